@@ -1,0 +1,62 @@
+# `make` alone lists the targets. Needs only Python 3.11+ and make; everything else goes into .venv.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := build/demo
+# Models that `make demo` reduces, and how many test processes run at once.
+DEMO_MODELS ?= $(filter-out models/ok.onnx,$(sort $(wildcard models/*.onnx)))
+TEST_WORKERS ?= 2
+
+.PHONY: help setup demo test lint types check bench models docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## create .venv with the pinned dependencies (once)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "bisect-trt needs Python 3.11 or newer, '$(PYTHON)' is older: try make PYTHON=python3.12 setup" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[rtx,dev]' -c constraints.txt
+	@touch $@
+
+demo: $(STAMP) ## reduce the failing models of models/ on TensorRT-RTX, no GPU needed
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@set -e; for model in $(DEMO_MODELS); do \
+	  out=$(DEMO)/$$(basename $$model .onnx)-repro; \
+	  echo "\$$ bisect-trt reduce $$model --out $$out"; \
+	  $(BIN)/bisect-trt reduce $$model --target tensorrt-rtx --out $$out; \
+	  echo; \
+	done
+	@echo "Done: one folder for each model under $(DEMO)/; read any ISSUE.md there."
+
+test: $(STAMP) ## run the tests (ARGS="tests/test_x.py -k name" for some of them)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(ARGS)
+
+lint: $(STAMP) ## ruff: rules and format of imports
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+check: lint types test ## lint + types + tests: what .ci/run runs
+
+bench: $(STAMP) ## time the main job and print a table
+	$(BIN)/python bench/run.py
+
+models: $(STAMP) ## make models/*.onnx again; the bytes must not change
+	$(BIN)/python models/make_models.py
+	@git diff --stat --exit-code -- models/ && echo "models/ unchanged"
+
+docs: $(STAMP) ## write docs/cli.md from the command line's own help
+	$(BIN)/typer bisect_trt.cli.app utils docs --name bisect-trt --output docs/cli.md
+
+clean: ## remove what was built, .venv too
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
