@@ -9,10 +9,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# Probes and builders are far slower than Hypothesis expects; `ci` is deterministic, so that a red run can be repeated.
+# Builders are far slower than Hypothesis expects; `ci` is deterministic, so that a red run can be repeated.
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 MODELS = Path(__file__).parents[1] / "models"
 
