@@ -1,0 +1,55 @@
+"""Every error that the user can meet, each with its own exit code.
+
+    BisectError                70  our own bug
+    +-- UsageError              2  bad option, unreadable or invalid model, bad inputs
+    +-- TargetUnavailable       3  the target cannot be used here
+    +-- ModelDoesNotFail        4  nothing to reduce
+    +-- FlakyFailure            5  too flaky for --repeats
+    +-- StoppedEarly            6  budget or Ctrl-C; the best so far is saved
+
+Exit code 0 means done and 1 means that a disagreement was found (`check`) or is still there
+(`verify`). A *failure of the model* is never an exception but a value, see `outcome.Failure`.
+"""
+
+from __future__ import annotations
+
+
+class BisectError(Exception):
+    """Base of all our errors. `message` says what and where, `hint` what to do next."""
+
+    exit_code = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(BisectError):
+    """The user's input cannot be used: option, model file, inputs, output folder."""
+
+    exit_code = 2
+
+
+class TargetUnavailable(BisectError):
+    """The target (or a reference, or an optional library) cannot be used on this machine."""
+
+    exit_code = 3
+
+
+class ModelDoesNotFail(BisectError):
+    """The target and the reference agree on the whole model: there is nothing to reduce."""
+
+    exit_code = 4
+
+
+class FlakyFailure(BisectError):
+    """The failure shows too seldom for the number of repeats that was allowed."""
+
+    exit_code = 5
+
+
+class StoppedEarly(BisectError):
+    """A budget ran out or a signal came; what was found so far is on disk."""
+
+    exit_code = 6

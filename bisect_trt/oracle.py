@@ -1,0 +1,57 @@
+"""Runs candidates on the target in isolated workers; deaths of a worker become failures."""
+
+from __future__ import annotations
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Failure, Outcome, Stage
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.base import last_stage
+from bisect_trt.workers import jobs
+from bisect_trt.workers.pool import Death, Pool, Reply, Task
+
+SHORTEST_DEADLINE = 10.0
+LONGEST_DEADLINE = 600.0
+
+
+class Oracle:
+    """Observes candidates on one target.
+
+    The deadline of a probe is `timeout` seconds; without one, ten times what the first probe took,
+    between 10 s and 10 min (the first probe itself has 10 min).
+    """
+
+    def __init__(self, pool: Pool, target: TargetSettings, timeout: float | None = None) -> None:
+        self._pool = pool
+        self._target = target
+        self.deadline = timeout or LONGEST_DEADLINE
+        self._adapt = timeout is None
+
+    def submit(self, candidate: Candidate) -> Task[Outcome]:
+        """Start a probe; `outcome` waits for it."""
+        return self._pool.submit(jobs.probe, self._target, candidate, timeout=self.deadline)
+
+    def outcome(self, task: Task[Outcome]) -> Outcome:
+        """Wait for a probe. A worker that died gives a failure, never an exception."""
+        reply = task.result()
+        if self._adapt:
+            self._adapt = False
+            self.deadline = min(max(SHORTEST_DEADLINE, 10 * reply.seconds), LONGEST_DEADLINE)
+        return outcome_of(reply)
+
+    def observe(self, candidate: Candidate) -> Outcome:
+        """Probe and wait."""
+        return self.outcome(self.submit(candidate))
+
+
+def outcome_of(reply: Reply[Outcome]) -> Outcome:
+    """The job's own outcome, or the worker's death as a failure."""
+    if reply.death is None:
+        assert reply.value is not None
+        return reply.value
+    return Outcome(failures=(_from_death(reply.death),), seconds=reply.seconds, log=reply.death.log)
+
+
+def _from_death(death: Death) -> Failure:
+    """Stage as last announced by the worker; the signature says how it died, without numbers."""
+    stage = last_stage(death.log) or Stage.BUILD
+    return Failure(stage, death.symptom, f"{death.symptom.value}: {death.message}", death.message)

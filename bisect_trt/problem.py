@@ -1,0 +1,159 @@
+"""The one noun of the search: what is wanted, what is best, what was tried."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bisect_trt.errors import StoppedEarly
+from bisect_trt.graph import Graph, Selection
+from bisect_trt.journal import Journal
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cut import Cutter, CutStyle
+from bisect_trt.oracle import Oracle
+from bisect_trt.outcome import Failure, Outcome, Verdict, judge
+from bisect_trt.result import OnEvent, Step
+from bisect_trt.workers.pool import Task
+
+
+@dataclass
+class Counts:
+    """What was spent; `nodes_built` sums the nodes of all candidates that the target saw."""
+
+    probes: int = 0
+    cached: int = 0
+    unresolved: int = 0
+    nodes_built: int = 0
+    target_seconds: float = 0.0
+
+
+@dataclass
+class Problem:
+    """Passes propose to it; it alone decides what is kept.
+
+    `runs` is how often a probe may be repeated until it reproduces (more than 1 for flaky failures).
+    """
+
+    graph: Graph
+    cutter: Cutter
+    oracle: Oracle
+    journal: Journal
+    wanted: Failure
+    on_event: OnEvent
+    workers: int = 1
+    runs: int = 1
+    phase: str = ""
+    best: Candidate | None = None
+    also_seen: dict[tuple[str, str, str], Failure] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _pending: dict[str, Task[Outcome]] = field(default_factory=dict)
+
+    def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
+        """A candidate of these nodes."""
+        selection: Selection = frozenset(nodes)
+        return self.cutter.cut(selection, style)
+
+    def attempt(self, candidate: Candidate) -> bool:
+        """Probe; keep the candidate when it reproduces and is smaller than the best so far."""
+        reproduces = self.verdict(candidate) is Verdict.REPRODUCES
+        if reproduces and (self.best is None or candidate.size < self.best.size):
+            self.best = candidate
+            self._tell(f"{len(candidate.nodes)} nodes still fail", accepted=True)
+        return reproduces
+
+    def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:
+        """Index of the first candidate, in order, that reproduces; workers look ahead."""
+        offered = list(candidates)
+        for k, candidate in enumerate(offered):
+            self.prefetch(offered[k : k + self.workers])
+            if self.attempt(candidate):
+                return k
+        return None
+
+    def prefetch(self, candidates: Iterable[Candidate]) -> None:
+        """Start probes that may be asked for next, as far as workers are free."""
+        if self.workers < 2:
+            return
+        for candidate in candidates:
+            if len(self._pending) >= self.workers:
+                return
+            key = self._key(candidate, 0)
+            if key not in self._pending and not self._known(key):
+                self._start(key, candidate)
+
+    def verdict(self, candidate: Candidate) -> Verdict:
+        """Judge a candidate; every question is asked of the target only once."""
+        digest = candidate.digest
+        if digest in self.verdicts:
+            self.counts.cached += 1
+            return self.verdicts[digest]
+        verdict = Verdict.VANISHES
+        for run in range(self.runs):
+            outcome = self._outcome(candidate, run)
+            seen = judge(outcome, self.wanted)
+            if seen is Verdict.UNRESOLVED:
+                verdict = seen
+                for failure in outcome.failures:
+                    self.also_seen.setdefault(failure.key, failure)
+            if seen is Verdict.REPRODUCES:
+                verdict = seen
+                self.outcomes[digest] = outcome
+                break
+        self.counts.unresolved += verdict is Verdict.UNRESOLVED
+        self.verdicts[digest] = verdict
+        self._tell(f"{len(candidate.nodes)} nodes: {verdict.value}")
+        return verdict
+
+    def close(self) -> None:
+        """Forget probes that nobody asked for."""
+        for task in self._pending.values():
+            task.cancel()
+        self._pending.clear()
+
+    def _key(self, candidate: Candidate, run: int) -> str:
+        return candidate.digest if run == 0 else f"{candidate.digest}#{run}"
+
+    def _known(self, key: str) -> bool:
+        return key in self.verdicts or self.journal.outcome(key) is not None
+
+    def _start(self, key: str, candidate: Candidate) -> None:
+        self.journal.begin(key, nodes=list(candidate.nodes), cut=candidate.cut)
+        self._pending[key] = self.oracle.submit(candidate)
+
+    def _outcome(self, candidate: Candidate, run: int) -> Outcome:
+        key = self._key(candidate, run)
+        stored = self.journal.outcome(key)
+        if stored is not None:
+            self.counts.cached += 1
+            return stored
+        if key not in self._pending:
+            self._start(key, candidate)
+        outcome = self.oracle.outcome(self._pending[key])
+        del self._pending[key]
+        self.counts.probes += 1
+        self.counts.nodes_built += len(candidate.nodes)
+        self.counts.target_seconds += outcome.seconds
+        self.journal.end(key, outcome, judge(outcome, self.wanted))
+        return outcome
+
+    def _tell(self, text: str, *, accepted: bool = False) -> None:
+        c = self.counts
+        nodes = len(self.best.nodes) if self.best else len(self.graph.order)
+        self.on_event(
+            Step(self.phase, text, nodes, c.probes, c.cached, c.unresolved, c.target_seconds, accepted)
+        )
+
+
+class Budget:
+    """Seconds since it was made; `check` raises StoppedEarly when they are used up."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._ends = None if seconds is None else time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise StoppedEarly when nothing is left."""
+        if self._ends is not None and time.monotonic() > self._ends:
+            raise StoppedEarly("the time budget is used up")

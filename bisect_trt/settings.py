@@ -1,0 +1,69 @@
+"""Frozen settings; everything here is hashable and can be sent to a worker process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Input name and dimensions, sorted by name; a tuple so that it can be hashed."""
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """Which target, and how its builder is configured.
+
+    Attributes:
+        spec: `auto`, `tensorrt`, `tensorrt-rtx`, `planted:SPEC`, ... (see `targets.registry`).
+        shapes: static shapes for dynamic inputs of the model.
+        min_shapes, opt_shapes, max_shapes: optimisation profile for inputs that stay dynamic.
+        workspace: builder memory pool limit in bytes, or None for the builder's default.
+        opt_level: builder optimisation level 0..5, or None for the builder's default.
+        tf32: allow TF32, forbid it, or leave it to the builder (None).
+        timing_cache: file to read and update, or None.
+        plugins: plugin libraries to load before parsing.
+        verbose_log: file that gets the target's whole log, or None.
+    """
+
+    spec: str = "auto"
+    shapes: Shapes = ()
+    min_shapes: Shapes = ()
+    opt_shapes: Shapes = ()
+    max_shapes: Shapes = ()
+    workspace: int | None = None
+    opt_level: int | None = None
+    tf32: bool | None = None
+    timing_cache: Path | None = None
+    plugins: tuple[Path, ...] = ()
+    verbose_log: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How probes are run and repeated.
+
+    Attributes:
+        inputs: file with input values, or None for seeded random ones.
+        seed: of every random choice.
+        timeout: seconds a probe may take; None: 10x the first run, between 10 s and 10 min.
+        repeats: fresh-process runs that have to agree before a reproducer counts as verified.
+        workers: probes that run at the same time.
+        memory_limit: bytes that a worker may hold (RSS); None: 80 % of the machine / workers.
+        record_budget: bytes of recorded tensors held in memory at once while recording.
+    """
+
+    inputs: Path | None = None
+    seed: int = 0
+    timeout: float | None = None
+    repeats: int = 3
+    workers: int = 1
+    memory_limit: int | None = None
+    record_budget: int | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a run needs besides the model."""
+
+    target: TargetSettings = field(default_factory=TargetSettings)
+    run: RunSettings = field(default_factory=RunSettings)

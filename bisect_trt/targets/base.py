@@ -1,0 +1,80 @@
+"""What every target provides. Targets are made and used inside worker processes only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Failure, Stage
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """What a target is on this machine.
+
+    Attributes:
+        name: as users write it, `tensorrt-rtx`.
+        title: for people, `TensorRT-RTX 1.7.1.116`.
+        can_run: False for a *build only* target: outputs cannot be compared.
+        notes: plain sentences for the header (why build only, which option is off, ...).
+        versions: library name to version; GPU and driver when there.
+    """
+
+    name: str
+    title: str
+    can_run: bool
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """What a cached outcome depends on, besides candidate and settings."""
+        parts = [self.name, str(self.can_run), *(f"{k}={v}" for k, v in sorted(self.versions.items()))]
+        return "|".join(parts)
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """What the target gave: failures, or outputs (one mapping a sample; None when build only)."""
+
+    failures: tuple[Failure, ...] = ()
+    outputs: tuple[Mapping[str, Array], ...] | None = None
+    log: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Target(Protocol):
+    """Takes a candidate and gives tensors or failures; raises only `errors.BisectError`."""
+
+    def info(self) -> TargetInfo:
+        """Describe the target on this machine."""
+        ...
+
+    def run(self, candidate: Candidate) -> TargetResult:
+        """Parse, build and (when possible) run the candidate on each of its samples."""
+        ...
+
+
+
+STAGE_MARK = "\x02stage:"
+
+
+def announce(stage: Stage) -> None:
+    """Tell whoever reads this worker's output after a crash or hang which stage was reached.
+
+    Written to file descriptor 2 directly: it must be there even when the next call never returns.
+    """
+    os.write(2, f"{STAGE_MARK}{stage.value}\n".encode())
+
+
+def last_stage(worker_log: str) -> Stage | None:
+    """The stage that the worker announced last, if any."""
+    _, mark, rest = worker_log.rpartition(STAGE_MARK)
+    return Stage(rest.split("\n", 1)[0].strip()) if mark else None
