@@ -1,0 +1,28 @@
+"""Find the smallest part of an ONNX model that still fails on TensorRT.
+
+`reduce` and `check` do what the commands of the same names do. Importing this package loads neither
+tensorrt nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "check", "reduce"]
+
+if TYPE_CHECKING:
+    from bisect_trt.checking import check
+    from bisect_trt.reduction import reduce
+
+
+def __getattr__(name: str) -> Any:
+    if name == "reduce":
+        from bisect_trt.reduction import reduce
+
+        return reduce
+    if name == "check":
+        from bisect_trt.checking import check
+
+        return check
+    raise AttributeError(f"module 'bisect_trt' has no attribute {name!r}")

@@ -26,11 +26,11 @@ class Oracle:
         self.deadline = timeout or LONGEST_DEADLINE
         self._adapt = timeout is None
 
-    def submit(self, candidate: Candidate) -> Task[Outcome]:
+    def submit(self, candidate: Candidate) -> Task:
         """Start a probe; `outcome` waits for it."""
         return self._pool.submit(jobs.probe, self._target, candidate, timeout=self.deadline)
 
-    def outcome(self, task: Task[Outcome]) -> Outcome:
+    def outcome(self, task: Task) -> Outcome:
         """Wait for a probe. A worker that died gives a failure, never an exception."""
         reply = task.result()
         if self._adapt:
@@ -43,7 +43,7 @@ class Oracle:
         return self.outcome(self.submit(candidate))
 
 
-def outcome_of(reply: Reply[Outcome]) -> Outcome:
+def outcome_of(reply: Reply) -> Outcome:
     """The job's own outcome, or the worker's death as a failure."""
     if reply.death is None:
         assert reply.value is not None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bisect_trt.errors import StoppedEarly
 from bisect_trt.graph import Graph, Selection
 from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
@@ -49,7 +47,7 @@ class Problem:
     counts: Counts = field(default_factory=Counts)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    _pending: dict[str, Task[Outcome]] = field(default_factory=dict)
+    _pending: dict[str, Task] = field(default_factory=dict)
 
     def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
         """A candidate of these nodes."""
@@ -146,14 +144,3 @@ class Problem:
             Step(self.phase, text, nodes, c.probes, c.cached, c.unresolved, c.target_seconds, accepted)
         )
 
-
-class Budget:
-    """Seconds since it was made; `check` raises StoppedEarly when they are used up."""
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self._ends = None if seconds is None else time.monotonic() + seconds
-
-    def check(self) -> None:
-        """Raise StoppedEarly when nothing is left."""
-        if self._ends is not None and time.monotonic() > self._ends:
-            raise StoppedEarly("the time budget is used up")

@@ -1,0 +1,30 @@
+"""Drop nodes until every one that is left was tried without."""
+
+from __future__ import annotations
+
+from bisect_trt import search
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cut import CutStyle
+from bisect_trt.passes.selections import Selections
+from bisect_trt.problem import Problem
+
+
+def drop(problem: Problem) -> None:
+    """Minimise the node set of the best candidate; without one, of the whole model."""
+    if problem.best is None:
+        problem.attempt(problem.cut(problem.graph.order))
+    if problem.best is not None:
+        minimise(problem, problem.best)
+
+
+def minimise(problem: Problem, candidate: Candidate) -> None:
+    """Offer ever fewer of the nodes of a candidate that reproduces, cut as it was."""
+    judge = Selections(problem, CutStyle(candidate.cut))
+    search.sweep(search.isolate(candidate.nodes, judge), judge)
+
+
+def is_one_minimal(problem: Problem) -> bool:
+    """Whether every single node of the best candidate was tried without, and was needed."""
+    if problem.best is None:
+        return False
+    return search.is_one_minimal(problem.best.nodes, Selections(problem, CutStyle(problem.best.cut)))

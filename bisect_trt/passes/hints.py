@@ -1,0 +1,50 @@
+"""The target often names the culprit: try it alone, then growing surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import networkx as nx
+
+from bisect_trt.graph import Graph
+from bisect_trt.problem import Problem
+
+FEW, MORE = 8, 32
+
+
+def follow_hints(problem: Problem) -> None:
+    """Keep the first neighbourhood of the blamed nodes that reproduces, smallest first."""
+    graph = problem.graph
+    blamed = resolve(graph, problem.wanted.nodes)
+    if not blamed:
+        return
+    tried: set[frozenset[str]] = set()
+    for nodes in _surroundings(graph, blamed):
+        if nodes in tried or 2 * len(nodes) > len(graph.order) + 1:
+            continue
+        tried.add(nodes)
+        if problem.attempt(problem.cut(nodes)):
+            return
+
+
+def resolve(graph: Graph, names: tuple[str, ...]) -> list[str]:
+    """Blamed names as nodes of the graph; a tensor's name stands for its producer."""
+    found = (name if name in graph.nodes else graph.producer.get(name) for name in names)
+    return list(dict.fromkeys(name for name in found if name is not None and name in graph.nodes))
+
+
+def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
+    """The first blamed node, all of them, what feeds them, what is around them."""
+    yield frozenset(blamed[:1])
+    yield frozenset(blamed)
+    yield frozenset(_upstream(graph, blamed[0], FEW))
+    yield graph.neighbourhood(frozenset(blamed[:1]), 1)
+    yield frozenset(_upstream(graph, blamed[0], MORE))
+    yield graph.neighbourhood(frozenset(blamed), 3)
+
+
+def _upstream(graph: Graph, node: str, count: int) -> list[str]:
+    """The node and its nearest ancestors, `count` at most."""
+    backwards = nx.bfs_tree(graph.digraph.reverse(copy=False), node)
+    return list(islice(backwards, count))
