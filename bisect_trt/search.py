@@ -159,7 +159,8 @@ def _shortest(joined: Callable[[int], list[T]], longest: int, judge: Judge[T]) -
     low, high = 0, longest  # `high` reproduces; below `low` nothing is looked for
     while low < high:
         middle = (low + high) // 2
-        judge.prefetch([joined(middle), joined((middle + 1 + high) // 2), joined((low + middle) // 2)])
+        next_asked = (middle, (middle + 1 + high) // 2, (low + middle) // 2)
+        judge.prefetch([joined(length) for length in next_asked if joined(length)])
         answer = judge.verdict(joined(middle)) if joined(middle) else Verdict.VANISHES
         if answer is UNRESOLVED:
             other = _step_over(joined, low, middle, high, judge)
