@@ -1,0 +1,126 @@
+"""What a worker process may do and hold, and words for how it ended. Linux is the platform that counts.
+
+This module is what a worker imports first: it stays light (no numpy), so that thread counts set here
+are still seen by libraries loaded later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+PR_SET_PDEATHSIG = 1
+WORKER_SHARE = 0.8  # of the machine's memory, for all workers together
+
+SIGNAL_WORDS = {
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGABRT: "aborted",
+    signal.SIGBUS: "bus error",
+    signal.SIGFPE: "arithmetic error",
+    signal.SIGILL: "illegal instruction",
+    signal.SIGKILL: "killed",
+    signal.SIGTERM: "terminated",
+}
+
+
+def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int) -> None:
+    """Make this process a worker; runs once in each, before any job.
+
+    Args:
+        log: file that takes all that is written on file descriptors 1 and 2.
+        pid_file: gets this process' id when everything is ready.
+        parent: process id of the tool; the worker dies with it.
+        threads: that numeric libraries may use.
+    """
+    _die_with_parent(parent)
+    with suppress(PermissionError):  # already the leader of a group
+        os.setsid()  # away from the terminal's Ctrl-C; one group to kill, children included
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A handler written in Python would wait for native code to return: the default ends it at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _no_core_dump()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    _write_into(log)
+    faulthandler.enable(file=sys.__stderr__ or 2)
+    partial = pid_file.with_suffix(".new")
+    partial.write_text(str(os.getpid()))
+    partial.replace(pid_file)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when the tool ends, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def _no_core_dump() -> None:
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _write_into(log: Path) -> None:
+    """Redirect fd 1 and 2, of C++ too, to the end of `log`."""
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def total_memory() -> int:
+    """Bytes that this machine (or the container that we are in) has."""
+    total = int(psutil.virtual_memory().total)
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            total = min(total, int(Path(name).read_text()))
+    return total
+
+
+def default_limit(workers: int) -> int:
+    """Bytes for each of `workers` when the user names no limit."""
+    return int(total_memory() * WORKER_SHARE) // workers
+
+
+def held_bytes(process: psutil.Process) -> int:
+    """Bytes that a process holds and that nothing but its end gives back.
+
+    Resident pages that map files (weights, recorded tensors, libraries) do not count: the kernel
+    drops them when it needs to.
+    """
+    info = process.memory_info()
+    return max(0, int(info.rss) - int(getattr(info, "shared", 0)))
+
+
+def describe_exit(code: int | None) -> str:
+    """An exit code in words: `SIGSEGV (segmentation fault)`, `exit code 3`."""
+    if code is None:
+        return "ended for an unknown reason"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        number = signal.Signals(-code)
+    except ValueError:
+        return f"signal {-code}"
+    words = SIGNAL_WORDS.get(number) or (signal.strsignal(-code) or "").lower()
+    return f"{number.name} ({words})" if words else number.name
+
+
+def kill_group(pid: int) -> None:
+    """Kill a worker and all that it started, at once."""
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)

@@ -1,0 +1,177 @@
+"""Isolated warm worker processes: deadline, memory limit, crash and hang detection.
+
+Built on pebble, one pool of one process a slot, so that a death is always that of one known job. A
+thread of our own drives each slot, because of what pebble leaves open (5.1 and 6 read):
+
+- a worker that ends with exit code 0 in the middle of a job is not noticed: the job is lost;
+- rubbish on the connection ends pebble's reader thread: the job is lost;
+- workers are started by the thread that first asks, and the kernel's parent-death signal is tied to
+  that *thread*: it has to live as long as the slot.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bisect_trt.workers import limits
+from bisect_trt.workers.slot import Death, Reply, Slot
+
+__all__ = ["Death", "Pool", "Reply", "Task"]
+
+POLL = 0.05  # seconds between two looks at the workers' memory
+SLOW_POLL = 1.0  # and between two looks for new children of theirs
+
+
+class Task:
+    """A job that was submitted."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> None:
+        self.function = function
+        self.args = args
+        self.timeout = timeout
+        self.future: Future[Reply] = Future()
+        self.cancelled = threading.Event()
+
+    def result(self) -> Reply:
+        """Wait for the job and give what it gave.
+
+        Raises:
+            CancelledError: the task was cancelled, or the pool closed.
+            Exception: whatever the job raised, a `BisectError` or a bug of ours.
+        """
+        return self.future.result()
+
+    def cancel(self) -> None:
+        """Give the job up: it does not start, or its worker is killed. Done tasks stay as they are."""
+        self.cancelled.set()
+        self.future.cancel()  # works while it has not started; afterwards the slot sees the event
+
+
+class Pool:
+    """`workers` processes that stay warm; use it as a context manager.
+
+    Args:
+        workers: how many jobs may run at the same time. Idle slots of low number are used first, so
+            a pool that is asked one thing at a time warms up one process only.
+        log_dir: folder for `worker-<slot>.log`, what the workers print.
+        memory_limit: bytes that one worker may hold, its children included (see
+            `limits.held_bytes`); None: 80 % of the machine / workers.
+    """
+
+    def __init__(self, workers: int, *, log_dir: Path, memory_limit: int | None = None) -> None:
+        if workers < 1:
+            raise ValueError("a pool needs at least one worker")
+        log_dir.mkdir(parents=True, exist_ok=True)
+        self.memory_limit = memory_limit or limits.default_limit(workers)
+        self._lock = threading.Condition()
+        self._pending: deque[Task] = deque()
+        self._closing = threading.Event()
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        context = multiprocessing.get_context("spawn")
+        self._slots = [Slot(n, log_dir.absolute(), threads, context, self._closing) for n in range(workers)]
+        self._idle = [False] * workers
+        self._threads = [
+            threading.Thread(target=self._drive, args=(slot,), name=f"worker slot {slot.number}", daemon=True)
+            for slot in self._slots
+        ]
+        self._watcher = threading.Thread(target=self._watch, name="worker memory", daemon=True)
+        for thread in (*self._threads, self._watcher):
+            thread.start()
+
+    def submit(self, function: Callable[..., Any], *args: Any, timeout: float | None) -> Task:
+        """Run `function(*args)`, importable by name, in a worker.
+
+        `timeout` is in seconds and counts from when the worker takes the job.
+        """
+        task = Task(function, args, timeout)
+        with self._lock:
+            if self._closing.is_set():
+                raise RuntimeError("the pool is closed")
+            self._pending.append(task)
+            self._lock.notify_all()
+        return task
+
+    def close(self, *, kill: bool = False) -> None:
+        """End all workers.
+
+        Jobs that have not started are cancelled. With `kill`, running ones are ended at once, even
+        inside native code; otherwise they are waited for.
+        """
+        with self._lock:
+            dropped, self._pending = self._pending, deque()
+            if kill:
+                self._closing.set()
+        for task in dropped:
+            task.future.cancel()
+        if not kill:
+            self._wait_idle()
+            self._closing.set()
+        with self._lock:
+            self._lock.notify_all()
+        for slot in self._slots:
+            slot.stop()
+        for thread in (*self._threads, self._watcher):
+            if thread is not threading.current_thread():
+                thread.join(timeout=10)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(kill=True)
+
+    def _wait_idle(self) -> None:
+        with self._lock:
+            self._lock.wait_for(lambda: all(self._idle))
+
+    def _next_task(self, number: int) -> Task | None:
+        """The job that slot `number` is to do; None when the pool closes. Low idle slots go first."""
+
+        def ready() -> bool:
+            return self._closing.is_set() or sum(self._idle[:number]) < len(self._pending)
+
+        with self._lock:
+            self._idle[number] = True
+            self._lock.notify_all()
+            self._lock.wait_for(ready)
+            if self._closing.is_set():
+                return None
+            self._idle[number] = False
+            return self._pending.popleft()
+
+    def _drive(self, slot: Slot) -> None:
+        """What a slot's thread does: one job after the other, until the pool closes."""
+        # Processes inherit this: Ctrl-C must not reach a worker that is still starting.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        while (task := self._next_task(slot.number)) is not None:
+            if not task.future.set_running_or_notify_cancel():
+                continue
+            try:
+                reply = slot.run((task.function, task.args), task.timeout, task.cancelled)
+            except BaseException as error:
+                task.future.set_exception(error)
+            else:
+                task.future.set_result(reply)
+        slot.stop()
+
+    def _watch(self) -> None:
+        """Kill each worker that holds more than the limit; keep runaway logs short."""
+        slow = 0.0
+        while not self._closing.wait(POLL):
+            look_for_children = time.monotonic() - slow > SLOW_POLL
+            if look_for_children:
+                slow = time.monotonic()
+            for slot in self._slots:
+                slot.watch(self.memory_limit, look_for_children=look_for_children)

@@ -1,0 +1,315 @@
+"""One worker process at a time, and all that can go wrong with it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from bisect_trt.errors import BisectError
+from bisect_trt.outcome import Symptom
+from bisect_trt.workers import limits
+
+POLL = 0.05  # seconds between two looks whether the worker is still there
+LOST = 1.0  # seconds that an answer may be on its way after its worker has gone
+LATE = 5.0  # seconds over the deadline after which we do not wait for pebble to notice
+START_DEADLINE = 120.0  # seconds that a process may take to start
+STARTS = 3  # processes that may go before one takes the job
+TAIL = 20 * 1024  # bytes of log that go with a death
+LOG_LIMIT = 64 * 1024 * 1024  # bytes; a worker that prints more loses what it printed
+
+Job = tuple[Callable[..., Any], tuple[Any, ...]]
+Answer = tuple[bool, bytes, float]  # whether it returned; pickled value or exception; seconds
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a worker ended in the middle of a job: `symptom` is CRASH, HANG or OUT_OF_MEMORY.
+
+    `log` is the last 20 KB of what the process wrote on file descriptors 1 and 2 during the job.
+    """
+
+    symptom: Symptom
+    exitcode: int | None
+    message: str
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a job: its value, or the death of its worker; and seconds that it took."""
+
+    value: Any = None
+    death: Death | None = None
+    seconds: float = 0.0
+
+
+class _NotStartedError(Exception):
+    """The worker went before it took the job."""
+
+
+class _DiedError(Exception):
+    """The worker went in the middle of the job. `again`: a fresh one is worth a try."""
+
+    def __init__(self, symptom: Symptom, exitcode: int | None, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.symptom = symptom
+        self.exitcode = exitcode
+        self.message = message
+        self.again = again
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Answer:
+    """In the worker: run the job; what it raises is data, so that it is never taken for a death."""
+    start = time.perf_counter()
+    try:
+        ok, value = True, pickle.dumps(function(*args))
+    except Exception as error:
+        ok, value = False, _packed(error)
+    return ok, value, time.perf_counter() - start
+
+
+def _packed(error: Exception) -> bytes:
+    """Pickle an exception; one that cannot travel goes as a RuntimeError with its traceback."""
+    text = "".join(traceback.format_exception(error))
+    if not isinstance(error, BisectError):
+        error.add_note("in a worker process:\n" + text)
+    try:
+        packed = pickle.dumps(error)
+        pickle.loads(packed)  # odd constructors fail only here
+    except Exception:
+        return pickle.dumps(RuntimeError(text))
+    return packed
+
+
+class Slot:
+    """Runs jobs in a process that is replaced when it dies. Only one thread may call `run`."""
+
+    def __init__(
+        self, number: int, folder: Path, threads: int, context: SpawnContext, closing: threading.Event
+    ) -> None:
+        self.number = number
+        self.log = folder / f"worker-{number}.log"
+        self._pid_file = folder / f"worker-{number}.pid"
+        self._pid_file.unlink(missing_ok=True)
+        self._threads = threads
+        self._context = context
+        self._closing = closing
+        self._pool: ProcessPool | None = None
+        self._lock = threading.Lock()
+        self._served = 0  # jobs that the present process has done
+        self._over_limit: dict[int, str] = {}  # process id: why we killed it
+        self._watched: list[psutil.Process] = []
+
+    # Jobs
+
+    def run(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Reply:
+        """Run one job.
+
+        A death that may not be the job's fault is forgiven once: a SIGKILL that we did not send, and
+        too much memory held by a worker that had done other jobs before.
+
+        Raises:
+            CancelledError: `cancelled` was set, or the pool closes.
+            BisectError: no worker can be started; or the job raised it.
+            Exception: what else the job raised.
+        """
+        start = time.monotonic()
+        mark = self._size()
+        try:
+            try:
+                ok, value, seconds = self._attempt(job, timeout, cancelled)
+            except _DiedError as death:
+                if not death.again:
+                    raise
+                ok, value, seconds = self._attempt(job, timeout, cancelled)
+        except _DiedError as death:
+            died = Death(death.symptom, death.exitcode, death.message, self._tail(mark))
+            return Reply(death=died, seconds=time.monotonic() - start)
+        self._served += 1
+        result = pickle.loads(value)  # from a process of ours; never content of a model
+        if not ok:
+            raise result
+        return Reply(value=result, seconds=seconds)
+
+    def _attempt(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Answer:
+        started = False
+        for _ in range(STARTS):
+            try:
+                return self._once(job, timeout, cancelled)
+            except _NotStartedError:
+                started = self._pid() is not None
+                self.stop()
+            except (_DiedError, CancelledError):
+                self.stop()
+                raise
+        if started:
+            raise _DiedError(Symptom.CRASH, None, "broke the connection to its worker process")
+        raise BisectError(
+            f"a worker process cannot be started; see {self.log}",
+            "in a script of your own, call bisect_trt under `if __name__ == '__main__':`",
+        )
+
+    def _once(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Answer:
+        if cancelled.is_set():
+            raise CancelledError
+        pool = self._started()
+        try:
+            future = pool.schedule(_call, args=job, timeout=timeout)
+            return self._wait(pool, future, timeout, cancelled)
+        except ProcessExpired as error:
+            raise self._explain(error.exitcode, error.pid) from error
+        except TimeoutError as error:
+            raise _DiedError(Symptom.HANG, None, f"no answer within {timeout:g} s") from error
+        except (BrokenProcessPool, _PoolError) as error:
+            raise _NotStartedError from error
+
+    def _wait(
+        self,
+        pool: ProcessPool,
+        future: ProcessFuture[Answer],
+        timeout: float | None,
+        cancelled: threading.Event,
+    ) -> Answer:
+        """Wait for an answer; see to the ends that pebble does not see."""
+        begin = time.monotonic()
+        running = gone = None  # when the job was taken, when its process went
+        pid = None
+        while True:
+            with suppress(TimeoutError):
+                return future.result(timeout=POLL)
+            if future.done():
+                return future.result()
+            now = time.monotonic()
+            if cancelled.is_set() or self._closing.is_set():
+                raise CancelledError
+            if not pool.active:
+                raise _PoolError
+            if not future.running():
+                if now - begin > START_DEADLINE:
+                    raise _NotStartedError
+                continue
+            running = running or now
+            pid = pid or self._pid()
+            if timeout is not None and now - running > timeout + LATE:
+                raise TimeoutError
+            if pid is not None and not psutil.pid_exists(pid):
+                gone = gone or now
+                if now - gone > LOST:  # pebble says nothing about exit code 0
+                    raise _DiedError(Symptom.CRASH, 0, "exit code 0 in the middle of the job")
+
+    def _explain(self, exitcode: int | None, pid: int | None) -> _DiedError:
+        """Why a process went that pebble saw go."""
+        why = self._over_limit.get(pid or 0)
+        if why is not None:
+            return _DiedError(Symptom.OUT_OF_MEMORY, exitcode, why, again=self._served > 0)
+        if exitcode == -signal.SIGKILL:
+            message = "killed by the system (SIGKILL), twice: most likely it ran out of memory"
+            return _DiedError(Symptom.OUT_OF_MEMORY, exitcode, message, again=True)
+        return _DiedError(Symptom.CRASH, exitcode, limits.describe_exit(exitcode))
+
+    # The process
+
+    def _started(self) -> ProcessPool:
+        """The running pool of one process, a new one if need be."""
+        if self._pool is not None and not self._pool.active:
+            self.stop()
+        with self._lock:
+            if self._pool is None:
+                self._pid_file.unlink(missing_ok=True)
+                self._served = 0
+                self._pool = ProcessPool(
+                    max_workers=1,
+                    context=self._context,
+                    initializer=limits.prepare_worker,
+                    initargs=(self.log, self._pid_file, os.getpid(), self._threads),
+                )
+            return self._pool
+
+    def stop(self) -> None:
+        """End the process and all that it started, whatever it is doing; a later job starts another."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            if pool is None:
+                return
+            pid = self._pid()
+            pool.stop()  # type: ignore[no-untyped-call]
+            # pebble's own threads can hang for good on a connection that was left half written.
+            helper = threading.Thread(target=_join, args=(pool,), daemon=True)
+            helper.start()
+            helper.join(timeout=5)
+            if pid is not None:
+                limits.kill_group(pid)
+            self._pid_file.unlink(missing_ok=True)
+
+    def _pid(self) -> int | None:
+        """Process id of the worker; None while there is none that is ready."""
+        try:
+            return int(self._pid_file.read_text())
+        except (OSError, ValueError):
+            return None
+
+    # What it holds and prints
+
+    def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
+        """Kill the process when it holds more than `memory_limit` bytes, its children included."""
+        pid = self._pid()
+        if pid is None:
+            return
+        with suppress(psutil.Error):
+            if look_for_children or not self._watched or self._watched[0].pid != pid:
+                process = psutil.Process(pid)
+                if process.ppid() != os.getpid():
+                    return
+                self._watched = [process, *process.children(recursive=True)]
+            held = 0
+            for process in self._watched:
+                with suppress(psutil.Error):
+                    held += limits.held_bytes(process)
+            if held > memory_limit:
+                limit = f"{memory_limit >> 20} MiB"
+                self._over_limit[pid] = f"held {held >> 20} MiB, more than the limit of {limit}"
+                limits.kill_group(pid)
+        if look_for_children and self._size() > LOG_LIMIT:
+            with suppress(OSError):
+                os.truncate(self.log, 0)  # the worker appends, so it goes on from the start
+
+    def _size(self) -> int:
+        try:
+            return self.log.stat().st_size
+        except OSError:
+            return 0
+
+    def _tail(self, mark: int) -> str:
+        """The end of what was written since the log had `mark` bytes."""
+        size = self._size()
+        begin = max(mark if mark <= size else 0, size - TAIL)
+        try:
+            with self.log.open("rb") as file:
+                file.seek(begin)
+                return file.read(TAIL).decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+class _PoolError(Exception):
+    """pebble gave up on the connection to the worker."""
+
+
+def _join(pool: ProcessPool) -> None:
+    with suppress(Exception):
+        pool.join()
