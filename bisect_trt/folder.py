@@ -37,24 +37,30 @@ def header(model_digest: str, settings: Settings) -> dict[str, str]:
     return {"tool": bisect_trt.__version__, "model": model_digest, "options": options}
 
 
-def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
-    """The journal of a new folder, or of the unfinished run of the same model and options.
+def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
+    """Nothing is written here; see `open_folder`.
 
     Raises:
-        UsageError: the folder holds anything else and `force` was not given.
+        UsageError: the folder holds anything but an unfinished run that has this header.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} exists and is not a folder", "choose another one with --out")
-    if out.is_dir() and any(out.iterdir()):
-        if not force:
-            _require_resumable(out, head)
-        elif (out / JOURNAL).exists() or (out / REPORT).exists():
-            shutil.rmtree(out)
-        else:
-            raise UsageError(
-                f"{out} was not written by bisect-trt and is not removed, --force or not",
-                "choose another folder with --out",
-            )
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not force:
+        _require_resumable(out, head)
+    elif not (out / JOURNAL).exists():
+        raise UsageError(
+            f"{out} was not written by bisect-trt and is not removed, --force or not",
+            "choose another folder with --out",
+        )
+
+
+def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
+    """The journal of a new folder, or of the unfinished run of the same model and options."""
+    require_free(out, head, force=force)
+    if force and out.is_dir():
+        shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     return Journal.open(out / JOURNAL, head)
 

@@ -30,14 +30,15 @@ class Counts:
 class Problem:
     """Passes propose to it; it alone decides what is kept.
 
-    `runs` is how often a probe may be repeated until it reproduces (more than 1 for flaky failures).
+    `wanted` is None only until the whole model was confirmed to fail. `runs` is how often a probe may
+    be repeated until it reproduces (more than 1 for flaky failures).
     """
 
     graph: Graph
     cutter: Cutter
     oracle: Oracle
     journal: Journal
-    wanted: Failure
+    wanted: Failure | None
     on_event: OnEvent
     workers: int = 1
     runs: int = 1
@@ -48,6 +49,11 @@ class Problem:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     _pending: dict[str, Task] = field(default_factory=dict)
+
+    @property
+    def nodes_left(self) -> int:
+        """Nodes of the best candidate, or of the model while nothing smaller is known to fail."""
+        return len(self.best.nodes) if self.best else len(self.graph.order)
 
     def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
         """A candidate of these nodes."""
@@ -90,8 +96,8 @@ class Problem:
             return self.verdicts[digest]
         verdict = Verdict.VANISHES
         for run in range(self.runs):
-            outcome = self._outcome(candidate, run)
-            seen = judge(outcome, self.wanted)
+            outcome = self.observe(candidate, run)
+            seen = self._judge(outcome)
             if seen is Verdict.UNRESOLVED:
                 verdict = seen
                 for failure in outcome.failures:
@@ -121,7 +127,8 @@ class Problem:
         self.journal.begin(key, nodes=list(candidate.nodes), cut=candidate.cut)
         self._pending[key] = self.oracle.submit(candidate)
 
-    def _outcome(self, candidate: Candidate, run: int) -> Outcome:
+    def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
+        """What the target does with a candidate; known outcomes come from the journal."""
         key = self._key(candidate, run)
         stored = self.journal.outcome(key)
         if stored is not None:
@@ -134,13 +141,17 @@ class Problem:
         self.counts.probes += 1
         self.counts.nodes_built += len(candidate.nodes)
         self.counts.target_seconds += outcome.seconds
-        self.journal.end(key, outcome, judge(outcome, self.wanted))
+        self.journal.end(key, outcome, self._judge(outcome))
         return outcome
+
+    def _judge(self, outcome: Outcome) -> Verdict:
+        if self.wanted is None:
+            return Verdict.REPRODUCES if outcome.failures else Verdict.VANISHES
+        return judge(outcome, self.wanted)
 
     def _tell(self, text: str, *, accepted: bool = False) -> None:
         c = self.counts
-        nodes = len(self.best.nodes) if self.best else len(self.graph.order)
         self.on_event(
-            Step(self.phase, text, nodes, c.probes, c.cached, c.unresolved, c.target_seconds, accepted)
+            Step(self.phase, text, self.nodes_left, c.probes, c.cached, c.unresolved, c.target_seconds, accepted)
         )
 

@@ -1,0 +1,48 @@
+"""`check`: one probe of the whole model."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt.oracle import Oracle
+from bisect_trt.result import Check
+from bisect_trt.session import describe, load_for, prepare, record, resolved
+from bisect_trt.settings import Settings
+from bisect_trt.workers.pool import Pool
+
+
+def check(model: Path, settings: Settings) -> Check:
+    """Does the target agree with the reference on this model?
+
+    Raises:
+        UsageError: the model, its inputs or an option cannot be used.
+        TargetUnavailable: the target cannot be used here.
+    """
+    settings = resolved(settings)
+    loaded = load_for(model, settings)
+    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
+        folder = Path(place)
+        session = prepare(loaded, settings, folder / "work")
+        with Pool(1, log_dir=folder / "logs", memory_limit=settings.run.memory_limit) as pool:
+            info = describe(pool, settings)
+            original, reference, notes = session.original, "", list(info.notes)
+            if info.can_run:
+                recorded = record(pool, session, settings, outputs_only=True)
+                reference = recorded.reference
+                original = replace(original, expected=recorded.values(session.graph.graph_outputs))
+                notes += [recorded.error] if recorded.error else []
+            oracle = Oracle(pool, settings.target, settings.run.timeout)
+            outcome = oracle.observe(original)
+    return Check(
+        model=model,
+        settings=settings,
+        target=info,
+        reference=reference,
+        outcome=outcome,
+        nodes=len(session.graph.order),
+        seconds=outcome.seconds,
+        outputs_compared=info.can_run and bool(original.expected),
+        notes=tuple(notes),
+    )

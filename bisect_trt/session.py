@@ -1,0 +1,155 @@
+"""What every command starts from: the checked model, its feeds, and its target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.graph import Graph
+from bisect_trt.inputs.feeds import GraphInput, read_inputs
+from bisect_trt.inputs.generate import generate
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.load import LoadedModel, load
+from bisect_trt.model.normalise import normalise
+from bisect_trt.model.store import Store
+from bisect_trt.settings import Settings, Shapes
+from bisect_trt.targets.base import TargetInfo
+from bisect_trt.workers import jobs
+from bisect_trt.workers.pool import Pool
+
+LONGEST_START = 300.0  # seconds for a worker to import its libraries and describe the target
+
+
+@dataclass(frozen=True)
+class Session:
+    """One model, normalised and indexed, with input values; `original` is the user's own file."""
+
+    loaded: LoadedModel
+    graph: Graph
+    store: Store
+    feeds: tuple[Feeds, ...]
+
+    @property
+    def original(self) -> Candidate:
+        """The file as the user has it, not normalised: this is what has to fail."""
+        return Candidate(
+            model=self.loaded.path.read_bytes(),
+            folder=self.loaded.path.resolve().parent,
+            nodes=self.graph.order,
+            feeds=self.feeds,
+            cut="original",
+        )
+
+
+def read_samples(loaded: LoadedModel, settings: Settings) -> list[dict[str, Array]]:
+    """Input values from the user's file, else seeded random ones: a mapping for each sample.
+
+    Raises:
+        UsageError: inputs or shapes do not fit the model.
+    """
+    inputs = graph_inputs(loaded.proto)
+    shapes = _known_shapes(settings, inputs)
+    if settings.run.inputs is not None:
+        return read_inputs(settings.run.inputs, inputs)
+    return [generate(inputs, settings.run.seed, shapes)]
+
+
+def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) -> Session:
+    """Normalise the model into a store in `folder`, beside its input values.
+
+    A folder in which the reference run was already recorded is used again as it is.
+    """
+    shapes = {name: tuple(value.shape) for name, value in samples[0].items()}
+    again = (folder / RECORD).exists()
+    if not again and folder.exists():
+        shutil.rmtree(folder)
+    store = Store(folder)
+    proto = normalise(loaded.proto, shapes=shapes)
+    store.adopt(proto, loaded.path.resolve().parent)
+    graph = Graph(proto)
+    if again:
+        known = Record.from_json(json.loads((folder / RECORD).read_text()))
+        feeds = known.values(graph.graph_inputs)
+    else:
+        feeds = tuple({name: store.put(name, value) for name, value in one.items()} for one in samples)
+    return Session(loaded, graph, store, feeds)
+
+
+def record(pool: Pool, session: Session, settings: Settings) -> Record:
+    """Run the reference in a worker and keep every tensor; the second time, what was kept.
+
+    A reference that cannot run the model, or dies of it, gives a record with an error.
+    """
+    place = session.store.folder / RECORD
+    if place.exists():
+        return Record.from_json(json.loads(place.read_text()))
+    recorded = jobs.record_in(pool, session.store.folder, session.graph.proto, session.feeds, settings.run)
+    write_atomically(place, json.dumps(recorded.to_json()))
+    return recorded
+
+
+def load_for(model: Path, settings: Settings) -> LoadedModel:
+    """Read and check a model; ops that nobody knows are allowed only with plugins."""
+    return load(model, allow_unknown=bool(settings.target.plugins))
+
+
+def describe(pool: Pool, settings: Settings) -> TargetInfo:
+    """Open the target in a worker.
+
+    Raises:
+        TargetUnavailable: it cannot be used here, or opening it kills the worker.
+    """
+    reply = pool.submit(jobs.describe, settings.target, timeout=LONGEST_START).result()
+    if reply.death is not None:
+        raise TargetUnavailable(
+            f"opening the target {settings.target.spec} ends its process: {reply.death.message}",
+            "bisect-trt doctor says what can be used here",
+        )
+    info: TargetInfo = reply.value
+    return info
+
+
+def graph_inputs(proto: onnx.ModelProto) -> tuple[GraphInput, ...]:
+    """Inputs of a model that are not initializers."""
+    constant = {tensor.name for tensor in proto.graph.initializer}
+    return tuple(
+        GraphInput.from_value_info(value) for value in proto.graph.input if value.name not in constant
+    )
+
+
+def _known_shapes(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes from the options: static ones first, else the optimum of the profile.
+
+    Raises:
+        UsageError: a name is no input of the model, or a shape does not fit its declaration.
+    """
+    declared = {item.name: item for item in inputs}
+    target = settings.target
+    given: Shapes = (*target.opt_shapes, *target.shapes)
+    for option, shapes in (
+        ("--shapes", target.shapes),
+        ("--min-shapes", target.min_shapes),
+        ("--opt-shapes", target.opt_shapes),
+        ("--max-shapes", target.max_shapes),
+    ):
+        for name, shape in shapes:
+            if name not in declared:
+                known = ", ".join(declared) or "none"
+                raise UsageError(f"{option}: the model has no input {name}", f"its inputs are: {known}")
+            _require_fit(option, declared[name], shape)
+    return dict(given)
+
+
+def _require_fit(option: str, declared: GraphInput, shape: tuple[int, ...]) -> None:
+    if declared.dims is None:
+        return
+    fits = len(declared.dims) == len(shape) and all(
+        not isinstance(d, int) or d == s for d, s in zip(declared.dims, shape, strict=True)
+    )
+    if not fits:
+        wanted = "x".join(str(d if d is not None else "?") for d in declared.dims)
+        given = "x".join(map(str, shape))
+        raise UsageError(f"{option} {declared.name}:{given} does not fit the model, which declares {wanted}")
