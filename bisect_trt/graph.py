@@ -1,0 +1,287 @@
+"""Read-only index of a model: order, producers, consumers, boundaries of selections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+from typing import NamedTuple
+
+import networkx as nx
+import onnx
+
+Selection = frozenset[str]
+"""Names of top-level nodes."""
+
+Dims = tuple[int | str | None, ...]
+"""Known, symbolic and unknown dimensions."""
+
+RANDOM_OPS = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+"""Operators that give another value each time; Dropout is one when its training mode is wired."""
+
+_HEAVY = {"Conv": 24.0, "ConvTranspose": 24.0, "ConvInteger": 24.0, "QLinearConv": 24.0, "DeformConv": 24.0}
+_HEAVY |= {"MatMul": 12.0, "Gemm": 12.0, "Einsum": 12.0, "MatMulInteger": 12.0, "QLinearMatMul": 12.0}
+_HEAVY |= {"LSTM": 40.0, "GRU": 40.0, "RNN": 40.0, "Attention": 40.0, "MultiHeadAttention": 40.0}
+_HEAVY |= {"Loop": 8.0, "Scan": 8.0, "If": 8.0, "NonMaxSuppression": 8.0, "TopK": 4.0, "Resize": 4.0}
+_HEAVY |= {"MaxPool": 4.0, "AveragePool": 4.0, "Softmax": 3.0, "LayerNormalization": 4.0}
+
+
+class Boundary(NamedTuple):
+    """The tensors that enter and leave a selection."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a control flow node carries as attributes (not those nested deeper)."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def captures(body: onnx.GraphProto) -> list[str]:
+    """Names that a body takes from the scopes around it, each once, in order of first use."""
+    own = {i.name for i in body.input} | {t.name for t in body.initializer}
+    own |= {t.values.name for t in body.sparse_initializer}
+    own.update(name for node in body.node for name in node.output)
+    used = [name for node in body.node for name in consumed(node)] + [o.name for o in body.output]
+    return [name for name in dict.fromkeys(used) if name and name not in own]
+
+
+def consumed(node: onnx.NodeProto) -> list[str]:
+    """Tensors that a node reads, captures of its bodies included, without '' and each once."""
+    names = list(node.input)
+    for body in bodies(node):
+        names += captures(body)
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def topological(nodes: Sequence[onnx.NodeProto]) -> list[int]:
+    """Indices of `nodes` in topological order; what is in order already keeps its place.
+
+    Raises:
+        networkx.NetworkXUnfeasible: the nodes form a cycle.
+    """
+    producer = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    reads = [[producer[name] for name in consumed(node) if name in producer] for node in nodes]
+    if all(source < i for i, sources in enumerate(reads) for source in sources):
+        return list(range(len(nodes)))
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(nodes)))
+    graph.add_edges_from((source, i) for i, sources in enumerate(reads) for source in sources)
+    return list(nx.lexicographical_topological_sort(graph))
+
+
+def dims_of(kind: onnx.TypeProto) -> Dims | None:
+    """Dimensions of a tensor type; None when even the rank is unknown (or it is no tensor)."""
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    return tuple(_dim(d) for d in kind.tensor_type.shape.dim)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None  # some exporters write -1
+    return dim.dim_param or None
+
+
+def is_random(node: onnx.NodeProto) -> bool:
+    """Whether a node may give another value each time it runs, in its bodies too."""
+    if node.op_type in RANDOM_OPS or (node.op_type == "Dropout" and len(node.input) > 2):
+        return True
+    return any(is_random(inner) for body in bodies(node) for inner in body.node)
+
+
+class Graph:
+    """Index of a normalised model (unique node names); neither it nor the model is ever changed.
+
+    Attributes:
+        proto: the model.
+        order: names of the nodes in topological order, generators left out.
+        producer: tensor to the name of the node that makes it; generators are included.
+        consumers: tensor to the names of the nodes that read it, in order, generators left out.
+        initializers: dense top-level initializers by name.
+        generators: names of the ConstantOfShape nodes that make a weight from an initializer.
+            They are deterministic, count as weights, and travel with their consumers.
+        graph_inputs: names of the model's inputs, initializers left out.
+        graph_outputs: names of the model's outputs.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        """Index `proto`.
+
+        Raises:
+            ValueError: node names are empty or not unique: the model is not normalised.
+            networkx.NetworkXUnfeasible: the nodes form a cycle.
+        """
+        graph = proto.graph
+        self.proto = proto
+        nodes = list(graph.node)
+        nodes = [nodes[i] for i in topological(nodes)]
+        self._nodes: dict[str, onnx.NodeProto] = {node.name: node for node in nodes}
+        if len(self._nodes) != len(nodes) or "" in self._nodes:
+            raise ValueError("node names are not unique; normalise the model first")
+        self.initializers: Mapping[str, onnx.TensorProto] = MappingProxyType(
+            {t.name: t for t in graph.initializer}
+        )
+        sparse = {t.values.name for t in graph.sparse_initializer}
+        self._weights = sparse | self.initializers.keys()
+        self.graph_inputs = tuple(i.name for i in graph.input if i.name not in self._weights)
+        self.graph_outputs = tuple(o.name for o in graph.output)
+        self._outputs = frozenset(self.graph_outputs)
+        self.producer: Mapping[str, str] = MappingProxyType(
+            {tensor: node.name for node in nodes for tensor in node.output if tensor}
+        )
+        self._reads = {node.name: tuple(consumed(node)) for node in nodes}
+        self.generators = frozenset(node.name for node in nodes if self._is_generator(node))
+        self._index(nodes)
+
+    def _is_generator(self, node: onnx.NodeProto) -> bool:
+        return (
+            node.op_type == "ConstantOfShape"
+            and node.domain in ("", "ai.onnx")
+            and all(name in self._weights for name in node.input)
+            and not self._outputs.intersection(node.output)
+        )
+
+    def _index(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        self.order = tuple(node.name for node in nodes if node.name not in self.generators)
+        self._position = {name: i for i, name in enumerate(self.order)}
+        made = {tensor for name in self.generators for tensor in self._nodes[name].output}
+        carried = self._weights | made
+        self._flows = {name: tuple(t for t in self._reads[name] if t not in carried) for name in self.order}
+        consumers: dict[str, list[str]] = {}
+        for name in self.order:
+            for tensor in self._reads[name]:
+                consumers.setdefault(tensor, []).append(name)
+        self.consumers: Mapping[str, tuple[str, ...]] = MappingProxyType(
+            {tensor: tuple(names) for tensor, names in consumers.items()}
+        )
+
+    @property
+    def nodes(self) -> Mapping[str, onnx.NodeProto]:
+        """All nodes by name, generators included."""
+        return MappingProxyType(self._nodes)
+
+    def node(self, name: str) -> onnx.NodeProto:
+        """The node of that name. Raises KeyError when there is none."""
+        return self._nodes[name]
+
+    def inputs_of(self, name: str) -> tuple[str, ...]:
+        """Tensors that a node reads: weights and captures of its bodies included, '' left out."""
+        return self._reads[name]
+
+    def outputs_of(self, name: str) -> tuple[str, ...]:
+        """Tensors that a node makes, '' (omitted optional outputs) left out."""
+        return tuple(t for t in self._nodes[name].output if t)
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Tensors with the same value whatever the inputs: weights and all that follows from them."""
+        known = set(self._weights)
+        for name in (*self.generators, *self.order):
+            node = self._nodes[name]
+            if all(t in known for t in self._reads[name]) and not is_random(node):
+                known.update(t for t in node.output if t)
+        return frozenset(known)
+
+    @cached_property
+    def _types(self) -> Mapping[str, onnx.TypeProto]:
+        graph = self.proto.graph
+        return {v.name: v.type for part in (graph.value_info, graph.output, graph.input) for v in part}
+
+    def value_info(self, tensor: str) -> onnx.TypeProto | None:
+        """Declared or inferred type; None when unknown. Weights have none, see `elem_type`."""
+        kind = self._types.get(tensor)
+        return kind if kind is not None and kind.WhichOneof("value") else None
+
+    def elem_type(self, tensor: str) -> int | None:
+        """`TensorProto.DataType` of a tensor; None when it is unknown or no (dense) tensor."""
+        if tensor in self.initializers:
+            return self.initializers[tensor].data_type
+        kind = self.value_info(tensor)
+        if kind is None or not kind.HasField("tensor_type"):
+            return None
+        return kind.tensor_type.elem_type or None
+
+    def shape(self, tensor: str) -> Dims | None:
+        """Dimensions: int, symbol or None each; None when even the rank is unknown."""
+        if tensor in self.initializers:
+            return tuple(self.initializers[tensor].dims)
+        kind = self.value_info(tensor)
+        return None if kind is None else dims_of(kind)
+
+    def sorted(self, names: Iterable[str]) -> list[str]:
+        """Node names in topological order, generators dropped. Raises KeyError for unknown names."""
+        kept = (name for name in set(names) if name not in self.generators)
+        return sorted(kept, key=self._position.__getitem__)
+
+    def boundary(self, selection: Iterable[str]) -> Boundary:
+        """Tensors that enter a selection (weights left out) and tensors that leave it.
+
+        A tensor leaves when a node outside reads it or when it is an output of the model; the
+        outputs of a node that nobody at all reads leave too. Inputs and outputs of the model come
+        first, in its order, then the rest in topological order of what makes them.
+        """
+        names = self.sorted(selection)
+        inside = frozenset(names)
+        made: dict[str, None] = {}
+        leaving: dict[str, None] = {}
+        for name in names:
+            outputs = self.outputs_of(name)
+            made.update(dict.fromkeys(outputs))
+            leaving.update((t, None) for t in outputs if self._leaves(t, inside))
+            if not any(t in self._outputs or t in self.consumers for t in outputs):
+                leaving.update(dict.fromkeys(outputs))
+        entering = {t for name in names for t in self._flows[name] if t not in made}
+        first_inputs = [t for t in self.graph_inputs if t in entering]
+        rest = sorted(entering.difference(first_inputs), key=self._made_at)
+        first_outputs = [t for t in dict.fromkeys(self.graph_outputs) if t in leaving]
+        return Boundary(
+            (*first_inputs, *rest),
+            (*first_outputs, *(t for t in leaving if t not in self._outputs)),
+        )
+
+    def _leaves(self, tensor: str, inside: frozenset[str]) -> bool:
+        if tensor in self._outputs:
+            return True
+        return any(consumer not in inside for consumer in self.consumers.get(tensor, ()))
+
+    def _made_at(self, tensor: str) -> tuple[int, int, str]:
+        name = self.producer.get(tensor)
+        if name is None:
+            return (-1, 0, tensor)
+        return (self._position[name], list(self._nodes[name].output).index(tensor), tensor)
+
+    @cached_property
+    def digraph(self) -> nx.DiGraph[str]:
+        """Nodes (generators left out) and who feeds whom."""
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph.add_nodes_from(self.order)
+        for name in self.order:
+            graph.add_edges_from((self.producer[t], name) for t in self._flows[name] if t in self.producer)
+        return graph
+
+    def neighbourhood(self, names: Iterable[str], radius: int) -> Selection:
+        """All nodes within `radius` steps of `names`, against or along the flow."""
+        seen = frozenset(self.sorted(names))
+        edge = seen
+        for _ in range(radius):
+            near = {n for name in edge for n in (*self.digraph.pred[name], *self.digraph.succ[name])}
+            edge = frozenset(near) - seen
+            seen |= edge
+        return seen
+
+    def weight(self, name: str) -> float:
+        """Rough cost of building a node, at least 1 (an elementwise operator)."""
+        return _weight(self._nodes[name])
+
+
+def _weight(node: onnx.NodeProto) -> float:
+    inner = sum(_weight(n) for body in bodies(node) for n in body.node)
+    return _HEAVY.get(node.op_type, 1.0) + inner

@@ -1,0 +1,285 @@
+"""Cut a selection of nodes out of a model, as a candidate fed with recorded values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from bisect_trt.graph import Dims, Graph, Selection
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.frozen import feeds_build_time_slot, is_shape_like
+from bisect_trt.model.pieces import Pieces, type_of
+from bisect_trt.model.store import Store, raw_size
+
+
+class CutStyle(StrEnum):
+    """How a selection is cut out."""
+
+    DEFAULT = "default"
+    """Recorded static shapes; shape-like cut tensors become constants; all that leaves is an output."""
+    UNFROZEN = "unfrozen"
+    """As DEFAULT, but shape-like cut tensors stay inputs."""
+    DYNAMIC = "dynamic"
+    """As DEFAULT, but inputs keep declared and inferred symbolic dimensions."""
+    HIDDEN = "hidden"
+    """As DEFAULT, but tensors that are read inside as well are not exposed (that would stop
+    fusion), unless the model itself exposes them."""
+
+
+class Recorded(Protocol):
+    """Reference values of tensors; `samples` runs of the model, `t` numbers them from 0."""
+
+    @property
+    def samples(self) -> int:
+        """Number of recorded runs."""
+        ...
+
+    def path(self, sample: int, tensor: str) -> Path:
+        """File with the value, see `Store.put`."""
+        ...
+
+    def __contains__(self, tensor: object) -> bool:
+        """Whether the tensor was recorded."""
+        ...
+
+    def elem_type(self, tensor: str) -> int:
+        """`TensorProto.DataType` of the value."""
+        ...
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Dimensions in sample 0."""
+        ...
+
+
+class _Frozen(NamedTuple):
+    piece: bytes
+    bytes: int
+
+
+class Cutter:
+    """Cuts one model; what it serialises and decides is kept for the next cut."""
+
+    def __init__(self, graph: Graph, store: Store, record: Recorded) -> None:
+        """Cut the model of `graph`, whose weights were adopted by `store`."""
+        self._graph = graph
+        self._store = store
+        self._record = record
+        self._pieces = Pieces(graph)
+        self._frozen: dict[str, _Frozen | None] = {}
+        self._static: dict[str, onnx.TypeProto | None] = {}
+        self._interior: dict[str, bytes] = {}
+        self._carried: dict[str, tuple[str, ...]] = {}
+
+    def cut(self, selection: Selection, style: CutStyle = CutStyle.DEFAULT) -> Candidate:
+        """The selection as a model of its own.
+
+        It grows over edges that cannot be cut (sequences, optionals, strings, tensors of unknown
+        type), so `Candidate.nodes` may be more. Tensors that were not recorded get an input of the
+        inferred shape and no feed.
+
+        Raises:
+            KeyError: a node does not exist.
+            ValueError: no node was selected.
+        """
+        names = self._graph.sorted(self._grow(selection))
+        if not names:
+            raise ValueError("nothing selected")
+        inputs, outputs = self._graph.boundary(names)
+        if style is CutStyle.HIDDEN:
+            outputs = self._visible(names, outputs)
+        frozen = {t: f for t in inputs if (f := self._freeze(t, names, style))}
+        return self._assemble(names, [t for t in inputs if t not in frozen], outputs, frozen, style)
+
+    def whole(self, style: CutStyle = CutStyle.DYNAMIC) -> Candidate:
+        """All nodes, with all inputs and outputs of the model; dimensions as declared by default."""
+        graph = self._graph
+        return self._assemble(list(graph.order), list(graph.graph_inputs), graph.graph_outputs, {}, style)
+
+    def _grow(self, selection: Iterable[str]) -> set[str]:
+        graph = self._graph
+        inside = set(graph.sorted(selection))
+        while True:
+            inputs, outputs = graph.boundary(inside)
+            added = {graph.producer[t] for t in inputs if t in graph.producer and not self._can_cut(t)}
+            for tensor in outputs:
+                if not self._can_cut(tensor):
+                    added.update(graph.consumers.get(tensor, ()))
+            if added <= inside:
+                return inside
+            inside |= added
+
+    def _can_cut(self, tensor: str) -> bool:
+        elem_type = self._elem_type(tensor)
+        return elem_type is not None and elem_type != TensorProto.STRING
+
+    def _elem_type(self, tensor: str) -> int | None:
+        return self._record.elem_type(tensor) if tensor in self._record else self._graph.elem_type(tensor)
+
+    def _visible(self, names: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
+        """Outputs of the model, and of nodes that feed no other node of the selection."""
+        read = {t for name in names for t in self._graph.inputs_of(name)}
+        sinks = {name for name in names if read.isdisjoint(self._graph.outputs_of(name))}
+        shown = set(self._graph.graph_outputs)
+        return tuple(t for t in outputs if t in shown or self._graph.producer[t] in sinks)
+
+    def _freeze(self, tensor: str, names: Sequence[str], style: CutStyle) -> _Frozen | None:
+        """The cut tensor as a constant, if it has to be one."""
+        graph = self._graph
+        if tensor in graph.graph_inputs or tensor not in self._record:
+            return None
+        if tensor not in graph.constants:
+            if style is CutStyle.UNFROZEN:
+                return None
+            shape_like = is_shape_like(self._record.elem_type(tensor), self._record.shape(tensor))
+            if not shape_like and not self._wired(tensor, names):
+                return None
+        if tensor not in self._frozen:
+            self._frozen[tensor] = self._constant(tensor)
+        return self._frozen[tensor]
+
+    def _wired(self, tensor: str, names: Sequence[str]) -> bool:
+        inside = set(names)
+        consumers = self._graph.consumers.get(tensor, ())
+        return any(c in inside and feeds_build_time_slot(self._graph, c, tensor) for c in consumers)
+
+    def _constant(self, tensor: str) -> _Frozen | None:
+        """The recorded value as an initializer; None when the samples differ."""
+        record = self._record
+        elem_type, shape = record.elem_type(tensor), record.shape(tensor)
+        first = record.path(0, tensor)
+        for sample in range(1, record.samples):
+            if not _same(first, record.path(sample, tensor)):
+                return None
+        proto = self._store.tensor(tensor, first, elem_type, shape)
+        return _Frozen(self._pieces.initializer(proto), raw_size(elem_type, shape))
+
+    def _assemble(
+        self,
+        names: Sequence[str],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        frozen: dict[str, _Frozen],
+        style: CutStyle,
+    ) -> Candidate:
+        pieces, graph = self._pieces, self._graph
+        carried = dict.fromkeys(t for name in names for t in self._carried_by(name))
+        generators = [graph.producer[t] for t in carried if t in graph.producer]
+        weights = [t for t in carried if t in graph.initializers]
+        weights += [t for name in generators for t in graph.inputs_of(name) if t not in carried]
+        weights += [t for t in outputs if t in graph.initializers and t not in carried]
+        weights = list(dict.fromkeys(weights))
+        dynamic = style is CutStyle.DYNAMIC
+        parts = [pieces.input(t, self._input_type(t, dynamic)) for t in inputs]
+        parts += [pieces.output(t, self._output_type(t, dynamic)) for t in outputs]
+        parts += [pieces.weight(t) for t in weights]
+        parts += [f.piece for f in frozen.values()]
+        parts += [pieces.node(name) for name in (*generators, *names)]
+        parts += self._interior_types(names, outputs)
+        size = sum(raw_size(w.data_type, w.dims) for w in map(graph.initializers.__getitem__, weights))
+        return Candidate(
+            model=pieces.model(parts),
+            folder=self._store.folder,
+            nodes=tuple(names),
+            feeds=self._values(inputs),
+            expected=self._values(outputs),
+            cut=style.value,
+            bytes=size + sum(f.bytes for f in frozen.values()),
+        )
+
+    def _carried_by(self, name: str) -> tuple[str, ...]:
+        """Weights that a node reads, and tensors that generators make for it."""
+        if name not in self._carried:
+            graph = self._graph
+            self._carried[name] = tuple(
+                t
+                for t in graph.inputs_of(name)
+                if t in graph.initializers or graph.producer.get(t) in graph.generators
+            )
+        return self._carried[name]
+
+    def _values(self, tensors: Iterable[str]) -> tuple[Feeds, ...]:
+        known = [t for t in tensors if t in self._record]
+        return tuple({t: self._record.path(s, t) for t in known} for s in range(self._record.samples))
+
+    def _interior_types(self, names: Sequence[str], outputs: Sequence[str]) -> list[bytes]:
+        exposed = set(outputs)
+        parts = []
+        for name in names:
+            for tensor in self._graph.outputs_of(name):
+                if tensor in exposed:
+                    continue
+                if tensor not in self._interior:
+                    kind = self._static_type(tensor)
+                    self._interior[tensor] = self._pieces.value_info(tensor, kind) if kind else b""
+                parts.append(self._interior[tensor])
+        return parts
+
+    def _input_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto:
+        kind = self._dynamic_type(tensor) if dynamic else self._static_type(tensor)
+        assert kind is not None, f"the cut goes through {tensor!r}, which has no type"
+        return kind
+
+    def _output_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto | None:
+        return self._dynamic_type(tensor) if dynamic else self._static_type(tensor)
+
+    def _static_type(self, tensor: str) -> onnx.TypeProto | None:
+        """Recorded type with its static shape; else the inferred one without its symbols."""
+        if tensor not in self._static:
+            self._static[tensor] = self._make_static_type(tensor)
+        return self._static[tensor]
+
+    def _make_static_type(self, tensor: str) -> onnx.TypeProto | None:
+        recorded = self._recorded_dims(tensor)
+        if recorded is not None:
+            return type_of(self._record.elem_type(tensor), recorded)
+        elem_type, shape = self._graph.elem_type(tensor), self._graph.shape(tensor)
+        if elem_type is None:
+            return self._graph.value_info(tensor)  # a sequence or the like
+        return type_of(elem_type, shape and tuple(d if isinstance(d, int) else None for d in shape))
+
+    def _recorded_dims(self, tensor: str) -> Dims | None:
+        """Dimensions of the recorded values; those that differ between samples are left open."""
+        record = self._record
+        if tensor not in record:
+            return None
+        dims: Dims = record.shape(tensor)
+        for sample in range(1, record.samples):
+            other = _header(record.path(sample, tensor))[0]
+            if len(other) != len(dims):
+                return self._graph.shape(tensor)
+            dims = tuple(a if a == b else None for a, b in zip(dims, other, strict=True))
+        return dims
+
+    def _dynamic_type(self, tensor: str) -> onnx.TypeProto | None:
+        """Declared or inferred type with its symbols; what it leaves open is as recorded."""
+        static, declared = self._static_type(tensor), self._graph.shape(tensor)
+        if tensor in self._graph.graph_inputs and declared is not None:
+            return self._graph.value_info(tensor)
+        elem_type, recorded = self._elem_type(tensor), self._recorded_dims(tensor)
+        if elem_type is None or declared is None or recorded is None or len(declared) != len(recorded):
+            return static
+        return type_of(
+            elem_type, tuple(b if a is None else a for a, b in zip(declared, recorded, strict=True))
+        )
+
+
+def _header(path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array.shape, array.dtype
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both files hold the same bits (so NaN equals itself)."""
+    if _header(one) != _header(other) or one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as a, other.open("rb") as b:
+        while chunk := a.read(1 << 20):
+            if chunk != b.read(1 << 20):
+                return False
+    return True

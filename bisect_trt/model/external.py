@@ -1,0 +1,139 @@
+"""External data of a model that is not trusted: found, bounds-checked, never outside its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import onnx
+from onnx import TensorProto
+
+from bisect_trt.errors import UsageError
+from bisect_trt.graph import bodies
+from bisect_trt.model.store import INLINE_LIMIT, external_info, raw_size
+
+
+def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    """All tensors of a model: initializers and attributes, in bodies and functions too."""
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: object) -> Iterator[TensorProto]:
+    for node in nodes:  # type: ignore[attr-defined]
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("sparse_tensor"):
+                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+            yield from attribute.tensors
+        for body in bodies(node):
+            yield from _graph_tensors(body)
+
+
+def referenced_files(proto: onnx.ModelProto, path: Path) -> dict[str, Path]:
+    """The model's external files by location, each checked to hold what the model takes from it.
+
+    Raises:
+        UsageError: a file is missing, too short, or outside the folder of the model.
+    """
+    files: dict[str, Path] = {}
+    sizes: dict[str, int] = {}
+    for tensor in tensors(proto):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        location = external_info(tensor).get("location", "")
+        if location not in files:
+            files[location] = _resolve(location, path, tensor.name)
+            sizes[location] = files[location].stat().st_size
+        _check_range(tensor, files[location], sizes[location])
+    return files
+
+
+def _resolve(location: str, path: Path, tensor: str) -> Path:
+    where = f"external data of {tensor!r} in {path.name}"
+    if not location:
+        raise UsageError(f"{where} has no location", "save the model again")
+    foreign = PureWindowsPath(location)
+    if location.startswith("/") or foreign.is_absolute() or foreign.drive or ".." in foreign.parts:
+        raise UsageError(
+            f"{where} points to {location!r}, outside the model's folder",
+            "save the model with external data beside it",
+        )
+    file = path.parent / PurePosixPath(location)
+    if not file.is_file():
+        raise UsageError(
+            f"{where} is missing: {file} does not exist",
+            "put the data file beside the model, as it was exported",
+        )
+    # A download cache may hold links for both model and data: then the model's real folder counts.
+    homes = (path.parent.resolve(), path.resolve().parent)
+    if not any(file.resolve().is_relative_to(home) for home in homes):
+        raise UsageError(
+            f"{where} is the link {location!r}, which leaves the model's folder",
+            "copy the data file beside the model",
+        )
+    return file
+
+
+def _check_range(tensor: TensorProto, file: Path, size: int) -> None:
+    info = external_info(tensor)
+    where = f"external data of {tensor.name!r} in {file.name}"
+    needed = tensor_size(tensor)
+    try:
+        offset = int(info.get("offset") or 0)
+        length = int(info.get("length") or needed)
+    except ValueError:
+        raise UsageError(
+            f"{where} has an offset or length that is no number", "save the model again"
+        ) from None
+    if offset < 0 or length != needed:
+        raise UsageError(
+            f"{where}: {length} bytes at {offset} cannot hold {list(tensor.dims)}, which takes {needed}",
+            "save the model again",
+        )
+    if offset + length > size:
+        raise UsageError(
+            f"{where} is truncated: bytes {offset} to {offset + length} are needed, the file has {size}",
+            "copy or download the data file again",
+        )
+
+
+def tensor_size(tensor: TensorProto) -> int:
+    """Bytes of a tensor in raw encoding.
+
+    Raises:
+        UsageError: its type is unknown or a dimension is negative.
+    """
+    kind = tensor.data_type
+    if kind == TensorProto.UNDEFINED or kind not in TensorProto.DataType.values():
+        raise UsageError(f"tensor {tensor.name!r} has the unknown type {kind}", "save the model again")
+    if any(dim < 0 for dim in tensor.dims):
+        raise UsageError(
+            f"tensor {tensor.name!r} has a negative dimension: {list(tensor.dims)}", "save the model again"
+        )
+    return raw_size(kind, tensor.dims)
+
+
+def inline_small(proto: onnx.ModelProto, folder: Path) -> None:
+    """Read external tensors of at most `INLINE_LIMIT` bytes into the model, in place.
+
+    Shapes and axes are among them, which inference and builders have to see. References must
+    have been checked with `referenced_files`.
+    """
+    for tensor in tensors(proto):
+        if tensor.data_location == TensorProto.EXTERNAL and tensor_size(tensor) <= INLINE_LIMIT:
+            info = external_info(tensor)
+            with (folder / info["location"]).open("rb") as stream:
+                stream.seek(int(info.get("offset") or 0))
+                tensor.raw_data = stream.read(tensor_size(tensor))
+            del tensor.external_data[:]
+            tensor.data_location = TensorProto.DEFAULT

@@ -1,0 +1,121 @@
+"""Load a model and refuse what is broken, before a target is asked.
+
+Targets report a truncated or cyclic file as an ordinary parse error; such a file must never be
+reduced. So all that could be wrong with the file itself is found here, and is a `UsageError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.external import inline_small, referenced_files
+from bisect_trt.model.validate import validate
+
+_EXPORT = "export the model to ONNX and pass the .onnx file"
+_MAGIC = (
+    (b"PK\x03\x04", "a zip archive (a PyTorch checkpoint or a packed folder)", _EXPORT),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"ftrt", "a TensorRT engine", "pass the ONNX model that it was built from"),
+    (b"ptrt", "a TensorRT engine", "pass the ONNX model that it was built from"),
+    (b"\x80\x02", "a Python pickle (a PyTorch checkpoint)", _EXPORT),
+    (b"\x89HDF", "an HDF5 file (a Keras model)", _EXPORT),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run: git lfs pull"),
+)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that was found to be sound.
+
+    Attributes:
+        path: where it came from; its folder holds the external data.
+        proto: the parsed file; external weights above `store.INLINE_LIMIT` are not loaded.
+        digest: sha256 in hex of the content: the file's bytes and those of its external data.
+    """
+
+    path: Path
+    proto: ModelProto
+    digest: str
+
+
+def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
+    """Read and check an ONNX file; big external data is hashed but never held in memory.
+
+    Args:
+        path: the file.
+        allow_unknown: accept operators that neither ONNX nor ONNX Runtime knows (plugins).
+
+    Raises:
+        UsageError: the file is missing, no ONNX model, truncated, or invalid; its external data is
+            missing, too short, or outside the model's folder. The message says what and where.
+    """
+    data = _read(path)
+    proto = _parse(path, data)
+    digest = hashlib.sha256(data)
+    del data  # up to 2 GB
+    for location, file in sorted(referenced_files(proto, path).items()):
+        digest.update(location.encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    inline_small(proto, path.parent)
+    validate(proto, path.name, allow_unknown=allow_unknown)
+    return LoadedModel(path, proto, digest.hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            inside = sorted(p.name for p in path.glob("*.onnx"))
+            raise UsageError(
+                f"{path} is a folder, not an ONNX file",
+                f"did you mean {path / inside[0]}?" if inside else "pass the .onnx file",
+            )
+        if not path.exists():
+            raise UsageError(f"{path} does not exist", "check the path of the model")
+        if not path.is_file():
+            raise UsageError(f"{path} is no regular file", "pass an .onnx file")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or error}", "check path and rights"
+        ) from error
+    if not data:
+        raise UsageError(f"{path} is empty", "export or download the model again")
+    return data
+
+
+def _parse(path: Path, data: bytes) -> ModelProto:
+    for magic, what, hint in _MAGIC:
+        if data.startswith(magic):
+            raise UsageError(f"{path} is {what}, not an ONNX model", hint)
+    if data[4:8] in (b"TFL3", b"ORTM"):
+        what = "a TensorFlow Lite model" if data[4:8] == b"TFL3" else "in ONNX Runtime's ORT format"
+        raise UsageError(f"{path} is {what}, not an ONNX model", _EXPORT)
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise UsageError(f"{path} is {_damage(data)}", "export or download the model again") from error
+    if not proto.HasField("ir_version") and not proto.HasField("graph"):
+        raise UsageError(f"{path} is not an ONNX model", _EXPORT)
+    for field, missing in (("ir_version", "IR version"), ("graph", "graph")):
+        if not proto.HasField(field):
+            raise UsageError(
+                f"{path} has no {missing}: it is truncated or damaged", "export or download the model again"
+            )
+    return proto
+
+
+def _damage(data: bytes) -> str:
+    """What a file is that protobuf cannot read; a ModelProto begins with its IR version."""
+    if data[0] == 0x08 and 0 < data[1] < 0x80:
+        return f"truncated or damaged (read {len(data)} bytes as ONNX {onnx.__version__})"
+    text = all(32 <= byte < 127 or byte in b"\t\n\r\f" for byte in data[:512])
+    return "a text file, not an ONNX model" if text else "not an ONNX model"

@@ -1,0 +1,245 @@
+"""Bring a model into the one form that everything else relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
+
+from bisect_trt.errors import UsageError
+from bisect_trt.graph import bodies, consumed, topological
+from bisect_trt.model.skeleton import skeleton
+
+_NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
+def normalise(
+    proto: onnx.ModelProto, *, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES
+) -> onnx.ModelProto:
+    """A new model of the same meaning: flat, sorted, with unique node names and inferred types.
+
+    Local functions are inlined, Constant nodes (also in bodies) become initializers unless they
+    are an output of their graph, and weights are no inputs any more (so the IR version is 4 at
+    least). Nodes and weights that no output needs are dropped. Tensors and node metadata keep
+    their names; so do nodes, where the name is unique.
+
+    Args:
+        proto: a sound model (see `load`); it is not changed.
+        shapes: static dimensions for inputs of the model by name.
+
+    Raises:
+        UsageError: `shapes` names an input that does not exist or contradicts its declaration.
+    """
+    model = _inline_functions(proto)
+    model.ir_version = max(model.ir_version, 4)
+    model.ClearField("training_info")
+    _merge_domains(model)
+    graph = model.graph
+    graph.name = graph.name or "graph"
+    _lower(graph)
+    _drop_weight_inputs(graph)
+    _drop_unneeded(graph)
+    _name_nodes(graph)
+    if shapes:
+        _set_shapes(graph, shapes)
+    _infer(model)
+    return model
+
+
+def _inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    if not proto.functions:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        return copy
+    weights = proto.graph.initializer
+    light = skeleton(proto)
+    model = inliner.inline_local_functions(light)
+    if model.functions:  # they import other operator set versions than the model
+        model = inliner.inline_local_functions(light, convert_version=True)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(weights)
+    return model
+
+
+def _merge_domains(model: onnx.ModelProto) -> None:
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = _plain_domain(entry.domain)
+        versions[domain] = max(entry.version, versions.get(domain, 0))
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(d, v) for d, v in versions.items())
+    for node in _all_nodes(model.graph):
+        if node.domain == "ai.onnx":
+            node.domain = ""
+
+
+def _plain_domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for body in bodies(node):
+            yield from _all_nodes(body)
+
+
+def _lower(graph: onnx.GraphProto) -> None:
+    """Constants and sparse weights to initializers; nodes sorted; bodies alike."""
+    outputs = {o.name for o in graph.output}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain == "" and node.output[0] not in outputs:
+            graph.initializer.append(constant_value(node))
+        else:
+            kept.append(node)
+    for sparse in graph.sparse_initializer:
+        graph.initializer.append(_dense(sparse.values.name, sparse))
+    graph.ClearField("sparse_initializer")
+    _replace_nodes(graph, [kept[i] for i in topological(kept)])
+    for node in graph.node:
+        for body in bodies(node):
+            _lower(body)
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    if len(nodes) == len(graph.node) and all(a is b for a, b in zip(nodes, graph.node, strict=True)):
+        return
+    fresh = onnx.GraphProto()
+    fresh.node.extend(nodes)  # copies: what is deleted below must not be what we read
+    del graph.node[:]
+    graph.node.extend(fresh.node)
+
+
+def constant_value(node: onnx.NodeProto) -> TensorProto:
+    """The value of a Constant node, in any of its attribute forms, named as its output."""
+    name = node.output[0]
+    attribute = next(a for a in node.attribute if a.name.startswith(("value", "sparse_value")))
+    if attribute.type == AttributeProto.SPARSE_TENSOR:
+        return _dense(name, attribute.sparse_tensor)
+    if attribute.type == AttributeProto.TENSOR:
+        tensor = TensorProto()
+        tensor.CopyFrom(attribute.t)
+        tensor.name = name
+        return tensor
+    value = helper.get_attribute_value(attribute)
+    kinds = {
+        "value_float": TensorProto.FLOAT,
+        "value_int": TensorProto.INT64,
+        "value_string": TensorProto.STRING,
+    }
+    kind = kinds[attribute.name.removesuffix("s")]
+    if attribute.name.endswith("s"):
+        return helper.make_tensor(name, kind, [len(value)], list(value))
+    return helper.make_tensor(name, kind, [], [value])
+
+
+def _dense(name: str, sparse: onnx.SparseTensorProto) -> TensorProto:
+    values = numpy_helper.to_array(sparse.values)
+    indices = numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), dtype=values.dtype)
+    if indices.ndim == 2:  # one row of coordinates each; else positions in the flattened tensor
+        dense[tuple(indices.T)] = values
+    else:
+        dense.reshape(-1)[indices] = values
+    return numpy_helper.from_array(dense, name)
+
+
+def _drop_weight_inputs(graph: onnx.GraphProto) -> None:
+    weights = {t.name for t in graph.initializer}
+    kept = [i for i in graph.input if i.name not in weights]
+    if len(kept) != len(graph.input):
+        fresh = onnx.GraphProto()
+        fresh.input.extend(kept)
+        del graph.input[:]
+        graph.input.extend(fresh.input)
+
+
+def _drop_unneeded(graph: onnx.GraphProto) -> None:
+    """Keep what an output needs; in reverse order, so that chains go in one sweep."""
+    needed = {o.name for o in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(consumed(node))
+    _replace_nodes(graph, kept[::-1])
+    unused = [i for i, t in enumerate(graph.initializer) if t.name not in needed]
+    for i in reversed(unused):
+        del graph.initializer[i]
+    known = needed | {t for node in graph.node for t in node.output}
+    stale = [i for i, v in enumerate(graph.value_info) if v.name not in known]
+    for i in reversed(stale):
+        del graph.value_info[i]
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Names of top-level nodes count first; a name that is taken or empty becomes `<Op>_<k>`."""
+    nodes = list(graph.node)
+    nodes += [inner for node in graph.node for body in bodies(node) for inner in _all_nodes(body)]
+    wanted = {node.name for node in nodes}
+    taken: set[str] = set()
+    for k, node in enumerate(nodes):
+        if not node.name or node.name in taken:
+            number = k
+            while f"{node.op_type}_{number}" in wanted:
+                number += len(nodes)
+            node.name = f"{node.op_type}_{number}"
+            wanted.add(node.name)
+        taken.add(node.name)
+
+
+def _set_shapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    inputs = {i.name: i for i in graph.input}
+    for name, dims in shapes.items():
+        if name not in inputs:
+            raise UsageError(
+                f"--shapes names {name!r}, which is no input of the model",
+                f"its inputs are: {', '.join(inputs)}",
+            )
+        _set_shape(inputs[name], dims)
+    # What was declared for the old, dynamic shapes is inferred again.
+    del graph.value_info[:]
+
+
+def _set_shape(info: onnx.ValueInfoProto, dims: tuple[int, ...]) -> None:
+    given = "x".join(map(str, dims))
+    if not info.type.HasField("tensor_type"):
+        raise UsageError(f"--shapes gives {given} to {info.name!r}, which is no tensor", "leave it out")
+    shape = info.type.tensor_type.shape
+    declared = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in shape.dim]
+    fits = len(declared) == len(dims) and all(
+        isinstance(old, str) or old == new for old, new in zip(declared, dims, strict=True)
+    )
+    if info.type.tensor_type.HasField("shape") and not fits:
+        wanted = "x".join(map(str, declared)) or "no dimensions"
+        raise UsageError(
+            f"--shapes gives {given} to {info.name!r}, declared as {wanted}", "give as many, equal dims"
+        )
+    if any(dim < 0 for dim in dims):
+        raise UsageError(f"--shapes gives {given} to {info.name!r}", "dimensions are not negative")
+    info.type.CopyFrom(helper.make_tensor_type_proto(info.type.tensor_type.elem_type, dims))
+
+
+def _infer(model: onnx.ModelProto) -> None:
+    """Add the types that ONNX infers; what it cannot infer is filled from the recorded run later."""
+    light = skeleton(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, strict_mode=False, data_prop=True)
+    except Exception:  # it is a help only: odd models and unknown operators make it raise
+        return
+    graph = model.graph
+    del graph.value_info[:]
+    graph.value_info.extend(inferred.graph.value_info)
+    types = {v.name: v.type for v in (*inferred.graph.output, *inferred.graph.value_info)}
+    for output in graph.output:
+        if not _is_complete(output) and output.name in types:
+            output.type.CopyFrom(types[output.name])
+
+
+def _is_complete(info: onnx.ValueInfoProto) -> bool:
+    kind = info.type.WhichOneof("value")
+    return kind is not None and (kind != "tensor_type" or info.type.tensor_type.HasField("shape"))

@@ -1,0 +1,69 @@
+"""A light copy of a model for tools that take it whole and need no big weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+from onnx import TensorProto
+
+from bisect_trt.graph import bodies
+from bisect_trt.model.store import INLINE_LIMIT, raw_size
+
+
+def skeleton(proto: onnx.ModelProto, *, empty: bool = False) -> onnx.ModelProto:
+    """Copy `proto` without the data of weights above `INLINE_LIMIT`: below 2 GB whatever the model.
+
+    Args:
+        proto: the model; it is not changed.
+        empty: big and external weights get no elements (the checker looks for external files);
+            else they keep their shape and refer to a file that need not exist (for inference).
+    """
+    copy = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if field.name == "graph":
+            _copy_graph(value, copy.graph, empty)
+        elif hasattr(value, "extend"):
+            getattr(copy, field.name).extend(value)
+        elif hasattr(value, "CopyFrom"):
+            getattr(copy, field.name).CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
+    if empty:
+        for nodes in (copy.graph.node, *(f.node for f in copy.functions)):
+            _empty_external(nodes)
+    return copy
+
+
+def _copy_graph(source: onnx.GraphProto, target: onnx.GraphProto, empty: bool) -> None:
+    for field, value in source.ListFields():
+        if field.name == "initializer":
+            target.initializer.extend(_light(tensor, empty) for tensor in value)
+        elif hasattr(value, "extend"):
+            getattr(target, field.name).extend(value)
+        else:
+            setattr(target, field.name, value)
+
+
+def _light(tensor: TensorProto, empty: bool) -> TensorProto:
+    external = tensor.data_location == TensorProto.EXTERNAL
+    if not external and raw_size(tensor.data_type, tensor.dims) <= INLINE_LIMIT:
+        return tensor
+    if empty:
+        return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0])
+    light = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    light.data_location = TensorProto.EXTERNAL
+    light.external_data.add(key="location", value="weights")
+    return light
+
+
+def _empty_external(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t") and attribute.t.data_location == TensorProto.EXTERNAL:
+                attribute.t.CopyFrom(_light(attribute.t, True))
+        for body in bodies(node):
+            for tensor in body.initializer:
+                if tensor.data_location == TensorProto.EXTERNAL:
+                    tensor.CopyFrom(_light(tensor, True))
+            _empty_external(body.node)

@@ -1,0 +1,213 @@
+"""The store: one flat folder with the weights and recorded values that probes refer to.
+
+ONNX Runtime refuses external data that is absolute, holds `..`, or is a symlink out of the folder.
+It takes hard links, and any offset: so a recorded `.npy` file is external data as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.graph import bodies
+
+INLINE_LIMIT = 1024
+"""Bytes; a weight above it is external data."""
+
+_MAP_LIMIT = 1 << 20
+_ALIGNMENT = 64
+_WEIGHTS = "weights.bin"
+
+Array = npt.NDArray[Any]
+
+
+def initializers(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Dense initializers of a graph and of all bodies in it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for body in bodies(node):
+            yield from initializers(body)
+
+
+@cache
+def bits_per_element(elem_type: int) -> int:
+    """Width of an element in ONNX's raw encoding (types below 8 bits are packed); 0 for strings."""
+    if elem_type == TensorProto.STRING:
+        return 0
+    name = TensorProto.DataType.Name(elem_type)
+    packed = re.search(r"(?:INT|FLOAT)([246])(?:E|$)", name)  # INT4, FLOAT4E2M1; not INT64
+    return int(packed[1]) if packed else 8 * helper.tensor_dtype_to_np_dtype(elem_type).itemsize
+
+
+def raw_size(elem_type: int, shape: Sequence[int]) -> int:
+    """Bytes of a tensor in ONNX's raw encoding; 0 for strings."""
+    count = 1
+    for dim in shape:
+        count *= int(dim)
+    return (count * bits_per_element(elem_type) + 7) // 8
+
+
+def external_info(tensor: TensorProto) -> dict[str, str]:
+    """Keys of an external tensor: `location`, `offset`, `length`, ..."""
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def point_to(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Make `tensor` external data: `length` bytes at `offset` of the file `location`."""
+    for field in ("raw_data", "float_data", "double_data", "int32_data", "int64_data", "uint64_data"):
+        tensor.ClearField(field)
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+    tensor.data_location = TensorProto.EXTERNAL
+
+
+class Store:
+    """A folder that holds weights and recorded tensors, and never two copies of a big one."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, which is made when it does not exist."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._links: dict[Path, str] = {}
+        self._end = 0
+        self._next = 0
+
+    def adopt(self, proto: onnx.ModelProto, model_dir: Path) -> None:
+        """Make all weights of `proto` above `INLINE_LIMIT` external data in the folder, in place.
+
+        Embedded weights are appended to `weights.bin` (which the first call of a `Store` begins
+        anew, so that a run that is resumed writes the same bytes); external files in `model_dir`
+        are linked, else copied, under flat names. Weights in bodies are treated alike.
+
+        Raises:
+            OSError: a file cannot be read, or the folder cannot be written.
+        """
+        weights = self.folder / _WEIGHTS
+        if self._end == 0:
+            weights.unlink(missing_ok=True)  # others may have mapped it: never truncate in place
+        with weights.open("ab") as out:
+            for tensor in initializers(proto.graph):
+                if tensor.data_location == TensorProto.EXTERNAL:
+                    self._link(tensor, model_dir)
+                elif tensor.data_type != TensorProto.STRING:
+                    self._move(tensor, out)
+
+    def _move(self, tensor: TensorProto, out: Any) -> None:
+        length = raw_size(tensor.data_type, tensor.dims)
+        if length <= INLINE_LIMIT:
+            return
+        data = tensor.raw_data
+        if not data:  # typed fields: numpy_helper knows how each type is packed
+            array = numpy_helper.to_array(tensor)
+            data = numpy_helper.from_array(array).raw_data
+        start = -(-self._end // _ALIGNMENT) * _ALIGNMENT
+        out.write(b"\0" * (start - self._end))
+        out.write(data)
+        self._end = start + length
+        point_to(tensor, _WEIGHTS, start, length)
+
+    def _link(self, tensor: TensorProto, model_dir: Path) -> None:
+        info = external_info(tensor)
+        source = (model_dir / info["location"]).resolve()
+        if source.parent == self.folder.resolve():
+            return  # adopted before
+        if source not in self._links:
+            self._links[source] = self._adopt_file(source)
+        offset = int(info.get("offset", 0))
+        point_to(tensor, self._links[source], offset, raw_size(tensor.data_type, tensor.dims))
+
+    def _adopt_file(self, source: Path) -> str:
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", source.name)[-80:]
+        name = f"ext{len(self._links):05d}-{safe}"
+        place = self.folder / name
+        place.unlink(missing_ok=True)
+        try:
+            os.link(source, place)
+        except OSError:  # another file system, or links are not allowed
+            shutil.copyfile(source, place)
+        return name
+
+    def put(self, name: str, array: Array) -> Path:
+        """Write one recorded tensor to a new `.npy` file, `t000000.npy` and so on.
+
+        Types that numpy does not know (bfloat16, float8, int4, ...) are written as the bits of
+        each element, one element a byte or more. `name` is for messages only.
+
+        Raises:
+            ValueError: the value is no plain array (of numbers, bools or strings).
+        """
+        plain = _plain(name, array)
+        while True:
+            path = self.folder / f"t{self._next:06d}.npy"
+            self._next += 1
+            try:
+                with path.open("xb") as out:  # other processes may write to the same folder
+                    np.save(out, plain, allow_pickle=False)
+            except FileExistsError:
+                continue
+            return path
+
+    def load(self, path: Path, elem_type: int, shape: Sequence[int] | None = None) -> Array:
+        """A recorded tensor, read-only, memory mapped when it is large.
+
+        Raises:
+            ValueError: the file holds another type or shape.
+        """
+        mapped = "r" if path.stat().st_size > _MAP_LIMIT else None
+        array: Array = np.load(path, mmap_mode=mapped, allow_pickle=False)  # type: ignore[arg-type]
+        if elem_type == TensorProto.STRING:
+            array = array.astype(object)
+        else:
+            array = _as_type(array, helper.tensor_dtype_to_np_dtype(elem_type), path)
+        if shape is not None and array.shape != tuple(shape):
+            raise ValueError(f"{path.name} holds the shape {array.shape}, not {tuple(shape)}")
+        array.flags.writeable = False
+        return array
+
+    def tensor(self, name: str, path: Path, elem_type: int, shape: Sequence[int]) -> TensorProto:
+        """A recorded tensor as an initializer: its value when small, else a reference to the file.
+
+        Raises:
+            ValueError: the file holds another type or shape.
+        """
+        array = self.load(path, elem_type, shape)
+        bits = bits_per_element(elem_type)
+        if bits < 8 or raw_size(elem_type, shape) <= INLINE_LIMIT:  # packed types differ from the file
+            if elem_type == TensorProto.STRING:
+                return helper.make_tensor(name, elem_type, shape, np.asarray(array))
+            return numpy_helper.from_array(np.asarray(array), name)
+        tensor = TensorProto(name=name, data_type=elem_type, dims=list(shape))
+        length = raw_size(elem_type, shape)
+        point_to(tensor, path.name, path.stat().st_size - length, length)
+        return tensor
+
+
+def _plain(name: str, array: Array) -> Array:
+    """What `np.save` can write without pickle, in C order."""
+    array = np.asarray(array, order="C")
+    if array.dtype.kind in "OU":
+        if not all(isinstance(item, str) for item in array.flat):
+            raise ValueError(f"{name} is no array of numbers, bools or strings")
+        return array.astype(np.str_)
+    if array.dtype.kind == "V" or array.dtype.isbuiltin != 1:
+        return array.view(f"u{array.dtype.itemsize}")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _as_type(array: Array, dtype: np.dtype[Any], path: Path) -> Array:
+    if array.dtype == dtype:
+        return array
+    if dtype.isbuiltin == 1 or array.dtype != np.dtype(f"u{dtype.itemsize}"):
+        raise ValueError(f"{path.name} holds {array.dtype}, not {dtype}")
+    return array.view(dtype)
