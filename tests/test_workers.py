@@ -45,7 +45,8 @@ def gone(pid: int) -> bool:
 
 
 def test_values_travel_and_the_worker_stays_warm(pool: Pool) -> None:
-    assert pool.submit(jobs.echo, {"a": b"\x00" * 300_000}, timeout=60).result().value == {"a": b"\x00" * 300_000}
+    value = {"a": b"\x00" * 300_000}
+    assert pool.submit(jobs.echo, value, timeout=60).result().value == value
     first = pool.submit(jobs.pid, timeout=60).result()
     assert first.value == pool.submit(jobs.pid, timeout=None).result().value != os.getpid()
     assert first.death is None and first.seconds >= 0
@@ -99,7 +100,7 @@ def test_a_hang_ends_at_the_deadline(pool: Pool) -> None:
     pool.submit(jobs.pid, timeout=60).result()
     reply = pool.submit(jobs.hang, timeout=0.5).result()
     assert reply.death is not None and reply.death.symptom is Symptom.HANG
-    assert "0.5 s" in reply.death.message
+    assert "0.5 s" in reply.death.detail
 
 
 def test_a_hang_in_native_code_ends_at_the_deadline(pool: Pool, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_hang_in_native_code_ends_at_the_deadline(pool: Pool, tmp_path: Path) 
 def test_a_memory_bomb_is_killed(pool: Pool, job: Callable[[], None]) -> None:
     death = pool.submit(job, timeout=60).result().death
     assert death is not None and death.symptom is Symptom.OUT_OF_MEMORY
-    assert "300 MiB" in death.message
+    assert "300 MiB" in death.detail
     assert pool.submit(jobs.echo, 1, timeout=60).result().value == 1
 
 
@@ -122,7 +123,9 @@ def test_memory_that_earlier_jobs_left_behind_is_not_blamed_on_a_job(pool: Pool)
     assert [reply.value for reply in replies] == [size] * 3
 
 
-def test_rubbish_on_stdout_does_not_matter(pool: Pool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rubbish_on_stdout_does_not_matter(
+    pool: Pool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert pool.submit(jobs.rubbish, 7, timeout=60).result().value == 7
     assert capfd.readouterr().out == ""
     assert b"and from Python" in (tmp_path / "logs" / "worker-0.log").read_bytes()

@@ -36,6 +36,7 @@ class Task:
     """A job that was submitted."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> None:
+        """See `Pool.submit`, which makes these."""
         self.function = function
         self.args = args
         self.timeout = timeout
@@ -58,17 +59,21 @@ class Task:
 
 
 class Pool:
-    """`workers` processes that stay warm; use it as a context manager.
+    """Worker processes that stay warm; use it as a context manager, whose end kills what runs.
 
-    Args:
-        workers: how many jobs may run at the same time. Idle slots of low number are used first, so
-            a pool that is asked one thing at a time warms up one process only.
-        log_dir: folder for `worker-<slot>.log`, what the workers print.
-        memory_limit: bytes that one worker may hold, its children included (see
-            `limits.held_bytes`); None: 80 % of the machine / workers.
+    Idle slots of low number are used first, so that a pool that is asked one thing at a time starts
+    and warms up one process only.
     """
 
     def __init__(self, workers: int, *, log_dir: Path, memory_limit: int | None = None) -> None:
+        """Make the slots; processes start with the first jobs.
+
+        Args:
+            workers: how many jobs may run at the same time.
+            log_dir: folder for `worker-<slot>.log`, what the workers print.
+            memory_limit: bytes that one worker may hold, its children included (see
+                `limits.held_bytes`); None: 80 % of the machine / workers.
+        """
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
         log_dir.mkdir(parents=True, exist_ok=True)
@@ -125,11 +130,13 @@ class Pool:
                 thread.join(timeout=10)
 
     def __enter__(self) -> Pool:
+        """Give the pool itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close and kill: whoever leaves has the results that it wants."""
         self.close(kill=True)
 
     def _wait_idle(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ POLL = 0.05  # seconds between two looks whether the worker is still there
 LOST = 1.0  # seconds that an answer may be on its way after its worker has gone
 LATE = 5.0  # seconds over the deadline after which we do not wait for pebble to notice
 START_DEADLINE = 120.0  # seconds that a process may take to start
+OVER = "held more memory than the limit"
 STARTS = 3  # processes that may go before one takes the job
 TAIL = 20 * 1024  # bytes of log that go with a death
 LOG_LIMIT = 64 * 1024 * 1024  # bytes; a worker that prints more loses what it printed
@@ -38,15 +39,21 @@ Answer = tuple[bool, bytes, float]  # whether it returned; pickled value or exce
 
 @dataclass(frozen=True)
 class Death:
-    """How a worker ended in the middle of a job: `symptom` is CRASH, HANG or OUT_OF_MEMORY.
+    """How a worker ended in the middle of a job.
 
-    `log` is the last 20 KB of what the process wrote on file descriptors 1 and 2 during the job.
+    Attributes:
+        symptom: CRASH, HANG or OUT_OF_MEMORY.
+        exitcode: negative for signals; None when we ended it or nobody knows.
+        message: how, `SIGSEGV (segmentation fault)`; equal for equal causes, so without measured figures.
+        log: the last 20 KB of what the process wrote on file descriptors 1 and 2 during the job.
+        detail: the figures: how much memory it held, how long we waited.
     """
 
     symptom: Symptom
     exitcode: int | None
     message: str
     log: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,11 @@ class _NotStartedError(Exception):
 class _DiedError(Exception):
     """The worker went in the middle of the job. `again`: a fresh one is worth a try."""
 
-    def __init__(self, symptom: Symptom, exitcode: int | None, message: str, *, again: bool = False) -> None:
+    def __init__(
+        self, symptom: Symptom, exitcode: int | None, message: str, detail: str = "", *, again: bool = False
+    ) -> None:
         super().__init__(message)
-        self.symptom = symptom
-        self.exitcode = exitcode
-        self.message = message
+        self.death = Death(symptom, exitcode, message, detail=detail)
         self.again = again
 
 
@@ -102,6 +109,7 @@ class Slot:
     def __init__(
         self, number: int, folder: Path, threads: int, context: SpawnContext, closing: threading.Event
     ) -> None:
+        """Log and process id lie in `folder`; `closing` set means that the whole pool ends."""
         self.number = number
         self.log = folder / f"worker-{number}.log"
         self._pid_file = folder / f"worker-{number}.pid"
@@ -138,8 +146,7 @@ class Slot:
                     raise
                 ok, value, seconds = self._attempt(job, timeout, cancelled)
         except _DiedError as death:
-            died = Death(death.symptom, death.exitcode, death.message, self._tail(mark))
-            return Reply(death=died, seconds=time.monotonic() - start)
+            return Reply(death=replace(death.death, log=self._tail(mark)), seconds=time.monotonic() - start)
         self._served += 1
         result = pickle.loads(value)  # from a process of ours; never content of a model
         if not ok:
@@ -174,7 +181,9 @@ class Slot:
         except ProcessExpired as error:
             raise self._explain(error.exitcode, error.pid) from error
         except TimeoutError as error:
-            raise _DiedError(Symptom.HANG, None, f"no answer within {timeout:g} s") from error
+            raise _DiedError(
+                Symptom.HANG, None, "no answer before the deadline", f"no answer within {timeout:g} s"
+            ) from error
         except (BrokenProcessPool, _PoolError) as error:
             raise _NotStartedError from error
 
@@ -216,7 +225,7 @@ class Slot:
         """Why a process went that pebble saw go."""
         why = self._over_limit.get(pid or 0)
         if why is not None:
-            return _DiedError(Symptom.OUT_OF_MEMORY, exitcode, why, again=self._served > 0)
+            return _DiedError(Symptom.OUT_OF_MEMORY, exitcode, OVER, why, again=self._served > 0)
         if exitcode == -signal.SIGKILL:
             message = "killed by the system (SIGKILL), twice: most likely it ran out of memory"
             return _DiedError(Symptom.OUT_OF_MEMORY, exitcode, message, again=True)

@@ -1,0 +1,195 @@
+"""The journal: every probe as lines of JSON, written before and after it.
+
+One event a line, in the order in which things happened:
+
+    {"t": 0.0, "event": "header", "header": {...}}
+    {"t": 1.5, "event": "begin", "key": "3f...", "nodes": [...], "cut": "default"}
+    {"t": 2.0, "event": "end", "key": "3f...", "verdict": "vanishes", "outcome": {...}, "seconds": 0.4}
+
+`t` (seconds since the run, or its resumption, began) and `seconds` (inside the target) are all that
+differs between two equal runs; the outcome carries no time of its own. Lines are flushed to the
+disk one by one: after a kill the last one may be torn, and is cut off when the journal is opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from bisect_trt.errors import BisectError, StoppedEarly, UsageError
+from bisect_trt.outcome import Outcome, Verdict
+
+Event = dict[str, Any]
+
+
+class DiskFull(StoppedEarly):
+    """The journal cannot be written any more; what it holds so far is whole."""
+
+
+def read(path: Path) -> tuple[list[Event], int]:
+    """All whole events of a journal, and the bytes that they take.
+
+    A last line that is torn (no line end, or no JSON) is left out.
+
+    Raises:
+        UsageError: the file cannot be read, or is broken before its last line: no journal of ours.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    events: list[Event] = []
+    good = 0
+    while (end := data.find(b"\n", good)) >= 0:
+        try:
+            event = json.loads(data[good:end])
+            if not isinstance(event, dict) or "event" not in event:
+                raise ValueError("no event")
+        except ValueError as error:
+            if end + 1 < len(data):
+                where = f"{path}, line {len(events) + 1}"
+                raise UsageError(f"{where} is no event of a journal", "use another --out folder") from error
+            break
+        events.append(event)
+        good = end + 1
+    return events, good
+
+
+class Journal:
+    """Append-only; also the cache of a run, and of the one before it that was stopped."""
+
+    def __init__(self, file: BinaryIO, path: Path, events: list[Event]) -> None:
+        """Use `open` instead."""
+        self.path = path
+        self._file = file
+        self._start = time.monotonic()
+        self._outcomes: dict[str, tuple[Outcome, Verdict]] = {}
+        self._begun: dict[str, int] = {}
+        for event in events:
+            self._take(event)
+
+    @classmethod
+    def open(cls, path: Path, header: Mapping[str, Any]) -> Journal:
+        """Begin a journal, or go on with one that is there.
+
+        Whether the header of an old one matches is for the caller to ask (`Journal.header`).
+
+        Raises:
+            UsageError: the file cannot be opened, or is no journal.
+            DiskFull: the header cannot be written.
+        """
+        events, good = read(path) if path.exists() else ([], 0)
+        try:
+            file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+            file.truncate(good)
+            file.seek(good)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        journal = cls(file, path, events)
+        if not events:
+            journal.event("header", header=dict(header))
+        return journal
+
+    @staticmethod
+    def header(path: Path) -> dict[str, Any] | None:
+        """What the journal was opened with; None when there is none, or it holds no whole line.
+
+        Raises:
+            UsageError: the file is no journal.
+        """
+        if not path.exists():
+            return None
+        events, _ = read(path)
+        if not events:
+            return None
+        header = events[0].get("header")
+        return header if events[0]["event"] == "header" and isinstance(header, dict) else None
+
+    def event(self, kind: str, /, **fields: Any) -> None:
+        """Write any other event.
+
+        Raises:
+            DiskFull: no space, or a quota is used up; the lines before stay whole.
+            BisectError: another error of the file system.
+        """
+        self._write({"t": round(time.monotonic() - self._start, 3), "event": kind, **fields})
+
+    def begin(self, key: str, **fields: Any) -> None:
+        """Say that a probe starts; `fields` (nodes, cut, ...) are for the report. Raises as `event`."""
+        self.event("begin", key=key, **fields)
+        self._begun[key] = self._begun.get(key, 0) + 1
+
+    def end(self, key: str, outcome: Outcome, verdict: Verdict, **fields: Any) -> None:
+        """Say what a probe saw. Raises as `event`."""
+        seen = outcome.to_json()
+        seconds = seen.pop("seconds")
+        self.event("end", key=key, verdict=verdict.value, outcome=seen, seconds=seconds, **fields)
+        self._outcomes[key] = (outcome, verdict)
+
+    def outcome(self, key: str) -> Outcome | None:
+        """What a finished probe saw; None when it did not finish."""
+        found = self._outcomes.get(key)
+        return found[0] if found else None
+
+    def verdict(self, key: str) -> Verdict | None:
+        """How a finished probe was judged."""
+        found = self._outcomes.get(key)
+        return found[1] if found else None
+
+    def finished(self) -> dict[str, tuple[Outcome, Verdict]]:
+        """All finished probes."""
+        return dict(self._outcomes)
+
+    def died(self) -> dict[str, int]:
+        """How often probes were begun that never ended: each may have taken the whole tool with it."""
+        return {key: times for key, times in self._begun.items() if key not in self._outcomes}
+
+    def close(self) -> None:
+        """Close the file; the journal can still be asked."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        """Give the journal itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _take(self, event: Event) -> None:
+        if event["event"] == "begin":
+            self._begun[event["key"]] = self._begun.get(event["key"], 0) + 1
+        if event["event"] == "end":
+            data = {**event["outcome"], "seconds": event.get("seconds", 0.0)}
+            self._outcomes[event["key"]] = (Outcome.from_json(data), Verdict(event["verdict"]))
+
+    def _write(self, event: Event) -> None:
+        line = json.dumps(event, ensure_ascii=True, allow_nan=True).encode() + b"\n"
+        start = self._file.tell()
+        try:
+            rest = memoryview(line)
+            while rest:  # unbuffered: a write may take a part only
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._undo(start)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                hint = "make room and run the same line again"
+                raise DiskFull(f"no space left for {self.path}", hint) from error
+            raise BisectError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def _undo(self, start: int) -> None:
+        """Cut off a line that was written in part."""
+        try:
+            self._file.truncate(start)
+            self._file.seek(start)
+        except OSError:
+            return  # then the next reader cuts it off

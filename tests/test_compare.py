@@ -1,0 +1,166 @@
+"""Comparison against brute force, and where the answer is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import bisect_trt.compare
+from bisect_trt.compare import TensorDiff, compare, scale
+from bisect_trt.outcome import Symptom
+
+FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+
+
+@st.composite
+def pairs(draw: st.DrawFn, dtype: str = "float32") -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    shape = draw(SHAPES)
+    elements = hnp.from_dtype(np.dtype(dtype))
+    one = draw(hnp.arrays(dtype, shape, elements=elements))
+    other = draw(hnp.arrays(dtype, shape, elements=elements))
+    keep = draw(hnp.arrays(bool, shape))
+    return one, np.where(keep, one, other).astype(dtype)
+
+
+def brute(one: float, other: float, rtol: float, atol: float) -> bool:
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    if math.isinf(one) or math.isinf(other):
+        return one == other
+    return abs(other - one) <= atol + rtol * abs(one)
+
+
+@given(pairs(), st.floats(0, 1), st.floats(0, 1))
+def test_floats_agree_with_brute_force(pair: tuple[Any, Any], rtol: float, atol: float) -> None:
+    one, other = pair
+    diff = compare("t", one, other, rtol=rtol, atol=atol)
+    flat = list(zip(one.reshape(-1).tolist(), other.reshape(-1).tolist(), strict=True))
+    bad = [k for k, (a, b) in enumerate(flat) if not brute(a, b, rtol, atol)]
+    lost = any(math.isfinite(a) and not math.isfinite(b) for a, b in flat)
+    assert diff.ok == (not bad) and diff.mismatches == len(bad) and diff.elements == one.size
+    assert diff.symptom == ((Symptom.NOT_FINITE if lost else Symptom.MISMATCH) if bad else None)
+    if bad:
+        assert diff.first_mismatch == np.unravel_index(bad[0], one.shape)
+        assert diff.describe().startswith("t: ")
+    finite = [(a, b) for a, b in flat if math.isfinite(a) and math.isfinite(b)]
+    assert diff.max_abs == max((abs(b - a) for a, b in finite), default=0.0)
+    assert diff.nans == (int(np.isnan(one).sum()), int(np.isnan(other).sum()))
+    assert diff.infs == (int(np.isinf(one).sum()), int(np.isinf(other).sum()))
+    json.dumps(diff.to_json(), allow_nan=False)
+
+
+@given(pairs())
+def test_exact_equality_is_symmetric(pair: tuple[Any, Any]) -> None:
+    one, other = pair
+    there = compare("t", one, other, rtol=0, atol=0)
+    back = compare("t", other, one, rtol=0, atol=0)
+    assert there.ok == back.ok and there.mismatches == back.mismatches
+    assert there.ok == np.array_equal(one, other, equal_nan=True)
+
+
+@given(pairs("int64"))
+def test_integers_are_exact(pair: tuple[Any, Any]) -> None:
+    one, other = pair
+    diff = compare("t", one, other, rtol=1, atol=1e9)
+    assert diff.ok == np.array_equal(one, other) and diff.mismatches == int((one != other).sum())
+
+
+@given(pairs())
+def test_a_tensor_agrees_with_itself(pair: tuple[Any, Any]) -> None:
+    one, _ = pair
+    assert compare("t", one, one.copy()).ok
+
+
+def test_integers_that_double_cannot_tell_apart() -> None:
+    assert compare("t", np.array([2**53]), np.array([2**53 + 1])).mismatches == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 40])
+def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    rng = np.random.default_rng(size)
+    one = rng.normal(size=(size,)).astype("f4")
+    other = one + (rng.random(size) < 0.3) * np.float32(0.5)
+    whole = compare("t", one, other)
+    monkeypatch.setattr(bisect_trt.compare, "CHUNK", 8)
+    pieces = compare("t", one, other)
+    assert (whole.mismatches, whole.first_mismatch, whole.max_abs) == (
+        pieces.mismatches,
+        pieces.first_mismatch,
+        pieces.max_abs,
+    )
+    assert pieces.rms_error == pytest.approx(whole.rms_error) and pieces.atol == pytest.approx(whole.atol)
+
+
+def test_metrics() -> None:
+    diff = compare("t", np.array([3.0, 4.0]), np.array([3.0, 5.0]), rtol=0, atol=0.5)
+    assert diff.max_abs == 1 and diff.max_rel == 0.25 and diff.first_mismatch == (1,)
+    assert diff.rms_error == pytest.approx(1 / 5)
+    assert diff.cosine == pytest.approx(29 / (5 * math.sqrt(34)))
+
+
+def test_shape_and_type() -> None:
+    shape = compare("t", np.zeros((2, 3)), np.zeros((3, 2)))
+    assert not shape.ok and shape.symptom is Symptom.MISMATCH and "[2, 3] became [3, 2]" in shape.difference
+    kind = compare("t", np.zeros(2, "f4"), np.zeros(2, "i4"))
+    assert not kind.ok and "float32 became int32" in kind.describe()
+    width = compare("t", np.ones(2, "f4"), np.ones(2, "f2"))
+    assert width.ok and "float32 became float16" in width.difference
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_narrow_floats(dtype: str) -> None:
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    one = np.array([1.0, 2.0, -3.0]).astype(kind)
+    wrong = np.array([1.0, 2.0, 3.0]).astype(kind)
+    assert compare("t", one, one).ok
+    diff = compare("t", one, wrong)
+    assert diff.mismatches == 1 and diff.first_mismatch == (2,) and diff.max_abs == 6
+    nan = np.array([1.0, float("nan"), -3.0]).astype(kind)
+    assert compare("t", one, nan).symptom is Symptom.NOT_FINITE
+    assert compare("t", nan, nan).ok
+
+
+def test_int4_bools_and_strings() -> None:
+    four = np.array([-8, 7]).astype(ml_dtypes.int4)
+    assert compare("t", four, four).ok and compare("t", four, four[::-1]).mismatches == 2
+    assert compare("t", np.array([True, False]), np.array([True, True])).mismatches == 1
+    words = np.array(["a", "b"], dtype=object)
+    assert compare("t", words, words).ok and compare("t", words, words[::-1]).mismatches == 2
+
+
+def test_default_tolerance_follows_type_and_scale() -> None:
+    rng = np.random.default_rng(0)
+    for size in (1e-6, 1.0, 1e4):
+        one = (rng.normal(size=1000) * size).astype("f4")
+        assert compare("t", one, one + np.float32(size * 5e-3)).ok  # TF32
+        assert not compare("t", one, one + np.float32(size * 0.05)).ok
+        assert not compare("t", one, np.zeros_like(one)).ok
+
+
+@pytest.mark.parametrize("fill", [np.finfo("f4").min, -1e9, -np.inf])
+def test_fillers_do_not_widen_the_tolerance(fill: float) -> None:
+    one = np.array([fill, fill, 0.5, 1.0], "f4")
+    assert scale(one) == pytest.approx(math.sqrt(0.625))
+    assert not compare("t", one, np.array([fill, fill, 1.0, 0.5], "f4")).ok
+
+
+def test_large_doubles_do_not_overflow_into_agreement() -> None:
+    one = np.full(4, 1e300)
+    assert scale(one) == pytest.approx(1e300)
+    assert not compare("t", one, one * 2).ok
+
+
+def test_scalars_and_nothing() -> None:
+    assert compare("t", np.float32(1), np.float32(2)) == compare("t", np.float32(1), np.float32(2))
+    assert compare("t", np.array(1.0), np.array(2.0)).first_mismatch == ()
+    empty = compare("t", np.zeros((0, 3)), np.zeros((0, 3)))
+    assert empty == TensorDiff("t", True, rtol=empty.rtol)
