@@ -38,13 +38,13 @@ _SOURCE = re.compile(
 # `N` stands for the name itself. Names with spaces are replaced before, see `_odd_names`.
 _N = r"[^\s<>]\S*?"
 _POSITIONS = tuple(
-    re.compile(pattern.replace("NAME", f"(?:{_N}|{NAME})"))
+    re.compile(pattern.replace("NAME", f"(?P<name>{_N}|{NAME})", 1).replace("NAME", f"(?:{_N}|{NAME})"))
     for pattern in (
         r"(?P<a>\bNetwork input )NAME(?P<b> is\b)",
         r"(?P<a>\b[Tt]ensor )NAME(?P<b> has (?:data ?type|type)\b)",
         r"(?P<a>\bInvalid Node - )NAME(?P<b>\s|$)",
         r"(?P<a>\(VALUE )NAME(?P<b>\))",
-        r"(?P<a>\bwith name: )NAME?(?P<b> and operator:)",
+        r"(?P<a>\bwith name: )(?:NAME)?(?P<b> and operator:)",
         r"(?P<a>\bI\w*Layer )NAME(?::\s+NAME)?(?P<b>:(?:\s|$))",
         r"(?P<a>\bI\w*Layer )NAME(?P<b> has `)",
         r"(?P<a>\bError \((?!\[))NAME(?::\s+NAME)?(?P<b>:\s)",
@@ -66,7 +66,9 @@ _WIDE_POSITIONS = tuple(
     )
 )
 _DERIVED = re.compile(
-    r"\(Unnamed Layer\* (?:\d+|<n>)\)(?: \[[\w ]+\])?|\{?\bnode_of_[^\s:()\[\]{}]*[^\s:()\[\]{}.,;!]|\bONNXTRT_\w+"
+    r"\(Unnamed Layer\* (?:\d+|<n>)\)(?: \[[\w ]+\])?"
+    r"|\bnode_of_[^\s:()\[\]{}]*[^\s:()\[\]{}.,;!]"
+    r"|\bONNXTRT_\w+"
 )
 _SUFFIX = re.compile(r"(?:_\d+|_[A-Z][A-Za-z]*)$")  # what TensorRT appends: X_2, X_AttentionInput
 _TOKEN = re.compile(r"""[^\s"'`()\[\]{}<>,=]+""")
@@ -74,16 +76,18 @@ _SEPARATOR = re.compile(r"""[\s"'`()\[\]{}<>,=]""")
 _PLAIN = re.compile(r"[A-Za-z]?[a-z]*|[A-Z]+|(?:[A-Z]+[a-z]*)+")
 # Words with an underscore that TensorRT's own messages use for attributes and inputs: a graph may use
 # them as names too, and whether it does must not change the signature.
-_WORDS = frozenset(
-    "axis_tensor frame_step zero_point training_mode past_cache output_dtype keep_aspect_ratio_policy "
-    "coordinate_transformation_mode block_size num_heads kv_num_heads q_num_heads attn_mask scale_factor "
-    "cubic_coeff_a ceil_mode count_include_pad auto_pad storage_order max_output_boxes_per_class "
-    "iou_threshold score_threshold center_point_box batch_dims sampling_ratio seq_lens sequence_lens".split()
-)
+_VOCABULARY = """
+    attn_mask auto_pad axis_tensor batch_dims block_size ceil_mode center_point_box
+    coordinate_transformation_mode count_include_pad cubic_coeff_a frame_step iou_threshold
+    keep_aspect_ratio_policy kv_num_heads max_output_boxes_per_class num_heads output_dtype past_cache
+    q_num_heads sampling_ratio scale_factor score_threshold seq_lens sequence_lens storage_order
+    training_mode zero_point
+"""
+_WORDS = frozenset(_VOCABULARY.split())
 
 _DIMS = re.compile(r"\[(?:\s*(?:-?\d+|<n>|\(# (?:-?\d+|<n>) \(VALUE [^()]*\)\))\s*,?)+\]")
 _SIZE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?\s?(?:[KMGT]i?B|[Bb]ytes?)\b")
-_LINE = re.compile(r"(\.(?:cpp|cc|cu|hpp|h|inl|py):+|::)\d+(?=[\s:)\],]|$)|(\.(?:cpp|cc|cu|hpp|h):[\w()~]+::)\d+")
+_LINE = re.compile(r"(\.(?:cpp|cc|cu|hpp|h|inl|py):+|::)\d+(?=[\s:)\],]|$)")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
 # Not part of a word (FP16, Int4, 4-bit, onnx/issues/5766).
 _NUMBER = re.compile(r"(?<![\w./])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w|-[A-Za-z]|\.\d)")
@@ -144,7 +148,7 @@ def _mask_formatted(text: str, names: AbstractSet[str], odd: list[str]) -> str:
     if names:
         text = _TOKEN.sub(lambda token: _mask_token(token.group(), names), text)
     text = _ADDRESS.sub("<addr>", text)
-    text = _LINE.sub(lambda m: f"{m.group(1) or m.group(2)}<line>", text)
+    text = _LINE.sub(lambda m: f"{m.group(1)}<line>", text)
     text = _DIMS.sub("<dims>", text)
     text = _SIZE.sub("<size>", text)
     text = _GOT.sub(r"\1<n>\2", text)
@@ -158,6 +162,13 @@ def _mask_token(token: str, names: AbstractSet[str]) -> str:
         if word in names and (not is_plain(word) or word != bare):
             return NAME + token[len(bare) :]
     return token
+
+
+def named_in(message: str) -> list[str]:
+    """What a message has in places where a name stands, plain words too, in order of the message."""
+    text = " ".join(message.split())
+    found = [m for pattern in _POSITIONS for m in pattern.finditer(text) if m.group("name")]
+    return list(dict.fromkeys(m.group("name") for m in sorted(found, key=lambda m: m.start("name"))))
 
 
 def is_plain(name: str) -> bool:

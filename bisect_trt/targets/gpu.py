@@ -1,0 +1,66 @@
+"""Which NVIDIA GPU this process would use, asked of the driver itself; no library needed.
+
+`libcuda` is asked and not `nvidia-smi`, which knows nothing of CUDA_VISIBLE_DEVICES.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute, cuda.h
+_COMPUTE_CAPABILITY_MINOR = 76
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first visible GPU. `cuda` is the newest CUDA version that the driver can do."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    cuda: str
+    driver: str
+
+    def versions(self) -> Mapping[str, str]:
+        """For the header and the report."""
+        major, minor = self.compute_capability
+        named = {"GPU": f"{self.name} ({major}.{minor})", "CUDA": self.cuda, "driver": self.driver}
+        return {key: value for key, value in named.items() if value}
+
+
+def find_gpu() -> Gpu | None:
+    """The first visible GPU; None without a driver or a GPU. Meant for worker processes."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "WinDLL") else "libcuda.so.1")
+    except OSError:
+        return None
+    count, device, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
+        return None
+    if cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    name = ctypes.create_string_buffer(256)
+    cuda.cuDeviceGetName(name, len(name), device)
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    capability = []
+    for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
+        value = ctypes.c_int()
+        cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        capability.append(value.value)
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        compute_capability=(capability[0], capability[1]),
+        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+        driver=_driver_version(),
+    )
+
+
+def _driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+    try:
+        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", file.read_text(errors="replace"))
+    except OSError:
+        return ""
+    return found.group(1) if found else ""

@@ -1,0 +1,239 @@
+"""`planted:SPEC`: ONNX Runtime on the CPU with faults planted in it.
+
+A public seam: our own tests of the search use it, and so can whoever wants to see what a reduction
+does, or to test a pipeline around it, without a TensorRT at hand.
+
+    SPEC   = FAULT [+ FAULT ...]
+    FAULT  = KEY=VALUE [, KEY=VALUE ...]        (`,` `+` `=` `%` in a value: `%2C` `%2B` `%3D` `%25`)
+
+Where a fault shows, exactly one of:
+
+    op=Resize         a node with that operator (nodes inside If, Loop and Scan bodies do not count)
+    node=NAME         a node of that name
+    pair=OPA>OPB      an OPB node with a directed path inside the candidate from an OPA node
+    nodes=A;B;C       all of these nodes, anywhere in the candidate
+    fused=TENSOR      TENSOR is made and used inside the candidate and is none of its outputs
+
+How it shows:
+
+    fail=error        a Failure (default); crash: a real SIGSEGV; hang: sleeps for ever;
+                      oom: allocates until the worker is killed; mismatch: the culprit's outputs are
+                      doubled and increased by 1, nan: made NaN; both propagate downstream
+    stage=build       parse, build (default) or run; not for mismatch and nan
+    p=0.3             how likely it shows in a probe (default 1)
+    seed=7            makes `p` repeatable within one worker (default: the system's randomness)
+    message=TEXT      instead of our own; `{node}` stands for the culprit's name
+    hint=yes          the failure names the culprit (default: no)
+
+For the whole target, in any fault or as one of its own:
+
+    cost=0.001        seconds that a probe takes for each node, to imitate a slow builder
+
+Of several faults only those of the earliest stage show, as with a real target.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import psutil
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import Store
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.settings import TargetSettings
+from bisect_trt.signature import mask
+from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.blame import Blame
+from bisect_trt.targets.planted_spec import STAGES, Fault, culprits, parse_spec
+
+_STEP = 64 * 2**20  # bytes taken at once by fail=oom
+_SPARE = 512 * 2**20  # bytes left to the machine when nothing kills us
+_SUFFIX = "/planted"
+
+
+class Planted:
+    """ONNX Runtime with planted faults, see `targets.base.Target` and the module's own text."""
+
+    def __init__(self, settings: TargetSettings) -> None:
+        """Read the SPEC of `settings.spec`.
+
+        Raises:
+            UsageError: the SPEC is wrong.
+        """
+        self._spec_text = settings.spec.partition(":")[2]
+        self._spec = parse_spec(self._spec_text)
+        self._random: list[random.Random] = [
+            random.SystemRandom() if fault.seed is None else random.Random(fault.seed)
+            for fault in self._spec.faults
+        ]
+
+    def info(self) -> TargetInfo:
+        """Describe the runtime and the faults."""
+        version = _onnxruntime().__version__
+        return TargetInfo(
+            name="planted",
+            title=f"planted faults on ONNX Runtime {version}",
+            can_run=True,
+            notes=(f"Faults are planted on purpose: {self._spec_text}",),
+            versions={"onnxruntime": version},
+        )
+
+    def run(self, candidate: Candidate) -> TargetResult:
+        """Show the faults that the candidate has, else run it on each of its samples."""
+        model = onnx.load_model_from_string(candidate.model)
+        time.sleep(self._spec.cost * len(model.graph.node))
+        showing = [
+            (fault, found)
+            for fault, dice in zip(self._spec.faults, self._random, strict=True)
+            if (found := culprits(fault, model.graph)) and (fault.p >= 1 or dice.random() < fault.p)
+        ]
+        for stage in map(Stage, STAGES):
+            announce(stage)
+            failures = [_show(f, found, model) for f, found in showing if f.stage is stage and not _late(f)]
+            if failures:
+                return TargetResult(failures=tuple(failures), log="\n".join(f.message for f in failures))
+        return _run(model, candidate, [(f, found) for f, found in showing if _late(f)])
+
+
+def _late(fault: Fault) -> bool:
+    """Whether the fault changes outputs and nothing else."""
+    return fault.fail in ("mismatch", "nan")
+
+
+def _show(fault: Fault, found: Sequence[int], model: onnx.ModelProto) -> Failure:
+    if fault.fail == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    while fault.fail == "hang":
+        time.sleep(3600)
+    if fault.fail == "oom":
+        _take_all_memory()
+    first = model.graph.node[found[0]]
+    message = fault.text.replace("{node}", first.name)
+    return Failure(
+        stage=fault.stage,
+        symptom=Symptom.OUT_OF_MEMORY if fault.fail == "oom" else Symptom.ERROR,
+        # Our own text names the fault: two planted faults are two causes, also when both name nodes.
+        signature=mask(message, Blame(model).names) if fault.message else message,
+        message=message,
+        nodes=tuple(model.graph.node[at].name for at in found) if fault.hint else (),
+        op=first.op_type if fault.hint else "",
+    )
+
+
+def _take_all_memory() -> None:
+    """Hold more and more memory, until we are killed or the machine has hardly any left."""
+    held = []
+    while psutil.virtual_memory().available > _SPARE + _STEP:
+        held.append(np.ones(_STEP, np.uint8))  # ones: the pages are touched
+        time.sleep(0.02)
+
+
+def _run(
+    model: onnx.ModelProto, candidate: Candidate, late: Sequence[tuple[Fault, list[int]]]
+) -> TargetResult:
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    names = [value.name for value in model.graph.output]
+    store = Store(candidate.folder)
+    try:
+        changed = _corrupted(model, candidate, late) if late else model
+        session = _session(changed, candidate)
+        outputs: list[Mapping[str, Array]] = []
+        for sample in candidate.feeds:
+            feeds = {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+            outputs.append(dict(zip(names, session.run(names, feeds), strict=True)))
+    except Exception as e:  # ONNX Runtime has no common error class
+        message = str(e)
+        failure = Failure(Stage.RUN, Symptom.ERROR, mask(message, Blame(model).names), message)
+        return TargetResult(failures=(failure,), log=message)
+    return TargetResult(outputs=tuple(outputs))
+
+
+def _corrupted(
+    model: onnx.ModelProto, candidate: Candidate, late: Sequence[tuple[Fault, list[int]]]
+) -> onnx.ModelProto:
+    """The model with the outputs of the culprits changed, for all that use them."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    made = {out for _, found in late for at in found for out in graph.node[at].output if out}
+    types = _types(model, candidate, sorted(made))
+    tail = []
+    for fault, found in late:
+        for at in found:
+            for slot, tensor in enumerate(graph.node[at].output):
+                edit = _edit(tensor, fault.fail, types.get(tensor, ""))
+                if edit and not tensor.endswith(_SUFFIX):
+                    graph.node[at].output[slot] = tensor + _SUFFIX
+                    tail.append((at, edit))
+    for at, (nodes, constants) in sorted(tail, key=lambda item: -item[0]):
+        for node in reversed(nodes):
+            graph.node.insert(at + 1, node)
+        known = {constant.name for constant in graph.initializer}
+        graph.initializer.extend(c for c in constants if c.name not in known)
+    return changed
+
+
+_DTYPES: Mapping[str, Any] = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(bfloat16)": ml_dtypes.bfloat16,
+    **{f"tensor({k})": np.dtype(k) for k in ("int8", "int16", "int32", "int64")},
+    **{f"tensor(u{k})": np.dtype(f"u{k}") for k in ("int8", "int16", "int32", "int64")},
+}  # fmt: skip
+
+
+def _edit(tensor: str, fail: str, kind: str) -> tuple[list[onnx.NodeProto], list[TensorProto]] | None:
+    """Nodes that make `tensor` from its true value, with their constants; None: left as it is."""
+    true = tensor + _SUFFIX
+    if fail == "mismatch" and kind == "tensor(bool)":
+        return [helper.make_node("Not", [true], [tensor], true)], []
+    if kind not in _DTYPES or (fail == "nan" and "float" not in kind and "double" not in kind):
+        return None
+    dtype = np.dtype(_DTYPES[kind])
+
+    def constant(value: float) -> TensorProto:
+        return numpy_helper.from_array(np.array(value, dtype), f"{_SUFFIX}/{value}/{dtype}")
+
+    if fail == "nan":
+        nan = constant(float("nan"))
+        return [helper.make_node("Add", [true, nan.name], [tensor], true)], [nan]
+    one = constant(1)
+    return [
+        helper.make_node("Add", [true, true], [true + "2"], true + "2"),
+        helper.make_node("Add", [true + "2", one.name], [tensor], true),
+    ], [one]
+
+
+def _types(model: onnx.ModelProto, candidate: Candidate, tensors: Sequence[str]) -> dict[str, str]:
+    """ONNX Runtime's type of tensors of the graph; it knows more operators than shape inference."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    already = {output.name for output in shown.graph.output}
+    shown.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in already)
+    return {output.name: output.type for output in _session(shown, candidate).get_outputs()}
+
+
+def _session(model: onnx.ModelProto, candidate: Candidate) -> Any:
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4  # errors come as exceptions
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(candidate.folder)
+    )
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _onnxruntime() -> Any:
+    import onnxruntime  # heavy, and never in the parent process
+
+    return onnxruntime

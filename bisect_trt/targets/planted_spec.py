@@ -1,0 +1,169 @@
+"""The grammar of `planted:SPEC`, and where a fault shows in a graph; see `targets.planted`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import unquote
+
+import onnx
+
+from bisect_trt.errors import UsageError
+from bisect_trt.graph import consumed
+from bisect_trt.outcome import Stage
+
+WHAT = ("op", "node", "pair", "nodes", "fused")
+HOW = ("fail", "stage", "p", "seed", "message", "hint")
+FAILS = ("error", "crash", "hang", "oom", "mismatch", "nan")
+STAGES = ("parse", "build", "run")
+T = TypeVar("T", int, float)
+_EXAMPLE = "Example: planted:op=Resize,fail=error,stage=parse+node=conv_1,fail=crash"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One planted fault: it shows when `what` finds `where` in the candidate."""
+
+    what: str
+    where: str
+    fail: str = "error"
+    stage: Stage = Stage.BUILD
+    p: float = 1.0
+    seed: int | None = None
+    message: str = ""
+    hint: bool = False
+
+    @property
+    def text(self) -> str:
+        """The message of the fault, with `{node}` where the culprit's name goes."""
+        return self.message or f"planted {self.fail} of {self.what} {self.where}"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All faults, and the seconds that each node of a candidate costs."""
+
+    faults: tuple[Fault, ...]
+    cost: float = 0.0
+
+
+def parse_spec(text: str) -> Spec:
+    """Read a SPEC.
+
+    Raises:
+        UsageError: names the part that is wrong and what is allowed.
+    """
+    faults: list[Fault] = []
+    cost = 0.0
+    for part in text.split("+"):
+        options = _options(part)
+        if "cost" in options:
+            cost = _number(part, "cost", options.pop("cost"), float, 3600.0)
+        if options:
+            faults.append(_fault(part, options))
+    if not faults:
+        raise UsageError(f"planted:{text}: no fault given", _EXAMPLE)
+    return Spec(tuple(faults), cost)
+
+
+def _options(part: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for option in part.split(","):
+        key, equals, value = option.partition("=")
+        key = key.strip()
+        if not equals or not value:
+            raise UsageError(f"planted: {option!r} is not KEY=VALUE", _EXAMPLE)
+        if key not in (*WHAT, *HOW, "cost"):
+            close = difflib.get_close_matches(key, (*WHAT, *HOW, "cost"), 1)
+            raise UsageError(
+                f"planted: unknown key {key!r} in {part!r}"
+                + (f"; did you mean {close[0]!r}?" if close else ""),
+                f"Keys: {', '.join((*WHAT, *HOW, 'cost'))}.",
+            )
+        if key in options:
+            raise UsageError(f"planted: {key!r} is given twice in {part!r}", "Join faults with '+'.")
+        options[key] = unquote(value)
+    return options
+
+
+def _fault(part: str, options: Mapping[str, str]) -> Fault:
+    what = [key for key in WHAT if key in options]
+    if len(what) != 1:
+        raise UsageError(f"planted: {part!r} needs exactly one of {', '.join(WHAT)}", _EXAMPLE)
+    where = options[what[0]]
+    if what[0] == "pair" and len([op for op in where.split(">") if op]) != 2:
+        raise UsageError(f"planted: pair={where!r} is not OPA>OPB", "Example: planted:pair=Conv>Resize")
+    fail = _one_of(part, "fail", options.get("fail", "error"), FAILS)
+    late = fail in ("mismatch", "nan")
+    if late and "stage" in options:
+        raise UsageError(
+            f"planted: stage does not go with fail={fail} in {part!r}", "Outputs differ when run."
+        )
+    return Fault(
+        what=what[0],
+        where=where,
+        fail=fail,
+        stage=Stage.RUN if late else Stage(_one_of(part, "stage", options.get("stage", "build"), STAGES)),
+        p=_number(part, "p", options.get("p", "1"), float, 1.0),
+        seed=_number(part, "seed", options["seed"], int) if "seed" in options else None,
+        message=options.get("message", ""),
+        hint=_one_of(part, "hint", options.get("hint", "no"), ("yes", "no")) == "yes",
+    )
+
+
+def _one_of(part: str, key: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise UsageError(f"planted: {key}={value!r} in {part!r}", f"Allowed: {', '.join(allowed)}.")
+    return value
+
+
+def _number(part: str, key: str, value: str, kind: Callable[[str], T], most: float = float("inf")) -> T:
+    try:
+        number: T | None = kind(value)
+    except ValueError:
+        number = None
+    if number is None or not 0 <= number <= most:
+        upto = f" up to {most:g}" if most < float("inf") else ""
+        raise UsageError(f"planted: {key}={value!r} in {part!r}", f"{key} is a number from 0{upto}.")
+    return number
+
+
+def culprits(fault: Fault, graph: onnx.GraphProto) -> list[int]:
+    """Indices of the nodes whose fault it is, in graph order; empty when the fault does not show."""
+    nodes = graph.node
+    if fault.what == "op":
+        return [at for at, node in enumerate(nodes) if node.op_type == fault.where]
+    if fault.what == "node":
+        return [at for at, node in enumerate(nodes) if node.name == fault.where]
+    if fault.what == "nodes":
+        wanted = {name for name in fault.where.split(";") if name}
+        found = [at for at, node in enumerate(nodes) if node.name in wanted]
+        return found if len({nodes[at].name for at in found}) == len(wanted) else []
+    if fault.what == "pair":
+        first, _, second = fault.where.partition(">")
+        return _reached(graph, first, second)
+    return _makers_of_internal(graph, fault.where)
+
+
+def _reached(graph: onnx.GraphProto, first: str, second: str) -> list[int]:
+    """Nodes of operator `second` with a directed path from a node of operator `first`."""
+    tainted: set[str] = set()
+    found = []
+    for at, node in enumerate(graph.node):  # in topological order
+        inside = not tainted.isdisjoint(consumed(node))
+        if inside and node.op_type == second:
+            found.append(at)
+        if inside or node.op_type == first:
+            tainted.update(filter(None, node.output))
+    return found
+
+
+def _makers_of_internal(graph: onnx.GraphProto, tensor: str) -> list[int]:
+    """The maker of a tensor that is made and used inside and is no output."""
+    if any(output.name == tensor for output in graph.output):
+        return []
+    if not any(tensor in consumed(node) for node in graph.node):
+        return []
+    return [at for at, node in enumerate(graph.node) if tensor in node.output]

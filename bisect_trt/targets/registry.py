@@ -1,0 +1,157 @@
+"""All targets by name. A new one is a line in `_TABLE`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.base import Target
+
+AUTO = "auto"
+_HOW_RTX = "pip install bisect-trt[rtx]"
+_HOW_TRT = "pip install tensorrt --extra-index-url https://pypi.nvidia.com"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table.
+
+    Attributes:
+        title: for people.
+        make: the target for these settings; called in workers only, imports what it needs.
+        how_to_get: the command that makes the target usable.
+        argument: what follows `NAME:`; empty when nothing does.
+        trial: a spec to try by `survey`.
+        installed: cheap look for the target's module; nothing heavy is imported.
+    """
+
+    title: str
+    make: Callable[[TargetSettings], Target]
+    how_to_get: str = ""
+    argument: str = ""
+    trial: str = ""
+    installed: Callable[[], bool] = lambda: True
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a target can be used here, for `doctor`. `why_not` is empty when it can."""
+
+    name: str
+    usable: bool
+    title: str
+    why_not: str = ""
+    how_to_get: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def _tensorrt(settings: TargetSettings) -> Target:
+    from bisect_trt.targets.tensorrt import TensorRT
+
+    return TensorRT(settings, "tensorrt")
+
+
+def _tensorrt_rtx(settings: TargetSettings) -> Target:
+    from bisect_trt.targets.tensorrt import TensorRT
+
+    return TensorRT(settings, "tensorrt-rtx")
+
+
+def _planted(settings: TargetSettings) -> Target:
+    from bisect_trt.targets.planted import Planted
+
+    return Planted(settings)
+
+
+def _has_tensorrt() -> bool:
+    """Whether `tensorrt` is there with its bindings: PyPI's own `tensorrt` is a stub without them."""
+    spec = importlib.util.find_spec("tensorrt")
+    if spec is None:
+        return False
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    bindings = importlib.util.find_spec("tensorrt_bindings") is not None
+    return bindings or any(next(place.glob("tensorrt*.[sp][oy]*"), None) for place in places)
+
+
+def _has_tensorrt_rtx() -> bool:
+    return importlib.util.find_spec("tensorrt_rtx") is not None
+
+
+_TABLE: dict[str, Entry] = {
+    "tensorrt": Entry("TensorRT", _tensorrt, _HOW_TRT, installed=_has_tensorrt),
+    "tensorrt-rtx": Entry("TensorRT-RTX", _tensorrt_rtx, _HOW_RTX, installed=_has_tensorrt_rtx),
+    "planted": Entry(
+        "ONNX Runtime with planted faults", _planted, argument="SPEC", trial="planted:op=Example"
+    ),
+}
+
+
+def resolve(spec: str) -> str:
+    """The spec with `auto` replaced and the name checked. Cheap: nothing heavy is imported.
+
+    Raises:
+        UsageError: no target has that name, or its argument is missing.
+        TargetUnavailable: `auto`, and neither TensorRT nor TensorRT-RTX is installed.
+    """
+    if spec == AUTO:
+        for name in ("tensorrt", "tensorrt-rtx"):
+            if _TABLE[name].installed():
+                return name
+        raise TargetUnavailable(
+            "neither TensorRT nor TensorRT-RTX is installed",
+            f"Run `{_HOW_RTX}` (TensorRT-RTX, builds without a GPU) or `{_HOW_TRT}`.",
+        )
+    _entry(spec)
+    return spec
+
+
+def open_target(settings: TargetSettings) -> Target:
+    """The target of `settings.spec`, ready to run. For worker processes.
+
+    Raises:
+        UsageError: the spec or an option of the target is wrong.
+        TargetUnavailable: the target cannot be used on this machine; says how to get it.
+    """
+    return _entry(resolve(settings.spec)).make(settings)
+
+
+def survey() -> list[Availability]:
+    """Try every target for real. Imports heavy libraries: call it in a worker or a subprocess."""
+    return list(_survey())
+
+
+def _survey() -> Iterator[Availability]:
+    for name, entry in _TABLE.items():
+        try:
+            info = entry.make(TargetSettings(spec=entry.trial or name)).info()
+        except BisectError as e:
+            yield Availability(name, False, entry.title, e.message, entry.how_to_get)
+        else:
+            yield Availability(name, True, info.title, notes=() if entry.argument else info.notes)
+
+
+def _entry(spec: str) -> Entry:
+    name, colon, argument = spec.partition(":")
+    entry = _TABLE.get(name)
+    if entry is None:
+        known = [AUTO, *_TABLE]
+        close = difflib.get_close_matches(name.lower().replace("_", "-"), known, 1)
+        raise UsageError(
+            f"unknown target {spec!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+            f"Targets: {', '.join([AUTO, *map(_usage, _TABLE)])}.",
+        )
+    if bool(entry.argument) != bool(argument) or bool(colon) != bool(argument):
+        raise UsageError(
+            f"target {spec!r} is not written {_usage(name)!r}", "See `bisect-trt doctor` for all targets."
+        )
+    return entry
+
+
+def _usage(name: str) -> str:
+    argument = _TABLE[name].argument
+    return f"{name}:{argument}" if argument else name

@@ -1,0 +1,117 @@
+"""What TensorRT says: collected, trimmed for the report, and copied to the user's verbose log."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from bisect_trt.errors import UsageError
+
+_HEAD, _TAIL = 24 * 1024, 40 * 1024  # characters kept of a probe's log: 64 KB in all
+_ERRORS = ("INTERNAL_ERROR", "ERROR")
+_KEPT = (*_ERRORS, "WARNING")
+
+
+class Record(NamedTuple):
+    """One message, as TensorRT gave it; `severity` is the name of an `ILogger.Severity`."""
+
+    severity: str
+    message: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether TensorRT calls it an error."""
+        return self.severity in _ERRORS
+
+
+class Log:
+    """The messages of one probe at a time, warnings and worse; everything goes to `verbose`."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._verbose: TextIO | None = None
+
+    def write_all_to(self, file: Path | None) -> None:
+        """Append every message of any severity to `file` from now on.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        if self._verbose is not None:
+            self._verbose.close()
+        self._verbose = None
+        if file is None:
+            return
+        try:
+            # Line buffered and appending: several workers may share one file.
+            self._verbose = file.open("a", buffering=1, encoding="utf-8")
+        except OSError as e:
+            raise UsageError(
+                f"--verbose-log {file}: {e.strerror}", "Name a file in a writable folder."
+            ) from e
+
+    def clear(self) -> None:
+        """Forget the messages of the last probe."""
+        self.records = []
+
+    def add(self, severity: str, message: str) -> None:
+        """Take one message; called by TensorRT, from any of its threads, so it must never raise."""
+        if severity in _KEPT:
+            self.records.append(Record(severity, message))
+        if self._verbose is not None:
+            try:
+                self._verbose.write(f"[{severity}] {message}\n")
+            except OSError:  # disk full: the probe is worth more than its log
+                self._verbose = None
+
+    def errors(self, since: int = 0) -> list[str]:
+        """Messages of error severity from record number `since` on."""
+        return [r.message for r in self.records[since:] if r.is_error and r.message.strip()]
+
+    def text(self) -> str:
+        """Warnings and errors, one a line; the middle of a very long log is left out."""
+        return trim(f"[{r.severity}] {r.message}" for r in self.records)
+
+
+def trim(lines: Any) -> str:
+    """Lines joined, at most 64 KB: the head says what went wrong first, the tail how it ended."""
+    head: list[str] = []
+    tail: deque[str] = deque()
+    used_head = used_tail = left_out = 0
+    for line in lines:
+        line = line if len(line) <= _HEAD // 2 else line[: _HEAD // 2] + " ..."
+        if not tail and not left_out and used_head + len(line) < _HEAD:
+            head.append(line)
+            used_head += len(line) + 1
+            continue
+        tail.append(line)
+        used_tail += len(line) + 1
+        while used_tail > _TAIL:
+            used_tail -= len(tail.popleft()) + 1
+            left_out += 1
+    middle = [f"... {left_out} messages left out ..."] if left_out else []
+    return "\n".join([*head, *middle, *tail])
+
+
+_loggers: dict[str, tuple[Any, Log]] = {}
+
+
+def logger_for(trt: Any) -> tuple[Any, Log]:
+    """TensorRT's logger and where its messages arrive: one a process and TensorRT module.
+
+    TensorRT's plugin registry keeps a pointer to the first logger that it was given: a second one,
+    with the first collected, ends in a segmentation fault (seen with RoiAlign in TensorRT-RTX 1.7.1).
+    """
+    if trt.__name__ not in _loggers:
+        log = Log()
+
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                log.add(severity.name, msg)
+
+        _loggers[trt.__name__] = (Logger(), log)
+    return _loggers[trt.__name__]
