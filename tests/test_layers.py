@@ -1,0 +1,157 @@
+"""The import order of docs/architecture.md, read from its table and held against the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bisect_trt"
+# Each is imported in one module only, so that one module knows its traps.
+HEAVY = ("tensorrt", "tensorrt_rtx", "onnxruntime", "polygraphy")
+MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
+
+
+def layers() -> dict[str, int]:
+    """`graph.py` or `model/` to the number of its row."""
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", (ROOT / "docs/architecture.md").read_text(), re.M)
+    return {name: int(number) for number, where in rows for name in re.findall(r"`([\w/.]+)`", where)}
+
+
+LAYERS = layers()
+
+
+def layer(module: str) -> int | None:
+    """Row of a module, given as a path below the package; None for the package itself and unknown ones."""
+    if module == "__init__.py":
+        return None
+    top = module.split("/")[0] + ("/" if "/" in module else "")
+    return LAYERS.get(top)
+
+
+def everything(source: str) -> Iterator[ast.AST]:
+    """All nodes: what stands in functions and under TYPE_CHECKING counts too."""
+    return ast.walk(ast.parse(source))
+
+
+def at_import_time(source: str) -> Iterator[ast.AST]:
+    """Only what runs when the module is imported."""
+    todo: list[ast.AST] = [ast.parse(source)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        todo.extend(ast.iter_child_nodes(node))
+
+
+def imports(nodes: Iterator[ast.AST], module: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of all that the nodes import."""
+    package = ["bisect_trt", *Path(module).parent.parts]
+    for node in nodes:
+        match node:
+            case ast.Import():
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            case ast.ImportFrom():
+                above = package[: len(package) - node.level + 1] if node.level else []
+                base = ".".join([*above, *([node.module] if node.module else [])])
+                yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+            case ast.Call(func=func, args=[ast.Constant(value=str(name)), *_]):
+                if ast.unparse(func).endswith(("import_module", "__import__")):
+                    yield node.lineno, name
+
+
+def path_of(dotted: str) -> str | None:
+    """The module of ours that a dotted name is or lies in, as a path below the package."""
+    parts = dotted.split(".")
+    if parts[0] != "bisect_trt":
+        return None
+    for end in range(len(parts), 1, -1):
+        name = "/".join(parts[1:end])
+        if (PACKAGE / f"{name}.py").is_file():
+            return f"{name}.py"
+        if (PACKAGE / name).is_dir():
+            return f"{name}/__init__.py"
+    return "__init__.py"
+
+
+def wrong_imports(source: str, module: str) -> list[str]:
+    """Imports of `module` from rows below its own."""
+    own = layer(module)
+    found = []
+    for line, dotted in imports(everything(source), module):
+        target = path_of(dotted)
+        if own is None or target is None or (other := layer(target)) is None:
+            continue
+        if other > own:
+            found.append(f"{module}:{line} (layer {own}) imports {target} (layer {other})")
+    return found
+
+
+def test_the_table_was_read() -> None:
+    assert {LAYERS["errors.py"], LAYERS["model/"], LAYERS["cli/"]} == {0, 2, 10}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_has_a_row_and_imports_from_above(module: str) -> None:
+    if module != "__init__.py":
+        assert module in LAYERS or module.split("/")[0] + "/" in LAYERS, "not in the table of architecture.md"
+    assert not wrong_imports((PACKAGE / module).read_text(), module)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import bisect_trt.problem",
+        "from bisect_trt.problem import Problem",
+        "from bisect_trt import problem",
+        "from ..problem import Problem",
+        "def f():\n    from bisect_trt import oracle",
+        "if TYPE_CHECKING:\n    from bisect_trt.cli import app",
+        "importlib.import_module('bisect_trt.reduction')",
+    ],
+)
+def test_imports_from_below_are_found(source: str) -> None:
+    assert len(wrong_imports(source, "targets/base.py")) == 1
+    assert not wrong_imports("from bisect_trt.outcome import Failure\nimport numpy", "targets/base.py")
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_library_is_imported_in_one_module(library: str) -> None:
+    where: dict[str, set[str]] = defaultdict(set)
+    for module in MODULES:
+        for _, dotted in imports(everything((PACKAGE / module).read_text()), module):
+            where[dotted.split(".")[0]].add(module)
+    assert len(where[library]) <= 1, sorted(where[library])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_libraries_are_not_imported_at_import_time(module: str) -> None:
+    now = imports(at_import_time((PACKAGE / module).read_text()), module)
+    assert not {dotted.split(".")[0] for _, dotted in now} & set(HEAVY)
+
+
+def test_what_runs_at_import_time() -> None:
+    source = """
+        import onnx
+        if TYPE_CHECKING:
+            import tensorrt
+        try:
+            import polygraphy
+        except ImportError:
+            pass
+        def f():
+            import onnxruntime
+        class C:
+            import numpy
+    """
+    found = {name for _, name in imports(at_import_time(textwrap.dedent(source)), "graph.py")}
+    assert found == {"onnx", "polygraphy", "numpy"}
