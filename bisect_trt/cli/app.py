@@ -1,0 +1,100 @@
+"""`bisect-trt`: the commands, and the one place where errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from bisect_trt import __version__
+from bisect_trt.cli import check, doctor, reduce
+from bisect_trt.errors import BisectError, StoppedEarly, UsageError
+
+app = typer.Typer(
+    name="bisect-trt",
+    help="Find the smallest part of an ONNX model that still fails on TensorRT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("reduce")(reduce.command)
+app.command("check")(check.command)
+app.command("doctor")(doctor.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bisect-trt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Find the smallest part of an ONNX model that still fails on TensorRT."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and give its exit code; never raises, `--debug` shows tracebacks."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(words, prog_name="bisect-trt", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return _closed_pipe()
+    except BaseException as error:  # this is the last one to catch anything
+        if isinstance(error, SystemExit):
+            raise
+        _show(_as_ours(error), error, words)
+        return _as_ours(error).exit_code
+
+
+def _as_ours(error: BaseException) -> BisectError:
+    """Any exception as one of ours."""
+    if isinstance(error, BisectError):
+        return error
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return StoppedEarly("interrupted", "the same command goes on from where it was, if it had begun")
+    if isinstance(
+        error, typer.BadParameter.__mro__[2]
+    ):  # click's ClickException; Typer may bundle its own click
+        told = getattr(error, "format_message", lambda: str(error))()
+        return UsageError(
+            " ".join(told.split()), "bisect-trt --help lists commands, COMMAND --help its options"
+        )
+    return BisectError(
+        f"internal error: {type(error).__name__}: {' '.join(str(error).split())}",
+        f"this is a bug of bisect-trt {__version__}: run it again with --debug and report what that shows",
+    )
+
+
+def _show(ours: BisectError, error: BaseException, words: Sequence[str]) -> None:
+    if "--debug" in words:
+        traceback.print_exception(error, file=sys.stderr)
+    if "--json" in words:
+        told = {
+            "type": type(ours).__name__,
+            "message": ours.message,
+            "hint": ours.hint,
+            "exit_code": ours.exit_code,
+        }
+        print(json.dumps({"error": told}, indent=2))
+        return
+    print(f"error: {ours.message}", file=sys.stderr)
+    if ours.hint:
+        print(f"hint: {ours.hint}", file=sys.stderr)
+
+
+def _closed_pipe() -> int:
+    """Whoever read our output went away (`| head`): nothing more to say, and nothing wrong."""
+    sys.stdout = None
+    return 0

@@ -1,0 +1,60 @@
+"""`bisect-trt check`."""
+
+from __future__ import annotations
+
+import json
+
+from bisect_trt.cli import options as o
+
+
+def command(
+    model: o.Model,
+    target: o.Target = "auto",
+    inputs: o.Inputs = None,
+    seed: o.Seed = 0,
+    timeout: o.Timeout = None,
+    memory_limit: o.MemoryLimit = None,
+    shapes: o.StaticShapes = None,
+    min_shapes: o.MinShapes = None,
+    opt_shapes: o.OptShapes = None,
+    max_shapes: o.MaxShapes = None,
+    workspace: o.Workspace = None,
+    opt_level: o.OptLevel = None,
+    tf32: o.Tf32 = None,
+    timing_cache: o.TimingCache = None,
+    plugins: o.Plugins = None,
+    verbose_log: o.VerboseLog = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    """Try the whole model once: does the target take it and agree with ONNX Runtime?
+
+    Exit code: 0 yes, 1 no, 2 bad usage or model, 3 target not usable here, 70 a bug of bisect-trt.
+    """
+    settings = o.settings(
+        o.target_settings(
+            target,
+            (shapes, min_shapes, opt_shapes, max_shapes),
+            workspace=workspace,
+            opt_level=opt_level,
+            tf32=tf32,
+            timing_cache=timing_cache,
+            plugins=plugins,
+            verbose_log=verbose_log,
+        ),
+        inputs=inputs,
+        seed=seed,
+        timeout=timeout,
+        memory_limit=memory_limit,
+    )
+    # Heavy imports wait until a command runs, so that --help is quick.
+    import bisect_trt
+    from bisect_trt.report import console
+    from bisect_trt.reproducer import documents
+
+    result = bisect_trt.check(model, settings)
+    if as_json:
+        print(json.dumps(documents.check(result, bisect_trt.__version__), indent=2))
+    else:
+        console.show_check(result)
+    return 1 if result.outcome.failures else 0

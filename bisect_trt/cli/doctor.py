@@ -1,0 +1,21 @@
+"""`bisect-trt doctor`."""
+
+from __future__ import annotations
+
+import json
+
+from bisect_trt.cli import options as o
+
+
+def command(as_json: o.Json = False, debug: o.Debug = False) -> int:
+    """Show what can be used on this machine, and for what cannot: why, and how to get it."""
+    # Heavy imports wait until a command runs, so that --help is quick.
+    from bisect_trt.doctor import diagnose
+    from bisect_trt.report import console
+
+    rows = diagnose()
+    if as_json:
+        print(json.dumps({"rows": [row.to_json() for row in rows]}, indent=2))
+    else:
+        console.show_doctor(rows)
+    return 0

@@ -1,0 +1,238 @@
+"""Options that commands share, and how their texts become settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bisect_trt.errors import UsageError
+from bisect_trt.settings import RunSettings, Settings, Shapes, TargetSettings
+
+_BUILDER = "Builder"
+_PROBES = "Probes"
+
+Model = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
+Target = Annotated[
+    str, typer.Option("--target", help="auto, tensorrt, tensorrt-rtx, planted:SPEC; see `bisect-trt doctor`.")
+]
+ShapeList = list[str] | None
+StaticShapes = Annotated[
+    ShapeList,
+    typer.Option(
+        "--shapes",
+        metavar="NAME:DIMS",
+        help="Static shapes, such as x:1x3x224x224; repeat it or separate by commas.",
+        rich_help_panel=_BUILDER,
+    ),
+]
+MinShapes = Annotated[
+    ShapeList,
+    typer.Option("--min-shapes", metavar="NAME:DIMS", help="Profile: smallest.", rich_help_panel=_BUILDER),
+]
+OptShapes = Annotated[
+    ShapeList,
+    typer.Option(
+        "--opt-shapes",
+        metavar="NAME:DIMS",
+        help="Profile: the one to optimise for (as --max-shapes).",
+        rich_help_panel=_BUILDER,
+    ),
+]
+MaxShapes = Annotated[
+    ShapeList,
+    typer.Option("--max-shapes", metavar="NAME:DIMS", help="Profile: largest.", rich_help_panel=_BUILDER),
+]
+Workspace = Annotated[
+    str | None,
+    typer.Option(
+        "--workspace", metavar="SIZE", help="Builder workspace, such as 2G.", rich_help_panel=_BUILDER
+    ),
+]
+OptLevel = Annotated[
+    int | None,
+    typer.Option("--opt-level", min=0, max=5, help="Builder optimisation level.", rich_help_panel=_BUILDER),
+]
+Tf32 = Annotated[
+    bool | None,
+    typer.Option(
+        "--tf32/--no-tf32", help="Allow or forbid TF32.", show_default=False, rich_help_panel=_BUILDER
+    ),
+]
+TimingCache = Annotated[
+    Path | None,
+    typer.Option("--timing-cache", metavar="FILE", help="Read and update it.", rich_help_panel=_BUILDER),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugins", metavar="LIB", help="Plugin library; repeat it.", rich_help_panel=_BUILDER),
+]
+VerboseLog = Annotated[
+    Path | None,
+    typer.Option("--verbose-log", metavar="FILE", help="The target's whole log.", rich_help_panel=_BUILDER),
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(
+        "--inputs", metavar="FILE.npz", help="Input values; random ones without it.", rich_help_panel=_PROBES
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.", rich_help_panel=_PROBES)]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="S",
+        min=0.001,
+        help="Seconds a probe may take; 10 times the first one without it.",
+        rich_help_panel=_PROBES,
+    ),
+]
+Repeats = Annotated[
+    int,
+    typer.Option("--repeats", min=1, help="Fresh runs that must agree at the end.", rich_help_panel=_PROBES),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Probes at the same time.", rich_help_panel=_PROBES)
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit", metavar="SIZE", help="What a worker may hold, such as 8G.", rich_help_panel=_PROBES
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+_SHAPE = re.compile(r"\s*(?P<name>[^\s,].*?):(?P<dims>\d+(?:x\d+)*)(?:\s*,\s*|\s+|$)")
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+def parse_shapes(option: str, texts: Sequence[str] | None) -> Shapes:
+    """`["x:1x3", "y:2,z:4x4"]` as shapes sorted by name. Names may hold colons and blanks.
+
+    Raises:
+        UsageError: a text is not a list of NAME:DIMS, or one name has two shapes.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        at = 0
+        while at < len(text) or not text:
+            match = _SHAPE.match(text, at)
+            if match is None:
+                raise UsageError(
+                    f"{option} {text!r}: {text[at:].strip()!r} is not NAME:DIMS",
+                    f"write it as {option} x:1x3x224x224, several separated by commas",
+                )
+            name, dims = match["name"], tuple(int(d) for d in match["dims"].split("x"))
+            if found.setdefault(name, dims) != dims:
+                raise UsageError(f"{option}: {name!r} is given two shapes", "give every input once")
+            at = match.end()
+    return tuple(sorted(found.items()))
+
+
+def parse_size(option: str, text: str | None) -> int | None:
+    """`2G`, `512MiB`, `1.5g` or plain bytes as bytes; units are powers of 1024.
+
+    Raises:
+        UsageError: it is no such text, or zero.
+    """
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match["number"]) * 1024 ** " KMGT".index(match["unit"].upper() or " ")) if match else 0
+    if size < 1:
+        raise UsageError(
+            f"{option} {text!r} is not a size", f"write it as {option} 2G, 512M or a number of bytes"
+        )
+    return size
+
+
+def target_settings(
+    spec: str,
+    shapes: tuple[ShapeList, ShapeList, ShapeList, ShapeList],
+    *,
+    workspace: str | None,
+    opt_level: int | None,
+    tf32: bool | None,
+    timing_cache: Path | None,
+    plugins: Sequence[Path] | None,
+    verbose_log: Path | None,
+) -> TargetSettings:
+    """Texts of the command line as settings; `shapes` are static, least, best and most.
+
+    Raises:
+        UsageError: a text cannot be read, shapes contradict each other, a plugin library is missing.
+    """
+    options = ("--shapes", "--min-shapes", "--opt-shapes", "--max-shapes")
+    static, *profile = (parse_shapes(option, texts) for option, texts in zip(options, shapes, strict=True))
+    lowest, best, highest = _profile(*profile)
+    both = dict(static).keys() & dict(lowest).keys()
+    if both:
+        raise UsageError(
+            f"{min(both)!r} is in --shapes and in --min-shapes", "an input is static or has a profile"
+        )
+    for library in plugins or ():
+        if not library.is_file():
+            raise UsageError(f"--plugins {library}: no such file", "give the path of a shared library")
+    return TargetSettings(
+        spec=spec,
+        shapes=static,
+        min_shapes=lowest,
+        opt_shapes=best,
+        max_shapes=highest,
+        workspace=parse_size("--workspace", workspace),
+        opt_level=opt_level,
+        tf32=tf32,
+        timing_cache=timing_cache,
+        plugins=tuple(plugins or ()),
+        verbose_log=verbose_log,
+    )
+
+
+def _profile(lowest: Shapes, best: Shapes, highest: Shapes) -> tuple[Shapes, Shapes, Shapes]:
+    best = best or highest
+    low, mid, high = dict(lowest), dict(best), dict(highest)
+    for name in sorted(low.keys() | mid.keys() | high.keys()):
+        if not (name in low and name in mid and name in high):
+            raise UsageError(
+                f"the profile of {name!r} is incomplete",
+                "give it in --min-shapes and --max-shapes, and in --opt-shapes when that is used",
+            )
+        ranks = {len(low[name]), len(mid[name]), len(high[name])}
+        ordered = all(a <= b <= c for a, b, c in zip(low[name], mid[name], high[name], strict=False))
+        if len(ranks) > 1 or not ordered:
+            raise UsageError(
+                f"the profile of {name!r} is not min <= opt <= max in every dimension",
+                "all three need the same number of dimensions",
+            )
+    return lowest, best, highest
+
+
+def settings(
+    target: TargetSettings,
+    *,
+    inputs: Path | None,
+    seed: int,
+    timeout: float | None,
+    memory_limit: str | None,
+    repeats: int = RunSettings.repeats,
+    workers: int = RunSettings.workers,
+) -> Settings:
+    """Everything together.
+
+    Raises:
+        UsageError: `memory_limit` is no size.
+    """
+    run = RunSettings(
+        inputs=inputs,
+        seed=seed,
+        timeout=timeout,
+        repeats=repeats,
+        workers=workers,
+        memory_limit=parse_size("--memory-limit", memory_limit),
+    )
+    return Settings(target=target, run=run)

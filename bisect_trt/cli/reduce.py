@@ -1,0 +1,85 @@
+"""`bisect-trt reduce`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bisect_trt.cli import options as o
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Where to write; MODEL-repro here without it.", show_default=False
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run left in the folder.")]
+
+
+def command(
+    model: o.Model,
+    out: Out = None,
+    target: o.Target = "auto",
+    inputs: o.Inputs = None,
+    seed: o.Seed = 0,
+    timeout: o.Timeout = None,
+    repeats: o.Repeats = 3,
+    workers: o.Workers = 1,
+    memory_limit: o.MemoryLimit = None,
+    shapes: o.StaticShapes = None,
+    min_shapes: o.MinShapes = None,
+    opt_shapes: o.OptShapes = None,
+    max_shapes: o.MaxShapes = None,
+    workspace: o.Workspace = None,
+    opt_level: o.OptLevel = None,
+    tf32: o.Tf32 = None,
+    timing_cache: o.TimingCache = None,
+    plugins: o.Plugins = None,
+    verbose_log: o.VerboseLog = None,
+    as_json: o.Json = False,
+    force: Force = False,
+    debug: o.Debug = False,
+) -> int:
+    """Reduce a failing model to the fewest nodes that fail in the same way, and write a reproducer.
+
+    Exit code: 0 done, 2 bad usage or model, 3 target not usable here, 4 the model does not fail,
+    5 too flaky, 6 stopped early (the best so far is saved), 70 a bug of bisect-trt.
+    """
+    settings = o.settings(
+        o.target_settings(
+            target,
+            (shapes, min_shapes, opt_shapes, max_shapes),
+            workspace=workspace,
+            opt_level=opt_level,
+            tf32=tf32,
+            timing_cache=timing_cache,
+            plugins=plugins,
+            verbose_log=verbose_log,
+        ),
+        inputs=inputs,
+        seed=seed,
+        timeout=timeout,
+        repeats=repeats,
+        workers=workers,
+        memory_limit=memory_limit,
+    )
+    # Heavy imports wait until a command runs, so that --help is quick.
+    import bisect_trt
+    from bisect_trt.environment import describe
+    from bisect_trt.errors import StoppedEarly
+    from bisect_trt.report import console
+    from bisect_trt.report.progress import progress
+    from bisect_trt.reproducer import bundle, documents
+
+    with progress(quiet=as_json) as on_event:
+        result = bisect_trt.reduce(model, settings, out=out, force=force, on_event=on_event)
+    archive = bundle.zip_it(result.out)
+    if as_json:
+        found = documents.report(result, describe(), bisect_trt.__version__)
+        print(json.dumps({**found, "out": str(result.out), "zip": str(archive)}, indent=2))
+    else:
+        console.show_reduction(result, archive)
+    return 0 if result.finished else StoppedEarly.exit_code

@@ -1,0 +1,110 @@
+"""`doctor`: what can be used on this machine, and for what cannot: why, and how to get it."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as DeadlinePassed
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+import bisect_trt
+from bisect_trt.environment import ABSENT, Environment, describe, version
+from bisect_trt.targets.registry import survey
+
+T = TypeVar("T")
+
+_SECONDS = 120.0  # for libraries of gigabytes on a cold, slow disk
+_TARGETS, _PROVIDERS, _LIBRARIES, _MACHINE = "Targets", "ONNX Runtime providers", "Libraries", "Machine"
+_KNOWN = ("onnx", "onnxruntime", "numpy", "onnx-graphsurgeon", "polygraphy", "networkx", "pebble")
+_NEEDS_GPU = "builds work without one; running engines needs an NVIDIA GPU and its driver"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding. `usable` is None for what is neither good nor bad; `hint` says how to get it."""
+
+    group: str
+    name: str
+    usable: bool | None
+    detail: str
+    hint: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return asdict(self)
+
+
+def diagnose() -> list[Row]:
+    """Look at targets, providers, libraries and the machine; takes seconds, never raises.
+
+    Heavy libraries are loaded in other processes: one that crashes or hangs is a finding as well.
+    """
+    return [*_targets(), *_providers(), *_libraries(), *_machine(describe())]
+
+
+def _targets() -> list[Row]:
+    found = apart(survey)
+    if isinstance(found, str):
+        return [
+            Row(_TARGETS, "all", False, f"trying them {found}", "reinstall the library that was tried last")
+        ]
+    rows = []
+    for target in found:
+        detail = " ".join((target.title, *target.notes)) if target.usable else target.why_not
+        hint = "" if target.usable else target.how_to_get
+        rows.append(Row(_TARGETS, target.name, target.usable, detail, hint))
+    return rows
+
+
+def _providers() -> list[Row]:
+    found = apart(_available_providers)
+    if isinstance(found, str):
+        hint = "pip install --force-reinstall onnxruntime"
+        return [Row(_PROVIDERS, "onnxruntime", False, f"asking it {found}", hint)]
+    return [Row(_PROVIDERS, name, True, "") for name in found]
+
+
+def _available_providers() -> list[str]:
+    return list(importlib.import_module("onnxruntime").get_available_providers())
+
+
+def _libraries() -> list[Row]:
+    rows = [Row(_LIBRARIES, "bisect-trt", None, bisect_trt.__version__)]
+    for name in _KNOWN:
+        found = version(name)
+        there = found != ABSENT
+        rows.append(
+            Row(_LIBRARIES, name, None if there else False, found, "" if there else f"pip install {name}")
+        )
+    return rows
+
+
+def _machine(machine: Environment) -> list[Row]:
+    gpu = machine.gpu != ABSENT
+    return [
+        Row(_MACHINE, "GPU", gpu, machine.gpu, "" if gpu else _NEEDS_GPU),
+        Row(_MACHINE, "driver", None, machine.driver),
+        Row(_MACHINE, "CUDA", None, machine.cuda),
+        Row(_MACHINE, "system", None, f"{machine.system}, {machine.container}"),
+        Row(_MACHINE, "Python", None, machine.python),
+    ]
+
+
+def apart(function: Callable[[], T], seconds: float = _SECONDS) -> T | str:
+    """The answer of a function that was called in a fresh process, or what became of that process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPool(max_workers=1, context=context) as pool:
+        future = pool.schedule(function, timeout=seconds)
+        try:
+            answer: T = future.result()
+        except DeadlinePassed:
+            return f"took more than {seconds:g} s"
+        except ProcessExpired as error:
+            return f"ended the process (exit code {error.exitcode})"
+        except Exception as error:  # it must be told, whatever it is: this is a diagnosis
+            return f"failed: {type(error).__name__}: {error}"
+    return answer

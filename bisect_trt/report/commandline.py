@@ -1,0 +1,77 @@
+"""Settings as the arguments that give them: for lines that users paste."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+
+
+def line(*arguments: str | Path) -> str:
+    """A line for a POSIX shell."""
+    return shlex.join(str(a) for a in arguments)
+
+
+def reduce_line(model: Path, settings: Settings, out: Path | None = None) -> str:
+    """`bisect-trt reduce ...` with the same options."""
+    where = ["--out", str(out)] if out else []
+    return line("bisect-trt", "reduce", *_file(model), *where, *arguments(settings))
+
+
+def arguments(settings: Settings) -> list[str]:
+    """Every setting that is not at its default; `cli.options` gives the same settings back."""
+    return [*target_arguments(settings.target), *_run_arguments(settings.run)]
+
+
+def target_arguments(target: TargetSettings) -> list[str]:
+    """The options that say which target, and how its builder is configured."""
+    plain = TargetSettings()
+    found = _valued("--target", target.spec if target.spec != plain.spec else None)
+    for option, shapes in (
+        ("--shapes", target.shapes),
+        ("--min-shapes", target.min_shapes),
+        ("--opt-shapes", target.opt_shapes),
+        ("--max-shapes", target.max_shapes),
+    ):
+        for name, dims in shapes:
+            found += _valued(option, f"{name}:{shape_text(dims)}")
+    found += _valued("--workspace", target.workspace)
+    found += _valued("--opt-level", target.opt_level)
+    if target.tf32 is not None:
+        found.append("--tf32" if target.tf32 else "--no-tf32")
+    found += _valued("--timing-cache", target.timing_cache)
+    for library in target.plugins:
+        found += _valued("--plugins", library)
+    return found + _valued("--verbose-log", target.verbose_log)
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """Dimensions as users write them: `1x3x224x224`."""
+    return "x".join(str(d) for d in shape)
+
+
+def _run_arguments(run: RunSettings) -> list[str]:
+    plain = RunSettings()
+    found = _valued("--inputs", run.inputs)
+    for option, value, default in (
+        ("--seed", run.seed, plain.seed),
+        ("--timeout", run.timeout, plain.timeout),
+        ("--repeats", run.repeats, plain.repeats),
+        ("--workers", run.workers, plain.workers),
+        ("--memory-limit", run.memory_limit, plain.memory_limit),
+    ):
+        if value != default:
+            found += _valued(option, value)
+    return found
+
+
+def _valued(option: str, value: object) -> list[str]:
+    text = "" if value is None else str(value)
+    return [f"{option}={text}"] if text.startswith("-") else [option, text] if text else []
+
+
+def _file(path: Path) -> list[str]:
+    """A path as an argument; one that looks like an option is made to look like a path."""
+    return [f"./{path}" if str(path).startswith("-") else str(path)]

@@ -1,0 +1,166 @@
+"""What the commands print at the end. Everything is `Text`: nothing from a model is markup."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from bisect_trt.doctor import Row
+from bisect_trt.outcome import Failure
+from bisect_trt.report.commandline import line, reduce_line
+from bisect_trt.report.progress import printable, seconds
+from bisect_trt.result import Check, Reduction
+
+_MESSAGE = 400  # characters of a message; the whole of it is in the report
+_ALSO = 3
+
+
+def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
+    """The last screen of `reduce`: what fails, where, why it is believed, how small, what next."""
+    page = _Page(console)
+    page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
+    page.row("", _message(result.wanted))
+    page.row("Where", _where(result.wanted, result.best.nodes))
+    page.row("Size", f"{result.original_nodes:,} -> {_count(len(result.best.nodes), 'node')}{_spent(result)}")
+    page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
+    for note in result.notes:
+        page.row("Note", printable(note))
+    for failure in result.also_seen[:_ALSO]:
+        page.row("Also seen", f"{_what(failure)}: {_message(failure, 120)}")
+    if len(result.also_seen) > _ALSO:
+        page.row("", f"and {len(result.also_seen) - _ALSO} more, see report.json")
+    page.exact("Folder", f"{_show(result.out)}/")
+    page.exact("Attach", _show(archive))
+    page.exact("Next", line("python", _show(result.out / "repro.py")))
+    if not result.finished:
+        page.exact("Go on", reduce_line(result.model, result.settings, result.out))
+    else:
+        page.exact("", f"read {line(_show(result.out / 'ISSUE.md'))} and paste it into a new issue")
+
+
+def show_check(result: Check, console: Console | None = None) -> None:
+    """The result of one probe of a whole model."""
+    page = _Page(console)
+    title, outcome = printable(result.target.title), result.outcome
+    if not outcome.failures:
+        style = "bold yellow" if outcome.unresolved else "bold green"
+        page.row("Unclear" if outcome.unresolved else "Fine", _fine(result), style=style)
+    for k, failure in enumerate(outcome.failures[:_ALSO]):
+        page.row("Also" if k else "Fails", f"{_what(failure)} on {title}", style="bold red")
+        page.row("", _message(failure))
+        page.row("Where", _where(failure, ()))
+    if len(outcome.failures) > _ALSO:
+        page.row("", f"and {len(outcome.failures) - _ALSO} more of the same probe")
+    page.row(
+        "Model", f"{printable(result.model.name)}, {_count(result.nodes, 'node')}, {seconds(result.seconds)}"
+    )
+    for note in result.notes:
+        page.row("Note", printable(note))
+    if outcome.failures:
+        page.exact("Next", reduce_line(result.model, result.settings))
+
+
+def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
+    """What can be used here; for each that cannot: why, and how to get it."""
+    page = _Page(console)
+    group = ""
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            page.heading(group)
+        mark, style = {True: ("yes", "bold green"), False: ("no", "bold red"), None: ("", "bold")}[row.usable]
+        page.row(f"{mark:>3}", f"{printable(row.name)}  {printable(row.detail)}", style=style)
+        if row.hint:
+            page.exact("", f"-> {printable(row.hint)}")
+
+
+class _Page:
+    """Rows of a label and a text that is wrapped beside it."""
+
+    _LABEL = 12
+
+    def __init__(self, console: Console | None) -> None:
+        self._console = console or Console(highlight=False)
+
+    def heading(self, text: str) -> None:
+        self._print(Text(text, style="bold"))
+
+    def row(self, label: str, text: str, style: str = "bold") -> None:
+        """Text for reading, wrapped at the width of the console."""
+        width = max(20, self._console.width - self._LABEL)
+        lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+        for k, part in enumerate(lines):
+            self._print(Text.assemble((f"{'' if k else label:<{self._LABEL}}", style), part))
+
+    def exact(self, label: str, text: str) -> None:
+        """Text for copying: never wrapped, whatever its length."""
+        self._print(Text.assemble((f"{label:<{self._LABEL}}", "bold"), text))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)
+
+
+def _what(failure: Failure) -> str:
+    return f"{failure.stage}, {failure.symptom}"
+
+
+def _message(failure: Failure, limit: int = _MESSAGE) -> str:
+    text = printable(failure.message)
+    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
+
+
+def _where(failure: Failure, remaining: Sequence[str]) -> str:
+    """The nodes that the target names, else the ones that remain."""
+    names = failure.nodes or tuple(remaining)
+    if not names:
+        return "the target names no node"
+    named = ", ".join(printable(name) or "(no name)" for name in names[:4])
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    op = f" ({printable(failure.op)})" if failure.op else ""
+    return f"{'node' if len(names) == 1 else 'nodes'} {named}{more}{op}"
+
+
+def _belief(result: Reduction) -> str:
+    if not result.verified and not result.finished:
+        seen = "unverified"
+    else:
+        seen = f"{result.verified} of {result.repeats} fresh runs of the written files fail in this way"
+    minimal = "1-minimal" if result.one_minimal else "not proved minimal"
+    stopped = "" if result.finished else f"; stopped early: {printable(result.stop_reason)}"
+    return f"{seen}; {minimal}{stopped}"
+
+
+def _solid(result: Reduction) -> bool:
+    return result.finished and result.one_minimal and 0 < result.repeats == result.verified
+
+
+def _spent(result: Reduction) -> str:
+    probes, wall = result.counts.get("probes"), result.counts.get("wall_seconds")
+    parts = [_count(int(probes), "probe")] if probes is not None else []
+    parts += [seconds(float(wall))] if wall is not None else []
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _fine(result: Check) -> str:
+    if result.outcome.unresolved:
+        return f"nothing can be said: {printable(result.outcome.unresolved)}"
+    title = printable(result.target.title)
+    if not result.outputs_compared:
+        return f"{title} parses and builds it; outputs were not compared"
+    return f"{title} builds and runs it, and agrees with {printable(result.reference)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _show(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

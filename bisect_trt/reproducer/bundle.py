@@ -1,0 +1,248 @@
+"""The folder that is attached to a bug report, and the zip of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import onnx
+from onnx import TensorProto
+
+import bisect_trt
+from bisect_trt.environment import Environment, describe
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.store import external_info, point_to, raw_size
+from bisect_trt.reproducer import documents, issue, script
+from bisect_trt.result import Reduction
+
+MODEL = "repro.onnx"
+WEIGHTS = "repro.data"
+INPUTS = "inputs.npz"
+EXPECTED = "expected.npz"
+SCRIPT = "repro.py"
+ISSUE = "ISSUE.md"
+LOG = "target.log"
+REPORT = "report.json"
+
+EMBED_LIMIT = 1_500_000_000
+"""Bytes; models with more weights than this keep them in one file beside (protobuf ends at 2 GiB)."""
+
+_CHUNK = 1 << 24
+_ALIGNMENT = 4096  # so that a reader may map the file
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: equal content gives equal bytes
+
+
+def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT) -> None:
+    """Write `repro.onnx`, standalone, and the values of each sample; each file whole or not at all.
+
+    Weights are embedded, or in `repro.data` when there are more than `embed_limit` bytes of them.
+
+    Raises:
+        OSError: external data of the candidate is missing or too short, or a file cannot be written.
+    """
+    with _draft(out, MODEL) as folder:
+        _write_model(candidate, folder, embed_limit)
+        for side, name in ((candidate.feeds, INPUTS), (candidate.expected, EXPECTED)):
+            for k, feeds in enumerate(side):
+                write_values(feeds, folder / sample_file(name, k))
+
+
+def write_papers(reduction: Reduction, environment: Environment | None = None) -> None:
+    """Write all that is text, `report.json` last: when it is there, everything is.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    version = bisect_trt.__version__
+    document = documents.report(reduction, environment or describe(), version)
+    texts = {
+        SCRIPT: script.render(reduction, version),
+        ISSUE: issue.render(reduction, document, f"{_title(reduction.out)}.zip"),
+        LOG: reduction.log.rstrip("\n") + "\n",
+        REPORT: json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    with _draft(reduction.out, REPORT) as folder:
+        for file, text in texts.items():
+            (folder / file).write_bytes(text.encode("utf-8", errors="replace"))
+
+
+def read_model(out: Path, scratch: Path) -> Candidate:
+    """A written bundle as a candidate, read from its own files; values are unpacked into `scratch`.
+
+    Raises:
+        OSError: `repro.onnx` cannot be read.
+    """
+    model = (out / MODEL).read_bytes()
+    proto = onnx.load_model_from_string(model)
+    return Candidate(
+        model=model,
+        folder=out,
+        nodes=tuple(node.name for node in proto.graph.node),
+        feeds=_read_samples(out, INPUTS, scratch),
+        expected=_read_samples(out, EXPECTED, scratch),
+        cut="written",
+    )
+
+
+def _write_model(candidate: Candidate, folder: Path, embed_limit: int) -> None:
+    proto = onnx.load_model_from_string(candidate.model)
+    external = list(_external(proto))
+    size = len(candidate.model) + sum(raw_size(t.data_type, t.dims) for t in external)
+    if size > embed_limit:
+        with (folder / WEIGHTS).open("wb") as sink:
+            for tensor in external:
+                _move(tensor, candidate.folder, sink)
+    else:
+        for tensor in external:
+            tensor.raw_data = b"".join(_bytes(tensor, candidate.folder))
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+    (folder / MODEL).write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _read_samples(out: Path, name: str, scratch: Path) -> tuple[Feeds, ...]:
+    samples: list[Feeds] = []
+    while (archive := out / sample_file(name, len(samples))).exists():
+        feeds = {}
+        with zipfile.ZipFile(archive) as content:
+            for k, entry in enumerate(content.infolist()):
+                place = scratch / f"{name}-{len(samples)}-{k}.npy"  # names of tensors are no file names
+                with content.open(entry) as source, place.open("wb") as sink:
+                    shutil.copyfileobj(source, sink, _CHUNK)
+                feeds[entry.filename.removesuffix(".npy")] = place
+        samples.append(feeds)
+    return tuple(samples)
+
+
+def sample_file(name: str, k: int) -> str:
+    """Name of the file of the k-th sample: `inputs.npz`, `inputs-1.npz`, ..."""
+    stem, suffix = name.split(".")
+    return name if k == 0 else f"{stem}-{k}.{suffix}"
+
+
+def write_values(feeds: Feeds, path: Path) -> None:
+    """Put `.npy` files together as an `.npz`; the same values give the same bytes.
+
+    Types that numpy does not know stay the bits of each element, as in the store.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, source in sorted(feeds.items()):
+            _add(archive, f"{name}.npy", source)
+
+
+def zip_it(out: Path) -> Path:
+    """Zip what is to be attached, beside the folder; the same files give the same bytes.
+
+    A file of that name that is no such zip is left alone and another name is taken.
+    """
+    title = _title(out)
+    place = _free(out.parent, title)
+    draft = place.with_name(f".{place.name}.writing")
+    try:
+        with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            for source in attachments(out):
+                _add(archive, f"{title}/{source.name}", source)
+        draft.replace(place)
+    finally:
+        draft.unlink(missing_ok=True)
+    return place
+
+
+def attachments(out: Path) -> list[Path]:
+    """Those files of a bundle that are attached, sorted by name."""
+    patterns = (MODEL, WEIGHTS, "inputs*.npz", "expected*.npz", SCRIPT, ISSUE, LOG, REPORT)
+    return sorted(path for pattern in patterns for path in out.glob(pattern))
+
+
+@contextmanager
+def _draft(out: Path, last: str) -> Iterator[Path]:
+    """A folder whose files move to `out` at the end, the file `last` after the others."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as name:
+        folder = Path(name)
+        yield folder
+        for path in sorted(folder.iterdir(), key=lambda p: (p.name == last, p.name)):
+            path.replace(out / path.name)
+
+
+def _external(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of the model that is external data: initializers, attributes, at any depth."""
+    graphs: list[onnx.GraphProto] = [proto.graph]
+    nodes: list[onnx.NodeProto] = [node for function in proto.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            nodes.extend(graph.node)
+            sparse = [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
+            yield from _those_external([*graph.initializer, *sparse])
+        else:
+            for attribute in nodes.pop().attribute:
+                graphs.extend([*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs])
+                yield from _those_external(
+                    [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
+                )
+
+
+def _those_external(tensors: Iterable[TensorProto]) -> Iterator[TensorProto]:
+    return (t for t in tensors if t.data_location == TensorProto.EXTERNAL)
+
+
+def _bytes(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
+    """Raw data of an external tensor, in chunks."""
+    info = external_info(tensor)
+    source = folder / info["location"]
+    left = int(info.get("length") or raw_size(tensor.data_type, tensor.dims))
+    with source.open("rb") as file:
+        file.seek(int(info.get("offset", 0)))
+        while left:
+            chunk = file.read(min(left, _CHUNK))
+            if not chunk:
+                raise OSError(f"{source} ends before the weight {tensor.name!r} does")
+            left -= len(chunk)
+            yield chunk
+
+
+def _move(tensor: TensorProto, folder: Path, sink: IO[bytes]) -> None:
+    sink.write(b"\0" * (-sink.tell() % _ALIGNMENT))
+    start = sink.tell()
+    for chunk in _bytes(tensor, folder):
+        sink.write(chunk)
+    point_to(tensor, WEIGHTS, start, sink.tell() - start)
+
+
+def _add(archive: zipfile.ZipFile, name: str, source: Path) -> None:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.compress_type = archive.compression
+    entry.external_attr = 0o644 << 16
+    entry.create_system = 3  # the same bytes on every system
+    entry.file_size = source.stat().st_size  # so that large files get the 64-bit header
+    with source.open("rb") as file, archive.open(entry, "w") as sink:
+        shutil.copyfileobj(file, sink, _CHUNK)
+
+
+def _title(out: Path) -> str:
+    name = out.absolute().name
+    return name if name.endswith("-repro") else f"{name}-repro"
+
+
+def _free(folder: Path, title: str) -> Path:
+    k = 1
+    while True:
+        place = folder / (f"{title}.zip" if k == 1 else f"{title}-{k}.zip")
+        if not place.exists() or _ours(place, title):
+            return place
+        k += 1
+
+
+def _ours(place: Path, title: str) -> bool:
+    try:
+        with zipfile.ZipFile(place) as archive:
+            return f"{title}/{REPORT}" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False

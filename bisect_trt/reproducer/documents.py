@@ -1,0 +1,89 @@
+"""Results as JSON: `report.json`, which docs/report.schema.json describes, and what `check` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bisect_trt.environment import Environment
+from bisect_trt.report.commandline import arguments, reduce_line, target_arguments
+from bisect_trt.result import Check, Reduction
+from bisect_trt.targets.base import TargetInfo
+
+SCHEMA = 1
+
+
+def report(reduction: Reduction, environment: Environment, version: str) -> dict[str, Any]:
+    """Plain JSON data. Holds file names but no folders of the user's machine."""
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "bisect-trt", "version": version},
+        "model": {"file": reduction.model.name, "nodes": reduction.original_nodes},
+        "target": _target(reduction.target),
+        "reference": reduction.reference,
+        "failure": reduction.wanted.to_json(),
+        "also_seen": [failure.to_json() for failure in reduction.also_seen],
+        "nodes": list(reduction.best.nodes),
+        "one_minimal": reduction.one_minimal,
+        "verified": reduction.verified,
+        "repeats": reduction.repeats,
+        "outputs_compared": reduction.outputs_compared,
+        "finished": reduction.finished,
+        "stop_reason": reduction.stop_reason,
+        "counts": plain(reduction.counts),
+        "phases": plain(reduction.phases),
+        "notes": list(reduction.notes),
+        "settings": plain(asdict(reduction.settings)),
+        "arguments": _without_folders(arguments(reduction.settings)),
+        "builder_arguments": _without_folders(target_arguments(reduction.settings.target)),
+        "environment": environment.to_json(),
+    }
+
+
+def check(result: Check, version: str) -> dict[str, Any]:
+    """What `check --json` prints."""
+    return {
+        "tool": {"name": "bisect-trt", "version": version},
+        "model": {"file": result.model.name, "nodes": result.nodes},
+        "target": _target(result.target),
+        "reference": result.reference,
+        "agrees": not result.outcome.failures and not result.outcome.unresolved,
+        "failures": [failure.to_json() for failure in result.outcome.failures],
+        "unresolved": result.outcome.unresolved,
+        "facts": plain(result.outcome.facts),
+        "seconds": round(result.seconds, 3),
+        "outputs_compared": result.outputs_compared,
+        "notes": list(result.notes),
+        "reduce": reduce_line(result.model, result.settings) if result.outcome.failures else "",
+    }
+
+
+def _target(target: TargetInfo) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "title": target.title,
+        "can_run": target.can_run,
+        "notes": list(target.notes),
+        "versions": dict(target.versions),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, paths as file names, numbers that JSON does not know as text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _without_folders(words: list[str]) -> list[str]:
+    files = ("--timing-cache", "--plugins", "--verbose-log", "--inputs")
+    return [Path(word).name if k and words[k - 1] in files else word for k, word in enumerate(words)]

@@ -1,0 +1,194 @@
+"""`repro.py`: a script that shows the failure to somebody who has never heard of bisect-trt."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from functools import cache
+from typing import Any
+
+import jinja2
+import numpy as np
+import onnx
+import psutil
+from onnx import TensorProto, helper
+
+from bisect_trt.compare import RTOL, RTOL_NARROW
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.result import Reduction
+from bisect_trt.settings import TargetSettings
+
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_HANGS = 60.0  # seconds, where no time limit was given
+_PARTS = 3
+_SHORTEST, _LONGEST = 4, 80  # characters of a part of a message
+
+Shape = tuple[int, ...]
+
+
+def render(reduction: Reduction, version: str) -> str:
+    """The script's text.
+
+    Every name and message is written as a Python literal or a comment: nothing that comes from the
+    model can become code.
+    """
+    wanted, target = reduction.wanted, reduction.target
+    words: dict[str, Any] = {
+        "headline": f"{target.title} fails on repro.onnx: {wanted.stage}, {wanted.symptom}.",
+        "version": version,
+        "symptom": wanted.symptom.value,
+    }
+    if target.name not in _MODULES:
+        spec = reduction.settings.target.spec
+        return environment().get_template("planted.py.j2").render(words, spec=spec, stage=wanted.stage.value)
+    module = _MODULES[target.name]
+    words |= _failure_words(reduction) | _model_words(reduction)
+    words["module"] = module
+    words["imports"] = _imports(words)
+    decoder = ["ml_dtypes"] if words["runs"] and words["raw"] else []
+    words["libraries"] = [*decoder, "numpy as np", f"{module} as trt"]
+    return environment().get_template("repro.py.j2").render(words)
+
+
+def _failure_words(reduction: Reduction) -> dict[str, Any]:
+    wanted, run = reduction.wanted, reduction.settings.run
+    died = wanted.signature.startswith(f"{wanted.symptom}: ")  # as the oracle writes it when a worker died
+    compared = wanted.stage is Stage.COMPARE
+    return {
+        "stage": f"compare: {wanted.symptom}" if compared else wanted.stage.value,
+        "in_child": wanted.symptom in (Symptom.CRASH, Symptom.HANG)
+        or (wanted.symptom is Symptom.OUT_OF_MEMORY and died),
+        "runs": wanted.stage in (Stage.LOAD, Stage.RUN, Stage.COMPARE),
+        "parts": [] if compared or died else constant_parts(wanted),
+        "timeout": run.timeout or _HANGS,
+        "memory": run.memory_limit or int(psutil.virtual_memory().total * 0.8 / run.workers),
+        "rtol": RTOL,
+        "rtol_other": RTOL_NARROW,
+    }
+
+
+def _model_words(reduction: Reduction) -> dict[str, Any]:
+    target, best = reduction.settings.target, reduction.best
+    proto = onnx.load_model_from_string(best.model)
+    shapes = _ranges(target, proto, best)
+    constant = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value.type.tensor_type for value in proto.graph.input if value.name not in constant]
+    return {
+        "raw": raw_types(proto),
+        "plugins": [str(path) for path in target.plugins],
+        "options": builder_lines(target),
+        "shapes": shapes,
+        # a short vector may turn out to be what TensorRT calls a shape tensor
+        "profile": bool(shapes) or any(len(t.shape.dim) <= 1 for t in inputs),
+    }
+
+
+def _imports(words: dict[str, Any]) -> list[str]:
+    watches = words["in_child"] and words["symptom"] == Symptom.OUT_OF_MEMORY
+    needed = {
+        "ctypes": words["runs"] or words["plugins"],
+        "os": True,
+        "re": watches,
+        "subprocess": words["in_child"],
+        "sys": True,
+        "time": words["in_child"],
+    }
+    return [name for name, there in needed.items() if there]
+
+
+def constant_parts(failure: Failure) -> list[str]:
+    """Pieces of the message that are the same in every model: what the signature does not mask.
+
+    At most three, the longest ones. A parse failure's signature starts with `CODE:OP:FUNCTION: `,
+    of which the script sees `[OP in FUNCTION]`.
+    """
+    signature, parts = failure.signature, []
+    if failure.stage is Stage.PARSE and re.match(r"\w+:\w*:[^\s:]*: ", signature):
+        where, signature = signature.split(": ", 1)
+        _, op, function = where.split(":")
+        parts.append(f"[{op} in {function}]")
+    message = " ".join(failure.message.split())
+    pieces = [_shorten(piece.strip()) for piece in re.split(r"<\w+>", signature)]
+    pieces = [piece for piece in dict.fromkeys(pieces) if len(piece) >= _SHORTEST and piece in message]
+    return parts + sorted(pieces, key=len, reverse=True)[:_PARTS]
+
+
+def raw_types(proto: onnx.ModelProto) -> dict[str, str]:
+    """Inputs and outputs whose type numpy does not know, with the name that ml_dtypes has for it."""
+    found = {}
+    for value in (*proto.graph.input, *proto.graph.output):
+        elem = value.type.tensor_type.elem_type
+        if elem not in (TensorProto.UNDEFINED, TensorProto.STRING):
+            dtype = helper.tensor_dtype_to_np_dtype(elem)
+            if dtype.isbuiltin != 1:
+                found[value.name] = dtype.name
+    return found
+
+
+def builder_lines(target: TargetSettings) -> list[str]:
+    """Python lines that configure the builder as it was."""
+    lines = []
+    if target.workspace is not None:
+        lines.append(f"config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, {target.workspace})")
+    if target.opt_level is not None:
+        lines.append(f"config.builder_optimization_level = {target.opt_level}")
+    if target.tf32 is not None:
+        lines.append(f"config.{'set' if target.tf32 else 'clear'}_flag(trt.BuilderFlag.TF32)")
+    return lines
+
+
+def _ranges(
+    target: TargetSettings, proto: onnx.ModelProto, best: Candidate
+) -> dict[str, tuple[Shape, Shape, Shape]]:
+    """Least, best and most dimensions of each dynamic input: as given, else as fed, else ones."""
+    sides = [
+        dict(target.shapes) | dict(given)
+        for given in (target.min_shapes, target.opt_shapes, target.max_shapes)
+    ]
+    constant = {tensor.name for tensor in proto.graph.initializer}
+    found = {}
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name in constant or all(d.HasField("dim_value") for d in dims):
+            continue
+        fed = [
+            np.load(s[value.name], mmap_mode="r", allow_pickle=False).shape
+            for s in best.feeds
+            if value.name in s
+        ]
+        ones = tuple(d.dim_value or 1 for d in dims)
+        usual = (
+            (tuple(map(min, *fed, fed[0])), fed[0], tuple(map(max, *fed, fed[0])))
+            if fed
+            else (ones, ones, ones)
+        )
+        low, mid, high = (side.get(value.name, other) for side, other in zip(sides, usual, strict=True))
+        found[value.name] = (low, mid, high)
+    return found
+
+
+def _shorten(text: str) -> str:
+    """At most `_LONGEST` characters, cut between words."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST + 1].rsplit(" ", 1)[0][:_LONGEST]
+
+
+def comment(text: str) -> str:
+    """Text that can stand in a docstring of one line whatever it holds."""
+    safe = "".join(c if c.isprintable() else " " for c in text.replace("\\", "/").replace('"', "'"))
+    return textwrap.shorten(safe, 100, placeholder=" ...")
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Templates of this package; a name that is not given is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("bisect_trt.reproducer"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Python and Markdown, not HTML; see the filters
+    )
+    made.filters.update(literal=ascii, comment=comment)
+    return made
