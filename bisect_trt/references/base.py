@@ -1,0 +1,114 @@
+"""What a reference run leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bisect_trt.graph import Graph
+from bisect_trt.model.candidate import Feeds
+from bisect_trt.model.store import Store, raw_size
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One recorded tensor: `TensorProto.DataType`, and for each sample its shape and file name."""
+
+    elem_type: int
+    shapes: tuple[tuple[int, ...], ...]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Reference values of tensors, in a store.
+
+    Attributes:
+        folder: of the store.
+        samples: runs of the model, numbered from 0.
+        tensors: what was recorded.
+        missing: why other tensors were not.
+        error: the reference's own first message when it could not run all of the model, else "".
+        reference: for people, `ONNX Runtime 1.32.0`.
+    """
+
+    folder: Path
+    samples: int
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    reference: str = ""
+
+    def __contains__(self, tensor: object) -> bool:
+        """Whether the tensor was recorded."""
+        return tensor in self.tensors
+
+    def path(self, sample: int, tensor: str) -> Path:
+        """File with the value, see `Store.put`. Raises KeyError when it was not recorded."""
+        return self.folder / self.tensors[tensor].files[sample]
+
+    def elem_type(self, tensor: str) -> int:
+        """`TensorProto.DataType` of the value. Raises KeyError when it was not recorded."""
+        return self.tensors[tensor].elem_type
+
+    def shape(self, tensor: str, sample: int = 0) -> tuple[int, ...]:
+        """Dimensions in one sample. Raises KeyError when it was not recorded."""
+        return self.tensors[tensor].shapes[sample]
+
+    def nbytes(self, tensor: str) -> int:
+        """Bytes in all samples, in ONNX's raw encoding. Raises KeyError when it was not recorded."""
+        known = self.tensors[tensor]
+        return sum(raw_size(known.elem_type, shape) for shape in known.shapes)
+
+    def values(self, names: Iterable[str]) -> tuple[Feeds, ...]:
+        """Files of those of these tensors that were recorded: a mapping for each sample."""
+        known = [name for name in names if name in self.tensors]
+        return tuple({name: self.path(k, name) for name in known} for k in range(self.samples))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data; file names are relative to the store."""
+        return {
+            "folder": str(self.folder),
+            "samples": self.samples,
+            "tensors": {
+                name: {
+                    "elem_type": known.elem_type,
+                    "shapes": [list(shape) for shape in known.shapes],
+                    "files": list(known.files),
+                }
+                for name, known in self.tensors.items()
+            },
+            "missing": dict(self.missing),
+            "error": self.error,
+            "reference": self.reference,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], folder: Path | None = None) -> Record:
+        """Inverse of `to_json`; `folder`, when the store has moved since."""
+        tensors = {
+            name: Tensor(t["elem_type"], tuple(tuple(s) for s in t["shapes"]), tuple(t["files"]))
+            for name, t in data["tensors"].items()
+        }
+        return cls(
+            folder=folder or Path(data["folder"]),
+            samples=data["samples"],
+            tensors=tensors,
+            missing=data["missing"],
+            error=data["error"],
+            reference=data["reference"],
+        )
+
+
+def recorded_inputs(graph: Graph, store: Store, feeds: Sequence[Feeds]) -> dict[str, Tensor]:
+    """The inputs of a model that have values in all samples: their files in the store are the record."""
+    tensors = {}
+    for name in graph.graph_inputs:
+        elem_type = graph.elem_type(name)
+        if elem_type is not None and all(name in sample for sample in feeds):
+            paths = [sample[name] for sample in feeds]
+            shapes = tuple(store.load(path, elem_type).shape for path in paths)
+            tensors[name] = Tensor(elem_type, shapes, tuple(path.name for path in paths))
+    return tensors

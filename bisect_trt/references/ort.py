@@ -1,0 +1,108 @@
+"""ONNX Runtime's CPU provider as the reference. Imported in worker processes only.
+
+Optimisations are off and the order of sums is fixed, so that equal inputs give equal bits. float16
+is not what it seems: where the CPU provider has no float16 kernel it computes in float32 and may skip
+the rounding between two nodes, even with optimisations off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.store import raw_size
+
+Array = npt.NDArray[Any]
+
+FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+
+
+class OrtError(Exception):
+    """ONNX Runtime refuses the model, or fails while it runs; the message is its own."""
+
+
+def title() -> str:
+    """For people: `ONNX Runtime 1.32.0`."""
+    return f"ONNX Runtime {ort.__version__}"
+
+
+class Session:
+    """A model ready to run; external data is looked up in `folder`."""
+
+    def __init__(self, model: bytes, folder: Path) -> None:
+        """Load a serialised model.
+
+        Raises:
+            OrtError: ONNX Runtime refuses it.
+        """
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.use_deterministic_compute = True
+        options.log_severity_level = 4  # its exceptions say it all
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry(FOLDER_KEY, str(folder.absolute()))
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise OrtError(_text(error)) from error
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array | str]:
+        """Outputs by name: arrays (types of ml_dtypes where numpy has none), strings as objects.
+
+        What is no tensor (a sequence, an optional) is given as the text of its type.
+
+        Raises:
+            OrtError: ONNX Runtime fails.
+        """
+        held = {name: np.require(value, requirements="C") for name, value in feeds.items()}
+        try:
+            values = {name: _to_ort(value) for name, value in held.items()}
+            given = self._session.run_with_ort_values(None, values)
+            return {
+                name: _to_array(value) if value.is_tensor() else value.data_type()
+                for name, value in zip(self.outputs, given, strict=True)
+            }
+        except Exception as error:  # as above
+            raise OrtError(_text(error)) from error
+
+
+def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array | str]]:
+    """Run a model on each of several samples. Raises OrtError."""
+    session = Session(model, folder)
+    return [session.run(sample) for sample in feeds]
+
+
+def _text(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+def _to_ort(array: Array) -> ort.OrtValue:
+    """The array as a value on the CPU; it may share memory with the array."""
+    if array.dtype.kind in "OU" or array.dtype.isbuiltin == 1:
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+    if raw_size(elem_type, (2,)) != 2 * array.dtype.itemsize:
+        raise ValueError(f"an input of type {array.dtype} cannot be handed to ONNX Runtime")
+    bits = array.view(f"u{array.dtype.itemsize}")
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, elem_type)
+
+
+def _to_array(value: ort.OrtValue) -> Array:
+    elem_type, shape = value.element_type(), tuple(value.shape())
+    if elem_type == TensorProto.STRING or helper.tensor_dtype_to_np_dtype(elem_type).isbuiltin == 1:
+        array: Array = value.numpy()
+        return array
+    size = raw_size(elem_type, shape)
+    data = ctypes.string_at(value.data_ptr(), size) if size else b""
+    tensor = TensorProto(data_type=elem_type, dims=shape, raw_data=data)
+    return numpy_helper.to_array(tensor)

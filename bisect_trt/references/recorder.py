@@ -1,0 +1,231 @@
+"""Runs the reference over a model slice by slice and keeps every tensor.
+
+A slice is a run of tensors, in topological order, whose values fit into the budget. Its model holds
+the nodes from what is recorded already up to these tensors, so that no node runs twice but those
+behind edges that cannot be fed (sequences, strings), and values that a random node gave once are
+kept. A slice that ONNX Runtime cannot run is halved until the tensor that it cannot make stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.graph import Graph
+from bisect_trt.model.store import Store, raw_size
+from bisect_trt.references import ort
+from bisect_trt.references.base import Record, Tensor, recorded_inputs
+
+Array = npt.NDArray[Any]
+
+UNKNOWN = 1 << 20  # bytes that a tensor of unknown shape is taken for
+DEFAULT_BUDGET = 1 << 30
+NO_TENSOR = "holds {}: only tensors are recorded"
+
+
+def record(
+    model: bytes,
+    folder: Path,
+    feeds: Sequence[Mapping[str, Path]],
+    *,
+    tensors: Sequence[str] | None = None,
+    budget: int | None = None,
+) -> Record:
+    """Record `tensors` (None: all that nodes make, and the outputs) of a normalised model.
+
+    Args:
+        model: serialised; external data lies in `folder`, the store.
+        folder: gets the values, as `.npy` files.
+        feeds: files in `folder` with the value of each graph input, a mapping for each sample.
+        tensors: names to record; graph inputs are always part of the record.
+        budget: bytes of recorded values that may be in memory at once (a single tensor may be
+            larger); None: 1 GiB.
+
+    A tensor that cannot be recorded is no error: the reason is in `Record.missing`, and ONNX
+    Runtime's first message in `Record.error`.
+    """
+    graph = Graph(onnx.load_model_from_string(model))
+    run = _Run(graph, Store(folder), feeds)
+    run.take_inputs()
+    for part in _slices(graph, run.wanted(tensors), budget or DEFAULT_BUDGET, max(1, len(feeds))):
+        run.make(part)
+    return Record(
+        folder=folder,
+        samples=len(feeds),
+        tensors=run.tensors,
+        missing=run.missing,
+        error=run.error,
+        reference=ort.title(),
+    )
+
+
+def _slices(graph: Graph, names: Iterable[str], budget: int, samples: int) -> Iterator[list[str]]:
+    """Cut a list of tensors into pieces that fit into the budget, by their inferred shapes."""
+    part: list[str] = []
+    held = 0
+    for name in names:
+        size = samples * _expected_bytes(graph, name)
+        if part and held + size > budget:
+            yield part
+            part, held = [], 0
+        part.append(name)
+        held += size
+    if part:
+        yield part
+
+
+def _expected_bytes(graph: Graph, name: str) -> int:
+    elem_type, shape = graph.elem_type(name), graph.shape(name)
+    if elem_type is None or shape is None:
+        return UNKNOWN
+    known = [d for d in shape if isinstance(d, int)]
+    size = raw_size(elem_type, known)
+    return size if len(known) == len(shape) else max(size, UNKNOWN)
+
+
+@dataclass
+class _Run:
+    graph: Graph
+    store: Store
+    feeds: Sequence[Mapping[str, Path]]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)  # part of missing: what needs these fails as well
+    error: str = ""
+
+    def take_inputs(self) -> None:
+        """The graph inputs are recorded already: they are the feeds."""
+        self.tensors.update(recorded_inputs(self.graph, self.store, self.feeds))
+        for name in self.graph.graph_inputs:
+            if name not in self.tensors:
+                self.missing[name] = "is an input without a value, or no tensor"
+                self.failed.add(name)
+
+    def wanted(self, tensors: Sequence[str] | None) -> list[str]:
+        """Tensors to run for, in topological order; weights that are outputs are taken at once."""
+        graph = self.graph
+        asked = None if tensors is None else set(tensors)
+        for name in graph.graph_outputs if asked is None else asked:
+            if name in graph.initializers:
+                value = numpy_helper.to_array(graph.initializers[name], str(self.store.folder))
+                self.keep(name, [value] * len(self.feeds))
+        names = [t for node in graph.order for t in graph.outputs_of(node)]
+        if asked is not None:
+            generated = [t for node in sorted(graph.generators) for t in graph.outputs_of(node)]
+            names = [t for t in (*generated, *names) if t in asked]
+        return [name for name in names if not self.no_tensor(name)]
+
+    def no_tensor(self, name: str) -> bool:
+        """Whether the declared type says that a value is none that can be kept; notes why."""
+        kind = self.graph.value_info(name)
+        if kind is None:
+            return False
+        what = "" if kind.HasField("tensor_type") else str(kind.WhichOneof("value")).removesuffix("_type")
+        if kind.HasField("tensor_type") and kind.tensor_type.elem_type == TensorProto.STRING:
+            what = "strings"
+        if what:
+            self.missing[name] = NO_TENSOR.format(what)
+        return bool(what)
+
+    def make(self, names: list[str]) -> None:
+        """Run what is needed for these tensors and keep them; halve them when that fails."""
+        names = [name for name in names if not self.lacks_input(name)]
+        if not names or not self.feeds:
+            return
+        nodes, borders = self.upstream(names)
+        try:
+            session = ort.Session(self.model_of(nodes, borders, names), self.store.folder)
+            self.keep_all(names, [session.run(self.values(borders, k)) for k in range(len(self.feeds))])
+        except ort.OrtError as error:
+            if len(names) == 1:
+                self.error = self.error or str(error)
+                self.missing[names[0]] = str(error)
+                self.failed.add(names[0])
+                return
+            middle = len(names) // 2
+            self.make(names[:middle])
+            self.make(names[middle:])
+
+    def lacks_input(self, name: str) -> bool:
+        """Whether a tensor needs another one that ONNX Runtime could not make; notes which."""
+        graph = self.graph
+        for source in graph.inputs_of(graph.producer[name]):
+            if source in self.failed:
+                self.missing[name] = f"needs {source}, which is missing"
+                self.failed.add(name)
+                return True
+        return False
+
+    def upstream(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The nodes that make these tensors from recorded ones, in order, and those tensors."""
+        graph = self.graph
+        nodes: set[str] = set()
+        borders: dict[str, None] = {}
+        todo = [graph.producer[name] for name in names]
+        while todo:
+            node = todo.pop()
+            if node in nodes:
+                continue
+            nodes.add(node)
+            for source in graph.inputs_of(node):
+                if source in self.tensors and source not in graph.initializers:
+                    borders[source] = None
+                elif source in graph.producer:
+                    todo.append(graph.producer[source])
+        # A node may run again for one output although another one was recorded in an earlier slice.
+        made = {t for node in nodes for t in graph.outputs_of(node)}
+        return [n for n in graph.nodes if n in nodes], [t for t in borders if t not in made]
+
+    def model_of(self, nodes: Sequence[str], borders: Sequence[str], names: Sequence[str]) -> bytes:
+        """These nodes as a model with recorded tensors as inputs and `names` as outputs."""
+        graph = self.graph
+        used = {t for node in nodes for t in graph.inputs_of(node)}
+        sparse = [t for t in graph.proto.graph.sparse_initializer if t.values.name in used]
+        part = helper.make_graph(
+            [graph.node(name) for name in nodes],
+            "slice",
+            [helper.make_tensor_value_info(t, self.tensors[t].elem_type, None) for t in borders],
+            [onnx.ValueInfoProto(name=name) for name in names],  # ONNX Runtime infers the types
+            [t for name, t in graph.initializers.items() if name in used],
+            sparse_initializer=sparse,
+        )
+        proto = helper.make_model(
+            part, opset_imports=graph.proto.opset_import, ir_version=graph.proto.ir_version
+        )
+        proto.functions.extend(graph.proto.functions)
+        data: bytes = proto.SerializeToString()
+        return data
+
+    def values(self, borders: Sequence[str], sample: int) -> dict[str, Array]:
+        """Recorded values, memory mapped."""
+        return {
+            name: self.store.load(self.store.folder / known.files[sample], known.elem_type)
+            for name in borders
+            for known in [self.tensors[name]]
+        }
+
+    def keep_all(self, names: Sequence[str], samples: Sequence[Mapping[str, Array | str]]) -> None:
+        """Write each tensor of a slice."""
+        for name in names:
+            given = [sample[name] for sample in samples]
+            arrays = [value for value in given if not isinstance(value, str)]
+            if len(arrays) < len(given):
+                self.missing[name] = NO_TENSOR.format(next(v for v in given if isinstance(v, str)))
+            elif any(array.dtype.kind in "OUS" for array in arrays):
+                self.missing[name] = NO_TENSOR.format("strings")
+            else:
+                self.keep(name, arrays)
+
+    def keep(self, name: str, arrays: Sequence[Array]) -> None:
+        """Write one tensor."""
+        elem_type = helper.np_dtype_to_tensor_dtype(np.asarray(arrays[0]).dtype)
+        paths = [self.store.put(name, array) for array in arrays]
+        shapes = tuple(tuple(map(int, array.shape)) for array in arrays)
+        self.tensors[name] = Tensor(elem_type, shapes, tuple(path.name for path in paths))
