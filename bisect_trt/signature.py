@@ -44,15 +44,14 @@ _POSITIONS = tuple(
         r"(?P<a>\b[Tt]ensor )NAME(?P<b> has (?:data ?type|type)\b)",
         r"(?P<a>\bInvalid Node - )NAME(?P<b>\s|$)",
         r"(?P<a>\(VALUE )NAME(?P<b>\))",
-        r"(?P<a>\bwith name: )(?:NAME)?(?P<b> and operator:)",
         r"(?P<a>\bI\w*Layer )NAME(?::\s+NAME)?(?P<b>:(?:\s|$))",
         r"(?P<a>\bI\w*Layer )NAME(?P<b> has `)",
-        r"(?P<a>\bError \((?!\[))NAME(?::\s+NAME)?(?P<b>:\s)",
+        r"(?P<a>\b[Ll]ayer with name )NAME(?P<b>:?(?:\s|$))",
+        r"(?P<a>\b(?:Error|Miscellaneous|Exception) \((?!\[))NAME(?::\s+NAME)?(?P<b>:\s)",
         r"(?P<a>\bviolate shape constraints: )NAME(?P<b>:\s)",
         r"(?P<a>\bError \(Node ){?NAME(?P<b> cannot be quantized)",
         r"(?P<a>\bbe quantized by )NAME(?P<b>\.(?:\s|$))",
         r"(?P<a>\bDQ node before )NAME(?P<b>\.(?:\s|$))",
-        r"(?P<a>\. )NAME(?P<b> has no runners\b)",
         r"(?P<a>\bName: ?')NAME(?P<b>')",
         r'(?P<a>\[\w+ -> ")NAME(?P<b>"\])',
     )
@@ -61,8 +60,10 @@ _POSITIONS = tuple(
 _WIDE_POSITIONS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"(?P<a>\{ForeignNode\[).*?(?P<b>\]\})",
-        r"(?P<a>\b(?:any implementation for node|no implementation for) ).+?(?P<b>\.?(?:\s\(|\)|$|\.\s))",
+        r"(?P<a>\{ForeignNode\[)(?P<name>.*?)(?P<b>\]\})",
+        r"(?P<a>\bwith name:)(?P<name>.*?)(?P<b> and operator:)",
+        r"(?P<a>\bany implementation for node )(?P<name>.+?)(?P<b>(?:\.?\)?|\.\s.*|\sdue to\b.*)$)",
+        r"(?P<a>(?:^|\bfailed)\. )(?P<name>.+?)(?P<b> has no runners\b)",
     )
 )
 _DERIVED = re.compile(
@@ -85,7 +86,7 @@ _VOCABULARY = """
 """
 _WORDS = frozenset(_VOCABULARY.split())
 
-_DIMS = re.compile(r"\[(?:\s*(?:-?\d+|<n>|\(# (?:-?\d+|<n>) \(VALUE [^()]*\)\))\s*,?)+\]")
+_DIMS = re.compile(r"[\[{](?:\s*(?:-?\d+|<n>|\(# (?:-?\d+|<n>) \(VALUE [^()]*\)\))\s*,?)+[\]}]")
 _SIZE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?\s?(?:[KMGT]i?B|[Bb]ytes?)\b")
 _LINE = re.compile(r"(\.(?:cpp|cc|cu|hpp|h|inl|py):+|::)\d+(?=[\s:)\],]|$)")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
@@ -167,8 +168,12 @@ def _mask_token(token: str, names: AbstractSet[str]) -> str:
 def named_in(message: str) -> list[str]:
     """What a message has in places where a name stands, plain words too, in order of the message."""
     text = " ".join(message.split())
-    found = [m for pattern in _POSITIONS for m in pattern.finditer(text) if m.group("name")]
-    return list(dict.fromkeys(m.group("name") for m in sorted(found, key=lambda m: m.start("name"))))
+    found = [m for pattern in (*_WIDE_POSITIONS, *_POSITIONS) for m in pattern.finditer(text)]
+    names: dict[str, None] = {}
+    for match in sorted(found, key=lambda m: m.start("name")):
+        words = (word for word in _TOKEN.findall(match.group("name")) if word != "+")
+        names.update(dict.fromkeys((match.group("name"), *words)))
+    return [name for name in names if name]
 
 
 def is_plain(name: str) -> bool:

@@ -35,9 +35,10 @@ HOW_TO_GET: Mapping[Flavour, str] = {
 }
 _OUT_OF_MEMORY = re.compile(
     r"out of (?:device |host |gpu )?memory|OutOfMemory|bad_alloc|MEM_ALLOC_FAILED|cannot allocate memory"
-    r"|insufficient (?:memory|workspace)|(?:memory|workspace) (?:is |was )?(?:exceeded|too small)",
+    r"|insufficient (?:memory|workspace)|could not be allocated|(?:memory|workspace) (?:is )?too small",
     re.IGNORECASE,
 )
+_NEEDS_GPU = re.compile(r"\bCuda Runtime \(In |\bcudaError 35\b")
 # Messages that are the same for every operator: without it, two causes would have one signature.
 _SAYS_ONLY_WHO = re.compile(r" has no runners|any implementation for node (?!\{?ForeignNode)")
 
@@ -152,8 +153,7 @@ class TensorRT:
             engine, raised = None, str(e)
         if engine is None:
             # The parser may accept a model and log an error that only the build trips over.
-            silent = raised or "The builder gave no engine and no message."
-            message = _first([*self._log.errors(before), *self._log.errors()], silent)
+            message = self._first_that_matters(before, raised or "The builder gave no engine and no message.")
             return self._failed([self._failure(candidate, Stage.BUILD, message)])
         if self._settings.timing_cache is not None:
             trt_config.save_timing_cache(config, self._settings.timing_cache)
@@ -161,6 +161,17 @@ class TensorRT:
         if self._why_not_run():
             return TargetResult(log=self._log.text(), facts=facts)
         return self._run(candidate, engine, facts)
+
+    def _first_that_matters(self, before: int, silent: str) -> str:
+        """The error that made the build fail: the first since record `before`, else since the parse.
+
+        Without a GPU TensorRT also complains of the missing driver, which says nothing of the model.
+        """
+        errors = [*self._log.errors(before), *self._log.errors()]
+        about_model = errors if self._gpu else [e for e in errors if not _NEEDS_GPU.search(e)]
+        if errors and not about_model:
+            return f"{errors[0]}\nThis step of the builder asks for a GPU, and none is here."
+        return _first(about_model, silent)
 
     def _run(self, candidate: Candidate, engine_bytes: Any, facts: Mapping[str, Any]) -> TargetResult:
         announce(Stage.LOAD)
