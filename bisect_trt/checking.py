@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bisect_trt.oracle import Oracle
 from bisect_trt.result import Check
-from bisect_trt.session import describe, load_for, prepare, record, resolved
+from bisect_trt.session import describe, load_for, prepare, read_samples, record, resolved
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 
@@ -22,9 +22,10 @@ def check(model: Path, settings: Settings) -> Check:
     """
     settings = resolved(settings)
     loaded = load_for(model, settings)
+    samples = read_samples(loaded, settings)
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
         folder = Path(place)
-        session = prepare(loaded, settings, folder / "work")
+        session = prepare(loaded, samples, folder / "work")
         with Pool(1, log_dir=folder / "logs", memory_limit=settings.run.memory_limit) as pool:
             info = describe(pool, settings)
             original, reference, notes = session.original, "", list(info.notes)

@@ -15,6 +15,9 @@ from bisect_trt.result import OnEvent, Step
 from bisect_trt.workers.pool import Task
 
 
+SHOWN = 64  # names of nodes in a line of the journal
+
+
 @dataclass
 class Counts:
     """What was spent; `nodes_built` sums the nodes of all candidates that the target saw."""
@@ -30,8 +33,9 @@ class Counts:
 class Problem:
     """Passes propose to it; it alone decides what is kept.
 
-    `wanted` is None only until the whole model was confirmed to fail. `runs` is how often a probe may
-    be repeated until it reproduces (more than 1 for flaky failures).
+    `wanted` is None only until the whole model was confirmed to fail. `repeats` is how
+    often a failure is looked at to call it steady. A flaky one shows in a part `rate` of all runs, and a
+    probe is then repeated up to `runs` times until it reproduces.
     """
 
     graph: Graph
@@ -41,7 +45,9 @@ class Problem:
     wanted: Failure | None
     on_event: OnEvent
     workers: int = 1
+    repeats: int = 1
     runs: int = 1
+    rate: float = 1.0
     phase: str = ""
     best: Candidate | None = None
     also_seen: dict[tuple[str, str, str], Failure] = field(default_factory=dict)
@@ -97,7 +103,7 @@ class Problem:
         verdict = Verdict.VANISHES
         for run in range(self.runs):
             outcome = self.observe(candidate, run)
-            seen = self._judge(outcome)
+            seen = self.judge(outcome)
             if seen is Verdict.UNRESOLVED:
                 verdict = seen
                 for failure in outcome.failures:
@@ -110,6 +116,12 @@ class Problem:
         self.verdicts[digest] = verdict
         self._tell(f"{len(candidate.nodes)} nodes: {verdict.value}")
         return verdict
+
+    def repeat_probes(self, runs: int, rate: float) -> None:
+        """From now on a probe needs `runs` runs to vanish; verdicts that rest on fewer are forgotten."""
+        self.runs, self.rate = runs, rate
+        self.verdicts = {k: v for k, v in self.verdicts.items() if v is Verdict.REPRODUCES}
+        self._tell(f"flaky: shows in about {rate:.0%} of the runs, so each probe has up to {runs}")
 
     def close(self) -> None:
         """Forget probes that nobody asked for."""
@@ -124,7 +136,8 @@ class Problem:
         return key in self.verdicts or self.journal.outcome(key) is not None
 
     def _start(self, key: str, candidate: Candidate) -> None:
-        self.journal.begin(key, nodes=list(candidate.nodes), cut=candidate.cut)
+        shown = list(candidate.nodes[:SHOWN])
+        self.journal.begin(key, count=len(candidate.nodes), nodes=shown, cut=candidate.cut)
         self._pending[key] = self.oracle.submit(candidate)
 
     def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
@@ -141,10 +154,11 @@ class Problem:
         self.counts.probes += 1
         self.counts.nodes_built += len(candidate.nodes)
         self.counts.target_seconds += outcome.seconds
-        self.journal.end(key, outcome, self._judge(outcome))
+        self.journal.end(key, outcome, self.judge(outcome))
         return outcome
 
-    def _judge(self, outcome: Outcome) -> Verdict:
+    def judge(self, outcome: Outcome) -> Verdict:
+        """Whether an outcome shows the wanted failure; before there is one, whether it shows any."""
         if self.wanted is None:
             return Verdict.REPRODUCES if outcome.failures else Verdict.VANISHES
         return judge(outcome, self.wanted)

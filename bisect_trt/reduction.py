@@ -136,6 +136,7 @@ class _Run:
             wanted=None,
             on_event=self.on_event,
             workers=self.settings.run.workers,
+            repeats=self.settings.run.repeats,
             phase="confirm",
         )
         for run in range(max(1, self.settings.run.repeats)):

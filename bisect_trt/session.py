@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import onnx
 
 from bisect_trt.errors import TargetUnavailable, UsageError
@@ -15,12 +20,17 @@ from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
+from bisect_trt.references.base import Record
 from bisect_trt.settings import Settings, Shapes
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.targets.registry import resolve
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
 
+Array = npt.NDArray[Any]
+
 LONGEST_START = 300.0  # seconds for a worker to import its libraries and describe the target
+RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,11 @@ def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) 
 
     A folder in which the reference run was already recorded is used again as it is.
     """
-    shapes = {name: tuple(value.shape) for name, value in samples[0].items()}
     again = (folder / RECORD).exists()
     if not again and folder.exists():
         shutil.rmtree(folder)
     store = Store(folder)
-    proto = normalise(loaded.proto, shapes=shapes)
+    proto = normalise(loaded.proto)
     store.adopt(proto, loaded.path.resolve().parent)
     graph = Graph(proto)
     if again:
@@ -78,7 +87,7 @@ def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) 
     return Session(loaded, graph, store, feeds)
 
 
-def record(pool: Pool, session: Session, settings: Settings) -> Record:
+def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bool = False) -> Record:
     """Run the reference in a worker and keep every tensor; the second time, what was kept.
 
     A reference that cannot run the model, or dies of it, gives a record with an error.
@@ -86,9 +95,19 @@ def record(pool: Pool, session: Session, settings: Settings) -> Record:
     place = session.store.folder / RECORD
     if place.exists():
         return Record.from_json(json.loads(place.read_text()))
-    recorded = jobs.record_in(pool, session.store.folder, session.graph.proto, session.feeds, settings.run)
-    write_atomically(place, json.dumps(recorded.to_json()))
+    graph, folder = session.graph, session.store.folder
+    tensors = graph.graph_outputs if outputs_only else None
+    recorded = jobs.record_in(pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors)
+    if not outputs_only:
+        draft = place.with_suffix(".writing")
+        draft.write_text(json.dumps(recorded.to_json()))
+        os.replace(draft, place)
     return recorded
+
+
+def resolved(settings: Settings) -> Settings:
+    """With `auto` replaced by the target that it stands for here. Raises TargetUnavailable."""
+    return replace(settings, target=replace(settings.target, spec=resolve(settings.target.spec)))
 
 
 def load_for(model: Path, settings: Settings) -> LoadedModel:
