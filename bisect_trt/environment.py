@@ -38,7 +38,7 @@ class Environment:
 def describe() -> Environment:
     """Look at this machine; takes milliseconds without a GPU and never raises."""
     gpu, driver, cuda = gpu_of(
-        _nvidia_smi("--query-gpu=name,compute_cap", "--format=csv,noheader"), _report()
+        _nvidia_smi("--query-gpu=name,compute_cap", "--format=csv,noheader"), _nvidia_smi("-q")
     )
     return Environment(
         gpu=gpu,

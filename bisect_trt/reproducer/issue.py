@@ -11,7 +11,7 @@ import onnx
 
 from bisect_trt.environment import ABSENT
 from bisect_trt.report.commandline import line
-from bisect_trt.reproducer.script import environment
+from bisect_trt.reproducer.script import MODULES, environment
 from bisect_trt.result import Reduction
 
 _LOG = 20_000  # characters; GitHub takes 65536 in all, the whole log is attached
@@ -36,7 +36,9 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             if compared
             else "Outputs were not compared: the target could not run here, only parse and build.",
             "fields": _fields(reduction, document["environment"]),
-            "module": reduction.target.name.replace("-", "_").partition(":")[0],
+            "module": reduction.target.name.replace("-", "_"),
+            "planted": reduction.target.name not in MODULES,
+            "runs": reduction.reference and reduction.best.expected,
             "builder": line(*document["builder_arguments"]),
             "elsewhere": f"yes, {reduction.reference}" if reduction.reference else "not tried",
             "log": _trim(reduction.log),
@@ -63,7 +65,7 @@ def verified(reduction: Reduction) -> str:
     if not reduction.verified and not reduction.finished:
         return "Unverified: stopped before the written files were run again."
     runs = count(reduction.repeats, "run")
-    return f"Verified: {reduction.verified} of {runs} of the written files, in fresh processes, fail in this way."
+    return f"Verified: {reduction.verified} of {runs} of the written files in fresh processes fail so."
 
 
 def operators(proto: onnx.ModelProto) -> str:

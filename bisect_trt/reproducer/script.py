@@ -19,7 +19,9 @@ from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.result import Reduction
 from bisect_trt.settings import TargetSettings
 
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Targets that a script can use without us, and the Python modules of them."""
+
 _HANGS = 60.0  # seconds, where no time limit was given
 _PARTS = 3
 _SHORTEST, _LONGEST = 4, 80  # characters of a part of a message
@@ -39,10 +41,10 @@ def render(reduction: Reduction, version: str) -> str:
         "version": version,
         "symptom": wanted.symptom.value,
     }
-    if target.name not in _MODULES:
+    if target.name not in MODULES:
         spec = reduction.settings.target.spec
         return environment().get_template("planted.py.j2").render(words, spec=spec, stage=wanted.stage.value)
-    module = _MODULES[target.name]
+    module = MODULES[target.name]
     words |= _failure_words(reduction) | _model_words(reduction)
     words["module"] = module
     words["imports"] = _imports(words)

@@ -1,0 +1,419 @@
+"""The folder: files, scripts that run without us, texts that nothing in a model can break."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from bisect_trt.environment import ABSENT, Environment
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.reproducer import bundle, documents, issue, script
+from bisect_trt.result import Reduction
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.targets.base import TargetInfo
+
+ROOT = Path(__file__).parents[1]
+MACHINE = Environment(*(ABSENT,) * 4, "TestOS 1", "3.11.0", ABSENT, ABSENT, "container")
+RTX = TargetInfo("tensorrt-rtx", "TensorRT-RTX 1.7.1.116", False, ("No GPU here.",))
+ANTIALIAS = Failure(
+    Stage.PARSE,
+    Symptom.ERROR,
+    "UNSUPPORTED_NODE_ATTR:Resize:checkResize: "
+    '(antialias == 0) && "Antialiasing is not supported currently."',
+    '(antialias == 0) && "Antialiasing is not supported currently."\nonnxOpCheckers.cpp:749 checkResize',
+    ("up",),
+    "Resize",
+)
+WEIGHT = np.arange(4096, dtype=np.float32).reshape(64, 64) / 4096
+NASTY = 'a"""\nimport os; os._exit(7)\n# `x` [bold] {{ 1 }} \\'
+
+
+def make_model(nodes: list[onnx.NodeProto], x: list[int | str], y: list[int], **more: Any) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", more.pop("type", TensorProto.FLOAT), x)],
+        [helper.make_tensor_value_info("y", more.pop("out", TensorProto.FLOAT), y)],
+        **more,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+
+
+def resize(antialias: int, name: str = "up") -> onnx.ModelProto:
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 0.5, 0.5])
+    node = helper.make_node("Resize", ["x", "", "scales"], ["y"], name, mode="linear", antialias=antialias)
+    return make_model([node], [1, 1, 8, 8], [1, 1, 4, 4], initializer=[scales])
+
+
+def matmul(store: Path) -> onnx.ModelProto:
+    """Its weight is external data in the store: the tail of a `.npy`, as recorded tensors are."""
+    np.save(store / "t000000.npy", WEIGHT)
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=WEIGHT.shape)
+    weight.data_location = TensorProto.EXTERNAL
+    offset = (store / "t000000.npy").stat().st_size - WEIGHT.nbytes
+    for key, value in (("location", "t000000.npy"), ("offset", str(offset)), ("length", str(WEIGHT.nbytes))):
+        weight.external_data.add(key=key, value=value)
+    return make_model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "mm")], [2, 64], [2, 64], initializer=[weight]
+    )
+
+
+def candidate(model: onnx.ModelProto, store: Path, x: np.ndarray, y: np.ndarray) -> Candidate:
+    np.save(store / "x.npy", x)
+    np.save(store / "y.npy", y)
+    names = tuple(node.name for node in model.graph.node)
+    return Candidate(
+        model.SerializeToString(), store, names, ({"x": store / "x.npy"},), ({"y": store / "y.npy"},)
+    )
+
+
+def reduction(best: Candidate, out: Path, wanted: Failure = ANTIALIAS, **more: Any) -> Reduction:
+    settings = more.pop("settings", Settings(TargetSettings(spec="tensorrt-rtx")))
+    fields: dict[str, Any] = {
+        "model": Path("/home/someone/secret/big model.onnx"),
+        "out": out,
+        "settings": settings,
+        "target": RTX,
+        "reference": "ONNX Runtime 1.32.0",
+        "wanted": wanted,
+        "best": best,
+        "original_nodes": 910,
+        "one_minimal": True,
+        "verified": 3,
+        "repeats": 3,
+        "counts": {"probes": 12, "target_seconds": 1.5},
+        "phases": ({"name": "hints", "probes": 2, "nodes_before": 910, "nodes_after": 1, "seconds": 0.5},),
+        "log": "[ERROR] no\n",
+    }
+    return Reduction(**{**fields, **more})
+
+
+def write(found: Reduction) -> Path:
+    bundle.write_model(found.best, found.out)
+    bundle.write_papers(found, MACHINE)
+    return found.out
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def failing(store: Path) -> Candidate:
+    ones = np.ones((1, 1, 8, 8), np.float32)
+    return candidate(resize(1), store, ones, ones[:, :, ::2, ::2])
+
+
+def start(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `repro.py` as a stranger does: another folder, no environment, no bisect_trt to import."""
+    guard = (
+        "import sys, runpy\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name.split('.')[0] == 'bisect_trt': raise ImportError('no bisect_trt here')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        f"sys.argv = {[str(out / 'repro.py'), *arguments]!r}\n"
+        f"runpy.run_path({str(out / 'repro.py')!r}, run_name='__main__')\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-I", "-c", guard], cwd="/", capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_all_files_are_there_and_the_report_fits_its_schema(failing: Candidate, tmp_path: Path) -> None:
+    out = write(reduction(failing, tmp_path / "m-repro", also_seen=(ANTIALIAS,)))
+    assert {path.name for path in out.iterdir()} == {
+        "repro.onnx", "inputs.npz", "expected.npz", "repro.py", "ISSUE.md", "report.json", "target.log",
+    }  # fmt: skip
+    schema = json.loads((ROOT / "docs/report.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    document = json.loads((out / "report.json").read_text())
+    jsonschema.validate(document, schema)
+    assert document["nodes"] == ["up"] and document["model"] == {"file": "big model.onnx", "nodes": 910}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "surprise": 1}, schema)
+
+
+def test_no_folder_of_the_user_is_written(failing: Candidate, tmp_path: Path) -> None:
+    target = TargetSettings(spec="tensorrt-rtx", timing_cache=Path("/home/someone/secret/cache"))
+    run = RunSettings(inputs=Path("/home/someone/secret/in.npz"))
+    out = write(reduction(failing, tmp_path / "m-repro", settings=Settings(target, run)))
+    for path in out.iterdir():
+        assert b"secret" not in path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("limit", [bundle.EMBED_LIMIT, 1000])
+def test_the_model_stands_alone(store: Path, tmp_path: Path, limit: int) -> None:
+    x = np.ones((2, 64), np.float32)
+    bundle.write_model(candidate(matmul(store), store, x, x @ WEIGHT), tmp_path / "out", limit)
+    for path in store.iterdir():
+        path.unlink()
+    out = tmp_path / "out"
+    assert (out / "repro.data").exists() == (limit == 1000)
+    onnx.checker.check_model(str(out / "repro.onnx"))
+    session = ort.InferenceSession(str(out / "repro.onnx"), providers=["CPUExecutionProvider"])
+    with np.load(out / "inputs.npz") as inputs, np.load(out / "expected.npz") as expected:
+        (y,) = session.run(None, dict(inputs))
+        np.testing.assert_allclose(y, expected["y"], rtol=1e-5)
+
+
+def test_external_data_that_ends_early_is_an_error_and_nothing_is_written(
+    store: Path, tmp_path: Path
+) -> None:
+    x = np.ones((2, 64), np.float32)
+    best = candidate(matmul(store), store, x, x)
+    os.truncate(store / "t000000.npy", 200)
+    with pytest.raises(OSError, match="ends before the weight 'w' does"):
+        bundle.write_model(best, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_written_model_is_read_back(failing: Candidate, tmp_path: Path) -> None:
+    best = replace(failing, feeds=failing.feeds * 2, expected=failing.expected * 2)
+    bundle.write_model(best, tmp_path / "out")
+    (tmp_path / "scratch").mkdir()
+    back = bundle.read_model(tmp_path / "out", tmp_path / "scratch")
+    assert back.nodes == ("up",) and back.folder == tmp_path / "out" and len(back.feeds) == 2
+    assert back.model == (tmp_path / "out/repro.onnx").read_bytes()
+    for mine, other in zip((*back.feeds, *back.expected), (*best.feeds, *best.expected), strict=True):
+        assert {n: p.read_bytes() for n, p in mine.items()} == {n: p.read_bytes() for n, p in other.items()}
+
+
+def test_odd_names_and_types_survive_the_archive(tmp_path: Path) -> None:
+    values = {
+        "file": np.int64(3),
+        "/block/conv:0": np.ones(3, np.float16),
+        "../up": np.array(["a", "bc"]),
+        "b": np.asarray([1.5], ml_dtypes.bfloat16).view(np.uint16),
+    }
+    feeds = {}
+    for k, (name, value) in enumerate(values.items()):
+        np.save(tmp_path / f"{k}.npy", value)
+        feeds[name] = tmp_path / f"{k}.npy"
+    bundle.write_values(feeds, tmp_path / "v.npz")
+    with np.load(tmp_path / "v.npz", allow_pickle=False) as back:
+        assert sorted(back.files) == sorted(values)
+        for name, value in values.items():
+            np.testing.assert_array_equal(back[name], value)
+
+
+def test_the_zip_has_what_to_attach_and_equal_bytes(failing: Candidate, tmp_path: Path) -> None:
+    out = write(reduction(failing, tmp_path / "m-repro"))
+    (out / "journal.jsonl").write_text("{}\n")
+    first = bundle.zip_it(out)
+    data = first.read_bytes()
+    os.utime(out / "repro.onnx", (1, 1))
+    assert bundle.zip_it(out) == first == tmp_path / "m-repro.zip"
+    assert first.read_bytes() == data
+    with zipfile.ZipFile(first) as archive:
+        assert archive.namelist() == sorted(archive.namelist())
+        assert {name.removeprefix("m-repro/") for name in archive.namelist()} == {
+            "repro.onnx", "inputs.npz", "expected.npz", "repro.py", "ISSUE.md", "report.json", "target.log",
+        }  # fmt: skip
+
+
+def test_a_file_that_is_not_ours_is_not_overwritten(failing: Candidate, tmp_path: Path) -> None:
+    out = write(reduction(failing, tmp_path / "m"))
+    (tmp_path / "m-repro.zip").write_text("mine")
+    assert bundle.zip_it(out) == tmp_path / "m-repro-2.zip"
+    assert (tmp_path / "m-repro.zip").read_text() == "mine"
+
+
+def test_the_script_tells_failing_from_fixed(failing: Candidate, tmp_path: Path) -> None:
+    builder = TargetSettings(spec="tensorrt-rtx", workspace=1 << 28, opt_level=1, tf32=False)
+    out = write(reduction(failing, tmp_path / "m-repro", settings=Settings(builder)))
+    text = (out / "repro.py").read_text()
+    assert len(text.splitlines()) < 120 and max(map(len, text.splitlines())) <= 120
+    done = start(out)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Antialiasing is not supported" in done.stdout and "ONNX Runtime" in done.stdout
+    onnx.save(resize(0), out / "repro.onnx")
+    assert start(out).returncode == 0
+    # another failure of the same stage is not this one
+    other = helper.make_node("Det", ["x"], ["y"], "d")
+    onnx.save(make_model([other], [1, 1, 8, 8], [1, 1]), out / "repro.onnx")
+    done = start(out)
+    assert done.returncode == 2 and "It fails: parse" in done.stdout, done.stdout
+    (out / "repro.onnx").unlink()
+    assert start(out).returncode == 2
+
+
+def test_the_script_knows_a_build_failure(store: Path, tmp_path: Path) -> None:
+    """The parser takes a float8 output, the builder does not."""
+    from bisect_trt.targets.tensorrt import TensorRT
+
+    model = make_model(
+        [helper.make_node("Cast", ["x"], ["y"], "c", to=TensorProto.FLOAT8E4M3FN)],
+        [2, 3],
+        [2, 3],
+        out=TensorProto.FLOAT8E4M3FN,
+    )
+    best = candidate(model, store, np.ones((2, 3), np.float32), np.full((2, 3), 0x38, np.uint8))
+    result = TensorRT(TargetSettings(spec="tensorrt-rtx"), "tensorrt-rtx").run(best)
+    wanted = result.failures[0]
+    assert wanted.stage is Stage.BUILD
+    out = write(reduction(best, tmp_path / "m-repro", wanted))
+    done = start(out)
+    assert done.returncode == 1, done.stdout + done.stderr
+
+
+def test_dynamic_inputs_get_the_profile(store: Path, tmp_path: Path) -> None:
+    model = make_model([helper.make_node("Relu", ["x"], ["y"], "r")], ["N", 3], ["N", 3])  # type: ignore[list-item]
+    x = np.ones((2, 3), np.float32)
+    target = TargetSettings(
+        spec="tensorrt-rtx",
+        min_shapes=(("x", (1, 3)),),
+        opt_shapes=(("x", (2, 3)),),
+        max_shapes=(("x", (9, 3)),),
+    )
+    out = write(reduction(candidate(model, store, x, x), tmp_path / "m-repro", settings=Settings(target)))
+    assert "((1, 3), (2, 3), (9, 3))" in (out / "repro.py").read_text()
+    done = start(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("symptom", "insert", "code"),
+    [
+        (Symptom.CRASH, "os.abort()", 1),
+        (Symptom.CRASH, "time.sleep(600)", 2),
+        (Symptom.CRASH, "pass", 0),
+        (Symptom.HANG, "time.sleep(600)", 1),
+        (Symptom.HANG, "os.abort()", 2),
+        (Symptom.OUT_OF_MEMORY, "hog = bytearray(1 << 30); time.sleep(600)", 1),
+        (Symptom.OUT_OF_MEMORY, "pass", 0),
+    ],
+)
+def test_deaths_are_seen_from_outside(
+    store: Path, tmp_path: Path, symptom: Symptom, insert: str, code: int
+) -> None:
+    """The builder does not die here, so a line that does is written into the script."""
+    x = np.ones((2, 3), np.float32)
+    model = make_model([helper.make_node("Relu", ["x"], ["y"], "r")], [2, 3], [2, 3])
+    wanted = Failure(Stage.BUILD, symptom, f"{symptom}: it died", "it died")
+    settings = Settings(
+        TargetSettings(spec="tensorrt-rtx"), RunSettings(timeout=10, memory_limit=900_000_000)
+    )
+    out = write(reduction(candidate(model, store, x, x), tmp_path / "m-repro", wanted, settings=settings))
+    text = (out / "repro.py").read_text()
+    assert text.count("    builder = trt.Builder(log)\n") == 1
+    text = text.replace("    builder = trt.Builder(log)\n", f"    {insert}\n    builder = trt.Builder(log)\n")
+    (out / "repro.py").write_text(text)
+    done = start(out)
+    assert done.returncode == code, done.stdout + done.stderr
+
+
+def test_a_planted_target_says_what_it_needs(failing: Candidate, tmp_path: Path) -> None:
+    planted = TargetInfo("planted", "planted faults", True)
+    spec = TargetSettings(spec="planted:op=Resize,stage=build")
+    out = write(reduction(failing, tmp_path / "m-repro", target=planted, settings=Settings(spec)))
+    ast.parse((out / "repro.py").read_text())
+    done = start(out)
+    assert done.returncode == 2 and "needs bisect_trt" in done.stdout
+    assert "needs bisect-trt itself" in (out / "ISSUE.md").read_text()
+
+
+def test_scripts_for_running_targets_are_python(failing: Candidate, tmp_path: Path) -> None:
+    """Running needs a GPU; what can be seen without one is that the text is whole."""
+    for stage, symptom in (
+        (Stage.COMPARE, Symptom.NOT_FINITE),
+        (Stage.RUN, Symptom.CRASH),
+        (Stage.LOAD, Symptom.ERROR),
+    ):
+        wanted = Failure(stage, symptom, "x", "x")
+        for name in ("tensorrt", "tensorrt-rtx"):
+            info = TargetInfo(name, name, True)
+            text = script.render(reduction(failing, tmp_path, wanted, target=info), "1")
+            ast.parse(text)
+            assert "execute_async_v3" in text and f"import {name.replace('-', '_')} as trt" in text
+
+
+@pytest.mark.parametrize("target", [RTX, TargetInfo("planted", NASTY, True)])
+def test_nothing_in_a_model_becomes_code(store: Path, tmp_path: Path, target: TargetInfo) -> None:
+    ones = np.ones((1, 1, 8, 8), np.float32)
+    best = candidate(resize(1, NASTY), store, ones, ones)
+    wanted = Failure(Stage.PARSE, Symptom.ERROR, NASTY, NASTY, (NASTY,), NASTY)
+    settings = Settings(TargetSettings(spec=f"planted:{NASTY}", plugins=(Path(NASTY),)))
+    found = reduction(
+        best, tmp_path / "m-repro", wanted, target=replace(target, title=NASTY), settings=settings
+    )
+    out = write(found)
+    tree = ast.parse((out / "repro.py").read_text())
+    calls = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert "os._exit(7)" not in calls
+    jsonschema.validate(
+        json.loads((out / "report.json").read_text()),
+        json.loads((ROOT / "docs/report.schema.json").read_text()),
+    )
+
+
+def test_the_issue_has_the_fields_of_the_template(failing: Candidate, tmp_path: Path) -> None:
+    out = write(reduction(failing, tmp_path / "m-repro"))
+    text = (out / "ISSUE.md").read_text()
+    for field in (
+        "TensorRT Version", "NVIDIA GPU", "NVIDIA Driver Version", "CUDA Version", "CUDNN Version",
+        "Operating System", "Python Version", "Tensorflow Version", "PyTorch Version",
+        "Baremetal or Container",
+        "## Description", "## Environment", "## Relevant Files", "Model link", "## Steps To Reproduce",
+        "Commands or scripts", "Have you tried", "Can this model run on other frameworks?",
+    ):  # fmt: skip
+        assert field in text
+    assert "| **NVIDIA GPU** | not present |" in text
+    assert "a model of 910 nodes to 1 node" in text and "1-minimal" in text and "3 of 3 runs" in text
+    assert "Outputs were not compared" in text and "python repro.py" in text and "m-repro.zip" in text
+    assert "{{" not in text and "<details>" in text
+
+
+def test_the_issue_is_honest_about_what_was_not_done(failing: Candidate, tmp_path: Path) -> None:
+    stopped = reduction(
+        failing, tmp_path / "a", finished=False, stop_reason="interrupted", one_minimal=False, verified=0
+    )
+    text = issue.render(stopped, documents.report(stopped, MACHINE, "1"), "a.zip")
+    assert "Unverified" in text and "Not proved minimal (interrupted)" in text and "0 of 3" not in text
+    flaky = reduction(failing, tmp_path / "a", verified=1)
+    assert "1 of 3 runs" in issue.render(flaky, documents.report(flaky, MACHINE, "1"), "a.zip")
+
+
+@given(st.text())
+def test_a_fence_holds_whatever_is_in_it(text: str) -> None:
+    lines = issue.fence(text).split("\n")
+    assert lines[0] == lines[-1] and set(lines[0]) == {"`"}
+    assert not any(line.strip().startswith(lines[0]) for line in lines[1:-1])
+
+
+@given(st.text())
+def test_a_comment_stays_in_its_string(text: str) -> None:
+    assert isinstance(ast.parse(f'"""{script.comment(text)}\n"""').body[0], ast.Expr)
+
+
+def test_parts_are_what_the_message_and_its_mask_share() -> None:
+    failure = Failure(
+        Stage.BUILD,
+        Symptom.ERROR,
+        "IBuilder::build: Error Code <n>: tensor <name> has <n> dims but needs a shape that fits",
+        "IBuilder::build: Error Code 4: tensor conv_7 has 5 dims but needs a shape that fits",
+    )
+    parts = script.constant_parts(failure)
+    assert parts[0] == "dims but needs a shape that fits" and "IBuilder::build: Error Code" in parts
+    assert script.constant_parts(replace(failure, signature="<name>")) == []
