@@ -102,9 +102,10 @@ def read_inputs(
 def _read_npz(path: Path) -> dict[str, Array]:
     hint = "make it with numpy.savez(file, **{input name: array})"
     try:
-        with np.load(path, allow_pickle=False) as data:
-            if not isinstance(data, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} holds one array without a name, not a .npz archive", hint)
+        data = np.load(path, allow_pickle=False)
+        if not isinstance(data, np.lib.npyio.NpzFile):
+            raise UsageError(f"{path} holds one array without a name, not a .npz archive", hint)
+        with data:
             return {name: data[name] for name in data.files}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", hint) from error

@@ -2,7 +2,7 @@
 
 A slice is a run of tensors, in topological order, whose values fit into the budget. Its model holds
 the nodes from what is recorded already up to these tensors, so that no node runs twice but those
-behind edges that cannot be fed (sequences, strings), and values that a random node gave once are
+behind edges that cannot be fed (sequences, strings, int4), and values that a random node gave once are
 kept. A slice that ONNX Runtime cannot run is halved until the tensor that it cannot make stands alone.
 """
 
@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.graph import Graph
-from bisect_trt.model.store import Store, raw_size
+from bisect_trt.model.store import Store, bits_per_element, raw_size
 from bisect_trt.references import ort
 from bisect_trt.references.base import Record, Tensor, recorded_inputs
 
@@ -175,13 +175,17 @@ class _Run:
                 continue
             nodes.add(node)
             for source in graph.inputs_of(node):
-                if source in self.tensors and source not in graph.initializers:
+                if source in self.tensors and source not in graph.initializers and self.can_feed(source):
                     borders[source] = None
                 elif source in graph.producer:
                     todo.append(graph.producer[source])
         # A node may run again for one output although another one was recorded in an earlier slice.
         made = {t for node in nodes for t in graph.outputs_of(node)}
         return [n for n in graph.nodes if n in nodes], [t for t in borders if t not in made]
+
+    def can_feed(self, name: str) -> bool:
+        """Whether a recorded value can be an input: ONNX Runtime takes no packed ones (int4)."""
+        return name in self.graph.graph_inputs or bits_per_element(self.tensors[name].elem_type) >= 8
 
     def model_of(self, nodes: Sequence[str], borders: Sequence[str], names: Sequence[str]) -> bytes:
         """These nodes as a model with recorded tensors as inputs and `names` as outputs."""
