@@ -23,6 +23,8 @@ class TargetSettings:
         timing_cache: file to read and update, or None.
         plugins: plugin libraries to load before parsing.
         verbose_log: file that gets the target's whole log, or None.
+        ep_libraries: plugin libraries of ONNX Runtime execution providers: name and file.
+        fail_regex: what the log of `command:` has to show for a failure to count; empty: anything.
     """
 
     spec: str = "auto"
@@ -36,6 +38,8 @@ class TargetSettings:
     timing_cache: Path | None = None
     plugins: tuple[Path, ...] = ()
     verbose_log: Path | None = None
+    ep_libraries: tuple[tuple[str, Path], ...] = ()
+    fail_regex: str = ""
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,16 @@ class TargetInfo:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """What the target gave: failures, or outputs (one mapping a sample; None when build only)."""
+    """What the target gave: failures, or outputs (one mapping a sample; None when build only).
+
+    `unresolved` says why nothing can be said about the candidate, if so: not a failure, not a success.
+    """
 
     failures: tuple[Failure, ...] = ()
     outputs: tuple[Mapping[str, Array], ...] | None = None
     log: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    unresolved: str = ""
 
 
 class Target(Protocol):
