@@ -138,6 +138,7 @@ class Graph:
             {tensor: node.name for node in nodes for tensor in node.output if tensor}
         )
         self._reads = {node.name: tuple(consumed(node)) for node in nodes}
+        self._makes = {node.name: tuple(t for t in node.output if t) for node in nodes}
         self.generators = frozenset(node.name for node in nodes if self._is_generator(node))
         self._index(nodes)
 
@@ -178,7 +179,7 @@ class Graph:
 
     def outputs_of(self, name: str) -> tuple[str, ...]:
         """Tensors that a node makes, '' (omitted optional outputs) left out."""
-        return tuple(t for t in self._nodes[name].output if t)
+        return self._makes[name]
 
     @cached_property
     def constants(self) -> frozenset[str]:
@@ -187,7 +188,7 @@ class Graph:
         for name in (*self.generators, *self.order):
             node = self._nodes[name]
             if all(t in known for t in self._reads[name]) and not is_random(node):
-                known.update(t for t in node.output if t)
+                known.update(self._makes[name])
         return frozenset(known)
 
     @cached_property
@@ -230,18 +231,18 @@ class Graph:
         """
         names = self.sorted(selection)
         inside = frozenset(names)
-        made: dict[str, None] = {}
-        leaving: dict[str, None] = {}
+        made: set[str] = set()
+        leaving: list[str] = []
         for name in names:
-            outputs = self.outputs_of(name)
-            made.update(dict.fromkeys(outputs))
-            leaving.update((t, None) for t in outputs if self._leaves(t, inside))
+            outputs = self._makes[name]
+            made.update(outputs)
+            leaving += [t for t in outputs if self._leaves(t, inside)]
             if not any(t in self._outputs or t in self.consumers for t in outputs):
-                leaving.update(dict.fromkeys(outputs))
+                leaving += outputs
         entering = {t for name in names for t in self._flows[name] if t not in made}
         first_inputs = [t for t in self.graph_inputs if t in entering]
         rest = sorted(entering.difference(first_inputs), key=self._made_at)
-        first_outputs = [t for t in dict.fromkeys(self.graph_outputs) if t in leaving]
+        first_outputs = [t for t in self.graph_outputs if self.producer.get(t) in inside]
         return Boundary(
             (*first_inputs, *rest),
             (*first_outputs, *(t for t in leaving if t not in self._outputs)),
@@ -250,7 +251,7 @@ class Graph:
     def _leaves(self, tensor: str, inside: frozenset[str]) -> bool:
         if tensor in self._outputs:
             return True
-        return any(consumer not in inside for consumer in self.consumers.get(tensor, ()))
+        return not inside.issuperset(self.consumers.get(tensor, ()))
 
     def _made_at(self, tensor: str) -> tuple[int, int, str]:
         name = self.producer.get(tensor)

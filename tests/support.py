@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,32 @@ def session(model: bytes, folder: Path) -> ort.InferenceSession:
 
 
 def run(model: bytes, folder: Path, feeds: Mapping[str, Array]) -> dict[str, Any]:
-    ready = session(model, folder)
+    return run_session(session(model, folder), feeds)
+
+
+def run_session(ready: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Any]:
+    """Outputs that are tensors; types that numpy does not know go in and out as their bits."""
     names = [o.name for o in ready.get_outputs()]
-    return dict(zip(names, ready.run(names, dict(feeds)), strict=True))
+    values = ready.run_with_ort_values(names, {name: _to_ort(value) for name, value in feeds.items()})
+    return {n: _from_ort(v) for n, v in zip(names, values, strict=True) if v.is_tensor()}
+
+
+def _to_ort(value: Array) -> ort.OrtValue:
+    if value.dtype.isbuiltin == 1:
+        return ort.OrtValue.ortvalue_from_numpy(np.array(value))
+    bits = np.array(value).view(f"u{value.dtype.itemsize}")
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, helper.np_dtype_to_tensor_dtype(value.dtype))
+
+
+def _from_ort(value: ort.OrtValue) -> Array:
+    if value.element_type() == TensorProto.STRING:
+        return value.numpy()
+    dtype = helper.tensor_dtype_to_np_dtype(value.element_type())
+    if dtype.isbuiltin == 1:
+        return value.numpy()
+    size = value.tensor_size_in_bytes()
+    bits = (ctypes.c_char * size).from_address(value.data_ptr()).raw
+    return np.frombuffer(bits, dtype).reshape(value.shape())
 
 
 def record_all(
@@ -79,11 +103,9 @@ def record_all(
     have = set(graph.graph_outputs)
     exposed.graph.output.extend(onnx.ValueInfoProto(name=t) for t in made if t not in have)
     ready = session(exposed.SerializeToString(), store.folder)
-    names = [o.name for o in ready.get_outputs()]
     record = Record(store)
     for sample in feeds if isinstance(feeds, list) else [feeds]:
-        values = dict(zip(names, ready.run(names, dict(sample)), strict=True)) | dict(sample)
-        record.add({k: v for k, v in values.items() if isinstance(v, np.ndarray)})
+        record.add(run_session(ready, sample) | dict(sample))
     return record
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.graph import Dims, Graph, Selection
+from bisect_trt.graph import Boundary, Dims, Graph, Selection
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.frozen import feeds_build_time_slot, is_shape_like
 from bisect_trt.model.pieces import Pieces, type_of
@@ -87,13 +87,13 @@ class Cutter:
             KeyError: a node does not exist.
             ValueError: no node was selected.
         """
-        names = self._graph.sorted(self._grow(selection))
+        names, (inputs, outputs) = self._grow(self._graph.sorted(selection))
         if not names:
             raise ValueError("nothing selected")
-        inputs, outputs = self._graph.boundary(names)
         if style is CutStyle.HIDDEN:
             outputs = self._visible(names, outputs)
-        frozen = {t: f for t in inputs if (f := self._freeze(t, names, style))}
+        inside = frozenset(names)
+        frozen = {t: f for t in inputs if (f := self._freeze(t, inside, style))}
         return self._assemble(names, [t for t in inputs if t not in frozen], outputs, frozen, style)
 
     def whole(self, style: CutStyle = CutStyle.DYNAMIC) -> Candidate:
@@ -101,18 +101,20 @@ class Cutter:
         graph = self._graph
         return self._assemble(list(graph.order), list(graph.graph_inputs), graph.graph_outputs, {}, style)
 
-    def _grow(self, selection: Iterable[str]) -> set[str]:
+    def _grow(self, names: list[str]) -> tuple[list[str], Boundary]:
+        """The selection (sorted) grown until its boundary can be cut, and that boundary."""
         graph = self._graph
-        inside = set(graph.sorted(selection))
         while True:
-            inputs, outputs = graph.boundary(inside)
-            added = {graph.producer[t] for t in inputs if t in graph.producer and not self._can_cut(t)}
-            for tensor in outputs:
+            boundary = graph.boundary(names)
+            added = {
+                graph.producer[t] for t in boundary.inputs if t in graph.producer and not self._can_cut(t)
+            }
+            for tensor in boundary.outputs:
                 if not self._can_cut(tensor):
                     added.update(graph.consumers.get(tensor, ()))
-            if added <= inside:
-                return inside
-            inside |= added
+            if added.issubset(names):
+                return names, boundary
+            names = graph.sorted(added.union(names))
 
     def _can_cut(self, tensor: str) -> bool:
         elem_type = self._elem_type(tensor)
@@ -128,23 +130,22 @@ class Cutter:
         shown = set(self._graph.graph_outputs)
         return tuple(t for t in outputs if t in shown or self._graph.producer[t] in sinks)
 
-    def _freeze(self, tensor: str, names: Sequence[str], style: CutStyle) -> _Frozen | None:
+    def _freeze(self, tensor: str, inside: Selection, style: CutStyle) -> _Frozen | None:
         """The cut tensor as a constant, if it has to be one."""
         graph = self._graph
-        if tensor in graph.graph_inputs or tensor not in self._record:
+        if tensor not in graph.producer or tensor not in self._record:  # inputs of the model stay inputs
             return None
         if tensor not in graph.constants:
             if style is CutStyle.UNFROZEN:
                 return None
             shape_like = is_shape_like(self._record.elem_type(tensor), self._record.shape(tensor))
-            if not shape_like and not self._wired(tensor, names):
+            if not shape_like and not self._wired(tensor, inside):
                 return None
         if tensor not in self._frozen:
             self._frozen[tensor] = self._constant(tensor)
         return self._frozen[tensor]
 
-    def _wired(self, tensor: str, names: Sequence[str]) -> bool:
-        inside = set(names)
+    def _wired(self, tensor: str, inside: Selection) -> bool:
         consumers = self._graph.consumers.get(tensor, ())
         return any(c in inside and feeds_build_time_slot(self._graph, c, tensor) for c in consumers)
 
@@ -259,7 +260,7 @@ class Cutter:
     def _dynamic_type(self, tensor: str) -> onnx.TypeProto | None:
         """Declared or inferred type with its symbols; what it leaves open is as recorded."""
         static, declared = self._static_type(tensor), self._graph.shape(tensor)
-        if tensor in self._graph.graph_inputs and declared is not None:
+        if tensor not in self._graph.producer and declared is not None:
             return self._graph.value_info(tensor)
         elem_type, recorded = self._elem_type(tensor), self._recorded_dims(tensor)
         if elem_type is None or declared is None or recorded is None or len(declared) != len(recorded):

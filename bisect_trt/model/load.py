@@ -115,7 +115,7 @@ def _parse(path: Path, data: bytes) -> ModelProto:
 
 def _damage(data: bytes) -> str:
     """What a file is that protobuf cannot read; a ModelProto begins with its IR version."""
-    if data[0] == 0x08 and 0 < data[1] < 0x80:
+    if data[0] == 0x08 and 0 < (data[1:2] or b"\1")[0] < 0x80:
         return f"truncated or damaged (read {len(data)} bytes as ONNX {onnx.__version__})"
     text = all(32 <= byte < 127 or byte in b"\t\n\r\f" for byte in data[:512])
     return "a text file, not an ONNX model" if text else "not an ONNX model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -13,6 +14,9 @@ from bisect_trt.errors import UsageError
 from bisect_trt.graph import bodies, consumed, topological
 from bisect_trt.model.skeleton import skeleton
 
+_DENSE_LIMIT = 1 << 28
+"""Elements."""
+
 _NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
@@ -21,8 +25,8 @@ def normalise(
 ) -> onnx.ModelProto:
     """A new model of the same meaning: flat, sorted, with unique node names and inferred types.
 
-    Local functions are inlined, Constant nodes (also in bodies) become initializers unless they
-    are an output of their graph, and weights are no inputs any more (so the IR version is 4 at
+    Local functions are inlined, Constant nodes (also in bodies) become initializers,
+    and weights are no inputs any more (so the IR version is 4 at
     least). Nodes and weights that no output needs are dropped. Tensors and node metadata keep
     their names; so do nodes, where the name is unique.
 
@@ -88,14 +92,21 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
 
 
 def _lower(graph: onnx.GraphProto) -> None:
-    """Constants and sparse weights to initializers; nodes sorted; bodies alike."""
+    """Constants and sparse weights to initializers; nodes sorted; bodies alike.
+
+    A Constant that is an output becomes an Identity: not all runtimes take a weight as output.
+    """
     outputs = {o.name for o in graph.output}
     kept = []
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain == "" and node.output[0] not in outputs:
-            graph.initializer.append(constant_value(node))
-        else:
+        if node.op_type != "Constant" or node.domain:
             kept.append(node)
+            continue
+        value = constant_value(node)
+        if value.name in outputs:
+            value.name = _fresh(f"{value.name}_value", graph)
+            kept.append(helper.make_node("Identity", [value.name], list(node.output), node.name))
+        graph.initializer.append(value)
     for sparse in graph.sparse_initializer:
         graph.initializer.append(_dense(sparse.values.name, sparse))
     graph.ClearField("sparse_initializer")
@@ -103,6 +114,15 @@ def _lower(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for body in bodies(node):
             _lower(body)
+
+
+def _fresh(name: str, graph: onnx.GraphProto) -> str:
+    """`name`, made longer until nothing in the graph or its bodies has it."""
+    taken = {t.name for t in graph.initializer}
+    taken.update(t for node in _all_nodes(graph) for t in (*node.input, *node.output))
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
@@ -138,6 +158,11 @@ def constant_value(node: onnx.NodeProto) -> TensorProto:
 
 
 def _dense(name: str, sparse: onnx.SparseTensorProto) -> TensorProto:
+    if math.prod(sparse.dims) > _DENSE_LIMIT:
+        raise UsageError(
+            f"sparse tensor {name!r} of shape {list(sparse.dims)} is too large to be made dense",
+            "store it as a dense tensor",
+        )
     values = numpy_helper.to_array(sparse.values)
     indices = numpy_helper.to_array(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), dtype=values.dtype)

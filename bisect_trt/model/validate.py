@@ -42,7 +42,7 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
     _check_data(proto)
     _check_wiring(proto.graph, frozenset(), "the graph")
     for function in proto.functions:
-        _check_nodes(function.node, set(function.input), f"function {function.name}")
+        _check_nodes(function.node, set(function.input), frozenset(), f"function {function.name}")
     _check_recursion(proto)
     unknown = _unknown_operators(proto)
     if unknown and not allow_unknown:
@@ -79,17 +79,19 @@ def _entries(tensor: TensorProto) -> int:
 
 def _check_wiring(graph: onnx.GraphProto, outer: frozenset[str], where: str) -> None:
     """Every tensor is made once, before or after it is used, and nothing feeds itself."""
-    known = set(outer) | {i.name for i in graph.input} | {t.name for t in graph.initializer}
-    known |= {t.values.name for t in graph.sparse_initializer}
-    made = _check_nodes(graph.node, known, where)
+    given = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    given |= {t.values.name for t in graph.sparse_initializer}
+    made = _check_nodes(graph.node, given, outer, where)
     for output in graph.output:
         if output.name not in made:
             raise UsageError(f"output {output.name!r} of {where} is made by nobody", _AGAIN)
 
 
-def _check_nodes(nodes: Sequence[onnx.NodeProto], known: Iterable[str], where: str) -> frozenset[str]:
-    made = set(known)
-    own: set[str] = set()
+def _check_nodes(
+    nodes: Sequence[onnx.NodeProto], given: set[str], outer: frozenset[str], where: str
+) -> frozenset[str]:
+    """Check nodes that see the tensors `given` here and those of the `outer` scopes; gives all they see."""
+    own = set(given)
     for i, node in enumerate(nodes):
         for tensor in filter(None, node.output):
             if tensor in own:
@@ -97,7 +99,7 @@ def _check_nodes(nodes: Sequence[onnx.NodeProto], known: Iterable[str], where: s
                     f"tensor {tensor!r} in {where} is made twice, again by {_label(node, i)}", _AGAIN
                 )
             own.add(tensor)
-    made |= own
+    made = outer | own
     for i, node in enumerate(nodes):
         for tensor in consumed(node):
             if tensor not in made:
@@ -105,8 +107,8 @@ def _check_nodes(nodes: Sequence[onnx.NodeProto], known: Iterable[str], where: s
     _check_acyclic(nodes, where)
     for i, node in enumerate(nodes):
         for body in bodies(node):
-            _check_wiring(body, frozenset(made), f"a body of {_label(node, i)}")
-    return frozenset(made)
+            _check_wiring(body, made, f"a body of {_label(node, i)}")
+    return made
 
 
 def _check_acyclic(nodes: Sequence[onnx.NodeProto], where: str) -> None:
