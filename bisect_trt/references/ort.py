@@ -66,10 +66,10 @@ class Session:
         """
         held = {name: np.require(value, requirements="C") for name, value in feeds.items()}
         try:
-            values = {name: _to_ort(value) for name, value in held.items()}
+            values = {name: to_ort(value) for name, value in held.items()}
             given = self._session.run_with_ort_values(None, values)
             return {
-                name: _to_array(value) if value.is_tensor() else value.data_type()
+                name: to_array(value) if value.is_tensor() else value.data_type()
                 for name, value in zip(self.outputs, given, strict=True)
             }
         except Exception as error:  # as above
@@ -86,7 +86,7 @@ def _text(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 
-def _to_ort(array: Array) -> ort.OrtValue:
+def to_ort(array: Array) -> ort.OrtValue:
     """The array as a value on the CPU; it may share memory with the array."""
     if array.dtype.kind in "OU" or array.dtype.isbuiltin == 1:
         return ort.OrtValue.ortvalue_from_numpy(array)
@@ -97,7 +97,8 @@ def _to_ort(array: Array) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, elem_type)
 
 
-def _to_array(value: ort.OrtValue) -> Array:
+def to_array(value: ort.OrtValue) -> Array:
+    """A tensor of ONNX Runtime as an array, of a type of ml_dtypes where numpy has none."""
     elem_type, shape = value.element_type(), tuple(value.shape())
     if elem_type == TensorProto.STRING or helper.tensor_dtype_to_np_dtype(elem_type).isbuiltin == 1:
         array: Array = value.numpy()
