@@ -66,11 +66,10 @@ class TensorDiff:
     symptom: Symptom | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data; infinite and undefined figures as strings."""
-        return {
-            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(self).items()
-        }
+        """As plain JSON data, the same after a round trip; infinite and undefined figures as strings."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        odd = {k: str(v) for k, v in plain.items() if isinstance(v, float) and not math.isfinite(v)}
+        return {**plain, **odd, "symptom": self.symptom.value if self.symptom else None}
 
     def describe(self) -> str:
         """One line for people."""

@@ -55,7 +55,7 @@ def test_floats_agree_with_brute_force(pair: tuple[Any, Any], rtol: float, atol:
     assert diff.max_abs == max((abs(b - a) for a, b in finite), default=0.0)
     assert diff.nans == (int(np.isnan(one).sum()), int(np.isnan(other).sum()))
     assert diff.infs == (int(np.isinf(one).sum()), int(np.isinf(other).sum()))
-    json.dumps(diff.to_json(), allow_nan=False)
+    assert json.loads(json.dumps(diff.to_json(), allow_nan=False)) == diff.to_json()
 
 
 @given(pairs())

@@ -11,6 +11,7 @@ thread of our own drives each slot, because of what pebble leaves open (5.1 and 
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -92,6 +93,8 @@ class Pool:
         self._watcher = threading.Thread(target=self._watch, name="worker memory", daemon=True)
         for thread in (*self._threads, self._watcher):
             thread.start()
+        # Whoever forgets to close must not have processes started while the interpreter goes down.
+        atexit.register(self.close, kill=True)
 
     def submit(self, function: Callable[..., Any], *args: Any, timeout: float | None) -> Task:
         """Run `function(*args)`, importable by name, in a worker.
@@ -112,6 +115,7 @@ class Pool:
         Jobs that have not started are cancelled. With `kill`, running ones are ended at once, even
         inside native code; otherwise they are waited for.
         """
+        atexit.unregister(self.close)
         with self._lock:
             dropped, self._pending = self._pending, deque()
             if kill:
