@@ -158,8 +158,10 @@ def _mask_formatted(text: str, names: AbstractSet[str], odd: list[str]) -> str:
 
 def _mask_token(token: str, names: AbstractSet[str]) -> str:
     """`<name>` when the token is a name of the graph, with its punctuation or TensorRT's suffixes."""
+    if token in names and not is_plain(token):
+        return NAME
     bare = token.rstrip(".:;!?")
-    for word in (token, bare, _SUFFIX.sub("", bare)):
+    for word in (bare, _SUFFIX.sub("", bare)):
         if word in names and (not is_plain(word) or word != bare):
             return NAME + token[len(bare) :]
     return token

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bisect_trt.signature import is_plain, mask, named_in
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bisect_trt.signature import is_plain, mask, named_in
 
 # Real messages of TensorRT-RTX 1.4, 1.6 and 1.7.1 on onnx's node tests, and TensorRT's own wording.
 # `cause` was given by eye: rows with one number mean one thing.
@@ -29,21 +30,31 @@ NAMES = st.one_of(
     st.from_regex(r"[A-Z][a-z]{2,8}_[0-9]{1,3}", fullmatch=True),
 )
 TEMPLATES = [
-    "Invalid Node - node_of_{0}\nITensor::getDimensions: Error Code 4: API Usage Error (Network input {1} is a"
-    " shape tensor and must have type Int32 or Int64. Type is Float. In demandAndResolveInputTensor at /s/a.cpp:9)",
-    "Invalid Node - {0}\nITensor::getDimensions: Error Code 3: API Usage Error ({0}_AttentionInput: Key and Value"
+    "Invalid Node - node_of_{0}\nITensor::getDimensions: Error Code 4: API Usage Error (Network"
+    " input {1} is a"
+    " shape tensor and must have type Int32 or Int64. Type is Float. In demandAndResolveInputTensor"
+    " at /s/a.cpp:9)",
+    "Invalid Node - {0}\nITensor::getDimensions: Error Code 3: API Usage Error ({0}_AttentionInput:"
+    " Key and Value"
     " must have the same shape In validate at /_src/optimizer/api/layers/attentionInputLayer.cpp:177)",
-    "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (Tensor {0} has datatype FP4 but is not"
+    "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (Tensor {0} has datatype FP4"
+    " but is not"
     " consumed by IPluginLayer. In validateQuantizedTypes at /_src/optimizer/api/network.cpp:271)",
-    "IBuilder::buildSerializedNetwork: Error Code 4: Internal Error (kOPT values for profile 0 violate shape"
-    " constraints: IShuffleLayer {0}: reshaping failed for tensor: data reshape would change volume 24 to 16)",
-    "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (ICumulativeLayer {0}: {0}: ICumulativeLayer"
+    "IBuilder::buildSerializedNetwork: Error Code 4: Internal Error (kOPT values for profile 0"
+    " violate shape"
+    " constraints: IShuffleLayer {0}: reshaping failed for tensor: data reshape would change volume"
+    " 24 to 16)",
+    "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (ICumulativeLayer {0}: {0}:"
+    " ICumulativeLayer"
     " 'axis' value must be a build time constant but is (# 0 (VALUE {1})). In lowerParams at /a/b.cpp:12)",
-    "IBuilder::buildSerializedNetwork: Error Code 1: Internal Error (Node {{ForeignNode[{0}...node_of_{1}]}} cannot"
+    "IBuilder::buildSerializedNetwork: Error Code 1: Internal Error (Node"
+    " {{ForeignNode[{0}...node_of_{1}]}} cannot"
     " be quantized by {1}. You might want to add a DQ node before {{ForeignNode[{0}...node_of_{1}]}}.",
-    "[tacticSupply.cpp::getSupportedFormats::48] Error Code 2: Internal Error (Assertion !layerImpls.empty()"
+    "[tacticSupply.cpp::getSupportedFormats::48] Error Code 2: Internal Error (Assertion"
+    " !layerImpls.empty()"
     " failed. {0}_0 has no runners that implement it In getSupportedFormats at /_src/tacticSupply.cpp:48)",
-    "10: [optimizer.cpp::computeCosts::3869] Error Code 10: Internal Error (Could not find any implementation for"
+    "10: [optimizer.cpp::computeCosts::3869] Error Code 10: Internal Error (Could not find any"
+    " implementation for"
     " node {0} + {1}.)",
     'While parsing node number 7 [Resize -> "{0}"]:',
     "In node 7 with name: {0} and operator: Resize (importResize): UNSUPPORTED_NODE: not supported",

@@ -17,8 +17,8 @@ Where a fault shows, exactly one of:
 How it shows:
 
     fail=error        a Failure (default); crash: a real SIGSEGV; hang: sleeps for ever;
-                      oom: allocates until the worker is killed; mismatch: the culprit's outputs are
-                      doubled and increased by 1, nan: made NaN; both propagate downstream
+                      oom: allocates until the worker is killed; mismatch: the culprit's outputs x
+                      become x + |x| + 1 (unsigned and bool: ~x); nan: they become NaN; both go on downstream
     stage=build       parse, build (default) or run; not for mismatch and nan
     p=0.3             how likely it shows in a probe (default 1)
     seed=7            makes `p` repeatable within one worker (default: the system's randomness)
@@ -41,11 +41,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import psutil
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
@@ -183,12 +182,13 @@ def _corrupted(
     return changed
 
 
-_DTYPES: Mapping[str, Any] = {
-    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
-    "tensor(bfloat16)": ml_dtypes.bfloat16,
-    **{f"tensor({k})": np.dtype(k) for k in ("int8", "int16", "int32", "int64")},
-    **{f"tensor(u{k})": np.dtype(f"u{k}") for k in ("int8", "int16", "int32", "int64")},
-}  # fmt: skip
+# ONNX Runtime's type to the one that the arithmetic is done in: its kernels for small types have gaps.
+_WIDE: Mapping[str, int] = {
+    "tensor(double)": TensorProto.DOUBLE,
+    **dict.fromkeys(("tensor(float)", "tensor(float16)", "tensor(bfloat16)"), TensorProto.FLOAT),
+    **{f"tensor({s}int{bits})": TensorProto.INT64 for s in ("", "u") for bits in (8, 16, 32, 64)},
+}
+_BACK: Mapping[str, int] = {f"tensor({k.lower()})": v for k, v in TensorProto.DataType.items()}
 
 
 def _edit(tensor: str, fail: str, kind: str) -> tuple[list[onnx.NodeProto], list[TensorProto]] | None:
@@ -196,21 +196,28 @@ def _edit(tensor: str, fail: str, kind: str) -> tuple[list[onnx.NodeProto], list
     true = tensor + _SUFFIX
     if fail == "mismatch" and kind == "tensor(bool)":
         return [helper.make_node("Not", [true], [tensor], true)], []
-    if kind not in _DTYPES or (fail == "nan" and "float" not in kind and "double" not in kind):
+    wide = _WIDE.get(kind)
+    if wide is None or (fail == "nan" and wide == TensorProto.INT64):
         return None
-    dtype = np.dtype(_DTYPES[kind])
-
-    def constant(value: float) -> TensorProto:
-        return numpy_helper.from_array(np.array(value, dtype), f"{_SUFFIX}/{value}/{dtype}")
-
+    unsigned = kind.startswith("tensor(uint")
+    # No value is its own: x + |x| + 1 of any signed number, the complement of an unsigned one.
+    value = float("nan") if fail == "nan" else -1 if unsigned else 1
+    constant = helper.make_tensor(f"{_SUFFIX}/{value}/{wide}", wide, [], [value])
+    steps: list[tuple[str, list[str], int]] = [("Cast", [true], wide)]
     if fail == "nan":
-        nan = constant(float("nan"))
-        return [helper.make_node("Add", [true, nan.name], [tensor], true)], [nan]
-    one = constant(1)
-    return [
-        helper.make_node("Add", [true, true], [true + "2"], true + "2"),
-        helper.make_node("Add", [true + "2", one.name], [tensor], true),
-    ], [one]
+        steps += [("Add", ["", constant.name], 0)]
+    elif unsigned:
+        steps += [("Sub", [constant.name, ""], 0)]
+    else:
+        steps += [("Abs", [""], 0), ("Add", ["", constant.name], 0), ("Add", ["", f"{true}/0"], 0)]
+    steps += [("Cast", [""], _BACK[kind])]
+    nodes = []
+    for at, (op, inputs, to) in enumerate(steps):
+        last, out = f"{true}/{at - 1}", tensor if at == len(steps) - 1 else f"{true}/{at}"
+        nodes.append(helper.make_node(op, [i or last for i in inputs], [out], f"{true}/{at}"))
+        if to:
+            nodes[-1].attribute.append(helper.make_attribute("to", to))
+    return nodes, [constant]
 
 
 def _types(model: onnx.ModelProto, candidate: Candidate, tensors: Sequence[str]) -> dict[str, str]:
