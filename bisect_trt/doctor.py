@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as DeadlinePassed
@@ -69,7 +68,9 @@ def _providers() -> list[Row]:
 
 
 def _available_providers() -> list[str]:
-    return list(importlib.import_module("onnxruntime").get_available_providers())
+    from bisect_trt.references import ort as reference  # the one module that imports onnxruntime
+
+    return list(reference.ort.get_available_providers())  # type: ignore[attr-defined]
 
 
 def _libraries() -> list[Row]:

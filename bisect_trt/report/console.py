@@ -9,14 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from bisect_trt.commandline import line, reduce_line
 from bisect_trt.doctor import Row
 from bisect_trt.outcome import Failure
-from bisect_trt.report.commandline import line, reduce_line
 from bisect_trt.report.progress import printable, seconds
+from bisect_trt.reproducer.issue import operators
 from bisect_trt.result import Check, Reduction
 
-_MESSAGE = 400  # characters of a message; the whole of it is in the report
-_ALSO = 3
+_MESSAGE = 240  # characters of a message; the whole of it is in the report
+_ALSO = 2
 
 
 def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
@@ -25,7 +26,8 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _message(result.wanted))
     page.row("Where", _where(result.wanted, result.best.nodes))
-    page.row("Size", f"{result.original_nodes:,} -> {_count(len(result.best.nodes), 'node')}{_spent(result)}")
+    left = f"{_count(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
+    page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
     for note in result.notes:
         page.row("Note", printable(note))
@@ -105,7 +107,7 @@ class _Page:
 
 
 def _what(failure: Failure) -> str:
-    return f"{failure.stage}, {failure.symptom}"
+    return f"{failure.stage} {failure.symptom}"
 
 
 def _message(failure: Failure, limit: int = _MESSAGE) -> str:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bisect_trt.commandline import arguments, reduce_line, target_arguments
 from bisect_trt.environment import Environment
-from bisect_trt.report.commandline import arguments, reduce_line, target_arguments
 from bisect_trt.result import Check, Reduction
 from bisect_trt.targets.base import TargetInfo
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx
 
+from bisect_trt.commandline import line
 from bisect_trt.environment import ABSENT
-from bisect_trt.report.commandline import line
 from bisect_trt.reproducer.script import MODULES, environment
 from bisect_trt.result import Reduction
 
@@ -29,7 +29,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             **document,
             "also_seen": document["also_seen"][:_ALSO],
             "count": count,
-            "operators": operators(onnx.load_model_from_string(reduction.best.model)),
+            "operators": operators(reduction.best.model),
             "minimal": minimal(reduction),
             "verified": verified(reduction),
             "compared": "Outputs were compared with the reference."
@@ -38,9 +38,9 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             "fields": _fields(reduction, document["environment"]),
             "module": reduction.target.name.replace("-", "_"),
             "planted": reduction.target.name not in MODULES,
-            "runs": reduction.reference and reduction.best.expected,
+            "runs": reference_runs(reduction),
             "builder": line(*document["builder_arguments"]),
-            "elsewhere": f"yes, {reduction.reference}" if reduction.reference else "not tried",
+            "elsewhere": _elsewhere(reduction),
             "log": _trim(reduction.log),
             "zip": zip_name,
         }
@@ -68,11 +68,26 @@ def verified(reduction: Reduction) -> str:
     return f"Verified: {reduction.verified} of {runs} of the written files in fresh processes fail so."
 
 
-def operators(proto: onnx.ModelProto) -> str:
+def operators(model: bytes) -> str:
     """`Resize, 2 x Conv`, in the order of the graph; at most eight kinds."""
-    found = Counter(node.op_type for node in proto.graph.node)
+    found = Counter(node.op_type for node in onnx.load_model_from_string(model).graph.node)
     named = [f"{times} x {op}" if times > 1 else op for op, times in found.items()]
     return ", ".join(named[:8]) + (", ..." if len(named) > 8 else "")
+
+
+def reference_runs(reduction: Reduction) -> bool:
+    """Whether the reference has a value for every output of what is left."""
+    outputs = {value.name for value in onnx.load_model_from_string(reduction.best.model).graph.output}
+    expected = reduction.best.expected
+    return bool(reduction.reference and expected) and all(outputs <= sample.keys() for sample in expected)
+
+
+def _elsewhere(reduction: Reduction) -> str:
+    if not reduction.reference:
+        return "not tried"
+    if reference_runs(reduction):
+        return f"yes, {reduction.reference} runs it"
+    return f"no, {reduction.reference} does not run it either"
 
 
 def _fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str, str]]:

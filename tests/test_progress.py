@@ -1,0 +1,106 @@
+"""Progress: a live view on terminals of any width, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bisect_trt.report import progress as module
+from bisect_trt.report.progress import LiveView, PlainProgress, progress
+from bisect_trt.result import Step
+
+STEPS = [
+    Step("record", "running the reference", 910),
+    Step("drop", "12 nodes: vanishes", 40, 3, 1, 0, 1.5),
+    Step("drop", "[red]3[/red] nodes \x1b[2Jstill fail", 3, 5, 1, 2, 75.0, accepted=True),
+]
+
+
+def terminal(width: int = 80, **more: object) -> tuple[Console, io.StringIO]:
+    out = io.StringIO()
+    return Console(file=out, force_terminal=True, width=width, highlight=False, **more), out  # type: ignore[arg-type]
+
+
+def test_plain_lines_only_for_what_was_kept() -> None:
+    out = io.StringIO()
+    with progress(console=Console(file=out, width=20, highlight=False)) as on_event:
+        for step in STEPS:
+            on_event(step)
+    assert out.getvalue() == "drop: [red]3[/red] nodes ?[2Jstill fail (5 probes, 1 min 15 s in the target)\n"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_the_live_view_fits_the_terminal(width: int) -> None:
+    console, out = terminal(width)
+    view = LiveView()
+    view.step, view.best = STEPS[2], STEPS[2].text
+    console.print(view)
+    plain = Console(file=io.StringIO(), width=width, highlight=False)
+    with plain.capture() as capture:
+        plain.print(view)
+    lines = capture.get().splitlines()
+    assert len(lines) == 5 and max(map(len, lines)) <= width
+    assert "\x1b[2J" not in out.getvalue()
+    if width == 80:
+        text = capture.get()
+        for piece in (
+            "drop",
+            "nodes left  3",
+            "5 done, 1 cached, 2 unresolved",
+            "1 min 15 s of it",
+            "[red]3[/red]",
+        ):
+            assert piece in text
+
+
+def test_a_terminal_gets_the_view_and_the_kept_lines() -> None:
+    console, out = terminal()
+    with progress(console=console) as on_event:
+        for step in STEPS:
+            on_event(step)
+    assert "nodes still fail" not in out.getvalue()  # the escape code was taken out
+    assert "unresolved" in out.getvalue() and "still fail (5 probes" in out.getvalue()
+
+
+def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console, out = terminal()
+    with progress(console=console) as on_event:
+        on_event(STEPS[2])
+    assert "\x1b[1;36m" not in out.getvalue()
+    monkeypatch.delenv("NO_COLOR")
+    console, out = terminal(color_system="standard")
+    with progress(console=console) as on_event:
+        on_event(STEPS[2])
+    assert "\x1b[1;36m" in out.getvalue()
+
+
+def test_quiet_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress(quiet=True) as on_event:
+        for step in STEPS:
+            on_event(step)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_never_goes_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress() as on_event:
+        on_event(STEPS[2])
+    seen = capfd.readouterr()
+    assert seen.out == "" and "still fail" in seen.err
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    console, _ = terminal()
+    with progress(console=console) as on_event:
+        assert isinstance(on_event, PlainProgress)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+)
+def test_seconds(value: float, text: str) -> None:
+    assert module.seconds(value) == text
