@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from bisect_trt.graph import Graph, Selection
 from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.pad import padded
 from bisect_trt.model.cut import Cutter, CutStyle
 from bisect_trt.oracle import Oracle
-from bisect_trt.outcome import Failure, Outcome, Verdict, judge
+from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
 from bisect_trt.result import OnEvent, Step
 from bisect_trt.workers.pool import Task
 
@@ -54,6 +55,7 @@ class Problem:
     counts: Counts = field(default_factory=Counts)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    rewordings: dict[str, Failure] = field(default_factory=dict)
     _pending: dict[str, Task] = field(default_factory=dict)
 
     @property
@@ -104,6 +106,8 @@ class Problem:
         for run in range(self.runs):
             outcome = self.observe(candidate, run)
             seen = self.judge(outcome)
+            if seen is Verdict.UNRESOLVED and self._reworded(candidate, outcome):
+                seen = Verdict.REPRODUCES
             if seen is Verdict.UNRESOLVED:
                 verdict = seen
                 for failure in outcome.failures:
@@ -128,6 +132,30 @@ class Problem:
         for task in self._pending.values():
             task.cancel()
         self._pending.clear()
+
+    def shown_by(self, candidate: Candidate) -> Failure:
+        """The wanted failure in the words in which the target tells it of this candidate."""
+        assert self.wanted is not None
+        return self.rewordings.get(candidate.digest, self.wanted)
+
+    def _reworded(self, candidate: Candidate, outcome: Outcome) -> bool:
+        """Whether the target only tells the wanted failure in other words, as the model is small.
+
+        Seen: TensorRT has sanity checks that fire in small networks only. When it blames the same
+        node at the same stage, and tells the wanted failure again as soon as unrelated nodes stand
+        before these, then it is the wanted one.
+        """
+        wanted = self.wanted
+        if wanted is None or not wanted.nodes or wanted.stage not in (Stage.PARSE, Stage.BUILD):
+            return False
+        for failure in outcome.failures:
+            same_place = failure.stage is wanted.stage and failure.symptom is wanted.symptom
+            if same_place and failure.nodes[:1] == wanted.nodes[:1]:
+                if self.judge(self.observe(padded(candidate))) is not Verdict.REPRODUCES:
+                    return False
+                self.rewordings[candidate.digest] = failure
+                return True
+        return False
 
     def _key(self, candidate: Candidate, run: int) -> str:
         return candidate.digest if run == 0 else f"{candidate.digest}#{run}"

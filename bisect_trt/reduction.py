@@ -20,6 +20,7 @@ from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Outcome, Verdict, judge
 from bisect_trt.passes import MENU
 from bisect_trt.passes.drop import is_one_minimal
+from bisect_trt.passes.hints import resolve
 from bisect_trt.problem import Problem
 from bisect_trt.references.base import Record
 from bisect_trt.reproducer import bundle
@@ -142,7 +143,9 @@ class _Run:
         for run in range(max(1, self.settings.run.repeats)):
             outcome = problem.observe(original, run)
             if outcome.failures:
-                problem.wanted = outcome.failures[0]
+                first = outcome.failures[0]
+                blamed = resolve(self.session.graph, first.nodes)
+                problem.wanted = replace(first, nodes=tuple(blamed) or first.nodes)
                 return problem
         raise self.not_failing(outcome)
 
@@ -192,6 +195,12 @@ class _Run:
         notes = [*self.info.notes]
         if recorded.error:
             notes.append(f"The reference cannot run the whole model: {recorded.error}")
+        shown = problem.shown_by(problem.best)
+        if shown is not problem.wanted:
+            notes.append(
+                "In a model so small the target words this failure differently; with unrelated nodes in "
+                f"front of it, it says what it says of the whole model: {problem.wanted.message}"
+            )
         if problem.best.cut == "original":
             notes.append("Only the file as it is fails; any normalised or cut form of it does not.")
         return Reduction(
@@ -200,7 +209,8 @@ class _Run:
             settings=self.settings,
             target=self.info,
             reference=recorded.reference,
-            wanted=problem.wanted,
+            wanted=shown,
+            original_failure=None if shown is problem.wanted else problem.wanted,
             best=problem.best,
             original_nodes=len(self.session.graph.order),
             also_seen=tuple(problem.also_seen.values()),

@@ -35,7 +35,8 @@ class Reduction:
     """The result of `reduce`.
 
     `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
-    `finished` is False when a budget or a signal ended the search early, see `stop_reason`.
+    `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
+    differently, `original_failure` has those words. `finished` is False when a budget or a signal ended the search early, see `stop_reason`.
     """
 
     model: Path
@@ -46,6 +47,7 @@ class Reduction:
     wanted: Failure
     best: Candidate
     original_nodes: int
+    original_failure: Failure | None = None
     also_seen: tuple[Failure, ...] = ()
     one_minimal: bool = False
     verified: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -18,12 +19,15 @@ _SUFFIX = re.compile(r"(?:_\d+|_[A-Z][A-Za-z]*|_clone_\d+)$")
 
 
 class Blame:
-    """Finds nodes in messages. `model` is the candidate as TensorRT parsed it."""
+    """Finds nodes in messages. `model` is the candidate as TensorRT parsed it.
+
+    A node that has no name of its own, or shares it, goes by its first output.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
-        self._order: list[str] = [node.name for node in self._graph.node]
-        self._op: dict[str, str] = {node.name: node.op_type for node in self._graph.node if node.name}
+        self._order = _labels(self._graph)
+        self._op = {label: node.op_type for label, node in zip(self._order, self._graph.node, strict=True)}
         self._at = {name: at for at, name in enumerate(self._order) if name}
         self._maker = {out: at for at, node in enumerate(self._graph.node) for out in node.output if out}
         self._users: dict[str, list[int]] = {}
@@ -79,6 +83,14 @@ class Blame:
     def _with_operator(self, message: str) -> Iterator[str]:
         words = {word for word in _tokens(message) if word[:1].isupper()}
         return (name for name in self._order if self._op.get(name) in words)
+
+
+def _labels(graph: onnx.GraphProto) -> list[str]:
+    times = Counter(node.name for node in graph.node)
+    return [
+        node.name if node.name and times[node.name] == 1 else next(filter(None, node.output), "")
+        for node in graph.node
+    ]
 
 
 def _tokens(message: str) -> Iterator[str]:
