@@ -73,7 +73,7 @@ class Cutter:
         self._pieces = Pieces(graph)
         self._frozen: dict[str, _Frozen | None] = {}
         self._static: dict[str, onnx.TypeProto | None] = {}
-        self._interior: dict[str, bytes] = {}
+        self._interior: dict[tuple[str, bool], bytes] = {}
         self._carried: dict[str, tuple[str, ...]] = {}
 
     def cut(self, selection: Selection, style: CutStyle = CutStyle.DEFAULT) -> Candidate:
@@ -181,7 +181,7 @@ class Cutter:
         parts += [pieces.weight(t) for t in weights]
         parts += [f.piece for f in frozen.values()]
         parts += [pieces.node(name) for name in (*generators, *names)]
-        parts += self._interior_types(names, outputs)
+        parts += self._interior_types(names, outputs, dynamic)
         size = sum(raw_size(w.data_type, w.dims) for w in map(graph.initializers.__getitem__, weights))
         return Candidate(
             model=pieces.model(parts),
@@ -208,17 +208,18 @@ class Cutter:
         known = [t for t in tensors if t in self._record]
         return tuple({t: self._record.path(s, t) for t in known} for s in range(self._record.samples))
 
-    def _interior_types(self, names: Sequence[str], outputs: Sequence[str]) -> list[bytes]:
+    def _interior_types(self, names: Sequence[str], outputs: Sequence[str], dynamic: bool) -> list[bytes]:
         exposed = set(outputs)
         parts = []
         for name in names:
             for tensor in self._graph.outputs_of(name):
                 if tensor in exposed:
                     continue
-                if tensor not in self._interior:
-                    kind = self._static_type(tensor)
-                    self._interior[tensor] = self._pieces.value_info(tensor, kind) if kind else b""
-                parts.append(self._interior[tensor])
+                key = (tensor, dynamic)
+                if key not in self._interior:
+                    kind = self._graph.value_info(tensor) if dynamic else self._inferred_type(tensor)
+                    self._interior[key] = self._pieces.value_info(tensor, kind) if kind else b""
+                parts.append(self._interior[key])
         return parts
 
     def _input_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto:
@@ -239,6 +240,14 @@ class Cutter:
         recorded = self._recorded_dims(tensor)
         if recorded is not None:
             return type_of(self._record.elem_type(tensor), recorded)
+        return self._inferred_type(tensor)
+
+    def _inferred_type(self, tensor: str) -> onnx.TypeProto | None:
+        """Declared or inferred type without symbols.
+
+        Interior tensors get this one, never the recorded type: ONNX Runtime would infer further
+        from it than it does in the whole model, and then refuse branches that are not taken.
+        """
         elem_type, shape = self._graph.elem_type(tensor), self._graph.shape(tensor)
         if elem_type is None:
             return self._graph.value_info(tensor)  # a sequence or the like
