@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, ParamSpec
 
 import typer
 
 from bisect_trt import __version__
 from bisect_trt.cli import check, doctor, reduce
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
+
+P = ParamSpec("P")
 
 app = typer.Typer(
     name="bisect-trt",
@@ -23,9 +26,25 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("reduce")(reduce.command)
-app.command("check")(check.command)
-app.command("doctor")(doctor.command)
+
+
+def _interruptible(command: Callable[P, int]) -> Callable[P, int]:
+    """Ctrl-C as one of our errors: versions of Typer disagree on what becomes of it."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            hint = "the same command goes on from where it was, if it had begun"
+            raise StoppedEarly("interrupted", hint) from error
+
+    return run
+
+
+app.command("reduce")(_interruptible(reduce.command))
+app.command("check")(_interruptible(check.command))
+app.command("doctor")(_interruptible(doctor.command))
 
 
 def _version(wanted: bool) -> None:
@@ -51,19 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return _closed_pipe()
-    except BaseException as error:  # this is the last one to catch anything
-        if isinstance(error, SystemExit):
-            raise
+    except Exception as error:  # this is the last one to catch anything
         _show(_as_ours(error), error, words)
         return _as_ours(error).exit_code
 
 
-def _as_ours(error: BaseException) -> BisectError:
+def _as_ours(error: Exception) -> BisectError:
     """Any exception as one of ours."""
     if isinstance(error, BisectError):
         return error
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return StoppedEarly("interrupted", "the same command goes on from where it was, if it had begun")
     if isinstance(
         error, typer.BadParameter.__mro__[2]
     ):  # click's ClickException; Typer may bundle its own click
@@ -77,7 +92,7 @@ def _as_ours(error: BaseException) -> BisectError:
     )
 
 
-def _show(ours: BisectError, error: BaseException, words: Sequence[str]) -> None:
+def _show(ours: BisectError, error: Exception, words: Sequence[str]) -> None:
     if "--debug" in words:
         traceback.print_exception(error, file=sys.stderr)
     if "--json" in words:
