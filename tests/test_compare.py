@@ -100,6 +100,16 @@ def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch, size: int) -
     assert pieces.rms_error == pytest.approx(whole.rms_error) and pieces.atol == pytest.approx(whole.atol)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "i8"])
+def test_the_first_mismatch_may_be_far_in(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    monkeypatch.setattr(bisect_trt.compare, "CHUNK", 8)
+    one = np.zeros((4, 10), dtype)
+    other = one.copy()
+    other[3, 5:] = 9
+    diff = compare("t", one, other)
+    assert diff.first_mismatch == (3, 5) and diff.mismatches == 5 and diff.max_abs == 9
+
+
 def test_metrics() -> None:
     diff = compare("t", np.array([3.0, 4.0]), np.array([3.0, 5.0]), rtol=0, atol=0.5)
     assert diff.max_abs == 1 and diff.max_rel == 0.25 and diff.first_mismatch == (1,)

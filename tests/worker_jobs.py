@@ -122,5 +122,9 @@ def start_child_and_hang(marker: Path) -> None:
     time.sleep(600)
 
 
+def handlers() -> tuple[object, object]:
+    return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+
 def environment() -> dict[str, str]:
     return {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
