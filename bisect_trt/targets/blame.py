@@ -27,7 +27,9 @@ class Blame:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
         self._order = _labels(self._graph)
-        self._op = {label: node.op_type for label, node in zip(self._order, self._graph.node, strict=True)}
+        self._op: dict[str, str] = {
+            label: node.op_type for label, node in zip(self._order, self._graph.node, strict=True)
+        }
         self._at = {name: at for at, name in enumerate(self._order) if name}
         self._maker = {out: at for at, node in enumerate(self._graph.node) for out in node.output if out}
         self._users: dict[str, list[int]] = {}

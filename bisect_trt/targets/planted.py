@@ -38,8 +38,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -49,6 +49,7 @@ from onnx import TensorProto, helper
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.references import ort
 from bisect_trt.settings import TargetSettings
 from bisect_trt.signature import mask
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
@@ -58,6 +59,9 @@ from bisect_trt.targets.planted_spec import STAGES, Fault, culprits, parse_spec
 _STEP = 64 * 2**20  # bytes taken at once by fail=oom
 _SPARE = 512 * 2**20  # bytes left to the machine when nothing kills us
 _SUFFIX = "/planted"
+
+Showing = tuple[Fault, list[int]]
+"""A fault and the indices of its culprits."""
 
 
 class Planted:
@@ -78,13 +82,13 @@ class Planted:
 
     def info(self) -> TargetInfo:
         """Describe the runtime and the faults."""
-        version = _onnxruntime().__version__
+        title = ort.title()
         return TargetInfo(
             name="planted",
-            title=f"planted faults on ONNX Runtime {version}",
+            title=f"planted faults on {title}",
             can_run=True,
             notes=(f"Faults are planted on purpose: {self._spec_text}",),
-            versions={"onnxruntime": version},
+            versions={"onnxruntime": title.split()[-1]},
         )
 
     def run(self, candidate: Candidate) -> TargetResult:
@@ -137,40 +141,41 @@ def _take_all_memory() -> None:
         time.sleep(0.02)
 
 
-def _run(
-    model: onnx.ModelProto, candidate: Candidate, late: Sequence[tuple[Fault, list[int]]]
-) -> TargetResult:
-    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-    names = [value.name for value in model.graph.output]
-    store = Store(candidate.folder)
+def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) -> TargetResult:
+    outputs: list[Mapping[str, Array]] = []
     try:
-        changed = _corrupted(model, candidate, late) if late else model
-        session = _session(changed, candidate)
-        outputs: list[Mapping[str, Array]] = []
-        for sample in candidate.feeds:
-            feeds = {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
-            outputs.append(dict(zip(names, session.run(names, feeds), strict=True)))
-    except Exception as e:  # ONNX Runtime has no common error class
+        feeds = list(_loaded_feeds(model, candidate))
+        changed = _corrupted(model, candidate.folder, late, feeds[0]) if late and feeds else model
+        for given in ort.run(changed.SerializeToString(), candidate.folder, feeds):
+            outputs.append({name: value for name, value in given.items() if not isinstance(value, str)})
+    except ort.OrtError as e:
         message = str(e)
         failure = Failure(Stage.RUN, Symptom.ERROR, mask(message, Blame(model).names), message)
         return TargetResult(failures=(failure,), log=message)
     return TargetResult(outputs=tuple(outputs))
 
 
+def _loaded_feeds(model: onnx.ModelProto, candidate: Candidate) -> Iterator[Mapping[str, Array]]:
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    store = Store(candidate.folder)
+    for sample in candidate.feeds:
+        yield {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+
+
 def _corrupted(
-    model: onnx.ModelProto, candidate: Candidate, late: Sequence[tuple[Fault, list[int]]]
+    model: onnx.ModelProto, folder: Path, late: Sequence[Showing], feeds: Mapping[str, Array]
 ) -> onnx.ModelProto:
     """The model with the outputs of the culprits changed, for all that use them."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph
     made = {out for _, found in late for at in found for out in graph.node[at].output if out}
-    types = _types(model, candidate, sorted(made))
+    types = _types(model, folder, sorted(made), feeds)
     tail = []
     for fault, found in late:
         for at in found:
             for slot, tensor in enumerate(graph.node[at].output):
-                edit = _edit(tensor, fault.fail, types.get(tensor, ""))
+                edit = _edit(tensor, fault.fail, types.get(tensor, 0))
                 if edit and not tensor.endswith(_SUFFIX):
                     graph.node[at].output[slot] = tensor + _SUFFIX
                     tail.append((at, edit))
@@ -182,24 +187,26 @@ def _corrupted(
     return changed
 
 
-# ONNX Runtime's type to the one that the arithmetic is done in: its kernels for small types have gaps.
-_WIDE: Mapping[str, int] = {
-    "tensor(double)": TensorProto.DOUBLE,
-    **dict.fromkeys(("tensor(float)", "tensor(float16)", "tensor(bfloat16)"), TensorProto.FLOAT),
-    **{f"tensor({s}int{bits})": TensorProto.INT64 for s in ("", "u") for bits in (8, 16, 32, 64)},
+# The type that the arithmetic is done in: ONNX Runtime's kernels for small types have gaps.
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_SIGNED = (TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64)
+_UNSIGNED = (TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)
+_WIDE: Mapping[int, int] = {
+    TensorProto.DOUBLE: TensorProto.DOUBLE,
+    **dict.fromkeys(_FLOATS, TensorProto.FLOAT),
+    **dict.fromkeys((*_SIGNED, *_UNSIGNED), TensorProto.INT64),
 }
-_BACK: Mapping[str, int] = {f"tensor({k.lower()})": v for k, v in TensorProto.DataType.items()}
 
 
-def _edit(tensor: str, fail: str, kind: str) -> tuple[list[onnx.NodeProto], list[TensorProto]] | None:
+def _edit(tensor: str, fail: str, kind: int) -> tuple[list[onnx.NodeProto], list[TensorProto]] | None:
     """Nodes that make `tensor` from its true value, with their constants; None: left as it is."""
     true = tensor + _SUFFIX
-    if fail == "mismatch" and kind == "tensor(bool)":
+    if fail == "mismatch" and kind == TensorProto.BOOL:
         return [helper.make_node("Not", [true], [tensor], true)], []
     wide = _WIDE.get(kind)
     if wide is None or (fail == "nan" and wide == TensorProto.INT64):
         return None
-    unsigned = kind.startswith("tensor(uint")
+    unsigned = kind in _UNSIGNED
     # No value is its own: x + |x| + 1 of any signed number, the complement of an unsigned one.
     value = float("nan") if fail == "nan" else -1 if unsigned else 1
     constant = helper.make_tensor(f"{_SUFFIX}/{value}/{wide}", wide, [], [value])
@@ -210,7 +217,7 @@ def _edit(tensor: str, fail: str, kind: str) -> tuple[list[onnx.NodeProto], list
         steps += [("Sub", [constant.name, ""], 0)]
     else:
         steps += [("Abs", [""], 0), ("Add", ["", constant.name], 0), ("Add", ["", f"{true}/0"], 0)]
-    steps += [("Cast", [""], _BACK[kind])]
+    steps += [("Cast", [""], kind)]
     nodes = []
     for at, (op, inputs, to) in enumerate(steps):
         last, out = f"{true}/{at - 1}", tensor if at == len(steps) - 1 else f"{true}/{at}"
@@ -220,27 +227,17 @@ def _edit(tensor: str, fail: str, kind: str) -> tuple[list[onnx.NodeProto], list
     return nodes, [constant]
 
 
-def _types(model: onnx.ModelProto, candidate: Candidate, tensors: Sequence[str]) -> dict[str, str]:
-    """ONNX Runtime's type of tensors of the graph; it knows more operators than shape inference."""
+def _types(
+    model: onnx.ModelProto, folder: Path, tensors: Sequence[str], feeds: Mapping[str, Array]
+) -> dict[str, int]:
+    """Element types of tensors as they are when run; shape inference does not know every operator."""
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     already = {output.name for output in shown.graph.output}
     shown.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in already)
-    return {output.name: output.type for output in _session(shown, candidate).get_outputs()}
-
-
-def _session(model: onnx.ModelProto, candidate: Candidate) -> Any:
-    ort = _onnxruntime()
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4  # errors come as exceptions
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(candidate.folder)
-    )
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _onnxruntime() -> Any:
-    import onnxruntime  # heavy, and never in the parent process
-
-    return onnxruntime
+    (values,) = ort.run(shown.SerializeToString(), folder, [feeds])
+    return {
+        name: helper.np_dtype_to_tensor_dtype(value.dtype)
+        for name, value in values.items()
+        if not isinstance(value, str)
+    }

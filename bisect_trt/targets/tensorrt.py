@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.model.candidate import Candidate
@@ -115,13 +116,15 @@ class TensorRT:
         parsed = parser.parse(candidate.model, str(candidate.folder / "probe.onnx"))
         if not parsed:
             errors = [parser.get_error(index) for index in range(parser.num_errors)]
-            blame = Blame(onnx.load_model_from_string(candidate.model))
+            blame = _blame(candidate)
             failures = list(dict.fromkeys(self._parse_failure(e, blame) for e in errors))
             if not failures:
                 message = _first(self._log.errors(), "The parser refused the model without a message.")
                 failures = [self._failure(candidate, Stage.PARSE, message)]
             stacks = {
-                i: stack for i, e in enumerate(errors) if (stack := list(_get(e, "local_function_stack", ())))
+                str(i): stack
+                for i, e in enumerate(errors)
+                if (stack := list(_get(e, "local_function_stack", ())))
             }
             return self._failed(failures, {"local_function_stack": stacks} if stacks else {})
         return self._build(candidate, builder, network)
@@ -181,8 +184,8 @@ class TensorRT:
         if engine is None:
             message = _first(self._log.errors(before), "The engine could not be loaded.")
             return self._failed([self._failure(candidate, Stage.LOAD, message)], facts)
-        if self._flavour == "tensorrt-rtx":
-            os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"  # read when Polygraphy is imported
+        # Read when Polygraphy is imported.
+        os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(self._flavour == "tensorrt-rtx"))
         polygraphy = importlib.import_module("polygraphy.backend.trt")
         exception = importlib.import_module("polygraphy.exception").PolygraphyException
         announce(Stage.RUN)
@@ -199,7 +202,7 @@ class TensorRT:
 
     def _failure(self, candidate: Candidate, stage: Stage, message: str) -> Failure:
         """A failure that is known by a message of the log only."""
-        blame = Blame(onnx.load_model_from_string(candidate.model))
+        blame = _blame(candidate)
         nodes = blame.nodes_in(message)
         op = blame.op(nodes[0]) if nodes else ""
         signature = mask(message, blame.names)
@@ -249,6 +252,13 @@ def _get(error: Any, method: str, default: Any) -> Any:
     """A detail of a parser error; TensorRT 8.6 and 10.0 lack some."""
     found = getattr(error, method, None)
     return default if found is None else found()
+
+
+def _blame(candidate: Candidate) -> Blame:
+    try:
+        return Blame(onnx.load_model_from_string(candidate.model))
+    except DecodeError:  # what TensorRT refused is no model at all
+        return Blame(onnx.ModelProto())
 
 
 def _first(messages: list[str], default: str) -> str:

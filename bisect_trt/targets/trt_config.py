@@ -57,10 +57,10 @@ def make_config(
             raise UsageError(
                 f"--opt-level: TensorRT {trt.__version__} has no optimisation levels", "Leave it out."
             )
-        try:
-            config.builder_optimization_level = settings.opt_level
-        except (ValueError, TypeError) as e:
-            raise UsageError(f"--opt-level {settings.opt_level}: {e}", "Give a level from 0 to 5.") from e
+        config.builder_optimization_level = settings.opt_level
+        if config.builder_optimization_level != settings.opt_level:  # it clamps without a word
+            highest = config.builder_optimization_level
+            raise UsageError(f"--opt-level {settings.opt_level}: no such level", f"The highest is {highest}.")
     if settings.tf32 is not None:
         change = config.set_flag if settings.tf32 else config.clear_flag
         change(trt.BuilderFlag.TF32)
