@@ -68,6 +68,12 @@ def _planted(settings: TargetSettings) -> Target:
     return Planted(settings)
 
 
+def _ort(settings: TargetSettings) -> Target:
+    from bisect_trt.targets.ort_provider import OrtProvider
+
+    return OrtProvider(settings)
+
+
 def _has_tensorrt() -> bool:
     """Whether `tensorrt` is there with its bindings: PyPI's own `tensorrt` is a stub without them."""
     spec = importlib.util.find_spec("tensorrt")
@@ -87,6 +93,13 @@ _TABLE: dict[str, Entry] = {
     "tensorrt-rtx": Entry("TensorRT-RTX", _tensorrt_rtx, _HOW_RTX, installed=_has_tensorrt_rtx),
     "planted": Entry(
         "ONNX Runtime with planted faults", _planted, argument="SPEC", trial="planted:op=Example"
+    ),
+    "ort": Entry(
+        "ONNX Runtime's execution providers",
+        _ort,
+        "pip install onnxruntime",
+        argument="PROVIDER[?OPTION=VALUE&...]",
+        trial="ort:CPU",
     ),
 }
 

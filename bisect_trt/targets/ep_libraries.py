@@ -1,0 +1,139 @@
+"""Plugin libraries of ONNX Runtime execution providers: from the user, and from pip packages.
+
+A package is found by its distribution's name (`onnxruntime-ep-NAME`), not by importing it: importing
+NVIDIA's loads TensorRT-RTX. Only the one that was asked for is imported, for its `get_library_path()`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bisect_trt.errors import TargetUnavailable, UsageError
+
+_DISTRIBUTION = re.compile(r"onnxruntime[-_.]ep[-_.](?P<provider>.+)", re.IGNORECASE)
+_LIBRARY = re.compile(r"(?:lib)?onnxruntime_providers_\w+\.(?:so|dll|dylib)$")
+# Distribution for a provider that is not there; the keys are what `bare` gives.
+_PACKAGES = {
+    "openvino": "onnxruntime-ep-openvino",
+    "nvtensorrtrtx": "onnxruntime-ep-nv-tensorrt-rtx",
+    "cuda": "onnxruntime-gpu",
+    "tensorrt": "onnxruntime-gpu",
+    "dml": "onnxruntime-directml",
+    "migraphx": "onnxruntime-migraphx",
+    "qnn": "onnxruntime-qnn",
+    "webgpu": "onnxruntime-ep-webgpu",
+}
+
+_registered: dict[str, Path] = {}
+"""Name to library: ONNX Runtime keeps its own list for the whole process."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A pip package with a provider. `provider` is its name as `bare` writes it."""
+
+    distribution: str
+    version: str
+    provider: str
+    module: str
+
+
+def bare(provider: str) -> str:
+    """What is left of a provider's name: `OpenVINOExecutionProvider`, `open-vino`: `openvino`."""
+    letters = re.sub(r"[^a-z0-9]", "", provider.lower())
+    return letters.removesuffix("executionprovider") or letters
+
+
+def packages() -> list[Package]:
+    """The installed packages with providers; nothing is imported."""
+    found = {package.distribution.lower(): package for package in _packages()}
+    return [found[name] for name in sorted(found)]
+
+
+def _packages() -> Iterator[Package]:
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"] or ""
+        match = _DISTRIBUTION.fullmatch(name)
+        if match is None:
+            continue
+        files = distribution.files or ()
+        modules = [f.parts[0] for f in files if f.name == "__init__.py" and len(f.parts) == 2]
+        if modules:  # a meta package has none
+            yield Package(name, distribution.version, bare(match["provider"]), modules[0])
+
+
+def pip_name(provider: str) -> str:
+    """What to `pip install` for a provider; empty when unknown."""
+    return _PACKAGES.get(bare(provider), "")
+
+
+def find_package(provider: str) -> Package | None:
+    """The installed package for a provider; `...-cu13` and the like are variants of it."""
+    wanted = bare(provider)
+    fitting = [p for p in packages() if p.provider.startswith(wanted)]
+    return min(fitting, key=lambda p: len(p.provider), default=None)
+
+
+def library_of(package: Package) -> Path:
+    """The library in a package, which gets imported.
+
+    Raises:
+        TargetUnavailable: the package cannot be imported or has no library.
+    """
+    try:
+        module = importlib.import_module(package.module)
+        if hasattr(module, "get_library_path"):
+            return Path(module.get_library_path())
+        folder = Path(str(module.__file__)).parent
+        libraries = sorted(path for path in folder.iterdir() if _LIBRARY.fullmatch(path.name))
+        if not libraries:
+            raise FileNotFoundError(f"no provider library in {folder}")
+        return libraries[0]
+    except Exception as e:  # it loads what it likes
+        raise TargetUnavailable(
+            f"{package.distribution} {package.version} cannot be used: {' '.join(str(e).split())[:300]}",
+            f"Install it again: pip install --force-reinstall {package.distribution}",
+        ) from e
+
+
+def register(ort: Any, name: str, library: Path, *, given: bool) -> None:
+    """Register a library, once in this process; another one under the same name takes its place.
+
+    Args:
+        ort: the module onnxruntime.
+        name: of the provider; most libraries do not care.
+        library: the plugin.
+        given: whether the user named the file (then a bad one is his mistake).
+
+    Raises:
+        UsageError: the file that the user gave is no provider library.
+        TargetUnavailable: a package's library does not load, or ONNX Runtime takes no plugins.
+    """
+    if not hasattr(ort, "register_execution_provider_library"):
+        raise TargetUnavailable(
+            f"ONNX Runtime {ort.__version__} takes no plugin libraries",
+            "Update it: pip install -U onnxruntime",
+        )
+    library = library.resolve()
+    if _registered.get(name) == library:
+        return
+    try:
+        if name in _registered:
+            ort.unregister_execution_provider_library(name)
+            del _registered[name]
+        ort.register_execution_provider_library(name, str(library))
+    except Exception as e:  # ONNX Runtime's exceptions have no common base but this
+        why = " ".join(str(e).split())
+        if "already registered" not in why:
+            if given:
+                raise UsageError(
+                    f"--ep-library {name}={library}: {why}", "Name a plugin library of an execution provider."
+                ) from e
+            raise TargetUnavailable(f"{library.name} cannot be loaded: {why}") from e
+    _registered[name] = library
