@@ -25,7 +25,8 @@ from types import TracebackType
 from typing import Any
 
 from bisect_trt.workers import limits
-from bisect_trt.workers.slot import Death, Reply, Slot
+from bisect_trt.workers.reply import Death, Reply
+from bisect_trt.workers.slot import Slot
 
 __all__ = ["Death", "Pool", "Reply", "Task"]
 

@@ -7,15 +7,12 @@ import pickle
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.context import SpawnContext
 from pathlib import Path
-from typing import Any
 
 import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
@@ -23,6 +20,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from bisect_trt.errors import BisectError
 from bisect_trt.outcome import Symptom
 from bisect_trt.workers import limits
+from bisect_trt.workers.reply import Answer, Death, Job, Reply, call
 
 POLL = 0.05  # seconds between two looks whether the worker is still there
 LOST = 1.0  # seconds that an answer may be on its way after its worker has gone
@@ -32,37 +30,6 @@ OVER = "held more memory than the limit"
 STARTS = 3  # processes that may go before one takes the job
 TAIL = 20 * 1024  # bytes of log that go with a death
 LOG_LIMIT = 64 * 1024 * 1024  # bytes; a worker that prints more loses what it printed
-
-Job = tuple[Callable[..., Any], tuple[Any, ...]]
-Answer = tuple[bool, bytes, float]  # whether it returned; pickled value or exception; seconds
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a worker ended in the middle of a job.
-
-    Attributes:
-        symptom: CRASH, HANG or OUT_OF_MEMORY.
-        exitcode: negative for signals; None when we ended it or nobody knows.
-        message: how, `SIGSEGV (segmentation fault)`; equal for equal causes, so without measured figures.
-        log: the last 20 KB of what the process wrote on file descriptors 1 and 2 during the job.
-        detail: the figures: how much memory it held, how long we waited.
-    """
-
-    symptom: Symptom
-    exitcode: int | None
-    message: str
-    log: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came of a job: its value, or the death of its worker; and seconds that it took."""
-
-    value: Any = None
-    death: Death | None = None
-    seconds: float = 0.0
 
 
 class _NotStartedError(Exception):
@@ -78,29 +45,6 @@ class _DiedError(Exception):
         super().__init__(message)
         self.death = Death(symptom, exitcode, message, detail=detail)
         self.again = again
-
-
-def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Answer:
-    """In the worker: run the job; what it raises is data, so that it is never taken for a death."""
-    start = time.perf_counter()
-    try:
-        ok, value = True, pickle.dumps(function(*args))
-    except Exception as error:
-        ok, value = False, _packed(error)
-    return ok, value, time.perf_counter() - start
-
-
-def _packed(error: Exception) -> bytes:
-    """Pickle an exception; one that cannot travel goes as a RuntimeError with its traceback."""
-    text = "".join(traceback.format_exception(error))
-    if not isinstance(error, BisectError):
-        error.add_note("in a worker process:\n" + text)
-    try:
-        packed = pickle.dumps(error)
-        pickle.loads(packed)  # odd constructors fail only here
-    except Exception:
-        return pickle.dumps(RuntimeError(text))
-    return packed
 
 
 class Slot:
@@ -176,7 +120,7 @@ class Slot:
             raise CancelledError
         pool = self._started()
         try:
-            future = pool.schedule(_call, args=job, timeout=timeout)
+            future = pool.schedule(call, args=job, timeout=timeout)
             return self._wait(pool, future, timeout, cancelled)
         except ProcessExpired as error:
             raise self._explain(error.exitcode, error.pid) from error
