@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -349,6 +349,44 @@ def test_scripts_for_running_targets_are_python(failing: Candidate, tmp_path: Pa
             assert "execute_async_v3" in text and f"import {name.replace('-', '_')} as trt" in text
 
 
+@pytest.mark.parametrize(
+    ("symptom", "given", "code"),
+    [
+        (Symptom.MISMATCH, "y", 0),
+        (Symptom.MISMATCH, "y * 1.001", 0),
+        (Symptom.MISMATCH, "y * 1.2", 1),
+        (Symptom.MISMATCH, "y[:1]", 1),
+        (Symptom.MISMATCH, "y / 0", 2),
+        (Symptom.NOT_FINITE, "y / 0", 1),
+        (Symptom.NOT_FINITE, "y * 1.2", 2),
+    ],
+)
+@pytest.mark.parametrize("elem", [TensorProto.FLOAT, TensorProto.BFLOAT16])
+def test_outputs_are_compared(
+    store: Path, tmp_path: Path, symptom: Symptom, given: str, code: int, elem: int
+) -> None:
+    """Engines cannot be run here, so a line that says what one would give is written into the script."""
+    x = np.linspace(1, 9, 6, dtype=np.float32).reshape(2, 3)
+    raw = x.astype(ml_dtypes.bfloat16).view(np.uint16) if elem == TensorProto.BFLOAT16 else x
+    node = helper.make_node("Identity", ["x"], ["y"], "i")
+    model = make_model([node], [2, 3], [2, 3], type=elem, out=elem)
+    wanted = Failure(Stage.COMPARE, symptom, "y", "y differs")
+    found = reduction(candidate(model, store, raw, raw), tmp_path / "m-repro", wanted)
+    out = write(replace(found, target=replace(RTX, can_run=True)))
+    text = (out / "repro.py").read_text()
+    assert len(text.splitlines()) < 200
+    if elem == TensorProto.BFLOAT16:
+        given = f"(lambda y: ({given}).astype(ml_dtypes.bfloat16).view('u2'))(y.view(ml_dtypes.bfloat16))"
+    fake = (
+        f"def run(log, engine, inputs, expected):\n    y = expected['y']\n    return {{'y': {given}}}\n\n\n"
+    )
+    (out / "repro.py").write_text(
+        text.replace('if __name__ == "__main__"', f'{fake}if __name__ == "__main__"')
+    )
+    done = start(out)
+    assert done.returncode == code, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("target", [RTX, TargetInfo("planted", NASTY, True)])
 def test_nothing_in_a_model_becomes_code(store: Path, tmp_path: Path, target: TargetInfo) -> None:
     ones = np.ones((1, 1, 8, 8), np.float32)
@@ -403,6 +441,7 @@ def test_a_fence_holds_whatever_is_in_it(text: str) -> None:
 
 
 @given(st.text())
+@example('a\x00b\r\nimport os\u2028\x0c """ \\')
 def test_a_comment_stays_in_its_string(text: str) -> None:
     assert isinstance(ast.parse(f'"""{script.comment(text)}\n"""').body[0], ast.Expr)
 
