@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from bisect_trt.targets import registry, tensorrt
 from bisect_trt.targets.base import TargetResult
 from bisect_trt.targets.blame import Blame
 from bisect_trt.targets.gpu import Gpu
+from bisect_trt.targets.trt_arrays import for_engine, from_engine
 from bisect_trt.targets.trt_log import Log, trim
 
 pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
@@ -176,6 +179,11 @@ def test_nonmaxsuppression_fails_in_the_builder_which_names_the_layer(name: str,
     assert (failure.nodes, failure.op) == ((name,), "NonMaxSuppression")
     assert failure.signature.startswith("NonMaxSuppression: [tacticSupply.cpp::getSupportedFormats::<line>]")
     assert "<name> has no runners" in failure.signature
+
+
+def test_one_cause_has_one_signature_in_two_models(tmp_path: Path) -> None:
+    short, long = (only_failure(run(nms_model(name), tmp_path)) for name in ("nms", "/detect/nms_3"))
+    assert short.same_as(long) and short.message != long.message
 
 
 def test_a_refused_input_type_belongs_to_no_node(tmp_path: Path) -> None:
@@ -350,6 +358,69 @@ def test_an_engine_that_does_not_load_is_a_failure_of_loading(tmp_path: Path) ->
     target._gpu = Gpu("none really", (12, 0), "13.0", "")
     failure = only_failure(target.run(Candidate(relu().SerializeToString(), tmp_path, ("r",))))
     assert failure.stage is Stage.LOAD and failure.message
+
+
+def test_arrays_go_in_with_the_types_of_the_engine() -> None:
+    trt = tensorrt.import_tensorrt("tensorrt-rtx")
+    kinds = {"i": trt.int32, "f": trt.float32, "b": trt.bfloat16, "l": trt.int64}
+    engine = SimpleNamespace(get_tensor_dtype=kinds.__getitem__)
+    bf16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
+    feeds = {
+        "i": np.array([7, -1]),
+        "f": np.array(0.5),
+        "b": np.ones((2, 2), bf16).T,
+        "l": np.broadcast_to(np.array([3]), (4,)),
+    }
+    taken = for_engine(trt, engine, feeds)
+    assert {k: v.dtype.name for k, v in taken.items()} == {
+        "i": "int32", "f": "float32", "b": "uint16", "l": "int64"
+    }  # fmt: skip
+    assert all(taken[k].shape == feeds[k].shape and taken[k].flags.c_contiguous for k in feeds)
+    assert taken["i"].tolist() == [7, -1]
+
+
+@pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN", "INT4"])
+def test_outputs_that_numpy_has_no_type_for(kind: str) -> None:
+    elem_type = TensorProto.DataType.Value(kind)
+    values = np.array([[1, 2, 3], [4, 5, 6]]).astype(helper.tensor_dtype_to_np_dtype(elem_type))
+    raw = np.frombuffer(numpy_helper.from_array(values).raw_data, np.uint8)
+    array = from_engine(SimpleNamespace(array=raw, shape=(2, 3)), elem_type)
+    assert array.dtype == values.dtype
+    np.testing.assert_array_equal(array, values)
+
+
+def test_outputs_have_the_declared_type_and_are_copies() -> None:
+    given = np.array([1, 2], np.int32)  # what TensorRT 8 makes of int64
+    array = from_engine(given, I64)
+    assert array.dtype == np.int64
+    same = from_engine(given, TensorProto.INT32)
+    given[0] = 9
+    assert same[0] == 1
+
+
+def _run_broken(folder: Path) -> None:
+    target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
+    target._broken = True
+    target.run(Candidate(relu().SerializeToString(), folder, ("r",)))
+
+
+def test_a_process_with_a_cuda_error_is_not_used_again(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_run_broken, args=(tmp_path,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.gpu
+def test_outputs_come_from_the_gpu(tmp_path: Path) -> None:
+    target = registry.open_target(TargetSettings(spec="tensorrt-rtx"))
+    if not target.info().can_run:
+        pytest.skip("no GPU that TensorRT-RTX runs on")
+    x = np.array([[-1, 0, 1], [2, -3, 4]], np.float32)
+    result = run(relu(), tmp_path, {"x": x}, {"x": x + 1})
+    assert result.outputs is not None
+    np.testing.assert_array_equal(result.outputs[0]["y"], np.maximum(x, 0))
+    np.testing.assert_array_equal(result.outputs[1]["y"], np.maximum(x + 1, 0))
 
 
 def test_a_missing_module_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

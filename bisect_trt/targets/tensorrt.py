@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import onnx
@@ -25,6 +26,7 @@ from bisect_trt.signature import mask
 from bisect_trt.targets import gpu, trt_config
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.blame import Blame
+from bisect_trt.targets.trt_arrays import for_engine, from_engine
 from bisect_trt.targets.trt_log import logger_for
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
@@ -60,6 +62,7 @@ class TensorRT:
         self._logger, self._log = logger_for(self._trt)
         self._log.write_all_to(settings.verbose_log)
         self._gpu = gpu.find_gpu()
+        self._broken = False  # an engine failed while it ran
         trt_config.load_plugins(self._trt, self._logger, settings.plugins)
 
     def info(self) -> TargetInfo:
@@ -98,6 +101,10 @@ class TensorRT:
         Raises:
             UsageError: settings that this model or this TensorRT cannot follow.
         """
+        if self._broken:
+            # A CUDA error stays with its process. The pool runs the job again in a fresh worker when this
+            # one is killed from outside its control.
+            os.kill(os.getpid(), signal.SIGKILL)
         self._log.clear()
         try:
             return self._parse(candidate)
@@ -188,14 +195,16 @@ class TensorRT:
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(self._flavour == "tensorrt-rtx"))
         polygraphy = importlib.import_module("polygraphy.backend.trt")
         exception = importlib.import_module("polygraphy.exception").PolygraphyException
+        samples, types = _loaded(candidate)
         announce(Stage.RUN)
         outputs: list[Mapping[str, Array]] = []
         try:
             with polygraphy.TrtRunner(engine) as runner:
-                for feeds in _loaded_feeds(candidate):
-                    given = runner.infer(feeds, check_inputs=False)
-                    outputs.append({name: array.copy() for name, array in given.items()})
+                for feeds in samples:
+                    given = runner.infer(for_engine(self._trt, engine, feeds), check_inputs=False)
+                    outputs.append({name: from_engine(given[name], kind) for name, kind in types.items()})
         except (exception, RuntimeError) as e:
+            self._broken = True
             message = _first(self._log.errors(before), str(e))
             return self._failed([self._failure(candidate, Stage.RUN, message)], facts)
         return TargetResult(outputs=tuple(outputs), log=self._log.text(), facts=facts)
@@ -265,10 +274,13 @@ def _first(messages: list[str], default: str) -> str:
     return messages[0] if messages else default
 
 
-def _loaded_feeds(candidate: Candidate) -> Iterator[Mapping[str, Array]]:
-    """The feeds of each sample with the types that the model declares."""
-    declared = onnx.load_model_from_string(candidate.model).graph.input
-    types = {value.name: value.type.tensor_type.elem_type for value in declared}
+def _loaded(candidate: Candidate) -> tuple[list[Mapping[str, Array]], dict[str, int]]:
+    """The feeds of each sample with the types that the model declares, and the types of its outputs."""
+    graph = onnx.load_model_from_string(candidate.model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     store = Store(candidate.folder)
-    for sample in candidate.feeds:
-        yield {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+    samples: list[Mapping[str, Array]] = [
+        {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+        for sample in candidate.feeds
+    ]
+    return samples, {value.name: types[value.name] for value in graph.output}
