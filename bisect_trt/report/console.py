@@ -30,7 +30,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
     for note in result.notes:
-        page.row("Note", printable(note))
+        page.row("Note", _shorten(printable(note), _MESSAGE))
     for failure in result.also_seen[:_ALSO]:
         page.row("Also seen", f"{_what(failure)}: {_message(failure, 120)}")
     if len(result.also_seen) > _ALSO:
@@ -61,7 +61,7 @@ def show_check(result: Check, console: Console | None = None) -> None:
         "Model", f"{printable(result.model.name)}, {_count(result.nodes, 'node')}, {seconds(result.seconds)}"
     )
     for note in result.notes:
-        page.row("Note", printable(note))
+        page.row("Note", _shorten(printable(note), _MESSAGE))
     if outcome.failures:
         page.exact("Next", reduce_line(result.model, result.settings))
 
@@ -111,7 +111,10 @@ def _what(failure: Failure) -> str:
 
 
 def _message(failure: Failure, limit: int = _MESSAGE) -> str:
-    text = printable(failure.message)
+    return _shorten(printable(failure.message), limit)
+
+
+def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -28,9 +29,8 @@ def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator
     with Live(view, console=console, refresh_per_second=4, transient=True) as live:
 
         def on_event(step: Step) -> None:
-            view.step = step
+            view.take(step)
             if step.accepted:
-                view.best = step.text
                 live.console.print(Text(plain_line(step)), soft_wrap=True)
 
         yield on_event
@@ -82,6 +82,14 @@ class LiveView:
         self.step: Step | None = None
         self.best = ""
         self._start = time.monotonic()
+
+    def take(self, step: Step) -> None:
+        """A newer step; one from outside the search (no counts) leaves the counts as they were."""
+        if self.step is not None and step.probes + step.cached < self.step.probes + self.step.cached:
+            step = replace(self.step, phase=step.phase, text=step.text, accepted=step.accepted)
+        self.step = step
+        if step.accepted:
+            self.best = step.text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw."""

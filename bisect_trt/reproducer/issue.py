@@ -22,7 +22,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
     """The Markdown text; `document` is `documents.report` of the same reduction."""
     compared = reduction.outputs_compared
     templates = environment()
-    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell)
+    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose)
     template = templates.get_template("issue.md.j2")
     return template.render(
         {
@@ -136,6 +136,11 @@ def flatten(text: str) -> str:
     return flat if len(flat) <= 300 else f"{flat[:296]} ..."
 
 
+def prose(text: str) -> str:
+    """One line outside of code: no HTML."""
+    return flatten(text).replace("<", "&lt;")
+
+
 def cell(text: str) -> str:
     """Text for a cell of a table."""
-    return flatten(text).replace("|", "\\|")
+    return prose(text).replace("|", "\\|")
