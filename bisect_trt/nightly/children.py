@@ -1,0 +1,271 @@
+"""The real runner: each job in a child process of its own, with deadline and memory limit.
+
+A spare child is kept ready while another one works, so that Python's start costs no time of the night.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from bisect_trt.nightly import options
+from bisect_trt.nightly.job import ANSWERS
+from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.settings import Settings
+from bisect_trt.workers import limits
+
+POLL = 0.1  # seconds between two looks at a child
+SLOW_POLL = 1.0  # and at its memory
+GRACE = 20.0  # seconds that a reduction has to save its best when its time is over
+LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
+_PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
+
+Answer = TypeVar("Answer", Checked, Reduced)
+
+
+class Child:
+    """One process that does one job."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        """Start it; it waits for its request."""
+        self.folder = folder
+        folder.mkdir(parents=True)
+        # Its temporary files die with the folder, however the child ends.
+        scratch = folder / "tmp"
+        scratch.mkdir()
+        environment = os.environ | {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+        command = [
+            sys.executable,
+            "-m",
+            "bisect_trt.nightly.job",
+            str(folder),
+            str(os.getpid()),
+            str(threads),
+        ]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def ask(self, request: Mapping[str, Any]) -> None:
+        """Hand over the request."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it is dead already: the answer will be missing
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def held(self) -> int:
+        """Bytes that the child itself holds; its workers have a limit of their own."""
+        with suppress(psutil.Error):
+            return limits.held_bytes(psutil.Process(self.process.pid))
+        return 0
+
+    def end(self) -> None:
+        """Kill the child and all below it, take its exit code and remove its folder."""
+        below: list[psutil.Process] = []
+        with suppress(psutil.Error):
+            below = psutil.Process(self.process.pid).children(recursive=True)
+        if self.process.poll() is None:
+            limits.kill_group(self.process.pid)
+        for process in below:
+            if process.is_running():  # and is no other one with its number
+                limits.kill_group(process.pid)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Children:
+    """See `runner.Runner`. Threads that call it have to live as long as the jobs."""
+
+    def __init__(self, folder: Path, *, parallel: int, logs: Path) -> None:
+        """Nothing is started yet.
+
+        Args:
+            folder: for temporary files; emptied now.
+            parallel: how many jobs run at the same time: memory and threads are shared out evenly.
+            logs: folder that gets the end of the log of each job that gave no answer.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._parallel = parallel
+        self._logs = logs
+        self._threads = max(1, (os.cpu_count() or 1) // parallel)
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._number = 0
+        self._spare: list[Child] = []
+        self._jobs: dict[str, Path] = {}
+
+    def check(self, slug: str, model: Path, settings: Settings, limit: float) -> Checked | Trouble:
+        """The whole model on the target."""
+        return self._run(Checked, slug, {"job": "check", "model": str(model.absolute())}, settings, limit)
+
+    def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
+        """A stored reproducer on the target, from its own files."""
+        timeout = min(settings.run.timeout or _PROBE, limit)
+        request = {"job": "verify", "model": str(repro.absolute()), "timeout": timeout}
+        return self._run(Checked, slug, request, settings, limit)
+
+    def reduce(
+        self, slug: str, model: Path, settings: Settings, out: Path, limit: float, *, again: bool
+    ) -> Reduced | Trouble:
+        """Reduce into `out`; at the limit it is told to save its best, and killed if it does not."""
+        request = {
+            "job": "reduce",
+            "model": str(model.absolute()),
+            "out": str(out.absolute()),
+            "again": again,
+        }
+        return self._run(Reduced, slug, request, settings, limit, grace=GRACE)
+
+    def cancel(self) -> None:
+        """End all that runs; calls from now on answer at once."""
+        self._cancelled.set()
+
+    def folder(self, slug: str) -> Path | None:
+        """Where the job of this name leaves its progress, while it runs."""
+        return self._jobs.get(slug)
+
+    def close(self) -> None:
+        """End what is left, and the spare children."""
+        self.cancel()
+        with self._lock:
+            spare, self._spare = self._spare, []
+        for child in spare:
+            child.end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _run(
+        self,
+        wanted: type[Answer],
+        slug: str,
+        request: Mapping[str, Any],
+        settings: Settings,
+        limit: float,
+        grace: float = 0.0,
+    ) -> Answer | Trouble:
+        if self._cancelled.is_set():
+            return Trouble(Cause.CANCELLED, "the night was ended")
+        try:
+            child = self._take()
+        except OSError as error:
+            cause = Cause.DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else Cause.BUG
+            return Trouble(cause, f"no process could be started: {error}")
+        began = time.monotonic()
+        self._jobs[slug] = child.folder
+        try:
+            child.ask({**request, "settings": options.to_json(self._limited(settings))})
+            self._prepare_spare()
+            answer = self._wait(child, limit, grace)
+            if isinstance(answer, Trouble):
+                answer = replace(answer, seconds=time.monotonic() - began)
+                self._keep_log(child, slug)
+            assert isinstance(answer, wanted | Trouble)
+            return answer
+        finally:
+            del self._jobs[slug]
+            child.end()
+
+    def _limited(self, settings: Settings) -> Settings:
+        """A memory limit, so that parallel jobs together stay within the machine."""
+        if settings.run.memory_limit is not None:
+            return settings
+        share = limits.default_limit(self._parallel * settings.run.workers)
+        return replace(settings, run=replace(settings.run, memory_limit=share))
+
+    def _take(self) -> Child:
+        with self._lock:
+            while self._spare:
+                child = self._spare.pop()
+                if child.process.poll() is None:
+                    return child
+                child.end()
+            return self._start()
+
+    def _prepare_spare(self) -> None:
+        with self._lock, suppress(OSError):
+            if not self._spare and not self._cancelled.is_set():
+                self._spare.append(self._start())
+
+    def _start(self) -> Child:
+        self._number += 1
+        return Child(self._folder / f"{self._number:06}", self._threads)
+
+    def _wait(self, child: Child, limit: float, grace: float) -> Checked | Reduced | Trouble:
+        """Read the answer; deadline, cancellation and the memory limit end the wait."""
+        memory = limits.default_limit(self._parallel)
+        text, deadline, looked = b"", time.monotonic() + limit, time.monotonic()
+        over: Trouble | None = None
+        while True:
+            piece = _read(child)
+            if piece is not None:
+                text += piece
+                if not piece or text.endswith(b"\n"):
+                    answer = _parse(text, child)
+                    return over if over and isinstance(answer, Trouble) else answer
+            now = time.monotonic()
+            if now - looked > SLOW_POLL:
+                looked = now
+                if child.held() > memory:
+                    return Trouble(
+                        Cause.MEMORY, f"reading the model takes more than {memory / 2**30:.1f} GiB"
+                    )
+            if over is None and (now > deadline or self._cancelled.is_set()):
+                over = self._over(limit)
+                deadline = now + grace
+                child.process.terminate()  # a reduction saves its best then
+            if over is not None and now >= deadline:
+                return over
+
+    def _over(self, limit: float) -> Trouble:
+        if self._cancelled.is_set():
+            return Trouble(Cause.CANCELLED, "the night was ended")
+        return Trouble(Cause.DEADLINE, f"still at work after {limit:.0f} s")
+
+    def _keep_log(self, child: Child, slug: str) -> None:
+        with suppress(OSError):
+            data = (child.folder / "log").read_bytes()[-LOG_TAIL:]
+            if data:
+                self._logs.mkdir(parents=True, exist_ok=True)
+                (self._logs / f"{slug}.log").write_bytes(data)
+
+
+def _read(child: Child) -> bytes | None:
+    """What the child says now: nothing yet (None), or its end (empty)."""
+    assert child.process.stdout is not None
+    stdout = child.process.stdout.fileno()
+    ready, _, _ = select.select([stdout], [], [], POLL)
+    return os.read(stdout, 1 << 16) if ready else None
+
+
+def _parse(text: bytes, child: Child) -> Checked | Reduced | Trouble:
+    try:
+        data = json.loads(text)
+        answer: Checked | Reduced | Trouble = ANSWERS[data["kind"]].validate_python(data["answer"])
+    except (ValueError, KeyError):
+        code = child.process.wait()
+        return Trouble(Cause.DIED, f"its process ended without an answer: {limits.describe_exit(code)}")
+    return answer

@@ -1,0 +1,58 @@
+"""Time: durations by a clock that nobody sets, `--until` by the one on the wall."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from datetime import time as time_of_day
+
+WRAP_UP = 60.0  # seconds before `until` in which jobs are ended and the report is written
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Both clocks; tests bring their own."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+
+
+def next_time(start: datetime, wanted: time_of_day) -> datetime:
+    """The first moment after `start` at which clocks on the wall (local time) show `wanted`."""
+    local = start.astimezone()
+    moment = datetime.combine(local.date(), wanted).astimezone()
+    return (
+        moment if moment > local else datetime.combine(local.date() + timedelta(days=1), wanted).astimezone()
+    )
+
+
+class Limit:
+    """What is left of the night; asked again at every step, so that sleep and changed clocks do no harm.
+
+    The budget in seconds is counted by the monotonic clock (which stands still while the machine
+    sleeps) and goes on from the seconds that an interrupted run of the same night has used.
+    """
+
+    def __init__(self, clock: Clock, total: float | None, until: datetime | None, used: float = 0.0) -> None:
+        """Start counting now."""
+        self._clock = clock
+        self._total = total
+        self._until = until
+        self._before = used
+        self._start = clock.monotonic()
+
+    @property
+    def used(self) -> float:
+        """Seconds that this night has worked, interrupted runs included."""
+        return self._before + self._clock.monotonic() - self._start
+
+    def left(self) -> float:
+        """Seconds left, never negative; infinity without a limit."""
+        left = float("inf")
+        if self._total is not None:
+            left = self._total - self.used
+        if self._until is not None:
+            left = min(left, (self._until - self._clock.wall()).total_seconds() - WRAP_UP)
+        return max(0.0, left)

@@ -1,0 +1,238 @@
+"""The configuration of a night: TOML, checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from datetime import time
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from bisect_trt.errors import UsageError
+from bisect_trt.nightly.options import RUN_OPTIONS, STRICT, TARGET_OPTIONS, size, table
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+
+
+def duration(value: Any) -> Any:
+    """`"1h30m"` as seconds; numbers are seconds."""
+    if not isinstance(value, str):
+        return value
+    if not _DURATION.fullmatch(value.strip()):
+        raise ValueError('not a duration: write it as "90s", "45m" or "1h30m"')
+    return sum(float(n) * _SECONDS[unit] for n, unit in _PART.findall(value))
+
+
+def clock_time(value: Any) -> Any:
+    """`"07:00"` as a time of day; TOML's own 07:00:00 stays."""
+    if not isinstance(value, str):
+        return value
+    match = _CLOCK.fullmatch(value.strip())
+    if match is None:
+        raise ValueError('not a time of day: write it as "07:00"')
+    return time(int(match[1]), int(match[2]))
+
+
+Seconds = Annotated[float, BeforeValidator(duration), Field(gt=0)]
+Size = Annotated[int, BeforeValidator(size), Field(gt=0)]
+TimeOfDay = Annotated[time, BeforeValidator(clock_time)]
+
+
+class Table(BaseModel):
+    """Unknown keys are errors everywhere."""
+
+    model_config = STRICT
+
+
+class Models(Table):
+    """Which files: globs relative to the configuration's folder."""
+
+    include: tuple[str, ...] = Field(min_length=1)
+    exclude: tuple[str, ...] = ()
+
+
+class Budget(Table):
+    """Seconds; `until` is local time. None is no limit."""
+
+    total: Seconds | None = None
+    until: TimeOfDay | None = None
+    check: Seconds = 900.0
+    per_model: Seconds = 3600.0
+
+
+class Retention(Table):
+    """What is kept on disk."""
+
+    nights: int = Field(default=30, ge=1)
+    max_size: Size | None = None
+    history: int = Field(default=400, ge=2)
+    log_size: Size = 5 * 1024**2
+
+
+if TYPE_CHECKING:  # the options are added at run time, from the settings' own fields
+
+    class Defaults(Table):
+        """Options for every model."""
+
+    class TargetTable(Table):
+        """A target and its options."""
+
+        spec: str = "auto"
+        name: str = ""
+
+    class ModelTable(Table):
+        """Options for the models that `match`."""
+
+        match: str
+
+else:
+    TargetTable = table("TargetTable", [TARGET_OPTIONS, RUN_OPTIONS], spec=(str, "auto"), name=(str, ""))
+    ModelTable = table("ModelTable", [TARGET_OPTIONS, RUN_OPTIONS], match=(str, ...))
+    Defaults = table("Defaults", [TARGET_OPTIONS, RUN_OPTIONS])
+
+
+class Config(Table):
+    """Everything that a night needs; `base` is the folder that relative paths start from."""
+
+    models: Models
+    out: Path = Path("runs")
+    workers: int = Field(default=1, ge=1)
+    confirm: int = Field(default=3, ge=1)
+    resume_within: Seconds = 20 * 3600.0
+    on_new: str = ""
+    on_new_timeout: Seconds = 600.0
+    budget: Budget = Budget()
+    retention: Retention = Retention()
+    defaults: Defaults = Defaults()
+    target: tuple[TargetTable, ...] = Field(default=(TargetTable(),), min_length=1)
+    model: tuple[ModelTable, ...] = ()
+    base: Path = Field(default=Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Config:
+        names = [target_name(t) for t in self.target]
+        twice = {n for n in names if names.count(n) > 1}
+        if twice:
+            raise ValueError(f"two targets are called {min(twice)!r}: give each [[target]] its own name")
+        return self
+
+
+def target_name(entry: TargetTable) -> str:
+    """What the history calls a target: its `name`, else its `spec`."""
+    return entry.name or entry.spec
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration.
+
+    Raises:
+        UsageError: not readable, not TOML, an unknown key (with the nearest known one), a wrong value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text") from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", "write one with: bisect-trt nightly --init"
+        ) from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    return parse(data, path)
+
+
+def parse(data: dict[str, Any], path: Path) -> Config:
+    """Check TOML data that was read from `path`. Raises as `load`."""
+    data = {key: value for key, value in data.items()}
+    if "base" in data:
+        raise _unknown(path, ("base",), "base")
+    try:
+        return Config.model_validate(data | {"base": path.resolve().parent})
+    except ValidationError as error:
+        raise _usage_error(path, error) from error
+
+
+def for_folder(folder: Path) -> Config:
+    """What `nightly models/` means: every ONNX file below the folder, defaults for the rest.
+
+    Raises:
+        UsageError: no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is neither a configuration file nor a folder of models")
+    return Config(models=Models(include=("**/*.onnx",)), base=folder.resolve(), out=Path("runs").absolute())
+
+
+def with_options(config: Config, *, out: Path | None, until: str | None) -> Config:
+    """The configuration with options of the command line; `out` is relative to the current folder.
+
+    A folder of models without a configuration writes to `runs/` in the current folder.
+
+    Raises:
+        UsageError: `until` is no time of day.
+    """
+    changes: dict[str, Any] = {}
+    if out is not None:
+        changes["out"] = out.absolute()
+    if until is not None:
+        try:
+            moment = clock_time(until)
+        except ValueError as error:
+            raise UsageError(f"--until {until!r}: {error}") from error
+        changes["budget"] = config.budget.model_copy(update={"until": moment})
+    return config.model_copy(update=changes)
+
+
+def template() -> str:
+    """The commented configuration that `--init` writes."""
+    return (
+        resources.files("bisect_trt.nightly").joinpath("templates/nightly.toml").read_text(encoding="utf-8")
+    )
+
+
+def _usage_error(path: Path, error: ValidationError) -> UsageError:
+    first = error.errors()[0]
+    where = tuple(part for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown(path, where, str(where[-1]))
+    name = _where(where) or "the configuration"
+    if first["type"] == "missing":
+        return UsageError(f"{path}: {name} is missing", "bisect-trt nightly --init writes a complete example")
+    said = first["msg"].removeprefix("Value error, ")
+    more = len({e["loc"] for e in error.errors()}) - 1
+    hint = f"and {more} more like this" if more else ""
+    return UsageError(f"{path}: {name}: {said}", hint)
+
+
+def _unknown(path: Path, where: tuple[Any, ...], key: str) -> UsageError:
+    known = _keys_beside(where)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
+    return UsageError(f"{path}: unknown key {_where(where)}", hint)
+
+
+def _keys_beside(where: tuple[Any, ...]) -> list[str]:
+    """The keys that the table which holds this one knows."""
+    model: Any = Config
+    tables = {"models": Models, "budget": Budget, "retention": Retention, "defaults": Defaults}
+    arrays = {"target": TargetTable, "model": ModelTable}
+    if len(where) > 1:
+        model = (tables | arrays)[str(where[0])]
+    return [name for name in model.model_fields if name != "base"]
+
+
+def _where(parts: tuple[Any, ...]) -> str:
+    """`('target', 0, 'spec')` as `target[1].spec`: people count tables from one."""
+    text = ""
+    for part in parts:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

@@ -1,0 +1,79 @@
+"""`on_new`: a command of the user for each new bug. No shell is ever involved."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from bisect_trt.errors import UsageError
+from bisect_trt.workers import limits
+
+KEYS = ("repro", "model", "target", "status", "signature", "report")
+_TAIL = 2000  # characters of its output that are told
+
+
+def words(command: str) -> list[str]:
+    """The command as arguments, placeholders still in it.
+
+    Raises:
+        UsageError: quotes that do not match, or an unknown placeholder.
+    """
+    try:
+        found = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"on_new: {command!r} cannot be read: {error}") from error
+    for word in found:
+        start = word.find("{")
+        while start >= 0:
+            name = word[start + 1 : word.find("}", start)]
+            if name.isidentifier() and name not in KEYS:
+                raise UsageError(f"on_new: unknown placeholder {{{name}}}", f"known: {', '.join(KEYS)}")
+            start = word.find("{", start + 1)
+    return found
+
+
+def run(command: str, values: Mapping[str, str], folder: Path, timeout: float) -> str:
+    """Run it in `folder` and say how it went, in one line; never raises for what the command does."""
+    arguments = [_fill(word, values) for word in words(command)]
+    try:
+        process = subprocess.Popen(
+            arguments,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"on_new: {arguments[0]} cannot be started: {error.strerror}"
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        limits.kill_group(process.pid)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5)
+        return f"on_new: {arguments[0]} was killed after {timeout:.0f} s"
+    except BaseException:
+        limits.kill_group(process.pid)
+        raise
+    text = " ".join(said.decode(errors="replace").split())[-_TAIL:]
+    code = process.returncode
+    ended = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    return f"on_new: {arguments[0]}: {ended}{': ' if text else ''}{text}"
+
+
+def _fill(word: str, values: Mapping[str, str]) -> str:
+    """One pass over the word: what a value contains is never looked at again."""
+    pieces: list[str] = []
+    while True:
+        start = word.find("{")
+        end = word.find("}", start)
+        if start < 0 or end < 0:
+            return "".join([*pieces, word])
+        name = word[start + 1 : end]
+        pieces += [word[:start], values[name] if name in values else word[start : end + 1]]
+        word = word[end + 1 :]

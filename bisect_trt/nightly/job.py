@@ -1,0 +1,207 @@
+"""One model in one child process: `python -m bisect_trt.nightly.job FOLDER PARENT THREADS`.
+
+The child gets everything ready, then waits for one line of JSON on standard input: a child can be
+started before it is needed. Its answer is one line of JSON on standard output; all that libraries
+print goes to `FOLDER/log`. It dies with its parent.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import sqlite3
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from bisect_trt.errors import (
+    BisectError,
+    FlakyFailure,
+    ModelDoesNotFail,
+    StoppedEarly,
+    TargetUnavailable,
+    UsageError,
+)
+from bisect_trt.nightly import options, shape
+from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.outcome import Failure
+from bisect_trt.settings import Settings
+from bisect_trt.workers import limits
+
+PROGRESS = "progress.json"
+LONGEST = 3000  # characters of a message: an answer has to fit into a pipe
+MOST = 5  # failures of one check
+
+_CAUSES: tuple[tuple[type[BisectError], Cause], ...] = (
+    (UsageError, Cause.USAGE),
+    (TargetUnavailable, Cause.TARGET),
+    (ModelDoesNotFail, Cause.STEADY),
+    (FlakyFailure, Cause.STEADY),
+    (StoppedEarly, Cause.DEADLINE),
+)
+ANSWERS: dict[str, TypeAdapter[Any]] = {c.__name__: TypeAdapter(c) for c in (Checked, Reduced, Trouble)}
+"""By class name: how an answer is written and read."""
+
+
+def main() -> None:
+    """Wait for a request, do it, answer, end."""
+    folder, parent, threads = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    answer_fd = os.dup(1)
+    try:
+        limits.prepare_worker(folder / "log", folder / "pid", parent, threads)
+        _warm_up()
+        line = sys.stdin.readline()
+        if not line:  # it was not needed
+            return
+        answer = run(json.loads(line), folder)
+    except OSError as error:
+        answer = _trouble(error)
+    kind = type(answer).__name__
+    text = json.dumps({"kind": kind, "answer": ANSWERS[kind].dump_python(answer, mode="json")})
+    with os.fdopen(answer_fd, "wb") as sink:
+        sink.write(text.encode() + b"\n")
+
+
+def _warm_up() -> None:
+    """Import what every job needs; the heavy libraries are the workers' own business."""
+    import bisect_trt.checking
+    import bisect_trt.reduction  # noqa: F401  # for the import alone
+
+
+def run(request: Mapping[str, Any], folder: Path) -> Checked | Reduced | Trouble:
+    """Do one request; every error is an answer too."""
+    settings = options.from_json(request["settings"])
+    began = time.monotonic()
+    try:
+        return _JOBS[request["job"]](request, settings, folder)
+    except BisectError as error:
+        cause = next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Cause.BUG)
+        if _disk_full(error):
+            cause = Cause.DISK
+        hint = f" ({error.hint})" if error.hint else ""
+        return Trouble(cause, f"{error.message}{hint}"[:LONGEST], time.monotonic() - began)
+    except MemoryError:
+        return Trouble(Cause.MEMORY, "the model needs more memory than there is", time.monotonic() - began)
+    except Exception as error:  # a bug of ours must cost this model only
+        traceback.print_exc()
+        return _trouble(error)
+
+
+def _trouble(error: Exception) -> Trouble:
+    if _disk_full(error):
+        return Trouble(Cause.DISK, "no space left on the disk")
+    return Trouble(Cause.BUG, f"{type(error).__name__}: {error}"[:LONGEST])
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
+    from bisect_trt.checking import check
+
+    began = time.monotonic()
+    model = Path(request["model"])
+    digest = _digest(model)
+    seen = check(model, settings)
+    failures = tuple(_short(f) for f in seen.outcome.failures[:MOST])
+    took = time.monotonic() - began
+    return Checked(failures, seen.outcome.unresolved[:LONGEST], seen.nodes, seen.target.title, digest, took)
+
+
+def _verify(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
+    from bisect_trt.verification import verify_files
+
+    began = time.monotonic()
+    outcome = verify_files(Path(request["model"]), settings, request["timeout"], 1)[0]
+    failures = tuple(_short(f) for f in outcome.failures[:MOST])
+    return Checked(failures, outcome.unresolved[:LONGEST], seconds=time.monotonic() - began)
+
+
+def _reduce(request: Mapping[str, Any], settings: Settings, folder: Path) -> Reduced:
+    from bisect_trt.reduction import reduce
+    from bisect_trt.result import Step
+
+    began = time.monotonic()
+    out = Path(request["out"])
+    if not request["again"] and (done := _finished(out)) is not None:
+        return done  # the night was killed between this and the row in the history
+
+    def tell(step: Step) -> None:
+        partial = folder / f"{PROGRESS}.new"
+        seen = {"phase": step.phase, "text": step.text, "nodes": step.nodes, "probes": step.probes}
+        partial.write_text(json.dumps(seen))
+        partial.replace(folder / PROGRESS)
+
+    result = reduce(Path(request["model"]), settings, out=out, force=request["again"], on_event=tell)
+    return Reduced(
+        failure=_short(result.wanted),
+        nodes=len(result.best.nodes),
+        shape=shape.describe(out / "repro.onnx"),
+        verified=result.verified,
+        repeats=result.repeats,
+        finished=result.finished,
+        one_minimal=result.one_minimal,
+        seconds=time.monotonic() - began,
+        stop_reason=result.stop_reason,
+    )
+
+
+def _finished(out: Path) -> Reduced | None:
+    try:
+        report = json.loads((out / "report.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if not report["finished"]:
+        return None
+    return Reduced(
+        failure=_short(Failure.from_json(report["failure"])),
+        nodes=len(report["nodes"]),
+        shape=shape.describe(out / "repro.onnx"),
+        verified=report["verified"],
+        repeats=report["repeats"],
+        finished=True,
+        one_minimal=report["one_minimal"],
+    )
+
+
+def _short(failure: Failure) -> Failure:
+    """So that an answer fits into a pipe whatever the target said."""
+    signature = failure.signature
+    if len(signature) > LONGEST:
+        signature = f"{signature[:LONGEST]}#{hashlib.sha256(signature.encode()).hexdigest()[:16]}"
+    nodes = tuple(n[:200] for n in failure.nodes[:10])
+    return Failure(
+        failure.stage, failure.symptom, signature, failure.message[:LONGEST], nodes, failure.op[:200]
+    )
+
+
+def _digest(model: Path) -> str:
+    try:
+        with model.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError:
+        return ""  # `check` says what is wrong
+
+
+_JOBS: dict[str, Callable[[Mapping[str, Any], Settings, Path], Checked | Reduced]] = {
+    "check": _check,
+    "verify": _verify,
+    "reduce": _reduce,
+}
+
+if __name__ == "__main__":
+    main()

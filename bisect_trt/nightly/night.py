@@ -1,0 +1,266 @@
+"""One night: check everything, look again at surprises, then reduce what is new."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
+
+from bisect_trt.nightly import plan, steps
+from bisect_trt.nightly.clock import Clock, Limit, next_time
+from bisect_trt.nightly.config import Config, target_name
+from bisect_trt.nightly.history import History, Night, Row
+from bisect_trt.nightly.plan import Item
+from bisect_trt.nightly.retention import drop_ballast
+from bisect_trt.nightly.runner import Cause, Checked, Reduced, Runner, Trouble
+
+Answer = Checked | Reduced | Trouble
+Job = Callable[[Item, Row, float], Answer]
+Take = Callable[[Row, Answer], Row]
+
+LOOK = 0.2  # seconds between two looks at clocks and signals
+LEAST = 1.0  # seconds that have to be left for a job to be begun
+TRIES = 3  # times that a job may be begun and take the whole night down with it
+GONE = "the file is gone since the last night"
+BUDGET = "the time was over"
+SIGNALLED = "stopped by a signal"
+
+
+class Work:
+    """The work of one night; all of the history is written by the thread that calls `run`."""
+
+    def __init__(
+        self,
+        config: Config,
+        history: History,
+        night: Night,
+        runner: Runner,
+        say: Callable[[str], None],
+        clock: Clock | None = None,
+    ) -> None:
+        """Nothing is started yet; `say` takes a line for the log."""
+        self.config = config
+        self.history = history
+        self.night = night
+        self.runner = runner
+        self.say = say
+        self.out = config.base / config.out
+        clock = clock or Clock()
+        until = config.budget.until
+        moment = next_time(night.started, until) if until else None
+        self.limit = Limit(clock, config.budget.total, moment, night.used)
+        self.ended_early = ""
+        self.unusable = ""  # why a target could not be used at all
+        self._stop = threading.Event()
+        self._items: dict[tuple[str, str], Item] = {}
+
+    def stop(self) -> None:
+        """End the night soon; it can be gone on with."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """All phases, or as many as time allows; the rows say how far it came."""
+        self._plan()
+        with self._signals(), ThreadPoolExecutor(self.config.workers, thread_name_prefix="model") as threads:
+            again = ("confirm", self._to_confirm, self._check, self._take_confirm)
+            phases = (
+                ("check", self._to_check, self._check, self._take_check),
+                *[again] * (self.config.confirm - 1),
+                ("verify", self._to_verify, self._verify, self._take_verify),
+                ("reduce", self._to_reduce, self._reduce, self._take_reduce),
+            )
+            for name, todo, job, take in phases:
+                self._save_night(phase=name)
+                if not self._phase(threads, name, list(todo()), job, take):
+                    break
+
+    def _plan(self) -> None:
+        names = plan.find_models(self.config)
+        items = plan.items(self.config, names)
+        self._items = {(i.name, i.target): i for i in items}
+        rows = [Row(self.night.id, i.name, i.target, i.digest) for i in items]
+        self.history.plan([*rows, *self._gone(set(names))])
+
+    def _gone(self, names: set[str]) -> Iterator[Row]:
+        """Rows for files that were there in the night before; said once."""
+        before = self.history.last_night(self.night.id)
+        targets = {target_name(t) for t in self.config.target}
+        for row in self.history.rows(before.id) if before else ():
+            missing = row.model not in names and not (self.config.base / row.model).exists()
+            if missing and row.target in targets and row.reason != GONE:
+                yield Row(self.night.id, row.model, row.target, row.settings, phase="done", reason=GONE)
+
+    # Phases: what is to be done, the job (in a thread), and what is made of its answer
+
+    def _to_check(self) -> list[Row]:
+        todo = [self._items[r.name] for r in self._rows("planned") if r.name in self._items]
+        ordered = plan.check_order(
+            todo, lambda i: self.history.seconds_before(i.name, i.target, self.night.id)
+        )
+        return [row for i in ordered if (row := self.history.row(self.night.id, i.name, i.target))]
+
+    def _check(self, item: Item, row: Row, limit: float) -> Answer:
+        limit = min(limit, self.config.budget.check)
+        settings = steps.with_probe_deadline(item.settings, limit)
+        return self.runner.check(item.slug, item.path, settings, limit)
+
+    def _take_check(self, row: Row, answer: Answer) -> Row:
+        return steps.checked(row, answer, self.history.past, self.config.confirm)
+
+    def _to_confirm(self) -> list[Row]:
+        return sorted(self._rows("checked"), key=lambda r: (r.check_seconds, r.model, r.target))
+
+    def _take_confirm(self, row: Row, answer: Answer) -> Row:
+        return steps.confirmed(row, answer, self.history.past, self.config.confirm)
+
+    def _to_verify(self) -> list[Row]:
+        rows = [r for r in self._rows("confirmed") if self.history.reproducer(r, self.out)]
+        return sorted(rows, key=lambda r: (r.check_seconds, r.model, r.target))
+
+    def _verify(self, item: Item, row: Row, limit: float) -> Answer:
+        return self.runner.verify(item.slug, self.out / row.repro, item.settings, limit)
+
+    def _take_verify(self, row: Row, answer: Answer) -> Row:
+        return steps.verified(row, answer)
+
+    def _to_reduce(self) -> list[Row]:
+        return plan.reduce_order(self._rows("confirmed"))
+
+    def _reduce(self, item: Item, row: Row, limit: float) -> Answer:
+        out = self.out / steps.repro_folder(item, row)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        again = row.reduction == steps.STALE
+        return self.runner.reduce(item.slug, item.path, item.settings, out, limit, again=again)
+
+    def _take_reduce(self, row: Row, answer: Answer) -> Row:
+        folder = steps.repro_folder(self._items[row.name], row)
+        return steps.reduced(row, answer, folder, self.out, self.history.past)
+
+    # What all phases share
+
+    def _rows(self, phase: str) -> list[Row]:
+        return [r for r in self.history.rows(self.night.id) if r.phase == phase]
+
+    def _phase(self, threads: ThreadPoolExecutor, name: str, todo: list[Row], job: Job, take: Take) -> bool:
+        """Do a phase; False when time or a signal ended it."""
+        self.say(f"{name}: {len(todo)} to do")
+        later: list[Row] = []
+        for alone, rows in ((False, todo), (True, later)):
+            if not self._all(threads, name, rows, job, take, None if alone else later):
+                return False
+        return True
+
+    def _all(
+        self,
+        threads: ThreadPoolExecutor,
+        name: str,
+        rows: list[Row],
+        job: Job,
+        take: Take,
+        later: list[Row] | None,
+    ) -> bool:
+        """Keep all threads busy; with `later` None one at a time.
+
+        Models that met a full disk while others were at work are put into `later`.
+        """
+        waiting = deque(rows)
+        parallel = 1 if later is None else self.config.workers
+        busy: dict[Future[Answer], Row] = {}
+        while busy or waiting:
+            while waiting and len(busy) < parallel and not self._over():
+                if (begun := self._begin(threads, name, waiting.popleft(), job)) is not None:
+                    busy[begun[0]] = begun[1]
+            if self._over():
+                waiting.clear()
+                self.runner.cancel()
+            done, _ = wait(busy, timeout=LOOK, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._end(name, busy.pop(future), future.result(), take, later if parallel > 1 else None)
+        return not self.ended_early
+
+    def _over(self) -> bool:
+        if self._stop.is_set():
+            self.ended_early = SIGNALLED
+        elif not self.ended_early and self.limit.left() < LEAST:
+            self.ended_early = BUDGET
+        return bool(self.ended_early)
+
+    def _begin(
+        self, threads: ThreadPoolExecutor, name: str, planned: Row, job: Job
+    ) -> tuple[Future[Answer], Row] | None:
+        row = self.history.row(*self._place(planned)) or planned
+        item = self._items.get(row.name)
+        if item is None:  # the configuration changed since the night began
+            return None
+        if name == "verify" and (known := self.history.reproducer(row, self.out)):
+            row = replace(row, repro=known.repro, repro_nodes=known.repro_nodes, shape=known.shape)
+        limit = min(self.limit.left(), self.config.budget.per_model - row.seconds)
+        if row.begun >= TRIES:
+            self._save(
+                steps.given_up(row, f"the night was killed {TRIES} times while it was at work on this")
+            )
+            return None
+        if limit < LEAST:
+            self._save(steps.given_up(row, "its time (budget.per_model) was over"))
+            return None
+        row = replace(row, begun=row.begun + 1)
+        self._save(row)
+        future = threads.submit(job, item, row, limit)
+        self.history.set_running(row.model, row.target, name, str(self.runner.folder(item.slug) or ""))
+        return future, row
+
+    def _place(self, row: Row) -> tuple[int, str, str]:
+        return self.night.id, row.model, row.target
+
+    def _end(self, name: str, row: Row, answer: Answer, take: Take, later: list[Row] | None) -> None:
+        self.history.clear_running(row.model, row.target)
+        if isinstance(answer, Trouble):
+            self.say(f"{name} {row.model} on {row.target}: {answer.cause}: {answer.reason}")
+            if answer.cause is Cause.CANCELLED:
+                self._save(replace(row, begun=row.begun - 1))
+                return
+            if answer.cause is Cause.TARGET:
+                self.unusable = answer.reason
+            if answer.cause is Cause.DISK:
+                drop_ballast(self.out)
+                if later is not None:
+                    later.append(row)
+                    return
+        row = take(replace(row, seconds=row.seconds + answer.seconds), answer)
+        self._save(row)
+        self._save_night()
+        said = f": {row.reason}" if row.reason else ""
+        self.say(f"{name} {row.model} on {row.target}: {row.status} ({answer.seconds:.1f} s){said}")
+
+    def _save(self, row: Row) -> None:
+        if not self.history.save(row):
+            self.say("no space left for the history: it is kept in memory until there is")
+            drop_ballast(self.out)
+
+    def _save_night(self, phase: str | None = None) -> None:
+        self.night = replace(self.night, used=self.limit.used, phase=phase or self.night.phase)
+        self.history.save_night(self.night)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM, SIGHUP and Ctrl-C end the night in order; a second one of them at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def first(number: int, frame: object) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self.stop()
+
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {n: signal.signal(n, first) for n in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,121 @@
+"""Tables of options in the configuration, as settings.
+
+The accepted keys are the fields of `TargetSettings` and `RunSettings` themselves, so that an option
+which those learn can be used here at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, create_model
+from pydantic.fields import FieldInfo
+
+from bisect_trt.settings import RunSettings, Settings, Shapes, TargetSettings
+
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZES = ("workspace", "memory_limit", "record_budget")
+_NOT_HERE = ("spec", "verbose_log")  # `spec` names a target, one log file cannot take many models
+
+
+def size(value: Any) -> Any:
+    """`"2G"` as bytes; numbers stay. Units are powers of 1024."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError('not a size: write it as "2G", "512M" or a number of bytes')
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def shapes(value: Any) -> Any:
+    """`{x = [1, 3, 224, 224]}` as `Shapes`; `"1x3x224x224"` is taken for the dimensions too."""
+    if not isinstance(value, Mapping):
+        raise ValueError("write shapes as a table: {x = [1, 3, 224, 224]}")
+    found = []
+    for name, dims in sorted(value.items()):
+        if isinstance(dims, str):
+            dims = [int(d) if d.strip().isdigit() else d for d in dims.split("x")]
+        if not isinstance(dims, list) or not all(type(d) is int and d >= 0 for d in dims):
+            raise ValueError(f"the shape of {name!r} is no list of numbers: {{{name} = [1, 3, 224, 224]}}")
+        found.append((name, tuple(dims)))
+    return tuple(found)
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(cls).items():
+        if name in _NOT_HERE:
+            continue
+        if hint == Shapes:
+            hint = Annotated[hint, BeforeValidator(shapes)]
+        elif name in _SIZES:
+            hint = Annotated[hint, BeforeValidator(size)]
+        found[name] = hint
+    return found
+
+
+TARGET_OPTIONS = _annotations(TargetSettings)
+RUN_OPTIONS = _annotations(RunSettings)
+
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def table(title: str, options: Iterable[Mapping[str, Any]], /, **own: Any) -> Any:
+    """A pydantic model with its own fields and all these options, each optional."""
+    entries: dict[str, Any] = {
+        key: (hint, FieldInfo(default=None, validate_default=False))
+        for part in options
+        for key, hint in part.items()
+    }
+    return create_model(title, __config__=STRICT, **(entries | own))
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Only those options that were written down."""
+    known = TARGET_OPTIONS.keys() | RUN_OPTIONS.keys()
+    return {k: v for k, v in values.items() if k in known}
+
+
+def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: Path) -> Settings:
+    """One model's settings: later layers win.
+
+    Paths are relative to `base`; `{stem}` and `{folder}` in them stand for the model's file name
+    without its ending and for its folder.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+    merged = {key: _placed(value, base, model) for key, value in merged.items()}
+    target = {f.name for f in fields(TargetSettings)}
+    return Settings(
+        target=replace(TargetSettings(spec=spec), **{k: v for k, v in merged.items() if k in target}),
+        run=replace(RunSettings(), **{k: v for k, v in merged.items() if k not in target}),
+    )
+
+
+def _placed(value: Any, base: Path, model: Path) -> Any:
+    if isinstance(value, Path):
+        text = str(value).replace("{stem}", model.stem).replace("{folder}", str(model.parent))
+        return base / text
+    if isinstance(value, tuple):
+        return tuple(_placed(v, base, model) for v in value)
+    return value
+
+
+_JSON = TypeAdapter(Settings)
+
+
+def to_json(value: Settings) -> Any:
+    """Settings as plain JSON data."""
+    return _JSON.dump_python(value, mode="json")
+
+
+def from_json(data: Any) -> Settings:
+    """Inverse of `to_json`."""
+    return _JSON.validate_python(data)

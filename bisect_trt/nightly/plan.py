@@ -1,0 +1,116 @@
+"""What a night has to do, and in which order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from bisect_trt.errors import UsageError
+from bisect_trt.nightly import options
+from bisect_trt.nightly.config import Config, target_name
+from bisect_trt.nightly.history import Row
+from bisect_trt.nightly.verdicts import Key, Status
+from bisect_trt.settings import Settings
+
+
+@dataclass(frozen=True)
+class Item:
+    """One model on one target. `name` is the path relative to the configuration, with slashes."""
+
+    name: str
+    target: str
+    path: Path
+    settings: Settings
+
+    @property
+    def digest(self) -> str:
+        """Of the settings: a result is good for equal ones only."""
+        data = json.dumps(options.to_json(self.settings), sort_keys=True)
+        return hashlib.sha256(data.encode()).hexdigest()[:16]
+
+    @property
+    def slug(self) -> str:
+        """A file name that is unique for model and target, and still says which they are."""
+        plain = "".join(
+            c if c.isalnum() or c in "._" else "-" for c in f"{Path(self.name).stem}-{self.target}"
+        )
+        return f"{plain[:60]}-{hashlib.sha256(f'{self.name}|{self.target}'.encode()).hexdigest()[:8]}"
+
+
+def find_models(config: Config) -> list[str]:
+    """Names of the files that the globs match, sorted; the output folder is never looked into.
+
+    Raises:
+        UsageError: a glob is absolute or broken, or nothing matches.
+    """
+    base, out = config.base, (config.base / config.out).resolve()
+    found: set[str] = set()
+    for pattern in config.models.include:
+        try:
+            paths = [p for p in base.glob(pattern) if p.is_file() or p.is_symlink()]
+        except (ValueError, NotImplementedError) as error:
+            raise UsageError(
+                f"models.include: {pattern!r} cannot be used: {error}",
+                f"patterns are relative to {base}, such as models/**/*.onnx",
+            ) from error
+        found |= {p.relative_to(base).as_posix() for p in paths if out not in p.resolve().parents}
+    kept = sorted(n for n in found if not any(fnmatch(n, x) for x in config.models.exclude))
+    if not kept:
+        raise UsageError(f"no model matches {', '.join(config.models.include)} in {base}")
+    return kept
+
+
+def items(config: Config, names: Iterable[str]) -> list[Item]:
+    """Every model on every target, with its settings."""
+    found = []
+    defaults = options.given(config.defaults.model_dump(exclude_unset=True))
+    for name in names:
+        path = config.base / name
+        own = [
+            options.given(entry.model_dump(exclude_unset=True))
+            for entry in config.model
+            if fnmatch(name, entry.match)
+        ]
+        for target in config.target:
+            layers = [defaults, options.given(target.model_dump(exclude_unset=True)), *own]
+            settings = options.settings(target.spec, layers, config.base, Path(name))
+            found.append(Item(name, target_name(target), path, settings))
+    return found
+
+
+def check_order(todo: Iterable[Item], expected: Callable[[Item], float]) -> list[Item]:
+    """Cheap before dear: by the seconds of the last check, else by file size (100 MB/s as a guess)."""
+
+    def cost(item: Item) -> tuple[float, str, str]:
+        seconds = expected(item)
+        if not seconds:
+            try:
+                seconds = item.path.stat().st_size / 1e8
+            except OSError:
+                seconds = 0.0
+        return seconds, item.name, item.target
+
+    return sorted(todo, key=cost)
+
+
+_RANK = {Status.NEW: 0, Status.CHANGED: 0, Status.FLAKY: 1, Status.KNOWN: 2}
+
+
+def reduce_order(rows: Iterable[Row]) -> list[Row]:
+    """New failures before known ones, cheap before dear; of each failure one model first.
+
+    Of 37 models with the same failure the cheapest is reduced first and the other 36 come after the
+    first ones of all other failures of their rank: when time runs out, every bug has a reproducer.
+    """
+    ordered = sorted(rows, key=lambda r: (_RANK.get(r.status, 3), r.check_seconds, r.model, r.target))
+    seen: dict[Key | None, int] = {}
+    turn = {}
+    for row in ordered:
+        turn[row.name] = seen[row.key] = seen.get(row.key, -1) + 1
+    return sorted(
+        ordered, key=lambda r: (_RANK.get(r.status, 3), turn[r.name] > 0, r.check_seconds, r.model, r.target)
+    )

@@ -1,0 +1,221 @@
+"""The morning page and its relatives: `index.html`, `summary.md`, `junit.xml`, `results.json`.
+
+All are views of one plain JSON document; nothing here asks the history twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jinja2
+
+import bisect_trt
+from bisect_trt.nightly.clusters import Cluster
+from bisect_trt.nightly.history import History, Night, Row
+from bisect_trt.nightly.verdicts import Status
+
+PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "results.json"
+SCHEMA = 1
+TREND = 14  # nights
+_LONGEST = 2000  # characters of a message
+_PAGES = ("report.html", "ISSUE.md")  # of a reproducer, the first that is there
+_DIFFERENT = (Status.NEW, Status.CHANGED, Status.FLAKY, Status.FIXED)
+_CONTROL = {
+    c: "�" for c in (*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF)
+}  # XML has no way to write them
+
+
+def collect(history: History, night: Night, clusters: list[Cluster], out: Path) -> dict[str, Any]:
+    """Everything the views need, as plain JSON data; paths are relative to the output folder."""
+    rows = list(history.rows(night.id))
+    before = history.last_night(night.id)
+    of_cluster = {row.name: cluster.id for cluster in clusters for row in cluster.rows}
+    counts = Counter(row.status.value for row in rows)
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "bisect-trt", "version": bisect_trt.__version__},
+        "night": {
+            "id": night.id,
+            "started": _time(night.started),
+            "finished": _time(night.finished) if night.finished else None,
+            "worked_seconds": round(night.used, 1),
+            "ended_early": night.ended_early,
+            "exit_code": night.exit_code,
+            "before": {"id": before.id, "started": _time(before.started)} if before else None,
+        },
+        "counts": {status.value: counts[status.value] for status in Status},
+        "targets": sorted({f"{r.target}: {r.version}" for r in rows if r.version}),
+        "clusters": [_cluster(cluster, out) for cluster in clusters],
+        "results": [
+            _result(row, out, of_cluster.get(row.name, "")) | {"trend": _trend(history, row)} for row in rows
+        ],
+    }
+
+
+def write(data: Mapping[str, Any], folder: Path, out: Path) -> None:
+    """Write all four views into `folder`, each whole or not at all.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    base = os.path.relpath(out, folder)
+    prefix = "" if base == "." else f"{base}/"
+    texts = {
+        RESULTS: json.dumps(data, indent=1, ensure_ascii=False) + "\n",
+        JUNIT: junit(data),
+        SUMMARY: summary(data),
+        PAGE: page(data, prefix),
+    }
+    for name, text in texts.items():
+        draft = folder / f".{name}.writing"
+        try:
+            draft.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+            draft.replace(folder / name)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def page(data: Mapping[str, Any], prefix: str) -> str:
+    """The page; links start with `prefix`. It needs no network and no other file."""
+    order = {status.value: k for k, status in enumerate(Status)}
+    results = sorted(data["results"], key=lambda r: (order[r["status"]], r["model"], r["target"]))
+    different = [r for r in results if r["status"] in _DIFFERENT]
+    words = {"results": results, "different": different, "prefix": prefix, "statuses": list(order)}
+    return _templates().get_template("index.html.j2").render({**data, **words})
+
+
+def summary(data: Mapping[str, Any]) -> str:
+    """A chat message in Markdown: at most a screen."""
+    return _templates().get_template("summary.md.j2").render(data)
+
+
+def junit(data: Mapping[str, Any]) -> str:
+    """JUnit XML: a suite a target, a case a model; every failure is one, known or not; not run is skipped."""
+    root = ElementTree.Element("testsuites", name="bisect-trt nightly")
+    by_target: dict[str, list[Mapping[str, Any]]] = {}
+    for result in data["results"]:
+        by_target.setdefault(result["target"], []).append(result)
+    for target, results in by_target.items():
+        suite = ElementTree.SubElement(root, "testsuite", name=_xml(target), tests=str(len(results)))
+        suite.set("timestamp", data["night"]["started"])
+        suite.set("time", str(round(sum(r["seconds"] for r in results), 3)))
+        for result in results:
+            _case(suite, result)
+        for kind, tag in (("failures", "failure"), ("skipped", "skipped")):
+            suite.set(kind, str(len(suite.findall(f"testcase/{tag}"))))
+        suite.set("errors", "0")
+    ElementTree.indent(root)
+    return f"<?xml version='1.0' encoding='utf-8'?>\n{ElementTree.tostring(root, encoding='unicode')}\n"
+
+
+def _case(suite: ElementTree.Element, result: Mapping[str, Any]) -> None:
+    case = ElementTree.SubElement(
+        suite, "testcase", classname=suite.get("name", ""), name=_xml(result["model"])
+    )
+    case.set("time", str(round(result["seconds"], 3)))
+    failure = result["failure"]
+    if result["status"] == Status.NOT_RUN:
+        ElementTree.SubElement(case, "skipped", message=_xml(result["reason"]))
+    elif failure:
+        said = f"{result['status']}: {failure['stage']} {failure['symptom']}: {failure['signature']}"
+        shown = ElementTree.SubElement(case, "failure", message=_xml(said), type=_xml(result["status"]))
+        repro = f"\nreproducer: {result['repro']['folder']}" if result["repro"] else ""
+        shown.text = _xml(f"{failure['message']}{repro}")
+
+
+def _xml(text: str) -> str:
+    return text.translate(_CONTROL).encode("utf-8", "replace").decode()
+
+
+def _result(row: Row, out: Path, cluster: str) -> dict[str, Any]:
+    failure = None
+    if row.key is not None and row.status not in (Status.FIXED, Status.PASSING, Status.NOT_RUN):
+        message = row.message[:_LONGEST]
+        failure = {"stage": row.stage, "symptom": row.symptom, "signature": row.signature[:_LONGEST]}
+        failure |= {"message": message, "op": row.op, "cluster": cluster}
+    repro = None
+    if row.repro and failure:
+        repro = {"folder": row.repro, "page": _repro_page(row, out), "nodes": row.repro_nodes}
+        repro |= {"shape": row.shape, "state": row.reduction}
+    return {
+        "model": row.model,
+        "target": row.target,
+        "version": row.version,
+        "status": row.status.value,
+        "news": row.news,
+        "reason": row.reason,
+        "runs": [result.value for result, _ in row.runs],
+        "failure": failure,
+        "repro": repro,
+        "nodes": row.nodes,
+        "check_seconds": round(row.check_seconds, 3),
+        "seconds": round(row.seconds, 3),
+    }
+
+
+def _cluster(cluster: Cluster, out: Path) -> dict[str, Any]:
+    stage, symptom, signature = cluster.key
+    first = cluster.first
+    return {
+        "id": cluster.id,
+        "new": cluster.new,
+        "stage": stage,
+        "symptom": symptom,
+        "signature": signature[:_LONGEST],
+        "shape": cluster.shape,
+        "models": [[row.model, row.target, row.status.value] for row in cluster.rows],
+        "news": sum(row.news for row in cluster.rows),
+        "repro": _result(first, out, cluster.id)["repro"],
+        "message": first.message[:_LONGEST],
+    }
+
+
+def _trend(history: History, row: Row) -> list[list[Any]]:
+    """`[night, status]` of the last nights, oldest first."""
+    return [[r.night, r.status.value] for r in history.trend(row.model, row.target, row.night, TREND)]
+
+
+def _repro_page(row: Row, out: Path) -> str:
+    there = (name for name in _PAGES if (out / row.repro / name).is_file())
+    return f"{row.repro}/{next(there, '')}"
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone().isoformat(timespec="seconds")
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 20 s`, `1.5 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
+    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02} min"
+
+
+def _cell(text: str) -> str:
+    """One line of Markdown that cannot end its code span or its table cell."""
+    return " ".join(text.replace("`", "'").replace("|", "/").split())
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bisect_trt.nightly"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"duration": duration, "cell": _cell}
+    return environment

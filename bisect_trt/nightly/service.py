@@ -1,0 +1,202 @@
+"""`bisect-trt nightly` from end to end: lock, history, the night's work, report, retention, exit code."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.nightly import hooks, lock, plan, report, retention
+from bisect_trt.nightly.children import Children
+from bisect_trt.nightly.clock import Clock
+from bisect_trt.nightly.clusters import Cluster, find
+from bisect_trt.nightly.config import Config
+from bisect_trt.nightly.history import FILE, History, Night
+from bisect_trt.nightly.night import SIGNALLED, Work
+from bisect_trt.nightly.runner import Runner
+from bisect_trt.nightly.verdicts import Status
+
+LOG = "nightly.log"
+TMP = "tmp"
+_OLD_LOGS = 3
+
+NOTHING_NEW, NEW_FAILURES, NO_TARGET, ENDED_EARLY = 0, 1, 3, 6
+
+MakeRunner = Callable[[Path, Path], Runner]
+"""From a folder for temporary files and one for logs."""
+
+
+def nightly(
+    config: Config,
+    tell: Callable[[str], None] = lambda line: None,
+    *,
+    clock: Clock | None = None,
+    make_runner: MakeRunner | None = None,
+) -> int:
+    """Do a night, or go on with one that was killed; everything is written below `config.out`.
+
+    Args:
+        config: see `config.load`.
+        tell: gets each line of the log too.
+        clock: for tests.
+        make_runner: for tests, and for running models elsewhere.
+
+    Returns:
+        The exit code: 0 nothing new, 1 new failures, 3 no target could be used, 6 the time was over (or
+        a signal came) before everything was done. New failures are told before an early end.
+
+    Raises:
+        UsageError: nothing matches, another run holds the folder, or it cannot be written.
+    """
+    clock = clock or Clock()
+    plan.items(config, plan.find_models(config))  # says what is wrong before anything is written
+    hooks.words(config.on_new)
+    out = _make_folder(config.base / config.out)
+    with lock.hold(out) as stale, _log(out, config.retention.log_size, tell) as say:
+        if stale:
+            say(f"process {stale.pid} ended in the middle of a night that began {stale.since}")
+        history = _open(out)
+        try:
+            return _night(config, out, history, say, clock, make_runner or _children(config))
+        finally:
+            history.close()
+
+
+def _night(
+    config: Config,
+    out: Path,
+    history: History,
+    say: Callable[[str], None],
+    clock: Clock,
+    make_runner: MakeRunner,
+) -> int:
+    night, resumed = history.begin_night(clock.wall(), config.resume_within)
+    say(f"night {night.id} {'goes on' if resumed else 'begins'}")
+    retention.take_ballast(out)
+    folder = retention.night_folder(out, night)
+    runner = make_runner(out / TMP, folder / "logs")
+    work = Work(config, history, night, runner, say, clock)
+    try:
+        work.run()
+    finally:
+        runner.close()
+    clusters = find(history.rows(night.id))
+    if work.ended_early != SIGNALLED:
+        _announce(config, out, folder, history, night, clusters, say)
+    code = _exit_code(history, night, work.ended_early, work.unusable)
+    finished = None if work.ended_early == SIGNALLED else clock.wall()
+    night = replace(work.night, finished=finished, exit_code=code, ended_early=work.ended_early, phase="")
+    retention.drop_ballast(out)
+    history.save_night(night)
+    _write_report(history, night, clusters, out, folder, say)
+    retention.clean(out, history, config.retention, say)
+    say(f"night {night.id}: exit code {code}{f', {night.ended_early}' if night.ended_early else ''}")
+    if code == NO_TARGET:
+        raise TargetUnavailable(work.unusable, "bisect-trt doctor says what can be used here")
+    return code
+
+
+def _children(config: Config) -> MakeRunner:
+    return lambda folder, logs: Children(folder, parallel=config.workers, logs=logs)
+
+
+def _announce(
+    config: Config,
+    out: Path,
+    folder: Path,
+    history: History,
+    night: Night,
+    clusters: list[Cluster],
+    say: Callable[[str], None],
+) -> None:
+    """Run the user's command once for each new bug; a killed night does not run it twice."""
+    for cluster in clusters:
+        first = cluster.first
+        if not config.on_new or not cluster.new:
+            continue
+        if not first.repro and "{repro}" in config.on_new:
+            say(f"on_new: not run for {first.model}: there is no reproducer")
+            continue
+        if history.announce(night.id, cluster.id):
+            values = {
+                "repro": str(out / first.repro) if first.repro else "",
+                "model": first.model,
+                "target": first.target,
+                "status": first.status.value,
+                "signature": first.signature,
+                "report": str(folder / report.PAGE),
+            }
+            say(hooks.run(config.on_new, values, config.base, config.on_new_timeout))
+
+
+def _exit_code(history: History, night: Night, ended_early: str, unusable: str) -> int:
+    rows = list(history.rows(night.id))
+    if any(row.news for row in rows):
+        return NEW_FAILURES
+    if ended_early:
+        return ENDED_EARLY
+    if unusable and all(row.status is Status.NOT_RUN for row in rows):
+        return NO_TARGET
+    return NOTHING_NEW
+
+
+def _write_report(
+    history: History,
+    night: Night,
+    clusters: list[Cluster],
+    out: Path,
+    folder: Path,
+    say: Callable[[str], None],
+) -> None:
+    data = report.collect(history, night, clusters, out)
+    for place in (folder, out):
+        try:
+            report.write(data, place, out)
+        except OSError as error:
+            say(f"the report could not be written to {place}: {error.strerror}")
+
+
+def _make_folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make {out}: {error.strerror}", "choose another folder with --out"
+        ) from error
+    ours = (out / FILE).exists()
+    if not ours and any(p.name not in (lock.FILE, LOG) for p in out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no nights", "choose another folder with --out")
+    return out
+
+
+def _open(out: Path) -> History:
+    """The history; when the disk is full already the ballast goes first."""
+    try:
+        return History(out / FILE)
+    except (UsageError, sqlite3.OperationalError):
+        retention.drop_ballast(out)
+        return History(out / FILE)
+
+
+@contextmanager
+def _log(out: Path, size: int, tell: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """A rotated log file; a full disk loses lines and nothing else."""
+    handler = logging.handlers.RotatingFileHandler(
+        out / LOG, maxBytes=size, backupCount=_OLD_LOGS, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # ENOSPC: the line is lost
+
+    def say(line: str) -> None:
+        handler.handle(logging.LogRecord("nightly", logging.INFO, "", 0, line, None, None))
+        tell(line)
+
+    try:
+        yield say
+    finally:
+        handler.close()

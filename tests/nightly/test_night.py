@@ -1,0 +1,369 @@
+"""Nights with a runner of our own: statuses, order, budgets, resumption, disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import FakeRunner, Site, alternates, fails, failure, passes, trouble
+
+from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+
+
+def test_a_night_and_the_next(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    first = site.night({"a": passes(), "b": fails("one"), "c": fails("two")})
+    assert site.statuses() == {"a": "still passing", "b": "new", "c": "new"}
+    assert site.code == 1
+    assert first.asked.count("reduce b") == 1
+    assert first.closed
+    second = site.night({"a": fails("three"), "b": passes("d2"), "c": fails("two")})
+    assert site.statuses() == {"a": "new", "b": "fixed", "c": "known"}
+    assert site.code == 1
+    assert "reduce c" not in second.asked and "verify c" in second.asked
+    assert site.rows()["c"].reduction == "kept"
+    third = site.night({"a": fails("other"), "b": passes("d2"), "c": fails("two")})
+    assert site.statuses() == {"a": "changed", "b": "still passing", "c": "known"}
+    assert "reduce a" in third.asked
+    site.night({"a": fails("other"), "b": passes("d2"), "c": fails("two")})
+    assert site.code == 0
+    assert site.statuses() == {"a": "known", "b": "still passing", "c": "known"}
+
+
+def test_surprises_are_confirmed_and_the_expected_is_not(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    runner = site.night({"a": passes(), "b": fails("one")})
+    assert runner.asked == ["check a", "check b", "check b", "check b", "reduce b"]
+    runner = site.night({"a": passes(), "b": fails("one")})
+    assert runner.asked == ["check a", "check b", "verify b"]
+
+
+def test_a_failure_that_comes_and_goes_is_flaky(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.night({"a": alternates(fails("one"), passes(), fails("one"))})
+    assert site.statuses() == {"a": "flaky"} and site.code == 1
+    assert len(site.rows()["a"].runs) == 2, "two runs that differ are enough"
+    site.night({"a": alternates(fails("one"), passes(), fails("one"))})
+    assert site.statuses() == {"a": "flaky"} and site.code == 0
+    for _ in range(4):
+        site.night({"a": passes()})
+        assert site.statuses() == {"a": "flaky"}
+    site.night({"a": passes()})
+    assert site.statuses() == {"a": "fixed"}
+    site.night({"a": passes()})
+    assert site.statuses() == {"a": "still passing"}
+
+
+def test_reduce_that_cannot_see_the_failure_makes_it_flaky(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.night({"a": fails("one")}, repro=lambda name: Trouble(Cause.STEADY, "it builds", 2.0))
+    row = site.rows()["a"]
+    assert row.status == "flaky" and row.reason == "not reduced: it builds"
+
+
+def test_stale_reproducer_is_made_again(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.night({"a": fails("one")})
+    runner = site.night({"a": fails("one")}, stored=lambda name: Checked())
+    assert runner.asked[-2:] == ["verify a", "reduce again a"]
+    assert site.rows()["a"].status == "known" and site.rows()["a"].reduction == "done"
+
+
+def test_removed_reproducer_is_made_again(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.night({"a": fails("one")})
+    (site.out / site.rows()["a"].repro / "repro.onnx").unlink()
+    assert site.night({"a": fails("one")}).asked[-1] == "reduce a"
+
+
+def test_of_several_failures_the_known_one_counts(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.night({"a": fails("one")})
+    site.night({"a": fails("two", "one")})
+    assert site.rows()["a"].status == "known" and site.rows()["a"].signature == "one"
+
+
+@pytest.mark.parametrize(
+    "cause", [Cause.USAGE, Cause.DIED, Cause.DEADLINE, Cause.MEMORY, Cause.DISK, Cause.BUG]
+)
+def test_trouble_of_one_model_costs_that_model(tmp_path: Path, cause: Cause) -> None:
+    site = Site(tmp_path)
+    site.night({"a": trouble(cause), "b": fails("one"), "c": passes()})
+    assert site.statuses() == {"a": "not run", "b": "new", "c": "still passing"}
+    assert site.rows()["a"].reason == "because"
+    site.night({"a": passes(), "b": fails("one"), "c": passes()})
+    assert site.statuses()["a"] == "still passing"
+
+
+def test_not_run_is_stepped_over(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    for behaviour, status in (
+        (fails("one"), "new"),
+        (trouble(Cause.DIED), "not run"),
+        (fails("one"), "known"),
+    ):
+        site.night({"a": behaviour, "b": passes()})
+        assert site.statuses()["a"] == status
+
+
+def test_unresolved_is_not_run(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.night({"a": lambda r, n: Checked(unresolved="the reference fails", seconds=1.0)})
+    assert site.rows()["a"].status == "not run" and site.rows()["a"].reason == "the reference fails"
+
+
+def test_vanished_file_is_told_once(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.night({"a": passes(), "b": passes()})
+    site.night({"a": passes()})
+    assert site.statuses() == {"a": "still passing", "b": "not run"}
+    assert "gone" in site.rows()["b"].reason
+    site.night({"a": passes()})
+    assert site.statuses() == {"a": "still passing"}
+
+
+def test_order(tmp_path: Path) -> None:
+    """All checks, then reductions: new before known, each bug once before its twins, cheap before dear."""
+    site = Site(tmp_path, confirm=1)
+    no = Trouble(Cause.DEADLINE, "too slow", 5.0)
+    site.night({"old": fails("old"), "x": passes()}, repro=lambda name: no)
+    runner = site.night(
+        {
+            "old": fails("old", seconds=0.1),
+            "dear": fails("one", seconds=9.0),
+            "cheap": fails("one", seconds=1.0),
+            "middle": fails("two", seconds=5.0),
+            "x": passes(),
+        }
+    )
+    checks, reductions = runner.asked[:5], runner.asked[5:]
+    assert all(c.startswith("check") for c in checks)
+    assert reductions == ["reduce cheap", "reduce middle", "reduce dear", "reduce old"]
+    again = site.night({name: passes() for name in ("old", "dear", "cheap", "middle", "x")})
+    order = [a.split()[1] for a in again.asked[:5]]
+    assert order == ["old", "cheap", "x", "middle", "dear"], "by the seconds of the night before"
+
+
+def test_budget_of_a_model(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1, budget={"check": 30, "per_model": 100})
+    runner = site.night({"a": fails("one", seconds=20.0), "b": fails("two", seconds=99.5)})
+    assert runner.limits[runner.asked.index("check a")] == 30
+    assert runner.limits[runner.asked.index("reduce a")] == 80
+    assert "reduce b" not in runner.asked and "per_model" in site.rows()["b"].reason
+
+
+def test_total_budget_ends_the_night(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1, budget={"total": 25})
+    site.night({name: passes() for name in "abc"})
+    assert site.code == 0
+    runner = site.night({"a": lambda r, n: Checked(seconds=24.5), "b": passes(), "c": passes()})
+    assert runner.asked == ["check a"] and site.code == 6
+    assert site.statuses() == {"a": "still passing", "b": "not run", "c": "not run"}
+    assert site.rows()["b"].reason == "not reached"
+    site.night({name: fails("new", seconds=24.5) for name in "abc"})
+    assert site.code == 1, "new failures are told before an early end"
+
+
+def test_until_is_read_from_the_wall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    __import__("time").tzset()
+    site = Site(tmp_path, confirm=1, budget={"until": "07:00"})
+
+    def sleepy(runner: FakeRunner, name: str) -> Checked:
+        site.time.start += __import__("datetime").timedelta(hours=9)  # the machine slept, or was set
+        return Checked(seconds=1.0)
+
+    runner = site.night({"a": sleepy, "b": passes()})
+    assert runner.limits[0] == 900  # 9 h are left, budget.check is less
+    assert runner.asked == ["check a"] and site.code == 6
+
+
+def test_signal_leaves_a_night_to_go_on_with(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1)
+
+    def kill(runner: FakeRunner, asked: str) -> None:
+        if asked == "check b":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    site.night({"a": passes(), "b": passes(), "c": passes()}, before=kill)
+    assert site.code == 6
+    done = [n for n, r in site.rows().items() if r.phase == "done"]
+    site.time.seconds -= 86400 - 60
+    rest = site.night({"a": passes(), "b": passes(), "c": passes()})
+    assert site.code == 0 and set(site.statuses().values()) == {"still passing"}
+    assert len(rest.asked) + len(done) == 3, "what was finished is not done again"
+
+
+class Killed(BaseException):
+    """As kill -9: nothing of ours runs any more."""
+
+
+def test_killed_at_every_step_and_gone_on_with(tmp_path: Path) -> None:
+    """Stopped before each job in turn; the results are those of a night that was let alone."""
+    models = {"a": passes(), "b": fails("one"), "c": fails("two")}
+    whole = Site(tmp_path / "whole")
+    whole.base.mkdir()
+    steps = len(whole.night(models).asked)
+    assert steps >= 9
+    for step in range(steps):
+        site = Site(tmp_path / str(step))
+        site.base.mkdir()
+
+        def kill(runner: FakeRunner, asked: str, step: int = step) -> None:
+            if len(runner.asked) == step + 1:
+                raise Killed
+
+        with pytest.raises(Killed):
+            site.night(models, before=kill)
+        site.time.sleep(60)
+        rest = site.night(models)
+        assert site.statuses() == whole.statuses()
+        assert site.code == 1
+        assert len(rest.asked) == steps - step, "only the job that was running is done again"
+
+
+def test_old_unfinished_night_is_not_gone_on_with(tmp_path: Path) -> None:
+    site = Site(tmp_path, resume_within="20h")
+
+    def kill(runner: FakeRunner, asked: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        site.night({"a": passes()}, before=kill)
+    site.time.sleep(21 * 3600)
+    site.night({"a": passes()})
+    assert site.rows()["a"].night == 2
+
+
+def test_model_that_kills_the_night_is_given_up(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1)
+
+    def kill(runner: FakeRunner, asked: str) -> None:
+        if asked == "check b":
+            raise Killed
+
+    for _ in range(3):
+        with pytest.raises(Killed):
+            site.night({"a": passes(), "b": passes()}, before=kill)
+        site.time.seconds += 60
+    site.night({"a": passes(), "b": passes()}, before=kill)
+    assert site.statuses() == {"a": "still passing", "b": "not run"}
+    assert "killed 3 times" in site.rows()["b"].reason
+
+
+def test_changed_settings_are_done_again_after_a_kill(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1)
+
+    def kill(runner: FakeRunner, asked: str) -> None:
+        if asked == "check b":
+            raise Killed
+
+    with pytest.raises(Killed):
+        site.night({"a": passes(), "b": passes()}, before=kill)
+    site.data["model"] = [{"match": "a.onnx", "seed": 5}]
+    assert site.night({"a": passes(), "b": passes()}).asked == ["check a", "check b"]
+
+
+def test_full_disk_is_tried_again_alone(tmp_path: Path) -> None:
+    """With others at work it may be their doing; alone it is the model's own."""
+    site = Site(tmp_path, confirm=1, workers=2)
+    runner = site.night(
+        {"a": trouble(Cause.DISK, "full"), "b": passes(), "c": alternates(trouble(Cause.DISK), passes())}
+    )
+    assert runner.asked.count("check a") == 2
+    assert site.statuses() == {"a": "not run", "b": "still passing", "c": "still passing"}
+
+
+def test_full_disk_in_a_reduction_frees_its_folder(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1)
+    site.night(
+        {"a": fails("one"), "b": fails("two")},
+        repro=lambda n: Trouble(Cause.DISK, "full") if n == "a" else None,
+    )
+    assert [p.name[0] for p in (site.out / "reproducers").iterdir()] == ["b"]
+    assert site.rows()["a"].reason == "not reduced: full" and site.rows()["a"].status == "new"
+
+
+def test_partial_reduction_goes_on_the_next_night(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1)
+    part = Reduced(failure("one"), 40, "", 0, 3, False, seconds=9.0)
+    site.night({"a": fails("one")}, repro=lambda n: part)
+    assert site.rows()["a"].reduction == "partial" and "early" in site.rows()["a"].reason
+    folder = site.rows()["a"].repro
+    assert site.night({"a": fails("one")}).asked[-1] == "reduce a"
+    assert site.rows()["a"].reduction == "done" and site.rows()["a"].repro == folder
+
+
+def test_no_target_at_all(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with pytest.raises(TargetUnavailable, match="no driver"):
+        site.night({"a": trouble(Cause.TARGET, "no driver"), "b": trouble(Cause.TARGET, "no driver")})
+    assert (site.out / "index.html").exists()
+
+
+def test_on_new_once_for_each_bug(tmp_path: Path) -> None:
+    script = tmp_path / "hook.py"
+    script.write_text("import sys\nopen('called', 'a').write('|'.join(sys.argv[1:]) + '\\n')\n")
+    site = Site(
+        tmp_path,
+        confirm=1,
+        on_new=f"{sys.executable} hook.py {{repro}} {{model}} '{{status}} $(x); {{signature}}'",
+    )
+    models = {"a": fails("one `rm`"), "b": fails("one `rm`"), "c": fails("two"), "d": passes()}
+    site.night(models)
+    lines = (tmp_path / "called").read_text().splitlines()
+    assert len(lines) == 2, "one bug in two models is one call"
+    repro, model, _ = lines[0].split("|")
+    assert (Path(repro) / "repro.onnx").exists() and model in ("a.onnx", "c.onnx")
+    assert "new $(x); one `rm`" in (lines[0] + lines[1])
+    site.night({**models, "d": fails("two")})
+    assert len((tmp_path / "called").read_text().splitlines()) == 2, (
+        "a known bug in another model is no new bug"
+    )
+    assert site.code == 1
+
+
+def test_on_new_that_fails_or_hangs_costs_nothing(tmp_path: Path) -> None:
+    for command, said in (
+        ("/no/such/program {repro}", "cannot be started"),
+        (f"{sys.executable} -c 'import sys; print(7); sys.exit(3)'", "exit code 3: 7"),
+        (f"{sys.executable} -c 'import time; time.sleep(60)'", "was killed after 1 s"),
+    ):
+        base = tmp_path / str(len(list(tmp_path.iterdir())))
+        base.mkdir()
+        site = Site(base, confirm=1, on_new=command, on_new_timeout=1)
+        site.night({"a": fails("one")})
+        assert site.code == 1
+        assert any(said in line for line in site.said), site.said
+
+
+def test_on_new_is_checked_first(tmp_path: Path) -> None:
+    for command in ("x {repo}", "x 'unbalanced"):
+        with pytest.raises(UsageError, match="on_new"):
+            Site(tmp_path, on_new=command).night({"a": passes()})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_to_do_and_foreign_folders(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no model matches"):
+        Site(tmp_path).night({})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "thesis.doc").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        Site(tmp_path).night({"a": passes()})
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["thesis.doc"]
+
+
+def test_parallel_night_is_the_same(tmp_path: Path) -> None:
+    models = {f"m{k}": (fails(f"s{k % 3}", seconds=k) if k % 2 else passes()) for k in range(12)}
+    results = []
+    for workers in (1, 4):
+        site = Site(tmp_path / str(workers), workers=workers)
+        site.base.mkdir()
+        site.night(models)
+        results.append({n: (r.status, r.repro, r.runs) for n, r in site.rows().items()})
+    assert results[0] == results[1]
