@@ -324,6 +324,8 @@ def test_many_targets_in_one_process_share_a_logger(tmp_path: Path) -> None:
     nodes = [helper.make_node("RoiAlign", ["x", "rois", "at"], ["y"], "roi")]
     inputs: list[Value] = [("x", F, [1, 3, 16, 16]), ("rois", F, [2, 4]), ("at", I64, [2])]
     proto = model(nodes, inputs, [("y", F, [2, 3, 1, 1])])
+    targets = [tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx") for _ in range(2)]
+    assert targets[0]._logger is targets[1]._logger
     seen = {only_failure(run(proto, tmp_path)).key for _ in range(5)}
     assert len(seen) == 1
 
