@@ -265,7 +265,7 @@ def test_shape_like_values_are_frozen_and_shapes_are_static(folder: Path) -> Non
     assert inputs_of(proto) == {"r": [2, 2, 3]}
     (frozen,) = proto.graph.initializer
     assert frozen.name == "target" and numpy_helper.to_array(frozen).tolist() == [2, -1]
-    assert "N" not in str(proto)
+    assert "dim_param" not in str(proto)
 
 
 def test_unfrozen_keeps_them_as_inputs(folder: Path) -> None:
@@ -440,7 +440,7 @@ def test_interior_types_are_inferred_ones_without_symbols(folder: Path) -> None:
     proto = bench.replay(bench.cut(["relu", "shape", "slice", "concat", "reshape", "neg", "sin"]))
     types = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in proto.graph.value_info}
     assert types["r"] == [0, 2, 3] and types["flat"] == [0, 0] and types["target"] == [2]  # 0: open
-    assert "N" not in str(proto)
+    assert "dim_param" not in str(proto)
     assert not {"y", "side", "x"} & set(types)
 
 
