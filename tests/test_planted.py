@@ -292,7 +292,7 @@ def test_auto_takes_tensorrt_first_then_rtx(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_survey_says_why_not_and_how() -> None:
     found = {a.name: a for a in registry.survey()}
-    assert list(found) == ["tensorrt", "tensorrt-rtx", "planted"]
+    assert {"tensorrt", "tensorrt-rtx", "planted"} <= set(found)
     assert found["planted"].usable
     for entry in found.values():
         assert entry.usable or (entry.why_not and entry.how_to_get)
