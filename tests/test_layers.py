@@ -15,6 +15,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bisect_trt"
 # Each is imported in one module only, so that one module knows its traps.
 HEAVY = ("tensorrt", "tensorrt_rtx", "onnxruntime", "polygraphy")
+# The modules that wrap each: others go through them.
+OWNERS = {
+    "tensorrt": {"targets/tensorrt.py"},
+    "tensorrt_rtx": {"targets/tensorrt.py"},
+    "polygraphy": {"targets/tensorrt.py"},
+    "onnxruntime": {"references/ort.py", "targets/ort_provider.py"},
+}
 MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 
 
