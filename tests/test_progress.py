@@ -47,7 +47,7 @@ def test_the_live_view_fits_the_terminal(width: int) -> None:
     if width == 80:
         text = capture.get()
         for piece in (
-            "drop",
+            "verify",
             "nodes left  3",
             "5 done, 1 cached, 2 unresolved",
             "1 min 15 s of it",
