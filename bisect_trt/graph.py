@@ -236,7 +236,7 @@ class Graph:
         for name in names:
             outputs = self._makes[name]
             made.update(outputs)
-            leaving += [t for t in outputs if self._leaves(t, inside)]
+            leaving += [t for t in outputs if not inside.issuperset(self.consumers.get(t, ()))]
             if not any(t in self._outputs or t in self.consumers for t in outputs):
                 leaving += outputs
         entering = {t for name in names for t in self._flows[name] if t not in made}
@@ -247,11 +247,6 @@ class Graph:
             (*first_inputs, *rest),
             (*first_outputs, *(t for t in leaving if t not in self._outputs)),
         )
-
-    def _leaves(self, tensor: str, inside: frozenset[str]) -> bool:
-        if tensor in self._outputs:
-            return True
-        return not inside.issuperset(self.consumers.get(tensor, ()))
 
     def _made_at(self, tensor: str) -> tuple[int, int, str]:
         name = self.producer.get(tensor)

@@ -295,6 +295,17 @@ def test_hidden_does_not_expose_what_is_read_inside(folder: Path) -> None:
     assert [o.name for o in both.graph.output] == ["side", "flat"]  # each node is needed by an output
 
 
+def test_hidden_still_exposes_what_the_model_exposes(folder: Path) -> None:
+    proto = model(
+        [node("Relu", ["x"], ["t"], "relu"), node("Neg", ["t"], ["y"], "neg")],
+        [tensor_type("x", [2])],
+        [tensor_type("y", [2]), tensor_type("t", [2])],
+    )
+    bench = Bench(proto, folder)
+    for style in STYLES:
+        assert [o.name for o in bench.replay(bench.cut(["relu", "neg"], style)).graph.output] == ["y", "t"]
+
+
 def test_values_that_differ_between_samples_are_not_frozen(folder: Path) -> None:
     feeds = [{"x": np.ones((n, 2, 3), np.float32)} for n in (2, 5)]
     bench = chain(folder, feeds)

@@ -369,6 +369,17 @@ def test_adopt_moves_embedded_weights_in_graph_and_bodies(tmp_path: Path) -> Non
     assert again == flat and (store.folder / "weights.bin").stat().st_size == size
 
 
+def test_embedded_weights_are_aligned(tmp_path: Path) -> None:
+    values = {f"w{i}": np.full(301 + i, i, np.float32) for i in range(3)}
+    nodes = [node("ReduceSum", [name], [f"s_{name}"]) for name in values]
+    proto = model([*nodes, node("Sum", [f"s_{name}" for name in values], ["y"])], [], [tensor_type("y", None)],
+                  [numpy_helper.from_array(value, name) for name, value in values.items()])  # fmt: skip
+    flat, store = adopted(write(tmp_path / "m.onnx", proto), tmp_path / "store")
+    for tensor in flat.graph.initializer:
+        assert int(external_info(tensor)["offset"]) % 64 == 0
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor, str(store.folder)), values[tensor.name])
+
+
 KINDS = [
     np.float32, np.float16, np.float64, np.int8, np.int64, np.uint16, np.bool_, np.complex64,
     ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, ml_dtypes.float8_e8m0fnu,
