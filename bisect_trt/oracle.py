@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Outcome, Stage
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import last_stage
+from bisect_trt.targets.base import last_stage, was_in_reference
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Death, Pool, Reply, Task
 
@@ -46,8 +46,11 @@ class Oracle:
 def outcome_of(reply: Reply) -> Outcome:
     """The job's own outcome, or the worker's death as a failure."""
     if reply.death is None:
-        assert reply.value is not None
-        return reply.value
+        outcome: Outcome = reply.value
+        return outcome
+    if was_in_reference(reply.death.log):
+        ended = f"the reference ended its process: {reply.death.message}"
+        return Outcome(unresolved=ended, seconds=reply.seconds, log=reply.death.log)
     return Outcome(failures=(_from_death(reply.death),), seconds=reply.seconds, log=reply.death.log)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from bisect_trt.graph import Graph, Selection
 from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.pad import padded
 from bisect_trt.model.cut import Cutter, CutStyle
+from bisect_trt.model.pad import padded
 from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
 from bisect_trt.result import OnEvent, Step
@@ -193,7 +193,6 @@ class Problem:
 
     def _tell(self, text: str, *, accepted: bool = False) -> None:
         c = self.counts
-        self.on_event(
-            Step(self.phase, text, self.nodes_left, c.probes, c.cached, c.unresolved, c.target_seconds, accepted)
-        )
+        spent = (c.probes, c.cached, c.unresolved, c.target_seconds)
+        self.on_event(Step(self.phase, text, self.nodes_left, *spent, accepted))
 

@@ -36,7 +36,8 @@ class Reduction:
 
     `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
     `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
-    differently, `original_failure` has those words. `finished` is False when a budget or a signal ended the search early, see `stop_reason`.
+    differently, `original_failure` has those words. `finished` is False when a budget or a signal
+    ended the search early, see `stop_reason`.
     """
 
     model: Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,7 +100,7 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
     if not outputs_only:
         draft = place.with_suffix(".writing")
         draft.write_text(json.dumps(recorded.to_json()))
-        os.replace(draft, place)
+        draft.replace(place)
     return recorded
 
 

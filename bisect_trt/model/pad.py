@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import onnx
 from onnx import TensorProto, helper
@@ -24,7 +25,7 @@ def padded(candidate: Candidate) -> Candidate:
     names = [f"{_NAME}_{k}" for k in range(PADDING + 1)]
     nodes = [
         helper.make_node("Relu", [source], [result], f"{result}_node")
-        for source, result in zip(names, names[1:], strict=False)
+        for source, result in pairwise(names)
     ]
     kept = list(proto.graph.node)
     del proto.graph.node[:]

@@ -16,7 +16,7 @@ FEW, MORE = 8, 32
 def follow_hints(problem: Problem) -> None:
     """Keep the first neighbourhood of the blamed nodes that reproduces, smallest first."""
     graph = problem.graph
-    blamed = resolve(graph, problem.wanted.nodes)
+    blamed = resolve(graph, problem.wanted.nodes) if problem.wanted else []
     if not blamed:
         return
     tried: set[frozenset[str]] = set()
