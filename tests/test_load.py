@@ -372,8 +372,9 @@ def test_adopt_moves_embedded_weights_in_graph_and_bodies(tmp_path: Path) -> Non
 def test_embedded_weights_are_aligned(tmp_path: Path) -> None:
     values = {f"w{i}": np.full(301 + i, i, np.float32) for i in range(3)}
     nodes = [node("ReduceSum", [name], [f"s_{name}"]) for name in values]
-    proto = model([*nodes, node("Sum", [f"s_{name}" for name in values], ["y"])], [], [tensor_type("y", None)],
-                  [numpy_helper.from_array(value, name) for name, value in values.items()])  # fmt: skip
+    nodes.append(node("Sum", [f"s_{name}" for name in values], ["y"]))
+    weights = [numpy_helper.from_array(value, name) for name, value in values.items()]
+    proto = model(nodes, [], [tensor_type("y", None)], weights)
     flat, store = adopted(write(tmp_path / "m.onnx", proto), tmp_path / "store")
     for tensor in flat.graph.initializer:
         assert int(external_info(tensor)["offset"]) % 64 == 0
