@@ -46,7 +46,7 @@ class Session:
         """The file as the user has it, not normalised: this is what has to fail."""
         return Candidate(
             model=self.loaded.path.read_bytes(),
-            folder=self.loaded.path.resolve().parent,
+            folder=self.loaded.path.absolute().parent,
             nodes=self.graph.order,
             feeds=self.feeds,
             cut="original",
@@ -76,7 +76,7 @@ def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) 
         shutil.rmtree(folder)
     store = Store(folder)
     proto = normalise(loaded.proto)
-    store.adopt(proto, loaded.path.resolve().parent)
+    store.adopt(proto, loaded.path.absolute().parent)
     graph = Graph(proto)
     if again:
         known = Record.from_json(json.loads((folder / RECORD).read_text()))
