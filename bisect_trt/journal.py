@@ -4,6 +4,7 @@ One event a line, in the order in which things happened:
 
     {"t": 0.0, "event": "header", "header": {...}}
     {"t": 1.5, "event": "begin", "key": "3f...", "nodes": [...], "cut": "default"}
+    {"t": 1.9, "event": "given up", "key": "77..."}
     {"t": 2.0, "event": "end", "key": "3f...", "verdict": "vanishes", "outcome": {...}, "seconds": 0.4}
 
 `t` (seconds since the run, or its resumption, began) and `seconds` (inside the target) are all that
@@ -132,6 +133,11 @@ class Journal:
         self.event("end", key=key, verdict=verdict.value, outcome=seen, seconds=seconds, **fields)
         self._outcomes[key] = (outcome, verdict)
 
+    def give_up(self, key: str) -> None:
+        """Say that a probe was ended before it ended by itself. Raises as `event`."""
+        self.event("given up", key=key)
+        self._begun[key] -= 1
+
     def outcome(self, key: str) -> Outcome | None:
         """What a finished probe saw; None when it did not finish."""
         found = self._outcomes.get(key)
@@ -146,9 +152,13 @@ class Journal:
         """All finished probes."""
         return dict(self._outcomes)
 
+    def deaths(self, key: str) -> int:
+        """How often this probe was begun and did not end; one that runs now counts."""
+        return 0 if key in self._outcomes else self._begun.get(key, 0)
+
     def died(self) -> dict[str, int]:
         """How often probes were begun that never ended: each may have taken the whole tool with it."""
-        return {key: times for key, times in self._begun.items() if key not in self._outcomes}
+        return {key: times for key, times in self._begun.items() if times and key not in self._outcomes}
 
     def close(self) -> None:
         """Close the file; the journal can still be asked."""
@@ -167,6 +177,8 @@ class Journal:
     def _take(self, event: Event) -> None:
         if event["event"] == "begin":
             self._begun[event["key"]] = self._begun.get(event["key"], 0) + 1
+        if event["event"] == "given up":
+            self._begun[event["key"]] -= 1
         if event["event"] == "end":
             data = {**event["outcome"], "seconds": event.get("seconds", 0.0)}
             self._outcomes[event["key"]] = (Outcome.from_json(data), Verdict(event["verdict"]))

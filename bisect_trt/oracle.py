@@ -30,10 +30,13 @@ class Oracle:
         """Start a probe; `outcome` waits for it."""
         return self._pool.submit(jobs.probe, self._target, candidate, timeout=self.deadline)
 
-    def outcome(self, task: Task) -> Outcome:
-        """Wait for a probe. A worker that died gives a failure, never an exception."""
+    def outcome(self, task: Task, *, guessed: bool = False) -> Outcome:
+        """Wait for a probe. A worker that died gives a failure, never an exception.
+
+        A probe that was begun on a guess says nothing about deadlines: these must not depend on luck.
+        """
         reply = task.result()
-        if self._adapt:
+        if self._adapt and not guessed:
             self._adapt = False
             self.deadline = min(max(SHORTEST_DEADLINE, 10 * reply.seconds), LONGEST_DEADLINE)
         return outcome_of(reply)

@@ -2,66 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, count
 
 from bisect_trt.graph import Graph, Selection
-from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cut import Cutter, CutStyle
+from bisect_trt.model.cut import CutStyle, Cutter
 from bisect_trt.model.pad import padded
-from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
-from bisect_trt.result import OnEvent, Step
-from bisect_trt.workers.pool import Task
-
-
-SHOWN = 64  # names of nodes in a line of the journal
-
-
-@dataclass
-class Counts:
-    """What was spent; `nodes_built` sums the nodes of all candidates that the target saw."""
-
-    probes: int = 0
-    cached: int = 0
-    unresolved: int = 0
-    nodes_built: int = 0
-    target_seconds: float = 0.0
+from bisect_trt.prober import Counts, Prober
+from bisect_trt.result import OnEvent, Simplifying, Step
 
 
 @dataclass
 class Problem:
     """Passes propose to it; it alone decides what is kept.
 
-    `wanted` is None only until the whole model was confirmed to fail. `repeats` is how
-    often a failure is looked at to call it steady. A flaky one shows in a part `rate` of all runs, and a
-    probe is then repeated up to `runs` times until it reproduces.
+    `wanted` is None only until the whole model was confirmed to fail. `scope` is what is searched: all
+    nodes, unless some were set aside (`reduce --all`). `repeats` is how often a failure is looked at to
+    call it steady. A flaky one shows in a part `rate` of all runs, and a probe is then repeated up to
+    `runs` times until it reproduces.
     """
 
     graph: Graph
     cutter: Cutter
-    oracle: Oracle
-    journal: Journal
+    prober: Prober
     wanted: Failure | None
     on_event: OnEvent
-    workers: int = 1
+    scope: tuple[str, ...] = ()
     repeats: int = 1
     runs: int = 1
     rate: float = 1.0
     phase: str = ""
     best: Candidate | None = None
     also_seen: dict[tuple[str, str, str], Failure] = field(default_factory=dict)
-    counts: Counts = field(default_factory=Counts)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     rewordings: dict[str, Failure] = field(default_factory=dict)
-    _pending: dict[str, Task] = field(default_factory=dict)
+    _guesses: Callable[[], Iterable[Candidate]] = tuple
+    simplifying: Simplifying = field(default_factory=Simplifying)
+
+    def __post_init__(self) -> None:
+        self.scope = self.scope or self.graph.order
+        self.prober.judge = self.judge
+
+    @property
+    def counts(self) -> Counts:
+        """What was spent."""
+        return self.prober.counts
+
+    @property
+    def workers(self) -> int:
+        """Probes that may run at the same time."""
+        return self.prober.workers
 
     @property
     def nodes_left(self) -> int:
-        """Nodes of the best candidate, or of the model while nothing smaller is known to fail."""
-        return len(self.best.nodes) if self.best else len(self.graph.order)
+        """Nodes of the best candidate, or of all that is searched while nothing smaller is known to fail."""
+        return len(self.best.nodes) if self.best else len(self.scope)
 
     def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
         """A candidate of these nodes."""
@@ -77,24 +78,39 @@ class Problem:
         return reproduces
 
     def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:
-        """Index of the first candidate, in order, that reproduces; workers look ahead."""
-        offered = list(candidates)
-        for k, candidate in enumerate(offered):
-            self.prefetch(offered[k : k + self.workers])
-            if self.attempt(candidate):
-                return k
+        """Index of the first candidate, in order, that reproduces; free workers look ahead."""
+        ahead: deque[Candidate] = deque()
+        source = iter(candidates)
+
+        def guesses() -> Iterator[Candidate]:
+            yield from list(ahead)
+            for candidate in source:
+                ahead.append(candidate)
+                yield candidate
+
+        with self.looking_ahead(guesses):
+            for k in count():
+                candidate = ahead.popleft() if ahead else next(source, None)
+                if candidate is None:
+                    return None
+                if self.attempt(candidate):
+                    return k
         return None
 
-    def prefetch(self, candidates: Iterable[Candidate]) -> None:
-        """Start probes that may be asked for next, as far as workers are free."""
-        if self.workers < 2:
-            return
-        for candidate in candidates:
-            if len(self._pending) >= self.workers:
-                return
-            key = self._key(candidate, 0)
-            if key not in self._pending and not self._known(key):
-                self._start(key, candidate)
+    @contextmanager
+    def looking_ahead(self, guesses: Callable[[], Iterable[Candidate]]) -> Iterator[None]:
+        """While a probe runs, free workers begin with what `guesses` gives, in its order."""
+        before = self._guesses
+        self._guesses = guesses
+        try:
+            yield
+        finally:
+            self._guesses = before
+
+    def peek(self, candidate: Candidate) -> Verdict | None:
+        """The verdict, or what one run lets expect; None when nothing is known yet."""
+        outcome = self.prober.peek(candidate)
+        return self.verdicts.get(candidate.digest) or (self.judge(outcome) if outcome else None)
 
     def verdict(self, candidate: Candidate) -> Verdict:
         """Judge a candidate; every question is asked of the target only once."""
@@ -103,8 +119,7 @@ class Problem:
             self.counts.cached += 1
             return self.verdicts[digest]
         verdict = Verdict.VANISHES
-        for run in range(self.runs):
-            outcome = self.observe(candidate, run)
+        for outcome in self.observations(candidate, self.runs):
             seen = self.judge(outcome)
             if seen is Verdict.UNRESOLVED and self._reworded(candidate, outcome):
                 seen = Verdict.REPRODUCES
@@ -126,12 +141,6 @@ class Problem:
         self.runs, self.rate = runs, rate
         self.verdicts = {k: v for k, v in self.verdicts.items() if v is Verdict.REPRODUCES}
         self._tell(f"flaky: shows in about {rate:.0%} of the runs, so each probe has up to {runs}")
-
-    def close(self) -> None:
-        """Forget probes that nobody asked for."""
-        for task in self._pending.values():
-            task.cancel()
-        self._pending.clear()
 
     def shown_by(self, candidate: Candidate) -> Failure:
         """The wanted failure in the words in which the target tells it of this candidate."""
@@ -157,33 +166,18 @@ class Problem:
                 return True
         return False
 
-    def _key(self, candidate: Candidate, run: int) -> str:
-        return candidate.digest if run == 0 else f"{candidate.digest}#{run}"
+    def observations(self, candidate: Candidate, runs: int) -> Iterator[Outcome]:
+        """What the target does with a candidate, `runs` times."""
+        for run in range(runs):
+            self.prober.ahead = lambda run=run: chain(  # type: ignore[misc]
+                ((candidate, later) for later in range(run + 1, runs)),
+                ((guess, 0) for guess in self._guesses()),
+            )
+            yield self.prober.observe(candidate, run)
 
-    def _known(self, key: str) -> bool:
-        return key in self.verdicts or self.journal.outcome(key) is not None
-
-    def _start(self, key: str, candidate: Candidate) -> None:
-        shown = list(candidate.nodes[:SHOWN])
-        self.journal.begin(key, count=len(candidate.nodes), nodes=shown, cut=candidate.cut)
-        self._pending[key] = self.oracle.submit(candidate)
-
-    def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
-        """What the target does with a candidate; known outcomes come from the journal."""
-        key = self._key(candidate, run)
-        stored = self.journal.outcome(key)
-        if stored is not None:
-            self.counts.cached += 1
-            return stored
-        if key not in self._pending:
-            self._start(key, candidate)
-        outcome = self.oracle.outcome(self._pending[key])
-        del self._pending[key]
-        self.counts.probes += 1
-        self.counts.nodes_built += len(candidate.nodes)
-        self.counts.target_seconds += outcome.seconds
-        self.journal.end(key, outcome, self.judge(outcome))
-        return outcome
+    def observe(self, candidate: Candidate) -> Outcome:
+        """What the target does with a candidate; what was seen before is not asked again."""
+        return next(self.observations(candidate, 1))
 
     def judge(self, outcome: Outcome) -> Verdict:
         """Whether an outcome shows the wanted failure; before there is one, whether it shows any."""

@@ -21,6 +21,7 @@ from bisect_trt.outcome import Outcome, Verdict, judge
 from bisect_trt.passes import MENU
 from bisect_trt.passes.drop import is_one_minimal
 from bisect_trt.passes.hints import resolve
+from bisect_trt.prober import Prober
 from bisect_trt.problem import Problem
 from bisect_trt.references.base import Record
 from bisect_trt.reproducer import bundle
@@ -132,16 +133,13 @@ class _Run:
         problem = Problem(
             graph=self.session.graph,
             cutter=Cutter(self.session.graph, self.session.store, recorded),
-            oracle=self.oracle,
-            journal=self.journal,
+            prober=Prober(self.oracle, self.journal, self.settings.run.workers),
             wanted=None,
             on_event=self.on_event,
-            workers=self.settings.run.workers,
             repeats=self.settings.run.repeats,
             phase="confirm",
         )
-        for run in range(max(1, self.settings.run.repeats)):
-            outcome = problem.observe(original, run)
+        for outcome in problem.observations(original, max(1, self.settings.run.repeats)):
             if outcome.failures:
                 first = outcome.failures[0]
                 blamed = resolve(self.session.graph, first.nodes)
@@ -172,7 +170,7 @@ class _Run:
         except KeyboardInterrupt:
             return INTERRUPTED
         finally:
-            problem.close()
+            problem.prober.close()
         return ""
 
     def timed(self, problem: Problem, one_pass: Any) -> None:

@@ -12,7 +12,7 @@ from bisect_trt.problem import Problem
 def drop(problem: Problem) -> None:
     """Minimise the node set of the best candidate; without one, of the whole model."""
     if problem.best is None:
-        problem.attempt(problem.cut(problem.graph.order))
+        problem.attempt(problem.cut(problem.scope))
     if problem.best is not None:
         minimise(problem, problem.best)
 
@@ -20,11 +20,12 @@ def drop(problem: Problem) -> None:
 def minimise(problem: Problem, candidate: Candidate) -> None:
     """Offer ever fewer of the nodes of a candidate that reproduces, cut as it was."""
     judge = Selections(problem, CutStyle(candidate.cut))
-    search.sweep(search.isolate(candidate.nodes, judge), judge)
+    judge.run(lambda asked: search.sweep(search.isolate(candidate.nodes, asked), asked))
 
 
 def is_one_minimal(problem: Problem) -> bool:
     """Whether every single node of the best candidate was tried without, and was needed."""
     if problem.best is None:
         return False
-    return search.is_one_minimal(problem.best.nodes, Selections(problem, CutStyle(problem.best.cut)))
+    nodes, judge = problem.best.nodes, Selections(problem, CutStyle(problem.best.cut))
+    return judge.run(lambda asked: search.is_one_minimal(nodes, asked))

@@ -19,13 +19,17 @@ def follow_hints(problem: Problem) -> None:
     blamed = resolve(graph, problem.wanted.nodes) if problem.wanted else []
     if not blamed:
         return
-    tried: set[frozenset[str]] = set()
-    for nodes in _surroundings(graph, blamed):
-        if nodes in tried or 2 * len(nodes) > len(graph.order) + 1:
-            continue
-        tried.add(nodes)
-        if problem.attempt(problem.cut(nodes)):
-            return
+    problem.attempt_first(problem.cut(nodes) for nodes in _worth_trying(problem, blamed))
+
+
+def _worth_trying(problem: Problem, blamed: list[str]) -> Iterator[frozenset[str]]:
+    """Different surroundings, within what is searched and no more than half of it."""
+    scope, tried = frozenset(problem.scope), set[frozenset[str]]()
+    for around in _surroundings(problem.graph, blamed):
+        nodes = around & scope
+        if nodes and nodes not in tried and 2 * len(nodes) <= len(scope) + 1:
+            tried.add(nodes)
+            yield nodes
 
 
 def resolve(graph: Graph, names: tuple[str, ...]) -> list[str]:

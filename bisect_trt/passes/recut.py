@@ -19,7 +19,7 @@ def recut(problem: Problem) -> None:
         best = problem.best
         if best is not None and len(best.nodes) == 1:
             return
-        again = problem.cut(best.nodes if best else problem.graph.order, style)
+        again = problem.cut(best.nodes if best else problem.scope, style)
         if best is not None and again.digest == best.digest:
             continue
         if problem.attempt(again):

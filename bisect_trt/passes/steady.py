@@ -28,7 +28,7 @@ def steady(problem: Problem) -> None:
     """
     if problem.wanted is not None and problem.wanted.stage is Stage.PARSE:
         return
-    again = problem.best or problem.cut(problem.graph.order)
+    again = problem.best or problem.cut(problem.scope)
     if _hits(problem, again, problem.repeats) == problem.repeats:
         return
     sample = max(SAMPLE, problem.repeats)
@@ -43,11 +43,10 @@ def steady(problem: Problem) -> None:
             "--timing-cache, a fixed --seed or --workers 1 may make it steadier",
         )
     problem.repeat_probes(needed, rate)
-    search.localise(again.nodes, Selections(problem, CutStyle(again.cut)), problem.graph.weight)
+    judge = Selections(problem, CutStyle(again.cut))
+    judge.run(lambda asked: search.localise(again.nodes, asked, problem.graph.weight))
 
 
 def _hits(problem: Problem, candidate: Candidate, runs: int) -> int:
-    return sum(
-        problem.judge(problem.observe(candidate, run)) is Verdict.REPRODUCES
-        for run in range(runs)
-    )
+    seen = problem.observations(candidate, runs)
+    return sum(problem.judge(outcome) is Verdict.REPRODUCES for outcome in seen)
