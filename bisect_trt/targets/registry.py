@@ -74,6 +74,12 @@ def _ort(settings: TargetSettings) -> Target:
     return OrtProvider(settings)
 
 
+def _emulate(settings: TargetSettings) -> Target:
+    from bisect_trt.targets.emulate import Emulate
+
+    return Emulate(settings)
+
+
 def _has_tensorrt() -> bool:
     """Whether `tensorrt` is there with its bindings: PyPI's own `tensorrt` is a stub without them."""
     spec = importlib.util.find_spec("tensorrt")
@@ -100,6 +106,12 @@ _TABLE: dict[str, Entry] = {
         "pip install onnxruntime",
         argument="PROVIDER[?OPTION=VALUE&...]",
         trial="ort:CPU",
+    ),
+    "emulate": Entry(
+        "A precision emulated on the CPU",
+        _emulate,
+        argument="fp16|bf16|tf32|fp8|int8",
+        trial="emulate:fp16",
     ),
 }
 

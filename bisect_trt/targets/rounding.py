@@ -1,0 +1,194 @@
+"""Rounding a float32 tensor to a narrower format by nodes that ONNX Runtime cannot take away.
+
+ONNX Runtime removes the casts of a *converted* float16 model between operators without a float16
+kernel. It keeps a Cast and a Cast back that stand in a float32 graph: that is how FP16 and BF16 are
+rounded. TF32 and FP8 (and BF16 before opset 13) have no such Cast: there, with u the distance of
+neighbouring values around x,
+
+    (|x| + 1.5 * 2**52 * u) - 1.5 * 2**52 * u
+
+in float64 is |x| rounded to a multiple of u, to nearest, ties to even, as every IEEE addition rounds.
+u is 2**(floor(log2(|x|)) - bits), and the distance of subnormals below the smallest normal number.
+
+INT8 and FP8 scale each tensor so that its largest magnitude becomes 127 or 448, see `Format`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+_MAGIC = 1.5 * 2.0**52
+_MAX = float(np.finfo(np.float32).max)
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A number format as tensor cores see it.
+
+    Attributes:
+        cast: type of ONNX that rounds to it, from opset `since` on; None when there is none.
+        bits: of the significand, without the leading one.
+        smallest: exponent of the smallest normal number.
+        largest: magnitude that the largest value of a tensor is scaled to; None: no scaling. Beyond it
+            values saturate, as NVIDIA's conversions to FP8 (`cvt.rn.satfinite.e4m3x2.f32`) and INT8
+            (`cvt.rni.sat`) do; TensorRT knows both with a scale only. FP16, BF16 and TF32 overflow to Inf.
+        whole: whether values are integers.
+    """
+
+    cast: int | None = None
+    since: int = 1
+    bits: int = 0
+    smallest: int = -126
+    largest: float | None = None
+    whole: bool = False
+
+
+FORMATS = {
+    "fp16": Format(cast=TensorProto.FLOAT16, bits=10, smallest=-14),
+    "bf16": Format(cast=TensorProto.BFLOAT16, since=13, bits=7),
+    "tf32": Format(bits=10),
+    "fp8": Format(bits=3, smallest=-6, largest=448.0),
+    "int8": Format(largest=127.0, whole=True),
+}
+OLDEST = {"fp16": 7, "bf16": 8, "tf32": 8, "fp8": 9, "int8": 9}
+"""The first opset for which a format's nodes exist; ONNX Runtime's own first is 7."""
+
+
+class Rounder:
+    """Makes nodes. The constants that they share become initializers of `graph`, seen by its bodies."""
+
+    def __init__(self, format: Format, opset: int, graph: onnx.GraphProto, prefix: str) -> None:
+        """All new tensors get names that start with `prefix`, which no name of the model may do."""
+        self._format = format
+        self._opset = opset
+        self._graph = graph
+        self._prefix = prefix
+        self._count = 0
+        self._constants: dict[tuple[int, tuple[float, ...]], str] = {}
+
+    def fresh(self) -> str:
+        """A new tensor name."""
+        self._count += 1
+        return f"{self._prefix}{self._count}"
+
+    def cast(self, source: str, to: int, target: str = "") -> onnx.NodeProto:
+        """A Cast to an element type."""
+        return self._node("Cast", source, target=target, to=to)
+
+    def nodes(self, source: str, source_type: int, target: str, target_type: int) -> Iterator[onnx.NodeProto]:
+        """Nodes that give `target` the rounded values of `source`.
+
+        float64 goes through float32, which is what TensorRT makes of it.
+        """
+        if source_type != TensorProto.FLOAT:
+            narrow = self.cast(source, TensorProto.FLOAT)
+            yield narrow
+            source = narrow.output[0]
+        cast = self._format.cast if self._opset >= self._format.since else None
+        if cast is not None:
+            rounded = self.cast(source, cast, target if target_type == cast else "")
+            yield rounded
+            if target_type != cast:
+                yield self.cast(rounded.output[0], target_type, target)
+            return
+        # float32 again at the end, whatever the target: a float64 must not keep more.
+        *steps, last = self._arithmetic(source)
+        yield from steps
+        if target_type == TensorProto.FLOAT:
+            last.output[0] = target
+        yield last
+        if target_type != TensorProto.FLOAT:
+            yield self.cast(last.output[0], target_type, target)
+
+    def _arithmetic(self, source: str) -> Iterator[onnx.NodeProto]:
+        if self._format.largest is None:
+            yield from self._to_grid(source)
+            return
+        *steps, scale = self._scale(source)
+        yield from steps
+        yield scale
+        quotient = self._node("Div", source, scale.output[0])
+        yield quotient
+        limit = self._format.largest
+        low = self._node("Max", quotient.output[0], self._constant(TensorProto.FLOAT, -limit))
+        high = self._node("Min", low.output[0], self._constant(TensorProto.FLOAT, limit))
+        yield from (low, high)
+        *steps, grid = self._to_grid(high.output[0])
+        yield from steps
+        yield grid
+        yield self._node("Mul", grid.output[0], scale.output[0])
+
+    def _scale(self, source: str) -> Iterator[onnx.NodeProto]:
+        """Largest magnitude / `largest`. NaN does not count, Inf counts as the largest float32."""
+        absolute = self._node("Abs", source)
+        is_nan = self._node("IsNaN", source)
+        zero = self._constant(TensorProto.FLOAT, 0.0)
+        known = self._node("Where", is_nan.output[0], zero, absolute.output[0])
+        flat = self._node("Reshape", known.output[0], self._constant(TensorProto.INT64, -1, vector=True))
+        # A zero more, so that an empty tensor has a largest value, too.
+        more = self._node("Concat", flat.output[0], self._constant(TensorProto.FLOAT, 0, vector=True), axis=0)
+        largest = self._node("ReduceMax", more.output[0], keepdims=0)
+        finite = self._node("Min", largest.output[0], self._constant(TensorProto.FLOAT, _MAX))
+        assert self._format.largest is not None
+        ratio = self._node("Div", finite.output[0], self._constant(TensorProto.FLOAT, self._format.largest))
+        normal = self._node("Max", ratio.output[0], self._constant(TensorProto.FLOAT, _TINY))
+        yield from (absolute, is_nan, known, flat, more, largest, finite, ratio, normal)
+
+    def _to_grid(self, source: str) -> Iterator[onnx.NodeProto]:
+        """Round float32 values to the format's grid; the sign of zero is kept."""
+        wide = self.cast(source, TensorProto.DOUBLE)
+        absolute = self._node("Abs", wide.output[0])
+        yield from (wide, absolute)
+        if self._format.whole:
+            magic = self._double(_MAGIC)
+        else:
+            *steps, power = self._power_of_two(absolute.output[0])
+            yield from steps
+            scaled = self._node("Mul", power.output[0], self._double(_MAGIC * 2.0**-self._format.bits))
+            yield from (power, scaled)
+            magic = scaled.output[0]
+        shifted = self._node("Add", absolute.output[0], magic)
+        rounded = self._node("Sub", shifted.output[0], magic)
+        # The sign: -1, +1, or the zero itself with its sign.
+        large = self._node("Mul", wide.output[0], self._double(2.0**600))
+        below = self._node("Min", large.output[0], self._double(1.0))
+        sign = self._node("Max", below.output[0], self._double(-1.0))
+        signed = self._node("Mul", rounded.output[0], sign.output[0])
+        yield from (shifted, rounded, large, below, sign, signed)
+        yield self.cast(signed.output[0], TensorProto.FLOAT)
+
+    def _power_of_two(self, magnitude: str) -> Iterator[onnx.NodeProto]:
+        """2**floor(log2(magnitude)), exact for float32 values: those next to a power of two are 4e-8 away.
+
+        Between the smallest normal number and 2**127, so that zero, subnormals and Inf get there, too.
+        """
+        low = self._node("Max", magnitude, self._double(2.0**self._format.smallest))
+        high = self._node("Min", low.output[0], self._double(2.0**127))
+        natural = self._node("Log", high.output[0])
+        binary = self._node("Mul", natural.output[0], self._double(1 / math.log(2)))
+        safe = self._node("Add", binary.output[0], self._double(1e-9))
+        floor = self._node("Floor", safe.output[0])
+        yield from (low, high, natural, binary, safe, floor)
+        yield self._node("Pow", self._double(2.0), floor.output[0])
+
+    def _double(self, value: float) -> str:
+        return self._constant(TensorProto.DOUBLE, value)
+
+    def _constant(self, elem_type: int, value: float, vector: bool = False) -> str:
+        key = (elem_type, (value, float(vector)))
+        if key not in self._constants:
+            name = self._constants[key] = self.fresh()
+            values = [int(value) if elem_type == TensorProto.INT64 else value]
+            self._graph.initializer.append(helper.make_tensor(name, elem_type, [1] if vector else [], values))
+        return self._constants[key]
+
+    def _node(self, op: str, *inputs: str, target: str = "", **attributes: int) -> onnx.NodeProto:
+        output = target or self.fresh()
+        return helper.make_node(op, list(inputs), [output], name=f"{self._prefix}{output}", **attributes)
