@@ -66,8 +66,39 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class AccuracySettings:
+    """When outputs count as equal, and where that is judged; see `compare` for the metrics.
+
+    Attributes:
+        rtol, atol: tolerance by output; the name "" is for all others. Without: by type and precision.
+        metric: `max`, `mean`, `rms`, `cosine` or `quantile:Q`.
+        ignore: outputs that are not compared.
+        topk: outputs of which only the K best along the last axis are compared, as a set.
+        judge: `outputs`: what a part of the model gave on the target goes through the rest of the model
+            on the reference, and the model's outputs are compared; `local`: the part's own outputs are.
+        alone: rtol for a part that is compared by itself although `judge` is `outputs` (a written
+            reproducer is), where the defaults would not show the failure.
+        reference: where truth comes from, see `references.spec`.
+        reference_provider: execution provider of ONNX Runtime as the reference.
+        custom_ops: libraries of custom operators for ONNX Runtime as the reference.
+    """
+
+    rtol: tuple[tuple[str, float], ...] = ()
+    atol: tuple[tuple[str, float], ...] = ()
+    metric: str = "max"
+    ignore: tuple[str, ...] = ()
+    topk: tuple[tuple[str, int], ...] = ()
+    judge: str = "outputs"
+    alone: float | None = None
+    reference: str = "ort"
+    reference_provider: str = "CPUExecutionProvider"
+    custom_ops: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that a run needs besides the model."""
 
     target: TargetSettings = field(default_factory=TargetSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    accuracy: AccuracySettings = field(default_factory=AccuracySettings)
