@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ POLL = 0.1  # seconds between two looks at a child
 SLOW_POLL = 1.0  # and at its memory
 GRACE = 20.0  # seconds that a reduction has to save its best when its time is over
 LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
+_LINE = 300  # characters of its last words
 _PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 
 Answer = TypeVar("Answer", Checked, Reduced)
@@ -97,7 +99,7 @@ class Child:
 
 
 class Children:
-    """See `runner.Runner`. Threads that call it have to live as long as the jobs."""
+    """See `runner.Runner`."""
 
     def __init__(self, folder: Path, *, parallel: int, logs: Path) -> None:
         """Nothing is started yet.
@@ -117,6 +119,8 @@ class Children:
         self._lock = threading.Lock()
         self._number = 0
         self._spare: list[Child] = []
+        # A child dies with the *thread* that started it: this one lives until `close`.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="start of children")
         self._jobs: dict[str, Path] = {}
 
     def check(self, slug: str, model: Path, settings: Settings, limit: float) -> Checked | Trouble:
@@ -156,6 +160,7 @@ class Children:
             spare, self._spare = self._spare, []
         for child in spare:
             child.end()
+        self._starter.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(
@@ -212,7 +217,7 @@ class Children:
 
     def _start(self) -> Child:
         self._number += 1
-        return Child(self._folder / f"{self._number:06}", self._threads)
+        return self._starter.submit(Child, self._folder / f"{self._number:06}", self._threads).result()
 
     def _wait(self, child: Child, limit: float, grace: float) -> Checked | Reduced | Trouble:
         """Read the answer; deadline, cancellation and the memory limit end the wait."""
@@ -267,5 +272,13 @@ def _parse(text: bytes, child: Child) -> Checked | Reduced | Trouble:
         answer: Checked | Reduced | Trouble = ANSWERS[data["kind"]].validate_python(data["answer"])
     except (ValueError, KeyError):
         code = child.process.wait()
-        return Trouble(Cause.DIED, f"its process ended without an answer: {limits.describe_exit(code)}")
+        said = f"its process ended without an answer: {limits.describe_exit(code)}{_last_line(child)}"
+        return Trouble(Cause.DIED, said)
     return answer
+
+
+def _last_line(child: Child) -> str:
+    with suppress(OSError):
+        lines = (child.folder / "log").read_text(errors="replace").split("\n")
+        return next((f"; last said: {line[:_LINE]}" for line in reversed(lines) if line.strip()), "")
+    return ""

@@ -147,7 +147,8 @@ class Work:
 
     def _phase(self, threads: ThreadPoolExecutor, name: str, todo: list[Row], job: Job, take: Take) -> bool:
         """Do a phase; False when time or a signal ended it."""
-        self.say(f"{name}: {len(todo)} to do")
+        if todo:
+            self.say(f"{name}: {len(todo)} to do")
         later: list[Row] = []
         for alone, rows in ((False, todo), (True, later)):
             if not self._all(threads, name, rows, job, take, None if alone else later):

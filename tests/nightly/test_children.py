@@ -1,0 +1,169 @@
+"""The real runner: every way in which a child can end costs its own job only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from small import CRASH, ERROR, HANG, SPEC, chain
+
+from bisect_trt.nightly import children
+from bisect_trt.nightly.children import Children
+from bisect_trt.nightly.job import PROGRESS
+from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.outcome import Symptom
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+
+SETTINGS = Settings(TargetSettings(spec=SPEC), RunSettings(timeout=60.0, repeats=1))
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Iterator[Children]:
+    made = Children(tmp_path / "tmp", parallel=1, logs=tmp_path / "logs")
+    yield made
+    made.close()
+    assert not (tmp_path / "tmp").exists()
+    assert not left_running(tmp_path)
+
+
+def left_running(folder: Path) -> list[str]:
+    """Processes whose temporary folder is below this one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and str(folder) in process.environ().get(
+                "TMPDIR", ""
+            ):
+                found.append(f"{process.pid} {process.cmdline()}")
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_check_reduce_verify(runner: Children, tmp_path: Path) -> None:
+    fine = runner.check("fine", chain(tmp_path / "fine.onnx", "Abs"), SETTINGS, 100)
+    assert isinstance(fine, Checked) and not fine.failures and fine.nodes == 3
+    assert fine.digest and "planted" in fine.version and fine.seconds > 0
+    bad = chain(tmp_path / "bad.onnx", "Abs", ERROR)
+    seen = runner.check("bad", bad, SETTINGS, 100)
+    assert isinstance(seen, Checked) and "Erf is not taken" in seen.failures[0].signature
+    out = tmp_path / "repro"
+    made = runner.reduce("bad", bad, SETTINGS, out, 100, again=False)
+    assert isinstance(made, Reduced), made
+    assert (made.nodes, made.finished, made.verified) == (1, True, 1)
+    assert made.shape.startswith("Erf#") and made.failure.key == seen.failures[0].key
+    at = (out / "report.json").stat().st_mtime_ns
+    again = runner.reduce("bad", bad, SETTINGS, out, 100, again=False)
+    assert isinstance(again, Reduced) and again.shape == made.shape
+    assert (out / "report.json").stat().st_mtime_ns == at, "a finished reduction is taken as it is"
+    shown = runner.verify("bad", out, SETTINGS, 100)
+    assert isinstance(shown, Checked) and shown.failures[0].key == seen.failures[0].key
+    anew = runner.reduce("bad", bad, SETTINGS, out, 100, again=True)
+    assert isinstance(anew, Reduced) and (out / "report.json").stat().st_mtime_ns > at
+
+
+def test_crash_and_hang_of_the_target_are_failures(runner: Children, tmp_path: Path) -> None:
+    for op, symptom in ((CRASH, Symptom.CRASH), (HANG, Symptom.HANG)):
+        quick = replace(SETTINGS, run=replace(SETTINGS.run, timeout=3.0))
+        seen = runner.check(op, chain(tmp_path / f"{op}.onnx", op), quick, 100)
+        assert isinstance(seen, Checked) and seen.failures[0].symptom is symptom
+
+
+def test_unusable_models(runner: Children, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(chain(tmp_path / "whole.onnx").read_bytes()[:60])
+    for path, word in ((broken, "broken.onnx"), (tmp_path / "missing.onnx", "missing.onnx")):
+        answer = runner.check("x", path, SETTINGS, 100)
+        assert isinstance(answer, Trouble) and answer.cause is Cause.USAGE and word in answer.reason
+    steady = runner.reduce("x", tmp_path / "whole.onnx", SETTINGS, tmp_path / "out", 100, again=False)
+    assert isinstance(steady, Trouble) and steady.cause is Cause.STEADY
+
+
+def test_log_of_a_bug_is_kept(runner: Children, tmp_path: Path) -> None:
+    answer = runner.verify("x", tmp_path, SETTINGS, 60)  # no reproducer there, which `verify` never sees
+    assert isinstance(answer, Trouble) and answer.cause is Cause.BUG and "repro.onnx" in answer.reason
+    assert "Traceback" in (tmp_path / "logs" / "x.log").read_text()
+
+
+def test_deadline(runner: Children, tmp_path: Path) -> None:
+    began = time.monotonic()
+    answer = runner.check("x", chain(tmp_path / "x.onnx", HANG), SETTINGS, 3.0)
+    assert isinstance(answer, Trouble) and answer.cause is Cause.DEADLINE
+    assert 3.0 < time.monotonic() - began < 15.0
+
+
+def cancel_when_smaller(runner: Children, nodes: int) -> None:
+    """Waits until a reduction has a best that is smaller than the model."""
+    left = nodes
+    while left >= nodes:
+        time.sleep(0.1)
+        with suppress(TypeError, OSError, ValueError):
+            left = json.loads((runner.folder("x") / PROGRESS).read_text())["nodes"]  # type: ignore[operator]
+    runner.cancel()
+
+
+def test_reduction_saves_its_best_when_its_time_is_over(runner: Children, tmp_path: Path) -> None:
+    """And the next one goes on from there."""
+    model = chain(tmp_path / "x.onnx", ERROR, *["Abs"] * 60, CRASH)
+    spec = f"planted:nodes=x/{ERROR}_1;x/{CRASH}_62,fail=error+cost=0.01"
+    settings = Settings(TargetSettings(spec=spec), SETTINGS.run)
+    watcher = threading.Thread(target=cancel_when_smaller, args=(runner, 64))
+    watcher.start()
+    answer = runner.reduce("x", model, settings, tmp_path / "out", 300.0, again=False)
+    watcher.join()
+    assert isinstance(answer, Reduced), answer
+    assert not answer.finished and answer.stop_reason
+    other = Children(tmp_path / "tmp2", parallel=1, logs=tmp_path / "logs")
+    whole = other.reduce("x", model, settings, tmp_path / "out", 300.0, again=False)
+    other.close()
+    assert isinstance(whole, Reduced) and whole.finished and whole.nodes == 2
+
+
+def in_background(runner: Children, model: Path) -> tuple[threading.Thread, list[Checked | Trouble]]:
+    answers: list[Checked | Trouble] = []
+    thread = threading.Thread(target=lambda: answers.append(runner.check("x", model, SETTINGS, 60)))
+    thread.start()
+    return thread, answers
+
+
+def test_death_of_the_child(runner: Children, tmp_path: Path) -> None:
+    thread, answers = in_background(runner, chain(tmp_path / "x.onnx", HANG))
+    while (folder := runner.folder("x")) is None or not (folder / "pid").exists():
+        time.sleep(0.05)
+    time.sleep(2)
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    thread.join(20)
+    assert (
+        isinstance(answers[0], Trouble) and answers[0].cause is Cause.DIED and "SIGKILL" in answers[0].reason
+    )
+    fine = runner.check("y", chain(tmp_path / "y.onnx"), SETTINGS, 60)
+    assert isinstance(fine, Checked)
+
+
+def test_cancel(runner: Children, tmp_path: Path) -> None:
+    thread, answers = in_background(runner, chain(tmp_path / "x.onnx", HANG))
+    time.sleep(2)
+    runner.cancel()
+    thread.join(20)
+    assert isinstance(answers[0], Trouble) and answers[0].cause is Cause.CANCELLED
+    late = runner.check("y", chain(tmp_path / "y.onnx"), SETTINGS, 60)
+    assert isinstance(late, Trouble) and late.cause is Cause.CANCELLED
+
+
+def test_memory_of_the_child_itself(
+    runner: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children.limits, "default_limit", lambda workers: 1 << 20)
+    monkeypatch.setattr(children, "SLOW_POLL", 0.0)
+    settings = replace(SETTINGS, run=replace(SETTINGS.run, memory_limit=1 << 33))
+    answer = runner.check("x", chain(tmp_path / "x.onnx", HANG), settings, 60)
+    assert isinstance(answer, Trouble) and answer.cause is Cause.MEMORY
