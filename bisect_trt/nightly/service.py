@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
 from bisect_trt.nightly import hooks, lock, plan, report, retention
 from bisect_trt.nightly.children import Children
 from bisect_trt.nightly.clock import Clock
@@ -52,6 +52,8 @@ def nightly(
 
     Raises:
         UsageError: nothing matches, another run holds the folder, or it cannot be written.
+        TargetUnavailable: no target could be used (the report is written all the same).
+        StoppedEarly: the disk is full and nothing that can go makes room.
     """
     clock = clock or Clock()
     plan.items(config, plan.find_models(config))  # says what is wrong before anything is written
@@ -63,6 +65,10 @@ def nightly(
         history = _open(out)
         try:
             return _night(config, out, history, say, clock, make_runner or _children(config))
+        except sqlite3.OperationalError as error:
+            raise StoppedEarly(
+                f"the history of {out} cannot be written: {error}", "make room and start it again: it goes on"
+            ) from error
         finally:
             history.close()
 

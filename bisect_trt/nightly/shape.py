@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def of(graph: onnx.GraphProto) -> str:
                 maker, output = makers[name]
                 known = drawn.edges.get((maker, k), {}).get("slots", "")
                 drawn.add_edge(maker, k, slots=f"{known} {output}>{slot}")
-    hashed = nx.weisfeiler_lehman_graph_hash(drawn, node_attr="op", edge_attr="slots", digest_size=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # networkx 3.5 says that 3.4 had other hashes
+        hashed = nx.weisfeiler_lehman_graph_hash(drawn, node_attr="op", edge_attr="slots", digest_size=4)
     counts = Counter(node.op_type for node in graph.node)
     names = [f"{n}x{op}" if n > 1 else op for op, n in sorted(counts.items())]
     more = f"+{len(names) - _NAMED} more" if len(names) > _NAMED else ""
