@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.edit import Draft
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
@@ -28,6 +29,50 @@ class Step:
 
 
 OnEvent = Callable[[Step], None]
+
+
+@dataclass
+class Tally:
+    """What one pass of the simplification tried and won.
+
+    Attributes:
+        tried: edits that it proposed.
+        invalid: those that ONNX's own checks refused, so that no probe was needed.
+        kept: those that still fail in the same way and are simpler.
+        seconds: inside target and reference.
+        won: what became smaller, in words, one entry for each edit that was kept.
+    """
+
+    tried: int = 0
+    invalid: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+    won: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Simplifying:
+    """What a simplification may do and spend, and what its passes did.
+
+    Attributes:
+        until: target seconds (`Counts.target_seconds`) at which it ends.
+        confirm: the reference runs every edited candidate first; not where it cannot run the original.
+        synthetic: values of the original are to be avoided by all means (`--anonymise`).
+        profiled: inputs whose names the settings hold.
+        seed: of random values.
+        tallies: by name of the pass, in the order in which they first ran.
+        draft: the best candidate opened, with its digest.
+        ended: why it ended before a fixed point, if so.
+    """
+
+    until: float = float("inf")
+    confirm: bool = True
+    synthetic: bool = False
+    profiled: frozenset[str] = frozenset()
+    seed: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    draft: tuple[str, Draft] | None = None
+    ended: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +105,7 @@ class Reduction:
     log: str = ""
     outputs_compared: bool = False
     notes: tuple[str, ...] = ()
+    archive: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,20 @@ _SLOTS: dict[str, tuple[int, ...]] = {
 }
 _REDUCE_AXES = (1,)
 
+SHAPE_SLOTS: dict[str, tuple[int, ...]] = {
+    "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Reshape": (1,),
+    "Resize": (3,),
+    "Slice": (1, 2, 4),
+    "Split": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+}
+"""Inputs whose values are dimensions, or places in them."""
+
 
 def is_shape_like(elem_type: int, shape: tuple[int, ...]) -> bool:
     """Integer or bool, at most one dimension, at most `MAX_ELEMENTS` elements."""

@@ -66,8 +66,8 @@ class Target(Protocol):
         ...
 
 
-
 STAGE_MARK = "\x02stage:"
+_REFERENCE = "reference"
 
 
 def announce(stage: Stage) -> None:
@@ -78,7 +78,22 @@ def announce(stage: Stage) -> None:
     os.write(2, f"{STAGE_MARK}{stage.value}\n".encode())
 
 
+def announce_reference() -> None:
+    """Tell that it is the reference that runs now: a death is none of the target's."""
+    os.write(2, f"{STAGE_MARK}{_REFERENCE}\n".encode())
+
+
 def last_stage(worker_log: str) -> Stage | None:
-    """The stage that the worker announced last, if any."""
+    """The stage of the target that the worker announced last; None: none, or the reference ran."""
+    last = _last_mark(worker_log)
+    return Stage(last) if last not in ("", _REFERENCE) else None
+
+
+def was_in_reference(worker_log: str) -> bool:
+    """Whether the worker died while the reference ran."""
+    return _last_mark(worker_log) == _REFERENCE
+
+
+def _last_mark(worker_log: str) -> str:
     _, mark, rest = worker_log.rpartition(STAGE_MARK)
-    return Stage(rest.split("\n", 1)[0].strip()) if mark else None
+    return rest.split("\n", 1)[0].strip() if mark else ""

@@ -1,0 +1,176 @@
+"""How far a candidate is from the simplest one: the order that decides which edits are kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import AttributeProto, TensorProto
+
+from bisect_trt.graph import bodies, dims_of
+from bisect_trt.model.edit_synthetic import Recipe, is_ramp, is_uniform
+
+Array = npt.NDArray[Any]
+
+PLAIN = re.compile(r"[a-z][a-z_]*\d*(?:_shape|_fill)?")
+"""Names as `passes.simplify.names` gives them."""
+
+_INPUT = 64  # what a graph input counts besides its values, in bytes
+_WIDE = {TensorProto.DOUBLE: 2, TensorProto.INT64: 1}
+_MOST = 1 << 20  # a number counts at most this much
+
+
+def simplicity(
+    proto: onnx.ModelProto,
+    weights: Mapping[str, Array],
+    generated: AbstractSet[str],
+    recipes: Mapping[str, Recipe],
+    samples: Sequence[Mapping[str, Array]],
+) -> tuple[int, ...]:
+    """Smaller is simpler. Compared from the first figure on, so that every edit has its place:
+
+    outputs; bytes of values that have to travel (none for one repeated value, a ramp or a recipe) and
+    64 for each input; elements of inputs, outputs and weights; how odd the values are; attributes,
+    optional inputs and how far they are from 0; wide types; operator set; bytes of strings.
+    """
+    graph = proto.graph
+    values = [(name, array) for name, array in weights.items()]
+    fed = [(name, array) for sample in samples for name, array in sample.items()]
+    levels = [level(array, recipes.get(name)) for name, array in values]
+    levels += [level(array, None) for _, array in fed]
+    sizes = [int(array.size) for _, array in values]
+    declared = [dims_of(info.type) or () for info in (*graph.input, *graph.output)]
+    sizes += [_product(dims) for dims in declared]
+    sides = sum(sum(array.shape) for _, array in values)
+    sides += sum(sum(d for d in dims if isinstance(d, int)) for dims in declared)
+    return (
+        len(graph.output),
+        sum(carried for carried, _ in levels) + _INPUT * len(graph.input) + len(samples),
+        sum(sizes),
+        sides,
+        sum(odd for _, odd in levels),
+        sum(_numbers(array) for _, array in values),
+        *_attributes(graph),
+        _width(graph, weights),
+        sum(o.version for o in proto.opset_import) + proto.ir_version,
+        len(proto.opset_import),
+        _strings(proto),
+        len([name for name in weights if name not in generated and _is_big_constant(weights[name])]),
+        len(generated),
+    )
+
+
+def level(array: Array, recipe: Recipe | None) -> tuple[int, int]:
+    """Bytes that have to travel for a value, and how odd it is: 0 zeros, 1 ones, ... 6 anything."""
+    if array.size == 0:
+        return 0, 0
+    if array.dtype.kind in "OU":
+        return sum(len(str(item)) for item in array.flat), 6
+    if is_uniform(array):
+        first = array.reshape(-1)[0]
+        return 0, 0 if first == 0 else 1 if first == 1 else 2
+    if recipe is not None:
+        return 32, 4
+    if is_ramp(array):
+        return 0, 3
+    used = int(np.count_nonzero(array))
+    odd = 5 if 4 * used <= array.size else 6 if _is_rounded(array) else 7
+    return used * array.dtype.itemsize, odd
+
+
+def _is_rounded(array: Array) -> bool:
+    """Whether the last bits of floats are not used: fewer digits to print, better to compress."""
+    if array.dtype.kind != "f" or array.dtype.itemsize < 4:
+        return True
+    wide = np.asarray(array)
+    with np.errstate(all="ignore"):
+        return bool(np.array_equal(wide, wide.astype(np.float16).astype(wide.dtype), equal_nan=True))
+
+
+def _is_big_constant(array: Array) -> bool:
+    return array.nbytes > 256 and array.dtype.kind not in "OU" and is_uniform(array)
+
+
+def _numbers(array: Array) -> int:
+    """How far small integers (sizes, axes, counts) are from 0."""
+    if array.dtype.kind not in "iu" or array.size > 64:
+        return 0
+    return sum(min(abs(int(v)), _MOST) for v in array.flat)
+
+
+def _product(dims: Sequence[object]) -> int:
+    total = 1
+    for dim in dims:
+        total *= dim if isinstance(dim, int) else 1
+    return total
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for body in bodies(node):
+            yield from _nodes(body)
+
+
+def _attributes(graph: onnx.GraphProto) -> tuple[int, int]:
+    """Attributes and wired inputs; how far their numbers are from 0 and 1."""
+    count, far = 0, 0
+    for node in _nodes(graph):
+        count += len(node.attribute) + sum(1 for name in (*node.input, *node.output) if name)
+        for attribute in node.attribute:
+            far += _far(attribute)
+    return count, far
+
+
+def _far(attribute: AttributeProto) -> int:
+    if attribute.type == AttributeProto.INT:
+        return min(abs(attribute.i), _MOST)
+    if attribute.type == AttributeProto.INTS:
+        return sum(1 + min(abs(v), _MOST) for v in attribute.ints)
+    if attribute.type == AttributeProto.FLOAT:
+        return _plain_float(attribute.f)
+    if attribute.type == AttributeProto.FLOATS:
+        return sum(1 + _plain_float(v) for v in attribute.floats)
+    return 0
+
+
+def _plain_float(value: float) -> int:
+    return 0 if value == 0 else 1 if value == 1 else 2
+
+
+def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:
+    types = [info.type.tensor_type.elem_type for info in (*graph.input, *graph.output)]
+    total = sum(_WIDE.get(t, 0) for t in types)
+    return total + sum({"float64": 2, "int64": 1}.get(a.dtype.name, 0) for a in weights.values())
+
+
+def _strings(proto: onnx.ModelProto) -> int:
+    """Bytes of texts that mean nothing, and names that tell more than a kind and a number."""
+    total = sum(len(text) for text in texts(proto))
+    for node in _nodes(proto.graph):
+        names = [n for n in (node.name, *node.input, *node.output) if n]
+        total += sum(len(name) + (0 if PLAIN.fullmatch(name) else 100) for name in names)
+    return total
+
+
+def texts(proto: onnx.ModelProto) -> Iterator[str]:
+    """Doc strings, metadata, producer, model domain and version."""
+    yield from (proto.producer_name, proto.producer_version, proto.domain, proto.doc_string)
+    yield from (f"{p.key}{p.value}" for p in proto.metadata_props)
+    yield f"{proto.model_version or ''}"
+    graph = proto.graph
+    yield graph.doc_string
+    infos = (*graph.input, *graph.output, *graph.value_info)
+    nodes = list(_nodes(graph))
+    holders: list[Any] = [graph, *infos, *nodes]
+    for holder in holders:
+        yield holder.doc_string
+        yield from (f"{p.key}{p.value}" for p in getattr(holder, "metadata_props", ()))
+    for info in infos:
+        shape = info.type.tensor_type.shape
+        yield from (d.dim_param + d.denotation for d in shape.dim)

@@ -1,0 +1,121 @@
+"""Values that are told by a few numbers: so that a reproducer need not carry them.
+
+The generator is written out (splitmix64, https://prng.di.unimi.it/splitmix64.c) and uses integer
+arithmetic, one product and one sum of doubles for each element: every machine and every version of
+numpy gives the same bits, and `repro.py` holds the same few lines.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_MARK = "bisect-trt random"
+_PARTS = 4  # pieces of 16 bits that are summed: nearly a normal distribution
+_MIDDLE = _PARTS * 65535 / 2
+_SPREAD = math.sqrt(_PARTS * (65536**2 - 1) / 12)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Seeded numbers of a mean and a deviation, about normal, at most 3.5 deviations from the mean."""
+
+    seed: int
+    mean: float
+    deviation: float
+
+    @property
+    def text(self) -> str:
+        """As the doc string of a tensor; `parse` gives the recipe back."""
+        return f"{_MARK} {self.seed} {self.mean!r} {self.deviation!r}"
+
+    def make(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """The values, the same on every machine. Integers are rounded and kept in their range."""
+        count = math.prod(shape)
+        values: Array = (bits(self.seed, count) - _MIDDLE) * (self.deviation / _SPREAD) + self.mean
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            values = np.clip(np.rint(values), limits.min, limits.max)
+        elif dtype.kind == "b":
+            values = values > 0.5
+        with np.errstate(over="ignore"):
+            return values.astype(dtype).reshape(tuple(shape))
+
+
+def bits(seed: int, count: int) -> Array:
+    """`count` sums of four 16-bit pieces of splitmix64, as doubles: 0 to 262140."""
+    with np.errstate(over="ignore"):
+        z = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    pieces = (z >> np.uint64(16 * k) & np.uint64(0xFFFF) for k in range(_PARTS))
+    total: Array = sum(pieces, start=np.zeros(count, np.uint64))
+    return total.astype(np.float64)
+
+
+def parse(text: str) -> Recipe | None:
+    """The recipe that a doc string tells; None when it tells none."""
+    found = re.fullmatch(rf"{_MARK} (\d+) (\S+) (\S+)", text)
+    if found is None:
+        return None
+    try:
+        return Recipe(int(found[1]), float(found[2]), float(found[3]))
+    except ValueError:
+        return None
+
+
+def resembling(values: Array, seed: int) -> Recipe | None:
+    """A recipe of the mean and deviation of some numbers, both to three digits; None: not finite."""
+    if values.size == 0 or (values.dtype.kind not in "fiu" and not _is_small_float(values.dtype)):
+        return None
+    with np.errstate(all="ignore"):
+        wide = np.asarray(values, dtype=np.float64)
+        mean, deviation = float(wide.mean()), float(wide.std())
+    if not (math.isfinite(mean) and math.isfinite(deviation)):
+        return None
+    return Recipe(seed, three_digits(mean), three_digits(deviation))
+
+
+def three_digits(value: float) -> float:
+    """A number rounded to three significant digits."""
+    return float(f"{value:.3g}")
+
+
+def is_uniform(values: Array) -> bool:
+    """Whether all elements have the same bits (so NaN equals itself); False when there are none."""
+    if values.size == 0:
+        return False
+    steps = zip(values.strides, values.shape, strict=True)
+    if all(step == 0 or n == 1 for step, n in steps):
+        return True  # a broadcast value
+    raw = np.ascontiguousarray(values).reshape(-1).view(f"V{values.dtype.itemsize}")
+    return bool((raw == raw[0]).all())
+
+
+def is_ramp(values: Array) -> bool:
+    """Whether the elements are those of `ramp`."""
+    return values.size > 1 and np.array_equal(values, ramp(values.shape, values.dtype))
+
+
+def ramp(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Integers from 0 to 15 and again; floats from 0 towards 1."""
+    count = math.prod(shape)
+    if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")):
+        values = np.arange(count) % min(16, 2 ** (4 * dtype.itemsize - 1))
+    else:
+        values = np.arange(count) / max(1, count)
+    made: Array = values.astype(dtype).reshape(tuple(shape))
+    return made
+
+
+def _is_small_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.isbuiltin != 1 and "float" in dtype.name

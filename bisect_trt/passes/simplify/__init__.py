@@ -1,0 +1,82 @@
+"""Everything but the nodes, made simple: one menu of passes, run until nothing changes."""
+
+from __future__ import annotations
+
+from bisect_trt.model.edit import Invalid, close_draft, open_draft
+from bisect_trt.passes.simplify.attributes import simple_attributes
+from bisect_trt.passes.simplify.boundary import fewer_inputs, fewer_outputs, fewer_samples
+from bisect_trt.passes.simplify.bypass import bypass, without_nodes
+from bisect_trt.passes.simplify.dimensions import smaller_dimensions
+from bisect_trt.passes.simplify.names import plain_names
+from bisect_trt.passes.simplify.propose import OutOfBudget
+from bisect_trt.passes.simplify.types import lower_opset, narrower_types
+from bisect_trt.passes.simplify.values import generators, simple_inputs, simple_weights, sparse_values
+from bisect_trt.problem import Problem
+
+MENU = (
+    plain_names,
+    fewer_outputs,
+    fewer_samples,
+    simple_weights,
+    simple_inputs,
+    smaller_dimensions,
+    bypass,
+    without_nodes,
+    fewer_inputs,
+    simple_attributes,
+    narrower_types,
+    lower_opset,
+    sparse_values,
+    generators,
+)
+"""Names first: they cost one probe, and whatever comes later is worth less while a secret is in it."""
+
+ROUNDS = 8
+
+
+def simplify(problem: Problem) -> None:
+    """Run the menu on the best candidate until a whole round changes nothing or the budget is spent.
+
+    The failure has to stay what it is in the words in which it is told of the best candidate.
+    """
+    best, wanted = problem.best, problem.wanted
+    if best is None or wanted is None:
+        return
+    state = problem.simplifying
+    problem.wanted = problem.shown_by(best)
+    try:
+        if not _open(problem):
+            state.ended = "the failure vanishes as soon as the model is written anew"
+            return
+        for _ in range(ROUNDS):
+            before = problem.best
+            for one_pass in MENU:
+                problem.phase = one_pass.__name__.replace("_", " ")
+                one_pass(problem)
+            if problem.best is before:
+                return
+        state.ended = f"{ROUNDS} rounds"
+    except OutOfBudget:
+        state.ended = "budget"
+    finally:
+        problem.phase = "simplify"
+        problem.wanted = wanted
+
+
+def _open(problem: Problem) -> bool:
+    """Make the best candidate one that can be edited: without types of interior tensors, else with them."""
+    problem.phase = "write anew"
+    assert problem.best is not None
+    for strict in (True, False):
+        for typed in (False, True):
+            draft = open_draft(problem.best)
+            draft.typed, draft.strict = typed, strict
+            draft.confirm = problem.simplifying.confirm
+            try:
+                candidate = close_draft(draft)
+            except Invalid:
+                continue
+            if problem.attempt(candidate) and problem.best is candidate:
+                problem.simplifying.draft = (candidate.digest, draft)
+                return True
+    return False

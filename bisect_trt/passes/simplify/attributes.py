@@ -1,0 +1,149 @@
+"""Attributes and optional inputs: left out, or set to what says least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import AttributeProto, helper
+
+from bisect_trt.model.edit import Draft, replace
+from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.problem import Problem
+
+_SIMPLE_INTS = (0, 1)
+
+
+def simple_attributes(problem: Problem) -> None:
+    """Each attribute dropped (its default holds), else with numbers 0 or 1; optional inputs left out."""
+    attempt(problem, [_drop_all])
+    for node in list(best_draft(problem).graph.node):
+        for attribute in node.attribute:
+            attempt(problem, _simpler(node.name, attribute))
+    attempt_each(problem, list(_optional_inputs(best_draft(problem))))
+    attempt_each(problem, list(_optional_outputs(best_draft(problem))))
+
+
+def schema_of(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
+    """What ONNX says of the operator; None for others' operators."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    try:
+        return onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _required(node: onnx.NodeProto, opset: int) -> frozenset[str]:
+    schema = schema_of(node, opset)
+    if schema is None:
+        return frozenset(a.name for a in node.attribute)
+    return frozenset(name for name, a in schema.attributes.items() if a.required)
+
+
+def _droppable(node: onnx.NodeProto, opset: int) -> list[AttributeProto]:
+    required = _required(node, opset)
+    return [a for a in node.attribute if a.name not in required]
+
+
+def _drop_all(draft: Draft) -> str:
+    count = 0
+    for node in draft.graph.node:
+        gone = {a.name for a in _droppable(node, draft.opset)}
+        count += len(gone)
+        replace(node.attribute, [a for a in node.attribute if a.name not in gone])
+    return f"{count} attributes at their defaults" if count else ""
+
+
+def _find(draft: Draft, name: str) -> onnx.NodeProto | None:
+    return next((node for node in draft.graph.node if node.name == name), None)
+
+
+def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
+    """Without the attribute; with simple numbers."""
+    yield _drop(name, attribute.name)
+    values: Iterator[int | float | list[int]] = iter(())
+    if attribute.type == AttributeProto.INT:
+        values = (n for n in (*_SIMPLE_INTS, attribute.i // 2) if abs(n) < abs(attribute.i))
+    elif attribute.type == AttributeProto.INTS:
+        values = _simpler_list(list(attribute.ints))
+    elif attribute.type == AttributeProto.FLOAT:
+        values = (value for value in (0.0, 1.0) if value != attribute.f)
+    for value in values:
+        yield _set(name, attribute.name, value)
+
+
+def _simpler_list(old: list[int]) -> Iterator[list[int]]:
+    """All the same simple number, else one of them."""
+    yield from ([number] * len(old) for number in _SIMPLE_INTS)
+    for k, value in enumerate(old):
+        for number in _SIMPLE_INTS:
+            if abs(number) < abs(value):
+                yield [*old[:k], number, *old[k + 1 :]]
+
+
+def _drop(node_name: str, attribute: str) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = _find(draft, node_name)
+        if node is None or attribute not in {a.name for a in _droppable(node, draft.opset)}:
+            return ""
+        replace(node.attribute, [a for a in node.attribute if a.name != attribute])
+        return f"{node.op_type}.{attribute} at its default"
+
+    return edit
+
+
+def _set(node_name: str, attribute: str, value: int | float | list[int]) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = _find(draft, node_name)
+        if node is None or attribute not in {a.name for a in node.attribute}:
+            return ""
+        rest = [a for a in node.attribute if a.name != attribute]
+        replace(node.attribute, [*rest, helper.make_attribute(attribute, value)])
+        return f"{node.op_type}.{attribute} = {value}"
+
+    return edit
+
+
+def _optional_inputs(draft: Draft) -> Iterator[Edit]:
+    for node in draft.graph.node:
+        schema = schema_of(node, draft.opset)
+        for k, name in enumerate(node.input):
+            if schema is None or not name or k >= len(schema.inputs):
+                continue
+            if schema.inputs[k].option == onnx.defs.OpSchema.FormalParameterOption.Optional:
+                yield _unwire(node.name, k)
+
+
+def _unwire(node_name: str, k: int) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = _find(draft, node_name)
+        if node is None or k >= len(node.input) or not node.input[k]:
+            return ""
+        node.input[k] = ""
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+        draft.drop_unused()
+        return f"{node.op_type} without input {k}" if draft.graph.input else ""
+
+    return edit
+
+
+def _optional_outputs(draft: Draft) -> Iterator[Edit]:
+    for node in draft.graph.node:
+        for k, name in enumerate(node.output):
+            if k and name and not draft.is_read(name):
+                yield _unmake(node.name, k)
+
+
+def _unmake(node_name: str, k: int) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = _find(draft, node_name)
+        if node is None or k >= len(node.output) or not node.output[k]:
+            return ""
+        node.output[k] = ""
+        while len(node.output) > 1 and not node.output[-1]:
+            del node.output[-1]
+        return f"{node.op_type} without output {k}"
+
+    return edit

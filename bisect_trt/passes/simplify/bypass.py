@@ -1,0 +1,176 @@
+"""Nodes that only pass something on, and chains of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from bisect_trt.graph import consumed
+from bisect_trt.model.edit import Draft, known_dims, replace
+from bisect_trt.passes.simplify.propose import Edit, attempt_each, best_draft
+from bisect_trt.problem import Problem
+
+Kind = tuple[int, tuple[int, ...]]
+"""Element type and static dimensions."""
+
+_LAYOUT = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "DepthToSpace"}
+_LAYOUT |= {"SpaceToDepth", "Cast", "Dropout"}
+_ELEMENTWISE = {"Relu", "Sigmoid", "Tanh", "Abs", "Neg", "Exp", "Log", "Sqrt", "Erf", "Floor", "Ceil"}
+_ELEMENTWISE |= {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip", "LeakyRelu", "Elu", "Gelu"}
+_ELEMENTWISE |= {"HardSigmoid", "HardSwish", "Sign", "Sin", "Cos", "Reciprocal", "Mish", "Selu", "Round"}
+
+
+def bypass(problem: Problem) -> None:
+    """A node whose input and output agree in shape and type is left out; a chain becomes one node."""
+    if len(best_draft(problem).graph.node) < 2:
+        return
+    attempt_each(problem, (_chain(first, last) for first, last in _chains(best_draft(problem))))
+    attempt_each(problem, (_bypass(n.name) for n in reversed(best_draft(problem).graph.node)))
+
+
+def without_nodes(problem: Problem) -> None:
+    """Each single node again: what other edits changed may have made it needless."""
+    names = [node.name for node in reversed(best_draft(problem).graph.node)]
+    if len(names) > 1:
+        attempt_each(problem, (_cut_off(name) for name in names))
+
+
+def kinds(draft: Draft) -> dict[str, Kind]:
+    """Tensors whose element type and whole shape are known."""
+    return {
+        name: (kind, tuple(d for d in dims if d is not None))
+        for name, (kind, dims) in known_dims(draft).items()
+        if None not in dims
+    }
+
+
+def _node(draft: Draft, name: str) -> onnx.NodeProto | None:
+    return next((node for node in draft.graph.node if node.name == name), None)
+
+
+def _bypass(name: str) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = _node(draft, name)
+        if node is None or len(draft.graph.node) < 2:
+            return ""
+        known = kinds(draft)
+        made = node.output[0]
+        fed = (t for t in node.input if t and t not in draft.weights)
+        same = next((t for t in fed if made in known and known.get(t) == known[made]), None)
+        if same is None or any(draft.is_read(t) for t in node.output[1:] if t):
+            return ""
+        if not _pass_on(draft, made, same):
+            return ""
+        replace(draft.graph.node, [n for n in draft.graph.node if n.name != name])
+        draft.drop_unused()
+        return f"bypassed {node.op_type}"
+
+    return edit
+
+
+def _pass_on(draft: Draft, made: str, source: str) -> bool:
+    """Let everybody read `source` instead of `made`; False: then an input would be an output."""
+    outputs = [output.name for output in draft.graph.output]
+    if made in outputs:
+        if source in outputs or any(i.name == source for i in draft.graph.input):
+            return False
+        for output in draft.graph.output:
+            output.name = source if output.name == made else output.name
+    for node in draft.graph.node:
+        if made in consumed(node) and made not in node.input:
+            return False  # a body captures it
+        for k, name in enumerate(node.input):
+            if name == made:
+                node.input[k] = source
+    return True
+
+
+def _chains(draft: Draft) -> Iterator[tuple[str, str]]:
+    """First and last node of runs of at least two ops that only rearrange or go element by element."""
+    nodes = {t: node for node in draft.graph.node for t in node.output if t}
+    plain = _LAYOUT | _ELEMENTWISE
+    for last in reversed(draft.graph.node):
+        first = last
+        while first.op_type in plain:
+            fed = [t for t in first.input if t and t not in draft.weights]
+            before = nodes.get(fed[0]) if len(fed) == 1 else None
+            if before is None or before.op_type not in plain or len(list(draft.readers(fed[0]))) > 1:
+                break
+            first = before
+        if first is not last:
+            yield first.name, last.name
+
+
+def _chain(first: str, last: str) -> Edit:
+    """All from `first` to `last` as one Reshape or Cast."""
+
+    def edit(draft: Draft) -> str:
+        head, tail = _node(draft, first), _node(draft, last)
+        if head is None or tail is None or head.name == tail.name:
+            return ""
+        known = kinds(draft)
+        fed = [t for t in head.input if t and t not in draft.weights]
+        if len(fed) != 1 or fed[0] not in known or tail.output[0] not in known:
+            return ""
+        node = _one_node(draft, known, fed[0], tail)
+        if node is None:
+            return ""
+        replace(draft.graph.node, [node if n.name == last else n for n in draft.graph.node])
+        before = len(draft.graph.node)
+        draft.drop_unused()
+        gone = before - len(draft.graph.node)
+        return f"{gone + 1} nodes are one {node.op_type}" if gone else ""
+
+    return edit
+
+
+def _one_node(
+    draft: Draft, known: dict[str, Kind], source: str, tail: onnx.NodeProto
+) -> onnx.NodeProto | None:
+    made = tail.output[0]
+    (kind, shape), (old_kind, old_shape) = known[made], known[source]
+    if kind == old_kind and math.prod(shape) == math.prod(old_shape):
+        target = f"{made}_shape"
+        draft.set_weight(target, np.array(shape, np.int64))
+        return helper.make_node("Reshape", [source, target], [made], tail.name)
+    if shape == old_shape and TensorProto.STRING not in (kind, old_kind):
+        return helper.make_node("Cast", [source], [made], tail.name, to=kind)
+    return None
+
+
+def _cut_off(name: str) -> Edit:
+    """Without a node: what it made is fed as ones, what only it read becomes an output."""
+
+    def edit(draft: Draft) -> str:
+        node = _node(draft, name)
+        if node is None or len(draft.graph.node) < 2:
+            return ""
+        known, read = kinds(draft), set(consumed(node))
+        outputs = {output.name for output in draft.graph.output}
+        replace(draft.graph.node, [n for n in draft.graph.node if n.name != name])
+        for made in (t for t in node.output if t):
+            replace(draft.graph.output, [o for o in draft.graph.output if o.name != made])
+            if not draft.is_read(made):
+                continue
+            if made not in known:
+                return ""
+            _feed_ones(draft, made, *known[made])
+        produced = {t for n in draft.graph.node for t in n.output} - outputs
+        for left in sorted(produced & read):
+            if not draft.is_read(left):
+                draft.graph.output.add(name=left).type.tensor_type.elem_type = known.get(left, (1, ()))[0]
+        draft.drop_unused()
+        return f"without {node.op_type}" if draft.graph.output and draft.graph.node else ""
+
+    return edit
+
+
+def _feed_ones(draft: Draft, name: str, kind: int, shape: tuple[int, ...]) -> None:
+    draft.graph.input.add(name=name).type.CopyFrom(helper.make_tensor_type_proto(kind, shape))
+    ones = np.ones(shape, helper.tensor_dtype_to_np_dtype(kind))
+    for sample in draft.samples:
+        sample[name] = ones

@@ -1,0 +1,93 @@
+"""Every dimension towards 1, consistently through the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bisect_trt.model.edit import Draft
+from bisect_trt.model.edit_dims import Net, size_slots
+from bisect_trt.model.edit_ties import Var
+from bisect_trt.passes.simplify.propose import Edit, attempt, best_draft
+from bisect_trt.problem import Problem
+
+EXACT = 16  # up to this size every smaller one is tried
+
+
+def smaller_dimensions(problem: Problem) -> None:
+    """All free dimensions at once, then each: 1, then the smallest that still fails.
+
+    Dimensions that have to be equal change together. Where a dimension does not shrink by itself, all
+    of its size are tried together, for operators whose rules are not known.
+    """
+    attempt(problem, _all_at_once(best_draft(problem)))
+    for coarse in (False, True):
+        _each(problem, coarse)
+    _numbers(problem)
+
+
+def sizes_below(size: int) -> Iterator[int]:
+    """Smaller sizes to try, smallest first: all up to `EXACT`, then ever wider steps towards `size`."""
+    yield from range(1, min(size, EXACT + 1))
+    step = EXACT
+    while step * 2 < size:
+        step *= 2
+        yield step
+    near = size - 1
+    while near > max(step, EXACT):
+        yield near
+        near = size - 2 * (size - near)
+
+
+def _all_at_once(draft: Draft) -> Iterator[Edit]:
+    """Everything 1, else 2, else half."""
+    net = Net(draft)
+    for size in (1, 2):
+        larger = {head: size for head in net.free if net.size(head) > size}
+        yield _resize(net, larger, f"all free sizes {size}")
+    yield _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved")
+
+
+def _resize(net: Net, sizes: dict[Var, int], what: str) -> Edit:
+    def edit(draft: Draft) -> str:
+        made = net.resized(sizes) if sizes else None
+        if made is None:
+            return ""
+        draft.proto, draft.weights, draft.samples = made.proto, made.weights, made.samples
+        draft.generated, draft.recipes = made.generated, made.recipes
+        return what
+
+    return edit
+
+
+def _each(problem: Problem, coarse: bool) -> None:
+    """One class after the other, of what is best by then; the classes are found again after each change."""
+    done: set[tuple[Var, int]] = set()
+    while True:
+        net = Net(best_draft(problem), coarse=coarse)
+        left = [h for h in net.free if (h, net.size(h)) not in done and _is_dimension(net, h)]
+        if not left:
+            return
+        head = left[0]
+        size = net.size(head)
+        if not attempt(problem, (_resize(net, {head: k}, f"{size} -> {k}") for k in sizes_below(size))):
+            done.add((head, size))
+
+
+def _is_dimension(net: Net, head: Var) -> bool:
+    """Whether a class has more to it than a number in a weight (`_numbers` tries those)."""
+    return any(var.kind != "value" for var in net.classes[head])
+
+
+def _numbers(problem: Problem) -> None:
+    """Numbers that are read as sizes or places and are tied to nothing: the end of a slice, say."""
+    for name in list(best_draft(problem).weights):
+        draft = best_draft(problem)
+        if name not in draft.weights or not size_slots(draft, name):
+            continue
+        for k in range(draft.weights[name].size):
+            net = Net(best_draft(problem))
+            head = net.ties.find(Var("value", name, k))
+            if head in net.free and not _is_dimension(net, head):
+                size = net.size(head)
+                below = sizes_below(min(size, 1 << 16))
+                attempt(problem, (_resize(net, {head: n}, f"{size} -> {n}") for n in below))

@@ -1,0 +1,160 @@
+"""Names that tell nothing, and no texts that mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import onnx
+
+from bisect_trt.graph import bodies
+from bisect_trt.model.edit import Draft, inner_nodes
+from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each
+from bisect_trt.problem import Problem
+
+Rename = Callable[[str], str]
+
+_TEXTS = ("producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props")
+
+
+def plain_names(problem: Problem) -> None:
+    """`x0`, `conv1`, ... and no doc strings, metadata, producer or unused domains: all, else by kind."""
+    fixed = problem.simplifying.profiled
+    kinds: tuple[Edit, ...] = (
+        drop_texts, drop_imports, rename_nodes, _rename_tensors(fixed), rename_dimensions
+    )  # fmt: skip
+
+    def everything(draft: Draft) -> str:
+        done = [said for kind in kinds if (said := kind(draft))]
+        return ", ".join(done)
+
+    if not attempt(problem, [everything]):
+        attempt_each(problem, kinds)
+
+
+def drop_texts(draft: Draft) -> str:
+    """Doc strings, metadata, producer, domain and version of the model."""
+    proto = draft.proto
+    before = proto.ByteSize()
+    for name in _TEXTS:
+        proto.ClearField(name)
+    _clear_graph(proto.graph)
+    proto.graph.name = "graph"
+    saved = before - proto.ByteSize()
+    return f"{saved} bytes of text dropped" if saved > 0 else ""
+
+
+def _clear_graph(graph: onnx.GraphProto) -> None:
+    for name in ("doc_string", "metadata_props", "quantization_annotation"):
+        graph.ClearField(name)
+    infos = (*graph.input, *graph.output, *graph.value_info)
+    for holder in (*infos, *graph.initializer, *graph.node):
+        holder.ClearField("doc_string")
+        holder.ClearField("metadata_props")
+    for info in infos:
+        info.type.ClearField("denotation")
+        for dim in info.type.tensor_type.shape.dim:
+            dim.ClearField("denotation")
+    for node in graph.node:
+        node.ClearField("overload")
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+            for tensor in (attribute.t, *attribute.tensors):
+                if tensor.name or tensor.doc_string:
+                    tensor.ClearField("name")
+                    tensor.ClearField("doc_string")
+        for k, body in enumerate(bodies(node)):
+            _clear_graph(body)
+            body.name = f"body{k}"
+
+
+def drop_imports(draft: Draft) -> str:
+    """Operator sets that no node is of."""
+    used = {node.domain for node in inner_nodes(draft.graph)} | {""}
+    kept = [entry for entry in draft.proto.opset_import if entry.domain in used]
+    gone = len(draft.proto.opset_import) - len(kept)
+    entries = [(entry.domain, entry.version) for entry in kept]
+    del draft.proto.opset_import[:]
+    for domain, version in entries:
+        draft.proto.opset_import.add(domain=domain, version=version)
+    return f"{gone} operator sets dropped" if gone else ""
+
+
+def rename_nodes(draft: Draft) -> str:
+    """`conv0`, `conv1`, `relu0`: the operator and a number."""
+    counts: dict[str, int] = {}
+    changed = 0
+    for node in inner_nodes(draft.graph):
+        op = node.op_type.lower()
+        name = f"{op}{counts.get(op, 0)}"
+        counts[op] = counts.get(op, 0) + 1
+        changed += name != node.name
+        node.name = name
+    return f"{changed} nodes renamed" if changed else ""
+
+
+def _rename_tensors(fixed: frozenset[str]) -> Edit:
+    """Inputs `x0`, outputs `y0`, weights `w0`, all others `t0`."""
+
+    def edit(draft: Draft) -> str:
+        new = _tensor_names(draft, fixed)
+        changed = sum(old != name for old, name in new.items())
+        _apply(draft.graph, lambda name: new.get(name, name))
+        draft.weights = {new[n]: a for n, a in draft.weights.items()}
+        draft.recipes = {new[n]: r for n, r in draft.recipes.items()}
+        draft.generated = {new[n] for n in draft.generated}
+        draft.samples = [{new.get(n, n): a for n, a in sample.items()} for sample in draft.samples]
+        return f"{changed} tensors renamed" if changed else ""
+
+    return edit
+
+
+def _tensor_names(draft: Draft, fixed: frozenset[str]) -> dict[str, str]:
+    graph = draft.graph
+    new = {i.name: i.name for i in graph.input if i.name in fixed}
+    taken = set(new.values())
+
+    def give(names: Iterable[str], letter: str) -> None:
+        number = 0
+        for name in names:
+            if not name or name in new:
+                continue
+            while f"{letter}{number}" in taken:
+                number += 1
+            new[name] = f"{letter}{number}"
+            taken.add(new[name])
+
+    give((i.name for i in graph.input), "x")
+    give((o.name for o in graph.output), "y")
+    give(draft.weights, "w")
+    give((t.name for t in graph.initializer), "s")
+    for node in inner_nodes(graph):
+        for body in bodies(node):
+            give((i.name for i in body.input), "b")
+            give((t.name for t in body.initializer), "c")
+        give(node.output, "t")
+    return new
+
+
+def _apply(graph: onnx.GraphProto, rename: Rename) -> None:
+    for info in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        info.name = rename(info.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = rename(sparse.values.name)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for k, name in enumerate(names):
+                names[k] = rename(name)
+        for body in bodies(node):
+            _apply(body, rename)
+
+
+def rename_dimensions(draft: Draft) -> str:
+    """Symbols of dynamic dimensions: `d0`, `d1`; equal ones stay equal."""
+    new: dict[str, str] = {}
+    infos = (*draft.graph.input, *draft.graph.output)
+    for info in infos:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = new.setdefault(dim.dim_param, f"d{len(new)}")
+    changed = sum(old != name for old, name in new.items())
+    return f"{changed} dimensions renamed" if changed else ""
