@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +82,12 @@ def _emulate(settings: TargetSettings) -> Target:
     return Emulate(settings)
 
 
+def _command(settings: TargetSettings) -> Target:
+    from bisect_trt.targets.command import Command
+
+    return Command(settings)
+
+
 def _has_tensorrt() -> bool:
     """Whether `tensorrt` is there with its bindings: PyPI's own `tensorrt` is a stub without them."""
     spec = importlib.util.find_spec("tensorrt")
@@ -112,6 +120,12 @@ _TABLE: dict[str, Entry] = {
         _emulate,
         argument="fp16|bf16|tf32|fp8|int8",
         trial="emulate:fp16",
+    ),
+    "command": Entry(
+        "A program of yours",
+        _command,
+        argument="CMD",
+        trial=f"command:{shlex.quote(sys.executable)}",
     ),
 }
 
