@@ -49,6 +49,7 @@ class Draft:
         folder: the store.
         typed: interior types are written (some targets fail only with them).
         strict: ONNX's own checks have to accept the model; False when they refuse the original.
+        empty: tensors without elements are nothing new.
         confirm: the reference has to run it; False when it does not run the original either.
     """
 
@@ -61,6 +62,7 @@ class Draft:
     typed: bool = False
     strict: bool = True
     confirm: bool = True
+    empty: bool = False
     _stored: dict[str, tuple[Array, TensorProto]] = field(default_factory=dict)
     _paths: dict[int, tuple[Array, Path]] = field(default_factory=dict)
 
@@ -71,7 +73,7 @@ class Draft:
         samples = [dict(sample) for sample in self.samples]
         return Draft(
             proto, dict(self.weights), set(self.generated), dict(self.recipes), samples, self.folder,
-            self.typed, self.strict, self.confirm, self._stored, self._paths,
+            self.typed, self.strict, self.confirm, self.empty, self._stored, self._paths,
         )  # fmt: skip
 
     @property
@@ -213,10 +215,16 @@ def infer(proto: onnx.ModelProto, draft: Draft) -> None:
         ).graph
     except Exception as error:  # onnx raises several kinds, with no common base
         raise Invalid(str(error)) from error
+    if not draft.empty and any(0 in (dims_of(v.type) or ()) for v in (*inferred.value_info, *inferred.output)):
+        raise Invalid("a tensor would be empty")
     types = {v.name: v.type for v in inferred.output}
     for output in graph.output:
         if output.name in types:
             output.type.CopyFrom(types[output.name])
+    for output in graph.output:
+        for dim in output.type.tensor_type.shape.dim:
+            if dim.dim_param.startswith("unk__"):  # inference gives names to what it does not know
+                dim.Clear()
     if draft.typed:
         graph.value_info.extend(inferred.value_info)
 

@@ -85,7 +85,8 @@ class Net:
 
     def _is_free(self, members: list[Var]) -> bool:
         size = self.ties.sizes[members[0]]
-        return size > 1 and any(self._is_root(var) for var in members)
+        fixed = not self.ties.fixed.isdisjoint(members)
+        return size > 1 and not fixed and any(self._is_root(var) for var in members)
 
     def _is_root(self, var: Var) -> bool:
         if var.kind == "axis":

@@ -59,7 +59,7 @@ def simplicity(
         _width(graph, weights),
         sum(o.version for o in proto.opset_import) + proto.ir_version,
         len(proto.opset_import),
-        _strings(proto),
+        _strings(proto) + _misnamed(proto, weights),
         len([name for name in weights if name not in generated and _is_big_constant(weights[name])]),
         len(generated),
     )
@@ -156,6 +156,13 @@ def _strings(proto: onnx.ModelProto) -> int:
         names = [n for n in (node.name, *node.input, *node.output) if n]
         total += sum(len(name) + (0 if PLAIN.fullmatch(name) else 100) for name in names)
     return total
+
+
+def _misnamed(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> int:
+    """Inputs, outputs and weights that are not numbered from 0."""
+    graph = proto.graph
+    sides = (("x", [i.name for i in graph.input]), ("y", [o.name for o in graph.output]), ("w", weights))
+    return sum(name != f"{letter}{k}" for letter, names in sides for k, name in enumerate(names))
 
 
 def texts(proto: onnx.ModelProto) -> Iterator[str]:

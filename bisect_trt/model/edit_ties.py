@@ -42,6 +42,7 @@ class Ties:
         """`sizes` are the dimensions as they are; variables of unknown size are never tied."""
         self.sizes = sizes
         self.products: list[Product] = []
+        self.fixed: set[Var] = set()
         self._above: dict[Var, Var] = {}
 
     def find(self, var: Var) -> Var:
@@ -106,7 +107,7 @@ _PATTERNS = {
     "RoiAlign": "NCHW,R4,R->RCPQ",
     "MaxRoiPool": "NCHW,R5->RCPQ",
     "NonMaxSuppression": "NB4,NCB->",
-    "GridSample": "NC*,N*->NC*",
+    "GridSample": "NCHW,NPQ2->NCPQ",
     "Upsample": "NC*->NC*",
     "LSTM": "SBI,DFI,DFH,DE,B,DBH,DBH,DP->SDBH,DBH,DBH",
     "GRU": "SBI,DFI,DFH,DE,B,DBH->SDBH,DBH",
@@ -131,9 +132,22 @@ _SIZES = {"Reshape": 1, "Expand": 1, "Resize": 3, "ConstantOfShape": 0, "CenterC
 """Inputs that hold the dimensions of the output."""
 
 
+_LISTS: dict[str, tuple[int, ...]] = {
+    **{op: (slot,) for op, slot in _SIZES.items()},
+    **dict.fromkeys(("Tile", "Split", "Squeeze", "Unsqueeze", "TopK"), (1,)),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Pad": (1, 3),
+}
+_REDUCED = (1,)
+"""Inputs that have an element for each of certain axes: their length stays."""
+
+
 def tie_node(rule: Rule) -> None:
     """Add what one node asks for."""
     op = rule.node.op_type
+    slots = _REDUCED if op.startswith("Reduce") else _LISTS.get(op, ())
+    rule.ties.fixed.update(axis(rule.input(k), 0) for k in slots if rule.input(k))
     if op in _SIZES and (sizes := rule.input(_SIZES[op])):
         for k in range(len(rule.values.get(sizes, ()))):
             rule.ties.tie(axis(rule.node.output[0], k), Var("value", sizes, k))
@@ -154,14 +168,16 @@ def tie_node(rule: Rule) -> None:
 
 
 def _pattern(rule: Rule, pattern: str) -> None:
-    """`NC*,MC*->NM*`: axes of one letter are equal; `*` stands for any further axes."""
+    """`NC*,MC*->NM*`: axes of one letter are equal, digits stay; `*` stands for any further axes."""
     left, _, right = pattern.partition("->")
     seen: dict[str, Var] = {}
     sides = ((rule.node.input, left), (rule.node.output, right))
     for tensors, texts in sides:
         for tensor, letters in zip(tensors, texts.split(","), strict=False):
             for k, letter in enumerate(letters.rstrip("*")):
-                if tensor and letter.isalpha():
+                if tensor and letter.isdigit():
+                    rule.ties.fixed.add(axis(tensor, k))
+                elif tensor:
                     rule.ties.tie(axis(tensor, k), seen.setdefault(letter, axis(tensor, k)))
     _extra(rule)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from bisect_trt.model.edit import Invalid, close_draft, open_draft
 from bisect_trt.passes.simplify.attributes import simple_attributes
 from bisect_trt.passes.simplify.boundary import fewer_inputs, fewer_outputs, fewer_samples
@@ -42,7 +44,7 @@ def simplify(problem: Problem) -> None:
     best, wanted = problem.best, problem.wanted
     if best is None or wanted is None:
         return
-    state = problem.simplifying
+    state, also_seen = problem.simplifying, dict(problem.also_seen)
     problem.wanted = problem.shown_by(best)
     try:
         if not _open(problem):
@@ -60,23 +62,22 @@ def simplify(problem: Problem) -> None:
         state.ended = "budget"
     finally:
         problem.phase = "simplify"
-        problem.wanted = wanted
+        problem.wanted, problem.also_seen = wanted, also_seen  # odd models have failures of their own
 
 
 def _open(problem: Problem) -> bool:
     """Make the best candidate one that can be edited: without types of interior tensors, else with them."""
     problem.phase = "write anew"
     assert problem.best is not None
-    for strict in (True, False):
-        for typed in (False, True):
-            draft = open_draft(problem.best)
-            draft.typed, draft.strict = typed, strict
-            draft.confirm = problem.simplifying.confirm
-            try:
-                candidate = close_draft(draft)
-            except Invalid:
-                continue
-            if problem.attempt(candidate) and problem.best is candidate:
-                problem.simplifying.draft = (candidate.digest, draft)
-                return True
+    for strict, typed, empty in product((True, False), (False, True), (False, True)):
+        draft = open_draft(problem.best)
+        draft.typed, draft.strict, draft.empty = typed, strict, empty
+        draft.confirm = problem.simplifying.confirm
+        try:
+            candidate = close_draft(draft)
+        except Invalid:
+            continue
+        if problem.attempt(candidate) and problem.best is candidate:
+            problem.simplifying.draft = (candidate.digest, draft)
+            return True
     return False

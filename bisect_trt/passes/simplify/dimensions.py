@@ -19,7 +19,8 @@ def smaller_dimensions(problem: Problem) -> None:
     Dimensions that have to be equal change together. Where a dimension does not shrink by itself, all
     of its size are tried together, for operators whose rules are not known.
     """
-    attempt(problem, _all_at_once(best_draft(problem)))
+    if not attempt(problem, _all_at_once(best_draft(problem))):
+        _halves(problem)
     for coarse in (False, True):
         _each(problem, coarse)
     _numbers(problem)
@@ -45,6 +46,18 @@ def _all_at_once(draft: Draft) -> Iterator[Edit]:
         larger = {head: size for head in net.free if net.size(head) > size}
         yield _resize(net, larger, f"all free sizes {size}")
     yield _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved")
+
+
+def _halves(problem: Problem) -> None:
+    """All free dimensions that follow each other, 1 at once: half of them, a quarter, down to two."""
+    span = (len(Net(best_draft(problem)).free) + 1) // 2
+    while span > 1:
+        start = 0
+        while start < len((net := Net(best_draft(problem))).free):
+            some = net.free[start : start + span]
+            kept = attempt(problem, [_resize(net, dict.fromkeys(some, 1), f"{len(some)} free sizes 1")])
+            start += 0 if kept else span
+        span //= 2
 
 
 def _resize(net: Net, sizes: dict[Var, int], what: str) -> Edit:
