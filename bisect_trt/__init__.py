@@ -1,6 +1,6 @@
 """Find the smallest part of an ONNX model that still fails on TensorRT.
 
-`reduce` and `check` do what the commands of the same names do. Importing this package loads neither
+`reduce` (with `reduce_all` for `--all`) and `check` do what the commands of the same names do. Importing this package loads neither
 tensorrt nor onnxruntime.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "check", "reduce"]
+__all__ = ["__version__", "check", "reduce", "reduce_all"]
 
 if TYPE_CHECKING:
     from bisect_trt.checking import check
     from bisect_trt.reduction import reduce
+    from bisect_trt.reduction_all import reduce_all
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from bisect_trt.reduction import reduce
 
         return reduce
+    if name == "reduce_all":
+        from bisect_trt.reduction_all import reduce_all
+
+        return reduce_all
     if name == "check":
         from bisect_trt.checking import check
 

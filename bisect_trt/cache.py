@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,14 @@ class Cache:
                     candidate.folder / info["location"], int(info.get("offset") or 0), size
                 ).encode()
                 del tensor.external_data[:]
-        values = [
+        values: list[Any] = [
             [sorted((name, self._hash(path)) for name, path in sample.items()) for sample in side]
             for side in (candidate.feeds, candidate.expected)
         ]
+        rest = candidate.rest
+        if rest is not None:
+            part = replace(candidate, model=rest.model, feeds=rest.feeds, expected=rest.expected, rest=None)
+            values.append([*rest.outputs, "", *rest.deltas, *(self._content(part) if rest.model else ())])
         return [hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(), *values]
 
     def _hash(self, path: Path, offset: int = 0, length: int = -1) -> str:

@@ -61,6 +61,9 @@ def _run_arguments(run: RunSettings) -> list[str]:
         ("--repeats", run.repeats, plain.repeats),
         ("--workers", run.workers, plain.workers),
         ("--memory-limit", run.memory_limit, plain.memory_limit),
+        ("--budget", run.budget, plain.budget),
+        ("--max-probes", run.max_probes, plain.max_probes),
+        ("--cache-dir", run.cache_dir, plain.cache_dir),
     ):
         if value != default:
             found += _valued(option, value)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import bisect_trt
 from bisect_trt.errors import UsageError
-from bisect_trt.journal import Journal
-from bisect_trt.settings import Settings
+from bisect_trt.journal import Journal, read
+from bisect_trt.settings import Settings, TargetSettings
 
 JOURNAL = "journal.jsonl"
 WORK = "work"
-REPORT = "report.json"
+DONE = "done"  # the event of the journal after which there is nothing to go on with
 
 
 def default_folder(model: Path) -> Path:
@@ -23,18 +23,27 @@ def default_folder(model: Path) -> Path:
     return Path.cwd() / f"{model.stem}-repro"
 
 
-def header(model_digest: str, settings: Settings) -> dict[str, str]:
+def header(model_digest: str, settings: Settings, *, every: bool = False) -> dict[str, str]:
     """What two runs must share for one to go on with the other's journal.
 
-    Workers, deadlines and memory limits may differ: they do not change what a probe means.
+    Workers, deadlines, memory limits, budgets and caches may differ: they do not change what a probe
+    means. `every` says that all failures are looked for, each with a folder of its own.
     """
-    meaning = {
-        "target": {k: str(v) for k, v in asdict(settings.target).items() if k != "verbose_log"},
+    found = {
+        "target": meaning(settings.target),
         "inputs": _content(settings.run.inputs),
         "seed": settings.run.seed,
+        **({"all": True} if every else {}),
     }
-    options = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+    options = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
     return {"tool": bisect_trt.__version__, "model": model_digest, "options": options}
+
+
+def meaning(target: TargetSettings) -> dict[str, str]:
+    """All of the target's settings that an outcome depends on, libraries by content."""
+    plain = {k: str(v) for k, v in asdict(target).items() if k != "verbose_log"}
+    libraries = [*target.plugins, *(path for _, path in target.ep_libraries)]
+    return {**plain, "libraries": " ".join(_content(path) for path in libraries)}
 
 
 def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
@@ -74,8 +83,7 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
             f"{out} holds a run of another model, other options or another version of bisect-trt",
             "choose another folder with --out, or replace it with --force",
         )
-    report = out / REPORT
-    if report.exists() and json.loads(report.read_text())["finished"]:
+    if any(event["event"] == DONE for event in read(journal)[0]):
         raise UsageError(
             f"{out} holds a finished run of this model with these options",
             "look at its ISSUE.md, or do it again with --force",

@@ -50,9 +50,13 @@ class RunSettings:
         inputs: file with input values, or None for seeded random ones.
         seed: of every random choice.
         timeout: seconds a probe may take; None: 10x the first run, between 10 s and 10 min.
-        repeats: fresh-process runs that have to agree before a reproducer counts as verified.
+        repeats: how often the whole model is run until it fails, how often what fails is looked at to
+            call it steady, and runs of the written files in fresh processes.
         workers: probes that run at the same time.
         memory_limit: bytes that a worker may hold (RSS); None: 80 % of the machine / workers.
+        budget: seconds after which the search ends; the best so far is verified and written.
+        max_probes: number of probes after which it does.
+        cache_dir: folder of outcomes that runs share, or None.
         record_budget: bytes of recorded tensors held in memory at once while recording.
     """
 
@@ -62,6 +66,9 @@ class RunSettings:
     repeats: int = 3
     workers: int = 1
     memory_limit: int | None = None
+    budget: float | None = None
+    max_probes: int | None = None
+    cache_dir: Path | None = None
     record_budget: int | None = None
 
 

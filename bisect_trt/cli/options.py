@@ -93,7 +93,12 @@ Timeout = Annotated[
 ]
 Repeats = Annotated[
     int,
-    typer.Option("--repeats", min=1, help="Fresh runs that must agree at the end.", rich_help_panel=_PROBES),
+    typer.Option(
+        "--repeats",
+        min=1,
+        help="Runs that look for the failure, that call it steady, and that prove the result.",
+        rich_help_panel=_PROBES,
+    ),
 ]
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Probes at the same time.", rich_help_panel=_PROBES)
@@ -104,10 +109,38 @@ MemoryLimit = Annotated[
         "--memory-limit", metavar="SIZE", help="What a worker may hold, such as 8G.", rich_help_panel=_PROBES
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="TIME",
+        help="Stop the search after 90s, 20m, 2h; the best so far is verified and written.",
+        rich_help_panel=_PROBES,
+    ),
+]
+MaxProbes = Annotated[
+    int | None,
+    typer.Option(
+        "--max-probes", metavar="N", min=1, help="Stop the search after N probes.", rich_help_panel=_PROBES
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        help="Keep what probes saw for other runs.",
+        rich_help_panel=_PROBES,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 _SHAPE = re.compile(r"\s*(?P<name>[^\s,].*?):(?P<dims>\d+(?:x\d+)*)(?:\s*,\s*|\s+|$)")
+_NUMBER = r"\d+(?:\.\d+)?"
+_DURATION = re.compile(
+    rf"(?:(?P<h>{_NUMBER})h)?\s*(?:(?P<m>{_NUMBER})m)?\s*(?:(?P<s>{_NUMBER})s?)?", re.IGNORECASE
+)
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
@@ -149,6 +182,22 @@ def parse_size(option: str, text: str | None) -> int | None:
             f"{option} {text!r} is not a size", f"write it as {option} 2G, 512M or a number of bytes"
         )
     return size
+
+
+def parse_duration(option: str, text: str | None) -> float | None:
+    """`90s`, `20m`, `1.5h`, `1h30m` or plain seconds as seconds.
+
+    Raises:
+        UsageError: it is no such text, or zero.
+    """
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip())
+    parts = match.groupdict(default="0") if match and text.strip() else {}
+    seconds = sum(float(parts.get(unit, 0)) * size for unit, size in (("h", 3600), ("m", 60), ("s", 1)))
+    if seconds <= 0:
+        raise UsageError(f"{option} {text!r} is not a duration", f"write it as {option} 90s, 20m or 2h")
+    return seconds
 
 
 def target_settings(
@@ -221,11 +270,14 @@ def settings(
     memory_limit: str | None,
     repeats: int = RunSettings.repeats,
     workers: int = RunSettings.workers,
+    budget: str | None = None,
+    max_probes: int | None = None,
+    cache_dir: Path | None = None,
 ) -> Settings:
     """Everything together.
 
     Raises:
-        UsageError: `memory_limit` is no size.
+        UsageError: `memory_limit` is no size, or `budget` no duration.
     """
     run = RunSettings(
         inputs=inputs,
@@ -234,5 +286,8 @@ def settings(
         repeats=repeats,
         workers=workers,
         memory_limit=parse_size("--memory-limit", memory_limit),
+        budget=parse_duration("--budget", budget),
+        max_probes=max_probes,
+        cache_dir=cache_dir,
     )
     return Settings(target=target, run=run)

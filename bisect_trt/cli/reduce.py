@@ -16,6 +16,9 @@ Out = Annotated[
         "--out", metavar="DIR", help="Where to write; MODEL-repro here without it.", show_default=False
     ),
 ]
+Every = Annotated[
+    bool, typer.Option("--all", help="One reproducer for each different failure, in folders of their own.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run left in the folder.")]
 
 
@@ -29,6 +32,10 @@ def command(
     repeats: o.Repeats = 3,
     workers: o.Workers = 1,
     memory_limit: o.MemoryLimit = None,
+    budget: o.Budget = None,
+    max_probes: o.MaxProbes = None,
+    cache_dir: o.CacheDir = None,
+    every: Every = False,
     shapes: o.StaticShapes = None,
     min_shapes: o.MinShapes = None,
     opt_shapes: o.OptShapes = None,
@@ -65,6 +72,9 @@ def command(
         repeats=repeats,
         workers=workers,
         memory_limit=memory_limit,
+        budget=budget,
+        max_probes=max_probes,
+        cache_dir=cache_dir,
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
@@ -72,14 +82,26 @@ def command(
     from bisect_trt.errors import StoppedEarly
     from bisect_trt.report import console
     from bisect_trt.report.progress import progress
-    from bisect_trt.reproducer import bundle, documents
+    from bisect_trt.reproducer import documents
 
     with progress(quiet=as_json) as on_event:
-        result = bisect_trt.reduce(model, settings, out=out, force=force, on_event=on_event)
-    archive = bundle.zip_it(result.out)
+        if every:
+            results = bisect_trt.reduce_all(model, settings, out=out, force=force, on_event=on_event)
+        else:
+            results = (bisect_trt.reduce(model, settings, out=out, force=force, on_event=on_event),)
     if as_json:
-        found = documents.report(result, describe(), bisect_trt.__version__)
-        print(json.dumps({**found, "out": str(result.out), "zip": str(archive)}, indent=2))
+        machine = describe()
+        found = [
+            {
+                **documents.report(result, machine, bisect_trt.__version__),
+                "out": str(result.out),
+                "zip": str(result.archive),
+            }
+            for result in results
+        ]
+        print(json.dumps({"reductions": found} if every else found[0], indent=2))
     else:
-        console.show_reduction(result, archive)
-    return 0 if result.finished else StoppedEarly.exit_code
+        for result in results:
+            assert result.archive is not None
+            console.show_reduction(result, result.archive)
+    return 0 if all(result.finished for result in results) else StoppedEarly.exit_code
