@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from bisect_trt.oracle import Oracle
@@ -32,9 +31,9 @@ def check(model: Path, settings: Settings) -> Check:
             if info.can_run:
                 recorded = record(pool, session, settings, outputs_only=True)
                 reference = recorded.reference
-                original = replace(original, expected=recorded.values(session.graph.graph_outputs))
+                original = session.with_outputs(recorded)
                 notes += [recorded.error] if recorded.error else []
-            oracle = Oracle(pool, settings.target, settings.run.timeout)
+            oracle = Oracle(pool, settings.target, settings.run.timeout, settings.accuracy)
             outcome = oracle.observe(original)
     return Check(
         model=model,

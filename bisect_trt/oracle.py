@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Outcome, Stage
-from bisect_trt.settings import TargetSettings
+from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
 from bisect_trt.targets.base import last_stage, was_in_reference
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Death, Pool, Reply, Task
@@ -17,18 +17,25 @@ class Oracle:
     """Observes candidates on one target.
 
     The deadline of a probe is `timeout` seconds; without one, ten times what the first probe took,
-    between 10 s and 10 min (the first probe itself has 10 min).
+    between 10 s and 10 min (the first probe itself has 10 min). `accuracy` says when outputs agree.
     """
 
-    def __init__(self, pool: Pool, target: TargetSettings, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        target: TargetSettings,
+        timeout: float | None = None,
+        accuracy: AccuracySettings = DEFAULT_ACCURACY,
+    ) -> None:
         self._pool = pool
+        self.accuracy = accuracy
         self._target = target
         self.deadline = timeout or LONGEST_DEADLINE
         self._adapt = timeout is None
 
     def submit(self, candidate: Candidate) -> Task:
         """Start a probe; `outcome` waits for it."""
-        return self._pool.submit(jobs.probe, self._target, candidate, timeout=self.deadline)
+        return self._pool.submit(jobs.probe, self._target, candidate, self.accuracy, timeout=self.deadline)
 
     def outcome(self, task: Task, *, guessed: bool = False) -> Outcome:
         """Wait for a probe. A worker that died gives a failure, never an exception.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 
 from bisect_trt.graph import Graph, Selection
+from bisect_trt.hybrid import Hybrid
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cut import CutStyle, Cutter
 from bisect_trt.model.pad import padded
@@ -44,6 +45,7 @@ class Problem:
     rewordings: dict[str, Failure] = field(default_factory=dict)
     _guesses: Callable[[], Iterable[Candidate]] = tuple
     simplifying: Simplifying = field(default_factory=Simplifying)
+    hybrid: Hybrid | None = None  # how accuracy is judged at the model's outputs; None: it is not
 
     def __post_init__(self) -> None:
         self.scope = self.scope or self.graph.order
@@ -67,7 +69,8 @@ class Problem:
     def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
         """A candidate of these nodes."""
         selection: Selection = frozenset(nodes)
-        return self.cutter.cut(selection, style)
+        candidate = self.cutter.cut(selection, style)
+        return candidate if self.hybrid is None else self.hybrid.rests.attach(candidate)
 
     def attempt(self, candidate: Candidate) -> bool:
         """Probe; keep the candidate when it reproduces and is smaller than the best so far."""
@@ -145,6 +148,8 @@ class Problem:
     def shown_by(self, candidate: Candidate) -> Failure:
         """The wanted failure in the words in which the target tells it of this candidate."""
         assert self.wanted is not None
+        if self.hybrid is not None:
+            return self.hybrid.words(self.wanted)
         return self.rewordings.get(candidate.digest, self.wanted)
 
     def _reworded(self, candidate: Candidate, outcome: Outcome) -> bool:
@@ -183,6 +188,8 @@ class Problem:
         """Whether an outcome shows the wanted failure; before there is one, whether it shows any."""
         if self.wanted is None:
             return Verdict.REPRODUCES if outcome.failures else Verdict.VANISHES
+        if self.hybrid is not None:
+            return self.hybrid.judge(outcome, self.wanted)
         return judge(outcome, self.wanted)
 
     def _tell(self, text: str, *, accepted: bool = False) -> None:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import bisect_trt
 from bisect_trt import folder as folders
+from bisect_trt.cache import Cache
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
-from bisect_trt.journal import Journal
+from bisect_trt.hybrid import Hybrid, facts, output_of
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cut import Cutter
+from bisect_trt.model.rest import Rests
 from bisect_trt.oracle import Oracle
-from bisect_trt.outcome import Outcome, Verdict, judge
+from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
 from bisect_trt.passes import MENU
 from bisect_trt.passes.drop import is_one_minimal
 from bisect_trt.passes.hints import resolve
-from bisect_trt.prober import Prober
+from bisect_trt.passes.localise import halving
+from bisect_trt.passes.selections import Selections
+from bisect_trt.prober import Budget, BudgetSpent, Prober
 from bisect_trt.problem import Problem
 from bisect_trt.references.base import Record
 from bisect_trt.reproducer import bundle
@@ -51,12 +59,23 @@ def reduce(
         ModelDoesNotFail: target and reference agree on the whole model.
         StoppedEarly: stopped before anything smaller than the model was found.
     """
+    with open_run(model, settings, out=out, force=force, on_event=on_event) as run:
+        result = run.reduce(run.confirm(), run.out)
+        run.finish([result])
+    return result
+
+
+@contextmanager
+def open_run(
+    model: Path, settings: Settings, *, out: Path | None, force: bool, on_event: OnEvent, every: bool = False
+) -> Iterator[Run]:
+    """Everything that a reduction needs, until the end of the context. Raises as `reduce` does."""
     began = time.monotonic()
     settings = resolved(settings)
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
     out = out or folders.default_folder(model)
-    head = folders.header(loaded.digest, settings)
+    head = folders.header(loaded.digest, settings, every=every)
     folders.require_free(out, head, force=force)
     with (
         _terminable(),
@@ -64,42 +83,93 @@ def reduce(
         Pool(settings.run.workers, log_dir=Path(logs), memory_limit=settings.run.memory_limit) as pool,
     ):
         info = describe(pool, settings)
-        journal = folders.open_folder(out, head, force=force)
-        session = prepare(loaded, samples, out / folders.WORK)
-        oracle = Oracle(pool, settings.target, settings.run.timeout)
-        run = _Run(session, settings, info, oracle, journal, pool, out, on_event)
-        return run.reduce(began)
+        cache = _shared_cache(settings, info)
+        started = time.monotonic()
+        with folders.open_folder(out, head, force=force) as journal:
+            session = prepare(loaded, samples, out / folders.WORK)
+            prober = Prober(
+                Oracle(pool, settings.target, settings.run.timeout, settings.accuracy),
+                journal,
+                settings.run.workers,
+                cache,
+            )
+            prober.budget = _budget(settings, began)
+            try:
+                run = Run(session, settings, info, prober, pool, out, on_event, began)
+                run.seconds["start_seconds"] = started - began
+                yield run
+            finally:
+                prober.close()
 
 
-class _Run:
-    """The steps of one reduction, in order."""
+def _budget(settings: Settings, began: float) -> Budget:
+    limit = settings.run.budget
+    return Budget(None if limit is None else began + limit, settings.run.max_probes)
+
+
+def _shared_cache(settings: Settings, info: TargetInfo) -> Cache | None:
+    """The cache that was asked for; none for a command of the user, which may change unseen."""
+    if settings.run.cache_dir is None or settings.target.spec.startswith("command:"):
+        return None
+    meaning = [folders.meaning(settings.target), repr(settings.accuracy)]
+    fingerprint = [bisect_trt.__version__, info.fingerprint, *meaning]
+    return Cache(settings.run.cache_dir, json.dumps(fingerprint, sort_keys=True))
+
+
+class Run:
+    """The steps of one run, in order: confirm, reduce (once, or for each failure), finish."""
 
     def __init__(
         self,
         session: Session,
         settings: Settings,
         info: TargetInfo,
-        oracle: Oracle,
-        journal: Journal,
+        prober: Prober,
         pool: Pool,
         out: Path,
         on_event: OnEvent,
+        began: float,
     ) -> None:
+        """Use `open_run`. `began` is the moment of `time.monotonic` at which the run began."""
         self.session = session
         self.settings = settings
         self.info = info
-        self.oracle = oracle
-        self.journal = journal
+        self.prober = prober
         self.pool = pool
         self.out = out
         self.on_event = on_event
+        self.began = began
+        self.seconds: dict[str, float] = {}
         self.phases: list[dict[str, Any]] = []
+        self.notes: list[str] = []  # on the input values
+        self.confirmed = Outcome()  # of the user's own file
 
-    def reduce(self, began: float) -> Reduction:
-        """Record, confirm, search, write, verify."""
+    @cached_property
+    def recorded(self) -> Record:
+        """The reference run."""
         self.tell("record", "running the reference")
+        began = time.monotonic()
         recorded = record(self.pool, self.session, self.settings)
-        problem = self.confirm(recorded)
+        self.seconds["reference_seconds"] = time.monotonic() - began
+        return recorded
+
+    @cached_property
+    def cutter(self) -> Cutter:
+        """Cuts the model by recorded values."""
+        return Cutter(self.session.graph, self.session.store, self.recorded)
+
+    @property
+    def original(self) -> Candidate:
+        """The user's own file, with the values that it has to give."""
+        original = self.session.original
+        if not self.info.can_run:
+            return original
+        if self.settings.accuracy.judge == "outputs":
+            return self.session.with_outputs(self.recorded)
+        return replace(original, expected=self.recorded.values(self.session.graph.graph_outputs))
+
+    def reduce(self, problem: Problem, out: Path) -> Reduction:
+        """Search for one failure, write what is found into `out`, verify it."""
         stop_reason = self.search(problem)
         if problem.best is None:
             if stop_reason:
@@ -107,45 +177,88 @@ class _Run:
                     f"{stop_reason} before anything smaller than the model was found to fail",
                     "the same command goes on from here",
                 )
-            problem.best = replace(
-                self.session.original, expected=recorded.values(self.session.graph.graph_outputs)
-            )
-        result = self.result(problem, recorded, stop_reason, began)
-        bundle.write_model(result.best, self.out)
-        if not stop_reason:
-            result = self.verify(result)
-        result = replace(result, counts={**result.counts, "wall_seconds": time.monotonic() - began})
+            problem.best = replace(self.original, cut="original")
+        result = self.result(problem, stop_reason, out)
+        bundle.write_model(result.best, out)
+        if stop_reason != INTERRUPTED:
+            result = self.verify(result, problem.runs)
+        wall = time.monotonic() - self.began
+        counts = asdict(problem.counts) | self.seconds | {"wall_seconds": wall}
+        result = replace(result, counts=counts)
         bundle.write_papers(result)
-        if not stop_reason:
+        return replace(result, archive=bundle.zip_it(out))
+
+    def finish(self, results: Sequence[Reduction]) -> None:
+        """Nothing more is to be done, unless a result is unfinished: what only the search needs goes."""
+        if all(result.finished for result in results):
+            self.prober.journal.event(folders.DONE)
             shutil.rmtree(self.out / folders.WORK, ignore_errors=True)
-        return result
 
     def tell(self, phase: str, text: str) -> None:
         """An event outside the search."""
         self.on_event(Step(phase, text, len(self.session.graph.order)))
 
-    def confirm(self, recorded: Record) -> Problem:
-        """The user's own file has to fail; what it shows first is the wanted failure."""
-        self.tell("confirm", f"building the whole model on {self.info.title}")
-        original = self.session.original
-        if self.info.can_run:
-            original = replace(original, expected=recorded.values(self.session.graph.graph_outputs))
-        problem = Problem(
+    def problem(self, wanted: Failure | None, scope: tuple[str, ...] = ()) -> Problem:
+        """A search for one failure."""
+        self.phases = []
+        return Problem(
             graph=self.session.graph,
-            cutter=Cutter(self.session.graph, self.session.store, recorded),
-            prober=Prober(self.oracle, self.journal, self.settings.run.workers),
-            wanted=None,
+            cutter=self.cutter,
+            prober=self.prober,
+            wanted=wanted,
+            hybrid=self.hybrid(wanted),
             on_event=self.on_event,
+            scope=scope,
             repeats=self.settings.run.repeats,
             phase="confirm",
         )
-        for outcome in problem.observations(original, max(1, self.settings.run.repeats)):
-            if outcome.failures:
-                first = outcome.failures[0]
-                blamed = resolve(self.session.graph, first.nodes)
-                problem.wanted = replace(first, nodes=tuple(blamed) or first.nodes)
-                return problem
+
+    def confirm(self) -> Problem:
+        """The user's own file has to fail; what it shows first is the wanted failure."""
+        problem = self.problem(None)
+        problem.wanted = self.wanted(self.failures(problem)[0])
+        problem.hybrid = self.hybrid(problem.wanted)
+        return problem
+
+    def failures(self, problem: Problem) -> tuple[Failure, ...]:
+        """What the user's own file shows. Raises ModelDoesNotFail when that is nothing."""
+        self.tell("confirm", f"building the whole model on {self.info.title}")
+        halves = Selections(problem)
+        with problem.looking_ahead(lambda: halves.guesses(halving(problem))):
+            for outcome in problem.observations(self.original, max(1, self.settings.run.repeats)):
+                if outcome.failures:
+                    self.keep_failing_samples(outcome)
+                    problem.cutter = self.cutter
+                    self.confirmed = outcome
+                    return outcome.failures
         raise self.not_failing(outcome)
+
+    def keep_failing_samples(self, outcome: Outcome) -> None:
+        """When only some of the samples fail, all that follows is about these."""
+        failing = outcome.facts.get("failing_samples", [])
+        count = self.recorded.samples
+        if 0 < len(failing) < count:
+            self.recorded = self.recorded.only(failing)
+            feeds = tuple(self.session.feeds[k] for k in failing)
+            self.session = replace(self.session, feeds=feeds)
+            self.cutter = Cutter(self.session.graph, self.session.store, self.recorded)
+            which = ", ".join(map(str, failing[:8])) + (", ..." if len(failing) > 8 else "")
+            told = f"Of {count} samples {len(failing)} fail (from 0: {which}); only these were used."
+            self.notes.append(told)
+
+    def hybrid(self, wanted: Failure | None) -> Hybrid | None:
+        """How accuracy is judged at the model's outputs; None: it is another failure, or judged locally."""
+        at_outputs = self.settings.accuracy.judge == "outputs"
+        if wanted is None or wanted.stage is not Stage.COMPARE or not at_outputs:
+            return None
+        output = output_of(wanted, self.confirmed)
+        damage = self.confirmed.facts.get("damage", {}).get(output, 0.0)
+        return Hybrid(Rests(self.session.graph, self.cutter, self.recorded), output, damage)
+
+    def wanted(self, failure: Failure) -> Failure:
+        """With the names that the search knows for the nodes that the target blames."""
+        blamed = resolve(self.session.graph, failure.nodes)
+        return replace(failure, nodes=tuple(blamed) or failure.nodes)
 
     def not_failing(self, outcome: Outcome) -> ModelDoesNotFail:
         """Says what was run and seen; leaves nothing behind."""
@@ -162,15 +275,19 @@ class _Run:
         return ModelDoesNotFail(f"the model {what} on {self.info.title} ({runs} of {runs} runs)", hint)
 
     def search(self, problem: Problem) -> str:
-        """Run the passes; an interrupt ends them early and is told in the answer."""
+        """Run the passes; an interrupt or the budget ends them early and is told in the answer."""
+        self.one_minimal = False
         try:
             for one_pass in MENU:
                 problem.phase = one_pass.__name__.replace("_", " ")
                 self.timed(problem, one_pass)
+            self.one_minimal = is_one_minimal(problem)
         except KeyboardInterrupt:
             return INTERRUPTED
+        except BudgetSpent as spent:
+            return spent.message
         finally:
-            problem.prober.close()
+            self.prober.close()
         return ""
 
     def timed(self, problem: Problem, one_pass: Any) -> None:
@@ -187,14 +304,18 @@ class _Run:
             }
         )
 
-    def result(self, problem: Problem, recorded: Record, stop_reason: str, began: float) -> Reduction:
+    def result(self, problem: Problem, stop_reason: str, out: Path) -> Reduction:
         """What is known before verification."""
         assert problem.best is not None and problem.wanted is not None
-        notes = [*self.info.notes]
-        if recorded.error:
-            notes.append(f"The reference cannot run the whole model: {recorded.error}")
+        notes = [*self.info.notes, *self.notes]
+        if self.recorded.error:
+            notes.append(f"The reference cannot run the whole model: {self.recorded.error}")
         shown = problem.shown_by(problem.best)
-        if shown is not problem.wanted:
+        alone = self.settings.accuracy
+        if problem.hybrid is not None:
+            alone = problem.hybrid.written(alone, problem.best)
+            notes += problem.hybrid.notes(len(problem.best.nodes))
+        if shown is not problem.wanted and problem.hybrid is None:
             notes.append(
                 "In a model so small the target words this failure differently; with unrelated nodes in "
                 f"front of it, it says what it says of the whole model: {problem.wanted.message}"
@@ -203,31 +324,40 @@ class _Run:
             notes.append("Only the file as it is fails; any normalised or cut form of it does not.")
         return Reduction(
             model=self.session.loaded.path,
-            out=self.out,
+            out=out,
             settings=self.settings,
             target=self.info,
-            reference=recorded.reference,
+            reference=self.recorded.reference,
             wanted=shown,
             original_failure=None if shown is problem.wanted else problem.wanted,
             best=problem.best,
             original_nodes=len(self.session.graph.order),
             also_seen=tuple(problem.also_seen.values()),
-            one_minimal=not stop_reason and is_one_minimal(problem),
+            one_minimal=self.one_minimal,
             repeats=self.settings.run.repeats,
             finished=not stop_reason,
             stop_reason=stop_reason,
-            counts=asdict(problem.counts),
             phases=tuple(self.phases),
             outputs_compared=self.info.can_run,
             notes=tuple(notes),
+            alone=alone,
+            accuracy=facts(self.settings.accuracy, problem.hybrid, self.confirmed),
         )
 
-    def verify(self, result: Reduction) -> Reduction:
-        """Run the written files in fresh processes."""
+    def verify(self, result: Reduction, runs: int) -> Reduction:
+        """Run the written files in fresh processes; a flaky failure has up to `runs` to show."""
         self.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
-        outcomes = verify_files(result.out, self.settings, self.oracle.deadline, result.repeats)
-        agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
-        return replace(result, verified=len(agreed), log=agreed[0].log if agreed else outcomes[0].log)
+        began = time.monotonic()
+        settings = replace(self.settings, accuracy=result.alone)
+        outcomes: list[Outcome] = []
+        agreed: list[Outcome] = []
+        while len(outcomes) < result.repeats or (not agreed and len(outcomes) < runs):
+            wanted = max(1, min(self.settings.run.workers, result.repeats - len(outcomes)))
+            outcomes += verify_files(result.out, settings, self.prober.oracle.deadline, wanted)
+            agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
+        self.seconds["verify_seconds"] = time.monotonic() - began
+        log = agreed[0].log if agreed else outcomes[0].log
+        return replace(result, verified=len(agreed), repeats=len(outcomes), log=log)
 
 
 @contextmanager

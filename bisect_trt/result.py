@@ -10,7 +10,7 @@ from typing import Any
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.edit import Draft
 from bisect_trt.outcome import Failure, Outcome
-from bisect_trt.settings import Settings
+from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.base import TargetInfo
 
 
@@ -82,7 +82,8 @@ class Reduction:
     `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
     `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
     differently, `original_failure` has those words. `finished` is False when a budget or a signal
-    ended the search early, see `stop_reason`.
+    ended the search early, see `stop_reason`. `alone` is how the outputs of the written files are compared,
+    `accuracy` what is known of the differences, see `hybrid.facts`.
     """
 
     model: Path
@@ -106,6 +107,8 @@ class Reduction:
     outputs_compared: bool = False
     notes: tuple[str, ...] = ()
     archive: Path | None = None
+    alone: AccuracySettings = field(default_factory=AccuracySettings)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

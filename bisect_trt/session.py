@@ -15,7 +15,7 @@ from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.graph import Graph
 from bisect_trt.inputs.feeds import GraphInput, read_inputs
 from bisect_trt.inputs.generate import generate
-from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.candidate import Candidate, Feeds, Rest
 from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
@@ -51,6 +51,12 @@ class Session:
             feeds=self.feeds,
             cut="original",
         )
+
+    def with_outputs(self, recorded: Record) -> Candidate:
+        """`original`, to be compared at its outputs, one by one."""
+        values = recorded.values(self.graph.graph_outputs)
+        known = tuple(values[0]) if values else ()
+        return replace(self.original, expected=values, rest=Rest(outputs=known, expected=values))
 
 
 def read_samples(loaded: LoadedModel, settings: Settings) -> list[dict[str, Array]]:

@@ -102,6 +102,9 @@ class AccuracySettings:
     custom_ops: tuple[Path, ...] = ()
 
 
+DEFAULT_ACCURACY = AccuracySettings()
+
+
 @dataclass(frozen=True)
 class Settings:
     """All that a run needs besides the model."""

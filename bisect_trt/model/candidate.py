@@ -15,6 +15,27 @@ see `model.store`)."""
 
 
 @dataclass(frozen=True)
+class Rest:
+    """What lies between a candidate's outputs and the outputs of the whole model, see `model.rest`.
+
+    Attributes:
+        outputs: outputs of the whole model that the candidate has an influence on.
+        model: serialised; from the candidate's outputs to these. Empty when they are the candidate's own.
+        feeds: recorded values of its inputs, one mapping a sample; what the target gives replaces those
+            that the candidate makes.
+        expected: recorded reference values of `outputs`, one mapping a sample.
+        deltas: outputs of the candidate that the rest computes too (the candidate has gaps): what is put
+            in is the difference that the target made, as the input `NAME#delta`.
+    """
+
+    outputs: tuple[str, ...] = ()
+    model: bytes = b""
+    feeds: tuple[Feeds, ...] = ()
+    expected: tuple[Feeds, ...] = ()
+    deltas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Candidate:
     """What a probe tries.
 
@@ -27,6 +48,12 @@ class Candidate:
         expected: recorded reference values of each graph output, one mapping a sample.
         cut: how it was cut (`cut.CutStyle` value), for the journal.
         bytes: size of the weights and frozen values it carries, for ordering.
+        simplicity: how far a *simplified* candidate is from the simplest one, see `edit.simplicity`;
+            empty for one that was only cut.
+        edited: its values are not those of the recorded run, so a probe asks the reference first: when
+            that cannot run it, the edit was wrong and nothing can be said.
+        rest: how its outputs go on to those of the whole model, where that is what is compared; None:
+            its own outputs are.
     """
 
     model: bytes
@@ -36,6 +63,9 @@ class Candidate:
     expected: tuple[Feeds, ...] = ()
     cut: str = "default"
     bytes: int = 0
+    simplicity: tuple[int, ...] = ()
+    edited: bool = False
+    rest: Rest | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -46,9 +76,17 @@ class Candidate:
             for side in (self.feeds, self.expected)
         ]
         h.update(json.dumps(named).encode())
+        if self.rest is not None:
+            h.update(json.dumps([self.rest.outputs, self.rest.deltas]).encode())
+            h.update(self.rest.model)
         return h.hexdigest()[:32]
 
     @property
-    def size(self) -> tuple[int, int, int, str]:
-        """Strict total order; smaller is better."""
-        return (len(self.nodes), self.bytes, len(self.model), self.digest)
+    def size(self) -> tuple[int, bool, tuple[int, ...], int, int, str]:
+        """Strict total order; smaller is better.
+
+        Nodes count first. Of equally many, a simplified candidate is before one that was only cut, and
+        a simpler one before a less simple one.
+        """
+        plain = not self.simplicity
+        return (len(self.nodes), plain, self.simplicity, self.bytes, len(self.model), self.digest)

@@ -76,8 +76,10 @@ class Cutter:
         self._interior: dict[tuple[str, bool], bytes] = {}
         self._carried: dict[str, tuple[str, ...]] = {}
 
-    def cut(self, selection: Selection, style: CutStyle = CutStyle.DEFAULT) -> Candidate:
-        """The selection as a model of its own.
+    def cut(
+        self, selection: Selection, style: CutStyle = CutStyle.DEFAULT, fed: Iterable[str] = ()
+    ) -> Candidate:
+        """The selection as a model of its own; tensors in `fed` become inputs whatever the style says.
 
         It grows over edges that cannot be cut (sequences, optionals, strings, tensors of unknown
         type), so `Candidate.nodes` may be more. Tensors that were not recorded get an input of the
@@ -92,8 +94,8 @@ class Cutter:
             raise ValueError("nothing selected")
         if style is CutStyle.HIDDEN:
             outputs = self._visible(names, outputs)
-        inside = frozenset(names)
-        frozen = {t: f for t in inputs if (f := self._freeze(t, inside, style))}
+        inside, fed = frozenset(names), frozenset(fed)
+        frozen = {t: f for t in inputs if t not in fed and (f := self._freeze(t, inside, style))}
         return self._assemble(names, [t for t in inputs if t not in frozen], outputs, frozen, style)
 
     def whole(self, style: CutStyle = CutStyle.DYNAMIC) -> Candidate:

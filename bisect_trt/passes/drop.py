@@ -10,7 +10,12 @@ from bisect_trt.problem import Problem
 
 
 def drop(problem: Problem) -> None:
-    """Minimise the node set of the best candidate; without one, of the whole model."""
+    """Minimise the node set of the best candidate; without one, of the whole model.
+
+    An accumulated error has no culprits to find one by one.
+    """
+    if problem.hybrid is not None and problem.hybrid.accumulated:
+        return
     if problem.best is None:
         problem.attempt(problem.cut(problem.scope))
     if problem.best is not None:

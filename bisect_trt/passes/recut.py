@@ -7,6 +7,7 @@ from bisect_trt.passes.drop import minimise
 from bisect_trt.problem import Problem
 
 RESERVE = (CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC)
+FEW = 16
 
 
 def recut(problem: Problem) -> None:
@@ -15,12 +16,14 @@ def recut(problem: Problem) -> None:
     An exposed tensor cannot be fused away (HIDDEN), a frozen one is no longer computed (UNFROZEN),
     a static dimension is no longer dynamic (DYNAMIC).
     """
+    if problem.hybrid is not None and problem.hybrid.accumulated:
+        return
     for style in RESERVE:
         best = problem.best
         if best is not None and len(best.nodes) == 1:
             return
         again = problem.cut(best.nodes if best else problem.scope, style)
-        if best is not None and again.digest == best.digest:
-            continue
+        if best is not None and again.digest == best.digest and len(best.nodes) > FEW:
+            continue  # cut alike as a whole; that its parts would not be is not worth many probes
         if problem.attempt(again):
             minimise(problem, again)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,18 @@ class Record:
         """Files of those of these tensors that were recorded: a mapping for each sample."""
         known = [name for name in names if name in self.tensors]
         return tuple({name: self.path(k, name) for name in known} for k in range(self.samples))
+
+    def only(self, samples: Sequence[int]) -> Record:
+        """The same of some of the samples, in this order."""
+        tensors = {
+            name: Tensor(
+                known.elem_type,
+                tuple(known.shapes[k] for k in samples),
+                tuple(known.files[k] for k in samples),
+            )
+            for name, known in self.tensors.items()
+        }
+        return replace(self, samples=len(samples), tensors=tensors)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data; file names are relative to the store."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -12,22 +14,24 @@ from typing import Any
 import numpy.typing as npt
 import onnx
 
-from bisect_trt.compare import TensorDiff, compare
+from bisect_trt.diff import TensorDiff
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.graph import Graph
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
+from bisect_trt.outcome import Outcome, Stage
 from bisect_trt.references.base import Record, recorded_inputs
-from bisect_trt.settings import RunSettings, TargetSettings
-from bisect_trt.targets.base import Target, TargetInfo, announce
+from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, TargetSettings
+from bisect_trt.targets.base import Target, TargetInfo, announce, announce_reference
+from bisect_trt.tolerance import alone, differences, precision_rtol
+from bisect_trt.tolerance import failures as compare_failures
+from bisect_trt.workers import hybrid
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
 SHOWN = 8  # tensors whose metrics are kept with an outcome, the worst first
-SIGNATURES = {Symptom.MISMATCH: "outputs differ", Symptom.NOT_FINITE: "outputs are not finite"}
 
 
 # In the worker
@@ -46,25 +50,39 @@ def describe(settings: TargetSettings) -> TargetInfo:
     return opened(settings).info()
 
 
-def probe(settings: TargetSettings, candidate: Candidate) -> Outcome:
-    """Run a candidate on the target, and compare what comes back.
+def probe(
+    settings: TargetSettings, candidate: Candidate, accuracy: AccuracySettings = DEFAULT_ACCURACY
+) -> Outcome:
+    """Run a candidate on the target, and compare what comes back: its outputs, or those of the model.
 
     Values to compare with are the candidate's own, else those of the reference, run on the spot. A
-    reference that cannot run it leaves the outcome unresolved.
+    reference that cannot run it leaves the outcome unresolved. It is asked first about an edited
+    candidate: the target must not be blamed for refusing a model that means nothing.
     """
     start = time.perf_counter()
+    known: Values = []
+    if candidate.edited:
+        announce_reference()
+        known, unresolved = _reference_values(candidate)
+        if unresolved:
+            return Outcome(seconds=time.perf_counter() - start, unresolved=unresolved)
     result = opened(settings).run(candidate)
     facts = dict(result.facts)
     failures, unresolved = result.failures, ""
     if result.outputs is not None and not failures:
         announce(Stage.COMPARE)
-        expected, unresolved = _expected(candidate, result.outputs)
-        diffs = _differences(expected, result.outputs)
-        if diffs:
-            facts["compared"] = len(diffs)
-            facts["tensors"] = [diff.to_json() for diff in diffs[:SHOWN]]
-        failures = _failures(diffs)
+        expected, unresolved = (known, "") if known else _expected(candidate)
         unresolved = unresolved or _not_compared(expected, result.outputs)
+        least = precision_rtol(settings.spec)
+        if candidate.rest is None or unresolved:
+            diffs = differences(expected, result.outputs, alone(accuracy), least)
+        else:
+            own = differences(expected, result.outputs, alone(DEFAULT_ACCURACY), least)
+            facts["own"] = [diff.to_json() for diff in own[:SHOWN]]
+            wanted, actual, unresolved = hybrid.finish(candidate, expected, result.outputs)
+            diffs = differences(wanted, actual, accuracy, least)
+        failures = compare_failures(diffs, by_name=candidate.rest is not None)
+        facts |= _metrics(diffs)
     seconds = time.perf_counter() - start
     return Outcome(failures, seconds, "" if failures else unresolved, result.log, facts)
 
@@ -84,41 +102,47 @@ def record(
         raise
 
 
-def _expected(candidate: Candidate, outputs: Values) -> tuple[Values, str]:
+def reference_values(candidate: Candidate) -> Values:
+    """What the reference gives for a candidate; nothing at all when it cannot run it."""
+    return _reference_values(candidate)[0]
+
+
+def _expected(candidate: Candidate) -> tuple[Values, str]:
     """Reference values for each sample, or why there are none."""
     if candidate.expected and all(candidate.expected):
-        return _load(candidate, candidate.expected, _types(candidate, inputs=False)), ""
+        return hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.model)), ""
+    return _reference_values(candidate)
+
+
+def _reference_values(candidate: Candidate) -> tuple[Values, str]:
     from bisect_trt.references import ort
 
     try:
-        feeds = _load(candidate, candidate.feeds, _types(candidate, inputs=True))
+        feeds = hybrid.load(candidate, candidate.feeds, hybrid.types_of(candidate.model))
         given = ort.run(candidate.model, candidate.folder, feeds)
     except ort.OrtError as error:
         return [], f"the reference cannot run it: {error}"
     return [{k: v for k, v in sample.items() if not isinstance(v, str)} for sample in given], ""
 
 
-def _types(candidate: Candidate, *, inputs: bool) -> dict[str, int]:
-    graph = onnx.load_model_from_string(candidate.model).graph
-    return {v.name: v.type.tensor_type.elem_type for v in (graph.input if inputs else graph.output)}
-
-
-def _load(candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int]) -> Values:
-    store = Store(candidate.folder)
-    return [{name: store.load(path, types[name]) for name, path in sample.items()} for sample in samples]
-
-
-def _differences(expected: Values, outputs: Values) -> list[TensorDiff]:
-    """Every output of every sample against its reference; disagreeing ones first."""
-    lost = "the target gives no such output"
-    found = [
-        compare(name, value, given[name])
-        if name in given
-        else TensorDiff(name, False, value.size, difference=lost, symptom=Symptom.MISMATCH)
-        for values, given in zip(expected, outputs, strict=False)
-        for name, value in values.items()
-    ]
-    return sorted(found, key=lambda diff: (diff.ok, -diff.mismatches / max(1, diff.elements)))
+def _metrics(diffs: Sequence[TensorDiff]) -> dict[str, Any]:
+    """Facts of an outcome: by tensor RMS error over RMS and, where it disagrees, the damage."""
+    if not diffs:
+        return {}
+    damage: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for diff in diffs:
+        error = diff.rms_error if math.isfinite(diff.rms_error) else sys.float_info.max
+        errors[diff.name] = max(error, errors.get(diff.name, 0.0))
+        if not diff.ok:
+            damage[diff.name] = max(diff.damage, damage.get(diff.name, 0.0))
+    return {
+        "compared": len(diffs),
+        "tensors": [diff.to_json() for diff in diffs[:SHOWN]],
+        "errors": dict(sorted(errors.items())),
+        "damage": dict(sorted(damage.items())),
+        "failing_samples": sorted({diff.sample for diff in diffs if not diff.ok}),
+    }
 
 
 def _not_compared(expected: Values, outputs: Values) -> str:
@@ -130,19 +154,6 @@ def _not_compared(expected: Values, outputs: Values) -> str:
             if name not in values:
                 return f"the reference has no value for the output {name}"
     return ""
-
-
-def _failures(diffs: Sequence[TensorDiff]) -> tuple[Failure, ...]:
-    """One failure for each symptom; NOT_FINITE first, which says more."""
-    failures = []
-    for symptom in (Symptom.NOT_FINITE, Symptom.MISMATCH):
-        bad = [diff for diff in diffs if diff.symptom is symptom]
-        if bad:
-            message = bad[0].describe()
-            if len(bad) > 1:
-                message += f" (and {len(bad) - 1} more tensors)"
-            failures.append(Failure(Stage.COMPARE, symptom, SIGNATURES[symptom], message))
-    return tuple(failures)
 
 
 # In the parent

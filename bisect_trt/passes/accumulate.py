@@ -1,0 +1,82 @@
+"""Does the error accumulate? Then no node is guilty: rank what each contributes, and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bisect_trt.hybrid import Contribution, Hybrid
+from bisect_trt.outcome import Outcome, Verdict
+from bisect_trt.problem import Problem
+
+FEW = 3  # nodes that are searched as usual
+PARTS = 48  # that are run by themselves, at most
+ADDS_UP = 0.5  # part of the whole error that all contributions together have to explain
+DOMINATES = 0.75  # part of the whole error from which on one contribution is to blame
+
+
+def accumulate(problem: Problem) -> None:
+    """When what is left fails only as a whole, and the errors of its parts add up to that: say so.
+
+    Then the parts with the largest contributions, as few as still fail together, are kept.
+    """
+    hybrid = problem.hybrid
+    if hybrid is None or (problem.best is not None and len(problem.best.nodes) <= FEW):
+        return
+    if problem.best is None and not problem.attempt(problem.cut(problem.scope)):
+        return
+    assert problem.best is not None
+    whole = _error(problem.outcomes[problem.best.digest], hybrid)
+    parts = _contributions(problem, hybrid, problem.best.nodes)
+    if parts is None or not _adds_up(parts, whole):
+        return
+    if len(problem.best.nodes) < len(problem.scope):
+        parts = _contributions(problem, hybrid, problem.scope) or parts
+    hybrid.accumulated = tuple(sorted(parts, key=lambda part: -part.error))
+    _fewest(problem, hybrid.accumulated)
+
+
+def _contributions(problem: Problem, hybrid: Hybrid, nodes: Sequence[str]) -> list[Contribution] | None:
+    """Each part of the nodes by itself; None when one of them fails, and so is to blame."""
+    found = []
+    for part in _parts(nodes, problem):
+        candidate = problem.cut(part)
+        if problem.attempt(candidate):
+            return None
+        found.append(Contribution(tuple(part), _error(problem.observe(candidate), hybrid)))
+    return found
+
+
+def _parts(nodes: Sequence[str], problem: Problem) -> Iterator[list[str]]:
+    """Neighbours in topological order, of about equal weight; single nodes when there are few."""
+    weights = {name: problem.graph.weight(name) for name in nodes}
+    share = sum(weights.values()) / PARTS if len(nodes) > PARTS else 0.0
+    part: list[str] = []
+    for name in nodes:
+        part.append(name)
+        if sum(weights[n] for n in part) >= share:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _error(outcome: Outcome, hybrid: Hybrid) -> float:
+    return float(outcome.facts.get("errors", {}).get(hybrid.output, 0.0))
+
+
+def _adds_up(parts: Sequence[Contribution], whole: float) -> bool:
+    errors = [part.error for part in parts]
+    return sum(errors) >= ADDS_UP * whole > 0 and max(errors) < DOMINATES * whole
+
+
+def _fewest(problem: Problem, ranked: Sequence[Contribution]) -> None:
+    """The fewest of the largest contributions that fail together."""
+    low, high = 1, len(ranked)  # `high` is known to fail, or all that there is
+    while low < high:
+        middle = (low + high) // 2
+        together = [name for part in ranked[:middle] for name in part.nodes]
+        if problem.verdict(candidate := problem.cut(together)) is Verdict.REPRODUCES:
+            problem.attempt(candidate)
+            high = middle
+        else:
+            low = middle + 1
