@@ -24,7 +24,8 @@ import onnx
 from onnx import TensorProto, helper
 
 _MAGIC = 1.5 * 2.0**52
-_MAX = float(np.finfo(np.float32).max)
+# A little less than the largest float32: 127 * (_MAX / 127) must not overflow for want of a bit.
+_MAX = float(np.finfo(np.float32).max) * (1 - 2.0**-20)
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -126,7 +127,7 @@ class Rounder:
         yield self._node("Mul", grid.output[0], scale.output[0])
 
     def _scale(self, source: str) -> Iterator[onnx.NodeProto]:
-        """Largest magnitude / `largest`. NaN does not count, Inf counts as the largest float32."""
+        """Largest magnitude / `largest`. NaN does not count, Inf counts as (nearly) the largest float32."""
         absolute = self._node("Abs", source)
         is_nan = self._node("IsNaN", source)
         zero = self._constant(TensorProto.FLOAT, 0.0)
