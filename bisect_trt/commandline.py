@@ -64,10 +64,12 @@ def _run_arguments(run: RunSettings) -> list[str]:
         ("--budget", run.budget, plain.budget),
         ("--max-probes", run.max_probes, plain.max_probes),
         ("--cache-dir", run.cache_dir, plain.cache_dir),
+        ("--simplify-budget", run.simplify_budget, plain.simplify_budget),
     ):
         if value != default:
             found += _valued(option, value)
-    return found
+    found += [] if run.simplify else ["--no-simplify"]
+    return found + (["--anonymise"] if run.anonymise else [])
 
 
 def _valued(option: str, value: object) -> list[str]:

@@ -133,6 +133,24 @@ CacheDir = Annotated[
         rich_help_panel=_PROBES,
     ),
 ]
+Simplify = Annotated[
+    bool, typer.Option("--simplify/--no-simplify", help="Make the reduced model simple, too.")
+]
+SimplifyBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--simplify-budget",
+        metavar="TIME",
+        help="Seconds in the target for that, such as 90s or 5m; as many as the search took without it.",
+        rich_help_panel=_PROBES,
+    ),
+]
+Anonymise = Annotated[
+    bool,
+    typer.Option(
+        "--anonymise", help="Leave no name, text, weight or input value of the model in what is written."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -273,12 +291,17 @@ def settings(
     budget: str | None = None,
     max_probes: int | None = None,
     cache_dir: Path | None = None,
+    simplify: bool = True,
+    simplify_budget: str | None = None,
+    anonymise: bool = False,
 ) -> Settings:
     """Everything together.
 
     Raises:
-        UsageError: `memory_limit` is no size, or `budget` no duration.
+        UsageError: `memory_limit` is no size, a budget is no duration, or options contradict each other.
     """
+    if anonymise and not simplify:
+        raise UsageError("--anonymise needs what --no-simplify leaves out", "leave one of them out")
     run = RunSettings(
         inputs=inputs,
         seed=seed,
@@ -289,5 +312,8 @@ def settings(
         budget=parse_duration("--budget", budget),
         max_probes=max_probes,
         cache_dir=cache_dir,
+        simplify=simplify,
+        simplify_budget=parse_duration("--simplify-budget", simplify_budget),
+        anonymise=anonymise,
     )
     return Settings(target=target, run=run)

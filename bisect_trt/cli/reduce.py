@@ -36,6 +36,9 @@ def command(
     max_probes: o.MaxProbes = None,
     cache_dir: o.CacheDir = None,
     every: Every = False,
+    simplify: o.Simplify = True,
+    simplify_budget: o.SimplifyBudget = None,
+    anonymise: o.Anonymise = False,
     shapes: o.StaticShapes = None,
     min_shapes: o.MinShapes = None,
     opt_shapes: o.OptShapes = None,
@@ -75,6 +78,9 @@ def command(
         budget=budget,
         max_probes=max_probes,
         cache_dir=cache_dir,
+        simplify=simplify,
+        simplify_budget=simplify_budget,
+        anonymise=anonymise,
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt

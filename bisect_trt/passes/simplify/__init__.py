@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 from bisect_trt.model.edit import Invalid, close_draft, open_draft
@@ -10,10 +11,11 @@ from bisect_trt.passes.simplify.boundary import fewer_inputs, fewer_outputs, few
 from bisect_trt.passes.simplify.bypass import bypass, without_nodes
 from bisect_trt.passes.simplify.dimensions import smaller_dimensions
 from bisect_trt.passes.simplify.names import plain_names
-from bisect_trt.passes.simplify.propose import OutOfBudget
+from bisect_trt.passes.simplify.propose import OutOfBudget, tally
 from bisect_trt.passes.simplify.types import lower_opset, narrower_types
 from bisect_trt.passes.simplify.values import generators, simple_inputs, simple_weights, sparse_values
 from bisect_trt.problem import Problem
+from bisect_trt.result import OnEvent, Step
 
 MENU = (
     plain_names,
@@ -34,6 +36,7 @@ MENU = (
 """Names first: they cost one probe, and whatever comes later is worth less while a secret is in it."""
 
 ROUNDS = 8
+SHOWN = 3  # edits of a pass that its event names
 
 
 def simplify(problem: Problem) -> None:
@@ -45,7 +48,9 @@ def simplify(problem: Problem) -> None:
     if best is None or wanted is None:
         return
     state, also_seen = problem.simplifying, dict(problem.also_seen)
-    problem.wanted = problem.shown_by(best)
+    on_event, hybrid = problem.on_event, problem.hybrid
+    problem.wanted, problem.hybrid = problem.shown_by(best), None
+    problem.on_event = lambda step: on_event(replace(step, accepted=False))
     try:
         if not _open(problem):
             state.ended = "the failure vanishes as soon as the model is written anew"
@@ -54,7 +59,9 @@ def simplify(problem: Problem) -> None:
             before = problem.best
             for one_pass in MENU:
                 problem.phase = one_pass.__name__.replace("_", " ")
+                won = len(tally(problem).won)
                 one_pass(problem)
+                _tell(problem, on_event, tally(problem).won[won:])
             if problem.best is before:
                 return
         state.ended = f"{ROUNDS} rounds"
@@ -62,7 +69,17 @@ def simplify(problem: Problem) -> None:
         state.ended = "budget"
     finally:
         problem.phase = "simplify"
+        problem.on_event, problem.hybrid = on_event, hybrid
         problem.wanted, problem.also_seen = wanted, also_seen  # odd models have failures of their own
+
+
+def _tell(problem: Problem, on_event: OnEvent, won: list[str]) -> None:
+    """One event for what a pass won."""
+    if won:
+        c = problem.counts
+        text = "; ".join(won[:SHOWN]) + (f" and {len(won) - SHOWN} more" if len(won) > SHOWN else "")
+        spent = (c.probes, c.cached, c.unresolved, c.target_seconds)
+        on_event(Step(problem.phase, text, problem.nodes_left, *spent, accepted=True))
 
 
 def _open(problem: Problem) -> bool:

@@ -61,7 +61,7 @@ def _find(draft: Draft, name: str) -> onnx.NodeProto | None:
 
 def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
     """Without the attribute; with simple numbers."""
-    yield _drop(name, attribute.name)
+    yield drop_attribute(name, attribute.name)
     values: Iterator[int | float | list[int]] = iter(())
     if attribute.type == AttributeProto.INT:
         values = (n for n in (*_SIMPLE_INTS, attribute.i // 2) if abs(n) < abs(attribute.i))
@@ -82,7 +82,9 @@ def _simpler_list(old: list[int]) -> Iterator[list[int]]:
                 yield [*old[:k], number, *old[k + 1 :]]
 
 
-def _drop(node_name: str, attribute: str) -> Edit:
+def drop_attribute(node_name: str, attribute: str) -> Edit:
+    """Without an attribute of a node, unless it is required: its default holds."""
+
     def edit(draft: Draft) -> str:
         node = _find(draft, node_name)
         if node is None or attribute not in {a.name for a in _droppable(node, draft.opset)}:

@@ -36,7 +36,7 @@ def without_nodes(problem: Problem) -> None:
     """Each single node again: what other edits changed may have made it needless."""
     names = [node.name for node in reversed(best_draft(problem).graph.node)]
     if len(names) > 1:
-        attempt_each(problem, (_cut_off(name) for name in names))
+        attempt_each(problem, (cut_off(name) for name in names))
 
 
 def kinds(draft: Draft) -> dict[str, Kind]:
@@ -142,7 +142,7 @@ def _one_node(
     return None
 
 
-def _cut_off(name: str) -> Edit:
+def cut_off(name: str) -> Edit:
     """Without a node: what it made is fed as ones, what only it read becomes an output."""
 
     def edit(draft: Draft) -> str:
