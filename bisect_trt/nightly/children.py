@@ -29,6 +29,8 @@ from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.settings import Settings
 from bisect_trt.workers import limits
 
+# The child finds modules where we do, and never in the folder that it works in.
+_START = "import sys; sys.path[:] = sys.argv[4:]; from bisect_trt.nightly.job import main; main()"
 POLL = 0.1  # seconds between two looks at a child
 SLOW_POLL = 1.0  # and at its memory
 GRACE = 20.0  # seconds that a reduction has to save its best when its time is over
@@ -42,28 +44,28 @@ Answer = TypeVar("Answer", Checked, Reduced)
 class Child:
     """One process that does one job."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        """Start it; it waits for its request."""
+    def __init__(self, folder: Path, base: Path, threads: int) -> None:
+        """Start it in the folder `base`; it waits for its request."""
         self.folder = folder
         folder.mkdir(parents=True)
         # Its temporary files die with the folder, however the child ends.
         scratch = folder / "tmp"
         scratch.mkdir()
         environment = os.environ | {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
-        command = [
-            sys.executable,
-            "-m",
-            "bisect_trt.nightly.job",
+        arguments = [
             str(folder),
             str(os.getpid()),
             str(threads),
+            *(str(Path(p).absolute()) for p in sys.path),
         ]
+        command = [sys.executable, "-P", "-c", _START, *arguments]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
+            cwd=base,
             start_new_session=True,
         )
 
@@ -101,17 +103,19 @@ class Child:
 class Children:
     """See `runner.Runner`."""
 
-    def __init__(self, folder: Path, *, parallel: int, logs: Path) -> None:
+    def __init__(self, folder: Path, base: Path, *, parallel: int, logs: Path) -> None:
         """Nothing is started yet.
 
         Args:
             folder: for temporary files; emptied now.
+            base: where relative paths in options of targets and references start from.
             parallel: how many jobs run at the same time: memory and threads are shared out evenly.
             logs: folder that gets the end of the log of each job that gave no answer.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._folder = folder
+        self._folder = folder.absolute()
+        self._base = base
         self._parallel = parallel
         self._logs = logs
         self._threads = max(1, (os.cpu_count() or 1) // parallel)
@@ -217,7 +221,9 @@ class Children:
 
     def _start(self) -> Child:
         self._number += 1
-        return self._starter.submit(Child, self._folder / f"{self._number:06}", self._threads).result()
+        return self._starter.submit(
+            Child, self._folder / f"{self._number:06}", self._base, self._threads
+        ).result()
 
     def _wait(self, child: Child, limit: float, grace: float) -> Checked | Reduced | Trouble:
         """Read the answer; deadline, cancellation and the memory limit end the wait."""

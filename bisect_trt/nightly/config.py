@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly.options import RUN_OPTIONS, STRICT, TARGET_OPTIONS, size, table
+from bisect_trt.nightly.options import STRICT, size, table
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
@@ -93,9 +93,9 @@ if TYPE_CHECKING:  # the options are added at run time, from the settings' own f
         match: str
 
 else:
-    TargetTable = table("TargetTable", [TARGET_OPTIONS, RUN_OPTIONS], spec=(str, "auto"), name=(str, ""))
-    ModelTable = table("ModelTable", [TARGET_OPTIONS, RUN_OPTIONS], match=(str, ...))
-    Defaults = table("Defaults", [TARGET_OPTIONS, RUN_OPTIONS])
+    TargetTable = table("TargetTable", spec=(str, "auto"), name=(str, ""))
+    ModelTable = table("ModelTable", match=(str, ...))
+    Defaults = table("Defaults")
 
 
 class Config(Table):

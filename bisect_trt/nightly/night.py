@@ -134,7 +134,8 @@ class Work:
         out = self.out / steps.repro_folder(item, row)
         out.parent.mkdir(parents=True, exist_ok=True)
         again = row.reduction == steps.STALE
-        return self.runner.reduce(item.slug, item.path, item.settings, out, limit, again=again)
+        settings = steps.with_budget(item.settings, limit)
+        return self.runner.reduce(item.slug, item.path, settings, out, limit, again=again)
 
     def _take_reduce(self, row: Row, answer: Answer) -> Row:
         folder = steps.repro_folder(self._items[row.name], row)

@@ -1,6 +1,6 @@
 """Tables of options in the configuration, as settings.
 
-The accepted keys are the fields of `TargetSettings` and `RunSettings` themselves, so that an option
+The accepted keys are the fields of the settings themselves, so that an option
 which those learn can be used here at once.
 """
 
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, create_model
 from pydantic.fields import FieldInfo
 
-from bisect_trt.settings import RunSettings, Settings, Shapes, TargetSettings
+from bisect_trt.settings import Settings, Shapes
 
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -47,7 +47,14 @@ def shapes(value: Any) -> Any:
     return tuple(found)
 
 
-def _annotations(cls: type) -> dict[str, Any]:
+def pairs(value: Any) -> Any:
+    """A table as pairs of name and value; a plain value counts for all names."""
+    if isinstance(value, Mapping):
+        return tuple(sorted(value.items()))
+    return (("", value),)
+
+
+def _annotations(cls: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
         if name in _NOT_HERE:
@@ -56,30 +63,40 @@ def _annotations(cls: type) -> dict[str, Any]:
             hint = Annotated[hint, BeforeValidator(shapes)]
         elif name in _SIZES:
             hint = Annotated[hint, BeforeValidator(size)]
+        elif _is_pairs(hint):
+            hint = Annotated[hint, BeforeValidator(pairs)]
         found[name] = hint
     return found
 
 
-TARGET_OPTIONS = _annotations(TargetSettings)
-RUN_OPTIONS = _annotations(RunSettings)
+def _is_pairs(hint: Any) -> bool:
+    """`tuple[tuple[str, X], ...]`."""
+    inner = get_args(hint)[0] if get_origin(hint) is tuple else None
+    return get_origin(inner) is tuple and get_args(inner)[0] is str
+
+
+SECTIONS: dict[str, Any] = {
+    name: hint for name, hint in get_type_hints(Settings).items() if is_dataclass(hint)
+}
+"""The parts of the settings; no two of them have a field of the same name (a test)."""
+
+OPTIONS: dict[str, Any] = {k: hint for cls in SECTIONS.values() for k, hint in _annotations(cls).items()}
+"""What can be configured, with its type as pydantic takes it."""
 
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-def table(title: str, options: Iterable[Mapping[str, Any]], /, **own: Any) -> Any:
-    """A pydantic model with its own fields and all these options, each optional."""
+def table(title: str, /, **own: Any) -> Any:
+    """A pydantic model with its own fields and all options, each optional."""
     entries: dict[str, Any] = {
-        key: (hint, FieldInfo(default=None, validate_default=False))
-        for part in options
-        for key, hint in part.items()
+        key: (hint, FieldInfo(default=None, validate_default=False)) for key, hint in OPTIONS.items()
     }
     return create_model(title, __config__=STRICT, **(entries | own))
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """Only those options that were written down."""
-    known = TARGET_OPTIONS.keys() | RUN_OPTIONS.keys()
-    return {k: v for k, v in values.items() if k in known}
+    return {k: v for k, v in values.items() if k in OPTIONS}
 
 
 def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: Path) -> Settings:
@@ -91,12 +108,12 @@ def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: 
     merged: dict[str, Any] = {}
     for layer in layers:
         merged |= layer
-    merged = {key: _placed(value, base, model) for key, value in merged.items()}
-    target = {f.name for f in fields(TargetSettings)}
-    return Settings(
-        target=replace(TargetSettings(spec=spec), **{k: v for k, v in merged.items() if k in target}),
-        run=replace(RunSettings(), **{k: v for k, v in merged.items() if k not in target}),
-    )
+    merged = {key: _placed(value, base, model) for key, value in merged.items()} | {"spec": spec}
+    parts = {
+        section: cls(**{f.name: merged[f.name] for f in fields(cls) if f.name in merged})
+        for section, cls in SECTIONS.items()
+    }
+    return Settings(**parts)
 
 
 def _placed(value: Any, base: Path, model: Path) -> Any:

@@ -39,7 +39,8 @@ class Checked:
     """What `check` or `verify` saw.
 
     `version` is the target's title, `digest` that of the model file, `seconds` what the job took in
-    all; `unresolved` says why nothing can be said, if so.
+    all; `unresolved` says why nothing can be said, if so. `shows` is for `verify`: whether the
+    reproducer still shows what it was made for.
     """
 
     failures: tuple[Failure, ...] = ()
@@ -48,11 +49,16 @@ class Checked:
     version: str = ""
     digest: str = ""
     seconds: float = 0.0
+    shows: bool = False
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """What `reduce` left in its folder; `shape` is that of the reduced graph (`shape.describe`)."""
+    """What `reduce` left in its folder; `shape` is that of the reduced graph (`shape.describe`).
+
+    `failure` is told as the whole model shows it, which a small one may do in other words. `flaky`
+    says that it did not show in every run.
+    """
 
     failure: Failure
     nodes: int
@@ -61,6 +67,7 @@ class Reduced:
     repeats: int
     finished: bool
     one_minimal: bool = False
+    flaky: bool = False
     seconds: float = 0.0
     stop_reason: str = field(default="")
 

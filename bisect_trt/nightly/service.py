@@ -108,7 +108,7 @@ def _night(
 
 
 def _children(config: Config) -> MakeRunner:
-    return lambda folder, logs: Children(folder, parallel=config.workers, logs=logs)
+    return lambda folder, logs: Children(folder, config.base, parallel=config.workers, logs=logs)
 
 
 def _announce(

@@ -21,6 +21,7 @@ from bisect_trt.settings import Settings
 STALE = "stale"  # a stored reproducer does not show the failure any more
 _SURPRISES = (Status.NEW, Status.CHANGED, Status.FIXED, Status.FLAKY)
 _PROBE_SHARE = 0.8  # of a check's time that one probe may take, so that a hang is seen as one
+_BUDGET_SHARE = 0.85
 _PROBE_DEFAULT = 600.0  # seconds, as `oracle` has it for a first run
 
 PastOf = Callable[[Row], Sequence[Past]]
@@ -31,6 +32,12 @@ def with_probe_deadline(settings: Settings, limit: float) -> Settings:
     """A target that hangs has to be found by its own deadline, before the job's is over."""
     timeout = min(settings.run.timeout or _PROBE_DEFAULT, limit * _PROBE_SHARE)
     return replace(settings, run=replace(settings.run, timeout=timeout))
+
+
+def with_budget(settings: Settings, limit: float) -> Settings:
+    """A reduction ends by itself before its time is over: then its best is verified as well."""
+    budget = min(settings.run.budget or limit, limit * _BUDGET_SHARE)
+    return replace(settings, run=replace(settings.run, budget=budget))
 
 
 def checked(row: Row, answer: Answer, past_of: PastOf, confirm: int) -> Row:
@@ -58,7 +65,7 @@ def confirmed(row: Row, answer: Answer, past_of: PastOf, confirm: int) -> Row:
 def verified(row: Row, answer: Answer) -> Row:
     """After a run of the stored reproducer: kept, or to be reduced again."""
     row = replace(row, begun=0)
-    if isinstance(answer, Checked) and any(f.key == row.key for f in answer.failures):
+    if isinstance(answer, Checked) and answer.shows:
         return replace(row, phase="done", reduction="kept", reason="")
     return replace(row, repro="", repro_nodes=0, shape="", reduction=STALE)
 
@@ -71,6 +78,8 @@ def reduced(row: Row, answer: Answer, folder: str, out: Path, past_of: PastOf) -
     assert isinstance(answer, Reduced)
     if answer.failure.key != row.key:
         row = _failing(row, answer.failure)
+    if answer.flaky:
+        row = _judged(replace(row, runs=(*row.runs, (Result.PASS, None))), past_of)
     whole = answer.finished and answer.verified > 0
     reason = (
         "" if answer.finished else f"reduction stopped early: {answer.stop_reason or 'its time was over'}"

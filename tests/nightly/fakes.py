@@ -86,7 +86,7 @@ class FakeRunner:
         with self.lock:
             name = repro.name.removesuffix("-repro")
             self.note("verify", name, limit)
-            answer = self.stored(name) or self.models[name](self, name)
+            answer = self.stored(name) or Checked(shows=True)
             self.time.sleep(0.1)
         return answer
 
@@ -99,7 +99,7 @@ class FakeRunner:
             if answer is None:
                 seen = self.models[model.stem](self, model.stem)
                 assert isinstance(seen, Checked)
-                answer = Reduced(seen.failures[0], 1, "Relu#1", 3, 3, True, True, 10.0)
+                answer = Reduced(seen.failures[0], 1, "Relu#1", 3, 3, True, True, seconds=10.0)
             if isinstance(answer, Reduced):
                 out.mkdir(parents=True, exist_ok=True)
                 (out / "repro.onnx").write_bytes(b"x" * 1000)

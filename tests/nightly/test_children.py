@@ -28,7 +28,7 @@ SETTINGS = Settings(TargetSettings(spec=SPEC), RunSettings(timeout=60.0, repeats
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Iterator[Children]:
-    made = Children(tmp_path / "tmp", parallel=1, logs=tmp_path / "logs")
+    made = Children(tmp_path / "tmp", tmp_path, parallel=1, logs=tmp_path / "logs")
     yield made
     made.close()
     assert not (tmp_path / "tmp").exists()
@@ -66,7 +66,7 @@ def test_check_reduce_verify(runner: Children, tmp_path: Path) -> None:
     assert isinstance(again, Reduced) and again.shape == made.shape
     assert (out / "report.json").stat().st_mtime_ns == at, "a finished reduction is taken as it is"
     shown = runner.verify("bad", out, SETTINGS, 100)
-    assert isinstance(shown, Checked) and shown.failures[0].key == seen.failures[0].key
+    assert isinstance(shown, Checked) and shown.shows and shown.failures[0].key == seen.failures[0].key
     anew = runner.reduce("bad", bad, SETTINGS, out, 100, again=True)
     assert isinstance(anew, Reduced) and (out / "report.json").stat().st_mtime_ns > at
 
@@ -90,7 +90,7 @@ def test_unusable_models(runner: Children, tmp_path: Path) -> None:
 
 def test_log_of_a_bug_is_kept(runner: Children, tmp_path: Path) -> None:
     answer = runner.verify("x", tmp_path, SETTINGS, 60)  # no reproducer there, which `verify` never sees
-    assert isinstance(answer, Trouble) and answer.cause is Cause.BUG and "repro.onnx" in answer.reason
+    assert isinstance(answer, Trouble) and answer.cause is Cause.BUG and "report.json" in answer.reason
     assert "Traceback" in (tmp_path / "logs" / "x.log").read_text()
 
 
@@ -122,7 +122,7 @@ def test_reduction_saves_its_best_when_its_time_is_over(runner: Children, tmp_pa
     watcher.join()
     assert isinstance(answer, Reduced), answer
     assert not answer.finished and answer.stop_reason
-    other = Children(tmp_path / "tmp2", parallel=1, logs=tmp_path / "logs")
+    other = Children(tmp_path / "tmp2", tmp_path, parallel=1, logs=tmp_path / "logs")
     whole = other.reduce("x", model, settings, tmp_path / "out", 300.0, again=False)
     other.close()
     assert isinstance(whole, Reduced) and whole.finished and whole.nodes == 2

@@ -96,11 +96,9 @@ BASE = [("Relu", ["x"], ["a"]), ("Abs", ["x"], ["b"]), ("Sub", ["a", "b"], ["c"]
 
 @given(st.integers(1, 10**6), st.integers(1, 100))
 def test_shape_does_not_see_names_sizes_order(seed: int, size: int) -> None:
-    assert (
-        shape.of(graph(BASE, seed, size))
-        == shape.of(graph(BASE))
-        == "Abs+2xRelu+Sub#" + shape.of(graph(BASE))[-8:]
-    )
+    plain = shape.of(graph(BASE))
+    assert plain.startswith("Abs+2xRelu+Sub#")
+    assert shape.of(graph(BASE, seed, size)) == plain
 
 
 def test_shape_sees_ops_edges_and_slots() -> None:

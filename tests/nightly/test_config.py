@@ -11,7 +11,7 @@ import pytest
 
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import config, options, plan
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import Settings
 
 MODELS = '[models]\ninclude = ["*.onnx"]\n'
 
@@ -169,8 +169,31 @@ def test_layers_of_options(tmp_path: Path) -> None:
 
 
 def test_every_setting_can_be_configured() -> None:
-    known = {f.name for cls in (TargetSettings, RunSettings) for f in fields(cls)}
-    assert known - {"spec", "verbose_log"} == options.TARGET_OPTIONS.keys() | options.RUN_OPTIONS.keys()
+    known = [f.name for cls in options.SECTIONS.values() for f in fields(cls)]
+    assert len(known) == len(set(known)), "a name that two sections have could not be told apart"
+    assert set(known) - {"spec", "verbose_log"} == options.OPTIONS.keys()
+    assert options.SECTIONS.keys() == {f.name for f in fields(Settings)}
+
+
+def test_tolerances_and_references(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        MODELS
+        + """
+        [defaults]
+        rtol = 1e-3
+        atol = {logits = 0.5, boxes = 1}
+        ignore = ["mask"]
+        reference = "python:truth.py"
+        [[model]]
+        match = "*b.onnx"
+        rtol = {logits = 0.1}
+        """,
+    )
+    first, second = (i.settings.accuracy for i in plan.items(loaded, ["a.onnx", "b.onnx"]))
+    assert first.rtol == (("", 1e-3),) and first.atol == (("boxes", 1.0), ("logits", 0.5))
+    assert first.ignore == ("mask",) and first.reference == "python:truth.py"
+    assert second.rtol == (("logits", 0.1),) and second.atol == first.atol
 
 
 def test_settings_survive_json() -> None:

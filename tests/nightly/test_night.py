@@ -65,6 +65,16 @@ def test_reduce_that_cannot_see_the_failure_makes_it_flaky(tmp_path: Path) -> No
     assert row.status == "flaky" and row.reason == "not reduced: it builds"
 
 
+def test_reduction_that_sees_it_come_and_go_makes_it_flaky(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    seen = Reduced(failure("one"), 1, "Relu#1", 2, 3, True, True, flaky=True, seconds=9.0)
+    site.night({"a": fails("one")}, repro=lambda name: seen)
+    row = site.rows()["a"]
+    assert (row.status, row.reduction, row.news) == ("flaky", "done", True)
+    site.night({"a": fails("one")}, repro=lambda name: seen)
+    assert site.rows()["a"].status == "flaky" and not site.rows()["a"].news
+
+
 def test_stale_reproducer_is_made_again(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.night({"a": fails("one")})

@@ -19,7 +19,7 @@ RESULTS["?"] = (Result.UNKNOWN, None)
 
 
 def nights(text: str) -> list[Status]:
-    """Statuses of a model night by night: P pass, 1 and 2 failures, M mixed, ? not run, . something else changed."""
+    """Night by night: P pass, 1 and 2 failures, M mixed, ? not run; at a dot model or target changes."""
     past: list[Past] = []
     found = []
     for letter in text:
