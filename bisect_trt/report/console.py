@@ -25,7 +25,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page = _Page(console)
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _message(result.wanted))
-    page.row("Where", _where(result.wanted, result.best.nodes))
+    page.row("Where", _where(result.original_failure or result.wanted, result.nodes))
     left = f"{_count(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")

@@ -22,13 +22,14 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
     """The Markdown text; `document` is `documents.report` of the same reduction."""
     compared = reduction.outputs_compared
     templates = environment()
-    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose)
+    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, bytes=size_text, prose=prose)
     template = templates.get_template("issue.md.j2")
     return template.render(
         {
             **document,
             "also_seen": document["also_seen"][:_ALSO],
             "count": count,
+            "size": len(reduction.best.nodes),
             "operators": operators(reduction.best.model),
             "minimal": minimal(reduction),
             "verified": verified(reduction),
@@ -50,6 +51,14 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
 def count(number: int, noun: str) -> str:
     """`1 node`, `2 nodes`, `12,345 nodes`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size_text(size: int) -> str:
+    """`812 bytes`, `1.2 kB`, `38.1 MB`."""
+    for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size} bytes"
 
 
 def minimal(reduction: Reduction) -> str:
