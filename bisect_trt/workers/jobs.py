@@ -68,8 +68,8 @@ def probe(
             return Outcome(seconds=time.perf_counter() - start, unresolved=unresolved)
     result = opened(settings).run(candidate)
     facts = dict(result.facts)
-    failures, unresolved = result.failures, ""
-    if result.outputs is not None and not failures:
+    failures, unresolved = result.failures, result.unresolved
+    if result.outputs is not None and not failures and not unresolved:
         announce(Stage.COMPARE)
         expected, unresolved = (known, "") if known else _expected(candidate)
         unresolved = unresolved or _not_compared(expected, result.outputs)
