@@ -33,6 +33,7 @@ def header(model_digest: str, settings: Settings, *, every: bool = False) -> dic
         "target": meaning(settings.target),
         "inputs": _content(settings.run.inputs),
         "seed": settings.run.seed,
+        "accuracy": repr(settings.accuracy),
         **({"all": True} if every else {}),
     }
     options = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -200,7 +200,8 @@ def _plain(name: str, array: Array) -> Array:
         if not all(isinstance(item, str) for item in array.flat):
             raise ValueError(f"{name} is no array of numbers, bools or strings")
         return array.astype(np.str_)
-    if array.dtype.kind == "V" or array.dtype.isbuiltin != 1:
+    # numpy's own types are not `isbuiltin` any more when they travelled as `newbyteorder` gives them
+    if array.dtype.kind == "V" or np.dtype(array.dtype.type).isbuiltin != 1:
         return array.view(f"u{array.dtype.itemsize}")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 

@@ -88,7 +88,7 @@ def _text(error: Exception) -> str:
 
 def to_ort(array: Array) -> ort.OrtValue:
     """The array as a value on the CPU; it may share memory with the array."""
-    if array.dtype.kind in "OU" or array.dtype.isbuiltin == 1:
+    if array.dtype.kind in "OU" or np.dtype(array.dtype.type).isbuiltin == 1:
         return ort.OrtValue.ortvalue_from_numpy(array)
     elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
     if raw_size(elem_type, (2,)) != 2 * array.dtype.itemsize:
