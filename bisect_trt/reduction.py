@@ -28,7 +28,10 @@ from bisect_trt.passes import MENU
 from bisect_trt.passes.drop import is_one_minimal
 from bisect_trt.passes.hints import resolve
 from bisect_trt.passes.localise import halving
+from bisect_trt.passes.neighbour import Neighbour, nearest_passing
 from bisect_trt.passes.selections import Selections
+from bisect_trt.passes.simplify.step import shown_at_last, simplify_best
+from bisect_trt.passes.steady import distrust
 from bisect_trt.prober import Budget, BudgetSpent, Prober
 from bisect_trt.problem import Problem
 from bisect_trt.references.base import Record
@@ -96,7 +99,7 @@ def open_run(
             prober.budget = _budget(settings, began)
             try:
                 run = Run(session, settings, info, prober, pool, out, on_event, began)
-                run.seconds["start_seconds"] = started - began
+                run.spent["start_seconds"] = started - began
                 yield run
             finally:
                 prober.close()
@@ -139,7 +142,9 @@ class Run:
         self.out = out
         self.on_event = on_event
         self.began = began
-        self.seconds: dict[str, float] = {}
+        self.spent: dict[str, float] = {}  # besides the counts of the prober
+        self.one_minimal = False
+        self.neighbour: Neighbour | None = None
         self.phases: list[dict[str, Any]] = []
         self.notes: list[str] = []  # on the input values
         self.confirmed = Outcome()  # of the user's own file
@@ -150,7 +155,7 @@ class Run:
         self.tell("record", "running the reference")
         began = time.monotonic()
         recorded = record(self.pool, self.session, self.settings)
-        self.seconds["reference_seconds"] = time.monotonic() - began
+        self.spent["reference_seconds"] = time.monotonic() - began
         return recorded
 
     @cached_property
@@ -178,12 +183,21 @@ class Run:
                     "the same command goes on from here",
                 )
             problem.best = replace(self.original, cut="original")
-        result = self.result(problem, stop_reason, out)
+        found = problem.best
+        simplified = None if stop_reason else simplify_best(problem, self.pool, self.settings, self.recorded)
+        self.neighbour = None if stop_reason else self.passing(problem)
+        result = replace(self.result(problem, stop_reason, out), simplification=simplified)
+        if simplified is not None:
+            result = replace(result, wanted=shown_at_last(problem), original_failure=problem.wanted)
         bundle.write_model(result.best, out)
+        if self.neighbour is not None:
+            bundle.write_passing(self.neighbour.candidate, out)
         if stop_reason != INTERRUPTED:
             result = self.verify(result, problem.runs)
+            if self.unsteady(problem, found, result):
+                return self.reduce(problem, out)
         wall = time.monotonic() - self.began
-        counts = asdict(problem.counts) | self.seconds | {"wall_seconds": wall}
+        counts = asdict(problem.counts) | self.spent | {"wall_seconds": wall}
         result = replace(result, counts=counts)
         bundle.write_papers(result)
         return replace(result, archive=bundle.zip_it(out))
@@ -282,10 +296,12 @@ class Run:
                 problem.phase = one_pass.__name__.replace("_", " ")
                 self.timed(problem, one_pass)
             self.one_minimal = is_one_minimal(problem)
+            spent = problem.counts
+            self.spent |= {"search_probes": spent.probes, "search_nodes_built": spent.nodes_built}
         except KeyboardInterrupt:
             return INTERRUPTED
-        except BudgetSpent as spent:
-            return spent.message
+        except BudgetSpent as over:
+            return over.message
         finally:
             self.prober.close()
         return ""
@@ -320,6 +336,15 @@ class Run:
                 "In a model so small the target words this failure differently; with unrelated nodes in "
                 f"front of it, it says what it says of the whole model: {problem.wanted.message}"
             )
+        if problem.runs > 1:
+            notes.append(
+                f"The failure comes and goes: it showed in about {problem.rate:.0%} of all runs, so a "
+                f"probe counted as passing only after {problem.runs} runs without it."
+            )
+        if self.neighbour is not None:
+            notes.append(f"{bundle.PASSING} passes: it is {bundle.MODEL} {self.neighbour.difference}.")
+        elif not stop_reason:
+            notes.append("No neighbour of this model is known that passes, so there is no passing.onnx.")
         if problem.best.cut == "original":
             notes.append("Only the file as it is fails; any normalised or cut form of it does not.")
         return Reduction(
@@ -344,6 +369,28 @@ class Run:
             accuracy=facts(self.settings.accuracy, problem.hybrid, self.confirmed),
         )
 
+    def passing(self, problem: Problem) -> Neighbour | None:
+        """A neighbour that passes, unless the budget or a person ends the look for it."""
+        problem.phase = "neighbour"
+        try:
+            return nearest_passing(problem)
+        except (KeyboardInterrupt, BudgetSpent):
+            return None
+        finally:
+            self.prober.close()
+
+    def unsteady(self, problem: Problem, found: Candidate, result: Reduction) -> bool:
+        """Whether fresh runs differ although the failure was taken for a steady one; measures it then.
+
+        One node cannot get smaller, and a search that was ended stays so.
+        """
+        flaky = 0 < result.verified < result.repeats and problem.runs == 1
+        if not flaky or len(result.best.nodes) == 1 or not result.finished:
+            return False
+        problem.best = found  # as it was cut, before it was simplified
+        distrust(problem)
+        return problem.runs > 1
+
     def verify(self, result: Reduction, runs: int) -> Reduction:
         """Run the written files in fresh processes; a flaky failure has up to `runs` to show."""
         self.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
@@ -355,7 +402,7 @@ class Run:
             wanted = max(1, min(self.settings.run.workers, result.repeats - len(outcomes)))
             outcomes += verify_files(result.out, settings, self.prober.oracle.deadline, wanted)
             agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
-        self.seconds["verify_seconds"] = time.monotonic() - began
+        self.spent["verify_seconds"] = time.monotonic() - began
         log = agreed[0].log if agreed else outcomes[0].log
         return replace(result, verified=len(agreed), repeats=len(outcomes), log=log)
 

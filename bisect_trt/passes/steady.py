@@ -12,41 +12,67 @@ from bisect_trt.outcome import Stage, Verdict
 from bisect_trt.passes.selections import Selections
 from bisect_trt.problem import Problem
 
+LOOKS = 6  # at a small part that was found by halving, where a look is cheap
 MISSES = 0.002  # accepted chance that one probe overlooks a failure that is there
-SAMPLE = 12  # runs that estimate how often a flaky failure shows
-MOST_RUNS = 40  # per probe; a failure that would need more is too rare to bisect
+HITS = 6  # runs that show a flaky failure, after which its rate is known well enough
+CAUTION = 0.7  # of the measured rate: it may have been measured by luck
+MOST_RUNS = 80  # per probe; a failure that would need more is too rare to bisect
 
 
 def steady(problem: Problem) -> None:
-    """Repeat what fails; when it comes and goes, set `problem.runs` and localise again.
+    """Look again at what fails; when it comes and goes, set `problem.runs` and localise again.
 
-    Parsing is deterministic and not repeated. The number of runs is that of a sequential test: a
-    probe ends with the first run that reproduces, and only all of them together say VANISHES.
+    Parsing is deterministic and not repeated. What a hint found is looked at `repeats` times, what
+    halving found at least `LOOKS` times.
 
     Raises:
         FlakyFailure: it shows too seldom to be bisected.
     """
-    if problem.wanted is not None and problem.wanted.stage is Stage.PARSE:
+    assert problem.wanted is not None
+    if problem.wanted.stage is Stage.PARSE:
         return
     again = problem.best or problem.cut(problem.scope)
-    if _hits(problem, again, problem.repeats) == problem.repeats:
-        return
-    sample = max(SAMPLE, problem.repeats)
-    hits = _hits(problem, again, sample)
+    small = 2 * len(again.nodes) <= len(problem.scope) and not problem.wanted.nodes
+    looks = max(problem.repeats, LOOKS) if small else problem.repeats
+    if not _always(problem, again, looks):
+        distrust(problem)
+
+
+def distrust(problem: Problem) -> None:
+    """Measure how often the failure shows, and repeat every probe accordingly.
+
+    The number of runs is that of a sequential test: a probe ends with the first run that reproduces,
+    and only all of them together say VANISHES.
+
+    Raises:
+        FlakyFailure: it shows too seldom to be bisected.
+    """
+    again = problem.best or problem.cut(problem.scope)
+    hits, runs = _measure(problem, again)
     if hits == 0 and problem.best is None:
         return  # not flaky: only the file as it is fails
-    rate = (hits + 0.5) / (sample + 1)
-    needed = math.ceil(math.log(MISSES) / math.log(1 - rate))
+    rate = max(hits - 0.5, 0.25) / runs  # one hit is no evidence: it made us look
+    needed = max(1, math.ceil(math.log(MISSES) / math.log1p(-min(0.99, CAUTION * rate))))
     if needed > MOST_RUNS:
         raise FlakyFailure(
-            f"the failure shows in {hits} of {sample} runs: too seldom to bisect",
-            "--timing-cache, a fixed --seed or --workers 1 may make it steadier",
+            f"the failure shows in {hits} of {runs} runs of {len(again.nodes)} nodes: too seldom to bisect",
+            "--timing-cache, other --inputs or --seed, or --workers 1 may make it steadier",
         )
     problem.repeat_probes(needed, rate)
     judge = Selections(problem, CutStyle(again.cut))
     judge.run(lambda asked: search.localise(again.nodes, asked, problem.graph.weight))
 
 
-def _hits(problem: Problem, candidate: Candidate, runs: int) -> int:
+def _always(problem: Problem, candidate: Candidate, runs: int) -> bool:
     seen = problem.observations(candidate, runs)
-    return sum(problem.judge(outcome) is Verdict.REPRODUCES for outcome in seen)
+    return all(problem.judge(outcome) is Verdict.REPRODUCES for outcome in seen)
+
+
+def _measure(problem: Problem, candidate: Candidate) -> tuple[int, int]:
+    """Runs that show the failure, up to `HITS`, and all runs until then."""
+    hits = 0
+    for runs, outcome in enumerate(problem.observations(candidate, MOST_RUNS), start=1):
+        hits += problem.judge(outcome) is Verdict.REPRODUCES
+        if hits == HITS:
+            return hits, runs
+    return hits, MOST_RUNS

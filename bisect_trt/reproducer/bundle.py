@@ -23,6 +23,7 @@ from bisect_trt.result import Reduction
 
 MODEL = "repro.onnx"
 WEIGHTS = "repro.data"
+PASSING = "passing.onnx"
 INPUTS = "inputs.npz"
 EXPECTED = "expected.npz"
 SCRIPT = "repro.py"
@@ -51,6 +52,16 @@ def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT)
         for side, name in ((candidate.feeds, INPUTS), (candidate.expected, EXPECTED)):
             for k, feeds in enumerate(side):
                 write_values(feeds, folder / sample_file(name, k))
+
+
+def write_passing(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT) -> None:
+    """Write `passing.onnx`, standalone: a neighbour of the reproducer that the target takes.
+
+    Raises:
+        OSError: external data of the candidate is missing, or a file cannot be written.
+    """
+    with _draft(out, PASSING) as folder:
+        _write_model(candidate, folder, embed_limit, PASSING)
 
 
 def write_papers(reduction: Reduction, environment: Environment | None = None) -> None:
@@ -90,20 +101,21 @@ def read_model(out: Path, scratch: Path) -> Candidate:
     )
 
 
-def _write_model(candidate: Candidate, folder: Path, embed_limit: int) -> None:
+def _write_model(candidate: Candidate, folder: Path, embed_limit: int, name: str = MODEL) -> None:
     proto = onnx.load_model_from_string(candidate.model)
     external = list(_external(proto))
     size = len(candidate.model) + sum(raw_size(t.data_type, t.dims) for t in external)
     if size > embed_limit:
-        with (folder / WEIGHTS).open("wb") as sink:
+        weights = Path(name).with_suffix(".data").name
+        with (folder / weights).open("wb") as sink:
             for tensor in external:
-                _move(tensor, candidate.folder, sink)
+                _move(tensor, candidate.folder, sink, weights)
     else:
         for tensor in external:
             tensor.raw_data = b"".join(_bytes(tensor, candidate.folder))
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
-    (folder / MODEL).write_bytes(proto.SerializeToString(deterministic=True))
+    (folder / name).write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _read_samples(out: Path, name: str, scratch: Path) -> tuple[Feeds, ...]:
@@ -156,7 +168,7 @@ def zip_it(out: Path) -> Path:
 
 def attachments(out: Path) -> list[Path]:
     """Those files of a bundle that are attached, sorted by name."""
-    patterns = (MODEL, WEIGHTS, "inputs*.npz", "expected*.npz", SCRIPT, ISSUE, LOG, REPORT)
+    patterns = (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", SCRIPT, ISSUE, LOG, REPORT)
     return sorted(path for pattern in patterns for path in out.glob(pattern))
 
 
@@ -208,12 +220,12 @@ def _bytes(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _move(tensor: TensorProto, folder: Path, sink: IO[bytes]) -> None:
+def _move(tensor: TensorProto, folder: Path, sink: IO[bytes], weights: str) -> None:
     sink.write(b"\0" * (-sink.tell() % _ALIGNMENT))
     start = sink.tell()
     for chunk in _bytes(tensor, folder):
         sink.write(chunk)
-    point_to(tensor, WEIGHTS, start, sink.tell() - start)
+    point_to(tensor, weights, start, sink.tell() - start)
 
 
 def _add(archive: zipfile.ZipFile, name: str, source: Path) -> None:

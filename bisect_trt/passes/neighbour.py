@@ -1,0 +1,73 @@
+"""The nearest neighbour of the result that passes: what a maintainer compares the reproducer with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cut import CutStyle
+from bisect_trt.model.edit import Invalid, close_draft, open_draft
+from bisect_trt.outcome import Verdict
+from bisect_trt.passes.simplify.attributes import drop_attribute
+from bisect_trt.passes.simplify.bypass import cut_off
+from bisect_trt.passes.simplify.propose import Edit
+from bisect_trt.problem import Problem
+
+MOST = 6  # probes that are spent on it
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A candidate that passes; `difference` says what it is besides the result, `without node X`."""
+
+    candidate: Candidate
+    difference: str
+
+
+def nearest_passing(problem: Problem) -> Neighbour | None:
+    """A neighbour of the best candidate that the target takes; None when none was found.
+
+    First what the sweep tried: one node less. Then, with at most `MOST` probes, one attribute less,
+    or an edited result with one node less. Only a verdict of VANISHES counts: a neighbour that fails
+    in another way is no help.
+    """
+    probes = problem.counts.probes
+    for neighbour in _neighbours(problem):
+        if problem.peek(neighbour.candidate) is None and problem.counts.probes - probes >= MOST:
+            continue
+        if problem.verdict(neighbour.candidate) is Verdict.VANISHES:
+            return neighbour
+    return None
+
+
+def _neighbours(problem: Problem) -> Iterator[Neighbour]:
+    best = problem.best
+    if best is None or best.rest is not None:
+        return
+    if best.cut in set(CutStyle):
+        for left_out in best.nodes if len(best.nodes) > 1 else ():
+            rest = (name for name in best.nodes if name != left_out)
+            candidate = problem.cut(rest, CutStyle(best.cut))
+            op = problem.graph.node(left_out).op_type
+            yield Neighbour(candidate, f"without the node {left_out} ({op})")
+    yield from _edited(best)
+
+
+def _edited(best: Candidate) -> Iterator[Neighbour]:
+    try:
+        base = open_draft(best)
+    except (OSError, ValueError):
+        return
+    nodes = base.graph.node
+    edits: list[Edit] = [drop_attribute(node.name, a.name) for node in nodes for a in node.attribute]
+    edits += [cut_off(node.name) for node in nodes]
+    for edit in edits:
+        draft = base.copy()
+        what = edit(draft)
+        if not what:
+            continue
+        try:
+            yield Neighbour(close_draft(draft), what if what.startswith("without") else f"with {what}")
+        except Invalid:
+            continue
