@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bisect_trt.model.edit import Draft
+from bisect_trt.model.edit import Draft, replace
 from bisect_trt.model.edit_dims import Net, size_slots
 from bisect_trt.model.edit_ties import Var
-from bisect_trt.passes.simplify.propose import Edit, attempt, best_draft
+from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
 from bisect_trt.problem import Problem
+
+_WINDOWS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"}
+_PADS = ("pads", "auto_pad", "output_padding", "output_shape")
+_ALL = (*_PADS, "dilations", "strides")
 
 EXACT = 16  # up to this size every smaller one is tried
 
@@ -21,6 +25,8 @@ def smaller_dimensions(problem: Problem) -> None:
     """
     if not attempt(problem, _all_at_once(best_draft(problem))):
         _halves(problem)
+    names = [n.name for n in best_draft(problem).graph.node if n.op_type in _WINDOWS]
+    attempt_each(problem, (_point(name, dropped) for name in names for dropped in (_ALL, _PADS)))
     for coarse in (False, True):
         _each(problem, coarse)
     _numbers(problem)
@@ -58,6 +64,33 @@ def _halves(problem: Problem) -> None:
             kept = attempt(problem, [_resize(net, dict.fromkeys(some, 1), f"{len(some)} free sizes 1")])
             start += 0 if kept else span
         span //= 2
+
+
+def _point(name: str, dropped: tuple[str, ...]) -> Edit:
+    """A window of one element: kernel and padding can only shrink together."""
+
+    def edit(draft: Draft) -> str:
+        node = next((n for n in draft.graph.node if n.name == name), None)
+        if node is None:
+            return ""
+        dims = [a for a in node.attribute if a.name == "kernel_shape"]
+        weight = draft.weights.get(node.input[1]) if len(node.input) > 1 else None
+        if node.op_type.startswith("Conv"):
+            if weight is None:
+                return ""
+            recipe, generated = draft.recipes.get(node.input[1]), node.input[1] in draft.generated
+            draft.set_weight(node.input[1], weight[(slice(None), slice(None), *[slice(0, 1)] * (weight.ndim - 2))])
+            if recipe is not None:
+                small = draft.weights[node.input[1]]
+                draft.set_weight(node.input[1], recipe.make(small.shape, small.dtype), recipe)
+            if generated:
+                draft.generated.add(node.input[1])
+        for attribute in dims:
+            attribute.ints[:] = [1] * len(attribute.ints)
+        replace(node.attribute, [a for a in node.attribute if a.name not in dropped])
+        return f"{node.op_type} with a window of 1"
+
+    return edit
 
 
 def _resize(net: Net, sizes: dict[Var, int], what: str) -> Edit:

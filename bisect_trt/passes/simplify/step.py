@@ -56,7 +56,7 @@ def simplify_best(
         problem.best = _with_expected(problem.best, pool, problem.prober.oracle.deadline)
     return Simplification(
         nodes=best.nodes,
-        rows=tuple(state.tallies.items()),
+        rows=tuple((name, row) for name, row in state.tallies.items() if row.tried),
         probes=problem.counts.probes - probes,
         seconds=problem.counts.target_seconds - began,
         budget=budget,
