@@ -42,6 +42,7 @@ class Hybrid:
         stand_in: the failure as the smallest part shows it when it is compared by itself.
         alone: how that is compared.
         accumulated: contributions, the largest first, when no part of the model fails by itself.
+        together: the fewest nodes with the largest contributions that fail when they run on the target.
     """
 
     rests: Rests
@@ -50,6 +51,7 @@ class Hybrid:
     stand_in: Failure | None = None
     alone: AccuracySettings = field(default_factory=AccuracySettings)
     accumulated: tuple[Contribution, ...] = ()
+    together: tuple[str, ...] = ()
 
     def judge(self, outcome: Outcome, wanted: Failure) -> Verdict:
         """Whether an outcome shows the wanted failure, and enough of it."""
@@ -70,16 +72,16 @@ class Hybrid:
         """How the outputs of written files are compared; the whole model has the user's own outputs."""
         return replace(accuracy, judge="local") if best.cut == "original" else self.alone
 
-    def notes(self, nodes: int) -> list[str]:
+    def notes(self) -> list[str]:
         """Sentences for the report."""
         found = []
         if self.accumulated:
             first, most = self.accumulated[0], len(self.accumulated)
             found.append(
-                "No part of the model fails by itself: the error accumulates, and no node is to blame. Of "
+                "No single part of the model fails by itself: the error accumulates, no node is to blame. Of "
                 f"{most} parts run by themselves the largest contribution is {first.error:.3g} (RMS "
                 f"error over RMS of {self.output}), by {_names(first.nodes)}. The fewest of the largest "
-                f"that fail together are {nodes} nodes."
+                f"that fail together on the target: {_names(self.together)}."
             )
         if self.alone.alone is not None:
             found.append(
@@ -106,6 +108,7 @@ def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> 
     if hybrid is not None:
         found |= {"output": hybrid.output, "alone_rtol": hybrid.alone.alone}
         found["accumulated"] = [part.to_json() for part in hybrid.accumulated]
+        found["together"] = list(hybrid.together)
     return found
 
 
@@ -119,6 +122,17 @@ def output_of(failure: Failure, outcome: Outcome) -> str:
         if failure.signature.startswith(f"output {diff['name']} "):
             return str(diff["name"])
     return ""
+
+
+def only_for(accuracy: AccuracySettings, output: str) -> AccuracySettings:
+    """The user's tolerance of one output for all that is compared: for a part that ends in it."""
+
+    def value(given: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+        known = dict(given)
+        found = known.get(output, known.get(""))
+        return () if found is None else (("", found),)
+
+    return replace(accuracy, judge="local", rtol=value(accuracy.rtol), atol=value(accuracy.atol))
 
 
 def compared_alone(accuracy: AccuracySettings, own: list[dict[str, Any]]) -> AccuracySettings:

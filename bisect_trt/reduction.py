@@ -184,7 +184,10 @@ class Run:
                 )
             problem.best = replace(self.original, cut="original")
         found = problem.best
-        simplified = None if stop_reason else simplify_best(problem, self.pool, self.settings, self.recorded)
+        simplified = None
+        # simple values would add up to less
+        if not stop_reason and not (problem.hybrid and problem.hybrid.accumulated):
+            simplified = simplify_best(problem, self.pool, self.settings, self.recorded)
         self.neighbour = None if stop_reason else self.passing(problem)
         result = replace(self.result(problem, stop_reason, out), simplification=simplified)
         if simplified is not None:
@@ -269,6 +272,12 @@ class Run:
         damage = self.confirmed.facts.get("damage", {}).get(output, 0.0)
         return Hybrid(Rests(self.session.graph, self.cutter, self.recorded), output, damage)
 
+    def continued(self, candidate: Candidate) -> Candidate:
+        """A candidate that is compared at the outputs of the model, where they are what counts."""
+        if not self.info.can_run or self.settings.accuracy.judge != "outputs":
+            return candidate
+        return Rests(self.session.graph, self.cutter, self.recorded).attach(candidate)
+
     def wanted(self, failure: Failure) -> Failure:
         """With the names that the search knows for the nodes that the target blames."""
         blamed = resolve(self.session.graph, failure.nodes)
@@ -330,7 +339,7 @@ class Run:
         alone = self.settings.accuracy
         if problem.hybrid is not None:
             alone = problem.hybrid.written(alone, problem.best)
-            notes += problem.hybrid.notes(len(problem.best.nodes))
+            notes += problem.hybrid.notes()
         if shown is not problem.wanted and problem.hybrid is None:
             notes.append(
                 "In a model so small the target words this failure differently; with unrelated nodes in "

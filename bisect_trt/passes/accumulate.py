@@ -17,7 +17,8 @@ DOMINATES = 0.75  # part of the whole error from which on one contribution is to
 def accumulate(problem: Problem) -> None:
     """When what is left fails only as a whole, and the errors of its parts add up to that: say so.
 
-    Then the parts with the largest contributions, as few as still fail together, are kept.
+    The best candidate stays as it is, in one piece; the parts with the largest contributions, as few as
+    still fail together, are named.
     """
     hybrid = problem.hybrid
     if hybrid is None or (problem.best is not None and len(problem.best.nodes) <= FEW):
@@ -32,7 +33,7 @@ def accumulate(problem: Problem) -> None:
     if len(problem.best.nodes) < len(problem.scope):
         parts = _contributions(problem, hybrid, problem.scope) or parts
     hybrid.accumulated = tuple(sorted(parts, key=lambda part: -part.error))
-    _fewest(problem, hybrid.accumulated)
+    hybrid.together = _fewest(problem, hybrid.accumulated)
 
 
 def _contributions(problem: Problem, hybrid: Hybrid, nodes: Sequence[str]) -> list[Contribution] | None:
@@ -69,14 +70,14 @@ def _adds_up(parts: Sequence[Contribution], whole: float) -> bool:
     return sum(errors) >= ADDS_UP * whole > 0 and max(errors) < DOMINATES * whole
 
 
-def _fewest(problem: Problem, ranked: Sequence[Contribution]) -> None:
-    """The fewest of the largest contributions that fail together."""
+def _fewest(problem: Problem, ranked: Sequence[Contribution]) -> tuple[str, ...]:
+    """The nodes of the fewest of the largest contributions that fail together."""
     low, high = 1, len(ranked)  # `high` is known to fail, or all that there is
     while low < high:
         middle = (low + high) // 2
-        together = [name for part in ranked[:middle] for name in part.nodes]
-        if problem.verdict(candidate := problem.cut(together)) is Verdict.REPRODUCES:
-            problem.attempt(candidate)
+        together = problem.cut(name for part in ranked[:middle] for name in part.nodes)
+        if problem.verdict(together) is Verdict.REPRODUCES:
             high = middle
         else:
             low = middle + 1
+    return tuple(problem.graph.sorted(name for part in ranked[:high] for name in part.nodes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bisect_trt.hybrid import compared_alone, in_own_words
+from bisect_trt.hybrid import compared_alone, in_own_words, only_for
 from bisect_trt.problem import Problem
 
 
@@ -17,8 +17,12 @@ def stand_alone(problem: Problem) -> None:
     if hybrid is None or best is None or best.rest is None or problem.wanted is None:
         return
     oracle = problem.prober.oracle
-    own = problem.outcomes[best.digest].facts.get("own", [])
-    hybrid.alone = oracle.accuracy = compared_alone(oracle.accuracy, own)
+    if hybrid.accumulated and hybrid.output in best.expected[0]:
+        hybrid.alone = only_for(oracle.accuracy, hybrid.output)
+    else:
+        own = problem.outcomes[best.digest].facts.get("own", [])
+        hybrid.alone = compared_alone(oracle.accuracy, own)
+    oracle.accuracy = hybrid.alone
     problem.prober.cache = None  # its keys know nothing of this tolerance
     bare = replace(best, rest=None)
     hybrid.stand_in = in_own_words(problem.wanted, problem.observe(bare))

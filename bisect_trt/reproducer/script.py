@@ -13,24 +13,28 @@ import onnx
 import psutil
 from onnx import TensorProto, helper
 
-from bisect_trt.compare import RTOL, RTOL_NARROW
+from bisect_trt.compare import default_rtol
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.result import Reduction
 from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.ep_libraries import bare, find_package
+from bisect_trt.targets.ort_provider import parse_spec
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Targets that a script can use without us, and the Python modules of them."""
 
+_REFUSED = "fallback to CPU EP has been explicitly disabled"  # what ONNX Runtime says of a node it may not place
 _HANGS = 60.0  # seconds, where no time limit was given
 _PARTS = 3
 _SHORTEST, _LONGEST = 4, 80  # characters of a part of a message
 
 Shape = tuple[int, ...]
+_INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
 
 
 def render(reduction: Reduction, version: str) -> str:
-    """The script's text.
+    """The script's text, under 120 lines.
 
     Every name and message is written as a Python literal or a comment: nothing that comes from the
     model can become code.
@@ -40,33 +44,47 @@ def render(reduction: Reduction, version: str) -> str:
         "headline": f"{target.title} fails on repro.onnx: {wanted.stage}, {wanted.symptom}.",
         "version": version,
         "symptom": wanted.symptom.value,
+        "failure_stage": wanted.stage.value,
     }
-    if target.name not in MODULES:
-        spec = reduction.settings.target.spec
-        return environment().get_template("planted.py.j2").render(words, spec=spec, stage=wanted.stage.value)
-    module = MODULES[target.name]
     words |= _failure_words(reduction) | _model_words(reduction)
-    words["module"] = module
-    words["imports"] = _imports(words)
-    decoder = ["ml_dtypes"] if words["runs"] and words["raw"] else []
-    words["libraries"] = [*decoder, "numpy as np", f"{module} as trt"]
-    return environment().get_template("repro.py.j2").render(words)
+    name = template_for(reduction)
+    if name == "repro.py.j2":
+        module = MODULES[target.name]
+        decoder = ["ml_dtypes"] if words["compares"] and words["raw"] else []
+        asked = ["onnxruntime as ort"] if words["compares"] and not words["stored"] else []
+        words["asks"] = bool(asked) or not words["runs"]
+        words |= {"module": module, "libraries": [*decoder, "numpy as np", *asked, f"{module} as trt"]}
+        words["imports"] = _imports(words, ctypes=words["runs"] or bool(words["plugins"]))
+    elif name == "ort.py.j2":
+        words |= _provider_words(reduction)
+        words["imports"] = _imports(words, ctypes=False)
+    else:
+        words["spec"] = reduction.settings.target.spec
+    return environment().get_template(name).render(words)
+
+
+def template_for(reduction: Reduction) -> str:
+    """Which script it is: for TensorRT, for a provider of ONNX Runtime, else one that needs us."""
+    if reduction.target.name in MODULES:
+        return "repro.py.j2"
+    raw = raw_types(onnx.load_model_from_string(reduction.best.model))
+    return "ort.py.j2" if reduction.target.name.startswith("ort:") and not raw else "needs_us.py.j2"
 
 
 def _failure_words(reduction: Reduction) -> dict[str, Any]:
     wanted, run = reduction.wanted, reduction.settings.run
     died = wanted.signature.startswith(f"{wanted.symptom}: ")  # as the oracle writes it when a worker died
     compared = wanted.stage is Stage.COMPARE
+    in_child = wanted.symptom in (Symptom.CRASH, Symptom.HANG)
+    in_child = in_child or (wanted.symptom is Symptom.OUT_OF_MEMORY and died)
     return {
         "stage": f"compare: {wanted.symptom}" if compared else wanted.stage.value,
-        "in_child": wanted.symptom in (Symptom.CRASH, Symptom.HANG)
-        or (wanted.symptom is Symptom.OUT_OF_MEMORY and died),
+        "in_child": in_child,
         "runs": wanted.stage in (Stage.LOAD, Stage.RUN, Stage.COMPARE),
+        "compares": compared and not in_child,
         "parts": [] if compared or died else constant_parts(wanted),
         "timeout": run.timeout or _HANGS,
         "memory": run.memory_limit or int(psutil.virtual_memory().total * 0.8 / run.workers),
-        "rtol": RTOL,
-        "rtol_other": RTOL_NARROW,
     }
 
 
@@ -81,17 +99,43 @@ def _model_words(reduction: Reduction) -> dict[str, Any]:
         "plugins": [str(path) for path in target.plugins],
         "options": builder_lines(target),
         "shapes": shapes,
-        # a short vector may turn out to be what TensorRT calls a shape tensor
-        "profile": bool(shapes) or any(len(t.shape.dim) <= 1 for t in inputs),
+        # short integer vectors may turn out to be what TensorRT calls shape tensors
+        "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
+        "stored": bool(best.expected) and all(best.expected),
+        "rtol": {value.name: _rtol(value) for value in proto.graph.output},
     }
 
 
-def _imports(words: dict[str, Any]) -> list[str]:
-    watches = words["in_child"] and words["symptom"] == Symptom.OUT_OF_MEMORY
+def _provider_words(reduction: Reduction) -> dict[str, Any]:
+    """How to open a session on an execution provider."""
+    target = reduction.settings.target
+    provider = reduction.target.name.partition(":")[2]
+    asked, options = parse_spec(target.spec)
+    given = [path for name, path in target.ep_libraries if bare(name) in (bare(provider), bare(asked))]
+    package = None if given else find_package(provider)
+    plugin = ""
+    if given:
+        plugin = repr(str(given[0]))
+    elif package is not None:
+        plugin = f"{package.module}.get_library_path()"
+    if plugin:
+        options = {k: v for k, v in options.items() if k not in ("device_type", "device_id")}
+    imported = [package.module] if package is not None else []
+    return {
+        "provider": provider,
+        "options": options,
+        "plugin": plugin,
+        "plugin_package": package.distribution if package is not None else "",
+        "libraries": ["numpy as np", "onnxruntime as ort", *imported],
+        "parts": [_REFUSED] if " does not take " in reduction.wanted.signature else
+        _failure_words(reduction)["parts"],
+    }
+
+
+def _imports(words: dict[str, Any], *, ctypes: bool) -> list[str]:
     needed = {
-        "ctypes": words["runs"] or words["plugins"],
+        "ctypes": ctypes,
         "os": True,
-        "re": watches,
         "subprocess": words["in_child"],
         "sys": True,
         "time": words["in_child"],
@@ -170,9 +214,20 @@ def _ranges(
     return found
 
 
+def _rtol(value: onnx.ValueInfoProto) -> float:
+    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    exact = dtype.kind in "iubOU" or dtype.name.startswith(("int", "uint"))
+    return 0.0 if exact else default_rtol(dtype)
+
+
 def _shorten(text: str) -> str:
     """At most `_LONGEST` characters, cut between words."""
     return text if len(text) <= _LONGEST else text[: _LONGEST + 1].rsplit(" ", 1)[0][:_LONGEST]
+
+
+def _pieces(parts: list[str]) -> str:
+    """A list as Python code, a line for each element."""
+    return "[\n" + "".join(f"    {part!a},\n" for part in parts) + "]"
 
 
 def comment(text: str) -> str:
@@ -192,5 +247,5 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Python and Markdown, not HTML; see the filters
     )
-    made.filters.update(literal=ascii, comment=comment)
+    made.filters.update(literal=ascii, comment=comment, pieces=_pieces)
     return made
