@@ -88,10 +88,11 @@ class _Failures:
             problem = run.problem(None, scope)
             problem.phase = "what is left"
             try:
-                outcome = problem.observe(problem.cut(scope))
+                outcome = problem.observe(run.continued(problem.cut(scope)))
             except BudgetSpent as spent:
                 raise StoppedEarly(f"{spent.message}; other failures may be left", spent.hint) from spent
             if any(f.key not in self._known for f in outcome.failures):
+                run.confirmed = outcome
                 return scope, outcome.failures
             again = self._again(outcome, scope)
             if not again:

@@ -51,14 +51,18 @@ def _neighbours(problem: Problem) -> Iterator[Neighbour]:
             candidate = problem.cut(rest, CutStyle(best.cut))
             op = problem.graph.node(left_out).op_type
             yield Neighbour(candidate, f"without the node {left_out} ({op})")
-    yield from _edited(best)
+    yield from _edited(problem, best)
 
 
-def _edited(best: Candidate) -> Iterator[Neighbour]:
+def _edited(problem: Problem, best: Candidate) -> Iterator[Neighbour]:
     try:
         base = open_draft(best)
     except (OSError, ValueError):
         return
+    simplified = problem.simplifying.draft
+    base.typed = simplified[1].typed if simplified else base.typed
+    base.strict = False  # the reference is asked first, and says more than a checker
+    base.confirm = problem.simplifying.confirm
     nodes = base.graph.node
     edits: list[Edit] = [drop_attribute(node.name, a.name) for node in nodes for a in node.attribute]
     edits += [cut_off(node.name) for node in nodes]
