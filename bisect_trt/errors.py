@@ -6,6 +6,7 @@
     +-- ModelDoesNotFail        4  nothing to reduce
     +-- FlakyFailure            5  too flaky for --repeats
     +-- StoppedEarly            6  budget or Ctrl-C; the best so far is saved
+    +-- Leak                    7  --anonymise: something of the original would be shared
 
 Exit code 0 means done and 1 means that a disagreement was found (`check`) or is still there
 (`verify`). A *failure of the model* is never an exception but a value, see `outcome.Failure`.
@@ -53,3 +54,9 @@ class StoppedEarly(BisectError):
     """A budget ran out or a signal came; what was found so far is on disk."""
 
     exit_code = 6
+
+
+class Leak(BisectError):
+    """What would be shared holds something of the original although it must not; nothing was zipped."""
+
+    exit_code = 7

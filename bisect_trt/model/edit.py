@@ -45,6 +45,7 @@ class Draft:
         weights: values of initializers by name; never written to. Strings stay in `proto`.
         generated: weights that are made by a ConstantOfShape node instead of being stored.
         recipes: weights that are seeded random numbers.
+        fed: input values of a sample that are seeded random numbers.
         samples: input values, one mapping a sample; empty when nothing was recorded.
         folder: the store.
         typed: interior types are written (some targets fail only with them).
@@ -63,6 +64,7 @@ class Draft:
     strict: bool = True
     confirm: bool = True
     empty: bool = False
+    fed: dict[tuple[int, str], Recipe] = field(default_factory=dict)
     _stored: dict[str, tuple[Array, TensorProto]] = field(default_factory=dict)
     _paths: dict[int, tuple[Array, Path]] = field(default_factory=dict)
 
@@ -73,7 +75,7 @@ class Draft:
         samples = [dict(sample) for sample in self.samples]
         return Draft(
             proto, dict(self.weights), set(self.generated), dict(self.recipes), samples, self.folder,
-            self.typed, self.strict, self.confirm, self.empty, self._stored, self._paths,
+            self.typed, self.strict, self.confirm, self.empty, dict(self.fed), self._stored, self._paths,
         )  # fmt: skip
 
     @property
@@ -103,6 +105,13 @@ class Draft:
         if recipe is not None:
             self.recipes[name] = recipe
             self.generated.discard(name)
+
+    def set_input(self, sample: int, name: str, value: Array, recipe: Recipe | None = None) -> None:
+        """Give an input another value in one sample."""
+        self.samples[sample][name] = value
+        self.fed.pop((sample, name), None)
+        if recipe is not None:
+            self.fed[sample, name] = recipe
 
     def drop_weight(self, name: str) -> None:
         """Forget a weight."""
@@ -191,7 +200,7 @@ def close_draft(draft: Draft) -> Candidate:
         feeds=tuple({name: _file(draft, value) for name, value in s.items()} for s in draft.samples),
         cut=SIMPLIFIED,
         bytes=sum(array.nbytes for array in carried),
-        simplicity=simplicity(proto, draft.weights, draft.generated, draft.recipes, draft.samples),
+        simplicity=simplicity(proto, draft.weights, draft.generated, draft.recipes, draft.samples, draft.fed),
         edited=draft.confirm,
     )
 
@@ -215,18 +224,21 @@ def infer(proto: onnx.ModelProto, draft: Draft) -> None:
         ).graph
     except Exception as error:  # onnx raises several kinds, with no common base
         raise Invalid(str(error)) from error
-    if not draft.empty and any(0 in (dims_of(v.type) or ()) for v in (*inferred.value_info, *inferred.output)):
+    seen = (*inferred.value_info, *inferred.output)
+    if not draft.empty and any(0 in (dims_of(v.type) or ()) for v in seen):
         raise Invalid("a tensor would be empty")
-    types = {v.name: v.type for v in inferred.output}
+    _write_outputs(graph, {v.name: v.type for v in inferred.output})
+    if draft.typed:
+        graph.value_info.extend(inferred.value_info)
+
+
+def _write_outputs(graph: onnx.GraphProto, types: dict[str, onnx.TypeProto]) -> None:
     for output in graph.output:
         if output.name in types:
             output.type.CopyFrom(types[output.name])
-    for output in graph.output:
         for dim in output.type.tensor_type.shape.dim:
             if dim.dim_param.startswith("unk__"):  # inference gives names to what it does not know
                 dim.Clear()
-    if draft.typed:
-        graph.value_info.extend(inferred.value_info)
 
 
 def known_dims(draft: Draft) -> dict[str, tuple[int, tuple[int | None, ...]]]:

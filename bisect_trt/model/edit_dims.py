@@ -236,10 +236,12 @@ def _refresh(draft: Draft, before: Draft) -> None:
         old = draft.weights[name]
         if old.shape != before.weights[name].shape:
             draft.set_weight(name, recipe.make(old.shape, old.dtype), recipe)
-    for sample, origin in zip(draft.samples, before.samples, strict=True):
-        for name, array in sample.items():
-            old = origin[name]
-            if old.shape != array.shape and old.dtype.kind not in "OU" and is_ramp(old):
+    for k, (sample, origin) in enumerate(zip(draft.samples, before.samples, strict=True)):
+        for name, array in list(sample.items()):
+            old, made = origin[name], draft.fed.get((k, name))
+            if made is not None and old.shape != array.shape:
+                draft.set_input(k, name, made.make(array.shape, array.dtype), made)
+            elif old.shape != array.shape and old.dtype.kind not in "OU" and is_ramp(old):
                 sample[name] = ramp(array.shape, array.dtype)
 
 

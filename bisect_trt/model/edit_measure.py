@@ -31,6 +31,7 @@ def simplicity(
     generated: AbstractSet[str],
     recipes: Mapping[str, Recipe],
     samples: Sequence[Mapping[str, Array]],
+    made: Mapping[tuple[int, str], Recipe],
 ) -> tuple[int, ...]:
     """Smaller is simpler. Compared from the first figure on, so that every edit has its place:
 
@@ -40,9 +41,9 @@ def simplicity(
     """
     graph = proto.graph
     values = [(name, array) for name, array in weights.items()]
-    fed = [(name, array) for sample in samples for name, array in sample.items()]
+    fed = [(made.get((k, n)), a) for k, sample in enumerate(samples) for n, a in sample.items()]
     levels = [level(array, recipes.get(name)) for name, array in values]
-    levels += [level(array, None) for _, array in fed]
+    levels += [level(array, recipe) for recipe, array in fed]
     sizes = [int(array.size) for _, array in values]
     declared = [dims_of(info.type) or () for info in (*graph.input, *graph.output)]
     sizes += [_product(dims) for dims in declared]

@@ -26,21 +26,31 @@ _SPREAD = math.sqrt(_PARTS * (65536**2 - 1) / 12)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Seeded numbers of a mean and a deviation, about normal, at most 3.5 deviations from the mean."""
+    """Seeded numbers of a mean and a deviation, about normal, at most 3.5 deviations from the mean.
+
+    With `points`, smallest first, they are distributed as these quantiles tell instead.
+    """
 
     seed: int
     mean: float
     deviation: float
+    points: tuple[float, ...] = ()
 
     @property
     def text(self) -> str:
         """As the doc string of a tensor; `parse` gives the recipe back."""
-        return f"{_MARK} {self.seed} {self.mean!r} {self.deviation!r}"
+        numbers = (self.mean, self.deviation, *self.points)
+        return " ".join([_MARK, str(self.seed), *map(repr, numbers)])
 
     def make(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """The values, the same on every machine. Integers are rounded and kept in their range."""
         count = math.prod(shape)
-        values: Array = (bits(self.seed, count) - _MIDDLE) * (self.deviation / _SPREAD) + self.mean
+        values: Array
+        if self.points:
+            even = mixed(self.seed, count).astype(np.float64) / 2.0**64
+            values = np.interp(even * (len(self.points) - 1), range(len(self.points)), self.points)
+        else:
+            values = (bits(self.seed, count) - _MIDDLE) * (self.deviation / _SPREAD) + self.mean
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
             values = np.clip(np.rint(values), limits.min, limits.max)
@@ -50,13 +60,19 @@ class Recipe:
             return values.astype(dtype).reshape(tuple(shape))
 
 
-def bits(seed: int, count: int) -> Array:
-    """`count` sums of four 16-bit pieces of splitmix64, as doubles: 0 to 262140."""
+def mixed(seed: int, count: int) -> Array:
+    """`count` numbers of splitmix64: 64 random bits each."""
     with np.errstate(over="ignore"):
         z = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
+    return z
+
+
+def bits(seed: int, count: int) -> Array:
+    """`count` sums of four 16-bit pieces of `mixed`, as doubles: 0 to 262140."""
+    z = mixed(seed, count)
     pieces = (z >> np.uint64(16 * k) & np.uint64(0xFFFF) for k in range(_PARTS))
     total: Array = sum(pieces, start=np.zeros(count, np.uint64))
     return total.astype(np.float64)
@@ -64,11 +80,12 @@ def bits(seed: int, count: int) -> Array:
 
 def parse(text: str) -> Recipe | None:
     """The recipe that a doc string tells; None when it tells none."""
-    found = re.fullmatch(rf"{_MARK} (\d+) (\S+) (\S+)", text)
+    found = re.fullmatch(rf"{_MARK} (\d+) (\S+) (\S+)((?: \S+)*)", text)
     if found is None:
         return None
     try:
-        return Recipe(int(found[1]), float(found[2]), float(found[3]))
+        points = tuple(float(point) for point in found[4].split())
+        return Recipe(int(found[1]), float(found[2]), float(found[3]), points)
     except ValueError:
         return None
 

@@ -59,6 +59,7 @@ def _keep_sample(k: int) -> Edit:
     def edit(draft: Draft) -> str:
         before = len(draft.samples)
         draft.samples = [draft.samples[k]]
+        draft.fed = {(0, name): recipe for (j, name), recipe in draft.fed.items() if j == k}
         return f"samples: {before} -> 1"
 
     return edit
@@ -72,8 +73,9 @@ def _freeze(name: str) -> Edit:
             return ""
         if not all(v is not None and np.array_equal(v, first) for v in values[1:]):
             return ""
+        recipe = draft.fed.get((0, name))
         draft.drop_inputs({name})
-        draft.set_weight(name, first)
+        draft.set_weight(name, first, recipe)
         return f"input {name} is a constant"
 
     return edit

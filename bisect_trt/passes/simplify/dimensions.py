@@ -79,7 +79,8 @@ def _point(name: str, dropped: tuple[str, ...]) -> Edit:
             if weight is None:
                 return ""
             recipe, generated = draft.recipes.get(node.input[1]), node.input[1] in draft.generated
-            draft.set_weight(node.input[1], weight[(slice(None), slice(None), *[slice(0, 1)] * (weight.ndim - 2))])
+            window = (slice(0, 1),) * (weight.ndim - 2)
+            draft.set_weight(node.input[1], weight[(slice(None), slice(None), *window)])
             if recipe is not None:
                 small = draft.weights[node.input[1]]
                 draft.set_weight(node.input[1], recipe.make(small.shape, small.dtype), recipe)
@@ -99,7 +100,7 @@ def _resize(net: Net, sizes: dict[Var, int], what: str) -> Edit:
         if made is None:
             return ""
         draft.proto, draft.weights, draft.samples = made.proto, made.weights, made.samples
-        draft.generated, draft.recipes = made.generated, made.recipes
+        draft.generated, draft.recipes, draft.fed = made.generated, made.recipes, made.fed
         return what
 
     return edit

@@ -102,6 +102,7 @@ def _rename_tensors(fixed: frozenset[str]) -> Edit:
         draft.weights = {new[n]: a for n, a in draft.weights.items()}
         draft.recipes = {new[n]: r for n, r in draft.recipes.items()}
         draft.generated = {new[n] for n in draft.generated}
+        draft.fed = {(k, new.get(n, n)): r for (k, n), r in draft.fed.items()}
         draft.samples = [{new.get(n, n): a for n, a in sample.items()} for sample in draft.samples]
         return f"{changed} tensors renamed" if changed else ""
 

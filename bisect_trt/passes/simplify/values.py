@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 Value = tuple[str, Array, Recipe | None]
 """What it is called, the values, and how they can be made."""
 
+QUANTILES = 17
+
 SPARSE_LIMIT = 1 << 14
 """Elements of an array of which delta debugging looks for the ones that matter."""
 
@@ -79,9 +81,11 @@ def _candidates(array: Array, seed: int, *, weight: bool, synthetic: bool) -> It
         yield "a ramp", ramp(shape, dtype), None
     if recipe is not None:
         ranged = _range_recipe(array, seed)
-        for text, made in (("random", recipe), ("random of the same range", ranged)):
-            if weight or made is ranged:
-                yield text, made.make(shape, dtype), made
+        if weight:
+            yield "random", recipe.make(shape, dtype), recipe
+        yield "random of the same range", ranged.make(shape, dtype), ranged
+        alike = _alike(array, seed)
+        yield "random of the same distribution", alike.make(shape, dtype), alike
     if not synthetic:
         yield "rounded", _rounded(array), None
 
@@ -96,6 +100,14 @@ def _range_recipe(array: Array, seed: int) -> Recipe:
     wide = np.asarray(array, dtype=np.float64)
     low, high = float(wide.min()), float(wide.max())
     return Recipe(seed, three_digits((low + high) / 2), three_digits((high - low) / (2 * math.sqrt(12))))
+
+
+def _alike(array: Array, seed: int) -> Recipe:
+    """Numbers whose quantiles are the original's, to three digits."""
+    wide = np.asarray(array, dtype=np.float64).reshape(-1)
+    count = min(QUANTILES, 2 + wide.size // 4)  # of few values, quantiles are the values
+    points = tuple(three_digits(float(q)) for q in np.quantile(wide, np.linspace(0, 1, count)))
+    return Recipe(seed, three_digits(float(wide.mean())), three_digits(float(wide.std())), points)
 
 
 def _rounded(array: Array) -> Array:
@@ -128,10 +140,11 @@ def _all_weights(kind: str) -> Edit:
 def _all_inputs(kind: str) -> Edit:
     def edit(draft: Draft) -> str:
         changed = 0
-        for sample in draft.samples:
-            for name, array in sample.items():
+        for k, sample in enumerate(draft.samples):
+            for name, array in list(sample.items()):
                 if array.dtype.kind not in "OU" and level(array, None)[1] > 1:
-                    sample[name], changed = _simple(array, kind), changed + 1
+                    draft.set_input(k, name, _simple(array, kind))
+                    changed += 1
         return f"{changed} inputs: {kind}" if changed else ""
 
     return edit
@@ -145,7 +158,7 @@ def _ladders(
     """For each array one edit after the other, simplest first; the rest is skipped once one is kept."""
     seed = problem.simplifying.seed
     for number, name in enumerate(list(arrays(best_draft(problem)))):
-        for step in range(8):
+        for step in range(9):
             draft = best_draft(problem)
             array = arrays(draft).get(name)
             if array is None or array.size == 0 or array.dtype.kind in "OU":
@@ -171,8 +184,11 @@ def _weight_edit(name: str, value: Value) -> Edit:
 
 def _climb(problem: Problem, name: str, sample: int) -> None:
     """The simplest value of one input that still fails."""
-    array = best_draft(problem).samples[sample].get(name)
-    if array is None or array.size == 0 or array.dtype.kind in "OU" or level(array, None)[1] == 0:
+    draft = best_draft(problem)
+    array = draft.samples[sample].get(name)
+    if array is None or array.size == 0 or array.dtype.kind in "OU":
+        return
+    if level(array, draft.fed.get((sample, name)))[1] == 0:
         return
     state = problem.simplifying
     values = _candidates(array, state.seed, weight=False, synthetic=state.synthetic)
@@ -180,17 +196,20 @@ def _climb(problem: Problem, name: str, sample: int) -> None:
 
 
 def _input_edit(name: str, sample: int, value: Value) -> Edit:
-    text, array, _ = value
+    text, array, recipe = value
 
     def edit(draft: Draft) -> str:
-        draft.samples[sample][name] = array
+        draft.set_input(sample, name, array, recipe)
         return f"{name}: {text}"
 
     return edit
 
 
 def _sparse(problem: Problem, name: str, sample: int) -> None:
-    array = best_draft(problem).samples[sample].get(name)
+    draft = best_draft(problem)
+    array = draft.samples[sample].get(name)
+    if (sample, name) in draft.fed or problem.simplifying.synthetic:
+        return  # some elements of a secret are a secret, too
     if array is None or array.dtype.kind in "OUb" or not 1 < array.size <= SPARSE_LIMIT or is_uniform(array):
         return
     used = np.flatnonzero(np.asarray(array).reshape(-1) != 0).tolist()
