@@ -75,7 +75,7 @@ def test_reduction_order(data: list[tuple[Status, str, int]]) -> None:
 
 
 def graph(edges: list[tuple[str, list[str], list[str]]], seed: int = 0, size: int = 4) -> onnx.GraphProto:
-    """Nodes `op, inputs, outputs` with other names, another size and, where the order is free, another order."""
+    """Nodes `op, inputs, outputs`; a seed gives other names and another order."""
     dice = random.Random(seed)
     names: dict[str, str] = {}
     for _, inputs, outputs in edges:

@@ -115,11 +115,18 @@ def plant(models: Path) -> dict[str, str]:
     chain(models / "numbers.onnx", NUMBERS, "Abs")
     corrupt = chain(models / "corrupt.onnx", "Abs")
     corrupt.write_bytes(corrupt.read_bytes()[:50])
-    expected = {"fine": "still passing", "corrupt": "not run", "flaky": "flaky"}
+    expected = {"fine": "still passing", "corrupt": "not run"}
     for k in range(3):
         chain(models / f"error{k}.onnx", *["Abs"] * k, ERROR, "Relu")
     new = ("crash", "hang", "bomb", "numbers", "error0", "error1", "error2")
     return expected | dict.fromkeys(new, "new")
+
+
+def settled(found: dict[str, Row]) -> dict[str, str]:
+    """Statuses, without that of the model which fails in half of all runs: luck has a say in it."""
+    statuses = {name: str(row.status) for name, row in found.items()}
+    assert statuses.pop("flaky") in ("flaky", "still passing", "new", "fixed", "known")
+    return statuses
 
 
 def test_small_night_and_the_next(tmp_path: Path) -> None:
@@ -131,8 +138,8 @@ def test_small_night_and_the_next(tmp_path: Path) -> None:
     night = start(config)
     assert night.wait(900) == 1, config.with_suffix(".log").read_text()
     found = rows(out)
-    assert {n: str(r.status) for n, r in found.items()} == expected
-    assert {n: r.symptom for n, r in found.items() if r.status == "new"} == {
+    assert settled(found) == expected
+    assert {n: r.symptom for n, r in found.items() if n != "flaky" and r.status == "new"} == {
         "crash": "crash",
         "hang": "hang",
         "bomb": "out of memory",
@@ -142,11 +149,10 @@ def test_small_night_and_the_next(tmp_path: Path) -> None:
     for name in ("crash", "hang", "bomb", "error0", "error1", "error2"):
         assert (found[name].reduction, found[name].repro_nodes) == ("done", 1), found[name]
     assert found["numbers"].reduction == "done"
-    assert found["flaky"].result is Result.MIXED
     assert "corrupt.onnx" in found["corrupt"].reason
     assert len({found[f"error{k}"].shape for k in range(3)}) == 1, "one bug in three models"
     called = (tmp_path / "called").read_text().splitlines()
-    assert len(called) == 5 and all((Path(c) / "repro.onnx").exists() for c in called)
+    assert len(called) >= 5 and all((Path(c) / "repro.onnx").exists() for c in called)
     assert not left_running(out) and not (out / "tmp").exists()
 
     chain(models / "error0.onnx", "Abs")  # fixed
@@ -156,9 +162,8 @@ def test_small_night_and_the_next(tmp_path: Path) -> None:
     assert night.wait(900) == 1
     second = rows(out)
     known = dict.fromkeys(("crash", "hang", "bomb", "numbers", "error1"), "known")
-    assert {n: str(r.status) for n, r in second.items()} == {
+    assert settled(second) == {
         **known,
-        "flaky": "flaky",
         "corrupt": "not run",
         "error0": "fixed",
         "fine": "new",
@@ -166,7 +171,26 @@ def test_small_night_and_the_next(tmp_path: Path) -> None:
     }
     assert "gone" in second["error2"].reason
     assert all(second[name].reduction == "kept" for name in known)
-    assert [n for n, r in second.items() if r.news] == ["fine"]
+    assert [n for n, r in second.items() if r.news and n != "flaky"] == ["fine"]
+
+
+def test_flaky_for_real(tmp_path: Path) -> None:
+    """A program that fails every other time it is asked."""
+    chain(tmp_path / "models" / "m.onnx", "Abs")
+    (tmp_path / "harness.py").write_text(
+        "import pathlib, sys\n"
+        "count = pathlib.Path(sys.argv[2])\n"
+        "n = int(count.read_text()) if count.exists() else 0\n"
+        "count.write_text(str(n + 1))\n"
+        "sys.exit('out of luck' if n % 2 == 0 else 0)\n"
+    )
+    config = write_config(tmp_path, tmp_path / "runs")
+    command = f"command:{sys.executable} harness.py {{model}} {tmp_path / 'count'}"
+    config.write_text(config.read_text().replace(SPEC, command))
+    assert start(config).wait(300) == 1
+    row = rows(tmp_path / "runs")["m"]
+    assert (row.status, row.result, row.news) == ("flaky", Result.MIXED, True)
+    assert "out of luck" in row.message
 
 
 def test_night_in_fast_motion(tmp_path: Path, small_disk: Path, models_dir: Path) -> None:
@@ -198,12 +222,12 @@ def test_night_in_fast_motion(tmp_path: Path, small_disk: Path, models_dir: Path
     assert {n: r.night for n, r in found.items()} == dict.fromkeys(found, 1), "one night, three starts"
     for name, (runs, result) in before.items():
         assert found[name].runs[: len(runs)] == runs or result is Result.UNKNOWN, "nothing is lost"
-    seen = {n: str(r.status) for n, r in found.items()}
+    seen = settled(found)
     assert {n: s for n, s in seen.items() if n in expected} == expected
     assert "space" in found["full"].reason
     assert not left_running(out) and not (out / "tmp").exists()
     assert retention.size_of(out) <= 40 * 2**20
-    reduced = [r for r in found.values() if r.status == "new"]
+    reduced = [r for n, r in found.items() if r.status == "new" and n != "flaky"]
     assert all(r.reduction == "done" for r in reduced), [(r.model, r.reason) for r in reduced]
 
     chain(models / "error1.onnx", "Abs")  # one bug fixed and one new
@@ -211,9 +235,10 @@ def test_night_in_fast_motion(tmp_path: Path, small_disk: Path, models_dir: Path
     night = start(config)
     assert night.wait(900) == 1
     second = rows(out)
-    assert [n for n, r in second.items() if r.status == "fixed"] == ["error1"]
-    assert [n for n, r in second.items() if r.news] == ["gen02"]
-    assert not {str(r.status) for r in second.values()} - {
+    statuses = settled(second)
+    assert [n for n, s in statuses.items() if s == "fixed"] == ["error1"]
+    assert [n for n, r in second.items() if r.news and n != "flaky"] == ["gen02"]
+    assert not set(statuses.values()) - {
         "fixed",
         "new",
         "known",
