@@ -24,7 +24,8 @@ from bisect_trt.targets.ort_provider import parse_spec
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Targets that a script can use without us, and the Python modules of them."""
 
-_REFUSED = "fallback to CPU EP has been explicitly disabled"  # what ONNX Runtime says of a node it may not place
+# What ONNX Runtime says of a node that it may not leave to the CPU.
+_REFUSED = "fallback to CPU EP has been explicitly disabled"
 _HANGS = 60.0  # seconds, where no time limit was given
 _PARTS = 3
 _SHORTEST, _LONGEST = 4, 80  # characters of a part of a message
