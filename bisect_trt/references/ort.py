@@ -66,6 +66,8 @@ class Session:
         """
         held = {name: np.require(value, requirements="C") for name, value in feeds.items()}
         try:
+            if any(value.dtype.kind in "OU" for value in held.values()):  # no OrtValue takes strings
+                return dict(zip(self.outputs, map(_plain, self._session.run(None, held)), strict=True))
             values = {name: to_ort(value) for name, value in held.items()}
             given = self._session.run_with_ort_values(None, values)
             return {
@@ -80,6 +82,11 @@ def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> lis
     """Run a model on each of several samples. Raises OrtError."""
     session = Session(model, folder)
     return [session.run(sample) for sample in feeds]
+
+
+def _plain(value: Any) -> Array | str:
+    """What `InferenceSession.run` gives: lists and dictionaries are sequences and maps."""
+    return value if isinstance(value, np.ndarray) else f"seq({type(value).__name__})"
 
 
 def _text(error: Exception) -> str:

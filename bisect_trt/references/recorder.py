@@ -139,19 +139,30 @@ class _Run:
         names = [name for name in names if not self.lacks_input(name)]
         if not names or not self.feeds:
             return
-        nodes, borders = self.upstream(names)
         try:
-            session = ort.Session(self.model_of(nodes, borders, names), self.store.folder)
-            self.keep_all(names, [session.run(self.values(borders, k)) for k in range(len(self.feeds))])
+            self.run(names)
         except ort.OrtError as error:
             if len(names) == 1:
-                self.error = self.error or str(error)
-                self.missing[names[0]] = str(error)
-                self.failed.add(names[0])
+                self.make_alone(names[0], error)
                 return
             middle = len(names) // 2
             self.make(names[:middle])
             self.make(names[middle:])
+
+    def make_alone(self, name: str, error: ort.OrtError) -> None:
+        """The last try: with the recorded shapes, which some operators want to know beforehand."""
+        try:
+            self.run([name], static=True)
+        except ort.OrtError:
+            self.error = self.error or str(error)
+            self.missing[name] = str(error)
+            self.failed.add(name)
+
+    def run(self, names: list[str], *, static: bool = False) -> None:
+        """Run what is needed for these tensors and keep them. Raises OrtError."""
+        nodes, borders = self.upstream(names)
+        session = ort.Session(self.model_of(nodes, borders, names, static), self.store.folder)
+        self.keep_all(names, [session.run(self.values(borders, k)) for k in range(len(self.feeds))])
 
     def lacks_input(self, name: str) -> bool:
         """Whether a tensor needs another one that ONNX Runtime could not make; notes which."""
@@ -187,7 +198,9 @@ class _Run:
         """Whether a recorded value can be an input: ONNX Runtime takes no packed ones (int4)."""
         return name in self.graph.graph_inputs or bits_per_element(self.tensors[name].elem_type) >= 8
 
-    def model_of(self, nodes: Sequence[str], borders: Sequence[str], names: Sequence[str]) -> bytes:
+    def model_of(
+        self, nodes: Sequence[str], borders: Sequence[str], names: Sequence[str], static: bool
+    ) -> bytes:
         """These nodes as a model with recorded tensors as inputs and `names` as outputs."""
         graph = self.graph
         used = {t for node in nodes for t in graph.inputs_of(node)}
@@ -195,7 +208,7 @@ class _Run:
         part = helper.make_graph(
             [graph.node(name) for name in nodes],
             "slice",
-            [helper.make_tensor_value_info(t, self.tensors[t].elem_type, None) for t in borders],
+            [self.border(t, static) for t in borders],
             [onnx.ValueInfoProto(name=name) for name in names],  # ONNX Runtime infers the types
             [t for name, t in graph.initializers.items() if name in used],
             sparse_initializer=sparse,
@@ -206,6 +219,15 @@ class _Run:
         proto.functions.extend(graph.proto.functions)
         data: bytes = proto.SerializeToString()
         return data
+
+    def border(self, name: str, static: bool) -> onnx.ValueInfoProto:
+        """A recorded tensor as an input: what is known of its shape before the run, or as recorded.
+
+        The recorded shape alone would not do: ONNX Runtime then refuses branches that are not taken.
+        """
+        known = self.tensors[name]
+        shape = known.shapes[0] if static and len(set(known.shapes)) == 1 else self.graph.shape(name)
+        return helper.make_tensor_value_info(name, known.elem_type, shape)
 
     def values(self, borders: Sequence[str], sample: int) -> dict[str, Array]:
         """Recorded values, memory mapped."""
