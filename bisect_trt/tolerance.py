@@ -21,6 +21,7 @@ PRECISIONS = {"fp16": RTOL["float16"], "bf16": RTOL["bfloat16"], "tf32": RTOL["f
 PRECISIONS |= {"fp8": RTOL_NARROW, "int8": RTOL["bfloat16"]}
 ALONE = "outputs differ"
 LOST = "outputs are not finite"
+OTHER_KIND = "outputs differ in shape or type"
 
 
 def precision_rtol(spec: str) -> float:
@@ -108,8 +109,10 @@ def failures(diffs: Sequence[TensorDiff], *, by_name: bool) -> tuple[Failure, ..
     for diff in diffs:
         if diff.symptom is not None:
             lost = diff.symptom is Symptom.NOT_FINITE
-            words = f"output {diff.name} {'is not finite' if lost else 'differs'}" if by_name else ""
-            found.setdefault(words or (LOST if lost else ALONE), []).append(diff)
+            words = f"output {diff.name} {'is not finite' if lost else 'differs'}"
+            if not by_name:
+                words = LOST if lost else ALONE if diff.mismatches else OTHER_KIND
+            found.setdefault(words, []).append(diff)
     return tuple(_failure(signature, bad) for signature, bad in found.items())
 
 
