@@ -16,13 +16,16 @@ from typing import Any
 
 import bisect_trt
 from bisect_trt import folder as folders
+from bisect_trt import papers
 from bisect_trt.cache import Cache
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
 from bisect_trt.hybrid import Hybrid, facts, output_of
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cut import Cutter
+from bisect_trt.model.figures import figures
 from bisect_trt.model.rest import Rests
 from bisect_trt.oracle import Oracle
+from bisect_trt.origin import origins
 from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
 from bisect_trt.passes import MENU
 from bisect_trt.passes.drop import is_one_minimal
@@ -41,6 +44,7 @@ from bisect_trt.session import Session, describe, load_for, prepare, read_sample
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.verification import verify_files
+from bisect_trt.workarounds import workarounds
 from bisect_trt.workers.pool import Pool
 
 INTERRUPTED = "interrupted"
@@ -190,6 +194,7 @@ class Run:
             simplified = simplify_best(problem, self.pool, self.settings, self.recorded)
         self.neighbour = None if stop_reason else self.passing(problem)
         result = replace(self.result(problem, stop_reason, out), simplification=simplified)
+        result = self.told_of_the_original(problem, found, result)
         if simplified is not None:
             result = replace(result, wanted=shown_at_last(problem), original_failure=problem.wanted)
         bundle.write_model(result.best, out)
@@ -202,7 +207,7 @@ class Run:
         wall = time.monotonic() - self.began
         counts = asdict(problem.counts) | self.spent | {"wall_seconds": wall}
         result = replace(result, counts=counts)
-        bundle.write_papers(result)
+        result = papers.write(result, self.prober.journal.path, tried=stop_reason != INTERRUPTED)
         return replace(result, archive=bundle.zip_it(out))
 
     def finish(self, results: Sequence[Reduction]) -> None:
@@ -376,6 +381,17 @@ class Run:
             notes=tuple(notes),
             alone=alone,
             accuracy=facts(self.settings.accuracy, problem.hybrid, self.confirmed),
+        )
+
+    def told_of_the_original(self, problem: Problem, found: Candidate, result: Reduction) -> Reduction:
+        """With what a report says of the user's own model; next to nothing with `--anonymise`."""
+        graph, kept, secret = self.session.graph, set(result.nodes), self.settings.run.anonymise
+        return replace(
+            result,
+            original=figures(self.session.loaded.proto, names=not secret),
+            places=tuple(k for k, name in enumerate(graph.order) if name in kept),
+            origins=() if secret else origins(graph.node(name) for name in graph.order if name in kept),
+            workarounds=() if secret else workarounds(problem, found, self.neighbour),
         )
 
     def passing(self, problem: Problem) -> Neighbour | None:

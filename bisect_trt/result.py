@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.edit import Draft
+from bisect_trt.model.figures import Figures
+from bisect_trt.origin import Origin
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.base import TargetInfo
@@ -76,6 +78,43 @@ class Simplifying:
 
 
 @dataclass(frozen=True)
+class Simplification:
+    """What the simplification of a reduced model did.
+
+    Attributes:
+        nodes: of the reduced model before, with the names that the user's model has.
+        rows: what each pass tried and won, in the order in which they first ran.
+        probes: that it took.
+        seconds: inside target and reference.
+        budget: seconds that it was allowed.
+        ended: why it ended before nothing changed any more, if so.
+        before: bytes of the model and its input values, with all weights; `after`: the same at the end.
+    """
+
+    nodes: tuple[str, ...]
+    rows: tuple[tuple[str, Tally], ...] = ()
+    probes: int = 0
+    seconds: float = 0.0
+    budget: float = 0.0
+    ended: str = ""
+    before: int = 0
+    after: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        rows = [{"pass": name, **asdict(row), "seconds": round(row.seconds, 3)} for name, row in self.rows]
+        return {
+            "passes": rows,
+            "probes": self.probes,
+            "seconds": round(self.seconds, 3),
+            "budget": round(self.budget, 3),
+            "ended": self.ended,
+            "bytes_before": self.before,
+            "bytes_after": self.after,
+        }
+
+
+@dataclass(frozen=True)
 class Reduction:
     """The result of `reduce`.
 
@@ -83,7 +122,11 @@ class Reduction:
     `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
     differently, `original_failure` has those words. `finished` is False when a budget or a signal
     ended the search early, see `stop_reason`. `alone` is how the outputs of the written files are compared,
-    `accuracy` what is known of the differences, see `hybrid.facts`.
+    `accuracy` what is known of the differences, see `hybrid.facts`. After a simplification `best` and
+    `wanted` have names of their own, and `original_failure` is told with those of the user's model.
+    `original` are the figures of the user's model, `places` the positions of `nodes` in its topological
+    order, `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
+    failure, as sentences.
     """
 
     model: Path
@@ -107,8 +150,18 @@ class Reduction:
     outputs_compared: bool = False
     notes: tuple[str, ...] = ()
     archive: Path | None = None
+    simplification: Simplification | None = None
     alone: AccuracySettings = field(default_factory=AccuracySettings)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    original: Figures | None = None
+    places: tuple[int, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    workarounds: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that were found, as the user's model has them."""
+        return self.simplification.nodes if self.simplification else self.best.nodes
 
 
 @dataclass(frozen=True)

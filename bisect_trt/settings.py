@@ -58,6 +58,9 @@ class RunSettings:
         max_probes: number of probes after which it does.
         cache_dir: folder of outcomes that runs share, or None.
         record_budget: bytes of recorded tensors held in memory at once while recording.
+        simplify: make the reduced model simple, too.
+        simplify_budget: target seconds for that; None: as many as the search took, 5 s at least.
+        anonymise: leave nothing of the model's names, texts, weights and inputs in what is written.
     """
 
     inputs: Path | None = None
@@ -70,6 +73,9 @@ class RunSettings:
     max_probes: int | None = None
     cache_dir: Path | None = None
     record_budget: int | None = None
+    simplify: bool = True
+    simplify_budget: float | None = None
+    anonymise: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,23 @@ DEFAULT_ACCURACY = AccuracySettings()
 
 
 @dataclass(frozen=True)
+class PaperSettings:
+    """What the reproducer folder holds besides what is always there; no probe depends on it.
+
+    Attributes:
+        style: tracker for which ISSUE.md is written, see `reproducer.styles`; empty: that of the target.
+        inputs_for: other tools for which the input values are written: `trtexec`, `polygraphy`.
+    """
+
+    style: str = ""
+    inputs_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that a run needs besides the model."""
 
     target: TargetSettings = field(default_factory=TargetSettings)
     run: RunSettings = field(default_factory=RunSettings)
     accuracy: AccuracySettings = field(default_factory=AccuracySettings)
+    papers: PaperSettings = field(default_factory=PaperSettings)
