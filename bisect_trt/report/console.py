@@ -22,7 +22,7 @@ _ALSO = 2
 
 def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
     """The last screen of `reduce`: what fails, where, why it is believed, how small, what next."""
-    page = _Page(console)
+    page = Page(console)
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _message(result.wanted))
     page.row("Where", _where(result.original_failure or result.wanted, result.nodes))
@@ -30,23 +30,23 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
     for note in result.notes:
-        page.row("Note", _shorten(printable(note), _MESSAGE))
+        page.row("Note", shorten(printable(note), _MESSAGE))
     for failure in result.also_seen[:_ALSO]:
         page.row("Also seen", f"{_what(failure)}: {_message(failure, 120)}")
     if len(result.also_seen) > _ALSO:
         page.row("", f"and {len(result.also_seen) - _ALSO} more, see report.json")
-    page.exact("Folder", f"{_show(result.out)}/")
-    page.exact("Attach", _show(archive))
-    page.exact("Next", line("python", _show(result.out / "repro.py")))
+    page.exact("Folder", f"{show_path(result.out)}/")
+    page.exact("Attach", show_path(archive))
+    page.exact("Next", line("python", show_path(result.out / "repro.py")))
     if not result.finished:
         page.exact("Go on", reduce_line(result.model, result.settings, result.out))
     else:
-        page.exact("", f"read {line(_show(result.out / 'ISSUE.md'))} and paste it into a new issue")
+        page.exact("", f"read {line(show_path(result.out / 'ISSUE.md'))} and paste it into a new issue")
 
 
 def show_check(result: Check, console: Console | None = None) -> None:
     """The result of one probe of a whole model."""
-    page = _Page(console)
+    page = Page(console)
     title, outcome = printable(result.target.title), result.outcome
     if not outcome.failures:
         style = "bold yellow" if outcome.unresolved else "bold green"
@@ -61,14 +61,14 @@ def show_check(result: Check, console: Console | None = None) -> None:
         "Model", f"{printable(result.model.name)}, {_count(result.nodes, 'node')}, {seconds(result.seconds)}"
     )
     for note in result.notes:
-        page.row("Note", _shorten(printable(note), _MESSAGE))
+        page.row("Note", shorten(printable(note), _MESSAGE))
     if outcome.failures:
         page.exact("Next", reduce_line(result.model, result.settings))
 
 
 def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
     """What can be used here; for each that cannot: why, and how to get it."""
-    page = _Page(console)
+    page = Page(console)
     group = ""
     for row in rows:
         if row.group != group:
@@ -80,7 +80,7 @@ def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
             page.exact("", f"-> {printable(row.hint)}")
 
 
-class _Page:
+class Page:
     """Rows of a label and a text that is wrapped beside it."""
 
     _LABEL = 12
@@ -89,6 +89,7 @@ class _Page:
         self._console = console or Console(highlight=False)
 
     def heading(self, text: str) -> None:
+        """A line that begins a group."""
         self._print(Text(text, style="bold"))
 
     def row(self, label: str, text: str, style: str = "bold") -> None:
@@ -111,10 +112,11 @@ def _what(failure: Failure) -> str:
 
 
 def _message(failure: Failure, limit: int = _MESSAGE) -> str:
-    return _shorten(printable(failure.message), limit)
+    return shorten(printable(failure.message), limit)
 
 
-def _shorten(text: str, limit: int) -> str:
+def shorten(text: str, limit: int) -> str:
+    """The beginning of a text that is longer than `limit` characters."""
     return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
@@ -163,7 +165,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _show(path: Path) -> str:
+def show_path(path: Path) -> str:
     """A path as short as it can be said from here."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
