@@ -17,6 +17,16 @@ from typing import Any
 import bisect_trt
 from bisect_trt import folder as folders
 from bisect_trt import papers
+from bisect_trt.anonymise import (
+    anonymous,
+    require_clean,
+    require_clean_archives,
+    require_synthetic,
+    scrub_journal,
+    scrub_papers,
+    secrets_of,
+)
+from bisect_trt.audit import Secrets
 from bisect_trt.cache import Cache
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
 from bisect_trt.hybrid import Hybrid, facts, output_of
@@ -65,11 +75,10 @@ def reduce(
         TargetUnavailable: the target cannot be used here; nothing was written.
         ModelDoesNotFail: target and reference agree on the whole model.
         StoppedEarly: stopped before anything smaller than the model was found.
+        Leak: with `anonymise`, something of the original is needed, or is left; nothing was zipped.
     """
     with open_run(model, settings, out=out, force=force, on_event=on_event) as run:
-        result = run.reduce(run.confirm(), run.out)
-        run.finish([result])
-    return result
+        return run.finish([run.reduce(run.confirm(), run.out)])[0]
 
 
 @contextmanager
@@ -104,6 +113,7 @@ def open_run(
             try:
                 run = Run(session, settings, info, prober, pool, out, on_event, began)
                 run.spent["start_seconds"] = started - began
+                run.samples = samples
                 yield run
             finally:
                 prober.close()
@@ -149,6 +159,7 @@ class Run:
         self.spent: dict[str, float] = {}  # besides the counts of the prober
         self.one_minimal = False
         self.neighbour: Neighbour | None = None
+        self.samples: list[dict[str, Any]] = []
         self.phases: list[dict[str, Any]] = []
         self.notes: list[str] = []  # on the input values
         self.confirmed = Outcome()  # of the user's own file
@@ -197,6 +208,8 @@ class Run:
         result = self.told_of_the_original(problem, found, result)
         if simplified is not None:
             result = replace(result, wanted=shown_at_last(problem), original_failure=problem.wanted)
+        if self.settings.run.anonymise:
+            require_synthetic(problem, simplified)
         bundle.write_model(result.best, out)
         if self.neighbour is not None:
             bundle.write_passing(self.neighbour.candidate, out)
@@ -207,14 +220,44 @@ class Run:
         wall = time.monotonic() - self.began
         counts = asdict(problem.counts) | self.spent | {"wall_seconds": wall}
         result = replace(result, counts=counts)
-        result = papers.write(result, self.prober.journal.path, tried=stop_reason != INTERRUPTED)
+        journal, tried = self.prober.journal.path, stop_reason != INTERRUPTED
+        if self.settings.run.anonymise:
+            papers.write(anonymous(result, self.secrets), journal, tried=tried)
+            scrub_papers(out, self.secrets)
+            return result
+        result = papers.write(result, journal, tried=tried)
         return replace(result, archive=bundle.zip_it(out))
 
-    def finish(self, results: Sequence[Reduction]) -> None:
-        """Nothing more is to be done, unless a result is unfinished: what only the search needs goes."""
-        if all(result.finished for result in results):
+    def finish(self, results: Sequence[Reduction]) -> list[Reduction]:
+        """Nothing more is to be done, unless a result is unfinished: what only the search needs goes.
+
+        Raises:
+            Leak: with `anonymise`, something of the original is left.
+            StoppedEarly: with `anonymise`, the search did not end, so the folder cannot be shared.
+        """
+        done = all(result.finished for result in results)
+        if done:
             self.prober.journal.event(folders.DONE)
             shutil.rmtree(self.out / folders.WORK, ignore_errors=True)
+        if not self.settings.run.anonymise:
+            return list(results)
+        if not done:
+            raise StoppedEarly(
+                f"{results[-1].stop_reason}: {self.out.name} still holds the original and was not zipped",
+                "the same command goes on from here",
+            )
+        self.prober.journal.close()
+        scrub_journal(self.out / folders.JOURNAL)
+        require_clean([self.out], self.secrets)
+        archives = [bundle.zip_it(result.out) for result in results]
+        require_clean_archives(archives, self.secrets)
+        found = [anonymous(result, self.secrets) for result in results]
+        return [replace(r, archive=archive) for r, archive in zip(found, archives, strict=True)]
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """What `--anonymise` must not leave."""
+        return secrets_of(self.session.loaded, self.samples, self.settings)
 
     def tell(self, phase: str, text: str) -> None:
         """An event outside the search."""

@@ -36,8 +36,7 @@ def reduce_all(
     """
     with open_run(model, settings, out=out, force=force, on_event=on_event, every=True) as run:
         results = _Failures(run).reduce()
-        run.finish(results)
-    return tuple(results)
+        return tuple(run.finish(results))
 
 
 class _Failures:
@@ -73,8 +72,8 @@ class _Failures:
         problem = self._run.problem(failure, scope)
         result = self._run.reduce(problem, place)
         self._results.append(result)
-        self._known.setdefault(problem.shown_by(result.best).key, failure)
-        self._rest.difference_update(result.best.nodes)
+        self._known.setdefault(result.wanted.key, failure)
+        self._rest.difference_update(result.nodes)
         return result.finished
 
     def _what_is_left(self) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
