@@ -1,7 +1,7 @@
 """Find the smallest part of an ONNX model that still fails on TensorRT.
 
-`reduce` (with `reduce_all` for `--all`) and `check` do what the commands of the same names do. Importing this package loads neither
-tensorrt nor onnxruntime.
+`reduce` (with `reduce_all` for `--all`), `check`, `scan` and `simplify` do what the commands of the same names do.
+Importing this package loads neither tensorrt nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "check", "reduce", "reduce_all"]
+__all__ = ["__version__", "check", "reduce", "reduce_all", "scan", "simplify"]
 
 if TYPE_CHECKING:
     from bisect_trt.checking import check
     from bisect_trt.reduction import reduce
     from bisect_trt.reduction_all import reduce_all
+    from bisect_trt.scanning import scan
+    from bisect_trt.simplification import simplify
 
 
 def __getattr__(name: str) -> Any:
@@ -30,4 +32,12 @@ def __getattr__(name: str) -> Any:
         from bisect_trt.checking import check
 
         return check
+    if name == "scan":
+        from bisect_trt.scanning import scan
+
+        return scan
+    if name == "simplify":
+        from bisect_trt.simplification import simplify
+
+        return simplify
     raise AttributeError(f"module 'bisect_trt' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,12 +65,17 @@ def _run_arguments(run: RunSettings) -> list[str]:
         ("--budget", run.budget, plain.budget),
         ("--max-probes", run.max_probes, plain.max_probes),
         ("--cache-dir", run.cache_dir, plain.cache_dir),
-        ("--simplify-budget", run.simplify_budget, plain.simplify_budget),
+        ("--simplify-budget", _finite(run.simplify_budget), plain.simplify_budget),
     ):
         if value != default:
             found += _valued(option, value)
     found += [] if run.simplify else ["--no-simplify"]
     return found + (["--anonymise"] if run.anonymise else [])
+
+
+def _finite(seconds: float | None) -> float | None:
+    """A limit that is one."""
+    return seconds if seconds is not None and math.isfinite(seconds) else None
 
 
 def _valued(option: str, value: object) -> list[str]:

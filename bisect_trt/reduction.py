@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -90,7 +90,7 @@ def open_run(
     settings = resolved(settings)
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
-    out = out or folders.default_folder(model)
+    out = out or folders.default_folder(Path("anonymous") if settings.run.anonymise else model)
     head = folders.header(loaded.digest, settings, every=every)
     folders.require_free(out, head, force=force)
     with (
@@ -160,6 +160,7 @@ class Run:
         self.one_minimal = False
         self.neighbour: Neighbour | None = None
         self.samples: list[dict[str, Any]] = []
+        self.menu: Sequence[Callable[[Problem], None]] = MENU
         self.phases: list[dict[str, Any]] = []
         self.notes: list[str] = []  # on the input values
         self.confirmed = Outcome()  # of the user's own file
@@ -349,10 +350,10 @@ class Run:
         """Run the passes; an interrupt or the budget ends them early and is told in the answer."""
         self.one_minimal = False
         try:
-            for one_pass in MENU:
+            for one_pass in self.menu:
                 problem.phase = one_pass.__name__.replace("_", " ")
                 self.timed(problem, one_pass)
-            self.one_minimal = is_one_minimal(problem)
+            self.one_minimal = self.menu is MENU and is_one_minimal(problem)
             spent = problem.counts
             self.spent |= {"search_probes": spent.probes, "search_nodes_built": spent.nodes_built}
         except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ class Simplification:
         rows: what each pass tried and won, in the order in which they first ran.
         probes: that it took.
         seconds: inside target and reference.
-        budget: seconds that it was allowed.
+        budget: seconds that it was allowed, infinite when it was not limited.
         ended: why it ended before nothing changed any more, if so.
         before: bytes of the model and its input values, with all weights; `after`: the same at the end.
     """
@@ -107,7 +108,7 @@ class Simplification:
             "passes": rows,
             "probes": self.probes,
             "seconds": round(self.seconds, 3),
-            "budget": round(self.budget, 3),
+            "budget": round(self.budget, 3) if math.isfinite(self.budget) else None,
             "ended": self.ended,
             "bytes_before": self.before,
             "bytes_after": self.after,

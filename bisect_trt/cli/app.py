@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from bisect_trt import __version__
-from bisect_trt.cli import check, doctor, reduce
+from bisect_trt.cli import check, doctor, reduce, scan, simplify
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
 
 P = ParamSpec("P")
@@ -43,7 +43,9 @@ def _interruptible(command: Callable[P, int]) -> Callable[P, int]:
 
 
 app.command("reduce")(_interruptible(reduce.command))
+app.command("simplify")(_interruptible(simplify.command))
 app.command("check")(_interruptible(check.command))
+app.command("scan")(_interruptible(scan.command))
 app.command("doctor")(_interruptible(doctor.command))
 
 
