@@ -145,10 +145,9 @@ def test_status_writes_nothing(tmp_path: Path) -> None:
 def test_sigterm_ends_a_real_night_in_order(tmp_path: Path) -> None:
     for k in range(4):
         chain(tmp_path / f"models/m{k}.onnx", "Abs")
-    (tmp_path / "n.toml").write_text(
-        '[models]\ninclude = ["models/*.onnx"]\n[[target]]\nspec = "planted:op=X,cost=1"\n'
-    )
-    program = "import sys; from bisect_trt.cli.nightly import app; sys.exit(app(sys.argv[1:], standalone_mode=False))"
+    text = '[models]\ninclude = ["models/*.onnx"]\n[[target]]\nspec = "planted:op=X,cost=1"\n'
+    (tmp_path / "n.toml").write_text(text)
+    program = "import sys; from bisect_trt.cli.nightly import app\nsys.exit(app(sys.argv[1:], standalone_mode=False))"
     night = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "n.toml")],
         stderr=subprocess.PIPE,
