@@ -147,7 +147,7 @@ def test_sigterm_ends_a_real_night_in_order(tmp_path: Path) -> None:
         chain(tmp_path / f"models/m{k}.onnx", "Abs")
     text = '[models]\ninclude = ["models/*.onnx"]\n[[target]]\nspec = "planted:op=X,cost=1"\n'
     (tmp_path / "n.toml").write_text(text)
-    program = "import sys; from bisect_trt.cli.nightly import app\nsys.exit(app(sys.argv[1:], standalone_mode=False))"
+    program = "import sys; from bisect_trt.cli import nightly as n; sys.exit(n.app(standalone_mode=False))"
     night = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "n.toml")],
         stderr=subprocess.PIPE,
