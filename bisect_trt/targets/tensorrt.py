@@ -23,7 +23,7 @@ from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
 from bisect_trt.signature import mask
-from bisect_trt.targets import gpu, trt_config
+from bisect_trt.targets import gpu, trt_config, trt_debug
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.blame import Blame
 from bisect_trt.targets.trt_arrays import for_engine, from_engine
@@ -63,6 +63,7 @@ class TensorRT:
         self._log.write_all_to(settings.verbose_log)
         self._gpu = gpu.find_gpu()
         self._broken = False  # an engine failed while it ran
+        self._look_inside = False
         trt_config.load_plugins(self._trt, self._logger, settings.plugins)
 
     def info(self) -> TargetInfo:
@@ -113,6 +114,17 @@ class TensorRT:
         except MemoryError as e:
             return self._failed([self._failure(candidate, Stage.BUILD, f"std::bad_alloc {e}".strip())])
 
+    def run_in_context(self, candidate: Candidate) -> TargetResult:
+        """As `run`; outputs also hold the tensors inside the engine, as far as it shows them.
+
+        They have the engine's own names, which often are those of the model.
+        """
+        self._look_inside = True
+        try:
+            return self.run(candidate)
+        finally:
+            self._look_inside = False
+
     def _parse(self, candidate: Candidate) -> TargetResult:
         # All three stay alive to the end of this function: the parser holds pointers to the others.
         announce(Stage.PARSE)
@@ -154,6 +166,8 @@ class TensorRT:
 
     def _build(self, candidate: Candidate, builder: Any, network: Any) -> TargetResult:
         announce(Stage.BUILD)
+        if self._look_inside:
+            trt_debug.mark(network)
         config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
         before = len(self._log.records)
         try:
@@ -200,9 +214,12 @@ class TensorRT:
         outputs: list[Mapping[str, Array]] = []
         try:
             with polygraphy.TrtRunner(engine) as runner:
+                if self._look_inside:
+                    trt_debug.switch_on(runner.context)
                 for feeds in samples:
                     given = runner.infer(for_engine(self._trt, engine, feeds), check_inputs=False)
-                    outputs.append({name: from_engine(given[name], kind) for name, kind in types.items()})
+                    seen = trt_debug.inside(given, types) if self._look_inside else {}
+                    outputs.append({**seen, **{n: from_engine(given[n], kind) for n, kind in types.items()}})
         except (exception, RuntimeError) as e:
             self._broken = True
             message = _first(self._log.errors(before), str(e))
