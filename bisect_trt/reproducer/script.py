@@ -92,7 +92,7 @@ def _failure_words(reduction: Reduction) -> dict[str, Any]:
 def _model_words(reduction: Reduction) -> dict[str, Any]:
     target, best = reduction.settings.target, reduction.best
     proto = onnx.load_model_from_string(best.model)
-    shapes = _ranges(target, proto, best)
+    shapes = profile_ranges(target, proto, best)
     constant = {tensor.name for tensor in proto.graph.initializer}
     inputs = [value.type.tensor_type for value in proto.graph.input if value.name not in constant]
     return {
@@ -185,7 +185,7 @@ def builder_lines(target: TargetSettings) -> list[str]:
     return lines
 
 
-def _ranges(
+def profile_ranges(
     target: TargetSettings, proto: onnx.ModelProto, best: Candidate
 ) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Least, best and most dimensions of each dynamic input: as given, else as fed, else ones."""

@@ -1,0 +1,142 @@
+"""The same failure with other people's tools: command lines that maintainers know by heart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from bisect_trt.commandline import line, shape_text
+from bisect_trt.outcome import Stage
+from bisect_trt.reproducer.script import MODULES, Shape, profile_ranges
+from bisect_trt.result import Reduction
+
+RAW = "trtexec-input{}.raw"
+JSON = "polygraphy-inputs.json"
+TRTEXEC, POLYGRAPHY = "trtexec", "polygraphy"
+
+# What makes the input files where they are not in the folder.
+_MAKE_RAW = (
+    "import numpy as np; "
+    "[v.tofile(f'trtexec-input{k}.raw') for k, (n, v) in enumerate(sorted(np.load('inputs.npz').items()))]"
+)
+_MAKE_JSON = (
+    "import numpy as np; from polygraphy.json import save_json; "
+    f"save_json([dict(np.load('inputs.npz'))], '{JSON}')"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to see the failure: lines for a shell in the folder of the reproducer."""
+
+    tool: str
+    lines: tuple[str, ...]
+    note: str
+
+
+def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
+    """All ways for the target of a reduction, the one that needs least first."""
+    target = reduction.target.name
+    script = "exit code 1: it still fails, 0: it is fixed, 2: something else"
+    ways = [Recipe("repro.py", (line("python", "repro.py"),), script)]
+    if target in MODULES:
+        ways += [_trtexec(reduction), _polygraphy(reduction)]
+    elif target.startswith("ort:"):
+        ways.append(_polygraphy_provider(reduction))
+    ways.append(
+        Recipe(
+            "bisect-trt",
+            (line("bisect-trt", "verify", "."),),
+            "needs bisect-trt; runs it again and compares it with what was seen",
+        )
+    )
+    return tuple(ways)
+
+
+def _runs(reduction: Reduction) -> bool:
+    """Whether the failure needs more than a build."""
+    return reduction.wanted.stage not in (Stage.PARSE, Stage.BUILD)
+
+
+def _inputs(reduction: Reduction) -> list[str]:
+    """Names of the fed inputs, in the order of the archive."""
+    return sorted(reduction.best.feeds[0]) if reduction.best.feeds else []
+
+
+def _trtexec(reduction: Reduction) -> Recipe:
+    target, runs = reduction.settings.target, _runs(reduction)
+    program = "trtexec" if reduction.target.name == "tensorrt" else "tensorrt_rtx"
+    words = [program, "--onnx=repro.onnx"]
+    lines = []
+    for option, shapes in _sides(reduction, ("--minShapes", "--optShapes", "--maxShapes")).items():
+        listed = (f"{_quoted(n)}:{shape_text(s) or 'scalar'}" for n, s in shapes.items())
+        words.append(f"{option}={','.join(listed)}")
+    if target.workspace is not None:
+        words.append(f"--memPoolSize=workspace:{target.workspace}B")
+    if target.opt_level is not None:
+        words.append(f"--builderOptimizationLevel={target.opt_level}")
+    if target.tf32 is False:
+        words.append("--noTF32")
+    words += [f"--dynamicPlugins={library.name}" for library in target.plugins]
+    if runs and _inputs(reduction):
+        if TRTEXEC not in reduction.settings.papers.inputs_for:
+            lines.append(line("python", "-c", _MAKE_RAW))
+        spec = ",".join(f"{_quoted(name)}:{RAW.format(k)}" for k, name in enumerate(_inputs(reduction)))
+        words += [f"--loadInputs={spec}", "--dumpOutput"]
+    if not runs:
+        words.append("--skipInference")
+    note = "the outputs that it prints are to be compared with expected.npz" if runs else "needs no inputs"
+    return Recipe(program, (*lines, line(*words, "--verbose")), note)
+
+
+def _polygraphy(reduction: Reduction) -> Recipe:
+    target = reduction.settings.target
+    words = ["polygraphy", "run", "repro.onnx", "--onnxrt", "--trt"]
+    sides = _sides(reduction, ("--trt-min-shapes", "--trt-opt-shapes", "--trt-max-shapes"))
+    for option, shapes in sides.items():
+        words += [option, *(f"{name}:[{','.join(map(str, shape))}]" for name, shape in shapes.items())]
+    if target.workspace is not None:
+        words += ["--pool-limit", f"workspace:{target.workspace}"]
+    if target.opt_level is not None:
+        words += ["--builder-optimization-level", str(target.opt_level)]
+    if target.tf32 is not False:
+        words.append("--tf32")  # TensorRT's own default, but not Polygraphy's
+    if target.plugins:
+        words += ["--plugins", *(library.name for library in target.plugins)]
+    lines, loaded = _load_inputs(reduction)
+    flavour = "" if reduction.target.name == "tensorrt" else "POLYGRAPHY_USE_TENSORRT_RTX=1 "
+    note = "ONNX Runtime first, then the target; needs onnxruntime, too"
+    return Recipe("polygraphy", (*lines, flavour + line(*words, *loaded)), note)
+
+
+def _polygraphy_provider(reduction: Reduction) -> Recipe:
+    provider = reduction.target.name.partition(":")[2]
+    lines, loaded = _load_inputs(reduction)
+    cpu = ["polygraphy", "run", "repro.onnx", "--onnxrt", *loaded, "--save-outputs", "cpu.json"]
+    other = ["polygraphy", "run", "repro.onnx", "--onnxrt", "--providers", provider, *loaded]
+    note = "for a provider that is built into ONNX Runtime; one from a plugin library is in repro.py only"
+    return Recipe("polygraphy", (*lines, line(*cpu), line(*other, "--load-outputs", "cpu.json")), note)
+
+
+def _load_inputs(reduction: Reduction) -> tuple[list[str], list[str]]:
+    """Lines that make the file, and the words that use it."""
+    if not _inputs(reduction):
+        return [], []
+    make = [] if POLYGRAPHY in reduction.settings.papers.inputs_for else [line("python", "-c", _MAKE_JSON)]
+    return make, ["--load-inputs", JSON]
+
+
+def _sides(reduction: Reduction, options: tuple[str, str, str]) -> dict[str, Mapping[str, Shape]]:
+    """Least, best and most dimensions of dynamic inputs, by option; nothing when all are static."""
+    proto = onnx.load_model_from_string(reduction.best.model)
+    ranges = profile_ranges(reduction.settings.target, proto, reduction.best)
+    sides = ({name: three[k] for name, three in ranges.items()} for k in range(3))
+    return dict(zip(options, sides, strict=True)) if ranges else {}
+
+
+def _quoted(name: str) -> str:
+    """A name as trtexec takes it: in single quotes when it holds what separates names."""
+    return name if re.fullmatch(r"[\w./-]+", name) else f"'{name}'"
