@@ -208,7 +208,13 @@ class Run:
         result = replace(self.result(problem, stop_reason, out), simplification=simplified)
         result = self.told_of_the_original(problem, found, result)
         if simplified is not None:
-            result = replace(result, wanted=shown_at_last(problem), original_failure=problem.wanted)
+            last = len(result.best.nodes) == 1
+            result = replace(
+                result,
+                wanted=shown_at_last(problem),
+                original_failure=problem.wanted,
+                one_minimal=result.one_minimal or last,
+            )
         if self.settings.run.anonymise:
             require_synthetic(problem, simplified)
         bundle.write_model(result.best, out)
@@ -291,7 +297,7 @@ class Run:
         self.tell("confirm", f"building the whole model on {self.info.title}")
         halves = Selections(problem)
         with problem.looking_ahead(lambda: halves.guesses(halving(problem))):
-            for outcome in problem.observations(self.original, max(1, self.settings.run.repeats)):
+            for outcome in problem.observations(self.original, self.settings.run.repeats, rarely=True):
                 if outcome.failures:
                     self.keep_failing_samples(outcome)
                     problem.cutter = self.cutter

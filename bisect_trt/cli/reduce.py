@@ -56,7 +56,8 @@ def command(
     """Reduce a failing model to the fewest nodes that fail in the same way, and write a reproducer.
 
     Exit code: 0 done, 2 bad usage or model, 3 target not usable here, 4 the model does not fail,
-    5 too flaky, 6 stopped early (the best so far is saved), 7 --anonymise is not possible, 70 a bug of bisect-trt.
+    5 too flaky, 6 stopped early (the best so far is saved), 7 --anonymise is not possible, 70 a bug of
+    bisect-trt.
     """
     settings = o.settings(
         o.target_settings(
