@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count
 
+from onnx import ModelProto
+
 from bisect_trt.graph import Graph, Selection
 from bisect_trt.hybrid import Hybrid
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.cut import CutStyle, Cutter
 from bisect_trt.model.pad import padded
 from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
-from bisect_trt.prober import Counts, Prober
+from bisect_trt.prober import Counts, Prober, Question
+from bisect_trt.references.base import Record
 from bisect_trt.result import OnEvent, Simplifying, Step
 
 
@@ -46,6 +49,8 @@ class Problem:
     _guesses: Callable[[], Iterable[Candidate]] = tuple
     simplifying: Simplifying = field(default_factory=Simplifying)
     hybrid: Hybrid | None = None  # how accuracy is judged at the model's outputs; None: it is not
+    rerecord: Callable[[ModelProto, Sequence[Feeds]], Record] | None = None  # runs the reference on another model
+    inside: bool = False  # `graph` is no longer the user's: a body was put in the place of its node
 
     def __post_init__(self) -> None:
         self.scope = self.scope or self.graph.order
@@ -70,7 +75,7 @@ class Problem:
         """A candidate of these nodes."""
         selection: Selection = frozenset(nodes)
         candidate = self.cutter.cut(selection, style)
-        return candidate if self.hybrid is None else self.hybrid.rests.attach(candidate)
+        return candidate if self.hybrid is None or self.inside else self.hybrid.rests.attach(candidate)
 
     def attempt(self, candidate: Candidate) -> bool:
         """Probe; keep the candidate when it reproduces and is smaller than the best so far."""
@@ -171,13 +176,16 @@ class Problem:
                 return True
         return False
 
-    def observations(self, candidate: Candidate, runs: int) -> Iterator[Outcome]:
-        """What the target does with a candidate, `runs` times."""
+    def observations(self, candidate: Candidate, runs: int, *, rarely: bool = False) -> Iterator[Outcome]:
+        """What the target does with a candidate, `runs` times; `rarely`: hardly more than once."""
         for run in range(runs):
-            self.prober.ahead = lambda run=run: chain(  # type: ignore[misc]
-                ((candidate, later) for later in range(run + 1, runs)),
-                ((guess, 0) for guess in self._guesses()),
-            )
+
+            def ahead(run: int = run) -> Iterator[Question]:
+                later = [(candidate, k) for k in range(run + 1, runs)]
+                others = ((guess, 0) for guess in self._guesses())
+                return chain(others, later) if rarely else chain(later, others)
+
+            self.prober.ahead = ahead
             yield self.prober.observe(candidate, run)
 
     def observe(self, candidate: Candidate) -> Outcome:

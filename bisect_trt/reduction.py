@@ -50,9 +50,19 @@ from bisect_trt.problem import Problem
 from bisect_trt.references.base import Record
 from bisect_trt.reproducer import bundle
 from bisect_trt.result import OnEvent, Reduction, Step
-from bisect_trt.session import Session, describe, load_for, prepare, read_samples, record, resolved
+from bisect_trt.session import (
+    Session,
+    describe,
+    load_for,
+    prepare,
+    read_samples,
+    record,
+    record_again,
+    resolved,
+)
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.truth import ask, is_self
 from bisect_trt.verification import verify_files
 from bisect_trt.workarounds import workarounds
 from bisect_trt.workers.pool import Pool
@@ -109,6 +119,7 @@ def open_run(
                 settings.run.workers,
                 cache,
             )
+            prober.oracle.save = settings.run.save_outputs
             prober.budget = _budget(settings, began)
             try:
                 run = Run(session, settings, info, prober, pool, out, on_event, began)
@@ -171,6 +182,12 @@ class Run:
         self.tell("record", "running the reference")
         began = time.monotonic()
         recorded = record(self.pool, self.session, self.settings)
+        known = ask(self.pool, self.session, self.settings, recorded)
+        if known.blame:
+            shutil.rmtree(self.out, ignore_errors=True)
+            raise ModelDoesNotFail(known.blame, "look at the export, not at the target")
+        recorded = known.record
+        self.notes += [known.note] if known.note else []
         self.spent["reference_seconds"] = time.monotonic() - began
         return recorded
 
@@ -183,7 +200,7 @@ class Run:
     def original(self) -> Candidate:
         """The user's own file, with the values that it has to give."""
         original = self.session.original
-        if not self.info.can_run:
+        if not self.info.can_run or is_self(self.settings):
             return original
         if self.settings.accuracy.judge == "outputs":
             return self.session.with_outputs(self.recorded)
@@ -279,6 +296,7 @@ class Run:
             prober=self.prober,
             wanted=wanted,
             hybrid=self.hybrid(wanted),
+            rerecord=lambda proto, feeds: record_again(self.pool, self.session, self.settings, proto, feeds),
             on_event=self.on_event,
             scope=scope,
             repeats=self.settings.run.repeats,

@@ -1,0 +1,203 @@
+"""Kill -9 at random moments: the same command goes on, repeats no finished probe, ends in the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+import bisect_trt
+from bisect_trt.errors import ModelDoesNotFail
+from bisect_trt.journal import Journal, read
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from chains import saved
+
+SPEC = "planted:nodes=n5;n21;n22,message=broken,cost=0.002"
+# report.json tells times and counts, journal.jsonl the whole story, and the zip holds the report.
+SAME = ("repro.onnx", "inputs.npz", "expected.npz", "repro.py", "ISSUE.md", "target.log", "passing.onnx")
+
+CALL = "from bisect_trt.cli.app import main; sys.exit(main())"
+
+
+def command(model: Path, out: Path, *more: str) -> list[str]:
+    arguments = ["reduce", str(model), "--target", SPEC, "--repeats", "1", "--out", str(out), *more]
+    return [sys.executable, "-c", f"import sys; {CALL}", *arguments]
+
+
+def start(words: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def events(out: Path) -> list[dict[str, object]]:
+    """What the journal holds whole, now."""
+    journal = out / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def open_probes(out: Path) -> Counter[str]:
+    """Probes that were begun and did not end, with how often."""
+    begun = Counter(str(e["key"]) for e in events(out) if e["event"] == "begin")
+    for event in events(out):
+        if event["event"] == "end":
+            begun.pop(str(event["key"]), None)
+    return begun
+
+
+def kill_tool(process: subprocess.Popen[bytes], out: Path) -> None:
+    """The whole group, unless the open probe was killed before: that is a rule of its own."""
+    while process.poll() is None and any(times > 1 for times in open_probes(out).values()):
+        time.sleep(0.02)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def kill_a_worker(process: subprocess.Popen[bytes], out: Path, spared: set[str]) -> bool:
+    """A worker in the middle of something, each probe once: twice looks like a lack of memory."""
+    running = set(open_probes(out)) or {f"start of {process.pid}"}
+    if running & spared or process.poll() is not None:
+        return False
+    for child in psutil.Process(process.pid).children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            spared |= running
+            child.kill()
+            return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_twenty_five_kills_change_nothing(seed: int, tmp_path: Path) -> None:
+    """50 kills with both seeds: of the tool, of workers, and with the last line of the journal torn."""
+    model = saved(tmp_path)
+    straight = tmp_path / "straight" / "out"
+    straight.parent.mkdir()
+    process = start(command(model, straight))
+    assert process.wait() == 0, process.stderr and process.stderr.read()
+    dice, out = random.Random(seed), tmp_path / "out"
+    kills, spared = 0, set[str]()
+    while kills < 25:
+        process, known = start(command(model, out)), len(events(out))
+        while dice.random() < 0.98 and process.poll() is None and len(events(out)) == known:
+            time.sleep(0.02)  # most kills are to hit more than imports
+        moment = time.monotonic() + dice.uniform(0.0, 1.5)
+        while time.monotonic() < moment and process.poll() is None:
+            time.sleep(0.02)
+            if dice.random() < 0.04 and kill_a_worker(process, out, spared):
+                kills += 1
+        if process.poll() is None:
+            kill_tool(process, out)
+            kills += 1
+            tear(out, dice)
+        elif process.returncode == 0:
+            assert_same(straight, out)
+            out = out.with_name(f"{kills}") / "out"  # a fresh one goes on being killed
+            out.parent.mkdir()
+            spared.clear()
+        else:
+            raise AssertionError(process.stderr and process.stderr.read().decode())
+    process = start(command(model, out))
+    process.wait()
+    assert process.returncode == 0, process.stderr and process.stderr.read().decode()
+    assert_same(straight, out)
+
+
+def tear(out: Path, dice: random.Random) -> None:
+    """As if the machine had lost its power: of the last line only a part reached the disk."""
+    journal = out / "journal.jsonl"
+    if dice.random() < 0.25 and journal.exists():
+        data = journal.read_bytes()
+        last = data.rstrip(b"\n").rfind(b"\n") + 1
+        if last and b'"begin"' in data[last:]:
+            journal.write_bytes(data[: dice.randrange(last, len(data))])
+
+
+def content(path: Path) -> bytes:
+    """Bytes of a file; ISSUE.md has a column of seconds."""
+    return re.sub(rb"\| \d+\.\d+ \|", b"| ? |", path.read_bytes())
+
+
+def assert_same(straight: Path, out: Path) -> None:
+    for name in SAME:
+        assert (straight / name).exists() == (out / name).exists(), name
+        if (straight / name).exists():
+            assert content(straight / name) == content(out / name), name
+    ended = Counter(str(e["key"]) for e in events(out) if e["event"] == "end")
+    assert ended and max(ended.values()) == 1, "a finished probe was repeated"
+    assert not (out / "work").exists()
+    assert json.loads((out / "report.json").read_text())["finished"]
+
+
+def test_a_probe_that_took_the_tool_down_twice_is_not_tried_again(tmp_path: Path) -> None:
+    model, settings = saved(tmp_path), Settings(TargetSettings(SPEC), RunSettings(repeats=1, simplify=False))
+    plain = bisect_trt.reduce(model, settings, out=tmp_path / "plain")
+    begun = [e for e in read(tmp_path / "plain" / "journal.jsonl")[0] if e["event"] == "begin"]
+    victim = next(e for e in begun if e["count"] == 3)  # the three culprits themselves
+    out = tmp_path / "out"
+    head = Journal.header(tmp_path / "plain" / "journal.jsonl")
+    assert head is not None
+    out.mkdir()
+    with Journal.open(out / "journal.jsonl", head) as journal:
+        for _ in range(2):
+            journal.begin(victim["key"], count=3, nodes=victim["nodes"], cut="default")
+    result = bisect_trt.reduce(model, settings, out=out)
+    ends = [e for e in read(out / "journal.jsonl")[0] if e["event"] == "end" and e["key"] == victim["key"]]
+    assert [e["verdict"] for e in ends] == ["unresolved"]
+    assert "twice" in ends[0]["outcome"]["unresolved"]
+    assert len(plain.best.nodes) == 3 < len(result.best.nodes)
+
+
+def test_a_whole_model_that_takes_the_tool_down_is_no_endless_loop(tmp_path: Path) -> None:
+    model, settings = saved(tmp_path), Settings(TargetSettings(SPEC), RunSettings(repeats=1, simplify=False))
+    bisect_trt.reduce(model, settings, out=tmp_path / "plain")
+    head = Journal.header(tmp_path / "plain" / "journal.jsonl")
+    first = next(e for e in read(tmp_path / "plain" / "journal.jsonl")[0] if e["event"] == "begin")
+    assert head is not None
+    (tmp_path / "out").mkdir()
+    with Journal.open(tmp_path / "out" / "journal.jsonl", head) as journal:
+        for _ in range(2):
+            journal.begin(first["key"])
+    with pytest.raises(ModelDoesNotFail, match="twice"):
+        bisect_trt.reduce(model, settings, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_end_is_no_death_and_leaves_the_best_so_far(number: signal.Signals, tmp_path: Path) -> None:
+    model, out = saved(tmp_path), tmp_path / "out"
+    slow = command(model, out)
+    slow[slow.index(SPEC)] = SPEC.replace("0.002", "0.02")
+    process = start(slow)
+    while process.poll() is None and not any(reproduced_smaller(out, event) for event in events(out)):
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(30) == 6, process.stderr and process.stderr.read().decode()
+    assert not any(open_probes_after_giving_up(out).values())
+    report = json.loads((out / "report.json").read_text())
+    assert not report["finished"] and report["stop_reason"] == "interrupted"
+    assert (out / "repro.onnx").exists()
+    assert start(slow).wait() == 0
+    assert json.loads((out / "report.json").read_text())["nodes"]
+
+
+def reproduced_smaller(out: Path, event: dict[str, object]) -> bool:
+    if event.get("verdict") != "reproduces":
+        return False
+    begun = next(e for e in events(out) if e["event"] == "begin" and e["key"] == event["key"])
+    return 3 < int(str(begun["count"])) < 40
+
+
+def open_probes_after_giving_up(out: Path) -> dict[str, int]:
+    return Journal.open(out / "journal.jsonl", {}).died()
