@@ -6,9 +6,11 @@ import tempfile
 from pathlib import Path
 
 from bisect_trt.oracle import Oracle
+from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.result import Check
 from bisect_trt.session import describe, load_for, prepare, read_samples, record, resolved
 from bisect_trt.settings import Settings
+from bisect_trt.truth import ask, is_self, outside
 from bisect_trt.workers.pool import Pool
 
 
@@ -28,13 +30,18 @@ def check(model: Path, settings: Settings) -> Check:
         with Pool(1, log_dir=folder / "logs", memory_limit=settings.run.memory_limit) as pool:
             info = describe(pool, settings)
             original, reference, notes = session.original, "", list(info.notes)
-            if info.can_run:
-                recorded = record(pool, session, settings, outputs_only=True)
+            blame: Failure | None = None
+            if info.can_run and not is_self(settings):
+                recorded = record(pool, session, settings, outputs_only=not outside(settings))
+                known = ask(pool, session, settings, recorded)
+                recorded, notes = known.record, notes + ([known.note] if known.note else [])
+                blame = known.failure if known.blame else None
                 reference = recorded.reference
                 original = session.with_outputs(recorded)
                 notes += [recorded.error] if recorded.error else []
             oracle = Oracle(pool, settings.target, settings.run.timeout, settings.accuracy)
-            outcome = oracle.observe(original)
+            oracle.save = settings.run.save_outputs
+            outcome = Outcome(failures=(blame,)) if blame else oracle.observe(original)
     return Check(
         model=model,
         settings=settings,
@@ -43,6 +50,6 @@ def check(model: Path, settings: Settings) -> Check:
         outcome=outcome,
         nodes=len(session.graph.order),
         seconds=outcome.seconds,
-        outputs_compared=info.can_run and bool(original.expected),
+        outputs_compared=info.can_run and (bool(original.expected) or is_self(settings)),
         notes=tuple(notes),
     )

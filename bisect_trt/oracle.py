@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Outcome, Stage
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
@@ -29,13 +31,16 @@ class Oracle:
     ) -> None:
         self._pool = pool
         self.accuracy = accuracy
+        self.save: Path | None = None  # folder for the outputs of both sides, of the whole model
         self._target = target
         self.deadline = timeout or LONGEST_DEADLINE
         self._adapt = timeout is None
 
     def submit(self, candidate: Candidate) -> Task:
         """Start a probe; `outcome` waits for it."""
-        return self._pool.submit(jobs.probe, self._target, candidate, self.accuracy, timeout=self.deadline)
+        save = self.save if candidate.cut == "original" else None
+        arguments = (self._target, candidate, self.accuracy, save)
+        return self._pool.submit(jobs.probe, *arguments, timeout=self.deadline)
 
     def outcome(self, task: Task, *, guessed: bool = False) -> Outcome:
         """Wait for a probe. A worker that died gives a failure, never an exception.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,17 @@ import onnx
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.graph import Graph
-from bisect_trt.inputs.feeds import GraphInput, read_inputs
+from bisect_trt.inputs.feeds import GraphInput, fit, read_inputs
+from bisect_trt.inputs.formats import write_samples
 from bisect_trt.inputs.generate import generate
+from bisect_trt.inputs.indices import index_limits, require_inside
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
 from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.references.base import Record
+from bisect_trt.references.self_check import rows_alike
+from bisect_trt.references.spec import SELF, parse, python_loader
 from bisect_trt.settings import Settings, Shapes
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.registry import resolve
@@ -67,9 +74,23 @@ def read_samples(loaded: LoadedModel, settings: Settings) -> list[dict[str, Arra
     """
     inputs = graph_inputs(loaded.proto)
     shapes = _known_shapes(settings, inputs)
-    if settings.run.inputs is not None:
-        return read_inputs(settings.run.inputs, inputs)
-    return [generate(inputs, settings.run.seed, shapes)]
+    limits = index_limits(loaded.proto)
+    run = settings.run
+    if run.inputs is None:
+        ranges = _known_ranges(settings, inputs)
+        samples = [generate(inputs, run.seed, shapes, ranges, limits)]
+    else:
+        loader = python_loader(run.inputs)
+        given = run_loader(run.inputs) if loader else None
+        samples = read_inputs(run.inputs, inputs) if given is None else fit(run.inputs, given, inputs)
+        for name, limit in limits.items():
+            for sample in samples:
+                require_inside(str(run.inputs), name, sample[name], limit)
+    if settings.accuracy.reference == SELF and (alike := rows_alike(samples[0])) is not None:
+        samples.append(alike)
+    if run.save_inputs is not None:
+        write_samples(run.save_inputs, samples)
+    return samples
 
 
 def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) -> Session:
@@ -102,7 +123,10 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
         return Record.from_json(json.loads(place.read_text()))
     graph, folder = session.graph, session.store.folder
     tensors = graph.graph_outputs if outputs_only else None
-    recorded = jobs.record_in(pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors)
+    if parse(settings.accuracy.reference).kind == "target-at":
+        recorded = _record_on_target(pool, session, settings, tensors)
+    else:
+        recorded = jobs.record_in(pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors)
     if not outputs_only:
         draft = place.with_suffix(".writing")
         draft.write_text(json.dumps(recorded.to_json()))
@@ -110,9 +134,54 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
     return recorded
 
 
+def _record_on_target(
+    pool: Pool, session: Session, settings: Settings, tensors: Sequence[str] | None
+) -> Record:
+    """The target in FP32 as the reference: what nodes make is exposed, as much of it as has a type."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(session.graph.proto)
+    if tensors is None:
+        there = {output.name for output in proto.graph.output}
+        proto.graph.output.extend(v for v in proto.graph.value_info if v.name not in there)
+    arguments = (settings.target, proto.SerializeToString(), session.store.folder, session.feeds)
+    reply = pool.submit(jobs.record_on_target, *arguments, timeout=None).result()
+    if reply.death is None:
+        recorded: Record = reply.value
+        return recorded
+    return Record(session.store.folder, len(session.feeds), error=reply.death.message)
+
+
+def record_again(
+    pool: Pool, session: Session, settings: Settings, proto: onnx.ModelProto, feeds: Sequence[Feeds]
+) -> Record:
+    """As `record`, for a model that was made of parts of the session's; its weights lie in the store."""
+    names = json.dumps([sorted((k, v.name) for k, v in sample.items()) for sample in feeds])
+    key = hashlib.sha256(proto.SerializeToString(deterministic=True) + names.encode()).hexdigest()[:16]
+    place = session.store.folder / f"record-{key}.json"
+    if place.exists():
+        return Record.from_json(json.loads(place.read_text()))
+    recorded = jobs.record_in(pool, session.store.folder, proto, feeds, settings.run)
+    draft = place.with_suffix(".writing")
+    draft.write_text(json.dumps(recorded.to_json()))
+    draft.replace(place)
+    return recorded
+
+
 def resolved(settings: Settings) -> Settings:
-    """With `auto` replaced by the target that it stands for here. Raises TargetUnavailable."""
-    return replace(settings, target=replace(settings.target, spec=resolve(settings.target.spec)))
+    """With `auto` replaced by the target that it stands for here, and the reference checked.
+
+    Without ONNX Runtime's values for all of the model, parts of it are compared by themselves.
+
+    Raises:
+        TargetUnavailable: there is no target.
+        UsageError: no reference of that name.
+    """
+    kind = parse(settings.accuracy.reference).kind
+    accuracy = settings.accuracy
+    if kind in ("self", "target-at"):
+        accuracy = replace(accuracy, judge="local")
+    target = replace(settings.target, spec=resolve(settings.target.spec))
+    return replace(settings, target=target, accuracy=accuracy)
 
 
 def load_for(model: Path, settings: Settings) -> LoadedModel:
@@ -165,6 +234,28 @@ def _known_shapes(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[st
                 raise UsageError(f"{option}: the model has no input {name}", f"its inputs are: {known}")
             _require_fit(option, declared[name], shape)
     return dict(given)
+
+
+def _known_ranges(
+    settings: Settings, inputs: tuple[GraphInput, ...]
+) -> dict[str, tuple[float, float]]:
+    """Raises UsageError when a name is no input of the model."""
+    declared = [item.name for item in inputs]
+    for name, _, _ in settings.run.input_ranges:
+        if name not in declared:
+            known = ", ".join(declared) or "none"
+            raise UsageError(f"--input-range: the model has no input {name}", f"its inputs are: {known}")
+    return {name: (low, high) for name, low, high in settings.run.input_ranges}
+
+
+def run_loader(path: Path) -> list[dict[str, Array]]:
+    """What the user's own function yields, run in a process of its own. Raises UsageError."""
+    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs, Pool(1, log_dir=Path(logs)) as pool:
+        reply = pool.submit(jobs.load_inputs, str(path), timeout=None).result()
+    if reply.death is not None:
+        raise UsageError(f"--inputs {path} ends its process: {reply.death.message}")
+    found: list[dict[str, Array]] = reply.value
+    return found
 
 
 def _require_fit(option: str, declared: GraphInput, shape: tuple[int, ...]) -> None:

@@ -57,6 +57,9 @@ class RunSettings:
         budget: seconds after which the search ends; the best so far is verified and written.
         max_probes: number of probes after which it does.
         cache_dir: folder of outcomes that runs share, or None.
+        input_ranges: name, least and largest of random input values.
+        save_inputs: file (.npz, .json) that gets the input values, or None.
+        save_outputs: folder that gets the outputs of target and reference, or None.
         record_budget: bytes of recorded tensors held in memory at once while recording.
         simplify: make the reduced model simple, too.
         simplify_budget: target seconds for that; None: as many as the search took, 5 s at least.
@@ -73,6 +76,9 @@ class RunSettings:
     max_probes: int | None = None
     cache_dir: Path | None = None
     record_budget: int | None = None
+    input_ranges: tuple[tuple[str, float, float], ...] = ()
+    save_inputs: Path | None = None
+    save_outputs: Path | None = None
     simplify: bool = True
     simplify_budget: float | None = None
     anonymise: bool = False

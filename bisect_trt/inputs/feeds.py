@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.inputs.formats import read_samples
 
 Array = npt.NDArray[Any]
 Dims = tuple[int | str | None, ...]
@@ -74,7 +74,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 def read_inputs(
     path: Path, inputs: Sequence[GraphInput], notes: list[str] | None = None
 ) -> list[dict[str, Array]]:
-    """Read a `.npz` file with an array for each input: one sample.
+    """Read input values: a mapping for each sample, see `formats.read_samples` for the formats.
 
     Arrays of another type are converted where no value changes; `notes` gets a sentence for each.
 
@@ -82,7 +82,30 @@ def read_inputs(
         UsageError: the file cannot be read; a name is no input; an input has no array; a shape or
             type does not fit.
     """
-    arrays = _read_npz(path)
+    return fit(path, read_samples(path, [item.name for item in inputs]), inputs, notes)
+
+
+def fit(
+    path: Path,
+    samples: Sequence[Mapping[str, Array]],
+    inputs: Sequence[GraphInput],
+    notes: list[str] | None = None,
+) -> list[dict[str, Array]]:
+    """Samples that were read from `path` (named in messages) as the model declares its inputs.
+
+    Raises:
+        UsageError: as `read_inputs`.
+    """
+    told: list[str] = []
+    found = [_fit(path, sample, inputs, told) for sample in samples]
+    if notes is not None:
+        notes += dict.fromkeys(told)
+    return found
+
+
+def _fit(
+    path: Path, arrays: Mapping[str, Array], inputs: Sequence[GraphInput], notes: list[str]
+) -> dict[str, Array]:
     known = {item.name: item for item in inputs}
     for name in arrays:
         if name not in known:
@@ -95,22 +118,8 @@ def read_inputs(
             raise UsageError(f"{path}: no value for the input {item.name}", f"the file holds: {there}")
         array = arrays[item.name]
         _require_shape(path, item, array, sizes)
-        sample[item.name] = _cast(path, item, array, notes if notes is not None else [])
-    return [sample]
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
-    hint = "make it with numpy.savez(file, **{input name: array})"
-    try:
-        data = np.load(path, allow_pickle=False)
-        if not isinstance(data, np.lib.npyio.NpzFile):
-            raise UsageError(f"{path} holds one array without a name, not a .npz archive", hint)
-        with data:
-            return {name: data[name] for name in data.files}
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}", hint) from error
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise UsageError(f"{path} is no .npz archive of plain arrays: {error}", hint) from error
+        sample[item.name] = _cast(path, item, array, notes)
+    return sample
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:
@@ -159,6 +168,8 @@ def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array
     with np.errstate(all="ignore"):
         cast = array.astype(wanted)
         same = np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+        if path.suffix.lower() == ".json" and array.dtype.kind == "f" and "float" in wanted.name:
+            same = bool(np.all(np.isfinite(cast.astype(np.float64)) == np.isfinite(array)))  # digits, no bits
     if not same:
         raise UsageError(message, "converting it would change values; convert it yourself if that is meant")
     notes.append(f"{item.name} was converted from {array.dtype} to {_type_name(item)}; no value changed.")

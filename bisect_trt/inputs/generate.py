@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from bisect_trt.errors import UsageError
 from bisect_trt.inputs.feeds import GraphInput
+from bisect_trt.inputs.indices import require_inside
 
 Array = npt.NDArray[Any]
 
@@ -20,13 +21,18 @@ NAMED_ONES = re.compile(r"mask|length|lens?$", re.IGNORECASE)
 
 
 def generate(
-    inputs: Sequence[GraphInput], seed: int, shapes: Mapping[str, Sequence[int]]
+    inputs: Sequence[GraphInput],
+    seed: int,
+    shapes: Mapping[str, Sequence[int]],
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> dict[str, Array]:
     """One sample: an array for each input.
 
     Dynamic dimensions come from `shapes`; a symbol that is known from one input has that size in all
     others; what is left is 1. Floats are normal(0, 1), integers 0..15, bools random, strings `a`;
-    masks are all ones, lengths the size of the longest other dimension that is declared.
+    masks are all ones, lengths the size of the longest other dimension that is declared. `ranges` are
+    inclusive and win; `limits` are those of `indices.index_limits`, which integers stay below.
 
     Raises:
         UsageError: an input has unknown rank or is no tensor; two shapes disagree about a symbol.
@@ -34,7 +40,43 @@ def generate(
     sizes = _symbols(inputs, shapes)
     known = {item.name: _shape(item, shapes.get(item.name), sizes) for item in inputs}
     longest = max((shape[1] for shape in known.values() if len(shape) > 1), default=1)
-    return {item.name: _values(item, known[item.name], seed, longest) for item in inputs}
+    found = {}
+    for item in inputs:
+        limit = (limits or {}).get(item.name)
+        if ranges and item.name in ranges:
+            value = _ranged(item, known[item.name], seed, ranges[item.name])
+            if limit is not None:
+                require_inside("--input-range", item.name, value, limit)
+        else:
+            value = _values(item, known[item.name], seed, longest)
+            if limit is not None and value.dtype.kind in "iu":
+                value = (value % max(1, limit)).astype(value.dtype)
+        found[item.name] = value
+    return found
+
+
+def _ranged(item: GraphInput, shape: tuple[int, ...], seed: int, bounds: tuple[float, float]) -> Array:
+    """Evenly spread between two bounds, both included."""
+    dtype, (low, high) = item.dtype, bounds
+    rng = _generator(item, seed)
+    if dtype == np.dtype(object):
+        raise UsageError(f"--input-range {item.name}: strings have no range")
+    if dtype.kind in "iub" or dtype.name.startswith(("int", "uint")):
+        if low != int(low) or high != int(high):
+            raise UsageError(f"--input-range {item.name}: {dtype} has no fractions")
+        values: Array = rng.integers(int(low), int(high), shape, endpoint=True)
+    else:
+        values = rng.uniform(low, high, shape)
+    with np.errstate(all="ignore"):
+        cast = values.astype(dtype)
+    if dtype.kind in "iu" and not np.array_equal(cast, values):
+        raise UsageError(f"--input-range {item.name}: {dtype} cannot hold {low:g}..{high:g}")
+    return cast
+
+
+def _generator(item: GraphInput, seed: int) -> np.random.Generator:
+    digest = hashlib.sha256(item.name.encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
 
 
 def _symbols(inputs: Sequence[GraphInput], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
@@ -67,8 +109,7 @@ def _shape(item: GraphInput, given: Sequence[int] | None, sizes: Mapping[str, in
 
 def _values(item: GraphInput, shape: tuple[int, ...], seed: int, longest: int) -> Array:
     dtype = item.dtype
-    digest = hashlib.sha256(item.name.encode()).digest()
-    rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
+    rng = _generator(item, seed)
     if dtype == np.dtype(object):
         return np.full(shape, "a", dtype=object)
     special = NAMED_ONES.search(item.name)

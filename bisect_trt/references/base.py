@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from onnx import helper
+
 from bisect_trt.graph import Graph
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.store import Store, raw_size
@@ -112,6 +116,14 @@ class Record:
             error=data["error"],
             reference=data["reference"],
         )
+
+
+def recorded_values(store: Store, name: str, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
+    """Write the values of one tensor, one for each sample."""
+    elem_type = helper.np_dtype_to_tensor_dtype(np.asarray(arrays[0]).dtype)
+    paths = [store.put(name, array) for array in arrays]
+    shapes = tuple(tuple(map(int, array.shape)) for array in arrays)
+    return Tensor(elem_type, shapes, tuple(path.name for path in paths))
 
 
 def recorded_inputs(graph: Graph, store: Store, feeds: Sequence[Feeds]) -> dict[str, Tensor]:

@@ -17,10 +17,13 @@ import onnx
 from bisect_trt.diff import TensorDiff
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.graph import Graph
+from bisect_trt.inputs import formats
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Outcome, Stage
-from bisect_trt.references.base import Record, recorded_inputs
+from bisect_trt.references import self_check, target_at
+from bisect_trt.references.base import Record, recorded_inputs, recorded_values
+from bisect_trt.references.spec import SELF, Spec, split_function
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, TargetSettings
 from bisect_trt.targets.base import Target, TargetInfo, announce, announce_reference
 from bisect_trt.tolerance import alone, differences, precision_rtol
@@ -51,13 +54,17 @@ def describe(settings: TargetSettings) -> TargetInfo:
 
 
 def probe(
-    settings: TargetSettings, candidate: Candidate, accuracy: AccuracySettings = DEFAULT_ACCURACY
+    settings: TargetSettings,
+    candidate: Candidate,
+    accuracy: AccuracySettings = DEFAULT_ACCURACY,
+    save: Path | None = None,
 ) -> Outcome:
     """Run a candidate on the target, and compare what comes back: its outputs, or those of the model.
 
     Values to compare with are the candidate's own, else those of the reference, run on the spot. A
     reference that cannot run it leaves the outcome unresolved. It is asked first about an edited
-    candidate: the target must not be blamed for refusing a model that means nothing.
+    candidate: the target must not be blamed for refusing a model that means nothing. Outputs of both
+    sides are written into the folder `save`.
     """
     start = time.perf_counter()
     known: Values = []
@@ -71,10 +78,16 @@ def probe(
     failures, unresolved = result.failures, result.unresolved
     if result.outputs is not None and not failures and not unresolved:
         announce(Stage.COMPARE)
-        expected, unresolved = (known, "") if known else _expected(candidate)
+        expected, unresolved = (known, "") if known or accuracy.reference == SELF else _expected(candidate)
         unresolved = unresolved or _not_compared(expected, result.outputs)
+        if save is not None:
+            formats.write_samples(save / "target.npz", result.outputs)
+            formats.write_samples(save / "reference.npz", expected)
         least = precision_rtol(settings.spec)
-        if candidate.rest is None or unresolved:
+        if accuracy.reference == SELF:
+            unresolved = ""
+            diffs = _by_itself(settings, candidate, result.outputs, accuracy, least)
+        elif candidate.rest is None or unresolved:
             diffs = differences(expected, result.outputs, alone(accuracy), least)
         else:
             own = differences(expected, result.outputs, alone(DEFAULT_ACCURACY), least)
@@ -100,6 +113,62 @@ def record(
             hint = "make room, or use --out on another disk"
             raise StoppedEarly(f"no space left for recorded tensors in {folder}", hint) from error
         raise
+
+
+def _by_itself(
+    settings: TargetSettings, candidate: Candidate, first: Values, accuracy: AccuracySettings, least: float
+) -> list[TensorDiff]:
+    """What is wrong with the target's outputs when there is nothing to compare them with."""
+    again = opened(settings).run(candidate)
+    feeds = hybrid.load(candidate, candidate.feeds, hybrid.types_of(candidate.model))
+    return self_check.inspect(feeds, first, again.outputs or first, accuracy, least)
+
+
+def load_inputs(text: str) -> list[dict[str, Array]]:
+    """What the loader `FILE.py:FUNCTION` yields. Raises UsageError."""
+    from bisect_trt.references import python
+
+    return python.load_inputs(*split_function(text))
+
+
+def outside(
+    reference: Spec, model: Path, samples: Values, inputs: Sequence[str], outputs: Sequence[str]
+) -> list[dict[str, Array]]:
+    """What a reference outside of us gives for the whole model. Raises UsageError or TargetUnavailable."""
+    if reference.kind == "python":
+        from bisect_trt.references import python
+
+        return python.run(*split_function(reference.argument), samples, outputs)
+    if reference.kind == "torchscript":
+        from bisect_trt.references import torchscript
+
+        return torchscript.run(Path(reference.argument), samples, inputs, outputs)
+    if reference.kind == "command":
+        from bisect_trt.references import command
+
+        return command.run(reference.argument, model, samples, outputs)
+    from bisect_trt.references import outputs as saved
+
+    return saved.read(Path(reference.argument), len(samples), outputs)
+
+
+def record_on_target(
+    settings: TargetSettings, model: bytes, folder: Path, feeds: Sequence[Feeds]
+) -> Record:
+    """Run a model on the target, every output of it, and keep what it gives."""
+    target = opened(target_at.settings(settings))
+    graph, store = Graph(onnx.load_model_from_string(model)), Store(folder)
+    inputs = recorded_inputs(graph, store, feeds)
+    title = f"{target.info().title} in FP32"
+    result = target.run(Candidate(model, folder, graph.order, tuple(feeds)))
+    if result.failures or not result.outputs:
+        why = result.failures[0].message if result.failures else result.unresolved or "it gives no outputs"
+        return Record(folder, len(feeds), inputs, error=why, reference=title)
+    made = {
+        name: recorded_values(store, name, [sample[name] for sample in result.outputs])
+        for name in result.outputs[0]
+    }
+    return Record(folder, len(feeds), {**inputs, **made}, reference=title)
 
 
 def reference_values(candidate: Candidate) -> Values:

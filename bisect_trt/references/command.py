@@ -1,0 +1,71 @@
+"""`command:CMD`: a program in an environment of its own gives the outputs. Runs in worker processes only.
+
+CMD is split as a shell does it, but no shell runs. `{model}` is the ONNX file, `{inputs}` a file with the
+inputs of one sample, `{outputs}` where its outputs are to be written: `.npz`, or JSON where the word ends in
+`.json` (`{inputs}.json`: as Polygraphy writes it; plain lists are taken back, too).
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from bisect_trt.errors import UsageError
+from bisect_trt.inputs.formats import read_samples, write_samples
+
+Array = npt.NDArray[Any]
+
+_SHOWN = 500  # characters of what the program said last
+
+
+def run(
+    command: str, model: Path, samples: Sequence[Mapping[str, Array]], outputs: Sequence[str]
+) -> list[dict[str, Array]]:
+    """Run the program once for each sample, in the current folder.
+
+    Raises:
+        UsageError: it cannot be started, fails, or writes no outputs that can be read.
+    """
+    found = []
+    for sample in samples:
+        with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
+            found.append(_run(command, model, sample, outputs, Path(scratch)))
+    return found
+
+
+def _run(
+    command: str, model: Path, sample: Mapping[str, Array], outputs: Sequence[str], scratch: Path
+) -> dict[str, Array]:
+    option = f"--reference command:{command}"
+    suffix = ".json" if "{inputs}.json" in command else ".npz"
+    given, wanted = scratch / f"inputs{suffix}", scratch / "outputs.npz"
+    if "{outputs}.json" in command:
+        wanted = scratch / "outputs.json"
+    values = {
+        "{inputs}.json": str(given), "{outputs}.json": str(wanted),
+        "{inputs}": str(given), "{outputs}": str(wanted), "{model}": str(model.absolute()),
+    }  # fmt: skip
+    write_samples(given, [sample])
+    words = [_filled(word, values) for word in shlex.split(command)]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise UsageError(f"{option} cannot be started: {error.strerror or error}") from error
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-_SHOWN:]
+        raise UsageError(f"{option} ends with {done.returncode}: {said}")
+    [one] = read_samples(wanted, outputs)[:1] or [{}]
+    unnamed = [f"arr_{k}" for k in range(len(outputs))]
+    return dict(zip(outputs, one.values(), strict=True)) if list(one) == unnamed else one
+
+
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    for placeholder, value in values.items():
+        word = word.replace(placeholder, value)
+    return word

@@ -1,0 +1,29 @@
+"""`outputs:FILE`: outputs that were saved before, in any format in which inputs are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from bisect_trt.errors import UsageError
+from bisect_trt.inputs.formats import read_samples
+
+Array = npt.NDArray[Any]
+
+
+def read(file: Path, samples: int, outputs: Sequence[str]) -> list[dict[str, Array]]:
+    """Saved outputs of each sample; arrays without names (`arr_0`) count in the model's order.
+
+    Raises:
+        UsageError: it cannot be read, or holds another number of samples.
+    """
+    found = read_samples(file, outputs)
+    if len(found) != samples:
+        raise UsageError(f"{file} holds outputs of {len(found)} samples, but there are {samples} of inputs")
+    unnamed = [f"arr_{k}" for k in range(len(outputs))]
+    return [
+        dict(zip(outputs, one.values(), strict=True)) if list(one) == unnamed else one for one in found
+    ]

@@ -1,0 +1,81 @@
+"""`self`: no reference. The same input twice, identical rows of a batch, NaN and Inf out of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bisect_trt.diff import TensorDiff
+from bisect_trt.outcome import Symptom
+from bisect_trt.settings import AccuracySettings
+from bisect_trt.tolerance import differences
+
+Array = npt.NDArray[Any]
+Values = Sequence[Mapping[str, Array]]
+
+
+def rows_alike(sample: Mapping[str, Array]) -> dict[str, Array] | None:
+    """A sample in which every row of the batch is the first one; None when there is no batch.
+
+    The batch is the first dimension, when all inputs that have one agree and it is above 1.
+    """
+    sizes = {value.shape[0] for value in sample.values() if value.ndim > 0}
+    if len(sizes) != 1 or next(iter(sizes)) < 2:
+        return None
+    return {
+        name: np.repeat(value[:1], value.shape[0], axis=0) if value.ndim else value
+        for name, value in sample.items()
+    }
+
+
+def inspect(
+    feeds: Values, first: Values, second: Values, accuracy: AccuracySettings, least: float = 0.0
+) -> list[TensorDiff]:
+    """What is wrong with two runs of the same inputs; each kind of fault in words of its own."""
+    found = [
+        replace(diff, difference="the same input gives two different outputs")
+        for diff in differences(first, second, accuracy, least)
+        if not diff.ok
+    ]
+    for k, (given, outputs) in enumerate(zip(feeds, first, strict=True)):
+        finite = all(bool(np.isfinite(v).all()) for v in given.values() if v.dtype.kind == "f")
+        for name, value in outputs.items():
+            if name not in accuracy.ignore and finite and value.dtype.kind == "f":
+                found += [replace(diff, sample=k) for diff in _lost(name, value)]
+        found += [replace(diff, sample=k) for diff in _rows(given, outputs, accuracy, least)]
+    return found
+
+
+def _lost(name: str, value: Array) -> list[TensorDiff]:
+    wrong = ~np.isfinite(value)
+    if not wrong.any():
+        return []
+    count, at = int(np.count_nonzero(wrong)), tuple(int(i) for i in np.argwhere(wrong)[0])
+    words = "not finite although all inputs are"
+    infs = int(np.count_nonzero(np.isinf(value)))
+    return [
+        TensorDiff(
+            name, False, int(value.size), count, at, nans=(0, count - infs), infs=(0, infs),
+            difference=words, symptom=Symptom.NOT_FINITE,
+        )
+    ]  # fmt: skip
+
+
+def _rows(
+    given: Mapping[str, Array], outputs: Mapping[str, Array], accuracy: AccuracySettings, least: float
+) -> list[TensorDiff]:
+    """Identical rows in, so identical rows out; nothing is said when the rows of some input differ."""
+    batched = [v for v in given.values() if v.ndim and v.shape[0] > 1]
+    sizes = {v.shape[0] for v in batched}
+    if len(sizes) != 1 or not all(np.array_equal(v, np.broadcast_to(v[:1], v.shape)) for v in batched):
+        return []
+    size = next(iter(sizes))
+    rows = {k: v for k, v in outputs.items() if v.ndim and v.shape[0] == size}
+    wanted = {k: np.broadcast_to(v[:1], v.shape) for k, v in rows.items()}
+    found = differences([wanted], [rows], accuracy, least)
+    words = "identical rows of a batch give different outputs"
+    return [replace(diff, difference=words) for diff in found if not diff.ok]

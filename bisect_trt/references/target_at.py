@@ -1,0 +1,23 @@
+"""`target-at:fp32`: the target itself in FP32, for models that ONNX Runtime cannot run."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from bisect_trt.errors import UsageError
+from bisect_trt.settings import TargetSettings
+
+
+def settings(target: TargetSettings) -> TargetSettings:
+    """The settings of the target with nothing less precise than FP32.
+
+    Raises:
+        UsageError: the target is nothing but a lower precision.
+    """
+    if target.spec.startswith("emulate:"):
+        raise UsageError(
+            f"--reference target-at:fp32: {target.spec} in FP32 is ONNX Runtime", "use --reference ort"
+        )
+    plain: dict[str, Any] = {f.name: f.default for f in fields(target) if f.name == "precision"}
+    return replace(target, tf32=False, **plain)

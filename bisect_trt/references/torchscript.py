@@ -1,0 +1,42 @@
+"""`torchscript:FILE.pt`: a TorchScript module, on the CPU. The one module that imports PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.references.python import named
+
+Array = npt.NDArray[Any]
+
+
+def run(
+    file: Path, samples: Sequence[Mapping[str, Array]], inputs: Sequence[str], outputs: Sequence[str]
+) -> list[dict[str, Array]]:
+    """Call the module on each sample, inputs and outputs in the order of the model's.
+
+    Raises:
+        TargetUnavailable: PyTorch is not installed.
+        UsageError: the file is no TorchScript module, or fails.
+    """
+    option = f"--reference torchscript:{file}"
+    try:
+        torch: Any = importlib.import_module("torch")
+    except ImportError as error:
+        raise TargetUnavailable(f"{option} needs PyTorch: {error}", "pip install torch") from error
+    try:
+        module = torch.jit.load(str(file), map_location="cpu").eval()
+        found = []
+        with torch.no_grad():
+            for sample in samples:
+                given = module(*(torch.from_numpy(np.array(sample[name])) for name in inputs))
+                found.append(named(option, given, outputs))
+        return found
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UsageError(f"{option} fails: {str(error).strip().splitlines()[-1]}") from error
