@@ -49,7 +49,7 @@ class Problem:
     _guesses: Callable[[], Iterable[Candidate]] = tuple
     simplifying: Simplifying = field(default_factory=Simplifying)
     hybrid: Hybrid | None = None  # how accuracy is judged at the model's outputs; None: it is not
-    rerecord: Callable[[ModelProto, Sequence[Feeds]], Record] | None = None  # runs the reference on another model
+    rerecord: Callable[[ModelProto, Sequence[Feeds]], Record] | None = None  # reference run of another model
     inside: bool = False  # `graph` is no longer the user's: a body was put in the place of its node
 
     def __post_init__(self) -> None:
