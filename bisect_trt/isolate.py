@@ -8,6 +8,7 @@ set aside on the way goes together into one more build at the end.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ BYTES = 1 << 30
 
 Group = Sequence[Segment]
 
+_RANGE = re.compile(r"ForeignNode\[[^\]]*\.\.\.")
 _NOT_ONE_NODE = (Symptom.OUT_OF_MEMORY, Symptom.HANG)  # there may just be too much in the group
 
 
@@ -69,13 +71,13 @@ class Isolation:
     _bad_ops: set[str] = field(default_factory=set)
 
     def run(self, parts: Group) -> None:
-        """Measure all parts that can be measured."""
+        """Measure all parts that can be measured; the last build is for what was set aside."""
         # Half of the builds are kept for trouble.
         self._fresh.extend(plan(parts, max(1, self.most // 2)) if parts else [])
         while self._fresh or self._guilty or self._aside:
             if self._fresh:
                 self._try(self._fresh.popleft())
-            elif self._guilty:
+            elif self._guilty and not (self._aside and self.builds == self.most - 1):
                 self._divide(*self._guilty.popleft())
             else:
                 self._fresh.append(self._aside)
@@ -145,6 +147,7 @@ class Isolation:
 def _names_culprits(failure: Failure, group: Group) -> bool:
     """Whether the nodes that a failure names are the ones that fail, and not the ends of a fused range."""
     named = [part for part in group if not set(failure.nodes).isdisjoint(part.nodes)]
-    if failure.stage is Stage.PARSE or len(named) == 1:
-        return bool(named)
-    return "ForeignNode" not in failure.message and all(part.op == failure.op for part in named)
+    if _RANGE.search(failure.message):
+        return False
+    sure = failure.stage is Stage.PARSE or len(named) == 1
+    return bool(named) and (sure or all(part.op == failure.op for part in named))

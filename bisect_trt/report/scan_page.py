@@ -54,7 +54,7 @@ def page(scan: Scan) -> str:
         lost=words.first_lost(scan),
         failing=words.failing(scan),
         unmeasured=words.unmeasured(scan),
-        notes=[note for note in (words.effects_left(scan), words.in_context(scan), *scan.notes) if note],
+        notes=words.notes(scan),
         rows=ranked[:ROWS],
         left=len(ranked) - ROWS,
         fused={item.tensor for item in scan.only_in_context},
@@ -153,13 +153,13 @@ def _bars(histogram: Histogram | None) -> dict[str, Any] | None:
         for side, counts in (("reference", histogram.reference), ("target", histogram.target))
     }
     top = max((1, *histogram.errors))
-    wide = WIDTH / max(1, len(histogram.errors))
+    wide = WIDTH / max(8, len(histogram.errors))
     errors = [
         _bar(k * wide, wide, n / top, n, f"1e{p}")
         for k, (p, n) in enumerate(zip(histogram.error_powers, histogram.errors, strict=True))
     ]
     ends = {"low": histogram.edges[0], "high": histogram.edges[-1]}
-    return {"sides": sides, "errors": errors, "height": _BARS, **ends}
+    return {"sides": sides, "errors": errors, "height": _BARS, "slots": max(8, len(errors)), **ends}
 
 
 def _bar(x: float, width: float, height: float, count: int, text: str) -> tuple[float | int | str, ...]:

@@ -32,9 +32,8 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
         page.row("Fails", shorten(line, _MESSAGE), style="bold yellow")
     for why, count in words.unmeasured(scan).items():
         page.row("Left out", f"{count:,} tensor{'' if count == 1 else 's'}: {shorten(why, _MESSAGE)}")
-    for note in (words.effects_left(scan), words.in_context(scan), *scan.notes):
-        if note:
-            page.row("Note", shorten(printable(note), _MESSAGE))
+    for note in words.notes(scan):
+        page.row("Note", shorten(note, _MESSAGE))
     spent = sum((scan.seconds or {}).values())
     builds = f"{scan.builds} build{'' if scan.builds == 1 else 's'}"
     page.row("Spent", f"{len(scan.tensors):,} tensors, {builds}, {seconds(spent)}")

@@ -14,12 +14,14 @@ def verdict(scan: Scan) -> str:
     """The answer, in one or two sentences."""
     guilty = scan.guilty
     if guilty:
-        whole = "" if scan.agrees is not True else " (run as a whole, the model agrees)"
-        one = len(guilty) == 1
+        whole = " (run as a whole, the model agrees)" if scan.agrees else ""
+        error = guilty[0].effect_error or 0.0
+        does = f"gives them an error of {figure(error)}" if math.isfinite(error) else "makes them not finite"
+        if len(guilty) == 1:
+            return f"One tensor alone makes the outputs disagree{whole}: {where(guilty[0])} {does}."
         return (
-            f"{len(guilty)} tensor{'' if one else 's'} make{'s' if one else ''} the model's outputs disagree "
-            f"alone{whole}. The worst is {where(guilty[0])}: alone it gives the outputs an error of "
-            f"{figure(guilty[0].effect_error)}."
+            f"{len(guilty):,} tensors, each alone, make the outputs disagree{whole}. The worst is "
+            f"{where(guilty[0])}, which {does}."
         )
     worst = [item for item in scan.ranked if item.effect_error]
     if scan.accumulates and worst:
@@ -35,15 +37,16 @@ def verdict(scan: Scan) -> str:
             "nodes are built together (fusion), with reduce."
         )
     if scan.agrees is None:
-        return f"The whole model gave no outputs on the target: {printable(scan.whole) or 'it has none'}."
+        return "Whether the outputs agree is not known, and no tensor alone makes them disagree."
     if worst:
         item = worst[0]
-        error = figure(item.effect_error)
-        return f"The model agrees at its outputs. The largest effect, {error}, has {where(item)}."
+        largest = figure(item.effect_error)
+        return f"The model agrees at its outputs. The largest effect, {largest}, is that of {where(item)}."
     if above := [item for item in scan.ranked if item.above_noise]:
         item = above[0]
-        error, end = figure(item.own_error), ", without effect on them" if item.effect is not None else ""
-        return f"The model agrees at its outputs. The largest own error, {error}, has {where(item)}{end}."
+        end = ", without effect on them" if item.effect is not None else ""
+        largest = f"{figure(item.own_error)}, is that of {where(item)}{end}"
+        return f"The model agrees at its outputs. The largest own error, {largest}."
     return "The model agrees at its outputs, and no tensor has an error above rounding."
 
 
@@ -66,6 +69,13 @@ def first_lost(scan: Scan) -> str:
     parts = [f"{max(0, nans):,} NaN", f"{max(0, infs):,} Inf"]
     more = " and ".join(parts)
     return f"The first NaN or Inf is born in {where(item)}: {more} more than the reference has."
+
+
+def whole(scan: Scan) -> str:
+    """Why the whole model gave no outputs, if so."""
+    if not scan.whole:
+        return ""
+    return f"The whole model gave no outputs on the target: {printable(scan.whole)}"
 
 
 def effects_left(scan: Scan) -> str:
@@ -92,6 +102,12 @@ def in_context(scan: Scan) -> str:
         f"Much worse inside the whole engine than by itself (fusion): "
         f"{', '.join(where(item) for item in found[:SHOWN])}.{extra}"
     )
+
+
+def notes(scan: Scan) -> list[str]:
+    """What else there is to know."""
+    found = (whole(scan), effects_left(scan), in_context(scan), *map(printable, scan.notes))
+    return [note for note in found if note]
 
 
 def failing(scan: Scan) -> list[str]:
@@ -124,4 +140,6 @@ def figure(value: float | None) -> str:
     """An error for people."""
     if value is None:
         return ""
-    return f"{value:.3g}" if math.isfinite(value) else "not finite"
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.1e}" if 0 < value < 0.01 else f"{value:.3g}"
