@@ -104,7 +104,8 @@ def test_deadline(runner: Children, tmp_path: Path) -> None:
 def cancel_when_smaller(runner: Children, nodes: int) -> None:
     """Waits until a reduction has a best that is smaller than the model."""
     left = nodes
-    while left >= nodes:
+    ends = time.monotonic() + 120
+    while left >= nodes and time.monotonic() < ends:
         time.sleep(0.1)
         with suppress(TypeError, OSError, ValueError):
             left = json.loads((runner.folder("x") / PROGRESS).read_text())["nodes"]  # type: ignore[operator]
