@@ -23,7 +23,9 @@ def reduce_line(model: Path, settings: Settings, out: Path | None = None) -> str
 
 def arguments(settings: Settings) -> list[str]:
     """Every setting that is not at its default; `cli.options` gives the same settings back."""
-    return [*target_arguments(settings.target), *_run_arguments(settings.run)]
+    papers = _valued("--style", settings.papers.style or None)
+    papers += _valued("--with", ",".join(settings.papers.inputs_for) or None)
+    return [*target_arguments(settings.target), *_run_arguments(settings.run), *papers]
 
 
 def target_arguments(target: TargetSettings) -> list[str]:

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from bisect_trt.environment import ABSENT, Environment
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import bundle, documents, issue, script
+from bisect_trt.reproducer import bundle, documents, issue, markdown, script
 from bisect_trt.result import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
@@ -475,36 +475,9 @@ def test_nothing_in_a_model_becomes_code(store: Path, tmp_path: Path, target: Ta
     )
 
 
-def test_the_issue_has_the_fields_of_the_template(failing: Candidate, tmp_path: Path) -> None:
-    out = write(reduction(failing, tmp_path / "m-repro"))
-    text = (out / "ISSUE.md").read_text()
-    for field in (
-        "TensorRT Version", "NVIDIA GPU", "NVIDIA Driver Version", "CUDA Version", "CUDNN Version",
-        "Operating System", "Python Version", "Tensorflow Version", "PyTorch Version",
-        "Baremetal or Container",
-        "## Description", "## Environment", "## Relevant Files", "Model link", "## Steps To Reproduce",
-        "Commands or scripts", "Have you tried", "Can this model run on other frameworks?",
-    ):  # fmt: skip
-        assert field in text
-    assert "| **NVIDIA GPU** | not present |" in text
-    assert "a model of 910 nodes to 1 node" in text and "1-minimal" in text and "3 of 3 runs" in text
-    assert "Outputs were not compared" in text and "python repro.py" in text and "m-repro.zip" in text
-    assert "{{" not in text and "<details>" in text
-
-
-def test_the_issue_is_honest_about_what_was_not_done(failing: Candidate, tmp_path: Path) -> None:
-    stopped = reduction(
-        failing, tmp_path / "a", finished=False, stop_reason="interrupted", one_minimal=False, verified=0
-    )
-    text = issue.render(stopped, documents.report(stopped, MACHINE, "1"), "a.zip")
-    assert "Unverified" in text and "Not proved minimal (interrupted)" in text and "0 of 3" not in text
-    flaky = reduction(failing, tmp_path / "a", verified=1)
-    assert "1 of 3 runs" in issue.render(flaky, documents.report(flaky, MACHINE, "1"), "a.zip")
-
-
 @given(st.text())
 def test_a_fence_holds_whatever_is_in_it(text: str) -> None:
-    lines = issue.fence(text).split("\n")
+    lines = markdown.fence(text).split("\n")
     assert lines[0] == lines[-1] and set(lines[0]) == {"`"}
     assert not any(line.strip().startswith(lines[0]) for line in lines[1:-1])
 

@@ -10,10 +10,19 @@ from typing import Annotated
 import typer
 
 from bisect_trt.errors import UsageError
-from bisect_trt.settings import RunSettings, Settings, Shapes, TargetSettings
+from bisect_trt.settings import (
+    DEFAULT_ACCURACY,
+    AccuracySettings,
+    PaperSettings,
+    RunSettings,
+    Settings,
+    Shapes,
+    TargetSettings,
+)
 
 _BUILDER = "Builder"
 _PROBES = "Probes"
+_PAPERS = "Bug report"
 
 Model = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
 Target = Annotated[
@@ -151,6 +160,24 @@ Anonymise = Annotated[
         "--anonymise", help="Leave no name, text, weight or input value of the model in what is written."
     ),
 ]
+Style = Annotated[
+    str | None,
+    typer.Option(
+        "--style",
+        metavar="TRACKER",
+        help="Form of ISSUE.md: tensorrt, tensorrt-rtx, onnxruntime, openvino, plain; as the target by default.",
+        rich_help_panel=_PAPERS,
+    ),
+]
+With = Annotated[
+    str | None,
+    typer.Option(
+        "--with",
+        metavar="TOOLS",
+        help="Write the inputs for trtexec,polygraphy, too.",
+        rich_help_panel=_PAPERS,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -279,6 +306,16 @@ def _profile(lowest: Shapes, best: Shapes, highest: Shapes) -> tuple[Shapes, Sha
     return lowest, best, highest
 
 
+def papers(style: str | None, tools: str | None) -> PaperSettings:
+    """What the folder holds besides what is always there. Raises UsageError for an unknown name."""
+    # They load the libraries of models, which --help does without.
+    from bisect_trt.reproducer import styles, tool_inputs
+
+    if style:
+        styles.require(style)
+    return PaperSettings(style=style or "", inputs_for=tool_inputs.parse(tools or ""))
+
+
 def settings(
     target: TargetSettings,
     *,
@@ -294,6 +331,11 @@ def settings(
     simplify: bool = True,
     simplify_budget: str | None = None,
     anonymise: bool = False,
+    accuracy: AccuracySettings = DEFAULT_ACCURACY,
+    input_ranges: tuple[tuple[str, float, float], ...] = (),
+    save_inputs: Path | None = None,
+    save_outputs: Path | None = None,
+    record_budget: str | None = None,
 ) -> Settings:
     """Everything together.
 
@@ -315,5 +357,9 @@ def settings(
         simplify=simplify,
         simplify_budget=parse_duration("--simplify-budget", simplify_budget),
         anonymise=anonymise,
+        record_budget=parse_size("--record-budget", record_budget),
+        input_ranges=input_ranges,
+        save_inputs=save_inputs,
+        save_outputs=save_outputs,
     )
-    return Settings(target=target, run=run)
+    return Settings(target=target, run=run, accuracy=accuracy)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bisect_trt.cli import accuracy as a
 from bisect_trt.cli import options as o
 
 Out = Annotated[
@@ -49,8 +51,23 @@ def command(
     timing_cache: o.TimingCache = None,
     plugins: o.Plugins = None,
     verbose_log: o.VerboseLog = None,
+    reference: a.Reference = "ort",
+    reference_provider: a.ReferenceProvider = "CPUExecutionProvider",
+    custom_ops: a.CustomOps = None,
+    rtol: a.Rtol = None,
+    atol: a.Atol = None,
+    metric: a.Metric = "max",
+    ignore: a.Ignore = None,
+    topk: a.TopK = None,
+    judge: a.Judge = "outputs",
+    input_range: a.InputRange = None,
+    save_inputs: a.SaveInputs = None,
+    save_outputs: a.SaveOutputs = None,
+    record_budget: a.RecordBudget = None,
     as_json: o.Json = False,
     force: Force = False,
+    style: o.Style = None,
+    tools: o.With = None,
     debug: o.Debug = False,
 ) -> int:
     """Reduce a failing model to the fewest nodes that fail in the same way, and write a reproducer.
@@ -82,7 +99,23 @@ def command(
         simplify=simplify,
         simplify_budget=simplify_budget,
         anonymise=anonymise,
+        accuracy=a.accuracy_settings(
+            reference=reference,
+            reference_provider=reference_provider,
+            custom_ops=custom_ops,
+            rtol=rtol,
+            atol=atol,
+            metric=metric,
+            ignore=ignore,
+            topk=topk,
+            judge=judge,
+        ),
+        input_ranges=a.parse_ranges(input_range),
+        save_inputs=save_inputs,
+        save_outputs=save_outputs,
+        record_budget=record_budget,
     )
+    settings = dataclasses.replace(settings, papers=o.papers(style, tools))
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
     from bisect_trt.environment import describe

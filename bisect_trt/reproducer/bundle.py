@@ -6,9 +6,10 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import onnx
@@ -18,7 +19,7 @@ import bisect_trt
 from bisect_trt.environment import Environment, describe
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.store import external_info, point_to, raw_size
-from bisect_trt.reproducer import documents, issue, script
+from bisect_trt.reproducer import documents, issue, recipes, script, tool_inputs
 from bisect_trt.result import Reduction
 
 MODEL = "repro.onnx"
@@ -30,6 +31,9 @@ SCRIPT = "repro.py"
 ISSUE = "ISSUE.md"
 LOG = "target.log"
 REPORT = "report.json"
+PAGE = "report.html"
+SUMMARY = "report.md"
+ACTUAL = "actual.npz"
 
 EMBED_LIMIT = 1_500_000_000
 """Bytes; models with more weights than this keep them in one file beside (protobuf ends at 2 GiB)."""
@@ -64,8 +68,14 @@ def write_passing(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMI
         _write_model(candidate, folder, embed_limit, PASSING)
 
 
-def write_papers(reduction: Reduction, environment: Environment | None = None) -> None:
+def write_papers(
+    reduction: Reduction,
+    environment: Environment | None = None,
+    pages: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write all that is text, `report.json` last: when it is there, everything is.
+
+    `pages` are further texts by file name. Input values for other tools are written where asked for.
 
     Raises:
         OSError: a file cannot be written.
@@ -76,9 +86,11 @@ def write_papers(reduction: Reduction, environment: Environment | None = None) -
         SCRIPT: script.render(reduction, version),
         ISSUE: issue.render(reduction, document, f"{_title(reduction.out)}.zip"),
         LOG: reduction.log.rstrip("\n") + "\n",
+        **pages,
         REPORT: json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
     with _draft(reduction.out, REPORT) as folder:
+        tool_inputs.write(reduction.best, reduction.settings.papers.inputs_for, folder)
         for file, text in texts.items():
             (folder / file).write_bytes(text.encode("utf-8", errors="replace"))
 
@@ -168,7 +180,8 @@ def zip_it(out: Path) -> Path:
 
 def attachments(out: Path) -> list[Path]:
     """Those files of a bundle that are attached, sorted by name."""
-    patterns = (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", SCRIPT, ISSUE, LOG, REPORT)
+    patterns = (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT, ISSUE, LOG)
+    patterns += (REPORT, PAGE, SUMMARY, "trtexec-*.raw", recipes.JSON)
     return sorted(path for pattern in patterns for path in out.glob(pattern))
 
 

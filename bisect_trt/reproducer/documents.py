@@ -8,8 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from bisect_trt.commandline import arguments, reduce_line, target_arguments
 from bisect_trt.environment import Environment
+from bisect_trt.model.figures import figures
 from bisect_trt.result import Check, Reduction
 from bisect_trt.targets.base import TargetInfo
 
@@ -27,6 +30,11 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
         "failure": reduction.wanted.to_json(),
         "also_seen": [failure.to_json() for failure in reduction.also_seen],
         "nodes": list(reduction.nodes),
+        "places": list(reduction.places),
+        "origins": [origin.to_json() for origin in reduction.origins],
+        "original": plain(reduction.original.to_json()) if reduction.original else None,
+        "reduced": plain(figures(onnx.load_model_from_string(reduction.best.model)).to_json()),
+        "workarounds": list(reduction.workarounds),
         "simplification": reduction.simplification.to_json() if reduction.simplification else None,
         "one_minimal": reduction.one_minimal,
         "verified": reduction.verified,

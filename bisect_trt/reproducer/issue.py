@@ -1,7 +1,8 @@
-"""`ISSUE.md`: the bug report, with the fields of NVIDIA/TensorRT's own template."""
+"""`ISSUE.md`: the bug report, with the fields of the tracker's own template."""
 
 from __future__ import annotations
 
+import platform
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -11,54 +12,59 @@ import onnx
 
 from bisect_trt.commandline import line
 from bisect_trt.environment import ABSENT
-from bisect_trt.reproducer.script import MODULES, environment
+from bisect_trt.reproducer.markdown import cell, code, fence, flatten, prose
+from bisect_trt.reproducer.picture import mermaid, picture
+from bisect_trt.reproducer.recipes import recipes
+from bisect_trt.reproducer.script import environment, template_for
+from bisect_trt.reproducer.styles import STYLES, failure_words, style_of, title
 from bisect_trt.result import Reduction
 
 _LOG = 20_000  # characters; GitHub takes 65536 in all, the whole log is attached
+_DRAWING = 12_000
 _ALSO = 5
 
 
 def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> str:
     """The Markdown text; `document` is `documents.report` of the same reduction."""
-    compared = reduction.outputs_compared
     templates = environment()
-    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, bytes=size_text, prose=prose)
-    template = templates.get_template("issue.md.j2")
-    return template.render(
+    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose)
+    style = STYLES[style_of(reduction)]
+    gpu = gpu_of(reduction, document["environment"])
+    found = operators(reduction.best.model)
+    drawing = mermaid(picture(reduction.best.model, reduction.wanted.nodes))
+    text = templates.get_template(style.template).render(
         {
             **document,
+            "style": style,
+            "title": title(reduction, found, gpu),
+            "what": failure_words(reduction.wanted),
             "also_seen": document["also_seen"][:_ALSO],
             "count": count,
-            "size": len(reduction.best.nodes),
-            "operators": operators(reduction.best.model),
+            "operators": found,
             "minimal": minimal(reduction),
             "verified": verified(reduction),
-            "compared": "Outputs were compared with the reference."
-            if compared
-            else "Outputs were not compared: the target could not run here, only parse and build.",
-            "fields": _fields(reduction, document["environment"]),
-            "module": reduction.target.name.replace("-", "_"),
-            "planted": reduction.target.name not in MODULES,
+            "compared": compared(reduction),
+            "fields": fields(reduction, document["environment"]),
+            "system": platform.system(),
+            "architecture": platform.machine(),
+            "needs_us": template_for(reduction) == "needs_us.py.j2",
+            "told": [origin.sentence(code) for origin in reduction.origins],
+            "recipes": recipes(reduction),
+            "rows": changes(document),
+            "drawing": drawing if len(drawing) <= _DRAWING else "",
             "runs": reference_runs(reduction),
             "builder": line(*document["builder_arguments"]),
-            "elsewhere": _elsewhere(reduction),
+            "elsewhere": elsewhere(reduction),
             "log": _trim(reduction.log),
             "zip": zip_name,
         }
     )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def count(number: int, noun: str) -> str:
     """`1 node`, `2 nodes`, `12,345 nodes`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def size_text(size: int) -> str:
-    """`812 bytes`, `1.2 kB`, `38.1 MB`."""
-    for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= step:
-            return f"{size / step:.1f} {unit}"
-    return f"{size} bytes"
 
 
 def minimal(reduction: Reduction) -> str:
@@ -77,6 +83,13 @@ def verified(reduction: Reduction) -> str:
     return f"Verified: {reduction.verified} of {runs} of the written files in fresh processes fail so."
 
 
+def compared(reduction: Reduction) -> str:
+    """Whether outputs were compared, as a sentence."""
+    if reduction.outputs_compared:
+        return "Outputs were compared with the reference."
+    return "Outputs were not compared: the target could not run here, only parse and build."
+
+
 def operators(model: bytes) -> str:
     """`Resize, 2 x Conv`, in the order of the graph; at most eight kinds."""
     found = Counter(node.op_type for node in onnx.load_model_from_string(model).graph.node)
@@ -91,7 +104,8 @@ def reference_runs(reduction: Reduction) -> bool:
     return bool(reduction.reference and expected) and all(outputs <= sample.keys() for sample in expected)
 
 
-def _elsewhere(reduction: Reduction) -> str:
+def elsewhere(reduction: Reduction) -> str:
+    """What the reference says to the reduced model."""
     if not reduction.reference:
         return "not tried"
     if reference_runs(reduction):
@@ -99,11 +113,18 @@ def _elsewhere(reduction: Reduction) -> str:
     return f"no, {reduction.reference} does not run it either"
 
 
-def _fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str, str]]:
+def gpu_of(reduction: Reduction, machine: Mapping[str, str]) -> str:
+    """The GPU as the target or the machine names it; empty when there is none."""
+    gpu = reduction.target.versions.get("GPU", machine["gpu"])
+    return "" if gpu == ABSENT else gpu
+
+
+def fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What the machine was, under the names that NVIDIA's template has for it."""
     seen = reduction.target.versions
     return [
         ("TensorRT Version", reduction.target.title),
-        ("NVIDIA GPU", seen.get("GPU", machine["gpu"])),
+        ("NVIDIA GPU", gpu_of(reduction, machine) or ABSENT),
         ("NVIDIA Driver Version", seen.get("driver", machine["driver"])),
         ("CUDA Version", seen.get("CUDA", machine["cuda"])),
         ("CUDNN Version", machine["cudnn"]),
@@ -116,40 +137,37 @@ def _fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str,
     ]
 
 
+def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows of the table original -> reduced."""
+    old, new = document["original"], document["reduced"]
+    if old is None:
+        return [("nodes", f"{document['model']['nodes']:,}", f"{new['nodes']:,}")]
+    rows = [
+        (name, f"{old[key]:,}", f"{new[key]:,}")
+        for name, key in (("nodes", "nodes"), ("weights", "weights"), ("bytes of weights", "weight_bytes"))
+    ]
+    rows += [
+        (name, _few(old[key]), _few(new[key])) for name, key in (("inputs", "inputs"), ("outputs", "outputs"))
+    ]
+    kinds = [
+        ", ".join(f"{n} x {op}" if n > 1 else op for op, n in side["operators"].items())
+        for side in (old, new)
+    ]
+    return [*rows, ("operators", _cut(kinds[0]), _cut(kinds[1])), ("opset", old["opset"], new["opset"])]
+
+
+def _few(texts: list[str]) -> str:
+    more = f" and {len(texts) - 4} more" if len(texts) > 4 else ""
+    return _cut(", ".join(texts[:4])) + more
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 160 else f"{text[:156]} ..."
+
+
 def _trim(log: str) -> str:
     if len(log) <= _LOG:
         return log
     half = _LOG // 2
     cut = f"... {len(log) - 2 * half} characters left out, all of it is in target.log ..."
     return f"{log[:half]}\n{cut}\n{log[-half:]}"
-
-
-def fence(text: str) -> str:
-    """A block of code that no line of the text can end."""
-    ticks = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-    body = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.strip("\n"))
-    return f"{ticks}\n{body or '(empty)'}\n{ticks}"
-
-
-def code(text: str) -> str:
-    """Code inside a line, whatever the text holds."""
-    flat = flatten(text)
-    ticks = "`" * (1 + max((len(run) for run in re.findall(r"`+", flat)), default=0))
-    pad = " " if flat.startswith("`") or flat.endswith("`") else ""
-    return f"{ticks}{pad}{flat}{pad}{ticks}"
-
-
-def flatten(text: str) -> str:
-    """One line of at most 300 printable characters."""
-    flat = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-    return flat if len(flat) <= 300 else f"{flat[:296]} ..."
-
-
-def prose(text: str) -> str:
-    """One line outside of code: no HTML."""
-    return flatten(text).replace("<", "&lt;")
-
-
-def cell(text: str) -> str:
-    """Text for a cell of a table."""
-    return prose(text).replace("|", "\\|")

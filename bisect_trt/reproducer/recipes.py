@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from bisect_trt.commandline import line, shape_text
+from bisect_trt.compare import RTOL
+from bisect_trt.model.candidate import Feeds
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer.script import MODULES, Shape, profile_ranges
 from bisect_trt.result import Reduction
+from bisect_trt.tolerance import alone
 
-RAW = "trtexec-input{}.raw"
+RAW_INPUT, RAW_EXPECTED = "trtexec-input{}.raw", "trtexec-expected{}.raw"
 JSON = "polygraphy-inputs.json"
 TRTEXEC, POLYGRAPHY = "trtexec", "polygraphy"
 
-# What makes the input files where they are not in the folder.
+# What makes the input files where they are not in the folder; a shell takes it in single quotes.
 _MAKE_RAW = (
-    "import numpy as np; "
-    "[v.tofile(f'trtexec-input{k}.raw') for k, (n, v) in enumerate(sorted(np.load('inputs.npz').items()))]"
+    'import numpy as np; [v.tofile(f"trtexec-{side}{k}.raw") for side, file in '
+    '(("input", "inputs.npz"), ("expected", "expected.npz")) '
+    "for k, (n, v) in enumerate(sorted(np.load(file).items()))]"
 )
 _MAKE_JSON = (
     "import numpy as np; from polygraphy.json import save_json; "
-    f"save_json([dict(np.load('inputs.npz'))], '{JSON}')"
+    f'save_json([dict(np.load("inputs.npz"))], "{JSON}")'
 )
 
 
@@ -61,9 +65,9 @@ def _runs(reduction: Reduction) -> bool:
     return reduction.wanted.stage not in (Stage.PARSE, Stage.BUILD)
 
 
-def _inputs(reduction: Reduction) -> list[str]:
-    """Names of the fed inputs, in the order of the archive."""
-    return sorted(reduction.best.feeds[0]) if reduction.best.feeds else []
+def _names(samples: Sequence[Feeds]) -> list[str]:
+    """Names of the tensors of the first sample, in the order of its archive."""
+    return sorted(samples[0]) if samples else []
 
 
 def _trtexec(reduction: Reduction) -> Recipe:
@@ -81,15 +85,32 @@ def _trtexec(reduction: Reduction) -> Recipe:
     if target.tf32 is False:
         words.append("--noTF32")
     words += [f"--dynamicPlugins={library.name}" for library in target.plugins]
-    if runs and _inputs(reduction):
+    note = "needs no inputs: it fails before they are used"
+    if runs:
         if TRTEXEC not in reduction.settings.papers.inputs_for:
             lines.append(line("python", "-c", _MAKE_RAW))
-        spec = ",".join(f"{_quoted(name)}:{RAW.format(k)}" for k, name in enumerate(_inputs(reduction)))
-        words += [f"--loadInputs={spec}", "--dumpOutput"]
-    if not runs:
+        words.append(f"--loadInputs={_files(RAW_INPUT, _names(reduction.best.feeds))}")
+        words += _compared(reduction)
+        note = "the outputs that it prints are to be compared with expected.npz"
+    else:
         words.append("--skipInference")
-    note = "the outputs that it prints are to be compared with expected.npz" if runs else "needs no inputs"
     return Recipe(program, (*lines, line(*words, "--verbose")), note)
+
+
+def _compared(reduction: Reduction) -> list[str]:
+    """trtexec compares by itself from TensorRT 11.1 on: the part of elements that are out of bounds."""
+    version = reduction.target.versions.get("tensorrt", "")
+    expected = _names(reduction.best.expected)
+    new = tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= (11, 1)
+    if reduction.wanted.stage is not Stage.COMPARE or not (new and expected):
+        return ["--dumpOutput"]
+    rtol = dict(alone(reduction.alone).rtol).get("", RTOL["float32"])
+    words = [f"--loadRefOutputs={_files(RAW_EXPECTED, expected)}", "--accuracyAlgorithm=l0"]
+    return [*words, f"--rtol={rtol}", f"--atol={rtol}", "--accuracyThreshold=1e-9"]
+
+
+def _files(pattern: str, names: list[str]) -> str:
+    return ",".join(f"{_quoted(name)}:{pattern.format(k)}" for k, name in enumerate(names))
 
 
 def _polygraphy(reduction: Reduction) -> Recipe:
@@ -123,7 +144,7 @@ def _polygraphy_provider(reduction: Reduction) -> Recipe:
 
 def _load_inputs(reduction: Reduction) -> tuple[list[str], list[str]]:
     """Lines that make the file, and the words that use it."""
-    if not _inputs(reduction):
+    if not _names(reduction.best.feeds):
         return [], []
     make = [] if POLYGRAPHY in reduction.settings.papers.inputs_for else [line("python", "-c", _MAKE_JSON)]
     return make, ["--load-inputs", JSON]

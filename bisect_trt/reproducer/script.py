@@ -17,9 +17,10 @@ from bisect_trt.compare import default_rtol
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.result import Reduction
-from bisect_trt.settings import TargetSettings
+from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.targets.ep_libraries import bare, find_package
 from bisect_trt.targets.ort_provider import parse_spec
+from bisect_trt.tolerance import alone
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Targets that a script can use without us, and the Python modules of them."""
@@ -66,6 +67,9 @@ def render(reduction: Reduction, version: str) -> str:
 
 def template_for(reduction: Reduction) -> str:
     """Which script it is: for TensorRT, for a provider of ONNX Runtime, else one that needs us."""
+    accuracy = alone(reduction.alone)
+    if reduction.wanted.stage is Stage.COMPARE and (accuracy.metric != "max" or accuracy.topk):
+        return "needs_us.py.j2"  # these metrics are more than a page of code
     if reduction.target.name in MODULES:
         return "repro.py.j2"
     raw = raw_types(onnx.load_model_from_string(reduction.best.model))
@@ -103,7 +107,8 @@ def _model_words(reduction: Reduction) -> dict[str, Any]:
         # short integer vectors may turn out to be what TensorRT calls shape tensors
         "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
         "stored": bool(best.expected) and all(best.expected),
-        "rtol": {value.name: _rtol(value) for value in proto.graph.output},
+        "bounds": {v.name: _bounds(v, alone(reduction.alone)) for v in proto.graph.output},
+        "ignored": alone(reduction.alone).ignore,
     }
 
 
@@ -215,10 +220,17 @@ def profile_ranges(
     return found
 
 
-def _rtol(value: onnx.ValueInfoProto) -> float:
+def _bounds(value: onnx.ValueInfoProto, accuracy: AccuracySettings) -> tuple[float, float | None]:
+    """Relative and absolute tolerance of an output; None: relative to the RMS of the tensor."""
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    exact = dtype.kind in "iubOU" or dtype.name.startswith(("int", "uint"))
-    return 0.0 if exact else default_rtol(dtype)
+    if dtype.kind in "iubOU" or dtype.name.startswith(("int", "uint")):
+        return 0.0, 0.0
+    rtol, atol = (
+        dict(given).get(value.name, dict(given).get("")) for given in (accuracy.rtol, accuracy.atol)
+    )
+    if rtol is None:
+        rtol = default_rtol(dtype) if atol is None else 0.0
+    return rtol, atol
 
 
 def _shorten(text: str) -> str:

@@ -1,0 +1,37 @@
+"""Text of strangers inside of Markdown: whatever it holds, it stays text."""
+
+from __future__ import annotations
+
+import re
+
+
+def fence(text: str, language: str = "") -> str:
+    """A block of code that no line of the text can end."""
+    ticks = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    body = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.strip("\n"))
+    return f"{ticks}{language}\n{body or '(empty)'}\n{ticks}"
+
+
+def code(text: str) -> str:
+    """Code inside a line, whatever the text holds."""
+    flat = flatten(text)
+    ticks = "`" * (1 + max((len(run) for run in re.findall(r"`+", flat)), default=0))
+    pad = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return f"{ticks}{pad}{flat}{pad}{ticks}"
+
+
+def flatten(text: str) -> str:
+    """One line of at most 300 printable characters."""
+    flat = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    return flat if len(flat) <= 300 else f"{flat[:296]} ..."
+
+
+def prose(text: str) -> str:
+    """One line outside of code: no HTML, no link, no mention of a person."""
+    escaped = re.sub(r"([\\`*_\[\]#|~])", r"\\\1", flatten(text).replace("&", "&amp;").replace("<", "&lt;"))
+    return escaped.replace("@", "@\u200b")
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a table."""
+    return prose(text)
