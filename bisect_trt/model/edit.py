@@ -212,12 +212,12 @@ def infer(proto: onnx.ModelProto, draft: Draft) -> None:
         Invalid: ONNX's checker or shape inference refuses it.
     """
     graph = proto.graph
+    ranks = {}
     for output in graph.output:  # what was declared may be wrong by now; its kind of type is not
         if output.type.HasField("tensor_type"):
+            ranks[output.name] = len(output.type.tensor_type.shape.dim)
             output.type.tensor_type.ClearField("shape")
     try:
-        if draft.strict:
-            onnx.checker.check_model(skeleton(proto, empty=True))
         light = skeleton(proto)
         inferred = onnx.shape_inference.infer_shapes(
             light, check_type=draft.strict, strict_mode=draft.strict, data_prop=True
@@ -227,15 +227,32 @@ def infer(proto: onnx.ModelProto, draft: Draft) -> None:
     seen = (*inferred.value_info, *inferred.output)
     if not draft.empty and any(0 in (dims_of(v.type) or ()) for v in seen):
         raise Invalid("a tensor would be empty")
-    _write_outputs(graph, {v.name: v.type for v in inferred.output})
+    _write_outputs(graph, {v.name: v.type for v in inferred.output}, ranks)
+    if draft.strict:
+        _check(proto)
     if draft.typed:
         graph.value_info.extend(inferred.value_info)
 
 
-def _write_outputs(graph: onnx.GraphProto, types: dict[str, onnx.TypeProto]) -> None:
+def _check(proto: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(skeleton(proto, empty=True))
+    except Exception as error:  # as above
+        raise Invalid(str(error)) from error
+
+
+def _write_outputs(
+    graph: onnx.GraphProto, types: dict[str, onnx.TypeProto], ranks: dict[str, int]
+) -> None:
+    """Inferred types; where no shape could be inferred, as many unknown dimensions as were declared."""
     for output in graph.output:
         if output.name in types:
             output.type.CopyFrom(types[output.name])
+        kind = output.type.tensor_type
+        if output.type.HasField("tensor_type") and not kind.HasField("shape"):
+            kind.shape.SetInParent()
+            for _ in range(ranks.get(output.name, 0)):
+                kind.shape.dim.add()
         for dim in output.type.tensor_type.shape.dim:
             if dim.dim_param.startswith("unk__"):  # inference gives names to what it does not know
                 dim.Clear()

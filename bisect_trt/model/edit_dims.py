@@ -80,7 +80,7 @@ class Net:
     def _tie_equal(self) -> None:
         first: dict[int, Var] = {}
         for var, size in self.ties.sizes.items():
-            if size > 1 and var.kind == "axis":
+            if size > 1 and var.kind == "axis" and var not in self.ties.fixed:
                 self.ties.tie(var, first.setdefault(size, var))
 
     def _is_free(self, members: list[Var]) -> bool:
@@ -122,6 +122,8 @@ class Net:
                 head = self.ties.find(var)
                 if size == sizes.get(head, found.get(head, self.size(head))):
                     continue
+                if head in found and size == self.size(head):
+                    continue  # behind a shape that still has to change: the next round tells
                 if head in sizes or head in found or size < 1:
                     return None
                 found[head] = size
@@ -162,6 +164,8 @@ class Net:
         draft = self.draft.copy()
         nodes = {node.name: node for node in draft.graph.node}
         for head, size in sizes.items():
+            if not self.ties.fixed.isdisjoint(self.classes[head]):
+                return None
             for var in self.classes[head]:
                 if var.kind == "attribute":
                     _set_attribute(nodes[var.name], var, size)

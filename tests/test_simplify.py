@@ -1,0 +1,459 @@
+"""Simplification: every pass, the order that decides, and dimensions against brute force."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.edit import Invalid, close_draft, open_draft
+from bisect_trt.model.edit_dims import Net
+from bisect_trt.model.edit_measure import level
+from bisect_trt.model.edit_synthetic import Recipe, is_uniform, parse, ramp, resembling
+from bisect_trt.model.edit_ties import Var
+from bisect_trt.oracle import outcome_of
+from bisect_trt.outcome import Symptom
+from bisect_trt.passes.simplify import MENU, simplify
+from bisect_trt.passes.simplify.dimensions import sizes_below
+from bisect_trt.passes.simplify.propose import attempt, best_draft
+from bisect_trt.result import Simplifying
+from bisect_trt.targets.base import STAGE_MARK
+from bisect_trt.workers.pool import Death, Reply
+from simplify_bench import ints, node, problem_of, shapes, simplified, value_of, weight
+from support import model
+
+FLOAT = TensorProto.FLOAT
+
+
+def tensor(name: str, *dims: int | str, kind: int = FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, dims)
+
+
+def has(proto: onnx.ModelProto, op: str) -> bool:
+    return any(n.op_type == op for n in proto.graph.node)
+
+
+def find(proto: onnx.ModelProto, op: str) -> onnx.NodeProto:
+    return next(n for n in proto.graph.node if n.op_type == op)
+
+
+def random(seed: int = 0, **dims: tuple[int, ...]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in dims.items()}
+
+
+# Dimensions against brute force
+
+
+def trunk(n: int, c: int, h: int, m: int, p: int) -> onnx.ModelProto:
+    """Conv, Relu, Reshape to (n, m, h*h), MatMul with (h*h, p), Add of (p)."""
+    nodes = [
+        node("Conv", ["x", "k", "b"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("Relu", ["a"], ["r"]),
+        node("Reshape", ["r", "s"], ["f"]),
+        node("MatMul", ["f", "w"], ["g"]),
+        node("Add", ["g", "v"], ["y"]),
+    ]
+    weights = [weight("k", (m, c, 3, 3)), weight("b", (m,)), ints("s", n, m, h * h)]
+    weights += [weight("w", (h * h, p)), weight("v", (p,))]
+    return model(nodes, [tensor("x", n, c, h, h)], [tensor("y", n, m, p)], weights)
+
+
+def trunk_sizes(proto: onnx.ModelProto) -> tuple[int, int, int, int, int] | None:
+    """(n, c, h, m, p) of what is left of a trunk; None when a node is missing."""
+    if not all(has(proto, op) for op in ("Conv", "Reshape", "MatMul")):
+        return None
+    known = shapes(proto)
+    conv, reshape, matmul = find(proto, "Conv"), find(proto, "Reshape"), find(proto, "MatMul")
+    if not {conv.input[0], conv.input[1], matmul.input[1]} <= known.keys():
+        return None
+    n, c, h, _ = known[conv.input[0]]
+    target = value_of(proto, reshape.input[1])
+    if target[0] != n:
+        return None
+    return n, c, h, known[conv.input[1]][0], known[matmul.input[1]][1]
+
+
+START = (2, 3, 3, 4, 3)
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(least=st.tuples(*(st.integers(1, size) for size in START)))
+def test_dimensions_are_the_smallest_that_still_fail(
+    least: tuple[int, ...], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The failure needs certain sizes; brute force over all smaller trunks finds the same ones."""
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        sizes = trunk_sizes(proto)
+        return sizes is not None and all(a >= b for a, b in zip(sizes, least, strict=True))
+
+    folder = tmp_path_factory.mktemp("trunk")
+    left, _, _ = simplified(trunk(*START), random(x=(2, 3, 3, 3)), fails, folder)
+    smaller = itertools.product(*(range(1, size + 1) for size in START))
+    failing = [sizes for sizes in smaller if fails(trunk(*sizes), [])]
+    assert trunk_sizes(left) == min(failing, key=sum)
+
+
+@pytest.mark.parametrize("odd", [2, 3])
+def test_dimensions_need_not_fail_monotonously(odd: int, tmp_path: Path) -> None:
+    """Only multiples of a size fail: halving alone would miss the smallest."""
+    proto = model([node("Relu", ["x"], ["y"])], [tensor("x", 12)], [tensor("y", 12)])
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        return shapes(proto)[proto.graph.input[0].name][0] % odd == 0
+
+    left, _, _ = simplified(proto, random(x=(12,)), fails, tmp_path)
+    assert shapes(left)["x0"] == (odd,)
+
+
+CHANGES = {
+    "Concat": ([node("Concat", ["x", "x"], ["y"], axis=1)], [], (2, 3), (2, 6)),
+    "Transpose": ([node("Transpose", ["x"], ["t"], perm=[1, 0]), node("Relu", ["t"], ["y"])], [], (2, 3), (3, 2)),
+    "Slice": (
+        [node("Slice", ["x", "s", "e", "a"], ["t"]), node("Add", ["t", "w"], ["y"])],
+        [ints("s", 0), ints("e", 2), ints("a", 1), weight("w", (2,))],
+        (2, 6),
+        (2, 2),
+    ),
+    "Gather": ([node("Gather", ["x", "i"], ["y"], axis=1)], [ints("i", 5, 3)], (2, 6), (2, 2)),
+    "Gemm": (
+        [node("Gemm", ["x", "w", "b"], ["y"], transB=1)],
+        [weight("w", (5, 6)), weight("b", (5,))],
+        (2, 6),
+        (2, 5),
+    ),
+    "LayerNormalization": (
+        [node("LayerNormalization", ["x", "w"], ["y"])],
+        [weight("w", (6,))],
+        (2, 6),
+        (2, 6),
+    ),
+    "ReduceSum": ([node("ReduceSum", ["x", "a"], ["y"], keepdims=0)], [ints("a", 0)], (4, 6), (6,)),
+    "Expand": ([node("Expand", ["x", "s"], ["y"])], [ints("s", 4, 6)], (1, 6), (4, 6)),
+    "Tile": ([node("Tile", ["x", "s"], ["y"])], [ints("s", 3, 1)], (2, 6), (6, 6)),
+    "Split": ([node("Split", ["x"], ["a", "b"], axis=1), node("Add", ["a", "b"], ["y"])], [], (2, 6), (2, 3)),
+    "ScatterND": (
+        [node("ScatterND", ["x", "i", "u"], ["y"])],
+        [numpy_helper.from_array(np.array([[3], [1]], np.int64), "i"), weight("u", (2, 6))],
+        (4, 6),
+        (4, 6),
+    ),
+    "Einsum": (
+        [node("Einsum", ["x", "w"], ["y"], equation="ij,kj->ik")],
+        [weight("w", (5, 6))],
+        (2, 6),
+        (2, 5),
+    ),
+    "Unsqueeze": ([node("Unsqueeze", ["x", "a"], ["y"])], [ints("a", 1)], (2, 6), (2, 1, 6)),
+    "DepthToSpace": ([node("DepthToSpace", ["x"], ["y"], blocksize=2)], [], (2, 8, 2, 2), (2, 2, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("op", CHANGES)
+def test_dimensions_change_together(op: str, tmp_path: Path) -> None:
+    """Whatever rule the operator has, what can be 1 is 1, and ONNX Runtime runs it."""
+    nodes, weights, shape, out = CHANGES[op]
+    proto = model(nodes, [tensor("x", *shape)], [tensor("y", *out)], weights, opset=17)
+    left, _, _ = simplified(proto, random(x=shape), lambda p, _: has(p, op), tmp_path)
+    stays = {"DepthToSpace": 4, "Split": 2}.get(op, 1)
+    assert max(shapes(left)["x0"], default=1) <= stays, onnx.printer.to_text(left)
+
+
+def test_depthwise_convolution_keeps_its_group(tmp_path: Path) -> None:
+    nodes = [node("Conv", ["x", "k"], ["y"], group=4, kernel_shape=[1, 1])]
+    proto = model(nodes, [tensor("x", 1, 4, 5, 5)], [tensor("y", 1, 8, 5, 5)], [weight("k", (8, 1, 1, 1))])
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        return any(a.name == "group" and a.i > 1 for a in find(proto, "Conv").attribute)
+
+    left, _, _ = simplified(proto, random(x=(1, 4, 5, 5)), fails, tmp_path)
+    assert shapes(left)["x0"] == (1, 2, 1, 1)
+
+
+def test_unknown_operators_tie_equal_sizes(tmp_path: Path) -> None:
+    nodes, out = [node("Secret", ["x", "w"], ["y"], domain="own")], [tensor("y", 7)]
+    proto = model(nodes, [tensor("x", 7, 5)], out, [weight("w", (5, 3))])
+    proto.opset_import.add(domain="own", version=1)
+    problem_draft = open_draft(candidate_of(proto, tmp_path))
+    net = Net(problem_draft)
+    assert net.ties.find(Var("axis", "x", 1)) == net.ties.find(Var("axis", "w", 0))
+    assert net.ties.find(Var("axis", "x", 0)) != net.ties.find(Var("axis", "x", 1))
+
+
+def candidate_of(proto: onnx.ModelProto, folder: Path):  # type: ignore[no-untyped-def]
+    from bisect_trt.model.candidate import Candidate
+
+    return Candidate(proto.SerializeToString(), folder, tuple(n.name for n in proto.graph.node))
+
+
+def test_sizes_below_are_all_up_to_sixteen() -> None:
+    assert list(sizes_below(5)) == [1, 2, 3, 4]
+    large = list(sizes_below(1000))
+    assert large[:16] == list(range(1, 17)) and max(large) == 999 and len(large) < 40
+    assert len(set(large)) == len(large)
+
+
+# Values
+
+
+def test_a_weight_that_does_not_matter_is_zeros_and_travels_as_nothing(tmp_path: Path) -> None:
+    proto = model(
+        [node("Gemm", ["x", "w"], ["y"])], [tensor("x", 4, 300)], [tensor("y", 4, 300)], [weight("w", (300, 300))]
+    )
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        gemm = find(proto, "Gemm")
+        made = [n for n in proto.graph.node if n.op_type == "ConstantOfShape"]
+        return bool(made) or shapes(proto).get(gemm.input[1]) == (300, 300)
+
+    left, samples, problem = simplified(proto, random(x=(4, 300)), fails, tmp_path)
+    assert problem.best is not None and len(problem.best.model) < 500
+    assert not np.any(samples[0]["x0"])
+
+
+def test_random_values_have_the_recorded_mean_and_deviation(tmp_path: Path) -> None:
+    """The failure needs spread: no single value does, seeded random numbers do."""
+    proto = model([node("Add", ["x", "w"], ["y"])], [tensor("x", 50)], [tensor("y", 50)], [weight("w", (50,))])
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        values = [numpy_helper.to_array(t) for t in proto.graph.initializer]
+        return any(v.dtype == np.float32 and v.size == 50 and v.std() > 0.5 for v in values)
+
+    left, _, _ = simplified(proto, random(x=(50,)), fails, tmp_path)
+    made = next(t for t in left.graph.initializer if t.data_type == FLOAT and t.doc_string)
+    recipe = parse(made.doc_string)
+    original = numpy_helper.to_array(weight("w", (50,)))
+    assert recipe is not None and recipe.deviation == pytest.approx(original.std(), rel=1e-2)
+    np.testing.assert_array_equal(numpy_helper.to_array(made), recipe.make((50,), np.dtype(np.float32)))
+
+
+def test_only_the_elements_that_matter_are_left(tmp_path: Path) -> None:
+    proto = model([node("Relu", ["x"], ["y"])], [tensor("x", 20)], [tensor("y", 20)])
+    feeds = random(3, x=(20,))
+    secret = feeds["x"][[4, 11]].copy()
+
+    def fails(proto: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> bool:
+        x = samples[0]["x0" if "x0" in samples[0] else "x"]
+        return x.size == 20 and bool(np.all(x[[4, 11]] == secret))
+
+    _, samples, _ = simplified(proto, feeds, fails, tmp_path)
+    assert np.flatnonzero(samples[0]["x0"]).tolist() == [4, 11]
+
+
+def test_generator_has_golden_values() -> None:
+    """repro.py on another machine has to make the same bits."""
+    made = Recipe(1, 0.5, 2.0).make((4,), np.dtype(np.float32))
+    again = Recipe(1, 0.5, 2.0).make((2, 2), np.dtype(np.float32)).reshape(-1)
+    np.testing.assert_array_equal(made, again)
+    assert [float(v).hex() for v in made[:2]] == GOLDEN
+
+
+GOLDEN = ["-0x1.a06ab00000000p-3", "0x1.14c7cc0000000p+0"]
+
+
+@given(
+    st.integers(0, 99),
+    st.floats(-9, 9),
+    st.floats(0.1, 9),
+    st.lists(st.floats(-1e30, 1e30), min_size=2, max_size=5).map(lambda v: tuple(sorted(v))) | st.just(()),
+)
+def test_recipes_are_told_in_full(seed: int, mean: float, deviation: float, points: tuple[float, ...]) -> None:
+    recipe = Recipe(seed, mean, deviation, points)
+    assert parse(recipe.text) == recipe
+    values = recipe.make((4000,), np.dtype(np.float64))
+    if points:
+        assert points[0] <= values.min() and values.max() <= points[-1]
+    else:
+        assert values.mean() == pytest.approx(mean, abs=deviation / 10)
+        assert values.std() == pytest.approx(deviation, rel=0.1)
+
+
+def test_levels_of_values() -> None:
+    dtype = np.dtype(np.float32)
+    arrays = [np.zeros(8, dtype), np.ones(8, dtype), np.full(8, 3, dtype), ramp((8,), dtype)]
+    assert [level(a, None)[1] for a in arrays] == [0, 1, 2, 3]
+    assert all(level(a, None)[0] == 0 for a in arrays)
+    real = np.random.default_rng(0).standard_normal(8).astype(dtype)
+    assert level(real, None) == (32, 7)
+    assert level(real.astype(np.float16).astype(dtype), None)[1] == 6
+    assert level(np.eye(4, dtype=dtype)[:1] * real[0], None) == (4, 5)
+    assert resembling(np.array([np.inf, 1.0]), 0) is None
+    assert is_uniform(np.full(3, np.nan)) and not is_uniform(np.zeros(0))
+
+
+# Nodes, inputs, outputs, attributes, types, names
+
+
+def test_nodes_that_only_pass_something_on_are_left_out(tmp_path: Path) -> None:
+    nodes = [
+        node("Relu", ["x"], ["a"]),
+        node("Softmax", ["a"], ["b"]),
+        node("Sigmoid", ["b"], ["c"]),
+        node("Erf", ["c"], ["y"]),
+    ]
+    proto = model(nodes, [tensor("x", 2, 3)], [tensor("y", 2, 3)])
+    left, _, _ = simplified(proto, random(x=(2, 3)), lambda p, _: has(p, "Erf") and has(p, "Softmax"), tmp_path)
+    assert sorted(n.op_type for n in left.graph.node) == ["Erf", "Softmax"]
+
+
+def test_a_chain_of_layout_operators_is_one(tmp_path: Path) -> None:
+    nodes = [
+        node("Unsqueeze", ["x", "one"], ["a"]),
+        node("Transpose", ["a"], ["b"], perm=[2, 1, 0]),
+        node("Reshape", ["b", "s"], ["c"]),
+        node("Softmax", ["c"], ["y"]),
+    ]
+    proto = model(nodes, [tensor("x", 2, 3)], [tensor("y", 6)], [ints("one", 1), ints("s", 6)])
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        return has(proto, "Softmax") and len(proto.graph.node) > 1 and len(find(proto, "Softmax").input) == 1
+
+    left, _, _ = simplified(proto, random(x=(2, 3)), fails, tmp_path)
+    assert len(left.graph.node) == 2
+
+
+def test_outputs_samples_and_inputs_get_fewer(tmp_path: Path) -> None:
+    nodes = [node("Add", ["a", "b"], ["s"]), node("Mul", ["a", "b"], ["p"])]
+    proto = model(nodes, [tensor("a", 3), tensor("b", 3)], [tensor("s", 3), tensor("p", 3)])
+    left, _, _ = simplified(proto, random(a=(3,), b=(3,)), lambda p, _: has(p, "Mul"), tmp_path)
+    assert len(left.graph.output) == 1 and len(left.graph.node) == 1
+    assert len(left.graph.input) == 1  # one stays: a model without inputs is a constant
+
+
+def test_attributes_go_to_their_defaults(tmp_path: Path) -> None:
+    nodes = [node("LeakyRelu", ["x"], ["t"], alpha=0.3), node("Softmax", ["t"], ["y"], axis=0)]
+    proto = model(nodes, [tensor("x", 2, 3)], [tensor("y", 2, 3)])
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        return has(proto, "Softmax") and any(a.name == "axis" for a in find(proto, "Softmax").attribute)
+
+    left, _, _ = simplified(proto, random(x=(2, 3)), fails, tmp_path)
+    (softmax,) = left.graph.node
+    assert [(a.name, a.i) for a in softmax.attribute] == [("axis", 0)]
+
+
+def test_types_and_operator_set_get_smaller(tmp_path: Path) -> None:
+    nodes = [node("Gather", ["x", "i"], ["y"])]
+    inputs = [tensor("x", 3, kind=TensorProto.DOUBLE), tensor("i", 2, kind=TensorProto.INT64)]
+    proto = model(nodes, inputs, [tensor("y", 2, kind=TensorProto.DOUBLE)], opset=20)
+    feeds = {"x": np.arange(3.0), "i": np.array([1, 2])}
+    left, _, _ = simplified(proto, feeds, lambda p, _: has(p, "Gather"), tmp_path)
+    kinds = {i.type.tensor_type.elem_type for i in left.graph.input} | {t.data_type for t in left.graph.initializer}
+    assert kinds <= {TensorProto.FLOAT, TensorProto.INT32}
+    assert left.opset_import[0].version == 13  # Gather is the same since then
+
+
+def test_names_and_texts_tell_nothing(tmp_path: Path) -> None:
+    first = node("Conv", ["secret/x", "secret/w"], ["secret/a"], name="secret/conv")
+    first.metadata_props.add(key="pkg.torch.onnx.stack_trace", value='File "/home/someone/net.py", line 7')
+    first.doc_string = "secret"
+    proto = model(
+        [first, node("Relu", ["secret/a"], ["secret/y"], name="secret/relu")],
+        [tensor("secret/x", "batch_secret", 1, 2, 2)],
+        [tensor("secret/y", "batch_secret", 1, 2, 2)],
+        [weight("secret/w", (1, 1, 1, 1))],
+        producer_name="secret",
+        doc_string="secret",
+    )
+    proto.metadata_props.add(key="secret", value="secret")
+    proto.opset_import.add(domain="secret.domain", version=1)
+    feeds = {"secret/x": np.ones((1, 1, 2, 2), np.float32)}
+    left, _, _ = simplified(proto, feeds, lambda p, _: has(p, "Conv") and has(p, "Relu"), tmp_path)
+    assert b"secret" not in left.SerializeToString() and b"net.py" not in left.SerializeToString()
+    assert [n.name for n in left.graph.node] == ["conv0", "relu0"]
+    assert (left.graph.input[0].name, left.graph.output[0].name) == ("x0", "y0")
+    assert len(left.opset_import) == 1
+
+
+def test_bodies_are_renamed_too(tmp_path: Path) -> None:
+    """Names inside If change with those that they capture; nothing else does."""
+    then = helper.make_graph([node("Relu", ["secret/x"], ["secret/t"])], "secret/then", [], [tensor("secret/t", 2)])
+    other = helper.make_graph([node("Neg", ["secret/x"], ["secret/t"])], "secret/else", [], [tensor("secret/t", 2)])
+    nodes = [node("If", ["secret/c"], ["secret/y"], then_branch=then, else_branch=other)]
+    inputs = [tensor("secret/x", 2), tensor("secret/c", kind=TensorProto.BOOL)]
+    proto = model(nodes, inputs, [tensor("secret/y", 2)])
+    feeds = {"secret/x": np.ones(2, np.float32), "secret/c": np.array(True)}
+    left, _, _ = simplified(proto, feeds, lambda p, _: has(p, "If"), tmp_path)
+    assert b"secret" not in left.SerializeToString()
+
+
+# The order, the budget, the judge
+
+
+def test_the_order_is_strict_and_prefers_simplified(tmp_path: Path) -> None:
+    proto = model([node("Relu", ["x"], ["y"])], [tensor("x", 4)], [tensor("y", 4)])
+    problem = problem_of(proto, random(x=(4,)), lambda p, _: True, tmp_path)
+    raw = problem.best
+    assert raw is not None
+    simplify(problem)
+    assert problem.best is not None and problem.best.size < raw.size
+    with pytest.raises(Invalid):
+        draft = open_draft(problem.best)
+        draft.graph.node[0].op_type = "MatMul"
+        close_draft(draft)
+
+
+def test_an_edit_that_does_not_fail_is_undone(tmp_path: Path) -> None:
+    proto = model([node("Relu", ["x"], ["y"])], [tensor("x", 4)], [tensor("y", 4)])
+    original = proto.SerializeToString()
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        return proto.graph.node[0].name == "the_Relu" and shapes(proto)["x"] == (4,)
+
+    left, _, problem = simplified(proto, random(x=(4,)), fails, tmp_path)
+    assert left.graph.node[0].name == "the_Relu" and proto.SerializeToString() == original
+    tallies = problem.simplifying.tallies
+    assert tallies["plain names"].tried > 1 and tallies["smaller dimensions"].kept == 0
+
+
+def test_the_budget_ends_it_and_keeps_what_was_won(tmp_path: Path) -> None:
+    proto = trunk(*START)
+    problem = problem_of(proto, random(x=(2, 3, 3, 3)), lambda p, _: has(p, "Conv"), tmp_path)
+    spent = problem.counts.target_seconds
+    problem.simplifying = Simplifying(until=spent + 0.004)
+    simplify(problem)
+    assert problem.simplifying.ended == "budget"
+    assert problem.counts.target_seconds - spent <= 0.006
+    assert problem.best is not None and problem.best.cut == "simplified"
+
+
+def test_equal_runs_give_equal_candidates(tmp_path: Path) -> None:
+    """The journal of a run that was stopped knows the candidates again."""
+    digests = []
+    for name in ("one", "two"):
+        feeds = random(x=(2, 3, 3, 3))
+        _, _, problem = simplified(trunk(*START), feeds, lambda p, _: has(p, "Conv"), tmp_path / name)
+        digests.append(sorted(problem.verdicts))
+    assert digests[0] == digests[1]
+
+
+def test_offers_that_are_not_simpler_cost_no_probe(tmp_path: Path) -> None:
+    proto = model([node("Relu", ["x"], ["y"])], [tensor("x", 4)], [tensor("y", 4)])
+    _, _, problem = simplified(proto, random(x=(4,)), lambda p, _: True, tmp_path)
+    probes = problem.counts.probes
+
+    def longer(draft) -> str:  # type: ignore[no-untyped-def]
+        draft.proto.doc_string = "long"
+        return "longer"
+
+    assert not attempt(problem, [longer]) and problem.counts.probes == probes
+    assert best_draft(problem).graph.node[0].name == "relu0"
+
+
+def test_a_reference_that_dies_blames_nobody() -> None:
+    death = Death(Symptom.CRASH, "ended by SIGSEGV", "", f"{STAGE_MARK}reference\n")
+    outcome = outcome_of(Reply(None, death, 1.0))
+    assert not outcome.failures and "reference" in outcome.unresolved
+
+
+def test_the_menu_is_what_the_documentation_tells() -> None:
+    page = (Path(__file__).parents[1] / "docs/simplify.md").read_text()
+    for one_pass in MENU:
+        assert one_pass.__name__.replace("_", " ") in page
