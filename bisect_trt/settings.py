@@ -24,6 +24,8 @@ class TargetSettings:
         plugins: plugin libraries to load before parsing.
         verbose_log: file that gets the target's whole log, or None.
         ep_libraries: plugin libraries of ONNX Runtime execution providers: name and file.
+        precision: `fp16` or `bf16` for the float32 arithmetic of the model on TensorRT; empty: as it is.
+        build_only: engines are built but never run, as on a machine without a GPU.
         fail_regex: what the log of `command:` has to show for a failure to count; empty: anything.
     """
 
@@ -40,6 +42,8 @@ class TargetSettings:
     verbose_log: Path | None = None
     ep_libraries: tuple[tuple[str, Path], ...] = ()
     fail_regex: str = ""
+    precision: str = ""
+    build_only: bool = False
 
 
 @dataclass(frozen=True)

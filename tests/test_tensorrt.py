@@ -21,7 +21,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets import registry, tensorrt
+from bisect_trt.targets import registry, tensorrt, trt_failures
 from bisect_trt.targets.base import TargetResult
 from bisect_trt.targets.blame import Blame
 from bisect_trt.targets.gpu import Gpu
@@ -346,11 +346,20 @@ def test_info_on_this_machine() -> None:
 )
 def test_rtx_runs_on_some_gpus_only(capability: tuple[int, int], can_run: bool) -> None:
     target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
-    target._gpu = Gpu("H-like", capability, "13.0", "580.1")
-    info = target.info()
-    assert info.can_run is can_run
-    assert bool(info.notes) is not can_run
-    assert info.versions["driver"] == "580.1"
+    asked = tensorrt.TensorRT(TargetSettings(build_only=True), "tensorrt-rtx")
+    target._gpu = asked._gpu = Gpu("H-like", capability, "13.0", "580.1")
+    if can_run:
+        info = target.info()
+        assert info.can_run and not info.notes
+        assert info.versions["driver"] == "580.1"
+    else:
+        number = ".".join(map(str, capability))
+        with pytest.raises(TargetUnavailable, match=rf"compute capability {number}") as error:
+            target.info()
+        assert "--build-only" in error.value.hint
+    info = asked.info()
+    assert not info.can_run and any("--build-only: engines are built but not run" in n for n in info.notes)
+    assert any("H-like" in note for note in info.notes) is not can_run
 
 
 def test_an_engine_that_does_not_load_is_a_failure_of_loading(tmp_path: Path) -> None:
@@ -482,8 +491,7 @@ def test_parser_errors_of_old_versions_lack_details() -> None:
     old = SimpleNamespace(
         code=lambda: SimpleNamespace(name="UNSUPPORTED_NODE"), desc=lambda: "no", node=lambda: 2
     )
-    target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
-    failure = target._parse_failure(old, Blame(chain()))
+    failure = trt_failures.parse_failure(old, Blame(chain()))
     assert failure.signature == "UNSUPPORTED_NODE::: no"
     assert (failure.nodes, failure.op, failure.message) == (("n2",), "Relu", "no")
 
@@ -499,17 +507,16 @@ def test_parser_errors_of_old_versions_lack_details() -> None:
     ],
 )
 def test_memory_is_a_symptom_of_its_own(message: str) -> None:
-    assert tensorrt._symptom(message) is Symptom.OUT_OF_MEMORY
+    assert trt_failures.symptom(message) is Symptom.OUT_OF_MEMORY
 
 
 def test_complaints_about_the_missing_driver_hide_nothing() -> None:
-    target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
-    target._gpu = None
-    target._log.clear()
-    target._log.add("ERROR", "[x] Error Code 1: Cuda Runtime (In f at /a.cpp:2)")
-    assert "asks for a GPU" in target._first_that_matters(0, "")
-    target._log.add("ERROR", "the cause")
-    assert target._first_that_matters(0, "") == "the cause"
+    driver = "[x] Error Code 1: Cuda Runtime (In f at /a.cpp:2)"
+    seen = trt_failures.first_that_matters
+    assert "asks for a GPU" in seen([driver], "", here=False)
+    assert seen([driver, "the cause"], "", here=False) == "the cause"
+    assert seen([driver, "the cause"], "", here=True) == driver
+    assert seen([], "silent", here=False) == "silent"
 
 
 def test_a_long_log_keeps_head_and_tail() -> None:

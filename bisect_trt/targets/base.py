@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -64,6 +66,30 @@ class Target(Protocol):
     def run(self, candidate: Candidate) -> TargetResult:
         """Parse, build and (when possible) run the candidate on each of its samples."""
         ...
+
+
+WORKER = "BISECT_TRT_WORKER"
+"""Environment variable of a worker process: where its files lie, without their suffix."""
+
+
+def report_progress(text: str) -> None:
+    """Tell how far a long call is, for people; empty when it is over. Such a call heeds `asked_to_stop`."""
+    place = os.environ.get(WORKER)
+    if not place:
+        return
+    file, draft = Path(f"{place}.progress"), Path(f"{place}.progress.new")
+    with suppress(OSError):  # a full disk must not fail a build
+        if text:
+            draft.write_text(text)
+            draft.replace(file)
+        else:
+            file.unlink(missing_ok=True)
+
+
+def asked_to_stop() -> bool:
+    """Whether somebody wants the present job ended; whoever cannot do that is killed a little later."""
+    place = os.environ.get(WORKER)
+    return bool(place) and Path(f"{place}.stop").exists()
 
 
 STAGE_MARK = "\x02stage:"

@@ -169,7 +169,8 @@ def _survey() -> Iterator[Availability]:
         try:
             info = entry.make(TargetSettings(spec=entry.trial or name)).info()
         except BisectError as e:
-            yield Availability(name, False, entry.title, e.message, entry.how_to_get)
+            how = e.hint if entry.installed() and e.hint else entry.how_to_get
+            yield Availability(name, False, entry.title, e.message, how)
         else:
             yield Availability(name, True, info.title, notes=() if entry.argument else info.notes)
 

@@ -11,22 +11,28 @@ import importlib
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-from bisect_trt.errors import BisectError, TargetUnavailable
+from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.store import Store
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.model.precision import narrowed
+from bisect_trt.outcome import Failure, Stage
 from bisect_trt.settings import TargetSettings
-from bisect_trt.signature import mask
-from bisect_trt.targets import gpu, trt_config, trt_debug
+from bisect_trt.targets import gpu, trt_api, trt_config, trt_debug, trt_engine, trt_progress
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
-from bisect_trt.targets.blame import Blame
-from bisect_trt.targets.trt_arrays import for_engine, from_engine
+from bisect_trt.targets.trt_arrays import for_engine, from_engine, loaded
+from bisect_trt.targets.trt_failures import (
+    blame_of,
+    detail,
+    failure,
+    first,
+    first_that_matters,
+    parse_failure,
+)
 from bisect_trt.targets.trt_log import logger_for
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
@@ -36,14 +42,18 @@ HOW_TO_GET: Mapping[Flavour, str] = {
     "tensorrt": "pip install tensorrt --extra-index-url https://pypi.nvidia.com",
     "tensorrt-rtx": "pip install bisect-trt[rtx]",
 }
-_OUT_OF_MEMORY = re.compile(
-    r"out of (?:device |host |gpu )?memory|OutOfMemory|bad_alloc|MEM_ALLOC_FAILED|cannot allocate memory"
-    r"|insufficient (?:memory|workspace)|could not be allocated|(?:memory|workspace) (?:is )?too small",
-    re.IGNORECASE,
-)
-_NEEDS_GPU = re.compile(r"\bCuda Runtime \(In |\bcudaError 35\b")
-# Messages that are the same for every operator: without it, two causes would have one signature.
-_SAYS_ONLY_WHO = re.compile(r" has no runners|any implementation for node (?!\{?ForeignNode)")
+_REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not supported", re.IGNORECASE)
+_BUILD_ONLY = "--build-only builds the engines and does not run them."
+
+
+@dataclass
+class _Source:
+    """What TensorRT is given, and what is known of it so far."""
+
+    candidate: Candidate
+    model: bytes
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class TensorRT:
@@ -64,43 +74,68 @@ class TensorRT:
         self._gpu = gpu.find_gpu()
         self._broken = False  # an engine failed while it ran
         self._look_inside = False
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         trt_config.load_plugins(self._trt, self._logger, settings.plugins)
 
     def info(self) -> TargetInfo:
-        """Describe the module and the GPU. Build only without a GPU that can run its engines."""
+        """Describe the module and the GPU. Build only without a GPU, or where that is asked for.
+
+        Raises:
+            TargetUnavailable: the GPU that is here cannot run its engines, or it cannot build without one.
+        """
+        refused = self._refused_card()
+        if refused and not self._settings.build_only:
+            raise TargetUnavailable(refused, _BUILD_ONLY)
+        if self._gpu is None:
+            self._builder()
         version = str(self._trt.__version__)
         versions = {self._flavour: version, **(self._gpu.versions() if self._gpu else {})}
-        refused = self._why_not_run()
-        notes = [refused] if refused else []
-        if self._flavour == "tensorrt-rtx" and self._settings.timing_cache is not None:
+        notes = [f"{refused}." if refused else "", self._why_not_run()]
+        notes.append(trt_api.precision_note(self._trt, self._settings.precision))
+        if trt_api.is_rtx(self._trt) and self._settings.timing_cache is not None:
             notes.append("TensorRT-RTX keeps no timing cache: --timing-cache has no effect.")
         return TargetInfo(
             name=self._flavour,
             title=f"{TITLES[self._flavour]} {version}",
-            can_run=not refused,
-            notes=tuple(notes),
+            can_run=not self._why_not_run(),
+            notes=tuple(filter(None, (*notes, *trt_api.missing(self._trt)))),
             versions=versions,
         )
 
     def _why_not_run(self) -> str:
-        """Why engines cannot be run here; empty when they can."""
-        seen = "engines are built but not run, outputs are not compared."
-        if self._gpu is None:
-            return f"No GPU here: {seen}"
+        """Why engines are not run here; empty when they are."""
+        why = "--build-only" if self._settings.build_only else "" if self._gpu else "No GPU here"
+        return f"{why}: engines are built but not run, outputs are not compared." if why else ""
+
+    def _refused_card(self) -> str:
+        """That this GPU cannot run the engines; empty when it can, or none is here."""
+        if self._gpu is None or not trt_api.is_rtx(self._trt):
+            return ""
         major, minor = self._gpu.compute_capability
         # As TensorRT-RTX 1.7.1 says itself: 8.0 8.6 8.9 12.0 12.1 >12.0.
-        if self._flavour == "tensorrt-rtx" and major < 12 and (major, minor) not in ((8, 0), (8, 6), (8, 9)):
-            return (
-                f"TensorRT-RTX cannot run on this GPU ({self._gpu.name}, compute capability {major}.{minor};"
-                f" it takes 8.0, 8.6, 8.9 and 12.0 up): {seen}"
-            )
-        return ""
+        if major >= 12 or (major, minor) in ((8, 0), (8, 6), (8, 9)):
+            return ""
+        return (
+            f"TensorRT-RTX cannot run on this GPU ({self._gpu.name}, compute capability {major}.{minor};"
+            " it takes 8.0, 8.6, 8.9 and 12.0 up)"
+        )
+
+    def _builder(self) -> Any:
+        """A builder. Raises TargetUnavailable where there can be none: no driver, or too old a GPU."""
+        before = len(self._log.records)
+        try:
+            return self._trt.Builder(self._logger)
+        except (TypeError, RuntimeError) as e:  # pybind11: the factory gave nothing
+            said = " ".join(first(self._log.errors(before), str(e)).split())
+            hint = "It needs an NVIDIA GPU even to build. TensorRT-RTX builds without: --target tensorrt-rtx"
+            raise TargetUnavailable(f"{TITLES[self._flavour]} cannot make a builder: {said}", hint) from e
 
     def run(self, candidate: Candidate) -> TargetResult:
         """Parse, build and, where possible, run the candidate on each of its samples.
 
         Raises:
             UsageError: settings that this model or this TensorRT cannot follow.
+            TargetUnavailable: the GPU refuses the engine, which says nothing of the model.
         """
         if self._broken:
             # A CUDA error stays with its process. The pool runs the job again in a fresh worker when this
@@ -108,11 +143,11 @@ class TensorRT:
             os.kill(os.getpid(), signal.SIGKILL)
         self._log.clear()
         try:
-            return self._parse(candidate)
+            return self._parse(self._source(candidate))
         except BisectError:
             raise
         except MemoryError as e:
-            return self._failed([self._failure(candidate, Stage.BUILD, f"std::bad_alloc {e}".strip())])
+            return self._failed([failure(candidate.model, Stage.BUILD, f"std::bad_alloc {e}".strip())])
 
     def run_in_context(self, candidate: Candidate) -> TargetResult:
         """As `run`; outputs also hold the tensors inside the engine, as far as it shows them.
@@ -125,91 +160,92 @@ class TensorRT:
         finally:
             self._look_inside = False
 
-    def _parse(self, candidate: Candidate) -> TargetResult:
+    def _source(self, candidate: Candidate) -> _Source:
+        """The model as TensorRT gets it: with casts where a precision is asked for and types are strong."""
+        precision = self._settings.precision
+        if not precision or not trt_api.is_strongly_typed(self._trt):
+            return _Source(candidate, candidate.model, candidate.folder)
+        self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="bisect-trt-narrow-")
+        made = narrowed(candidate.model, candidate.folder, precision, Path(self._scratch.name))
+        if candidate.cut == "original" and not made.narrow:
+            message = f"--precision {precision}: nothing in this model computes in float32"
+            raise UsageError(message, "Leave it out.")
+        return _Source(candidate, made.model, made.folder, {"cast": made.facts()})
+
+    def _parse(self, source: _Source) -> TargetResult:
         # All three stay alive to the end of this function: the parser holds pointers to the others.
         announce(Stage.PARSE)
-        trt = self._trt
-        builder = trt.Builder(self._logger)
-        network = builder.create_network(_network_flags(trt))
+        trt, candidate = self._trt, source.candidate
+        builder = self._builder()
+        network = builder.create_network(trt_api.network_flags(trt))
         parser = trt.OnnxParser(network, self._logger)
-        parsed = parser.parse(candidate.model, str(candidate.folder / "probe.onnx"))
+        parsed = parser.parse(source.model, str(source.folder / "probe.onnx"))
         if not parsed:
             errors = [parser.get_error(index) for index in range(parser.num_errors)]
-            blame = _blame(candidate)
-            failures = list(dict.fromkeys(self._parse_failure(e, blame) for e in errors))
+            blame = blame_of(candidate.model)
+            failures = list(dict.fromkeys(parse_failure(e, blame) for e in errors))
             if not failures:
-                message = _first(self._log.errors(), "The parser refused the model without a message.")
-                failures = [self._failure(candidate, Stage.PARSE, message)]
+                message = first(self._log.errors(), "The parser refused the model without a message.")
+                failures = [failure(candidate.model, Stage.PARSE, message)]
             stacks = {
                 str(i): stack
                 for i, e in enumerate(errors)
-                if (stack := list(_get(e, "local_function_stack", ())))
+                if (stack := list(detail(e, "local_function_stack", ())))
             }
             return self._failed(failures, {"local_function_stack": stacks} if stacks else {})
-        return self._build(candidate, builder, network)
+        if self._settings.precision:
+            # What is really asked of the builder: the types of the network, whatever the flags say.
+            source.facts["network_types"] = trt_engine.network_types(network)
+        return self._build(source, builder, network)
 
-    def _parse_failure(self, error: Any, blame: Blame) -> Failure:
-        desc, name, op = str(error.desc()), _get(error, "node_name", ""), _get(error, "node_operator", "")
-        index, func = int(error.node()), _get(error, "func", "")
-        code = getattr(error.code(), "name", str(error.code()))
-        inner = bool(_get(error, "local_function_stack", ()))
-        # The name is surest, but inside a function or a subgraph it is not a node of the graph.
-        node = name if name and not inner and blame.has(name) else blame.node_at(index)
-        return Failure(
-            stage=Stage.PARSE,
-            symptom=_symptom(f"{code} {desc}"),
-            signature=f"{code}:{op}:{func}: {mask(desc, blame.names)}",
-            message=f"{desc}\n{_get(error, 'file', '')}:{_get(error, 'line', '')} {func}".rstrip(" :\n"),
-            nodes=(node,) if node else (),
-            op=op or blame.op(node),
-        )
-
-    def _build(self, candidate: Candidate, builder: Any, network: Any) -> TargetResult:
+    def _build(self, source: _Source, builder: Any, network: Any) -> TargetResult:
         announce(Stage.BUILD)
+        candidate, facts = source.candidate, source.facts
         if self._look_inside:
             trt_debug.mark(network)
         config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
+        phases = trt_progress.watch(self._trt, config)
         before = len(self._log.records)
         try:
             engine = builder.build_serialized_network(network, config)
             raised = ""
         except RuntimeError as e:
             engine, raised = None, str(e)
+        finally:
+            phases.close()
+        if engine is None and phases.stopped:
+            return TargetResult(log=self._log.text(), unresolved="the build was asked to stop")
         if engine is None:
             # The parser may accept a model and log an error that only the build trips over.
-            message = self._first_that_matters(before, raised or "The builder gave no engine and no message.")
-            return self._failed([self._failure(candidate, Stage.BUILD, message)])
-        if self._settings.timing_cache is not None:
+            errors = [*self._log.errors(before), *self._log.errors()]
+            silent = raised or "The builder gave no engine and no message."
+            message = first_that_matters(errors, silent, here=self._gpu is not None)
+            return self._failed([failure(candidate.model, Stage.BUILD, message)], facts)
+        # Frozen after that: what one probe measured must not change what the next one chooses.
+        if self._settings.timing_cache is not None and candidate.cut == "original":
             trt_config.save_timing_cache(config, self._settings.timing_cache)
-        facts = {"engine_bytes": engine.nbytes}
+        facts["engine_bytes"] = engine.nbytes
         if self._why_not_run():
             return TargetResult(log=self._log.text(), facts=facts)
         return self._run(candidate, engine, facts)
 
-    def _first_that_matters(self, before: int, silent: str) -> str:
-        """The error that made the build fail: the first since record `before`, else since the parse.
-
-        Without a GPU TensorRT also complains of the missing driver, which says nothing of the model.
-        """
-        errors = [*self._log.errors(before), *self._log.errors()]
-        about_model = errors if self._gpu else [e for e in errors if not _NEEDS_GPU.search(e)]
-        if errors and not about_model:
-            return f"{errors[0]}\nThis step of the builder asks for a GPU, and none is here."
-        return _first(about_model, silent)
-
-    def _run(self, candidate: Candidate, engine_bytes: Any, facts: Mapping[str, Any]) -> TargetResult:
+    def _run(self, candidate: Candidate, engine_bytes: Any, facts: dict[str, Any]) -> TargetResult:
         announce(Stage.LOAD)
         before = len(self._log.records)
         runtime = self._trt.Runtime(self._logger)
         engine = runtime.deserialize_cuda_engine(engine_bytes)
         if engine is None:
-            message = _first(self._log.errors(before), "The engine could not be loaded.")
-            return self._failed([self._failure(candidate, Stage.LOAD, message)], facts)
+            message = first(self._log.errors(before), "The engine could not be loaded.")
+            if _REFUSES_CARD.search(message):
+                raise TargetUnavailable(f"{TITLES[self._flavour]}: {' '.join(message.split())}", _BUILD_ONLY)
+            return self._failed([failure(candidate.model, Stage.LOAD, message)], facts)
+        if candidate.cut in ("original", "written"):
+            facts["engine"] = trt_engine.engine_layers(self._trt, engine)
         # Read when Polygraphy is imported.
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(self._flavour == "tensorrt-rtx"))
         polygraphy = importlib.import_module("polygraphy.backend.trt")
         exception = importlib.import_module("polygraphy.exception").PolygraphyException
-        samples, types = _loaded(candidate)
+        samples, types = loaded(candidate)
         announce(Stage.RUN)
         outputs: list[Mapping[str, Array]] = []
         try:
@@ -218,30 +254,15 @@ class TensorRT:
                     trt_debug.switch_on(runner.context)
                 for feeds in samples:
                     given = runner.infer(for_engine(self._trt, engine, feeds), check_inputs=False)
-                    seen = trt_debug.inside(given, types) if self._look_inside else {}
-                    outputs.append({**seen, **{n: from_engine(given[n], kind) for n, kind in types.items()}})
+                    made = {name: from_engine(given[name], kind) for name, kind in types.items()}
+                    if self._look_inside:
+                        made = trt_debug.inside(given, types, self._settings.precision) | made
+                    outputs.append(made)
         except (exception, RuntimeError) as e:
             self._broken = True
-            message = _first(self._log.errors(before), str(e))
-            return self._failed([self._failure(candidate, Stage.RUN, message)], facts)
+            message = first(self._log.errors(before), str(e))
+            return self._failed([failure(candidate.model, Stage.RUN, message)], facts)
         return TargetResult(outputs=tuple(outputs), log=self._log.text(), facts=facts)
-
-    def _failure(self, candidate: Candidate, stage: Stage, message: str) -> Failure:
-        """A failure that is known by a message of the log only."""
-        blame = _blame(candidate)
-        nodes = blame.nodes_in(message)
-        op = blame.op(nodes[0]) if nodes else ""
-        signature = mask(message, blame.names)
-        if op and _SAYS_ONLY_WHO.search(message):
-            signature = f"{op}: {signature}"
-        return Failure(
-            stage=stage,
-            symptom=_symptom(message),
-            signature=signature,
-            message=message,
-            nodes=nodes,
-            op=op,
-        )
 
     def _failed(self, failures: list[Failure], facts: Mapping[str, Any] | None = None) -> TargetResult:
         return TargetResult(failures=tuple(failures), log=self._log.text(), facts=facts or {})
@@ -256,48 +277,16 @@ def import_tensorrt(flavour: Flavour) -> Any:
     try:
         module = importlib.import_module(flavour.replace("-", "_"))
         module.Builder, module.OnnxParser  # noqa: B018 - a stub without libraries may still import
+        old = flavour == "tensorrt" and trt_api.release(module) < trt_api.FLOOR
     except Exception as e:  # a missing libcudart raises OSError, PyPI's stub whatever it likes
         why = " ".join(str(e).split())[:300]
         raise TargetUnavailable(
             f"{TITLES[flavour]} cannot be used: {why}", f"Install it with: {HOW_TO_GET[flavour]}"
         ) from e
+    if old:
+        oldest = ".".join(map(str, trt_api.FLOOR))
+        raise TargetUnavailable(
+            f"TensorRT {module.__version__} is too old: {oldest} is the oldest that works",
+            f"Install it with: {HOW_TO_GET[flavour]}",
+        )
     return module
-
-
-def _network_flags(trt: Any) -> int:
-    """TensorRT 8 and 9 need explicit batch asked for; from 10 on it is the only mode."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
-    return 1 << int(flag) if flag is not None and int(trt.__version__.split(".")[0]) in (8, 9) else 0
-
-
-def _symptom(message: str) -> Symptom:
-    return Symptom.OUT_OF_MEMORY if _OUT_OF_MEMORY.search(message) else Symptom.ERROR
-
-
-def _get(error: Any, method: str, default: Any) -> Any:
-    """A detail of a parser error; TensorRT 8.6 and 10.0 lack some."""
-    found = getattr(error, method, None)
-    return default if found is None else found()
-
-
-def _blame(candidate: Candidate) -> Blame:
-    try:
-        return Blame(onnx.load_model_from_string(candidate.model))
-    except DecodeError:  # what TensorRT refused is no model at all
-        return Blame(onnx.ModelProto())
-
-
-def _first(messages: list[str], default: str) -> str:
-    return messages[0] if messages else default
-
-
-def _loaded(candidate: Candidate) -> tuple[list[Mapping[str, Array]], dict[str, int]]:
-    """The feeds of each sample with the types that the model declares, and the types of its outputs."""
-    graph = onnx.load_model_from_string(candidate.model).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
-    store = Store(candidate.folder)
-    samples: list[Mapping[str, Array]] = [
-        {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
-        for sample in candidate.feeds
-    ]
-    return samples, {value.name: types[value.name] for value in graph.output}

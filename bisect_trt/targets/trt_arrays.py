@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import Store
 from bisect_trt.targets.base import Array
 
 
@@ -35,3 +38,15 @@ def from_engine(given: Any, elem_type: int) -> Array:
         return given.astype(helper.tensor_dtype_to_np_dtype(elem_type), copy=True)
     data = np.asarray(given.array).tobytes()
     return numpy_helper.to_array(TensorProto(data_type=elem_type, dims=given.shape, raw_data=data))
+
+
+def loaded(candidate: Candidate) -> tuple[list[Mapping[str, Array]], dict[str, int]]:
+    """The feeds of each sample with the types that the model declares, and the types of its outputs."""
+    graph = onnx.load_model_from_string(candidate.model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    store = Store(candidate.folder)
+    samples: list[Mapping[str, Array]] = [
+        {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+        for sample in candidate.feeds
+    ]
+    return samples, {value.name: types[value.name] for value in graph.output}

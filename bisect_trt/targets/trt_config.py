@@ -14,6 +14,7 @@ import numpy as np
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.settings import Shapes, TargetSettings
+from bisect_trt.targets import trt_api
 from bisect_trt.targets.trt_log import Log
 
 Dims = tuple[int, ...]
@@ -64,8 +65,16 @@ def make_config(
     if settings.tf32 is not None:
         change = config.set_flag if settings.tf32 else config.clear_flag
         change(trt.BuilderFlag.TF32)
+    flag = trt_api.precision_flag(trt, settings.precision)
+    if flag is not None:
+        config.set_flag(flag)
+    # Only what the engine tells of itself depends on it; names of layers and tactics are for the report.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if settings.timing_cache is not None:
         _use_timing_cache(config, settings.timing_cache, log)
+        if hasattr(trt.BuilderFlag, "EDITABLE_TIMING_CACHE") and not trt_api.is_rtx(trt):
+            # The builder takes the tactic that the cache names, and does not measure again.
+            config.set_flag(trt.BuilderFlag.EDITABLE_TIMING_CACHE)
     profile = _make_profile(builder, network, settings, candidate)
     if profile is not None:
         config.add_optimization_profile(profile)

@@ -1,6 +1,6 @@
 """Looking into an engine: the tensors that fusion has left, under the names that the engine gives them.
 
-`mark_unfused_tensors_as_debug_tensors` (later releases of TensorRT 10, TensorRT-RTX) leaves fusion alone, which
+`mark_unfused_tensors_as_debug_tensors` (late TensorRT 10, TensorRT-RTX) leaves fusion alone, which
 `mark_debug` does not; its tensors have a switch of their own on the context. Polygraphy's runner brings the
 listener that copies them. Whatever is missing leaves the engine as it would be without.
 """
@@ -27,11 +27,15 @@ def switch_on(context: Any) -> None:
         context.unfused_tensors_debug_state = True
 
 
-def inside(given: Mapping[str, Any], outputs: Iterable[str]) -> dict[str, Array]:
-    """What a run gave besides the outputs of the model; only what numpy has a type for."""
+def inside(given: Mapping[str, Any], outputs: Iterable[str], precision: str = "") -> dict[str, Array]:
+    """What a run gave besides the outputs of the model; only what numpy has a type for.
+
+    The narrow twin of a tensor (see `model.precision`) goes by the name of that.
+    """
     known = set(outputs)
+    twin = f"__{precision}" if precision else ""
     return {
-        name: np.array(value)
+        name.removesuffix(twin): np.array(value)
         for name, value in given.items()
         if name not in known and isinstance(value, np.ndarray)
     }

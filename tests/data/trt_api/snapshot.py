@@ -4,7 +4,7 @@
     python tests/data/trt_api/snapshot.py wheels tests/data/trt_api
 
 Each wheel of bindings is unpacked into a scratch folder and imported in a process of its own. The libraries
-that it is linked to are made here: empty ones, with the few C functions that it wants. So the names, signatures
+that it is linked to are made here: empty ones, with the few functions that it wants. So names, signatures
 and enum members are those of the real bindings. Type stubs (`.pyi`) are read, not run. Needs a C compiler and
 the Python that the wheels are for (3.11).
 """
@@ -22,18 +22,49 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-WHEELS = """
-tensorrt-bindings==8.6.1 tensorrt-cu12-bindings==10.0.1 tensorrt-stubs==10.13.0.35.1 tensorrt-cu12-bindings==10.16.1.11
-tensorrt-cu12-bindings==11.0.0.114 tensorrt-cu13-bindings==11.4.0.106 tensorrt-lean-cu13-bindings==11.4.0.106
-tensorrt-rtx-cu13-bindings==1.4.0.76 tensorrt-rtx-cu13-bindings==1.5.0.114 tensorrt-rtx-cu13-bindings==1.6.1.120
-tensorrt-rtx-cu13-bindings==1.7.1.116
-""".split()
-CLASSES = """
-Builder BuilderFlag DataType EngineInspector ErrorCode IBuilderConfig ICudaEngine IDebugListener IExecutionContext
-ILayer ILogger INetworkDefinition IOptimizationProfile IOutputAllocator IProgressMonitor IPluginRegistry ITensor
-ITimingCache LayerInformationFormat MemoryPoolType NetworkDefinitionCreationFlag OnnxParser OnnxParserFlag ParserError
-ProfilingVerbosity Runtime TensorIOMode IHostMemory
-""".split()
+WHEELS = [
+    "tensorrt-bindings==8.6.1",
+    "tensorrt-cu12-bindings==10.0.1",
+    "tensorrt-stubs==10.13.0.35.1",
+    "tensorrt-cu12-bindings==10.16.1.11",
+    "tensorrt-cu12-bindings==11.0.0.114",
+    "tensorrt-cu13-bindings==11.4.0.106",
+    "tensorrt-lean-cu13-bindings==11.4.0.106",
+    "tensorrt-rtx-cu13-bindings==1.4.0.76",
+    "tensorrt-rtx-cu13-bindings==1.5.0.114",
+    "tensorrt-rtx-cu13-bindings==1.6.1.120",
+    "tensorrt-rtx-cu13-bindings==1.7.1.116",
+]
+CLASSES = [
+    "Builder",
+    "BuilderFlag",
+    "DataType",
+    "EngineInspector",
+    "ErrorCode",
+    "IBuilderConfig",
+    "ICudaEngine",
+    "IDebugListener",
+    "IExecutionContext",
+    "ILayer",
+    "ILogger",
+    "INetworkDefinition",
+    "IOptimizationProfile",
+    "IOutputAllocator",
+    "IProgressMonitor",
+    "IPluginRegistry",
+    "ITensor",
+    "ITimingCache",
+    "LayerInformationFormat",
+    "MemoryPoolType",
+    "NetworkDefinitionCreationFlag",
+    "OnnxParser",
+    "OnnxParserFlag",
+    "ParserError",
+    "ProfilingVerbosity",
+    "Runtime",
+    "TensorIOMode",
+    "IHostMemory",
+]
 """The classes that are looked at; `Logger.Severity` goes as `ILogger.Severity`."""
 
 
@@ -103,20 +134,30 @@ def import_apart(wheel: Path, scratch: Path) -> dict[str, Any]:
         archive.extractall(scratch)
     (binary,) = scratch.glob("*/tensorrt*.so")
     link = subprocess.run(["readelf", "-d", binary], capture_output=True, text=True, check=True).stdout
-    symbols = subprocess.run(["nm", "-D", "--undefined-only", binary], capture_output=True, text=True, check=True).stdout
+    symbols = subprocess.run(
+        ["nm", "-D", "--undefined-only", binary], capture_output=True, text=True, check=True
+    ).stdout
     missing = re.findall(r" U ((?!_?Py)[^@\s]+)$", symbols, re.M)  # what has a version is the system's
     code = scratch / "empty.c"
     code.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in missing))
     for library in re.findall(r"\[(lib(?:nv|tensorrt|cud)\S+)\]", link):
-        subprocess.run(["cc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library}", "-o", scratch / library, code], check=True)
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library}", "-o", scratch / library, code],
+            check=True,
+        )
     program = (
-        f"import sys, json; sys.path[:0] = [{str(scratch)!r}, {str(Path(__file__).parent)!r}]; import snapshot\n"
-        f"sys.setdlopenflags(1); import importlib, importlib.util as u\n"
+        f"import sys, json; sys.path[:0] = [{str(scratch)!r}, {str(Path(__file__).parent)!r}]\n"
+        "import snapshot\n"
+        "sys.setdlopenflags(1); import importlib.util as u\n"
         f"s = u.spec_from_file_location({binary.stem!r}, {str(binary)!r}); m = u.module_from_spec(s)\n"
         f"s.loader.exec_module(m); print(json.dumps(snapshot.of_module(m)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env={"LD_LIBRARY_PATH": str(scratch)}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        env={"LD_LIBRARY_PATH": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(f"{wheel.name}: {done.stderr}")

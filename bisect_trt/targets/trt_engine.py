@@ -1,0 +1,52 @@
+"""What is in a network and in an engine: types of tensors, layers, tactics."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = 200  # layers of an engine that are kept with an outcome
+
+
+def network_types(network: Any) -> dict[str, int]:
+    """Types of what the layers of a parsed network make, with how many layers make it: `{"HALF": 120}`."""
+    found: Counter[str] = Counter()
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.num_outputs:
+            output = layer.get_output(0)
+            if output is not None:
+                found[output.dtype.name] += 1
+    return dict(found.most_common())
+
+
+def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
+    """Layers of an engine with type and tactic, as far as the engine inspector tells; for the report.
+
+    Returns:
+        `layers`: how many; `shown`: the first `SHOWN` of them; `types`: of their outputs, with numbers.
+    """
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    try:
+        layers = json.loads(text).get("Layers", [])
+    except (ValueError, AttributeError):  # nothing, or a list of names, where verbosity is low
+        return {}
+    found = [_layer(layer) for layer in layers]
+    types = Counter(kind for layer in found for kind in layer.get("types", ()))
+    return {"layers": len(found), "types": dict(types.most_common()), "shown": found[:SHOWN]}
+
+
+def _layer(layer: Any) -> dict[str, Any]:
+    if not isinstance(layer, Mapping):
+        return {"name": str(layer)}
+    outputs = [item for item in layer.get("Outputs", ()) if isinstance(item, Mapping)]
+    tactic = layer.get("TacticName") or layer.get("TacticValue") or ""
+    return {
+        "name": str(layer.get("Name", "")),
+        "kind": str(layer.get("LayerType", "")),
+        "tactic": str(tactic),
+        "types": [str(item.get("Datatype") or item.get("Format/Datatype", "")) for item in outputs],
+    }
