@@ -1,6 +1,6 @@
 """Find the smallest part of an ONNX model that still fails on TensorRT.
 
-`reduce` (with `reduce_all` for `--all`), `check`, `scan` and `simplify` do what the commands of these names
+`reduce` (with `reduce_all` for `--all`), `check`, `scan`, `simplify` and `verify` do what the commands of these names
 do. Importing this package loads neither tensorrt nor onnxruntime.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "check", "reduce", "reduce_all", "scan", "simplify"]
+__all__ = ["__version__", "check", "reduce", "reduce_all", "scan", "simplify", "verify"]
 
 if TYPE_CHECKING:
     from bisect_trt.checking import check
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bisect_trt.reduction_all import reduce_all
     from bisect_trt.scanning import scan
     from bisect_trt.simplification import simplify
+    from bisect_trt.verification import verify
 
 
 def __getattr__(name: str) -> Any:
@@ -40,4 +41,8 @@ def __getattr__(name: str) -> Any:
         from bisect_trt.simplification import simplify
 
         return simplify
+    if name == "verify":
+        from bisect_trt.verification import verify
+
+        return verify
     raise AttributeError(f"module 'bisect_trt' has no attribute {name!r}")

@@ -82,7 +82,8 @@ class Problem:
         reproduces = self.verdict(candidate) is Verdict.REPRODUCES
         if reproduces and (self.best is None or candidate.size < self.best.size):
             self.best = candidate
-            self._tell(f"{len(candidate.nodes)} nodes still fail", accepted=True)
+            count = len(candidate.nodes)
+            self._tell("1 node still fails" if count == 1 else f"{count:,} nodes still fail", accepted=True)
         return reproduces
 
     def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:
@@ -141,7 +142,8 @@ class Problem:
                 break
         self.counts.unresolved += verdict is Verdict.UNRESOLVED
         self.verdicts[digest] = verdict
-        self._tell(f"{len(candidate.nodes)} nodes: {verdict.value}")
+        count = len(candidate.nodes)
+        self._tell(f"{count:,} node{'' if count == 1 else 's'}: {verdict.value}")
         return verdict
 
     def repeat_probes(self, runs: int, rate: float) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from bisect_trt import __version__
-from bisect_trt.cli import check, doctor, reduce, scan, simplify
+from bisect_trt.cli import check, doctor, reduce, scan, simplify, verify
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
 
 P = ParamSpec("P")
@@ -46,6 +46,7 @@ app.command("reduce")(_interruptible(reduce.command))
 app.command("simplify")(_interruptible(simplify.command))
 app.command("check")(_interruptible(check.command))
 app.command("scan")(_interruptible(scan.command))
+app.command("verify")(_interruptible(verify.command))
 app.command("doctor")(_interruptible(doctor.command))
 
 

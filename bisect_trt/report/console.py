@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,33 +16,56 @@ from bisect_trt.outcome import Failure
 from bisect_trt.report.progress import printable, seconds
 from bisect_trt.reproducer.issue import operators
 from bisect_trt.result import Check, Reduction
+from bisect_trt.verification import Status, Verification
 
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2
+_LABELS = {Status.SAME: "Fails", Status.OTHER: "Otherwise", Status.FIXED: "Fixed", Status.UNKNOWN: "Unclear"}
 
 
 def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
-    """The last screen of `reduce`: what fails, where, why it is believed, how small, what next."""
-    page = Page(console)
+    """The last screen of `reduce`: what fails, where, why it is believed, how small, what next.
+
+    Ten lines, where the console has its usual 80 columns; everything else is in the reports.
+    """
+    page = Page(console, whole=False)
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _message(result.wanted))
-    page.row("Where", _where(result.original_failure or result.wanted, result.nodes))
+    page.row("Where", _origin(result) or _where(result.original_failure or result.wanted, result.nodes))
     left = f"{_count(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
-    for note in result.notes:
-        page.row("Note", shorten(printable(note), _MESSAGE))
-    for failure in result.also_seen[:_ALSO]:
-        page.row("Also seen", f"{_what(failure)}: {_message(failure, 120)}")
-    if len(result.also_seen) > _ALSO:
-        page.row("", f"and {len(result.also_seen) - _ALSO} more, see report.json")
-    page.exact("Folder", f"{show_path(result.out)}/")
+    page.row("Note", _note(result))
+    page.exact("Folder", f"{show_path(result.out)}/ (ISSUE.md to paste, report.html to look at)")
     page.exact("Attach", show_path(archive))
     page.exact("Next", line("python", show_path(result.out / "repro.py")))
     if not result.finished:
         page.exact("Go on", reduce_line(result.model, result.settings, result.out))
     else:
-        page.exact("", f"read {line(show_path(result.out / 'ISSUE.md'))} and paste it into a new issue")
+        page.exact("", f"{line('bisect-trt', 'verify', show_path(result.out))} (after an update)")
+
+
+def show_verification(result: Verification, console: Console | None = None) -> None:
+    """What one reproducer does now."""
+    page = Page(console)
+    styles = {Status.FIXED: "bold green", Status.SAME: "bold red"}
+    runs = f", {_count(result.runs, 'run')}" if result.runs else ""
+    on = f" on {printable(result.target)}" if result.target else ""
+    said = f"{result.status.value}{on} ({seconds(result.seconds)}{runs})"
+    page.row(_LABELS[result.status], f"{printable(result.name)}: {said}", styles.get(result.status, "bold yellow"))
+    if result.why:
+        page.row("", shorten(printable(result.why), _MESSAGE))
+    if result.seen is not None:
+        page.row("Seen", f"{_what(result.seen)}: {_message(result.seen)}")
+    if result.wanted is not None and result.status is not Status.SAME:
+        page.row("Before", f"{_what(result.wanted)}: {_message(result.wanted)}")
+
+
+def show_verifications(results: Sequence[Verification], console: Console | None = None) -> None:
+    """How many of each status, at the end of several."""
+    counts = Counter(result.status for result in results)
+    told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+    Page(console).row("In all", f"{_count(len(results), 'reproducer')}: {told}")
 
 
 def show_check(result: Check, console: Console | None = None) -> None:
@@ -84,9 +108,12 @@ class Page:
     """Rows of a label and a text that is wrapped beside it."""
 
     _LABEL = 12
+    _USUAL = 72  # columns from which on one line is enough for a row of a short page
 
-    def __init__(self, console: Console | None) -> None:
+    def __init__(self, console: Console | None, *, whole: bool = True) -> None:
+        """Print to `console`. Unless `whole`, rows are cut to one line where that has its usual width."""
         self._console = console or Console(highlight=False)
+        self._cut = not whole and self._console.width >= self._USUAL
 
     def heading(self, text: str) -> None:
         """A line that begins a group."""
@@ -95,6 +122,7 @@ class Page:
     def row(self, label: str, text: str, style: str = "bold") -> None:
         """Text for reading, wrapped at the width of the console."""
         width = max(20, self._console.width - self._LABEL)
+        text = shorten(text, width) if self._cut else text
         lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
         for k, part in enumerate(lines):
             self._print(Text.assemble((f"{'' if k else label:<{self._LABEL}}", style), part))
@@ -129,6 +157,26 @@ def _where(failure: Failure, remaining: Sequence[str]) -> str:
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     op = f" ({printable(failure.op)})" if failure.op else ""
     return f"{'node' if len(names) == 1 else 'nodes'} {named}{more}{op}"
+
+
+def _origin(result: Reduction) -> str:
+    """Where the first node that the target names comes from in the user's code; else the first known one."""
+    blamed = (result.original_failure or result.wanted).nodes
+    known = {origin.node: origin for origin in result.origins if origin.file}
+    first = next((known[name] for name in blamed if name in known), next(iter(known.values()), None))
+    return printable(first.sentence()) if first else ""
+
+
+def _note(result: Reduction) -> str:
+    """The most telling note, and how many more there are."""
+    own = [note for note in result.notes if note not in result.target.notes]
+    notes = [*own, *result.target.notes]
+    if result.also_seen:
+        notes.insert(0, f"{_count(len(result.also_seen), 'other failure')} seen on the way")
+    if not notes:
+        return "-"
+    more = f"(+{len(notes) - 1} in report.md) " if len(notes) > 1 else ""
+    return more + printable(notes[0])
 
 
 def _belief(result: Reduction) -> str:

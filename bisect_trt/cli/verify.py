@@ -1,0 +1,70 @@
+"""`bisect-trt verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bisect_trt.cli import options as o
+
+Place = Annotated[
+    Path,
+    typer.Argument(help="Folder or zip of a reproducer, or a folder of several.", show_default=False),
+]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Another target than that of the report.", show_default=False)
+]
+ExpectFixed = Annotated[
+    bool, typer.Option("--expect-fixed", help="Turn the exit codes 0 and 1 round: 1 once it is fixed.")
+]
+Junit = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Write the results as JUnit's XML, too.")
+]
+
+
+def command(
+    place: Place,
+    target: Target = None,
+    repeats: o.Repeats = 3,
+    timeout: o.Timeout = None,
+    memory_limit: o.MemoryLimit = None,
+    expect_fixed: ExpectFixed = False,
+    junit: Junit = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    """Run reproducers again, on another machine or version: same failure, another one, or fixed?
+
+    Exit code: 0 fixed, 1 the same failure, 2 bad usage or no reproducer, 3 it cannot be told here, 4 it
+    fails in another way, 70 a bug of bisect-trt. Of several: 1 when any still fails, else 4, else 3.
+    """
+    limit = o.parse_size("--memory-limit", memory_limit)
+    # Heavy imports wait until a command runs, so that --help is quick.
+    from bisect_trt import verification
+    from bisect_trt.errors import UsageError
+    from bisect_trt.report import console
+    from bisect_trt.report import junit as xml
+
+    results = verification.verify(
+        place,
+        target=target,
+        repeats=repeats,
+        timeout=timeout,
+        memory_limit=limit,
+        on_result=(lambda result: None) if as_json else console.show_verification,
+    )
+    code = verification.exit_code(results, expect_fixed=expect_fixed)
+    if as_json:
+        found = [result.to_json() for result in results]
+        print(json.dumps({"results": found, "exit_code": code}, indent=2))
+    elif len(results) > 1:
+        console.show_verifications(results)
+    if junit is not None:
+        try:
+            xml.write(results, junit, expect_fixed=expect_fixed)
+        except OSError as error:
+            raise UsageError(f"--junit {junit}: cannot be written: {error.strerror or error}") from error
+    return code

@@ -1,0 +1,202 @@
+"""Opens reproducers that somebody else sent: folders and zips, of which nothing is believed.
+
+Only files with the names that a reproducer has are read, under names of ours; links are refused; sizes
+are limited before anything is unpacked; of `report.json` only what was checked is used, and never a path
+or anything that starts a program or loads a library.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import onnx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.external import tensors
+from bisect_trt.model.store import external_info
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.reproducer.bundle import MODEL, REPORT, WEIGHTS
+from bisect_trt.settings import AccuracySettings, TargetSettings
+
+LIMIT = 4 << 30
+"""Bytes that a reproducer may hold when it is unpacked."""
+
+_REPORT_LIMIT = 32 << 20
+_FILES = re.compile(r"repro\.(onnx|data)|(inputs|expected)(-\d{1,4})?\.npz|report\.json")
+_VALUES = re.compile(r"(inputs|expected)(-\d{1,4})?\.npz")
+_CHUNK = 1 << 22
+
+# Settings that name files or programs: they are the business of whoever runs it.
+_TARGET_KEYS = {
+    f.name for f in fields(TargetSettings)
+} - {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex"}
+_ACCURACY_KEYS = {"rtol", "atol", "metric", "ignore", "topk", "judge", "alone"}
+_SAFE_SPEC = re.compile(r"(tensorrt|tensorrt-rtx|(planted|emulate):.+|ort:[\w.-]+)", re.DOTALL)
+
+
+class _Failure(BaseModel):
+    stage: Stage
+    symptom: Symptom
+    signature: str
+    message: str
+    nodes: list[str] = []
+    op: str = ""
+
+
+class Report(BaseModel):
+    """What is used of a `report.json`."""
+
+    failure: _Failure
+    settings: dict[str, dict[str, Any]] = {}
+    compared: dict[str, Any] = {}
+
+    @property
+    def wanted(self) -> Failure:
+        """The failure that the reproducer showed."""
+        told = self.failure
+        return Failure(told.stage, told.symptom, told.signature, told.message, tuple(told.nodes), told.op)
+
+    @property
+    def accuracy(self) -> AccuracySettings:
+        """How its outputs were compared. Raises UsageError."""
+        return _settings(AccuracySettings, self.compared, _ACCURACY_KEYS)
+
+    def target(self, spec: str | None) -> TargetSettings:
+        """Target and options of the builder; `spec` is what the user asks for instead.
+
+        Raises:
+            UsageError: the report asks for a target that might start a program or load a library.
+        """
+        given = self.settings.get("target", {})
+        known = _settings(TargetSettings, {**given, **({"spec": spec} if spec else {})}, _TARGET_KEYS)
+        if spec is None and not _SAFE_SPEC.fullmatch(known.spec):
+            raise UsageError(
+                f"{REPORT} asks for the target {known.spec!r}, which may start programs or load libraries",
+                f"if you trust it, give it yourself: --target {known.spec!r}",
+            )
+        return known
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a probe was given, if that was asked for."""
+        value = self.settings.get("run", {}).get("timeout")
+        return float(value) if isinstance(value, int | float) and 0 < value < 1e6 else None
+
+
+def find(path: Path) -> list[Path]:
+    """The reproducers at a path: itself, or the folders and zips in it, sorted by name.
+
+    A zip beside the folder that it was made of is left out.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if path.is_file():
+        return [path]
+    if (path / REPORT).exists():
+        return [path]
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    folders = [p for p in inside if p.is_dir() and (p / REPORT).exists()]
+    names = {p.name for p in folders}
+    zips = [p for p in inside if p.suffix == ".zip" and p.is_file() and p.stem not in names]
+    found = sorted((*folders, *zips))
+    if not found:
+        why = "no reproducer in it" if path.is_dir() else "no such file or folder"
+        raise UsageError(f"{path}: {why}", "give the folder or zip that bisect-trt reduce wrote")
+    return found
+
+
+def opened(path: Path, scratch: Path) -> tuple[Path, Report]:
+    """A folder with the files of a reproducer, and its report.
+
+    Raises:
+        UsageError: it is no reproducer, is too large, or something in it leads elsewhere.
+    """
+    folder = path
+    if path.is_file():
+        folder = scratch / "unpacked"
+        folder.mkdir()
+        _unpack(path, folder)
+    _require_plain(path, folder)
+    return folder, _report(path, folder / REPORT)
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Those files of a zip that a reproducer has, whatever folder they are in, under their bare names."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wanted = [e for e in archive.infolist() if _FILES.fullmatch(e.filename.rpartition("/")[2])]
+            wanted = [e for e in wanted if not e.is_dir() and e.filename.count("/") <= 1]
+            _require_size(path, sum(e.file_size for e in wanted), folder)
+            for entry in wanted:
+                place = folder / entry.filename.rpartition("/")[2]
+                if place.exists():
+                    raise UsageError(f"{path} holds {place.name} twice", "unpack it and give one folder")
+                with archive.open(entry) as source, place.open("xb") as sink:
+                    shutil.copyfileobj(source, sink, _CHUNK)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UsageError(f"{path} cannot be unpacked: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read or unpacked: {error.strerror or error}") from error
+
+
+def _require_size(path: Path, size: int, folder: Path) -> None:
+    most = min(LIMIT, shutil.disk_usage(folder).free)
+    if size > most:
+        raise UsageError(f"{path} holds {size:,} bytes when unpacked, {most:,} are allowed here")
+
+
+def _require_plain(path: Path, folder: Path) -> None:
+    """Every file is a plain file in the folder, and the model refers to nothing else."""
+    for place in folder.iterdir():
+        if _FILES.fullmatch(place.name) and (place.is_symlink() or not place.is_file()):
+            raise UsageError(f"{path}: {place.name} is not a plain file, so it is not followed")
+        if _VALUES.fullmatch(place.name):
+            _require_values(path, place)
+    if not (folder / MODEL).exists() or not (folder / REPORT).exists():
+        raise UsageError(f"{path} is no reproducer: {MODEL} and {REPORT} have to be in it")
+    try:
+        proto = onnx.load_model(str(folder / MODEL), load_external_data=False)
+        places = {external_info(t).get("location") for t in tensors(proto) if t.data_location == t.EXTERNAL}
+    except Exception as error:  # protobuf and onnx raise several kinds
+        raise UsageError(f"{path}: {MODEL} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if places - {WEIGHTS}:
+        raise UsageError(f"{path}: {MODEL} refers to files outside of the reproducer")
+
+
+def _require_values(path: Path, archive: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            size = sum(entry.file_size for entry in content.infolist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: {archive.name} cannot be read: {error}") from error
+    if size > LIMIT:
+        raise UsageError(f"{path}: {archive.name} holds {size:,} bytes, {LIMIT:,} are allowed")
+
+
+def _report(path: Path, file: Path) -> Report:
+    try:
+        if file.stat().st_size > _REPORT_LIMIT:
+            raise UsageError(f"{path}: {REPORT} is too large")
+        return Report.model_validate(json.loads(file.read_bytes()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path}: {REPORT} is not one of bisect-trt: {where}: {first['msg']}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: {REPORT} cannot be read: {error}") from error
+
+
+def _settings(kind: Any, given: dict[str, Any], keys: set[str]) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python({k: v for k, v in given.items() if k in keys})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{REPORT}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
