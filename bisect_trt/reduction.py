@@ -407,7 +407,10 @@ class Run:
         assert problem.best is not None and problem.wanted is not None
         notes = [*self.info.notes, *self.notes]
         if self.recorded.error:
-            notes.append(f"The reference cannot run the whole model: {self.recorded.error}")
+            notes.append(
+                f"The reference cannot run the whole model: {self.recorded.error}\nTensors that it could not "
+                "make have inferred shapes and seeded values here, and nothing was compared with a reference."
+            )
         shown = problem.shown_by(problem.best)
         alone = self.settings.accuracy
         if problem.hybrid is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,9 +12,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.graph import Boundary, Dims, Graph, Selection
+from bisect_trt.graph import Boundary, Dims, Graph, Selection, dims_of
+from bisect_trt.inputs.feeds import GraphInput
+from bisect_trt.inputs.generate import generate
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.frozen import feeds_build_time_slot, is_shape_like
+from bisect_trt.model.guess import inferred_types
 from bisect_trt.model.pieces import Pieces, type_of
 from bisect_trt.model.store import Store, raw_size
 
@@ -74,6 +78,7 @@ class Cutter:
         self._frozen: dict[str, _Frozen | None] = {}
         self._static: dict[str, onnx.TypeProto | None] = {}
         self._interior: dict[tuple[str, bool], bytes] = {}
+        self._made: dict[str, Path | None] = {}
         self._carried: dict[str, tuple[str, ...]] = {}
 
     def cut(
@@ -83,7 +88,7 @@ class Cutter:
 
         It grows over edges that cannot be cut (sequences, optionals, strings, tensors of unknown
         type), so `Candidate.nodes` may be more. Tensors that were not recorded get an input of the
-        inferred shape and no feed.
+        inferred shape and seeded values.
 
         Raises:
             KeyError: a node does not exist.
@@ -123,7 +128,17 @@ class Cutter:
         return elem_type is not None and elem_type != TensorProto.STRING
 
     def _elem_type(self, tensor: str) -> int | None:
-        return self._record.elem_type(tensor) if tensor in self._record else self._graph.elem_type(tensor)
+        if tensor in self._record:
+            return self._record.elem_type(tensor)
+        known = self._graph.elem_type(tensor)
+        return known if known is not None else _elem_type(self._inferred.get(tensor))
+
+    @cached_property
+    def _inferred(self) -> Mapping[str, onnx.TypeProto]:
+        """Types that follow from the recorded ones, for what the reference could not make."""
+        graph, record = self._graph, self._record
+        known = {t: self._static_type(t) for t in (*graph.graph_inputs, *graph.producer) if t in record}
+        return inferred_types(graph.proto, {t: kind for t, kind in known.items() if kind is not None})
 
     def _visible(self, names: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
         """Outputs of the model, and of nodes that feed no other node of the selection."""
@@ -189,7 +204,7 @@ class Cutter:
             model=pieces.model(parts),
             folder=self._store.folder,
             nodes=tuple(names),
-            feeds=self._values(inputs),
+            feeds=self._feeds(inputs),
             expected=self._values(outputs),
             cut=style.value,
             bytes=size + sum(f.bytes for f in frozen.values()),
@@ -205,6 +220,22 @@ class Cutter:
                 if t in graph.initializers or graph.producer.get(t) in graph.generators
             )
         return self._carried[name]
+
+    def _feeds(self, inputs: Sequence[str]) -> tuple[Feeds, ...]:
+        """Recorded values, and seeded ones for inputs that were not recorded."""
+        made = {t: path for t in inputs if t not in self._record and (path := self._seeded(t)) is not None}
+        return tuple({**sample, **made} for sample in self._values(inputs))
+
+    def _seeded(self, tensor: str) -> Path | None:
+        """A value for an input that the reference could not make, written once; dimensions unknown are 1."""
+        if tensor not in self._made:
+            kind = self._static_type(tensor)
+            dims = None if kind is None else dims_of(kind)
+            self._made[tensor] = None
+            if kind is not None and dims is not None:
+                wanted = GraphInput(tensor, kind.tensor_type.elem_type, dims)
+                self._made[tensor] = self._store.put_once(tensor, generate([wanted], 0, {})[tensor])
+        return self._made[tensor]
 
     def _values(self, tensors: Iterable[str]) -> tuple[Feeds, ...]:
         known = [t for t in tensors if t in self._record]
@@ -242,7 +273,10 @@ class Cutter:
         recorded = self._recorded_dims(tensor)
         if recorded is not None:
             return type_of(self._record.elem_type(tensor), recorded)
-        return self._inferred_type(tensor)
+        declared = self._inferred_type(tensor)
+        if declared is not None and (not declared.HasField("tensor_type") or _is_static(declared)):
+            return declared
+        return self._inferred.get(tensor, declared)
 
     def _inferred_type(self, tensor: str) -> onnx.TypeProto | None:
         """Declared or inferred type without symbols.
@@ -279,6 +313,15 @@ class Cutter:
         return type_of(
             elem_type, tuple(b if a is None else a for a, b in zip(declared, recorded, strict=True))
         )
+
+
+def _elem_type(kind: onnx.TypeProto | None) -> int | None:
+    return (kind.tensor_type.elem_type or None) if kind is not None else None
+
+
+def _is_static(kind: onnx.TypeProto) -> bool:
+    dims = dims_of(kind)
+    return dims is not None and all(isinstance(d, int) for d in dims)
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:

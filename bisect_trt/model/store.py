@@ -6,6 +6,7 @@ It takes hard links, and any offset: so a recorded `.npy` file is external data 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -157,6 +158,13 @@ class Store:
             except FileExistsError:
                 continue
             return path
+
+    def put_once(self, name: str, array: Array) -> Path:
+        """As `put`, for a value that follows from the tensor's name: a run that is resumed uses it again."""
+        path = self.folder / f"seeded-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npy"
+        if not path.exists():
+            self.put(name, array).rename(path)
+        return path
 
     def load(self, path: Path, elem_type: int, shape: Sequence[int] | None = None) -> Array:
         """A recorded tensor, read-only, memory mapped when it is large.
