@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 
 
 def line(*arguments: str | Path) -> str:
@@ -25,7 +25,8 @@ def arguments(settings: Settings) -> list[str]:
     """Every setting that is not at its default; `cli.options` gives the same settings back."""
     papers = _valued("--style", settings.papers.style or None)
     papers += _valued("--with", ",".join(settings.papers.inputs_for) or None)
-    return [*target_arguments(settings.target), *_run_arguments(settings.run), *papers]
+    accuracy = accuracy_arguments(settings.accuracy)
+    return [*target_arguments(settings.target), *accuracy, *_run_arguments(settings.run), *papers]
 
 
 def target_arguments(target: TargetSettings) -> list[str]:
@@ -47,7 +48,31 @@ def target_arguments(target: TargetSettings) -> list[str]:
     found += _valued("--timing-cache", target.timing_cache)
     for library in target.plugins:
         found += _valued("--plugins", library)
+    for name, path in target.ep_libraries:
+        found += _valued("--ep-library", f"{name}={path}")
+    found += _valued("--fail-regex", target.fail_regex)
     return found + _valued("--verbose-log", target.verbose_log)
+
+
+def accuracy_arguments(accuracy: AccuracySettings) -> list[str]:
+    """The options that say what is compared with what, and when it agrees."""
+    plain = AccuracySettings()
+    found: list[str] = []
+    for option, value, default in (
+        ("--reference", accuracy.reference, plain.reference),
+        ("--reference-provider", accuracy.reference_provider, plain.reference_provider),
+        ("--metric", accuracy.metric, plain.metric),
+        ("--judge", accuracy.judge, plain.judge),
+    ):
+        found += _valued(option, value if value != default else None)
+    for option, values in (("--rtol", accuracy.rtol), ("--atol", accuracy.atol), ("--topk", accuracy.topk)):
+        for name, number in values:
+            found += _valued(option, f"{name}:{number:g}" if name else f"{number:g}")
+    for name in accuracy.ignore:
+        found += _valued("--ignore", name)
+    for library in accuracy.custom_ops:
+        found += _valued("--custom-ops", library)
+    return found
 
 
 def shape_text(shape: Iterable[int]) -> str:
@@ -71,6 +96,9 @@ def _run_arguments(run: RunSettings) -> list[str]:
     ):
         if value != default:
             found += _valued(option, value)
+    for name, low, high in run.input_ranges:
+        found += _valued("--input-range", f"{name}:{low:g}..{high:g}")
+    found += _valued("--record-budget", run.record_budget)
     found += [] if run.simplify else ["--no-simplify"]
     return found + (["--anonymise"] if run.anonymise else [])
 

@@ -97,6 +97,9 @@ class TensorDiff:
         text += f", RMS error / RMS {self.rms_error:.3g}, cosine {self.cosine:.6f}"
         if any(self.nans) or any(self.infs):
             text += f"; NaN {self.nans[0]} -> {self.nans[1]}, Inf {self.infs[0]} -> {self.infs[1]}"
+        if self.worst and self.elements > 1:
+            worst = self.worst[0]
+            text += f"; the worst at {list(worst.index)}: {worst.reference} became {worst.target}"
         return f"{text}; {self.difference}" if self.difference else text
 
 

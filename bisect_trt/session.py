@@ -126,7 +126,10 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
     if parse(settings.accuracy.reference).kind == "target-at":
         recorded = _record_on_target(pool, session, settings, tensors)
     else:
-        recorded = jobs.record_in(pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors)
+        accuracy = settings.accuracy
+        recorded = jobs.record_in(
+            pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
+        )
     if not outputs_only:
         draft = place.with_suffix(".writing")
         draft.write_text(json.dumps(recorded.to_json()))
@@ -186,7 +189,7 @@ def resolved(settings: Settings) -> Settings:
 
 def load_for(model: Path, settings: Settings) -> LoadedModel:
     """Read and check a model; ops that nobody knows are allowed only with plugins."""
-    return load(model, allow_unknown=bool(settings.target.plugins))
+    return load(model, allow_unknown=bool(settings.target.plugins or settings.accuracy.custom_ops))
 
 
 def describe(pool: Pool, settings: Settings) -> TargetInfo:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bisect_trt.compare import RTOL, RTOL_NARROW, compare
 from bisect_trt.diff import TensorDiff
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.settings import AccuracySettings
+from bisect_trt.settings import AccuracySettings, TargetSettings
 
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
@@ -24,9 +24,11 @@ LOST = "outputs are not finite"
 OTHER_KIND = "outputs differ in shape or type"
 
 
-def precision_rtol(spec: str) -> float:
+def precision_rtol(target: TargetSettings) -> float:
     """The least default tolerance of a target that computes in another precision than its tensors have."""
-    name, _, argument = spec.partition(":")
+    name, _, argument = target.spec.partition(":")
+    if target.precision:
+        return PRECISIONS.get(target.precision.lower(), 0.0)
     return PRECISIONS.get(argument.lower(), 0.0) if name == "emulate" else 0.0
 
 

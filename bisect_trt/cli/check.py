@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from bisect_trt.cli import accuracy as a
 from bisect_trt.cli import options as o
 
 
@@ -24,6 +25,21 @@ def command(
     timing_cache: o.TimingCache = None,
     plugins: o.Plugins = None,
     verbose_log: o.VerboseLog = None,
+    ep_library: o.EpLibrary = None,
+    fail_regex: o.FailRegex = "",
+    reference: a.Reference = "ort",
+    reference_provider: a.ReferenceProvider = "CPUExecutionProvider",
+    custom_ops: a.CustomOps = None,
+    rtol: a.Rtol = None,
+    atol: a.Atol = None,
+    metric: a.Metric = "max",
+    ignore: a.Ignore = None,
+    topk: a.TopK = None,
+    judge: a.Judge = "outputs",
+    input_range: a.InputRange = None,
+    save_inputs: a.SaveInputs = None,
+    save_outputs: a.SaveOutputs = None,
+    record_budget: a.RecordBudget = None,
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:
@@ -41,11 +57,28 @@ def command(
             timing_cache=timing_cache,
             plugins=plugins,
             verbose_log=verbose_log,
+            ep_library=ep_library,
+            fail_regex=fail_regex,
         ),
         inputs=inputs,
         seed=seed,
         timeout=timeout,
         memory_limit=memory_limit,
+        accuracy=a.accuracy_settings(
+            reference=reference,
+            reference_provider=reference_provider,
+            custom_ops=custom_ops,
+            rtol=rtol,
+            atol=atol,
+            metric=metric,
+            ignore=ignore,
+            topk=topk,
+            judge=judge,
+        ),
+        input_ranges=a.parse_ranges(input_range),
+        save_inputs=save_inputs,
+        save_outputs=save_outputs,
+        record_budget=record_budget,
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt

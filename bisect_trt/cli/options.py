@@ -83,10 +83,32 @@ VerboseLog = Annotated[
     Path | None,
     typer.Option("--verbose-log", metavar="FILE", help="The target's whole log.", rich_help_panel=_BUILDER),
 ]
+EpLibrary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ep-library",
+        metavar="NAME=PATH",
+        help="Library of an execution provider for ort:NAME; repeat it.",
+        rich_help_panel=_BUILDER,
+    ),
+]
+FailRegex = Annotated[
+    str,
+    typer.Option(
+        "--fail-regex",
+        metavar="REGEX",
+        help="What the log of command:CMD has to show for a failure to count.",
+        rich_help_panel=_BUILDER,
+    ),
+]
 Inputs = Annotated[
     Path | None,
     typer.Option(
-        "--inputs", metavar="FILE.npz", help="Input values; random ones without it.", rich_help_panel=_PROBES
+        "--inputs",
+        metavar="FILE",
+        help="Input values: .npz, .json, a folder of .npy or ONNX test data, FILE.py:FUNCTION; random ones "
+        "without it.",
+        rich_help_panel=_PROBES,
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random choice.", rich_help_panel=_PROBES)]
@@ -255,6 +277,8 @@ def target_settings(
     timing_cache: Path | None,
     plugins: Sequence[Path] | None,
     verbose_log: Path | None,
+    ep_library: Sequence[str] | None = None,
+    fail_regex: str = "",
 ) -> TargetSettings:
     """Texts of the command line as settings; `shapes` are static, least, best and most.
 
@@ -284,7 +308,18 @@ def target_settings(
         timing_cache=timing_cache,
         plugins=tuple(plugins or ()),
         verbose_log=verbose_log,
+        ep_libraries=tuple(_library(text) for text in ep_library or ()),
+        fail_regex=fail_regex,
     )
+
+
+def _library(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise UsageError(f"--ep-library {text!r} is not NAME=PATH")
+    if not Path(path).is_file():
+        raise UsageError(f"--ep-library {text}: no such file", "give the path of a shared library")
+    return name, Path(path)
 
 
 def _profile(lowest: Shapes, best: Shapes, highest: Shapes) -> tuple[Shapes, Shapes, Shapes]:

@@ -25,6 +25,15 @@ Array = npt.NDArray[Any]
 FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
+_used: tuple[str, tuple[Path, ...]] = ("CPUExecutionProvider", ())
+
+
+def use(provider: str, libraries: tuple[Path, ...]) -> None:
+    """Which execution provider and custom operators all sessions of this process have from now on."""
+    global _used
+    _used = (provider, libraries)
+
+
 class OrtError(Exception):
     """ONNX Runtime refuses the model, or fails while it runs; the message is its own."""
 
@@ -50,8 +59,12 @@ class Session:
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
         options.inter_op_num_threads = 1
         options.add_session_config_entry(FOLDER_KEY, str(folder.absolute()))
+        provider, libraries = _used
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            for library in libraries:
+                options.register_custom_ops_library(str(library.absolute()))
+            providers = list(dict.fromkeys((provider, "CPUExecutionProvider")))
+            self._session = ort.InferenceSession(model, options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
             raise OrtError(_text(error)) from error
         self.outputs = tuple(output.name for output in self._session.get_outputs())

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
+import psutil
 
 from bisect_trt.diff import TensorDiff
 from bisect_trt.errors import StoppedEarly
@@ -67,6 +68,7 @@ def probe(
     sides are written into the folder `save`.
     """
     start = time.perf_counter()
+    _use_reference(accuracy)
     known: Values = []
     if candidate.edited:
         announce_reference()
@@ -83,7 +85,7 @@ def probe(
         if save is not None:
             formats.write_samples(save / "target.npz", result.outputs)
             formats.write_samples(save / "reference.npz", expected)
-        least = precision_rtol(settings.spec)
+        least = precision_rtol(settings)
         if accuracy.reference == SELF:
             unresolved = ""
             diffs = _by_itself(settings, candidate, result.outputs, accuracy, least)
@@ -101,11 +103,17 @@ def probe(
 
 
 def record(
-    model: bytes, folder: Path, feeds: Sequence[Feeds], tensors: Sequence[str] | None, budget: int | None
+    model: bytes,
+    folder: Path,
+    feeds: Sequence[Feeds],
+    tensors: Sequence[str] | None,
+    budget: int | None,
+    accuracy: AccuracySettings = DEFAULT_ACCURACY,
 ) -> Record:
     """See `references.recorder.record`. Raises StoppedEarly when the disk is full."""
     from bisect_trt.references import recorder
 
+    _use_reference(accuracy)
     try:
         return recorder.record(model, folder, feeds, tensors=tensors, budget=budget)
     except OSError as error:
@@ -113,6 +121,16 @@ def record(
             hint = "make room, or use --out on another disk"
             raise StoppedEarly(f"no space left for recorded tensors in {folder}", hint) from error
         raise
+
+
+def _use_reference(accuracy: AccuracySettings) -> None:
+    """Set up ONNX Runtime as the reference of this process; nothing is imported for the usual one."""
+    plain = DEFAULT_ACCURACY
+    given = (accuracy.reference_provider, accuracy.custom_ops)
+    if given != (plain.reference_provider, plain.custom_ops) or "bisect_trt.references.ort" in sys.modules:
+        from bisect_trt.references import ort
+
+        ort.use(*given)
 
 
 def _by_itself(
@@ -236,13 +254,15 @@ def record_in(
     run: RunSettings,
     *,
     tensors: Sequence[str] | None = None,
+    accuracy: AccuracySettings = DEFAULT_ACCURACY,
 ) -> Record:
     """Record in a worker. A reference that takes its worker with it gives a record with an error.
 
     There is no deadline: `run.timeout` is that of a probe. Raises StoppedEarly when the disk is full.
     """
     model = proto.SerializeToString()
-    task = pool.submit(record, model, folder, tuple(feeds), tensors, run.record_budget, timeout=None)
+    budget = run.record_budget or psutil.virtual_memory().total // 4
+    task = pool.submit(record, model, folder, tuple(feeds), tensors, budget, accuracy, timeout=None)
     reply = task.result()
     if reply.death is None:
         recorded: Record = reply.value
