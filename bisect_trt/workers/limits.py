@@ -30,7 +30,7 @@ SIGNAL_WORDS = {
 }
 
 
-def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int) -> None:
+def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device: str = "") -> None:
     """Make this process a worker; runs once in each, before any job.
 
     Args:
@@ -38,6 +38,7 @@ def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int) -> None
         pid_file: gets this process' id when everything is ready.
         parent: process id of the tool; the worker dies with it.
         threads: that numeric libraries may use.
+        device: the only GPU that it may see, as CUDA_VISIBLE_DEVICES has it; empty: as it is.
     """
     _die_with_parent(parent)
     with suppress(PermissionError):  # already the leader of a group
@@ -48,6 +49,9 @@ def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int) -> None
     _no_core_dump()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
+    os.environ["BISECT_TRT_WORKER"] = str(pid_file.with_suffix(""))  # see `targets.base.WORKER`
+    if device:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     _write_into(log)
     faulthandler.enable(file=sys.__stderr__ or 2)
     partial = pid_file.with_suffix(".new")

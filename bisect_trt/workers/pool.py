@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +67,14 @@ class Pool:
     and warms up one process only.
     """
 
-    def __init__(self, workers: int, *, log_dir: Path, memory_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        log_dir: Path,
+        memory_limit: int | None = None,
+        devices: Sequence[str] = (),
+    ) -> None:
         """Make the slots; processes start with the first jobs.
 
         Args:
@@ -75,6 +82,7 @@ class Pool:
             log_dir: folder for `worker-<slot>.log`, what the workers print.
             memory_limit: bytes that one worker may hold, its children included (see
                 `limits.held_bytes`); None: 80 % of the machine / workers.
+            devices: GPUs, as CUDA_VISIBLE_DEVICES has them; each worker sees one of them, in turn.
         """
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
@@ -85,7 +93,11 @@ class Pool:
         self._closing = threading.Event()
         threads = max(1, (os.cpu_count() or 1) // workers)
         context = multiprocessing.get_context("spawn")
-        self._slots = [Slot(n, log_dir.absolute(), threads, context, self._closing) for n in range(workers)]
+        seen = list(devices) or [""]
+        self._slots = [
+            Slot(n, log_dir.absolute(), threads, context, self._closing, seen[n % len(seen)])
+            for n in range(workers)
+        ]
         self._idle = [False] * workers
         self._threads = [
             threading.Thread(target=self._drive, args=(slot,), name=f"worker slot {slot.number}", daemon=True)
@@ -109,6 +121,10 @@ class Pool:
             self._pending.append(task)
             self._lock.notify_all()
         return task
+
+    def progress(self) -> str:
+        """How far the running jobs are, where they tell; for people."""
+        return "; ".join(filter(None, (slot.progress() for slot in self._slots)))
 
     def close(self, *, kill: bool = False) -> None:
         """End all workers.

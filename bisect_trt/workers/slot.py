@@ -10,7 +10,7 @@ import time
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from bisect_trt.workers.reply import Answer, Death, Job, Reply, call
 
 POLL = 0.05  # seconds between two looks whether the worker is still there
 LOST = 1.0  # seconds that an answer may be on its way after its worker has gone
-LATE = 5.0  # seconds over the deadline after which we do not wait for pebble to notice
+GRACE = 2.0  # seconds that a job which heeds `targets.base.asked_to_stop` has to do so
 START_DEADLINE = 120.0  # seconds that a process may take to start
 OVER = "held more memory than the limit"
 STARTS = 3  # processes that may go before one takes the job
@@ -45,20 +45,37 @@ class _DiedError(Exception):
         super().__init__(message)
         self.death = Death(symptom, exitcode, message, detail=detail)
         self.again = again
+        self.alive = False  # the job was ended and its process lives on
+
+
+class _StoppedError(CancelledError):
+    """A job that nobody wants any more ended itself; its process lives on."""
 
 
 class Slot:
     """Runs jobs in a process that is replaced when it dies. Only one thread may call `run`."""
 
     def __init__(
-        self, number: int, folder: Path, threads: int, context: SpawnContext, closing: threading.Event
+        self,
+        number: int,
+        folder: Path,
+        threads: int,
+        context: SpawnContext,
+        closing: threading.Event,
+        device: str = "",
     ) -> None:
-        """Log and process id lie in `folder`; `closing` set means that the whole pool ends."""
+        """Log and process id lie in `folder`; `closing` set means that the whole pool ends.
+
+        `device` is the only GPU that the process may see.
+        """
         self.number = number
         self.log = folder / f"worker-{number}.log"
         self._pid_file = folder / f"worker-{number}.pid"
         self._pid_file.unlink(missing_ok=True)
+        self._progress_file = self._pid_file.with_suffix(".progress")
+        self._stop_file = self._pid_file.with_suffix(".stop")
         self._threads = threads
+        self._device = device
         self._context = context
         self._closing = closing
         self._pool: ProcessPool | None = None
@@ -105,8 +122,11 @@ class Slot:
             except _NotStartedError:
                 started = self._pid() is not None
                 self.stop()
-            except (_DiedError, CancelledError):
-                self.stop()
+            except _StoppedError:
+                raise
+            except (_DiedError, CancelledError) as ended:
+                if not getattr(ended, "alive", False):
+                    self.stop()
                 raise
         if started:
             raise _DiedError(Symptom.CRASH, None, "broke the connection to its worker process")
@@ -119,15 +139,16 @@ class Slot:
         if cancelled.is_set():
             raise CancelledError
         pool = self._started()
+        for file in (self._stop_file, self._progress_file):
+            file.unlink(missing_ok=True)
         try:
-            future = pool.schedule(call, args=job, timeout=timeout)
+            # The deadline is ours: pebble's is there in case that we miss it.
+            future = pool.schedule(call, args=job, timeout=None if timeout is None else timeout + 2 * GRACE)
             return self._wait(pool, future, timeout, cancelled)
         except ProcessExpired as error:
             raise self._explain(error.exitcode, error.pid) from error
         except TimeoutError as error:
-            raise _DiedError(
-                Symptom.HANG, None, "no answer before the deadline", f"no answer within {timeout:g} s"
-            ) from error
+            raise _late(timeout) from error
         except (BrokenProcessPool, _PoolError) as error:
             raise _NotStartedError from error
 
@@ -142,14 +163,15 @@ class Slot:
         begin = time.monotonic()
         running = gone = None  # when the job was taken, when its process went
         pid = None
+        wish: _Wish | None = None
         while True:
             with suppress(TimeoutError):
-                return future.result(timeout=POLL)
+                return _unless(wish, timeout, future.result(timeout=POLL))
             if future.done():
-                return future.result()
+                return _unless(wish, timeout, future.result())
             now = time.monotonic()
-            if cancelled.is_set() or self._closing.is_set():
-                raise CancelledError
+            late = timeout is not None and running is not None and now - running > timeout
+            wish = self._wish(wish, late, cancelled.is_set())
             if not pool.active:
                 raise _PoolError
             if not future.running():
@@ -158,12 +180,27 @@ class Slot:
                 continue
             running = running or now
             pid = pid or self._pid()
-            if timeout is not None and now - running > timeout + LATE:
-                raise TimeoutError
             if pid is not None and not psutil.pid_exists(pid):
                 gone = gone or now
                 if now - gone > LOST:  # pebble says nothing about exit code 0
                     raise _DiedError(Symptom.CRASH, 0, "exit code 0 in the middle of the job")
+
+    def _wish(self, wish: _Wish | None, late: bool, cancelled: bool) -> _Wish | None:
+        """Whether the job is to end: one that heeds it is asked and given `GRACE`, others are ended.
+
+        Raises:
+            CancelledError, TimeoutError: the process has to go.
+        """
+        if self._closing.is_set():
+            raise CancelledError
+        if wish is None and not late and not cancelled:
+            return None
+        if wish is None and self._progress_file.exists():
+            self._stop_file.touch()
+            return _Wish(time.monotonic() + GRACE, cancelled)
+        if wish is None or time.monotonic() > wish.until:
+            raise CancelledError if cancelled else TimeoutError
+        return wish
 
     def _explain(self, exitcode: int | None, pid: int | None) -> _DiedError:
         """Why a process went that pebble saw go."""
@@ -189,7 +226,7 @@ class Slot:
                     max_workers=1,
                     context=self._context,
                     initializer=limits.prepare_worker,
-                    initargs=(self.log, self._pid_file, os.getpid(), self._threads),
+                    initargs=(self.log, self._pid_file, os.getpid(), self._threads, self._device),
                 )
             return self._pool
 
@@ -217,6 +254,13 @@ class Slot:
             return None
 
     # What it holds and prints
+
+    def progress(self) -> str:
+        """How far the present job is, where it tells; else empty."""
+        try:
+            return self._progress_file.read_text()
+        except OSError:
+            return ""
 
     def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
         """Kill the process when it holds more than `memory_limit` bytes, its children included."""
@@ -257,6 +301,29 @@ class Slot:
                 return file.read(TAIL).decode("utf-8", errors="replace")
         except OSError:
             return ""
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """A job was asked to end: until when it has time to do so, and whether nobody wants it any more."""
+
+    until: float
+    cancelled: bool
+
+
+def _late(timeout: float | None) -> _DiedError:
+    return _DiedError(Symptom.HANG, None, "no answer before the deadline", f"no answer within {timeout:g} s")
+
+
+def _unless(wish: _Wish | None, timeout: float | None, answer: Answer) -> Answer:
+    """The answer; one of a job that had been asked to end is worth nothing."""
+    if wish is None:
+        return answer
+    if wish.cancelled:
+        raise _StoppedError
+    late = _late(timeout)
+    late.alive = True
+    raise late
 
 
 class _PoolError(Exception):
