@@ -10,6 +10,7 @@ from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.result import Check
 from bisect_trt.session import describe, load_for, prepare, read_samples, record, resolved
 from bisect_trt.settings import Settings
+from bisect_trt.targets.trt_engine import built_words
 from bisect_trt.truth import ask, is_self, outside
 from bisect_trt.workers.pool import Pool
 
@@ -27,7 +28,10 @@ def check(model: Path, settings: Settings) -> Check:
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
         folder = Path(place)
         session = prepare(loaded, samples, folder / "work")
-        with Pool(1, log_dir=folder / "logs", memory_limit=settings.run.memory_limit) as pool:
+        run = settings.run
+        with Pool(
+            1, log_dir=folder / "logs", memory_limit=run.memory_limit, devices=run.devices[:1]
+        ) as pool:
             info = describe(pool, settings)
             original, reference, notes = session.original, "", list(info.notes)
             blame: Failure | None = None
@@ -42,6 +46,7 @@ def check(model: Path, settings: Settings) -> Check:
             oracle = Oracle(pool, settings.target, settings.run.timeout, settings.accuracy)
             oracle.save = settings.run.save_outputs
             outcome = Outcome(failures=(blame,)) if blame else oracle.observe(original)
+            notes += [built] if (built := built_words(outcome.facts)) else []
     return Check(
         model=model,
         settings=settings,

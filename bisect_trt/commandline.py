@@ -45,6 +45,8 @@ def target_arguments(target: TargetSettings) -> list[str]:
     found += _valued("--opt-level", target.opt_level)
     if target.tf32 is not None:
         found.append("--tf32" if target.tf32 else "--no-tf32")
+    found += _valued("--precision", target.precision)
+    found += ["--build-only"] if target.build_only else []
     found += _valued("--timing-cache", target.timing_cache)
     for library in target.plugins:
         found += _valued("--plugins", library)
@@ -87,7 +89,8 @@ def _run_arguments(run: RunSettings) -> list[str]:
         ("--seed", run.seed, plain.seed),
         ("--timeout", run.timeout, plain.timeout),
         ("--repeats", run.repeats, plain.repeats),
-        ("--workers", run.workers, plain.workers),
+        ("--workers", run.workers, max(plain.workers, len(run.devices))),
+        ("--device", ",".join(run.devices), ""),
         ("--memory-limit", run.memory_limit, plain.memory_limit),
         ("--budget", run.budget, plain.budget),
         ("--max-probes", run.max_probes, plain.max_probes),

@@ -60,14 +60,17 @@ from bisect_trt.session import (
     record_again,
     resolved,
 )
-from bisect_trt.settings import Settings
+from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.truth import ask, is_self
 from bisect_trt.verification import verify_files
 from bisect_trt.workarounds import workarounds
 from bisect_trt.workers.pool import Pool
+from bisect_trt.workers.watching import watching
 
 INTERRUPTED = "interrupted"
+TENSORRT = ("tensorrt", "tensorrt-rtx")
+BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell what TensorRT made of it
 
 
 def reduce(
@@ -106,15 +109,22 @@ def open_run(
     with (
         _terminable(),
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
-        Pool(settings.run.workers, log_dir=Path(logs), memory_limit=settings.run.memory_limit) as pool,
+        Pool(
+            settings.run.workers,
+            log_dir=Path(logs),
+            memory_limit=settings.run.memory_limit,
+            devices=settings.run.devices,
+        ) as pool,
+        watching(pool, lambda text: on_event(Step("", "", 0, builder=text))),
     ):
-        info = describe(pool, settings)
+        target = with_timing_cache(settings.target, out / folders.WORK)
+        info = describe(pool, replace(settings, target=target))
         cache = _shared_cache(settings, info)
         started = time.monotonic()
         with folders.open_folder(out, head, force=force) as journal:
             session = prepare(loaded, samples, out / folders.WORK)
             prober = Prober(
-                Oracle(pool, settings.target, settings.run.timeout, settings.accuracy),
+                Oracle(pool, target, settings.run.timeout, settings.accuracy),
                 journal,
                 settings.run.workers,
                 cache,
@@ -125,9 +135,20 @@ def open_run(
                 run = Run(session, settings, info, prober, pool, out, on_event, began)
                 run.spent["start_seconds"] = started - began
                 run.samples = samples
+                run.timing_cache = target.timing_cache
                 yield run
             finally:
                 prober.close()
+
+
+def with_timing_cache(target: TargetSettings, work: Path) -> TargetSettings:
+    """TensorRT chooses the same tactics in all probes of a run: one timing cache, the user's or our own.
+
+    TensorRT-RTX has none.
+    """
+    if target.spec != "tensorrt" or target.timing_cache is not None:
+        return target
+    return replace(target, timing_cache=work.absolute() / bundle.TIMING)
 
 
 def _budget(settings: Settings, began: float) -> Budget:
@@ -235,6 +256,11 @@ class Run:
         if self.settings.run.anonymise:
             require_synthetic(problem, simplified)
         bundle.write_model(result.best, out)
+        target = self.settings.target
+        if target.precision and self.info.name in TENSORRT:
+            bundle.write_narrow(out, target.precision)
+        if self.timing_cache is not None and not self.settings.run.anonymise:
+            bundle.write_timing_cache(self.timing_cache, out)
         if self.neighbour is not None:
             bundle.write_passing(self.neighbour.candidate, out)
         if stop_reason != INTERRUPTED:
@@ -491,7 +517,10 @@ class Run:
         """Run the written files in fresh processes; a flaky failure has up to `runs` to show."""
         self.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
         began = time.monotonic()
-        settings = replace(self.settings, accuracy=result.alone)
+        target = self.settings.target
+        if (result.out / bundle.TIMING).exists():
+            target = replace(target, timing_cache=result.out / bundle.TIMING)
+        settings = replace(self.settings, accuracy=result.alone, target=target)
         outcomes: list[Outcome] = []
         agreed: list[Outcome] = []
         while len(outcomes) < result.repeats or (not agreed and len(outcomes) < runs):
@@ -499,8 +528,9 @@ class Run:
             outcomes += verify_files(result.out, settings, self.prober.oracle.deadline, wanted)
             agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
         self.spent["verify_seconds"] = time.monotonic() - began
-        log = agreed[0].log if agreed else outcomes[0].log
-        return replace(result, verified=len(agreed), repeats=len(outcomes), log=log)
+        shown = agreed[0] if agreed else outcomes[0]
+        built = {key: shown.facts[key] for key in BUILT if key in shown.facts}
+        return replace(result, verified=len(agreed), repeats=len(outcomes), log=shown.log, built=built)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class Step:
     unresolved: int = 0
     target_seconds: float = 0.0
     accepted: bool = False
+    builder: str = ""  # how far running builds are; such a step has no phase and says nothing else
 
 
 OnEvent = Callable[[Step], None]
@@ -123,7 +124,8 @@ class Reduction:
     `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
     differently, `original_failure` has those words. `finished` is False when a budget or a signal
     ended the search early, see `stop_reason`. `alone` is how the outputs of the written files are compared,
-    `accuracy` what is known of the differences, see `hybrid.facts`. After a simplification `best` and
+    `accuracy` what is known of the differences, see `hybrid.facts`, `built` what was built of the written
+    files (types of the network, layers and tactics of the engine), as far as the target tells. After a simplification `best` and
     `wanted` have names of their own, and `original_failure` is told with those of the user's model.
     `original` are the figures of the user's model, `places` the positions of `nodes` in its topological
     order, `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
@@ -154,6 +156,7 @@ class Reduction:
     simplification: Simplification | None = None
     alone: AccuracySettings = field(default_factory=AccuracySettings)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    built: Mapping[str, Any] = field(default_factory=dict)
     original: Figures | None = None
     places: tuple[int, ...] = ()
     origins: tuple[Origin, ...] = ()

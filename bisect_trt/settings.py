@@ -67,6 +67,7 @@ class RunSettings:
         record_budget: bytes of recorded tensors held in memory at once while recording.
         simplify: make the reduced model simple, too.
         simplify_budget: target seconds for that; None: as many as the search took, 5 s at least.
+        devices: GPUs to use, as CUDA_VISIBLE_DEVICES has them: a worker on each; empty: the first one.
         anonymise: leave nothing of the model's names, texts, weights and inputs in what is written.
     """
 
@@ -86,6 +87,7 @@ class RunSettings:
     simplify: bool = True
     simplify_budget: float | None = None
     anonymise: bool = False
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

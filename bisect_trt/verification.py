@@ -175,7 +175,9 @@ def verify_files(out: Path, settings: Settings, timeout: float, repeats: int) ->
 
         def fresh(number: int) -> Outcome:
             logs = Path(scratch) / f"run-{number}"
-            with Pool(1, log_dir=logs, memory_limit=settings.run.memory_limit) as pool:
+            gpus = settings.run.devices
+            one = gpus[number % len(gpus) :][:1] if gpus else ()
+            with Pool(1, log_dir=logs, memory_limit=settings.run.memory_limit, devices=one) as pool:
                 task = pool.submit(jobs.probe, settings.target, candidate, settings.accuracy, timeout=timeout)
                 return outcome_of(task.result())
 

@@ -71,9 +71,29 @@ Tf32 = Annotated[
         "--tf32/--no-tf32", help="Allow or forbid TF32.", show_default=False, rich_help_panel=_BUILDER
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="fp16|bf16",
+        help="TensorRT computes the model's float32 arithmetic in it.",
+        rich_help_panel=_BUILDER,
+    ),
+]
+BuildOnly = Annotated[
+    bool,
+    typer.Option(
+        "--build-only", help="Build engines and run none, as without a GPU.", rich_help_panel=_BUILDER
+    ),
+]
 TimingCache = Annotated[
     Path | None,
-    typer.Option("--timing-cache", metavar="FILE", help="Read and update it.", rich_help_panel=_BUILDER),
+    typer.Option(
+        "--timing-cache",
+        metavar="FILE",
+        help="Read it; builds of the whole model update it.",
+        rich_help_panel=_BUILDER,
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,
@@ -133,6 +153,15 @@ Repeats = Annotated[
 ]
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Probes at the same time.", rich_help_panel=_PROBES)
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="GPU[,GPU...]",
+        help="GPUs to use, such as 0,1: one worker on each.",
+        rich_help_panel=_PROBES,
+    ),
 ]
 MemoryLimit = Annotated[
     str | None,
@@ -279,6 +308,8 @@ def target_settings(
     verbose_log: Path | None,
     ep_library: Sequence[str] | None = None,
     fail_regex: str = "",
+    precision: str | None = None,
+    build_only: bool = False,
 ) -> TargetSettings:
     """Texts of the command line as settings; `shapes` are static, least, best and most.
 
@@ -293,6 +324,8 @@ def target_settings(
         raise UsageError(
             f"{min(both)!r} is in --shapes and in --min-shapes", "an input is static or has a profile"
         )
+    if precision not in (None, "fp16", "bf16"):
+        raise UsageError(f"--precision {precision!r} is not known", "write --precision fp16 or bf16")
     for library in plugins or ():
         if not library.is_file():
             raise UsageError(f"--plugins {library}: no such file", "give the path of a shared library")
@@ -310,7 +343,27 @@ def target_settings(
         verbose_log=verbose_log,
         ep_libraries=tuple(_library(text) for text in ep_library or ()),
         fail_regex=fail_regex,
+        precision=precision or "",
+        build_only=build_only,
     )
+
+
+def devices(text: str | None, workers: int) -> tuple[tuple[str, ...], int]:
+    """`0,1` as GPUs, and the number of workers: one on each, so that no two builds share one.
+
+    Raises:
+        UsageError: a name is missing or given twice, or there are to be more workers than GPUs.
+    """
+    if text is None:
+        return (), workers
+    found = tuple(part.strip() for part in text.split(","))
+    if "" in found or len(set(found)) < len(found):
+        raise UsageError(f"--device {text!r} is no list of GPUs", "write it as --device 0 or --device 0,1")
+    if workers > len(found):
+        raise UsageError(
+            f"--workers {workers} with {len(found)} GPUs in --device", "one build runs on each: leave --workers out"
+        )
+    return found, len(found)
 
 
 def _library(text: str) -> tuple[str, Path]:
@@ -371,6 +424,7 @@ def settings(
     save_inputs: Path | None = None,
     save_outputs: Path | None = None,
     record_budget: str | None = None,
+    device: str | None = None,
 ) -> Settings:
     """Everything together.
 
@@ -379,7 +433,9 @@ def settings(
     """
     if anonymise and not simplify:
         raise UsageError("--anonymise needs what --no-simplify leaves out", "leave one of them out")
+    used, workers = devices(device, workers)
     run = RunSettings(
+        devices=used,
         inputs=inputs,
         seed=seed,
         timeout=timeout,

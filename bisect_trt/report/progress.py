@@ -81,10 +81,14 @@ class LiveView:
         """Start the clock."""
         self.step: Step | None = None
         self.best = ""
+        self.builder = ""
         self._start = time.monotonic()
 
     def take(self, step: Step) -> None:
         """A newer step; one from outside the search (no counts) leaves the counts as they were."""
+        if not step.phase:
+            self.builder = step.builder
+            return
         if self.step is not None and step.probes + step.cached < self.step.probes + self.step.cached:
             step = replace(self.step, phase=step.phase, text=step.text, accepted=step.accepted)
         self.step = step
@@ -104,6 +108,8 @@ class LiveView:
             "probes", f"{step.probes:,} done, {step.cached:,} cached, {step.unresolved:,} unresolved"
         )
         yield self._row("time", f"{elapsed}, {seconds(step.target_seconds)} of it in the target")
+        if self.builder:
+            yield self._row("builder", printable(self.builder))
         if self.best:
             yield self._row("best", printable(self.best))
 

@@ -18,6 +18,7 @@ from onnx import TensorProto
 import bisect_trt
 from bisect_trt.environment import Environment, describe
 from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
 from bisect_trt.reproducer import documents, issue, recipes, script, tool_inputs
 from bisect_trt.result import Reduction
@@ -25,6 +26,7 @@ from bisect_trt.result import Reduction
 MODEL = "repro.onnx"
 WEIGHTS = "repro.data"
 PASSING = "passing.onnx"
+TIMING = "timing.cache"
 INPUTS = "inputs.npz"
 EXPECTED = "expected.npz"
 SCRIPT = "repro.py"
@@ -66,6 +68,36 @@ def write_passing(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMI
     """
     with _draft(out, PASSING) as folder:
         _write_model(candidate, folder, embed_limit, PASSING)
+
+
+def write_narrow(out: Path, precision: str) -> None:
+    """Write `repro-PRECISION.onnx`: `repro.onnx` with casts, for TensorRTs that take types as they stand.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    with _draft(out, MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
+        made = narrowed((out / MODEL).read_bytes(), out, precision, Path(scratch))
+        proto = onnx.load_model_from_string(made.model)
+        onnx.load_external_data_for_model(proto, str(made.folder))
+        candidate = Candidate(proto.SerializeToString(), out, ())
+        _write_model(candidate, folder, EMBED_LIMIT, narrow_file(precision))
+
+
+def narrow_file(precision: str) -> str:
+    """Name of the file of `write_narrow`."""
+    return f"repro-{precision}.onnx"
+
+
+def write_timing_cache(source: Path, out: Path) -> None:
+    """Keep the tactics that were chosen, where TensorRT left any.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    if source.exists():
+        with _draft(out, TIMING) as folder:
+            shutil.copyfile(source, folder / TIMING)
 
 
 def write_papers(

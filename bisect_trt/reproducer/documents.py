@@ -47,6 +47,7 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
         "phases": plain(reduction.phases),
         "notes": list(reduction.notes),
         "accuracy": plain(reduction.accuracy),
+        "built": plain(reduction.built),
         "settings": plain(asdict(reduction.settings)),
         "arguments": _without_folders(arguments(reduction.settings)),
         "builder_arguments": _without_folders(target_arguments(reduction.settings.target)),

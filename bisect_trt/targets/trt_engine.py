@@ -22,6 +22,16 @@ def network_types(network: Any) -> dict[str, int]:
     return dict(found.most_common())
 
 
+def built_words(facts: Mapping[str, Any]) -> str:
+    """In which types a model was really built, from the facts of an outcome; empty when these do not say."""
+    network, engine = facts.get("network_types"), facts.get("engine", {}).get("types")
+    words = []
+    for what, types in (("network", network), ("engine", engine)):
+        if types:
+            words.append(f"types of the {what}: " + ", ".join(f"{kind} {n}" for kind, n in types.items()))
+    return f"Built with {'; '.join(words)} (layers)." if words else ""
+
+
 def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
     """Layers of an engine with type and tactic, as far as the engine inspector tells; for the report.
 
