@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import bisect_trt
 from bisect_trt.environment import describe
-from bisect_trt.reproducer import bundle
+from bisect_trt.oracle import LONGEST_DEADLINE
+from bisect_trt.outcome import Stage
+from bisect_trt.report import pages
+from bisect_trt.reproducer import bundle, documents
 from bisect_trt.result import Reduction
+from bisect_trt.workers.observe import outputs
+from bisect_trt.workers.pool import Pool
 
 _START = 120.0  # seconds for the script to import its libraries
 
@@ -20,14 +27,36 @@ def write(reduction: Reduction, journal: Path, *, tried: bool = True) -> Reducti
     Raises:
         OSError: a file cannot be written.
     """
-    environment = describe()
-    bundle.write_papers(reduction, environment)
+    if tried and reduction.wanted.stage is Stage.COMPARE and reduction.outputs_compared:
+        observe(reduction)
+    _write(reduction, journal)
     if tried and reduction.verified:
         told = disagreement(reduction)
         if told:
             reduction = replace(reduction, notes=(*reduction.notes, told))
-            bundle.write_papers(reduction, environment)
+            _write(reduction, journal)
     return reduction
+
+
+def _write(reduction: Reduction, journal: Path) -> None:
+    environment = describe()
+    document = documents.report(reduction, environment, bisect_trt.__version__)
+    bundle.write_papers(reduction, environment, pages.render(reduction, document, journal))
+
+
+def observe(reduction: Reduction) -> None:
+    """Write `actual.npz`, what the target gives for the first sample; nothing where it gives nothing."""
+    run = reduction.settings.run
+    with (
+        tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
+        Pool(1, log_dir=Path(scratch) / "logs", memory_limit=run.memory_limit) as pool,
+    ):
+        candidate = bundle.read_model(reduction.out, Path(scratch))
+        place = Path(scratch) / "given"
+        arguments = (reduction.settings.target, candidate, place)
+        reply = pool.submit(outputs, *arguments, timeout=run.timeout or LONGEST_DEADLINE).result()
+        if reply.death is None and reply.value:
+            bundle.write_values(reply.value, reduction.out / bundle.ACTUAL)
 
 
 def disagreement(reduction: Reduction) -> str:

@@ -1,0 +1,111 @@
+"""Where the boxes and arrows of a picture stand: layers from top to bottom, which a phone can show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import networkx as nx
+
+from bisect_trt.reproducer.picture import Box, Picture
+
+_LETTER, _LINE, _PAD = 7.3, 17.0, 12.0  # of a monospaced font of 12 px
+_BETWEEN, _LAYER, _MARGIN = 28.0, 58.0, 16.0
+_SWEEPS = 4
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A box; `x` and `y` are its upper left corner, in pixels."""
+
+    box: Box
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arrow as the data of an SVG path, and its label."""
+
+    path: str
+    label: str
+    tensor: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Everything with its place."""
+
+    width: float
+    height: float
+    boxes: tuple[Placed, ...]
+    lines: tuple[Line, ...]
+
+
+def draw(picture: Picture) -> Drawing | None:
+    """Place a picture; None when there is nothing to draw."""
+    if not picture.boxes:
+        return None
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(len(picture.boxes)))
+    graph.add_edges_from((a.source, a.target) for a in picture.arrows)
+    layers = _ordered(graph, [list(layer) for layer in nx.topological_generations(graph)])
+    sizes = [_size(box) for box in picture.boxes]
+    widths = [sum(sizes[k][0] for k in layer) + _BETWEEN * (len(layer) - 1) for layer in layers]
+    label = max((len(a.label) * _LETTER for a in picture.arrows), default=0.0)
+    width = max(*widths, label + 80.0) + 2 * _MARGIN
+    places: dict[int, Placed] = {}
+    y = _MARGIN
+    for layer, taken in zip(layers, widths, strict=True):
+        x = (width - taken) / 2
+        for k in layer:
+            places[k] = Placed(picture.boxes[k], x, y, *sizes[k])
+            x += sizes[k][0] + _BETWEEN
+        y += max(sizes[k][1] for k in layer) + _LAYER
+    return Drawing(
+        width, y - _LAYER + _MARGIN, tuple(places[k] for k in sorted(places)), tuple(_lines(picture, places))
+    )
+
+
+def _size(box: Box) -> tuple[float, float]:
+    return max(len(line) for line in box.lines) * _LETTER + 2 * _PAD, len(box.lines) * _LINE + _PAD
+
+
+def _ordered(graph: nx.DiGraph[int], layers: list[list[int]]) -> list[list[int]]:
+    """Each layer in the order of the middle of its neighbours, a few times down and up."""
+    layers = [sorted(layer) for layer in layers]
+    for sweep in range(_SWEEPS):
+        position = {k: i / max(1, len(layer) - 1) for layer in layers for i, k in enumerate(layer)}
+        near = graph.predecessors if sweep % 2 == 0 else graph.successors
+
+        def middle(k: int, position: dict[int, float] = position, near: object = near) -> float:
+            found = [position[n] for n in near(k)]  # type: ignore[operator]
+            return sum(found) / len(found) if found else position[k]
+
+        layers = [sorted(layer, key=middle) for layer in layers]
+    return layers
+
+
+def _lines(picture: Picture, places: dict[int, Placed]) -> list[Line]:
+    """Curves from the lower side of one box to the upper side of another, spread over both sides."""
+    out: dict[int, int] = defaultdict(int)
+    into: dict[int, int] = defaultdict(int)
+    leaving = defaultdict(int, {k: sum(a.source == k for a in picture.arrows) for k in places})
+    coming = defaultdict(int, {k: sum(a.target == k for a in picture.arrows) for k in places})
+    found = []
+    for number, arrow in enumerate(picture.arrows):
+        source, target = places[arrow.source], places[arrow.target]
+        out[arrow.source] += 1
+        into[arrow.target] += 1
+        x0 = source.x + source.width * out[arrow.source] / (leaving[arrow.source] + 1)
+        x1 = target.x + target.width * into[arrow.target] / (coming[arrow.target] + 1)
+        y0, y1 = source.y + source.height, target.y
+        bend = (y1 - y0) / 2
+        path = f"M{x0:.1f} {y0:.1f}C{x0:.1f} {y0 + bend:.1f} {x1:.1f} {y1 - bend:.1f} {x1:.1f} {y1:.1f}"
+        shift = (number % 2) * 15.0 - 7.5 if leaving[arrow.source] + coming[arrow.target] > 2 else 0.0
+        found.append(Line(path, arrow.label, arrow.tensor, (x0 + x1) / 2, (y0 + y1) / 2 + 4.0 + shift))
+    return found
