@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -83,19 +83,15 @@ def trunk_sizes(proto: onnx.ModelProto) -> tuple[int, int, int, int, int] | None
 START = (2, 3, 3, 4, 3)
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(least=st.tuples(*(st.integers(1, size) for size in START)))
-def test_dimensions_are_the_smallest_that_still_fail(
-    least: tuple[int, ...], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.mark.parametrize("least", [(1, 1, 1, 1, 1), (2, 1, 1, 2, 1), (1, 2, 1, 2, 3), (1, 1, 2, 3, 2)])
+def test_dimensions_are_the_smallest_that_still_fail(least: tuple[int, ...], tmp_path: Path) -> None:
     """The failure needs certain sizes; brute force over all smaller trunks finds the same ones."""
 
     def fails(proto: onnx.ModelProto, samples: object) -> bool:
         sizes = trunk_sizes(proto)
         return sizes is not None and all(a >= b for a, b in zip(sizes, least, strict=True))
 
-    folder = tmp_path_factory.mktemp("trunk")
-    left, _, _ = simplified(trunk(*START), random(x=(2, 3, 3, 3)), fails, folder)
+    left, _, _ = simplified(trunk(*START), random(x=(2, 3, 3, 3)), fails, tmp_path)
     smaller = itertools.product(*(range(1, size + 1) for size in START))
     failing = [sizes for sizes in smaller if fails(trunk(*sizes), [])]
     assert trunk_sizes(left) == min(failing, key=sum)
@@ -115,7 +111,12 @@ def test_dimensions_need_not_fail_monotonously(odd: int, tmp_path: Path) -> None
 
 CHANGES = {
     "Concat": ([node("Concat", ["x", "x"], ["y"], axis=1)], [], (2, 3), (2, 6)),
-    "Transpose": ([node("Transpose", ["x"], ["t"], perm=[1, 0]), node("Relu", ["t"], ["y"])], [], (2, 3), (3, 2)),
+    "Transpose": (
+        [node("Transpose", ["x"], ["t"], perm=[1, 0]), node("Relu", ["t"], ["y"])],
+        [],
+        (2, 3),
+        (3, 2),
+    ),
     "Slice": (
         [node("Slice", ["x", "s", "e", "a"], ["t"]), node("Add", ["t", "w"], ["y"])],
         [ints("s", 0), ints("e", 2), ints("a", 1), weight("w", (2,))],
@@ -205,7 +206,10 @@ def test_sizes_below_are_all_up_to_sixteen() -> None:
 
 def test_a_weight_that_does_not_matter_is_zeros_and_travels_as_nothing(tmp_path: Path) -> None:
     proto = model(
-        [node("Gemm", ["x", "w"], ["y"])], [tensor("x", 4, 300)], [tensor("y", 4, 300)], [weight("w", (300, 300))]
+        [node("Gemm", ["x", "w"], ["y"])],
+        [tensor("x", 4, 300)],
+        [tensor("y", 4, 300)],
+        [weight("w", (300, 300))],
     )
 
     def fails(proto: onnx.ModelProto, samples: object) -> bool:
@@ -213,14 +217,16 @@ def test_a_weight_that_does_not_matter_is_zeros_and_travels_as_nothing(tmp_path:
         made = [n for n in proto.graph.node if n.op_type == "ConstantOfShape"]
         return bool(made) or shapes(proto).get(gemm.input[1]) == (300, 300)
 
-    left, samples, problem = simplified(proto, random(x=(4, 300)), fails, tmp_path)
+    _, samples, problem = simplified(proto, random(x=(4, 300)), fails, tmp_path)
     assert problem.best is not None and len(problem.best.model) < 500
     assert not np.any(samples[0]["x0"])
 
 
 def test_random_values_have_the_recorded_mean_and_deviation(tmp_path: Path) -> None:
     """The failure needs spread: no single value does, seeded random numbers do."""
-    proto = model([node("Add", ["x", "w"], ["y"])], [tensor("x", 50)], [tensor("y", 50)], [weight("w", (50,))])
+    proto = model(
+        [node("Add", ["x", "w"], ["y"])], [tensor("x", 50)], [tensor("y", 50)], [weight("w", (50,))]
+    )
 
     def fails(proto: onnx.ModelProto, samples: object) -> bool:
         values = [numpy_helper.to_array(t) for t in proto.graph.initializer]
@@ -264,7 +270,9 @@ GOLDEN = ["-0x1.a06ab00000000p-3", "0x1.14c7cc0000000p+0"]
     st.floats(0.1, 9),
     st.lists(st.floats(-1e30, 1e30), min_size=2, max_size=5).map(lambda v: tuple(sorted(v))) | st.just(()),
 )
-def test_recipes_are_told_in_full(seed: int, mean: float, deviation: float, points: tuple[float, ...]) -> None:
+def test_recipes_are_told_in_full(
+    seed: int, mean: float, deviation: float, points: tuple[float, ...]
+) -> None:
     recipe = Recipe(seed, mean, deviation, points)
     assert parse(recipe.text) == recipe
     values = recipe.make((4000,), np.dtype(np.float64))
@@ -299,7 +307,9 @@ def test_nodes_that_only_pass_something_on_are_left_out(tmp_path: Path) -> None:
         node("Erf", ["c"], ["y"]),
     ]
     proto = model(nodes, [tensor("x", 2, 3)], [tensor("y", 2, 3)])
-    left, _, _ = simplified(proto, random(x=(2, 3)), lambda p, _: has(p, "Erf") and has(p, "Softmax"), tmp_path)
+    left, _, _ = simplified(
+        proto, random(x=(2, 3)), lambda p, _: has(p, "Erf") and has(p, "Softmax"), tmp_path
+    )
     assert sorted(n.op_type for n in left.graph.node) == ["Erf", "Softmax"]
 
 
@@ -345,7 +355,9 @@ def test_types_and_operator_set_get_smaller(tmp_path: Path) -> None:
     proto = model(nodes, inputs, [tensor("y", 2, kind=TensorProto.DOUBLE)], opset=20)
     feeds = {"x": np.arange(3.0), "i": np.array([1, 2])}
     left, _, _ = simplified(proto, feeds, lambda p, _: has(p, "Gather"), tmp_path)
-    kinds = {i.type.tensor_type.elem_type for i in left.graph.input} | {t.data_type for t in left.graph.initializer}
+    kinds = {i.type.tensor_type.elem_type for i in left.graph.input} | {
+        t.data_type for t in left.graph.initializer
+    }
     assert kinds <= {TensorProto.FLOAT, TensorProto.INT32}
     assert left.opset_import[0].version == 13  # Gather is the same since then
 
@@ -374,8 +386,12 @@ def test_names_and_texts_tell_nothing(tmp_path: Path) -> None:
 
 def test_bodies_are_renamed_too(tmp_path: Path) -> None:
     """Names inside If change with those that they capture; nothing else does."""
-    then = helper.make_graph([node("Relu", ["secret/x"], ["secret/t"])], "secret/then", [], [tensor("secret/t", 2)])
-    other = helper.make_graph([node("Neg", ["secret/x"], ["secret/t"])], "secret/else", [], [tensor("secret/t", 2)])
+    then = helper.make_graph(
+        [node("Relu", ["secret/x"], ["secret/t"])], "secret/then", [], [tensor("secret/t", 2)]
+    )
+    other = helper.make_graph(
+        [node("Neg", ["secret/x"], ["secret/t"])], "secret/else", [], [tensor("secret/t", 2)]
+    )
     nodes = [node("If", ["secret/c"], ["secret/y"], then_branch=then, else_branch=other)]
     inputs = [tensor("secret/x", 2), tensor("secret/c", kind=TensorProto.BOOL)]
     proto = model(nodes, inputs, [tensor("secret/y", 2)])

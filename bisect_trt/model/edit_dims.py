@@ -93,22 +93,18 @@ class Net:
             return var.name in self.draft.weights or var.name in self._inputs
         return True
 
-    def _settle(self, sizes: Sizes) -> Draft | None:
+    def _settle(self, sizes: Sizes, rounds: int = _ROUNDS) -> Draft | None:
         """Apply sizes, infer, and give what follows its size too, until nothing changes."""
-        for _ in range(_ROUNDS):
-            draft = self._apply(sizes)
-            if draft is None:
-                return None
-            follows = self._follows(draft, sizes)
-            if follows is None:
-                return None
-            if not follows and self._violated(sizes) is None:
-                return draft
-            sizes = {**sizes, **follows}
-            balanced = next(self._balanced(sizes, 3), None)
-            if balanced is None:
-                return None
-            sizes = balanced
+        draft = self._apply(sizes)
+        follows = None if draft is None else self._follows(draft, sizes)
+        if follows is None or rounds == 0:
+            return None
+        if not follows and self._violated(sizes) is None:
+            return draft
+        for balanced in self._balanced({**sizes, **follows}, 3):
+            settled = self._settle(balanced, rounds - 1)
+            if settled is not None:
+                return settled
         return None
 
     def _follows(self, draft: Draft, sizes: Sizes) -> Sizes | None:
@@ -137,6 +133,12 @@ class Net:
             return
         if depth == 0:
             return
+        options = self._options(violated, sizes)
+        for head, size in sorted(options, key=lambda o: o[1] > self.size(o[0])):  # what shrinks comes first
+            yield from self._balanced({**sizes, head: size}, depth - 1)
+
+    def _options(self, violated: Product, sizes: Sizes) -> Iterator[tuple[Var, int]]:
+        """Single classes with the size that mends a product."""
         for side, other, factor in _sides(violated):
             heads = [self.ties.find(var) for var in side]
             target = math.prod(self._now(self.ties.find(v), sizes) for v in other) * factor
@@ -145,7 +147,7 @@ class Net:
                 if head in sizes or heads.count(head) > 1 or rest < 1 or target.denominator != 1:
                     continue
                 if target.numerator % rest == 0 and target >= rest:
-                    yield from self._balanced({**sizes, head: int(target) // rest}, depth - 1)
+                    yield head, int(target) // rest
 
     def _violated(self, sizes: Sizes) -> Product | None:
         for product in self.ties.products:

@@ -72,11 +72,14 @@ def level(array: Array, recipe: Recipe | None) -> tuple[int, int]:
         return 0, 0
     if array.dtype.kind in "OU":
         return sum(len(str(item)) for item in array.flat), 6
+    whole = array.dtype.kind in "iu" and array.size <= 64
     if is_uniform(array):
         first = array.reshape(-1)[0]
-        return 0, 0 if first == 0 else 1 if first == 1 else 2
+        return array.nbytes if whole else 0, 0 if first == 0 else 1 if first == 1 else 2
     if recipe is not None:
         return 32, 4
+    if whole:  # sizes and axes: of [2, 2] and [2, 1] neither travels lighter
+        return array.nbytes, 6
     if is_ramp(array):
         return 0, 3
     used = int(np.count_nonzero(array))

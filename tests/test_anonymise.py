@@ -1,0 +1,228 @@
+"""`--anonymise`: the audit finds planted leaks, and a run leaves nothing of the original."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.anonymise import Scrubber, require_clean, require_synthetic, secrets_of
+from bisect_trt.audit import find, left
+from bisect_trt.errors import Leak
+from bisect_trt.model.load import load
+from bisect_trt.passes.simplify import simplify
+from bisect_trt.reduction import reduce
+from bisect_trt.result import Simplification, Simplifying
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from simplify_bench import node, problem_of, weight
+from support import model
+
+RTX = TargetSettings(spec="tensorrt-rtx")
+RNG = np.random.default_rng(7)
+WEIGHT = RNG.standard_normal((6, 8)).astype(np.float32)
+INPUT = RNG.standard_normal((2, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A model full of things that must not be found."""
+    first = node(
+        "MatMul", ["camera_frames", "zebra.q_proj.kernel"], ["zebra/q_proj/hidden"], "zebra/q_proj/dot"
+    )
+    first.metadata_props.add(
+        key="pkg.torch.onnx.stack_trace", value='File "/home/hopper77/zebranet/zoo.py", line 77'
+    )
+    first.metadata_props.add(key="namespace", value="ZebraNet.attention_block")
+    first.doc_string = "the good idea"
+    proto = model(
+        [first, node("Relu", ["zebra/q_proj/hidden"], ["stripes"], "zebra/relu")],
+        [helper.make_tensor_value_info("camera_frames", TensorProto.FLOAT, ["herd", 6])],
+        [helper.make_tensor_value_info("stripes", TensorProto.FLOAT, ["herd", 8])],
+        [numpy_helper.from_array(WEIGHT, "zebra.q_proj.kernel")],
+        producer_name="zebraexport",
+    )
+    place = tmp_path / "zebranet_v9.onnx"
+    onnx.save(proto, place)
+    return place
+
+
+def found(secret: Path, **files: bytes) -> list[str]:
+    settings = Settings(run=RunSettings(inputs=Path("/data/savanna/herd.npz")))
+    secrets = secrets_of(load(secret), [{"camera_frames": INPUT}], settings)
+    return [str(f) for f in find({name.replace("__", "."): data for name, data in files.items()}, secrets)]
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    place = io.BytesIO()
+    np.savez_compressed(place, **arrays)
+    return place.getvalue()
+
+
+def zipped(**files: bytes) -> bytes:
+    place = io.BytesIO()
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name.replace("__", "."), data)
+    return place.getvalue()
+
+
+def small(tensor: onnx.TensorProto | None = None, name: str = "x0", text: str = "") -> bytes:
+    value = helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+    out = helper.make_tensor_value_info("y0", TensorProto.FLOAT, [1])
+    proto = model([node("Relu", [name], ["y0"], "relu0")], [value], [out], [tensor] if tensor else [])
+    proto.doc_string = text
+    return proto.SerializeToString()
+
+
+def named(value: np.ndarray) -> onnx.TensorProto:
+    return numpy_helper.from_array(value, "w0")
+
+
+def typed(value: np.ndarray) -> onnx.TensorProto:
+    return helper.make_tensor("w0", TensorProto.FLOAT, value.shape, value.reshape(-1).tolist())
+
+
+LEAKS = {
+    "weight": ("repro__onnx", small(named(WEIGHT))),
+    "weight in a typed field": ("repro__onnx", small(typed(WEIGHT))),
+    "weight as double": ("repro__onnx", small(named(WEIGHT.astype(np.float64)))),
+    "weight, some rows": ("repro__onnx", small(named(WEIGHT[2:4]))),
+    "weight, half of a row": ("repro__onnx", small(named(WEIGHT[3:4, 4:]))),
+    "weight in the neighbour": ("passing__onnx", small(named(WEIGHT))),
+    "weight in raw data": ("repro__data", b"\0\1\2" + WEIGHT.tobytes()),
+    "weight in inputs": ("inputs__npz", npz(x0=WEIGHT)),
+    "weight printed": ("ISSUE__md", str(WEIGHT.tolist()).encode()),
+    "weight in a script": ("repro__py", f"W = np.array({WEIGHT[0].tolist()})".encode()),
+    "input": ("inputs__npz", npz(x0=INPUT)),
+    "input as expected value": ("expected-1__npz", npz(y0=INPUT)),
+    "input in the report": ("report__json", json.dumps({"v": INPUT.tolist()}).encode()),
+    "tensor name in a model": ("repro__onnx", small(name="camera_frames")),
+    "tensor name in inputs": ("inputs__npz", npz(camera_frames=np.zeros(1))),
+    "node name in the report": ("report__json", b'{"nodes": ["zebra/q_proj/dot"]}'),
+    "node name in the journal": ("journal__jsonl", b'{"t": 1, "nodes": ["zebra/relu"]}'),
+    "derived name in the log": ("target__log", b"[E] node_of_zebra/q_proj/hidden: no way"),
+    "part of a name": ("target__log", b"layer q_proj is slow"),
+    "source path": ("ISSUE__md", b'see File "/home/hopper77/zebranet/zoo.py", line 77'),
+    "user in a path": ("target__log", b"cannot open /home/hopper77/x"),
+    "module name": ("ISSUE__md", b"in ZebraNet.attention_block"),
+    "doc string": ("repro__onnx", small(text="the good idea")),
+    "symbol": ("report__json", b'{"dims": "herd"}'),
+    "file name": ("report__json", b'{"model": {"file": "zebranet_v9.onnx"}}'),
+    "name of a file": ("zebranet_v9__log", b""),
+    "inputs path": ("report__json", b'{"inputs": "savanna/herd.npz"}'),
+    "producer": ("repro__onnx", small(text="zebraexport")),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_the_audit_finds_planted_leaks(leak: str, secret: Path) -> None:
+    name, data = LEAKS[leak]
+    clean = {"ISSUE__md": b"## Description\n\nIt fails.", "repro__onnx": small()}
+    assert found(secret, **clean) == []
+    assert found(secret, **{**clean, name: data}), "in a file"
+    assert found(secret, other__zip=zipped(**{**clean, name: data})), "in an archive"
+
+
+def test_what_is_no_leak(secret: Path) -> None:
+    assert not found(
+        secret,
+        repro__onnx=small(named(np.zeros((6, 8), np.float32))),
+        other__onnx=small(named(np.arange(48, dtype=np.float32).reshape(6, 8))),
+        inputs__npz=npz(x0=RNG.standard_normal((50, 50)).astype(np.float32)),
+        ISSUE__md=b"The weight of relu0 is an input of the model; MatMul, conv1, x0, input, output",
+        report__json=json.dumps(
+            {"versions": ["1.32.0", "3.11.7"], "seconds": [0.1, 2.5, 3.25, 9.125]}
+        ).encode(),
+    )
+
+
+def test_host_and_user_are_secrets(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "gnu-17.savanna.example")
+    monkeypatch.setattr("getpass.getuser", lambda: "attenborough")
+    assert found(secret, target__log=b"built on gnu-17.savanna.example")
+    assert found(secret, target__log=b"/opt/attenborough/lib")
+
+
+def test_texts_are_scrubbed(secret: Path) -> None:
+    secrets = secrets_of(load(secret), [], Settings())
+    text = "zebra/q_proj/dot: node_of_zebra/q_proj/hidden in /home/hopper77/zebranet/zoo.py has no runners"
+    clean = Scrubber(secrets).text(text)
+    assert clean.endswith("has no runners") and not find({"a.log": clean.encode()}, secrets)
+
+
+def test_a_failure_that_needs_its_weights_is_told_and_not_written(tmp_path: Path) -> None:
+    """Only this very value overflows: nothing like it does."""
+    value = np.array([[1.0, 2.0, 3.0, 70000.5, 5.5, 6.25]], np.float32)
+    proto = model(
+        [node("MatMul", ["x", "secret_w"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 6])],
+        [numpy_helper.from_array(value, "secret_w")],
+    )
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        return any(np.array_equal(numpy_helper.to_array(t), value) for t in proto.graph.initializer)
+
+    problem = problem_of(proto, {"x": np.ones((2, 1), np.float32)}, fails, tmp_path)
+    problem.simplifying = Simplifying(synthetic=True)
+    simplify(problem)
+    with pytest.raises(Leak, match=r"w0 \(float32 1x6.*1 elements are above 65504") as error:
+        require_synthetic(problem, Simplification(nodes=()))
+    assert error.value.exit_code == 7 and "--anonymise" in error.value.hint
+
+
+def test_synthetic_values_stand_in_for_weights(tmp_path: Path) -> None:
+    """A failure that needs the spread of the weights gets seeded values of it."""
+    values = weight("secret_w", (1, 400))
+    proto = model(
+        [node("MatMul", ["x", "secret_w"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 400])],
+        [values],
+    )
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        arrays = [numpy_helper.to_array(t) for t in proto.graph.initializer]
+        return any(a.dtype == np.float32 and a.std() > 0.7 and a.size >= 100 for a in arrays)
+
+    problem = problem_of(proto, {"x": np.ones((2, 1), np.float32)}, fails, tmp_path)
+    problem.simplifying = Simplifying(synthetic=True)
+    simplify(problem)
+    require_synthetic(problem, Simplification(nodes=()))
+
+
+def test_a_whole_run_leaves_nothing(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = onnx.load(models_dir / "roialign.onnx")
+    for k, one in enumerate(original.graph.node):
+        one.metadata_props.add(
+            key="pkg.torch.onnx.stack_trace", value=f'File "/home/hopper77/zebra{k}.py", line {k}'
+        )
+    place = tmp_path / "zebranet_v9.onnx"
+    onnx.save(original, place)
+    settings = Settings(RTX, RunSettings(anonymise=True, repeats=1))
+    monkeypatch.chdir(tmp_path)
+    result = reduce(place, settings)
+    assert result.out.name == "anonymous-repro" and result.verified == 1
+    secrets = secrets_of(load(place), [], settings)
+    assert result.archive is not None
+    require_clean([result.out, result.archive], secrets)
+    for path in result.out.iterdir():
+        data = path.read_bytes()
+        assert b"zebra" not in data and b"hopper77" not in data and b"roi_head" not in data, path.name
+    (result.out / "note.txt").write_text("see /home/hopper77/zebra3.py")
+    with pytest.raises(Leak, match=r"zebra3"):
+        require_clean([result.out], secrets)
+
+
+def test_what_is_left_is_listed() -> None:
+    lines = left(small(numpy_helper.from_array(np.array([1, 2], np.int64), "w0")))
+    assert "operator Relu" in lines and any("input of float, shape 1" in line for line in lines)
+    assert any("values [1, 2]" in line for line in lines)
