@@ -188,6 +188,7 @@ class Run:
         self.out = out
         self.on_event = on_event
         self.began = began
+        self.timing_cache: Path | None = None  # of TensorRT: the user's, or our own
         self.spent: dict[str, float] = {}  # besides the counts of the prober
         self.one_minimal = False
         self.neighbour: Neighbour | None = None

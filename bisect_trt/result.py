@@ -125,8 +125,8 @@ class Reduction:
     differently, `original_failure` has those words. `finished` is False when a budget or a signal
     ended the search early, see `stop_reason`. `alone` is how the outputs of the written files are compared,
     `accuracy` what is known of the differences, see `hybrid.facts`, `built` what was built of the written
-    files (types of the network, layers and tactics of the engine), as far as the target tells. After a simplification `best` and
-    `wanted` have names of their own, and `original_failure` is told with those of the user's model.
+    files (types of the network, layers and tactics of the engine), as far as the target tells. After a
+    simplification `best` and `wanted` have names of their own, and `original_failure` is told with those of the user's model.
     `original` are the figures of the user's model, `places` the positions of `nodes` in its topological
     order, `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
     failure, as sentences.

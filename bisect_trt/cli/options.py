@@ -361,7 +361,8 @@ def devices(text: str | None, workers: int) -> tuple[tuple[str, ...], int]:
         raise UsageError(f"--device {text!r} is no list of GPUs", "write it as --device 0 or --device 0,1")
     if workers > len(found):
         raise UsageError(
-            f"--workers {workers} with {len(found)} GPUs in --device", "one build runs on each: leave --workers out"
+            f"--workers {workers} with {len(found)} GPUs in --device",
+            "one build runs on each: leave --workers out",
         )
     return found, len(found)
 

@@ -78,10 +78,7 @@ def write_narrow(out: Path, precision: str) -> None:
     """
     with _draft(out, MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
         made = narrowed((out / MODEL).read_bytes(), out, precision, Path(scratch))
-        proto = onnx.load_model_from_string(made.model)
-        onnx.load_external_data_for_model(proto, str(made.folder))
-        candidate = Candidate(proto.SerializeToString(), out, ())
-        _write_model(candidate, folder, EMBED_LIMIT, narrow_file(precision))
+        _write_model(Candidate(made.model, made.folder, ()), folder, EMBED_LIMIT, narrow_file(precision))
 
 
 def narrow_file(precision: str) -> str:
@@ -212,7 +209,8 @@ def zip_it(out: Path) -> Path:
 
 def attachments(out: Path) -> list[Path]:
     """Those files of a bundle that are attached, sorted by name."""
-    patterns = (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT, ISSUE, LOG)
+    patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
+    patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT, ISSUE, LOG)
     patterns += (REPORT, PAGE, SUMMARY, "trtexec-*.raw", recipes.JSON)
     return sorted(path for pattern in patterns for path in out.glob(pattern))
 
