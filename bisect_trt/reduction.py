@@ -51,6 +51,7 @@ from bisect_trt.references.base import Record
 from bisect_trt.reproducer import bundle
 from bisect_trt.result import OnEvent, Reduction, Step
 from bisect_trt.session import (
+    LONGEST_START,
     Session,
     describe,
     load_for,
@@ -65,10 +66,12 @@ from bisect_trt.targets.base import TargetInfo
 from bisect_trt.truth import ask, is_self
 from bisect_trt.verification import verify_files
 from bisect_trt.workarounds import workarounds
+from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.watching import watching
 
 INTERRUPTED = "interrupted"
+FRESH = 12  # processes in which a flaky failure may show again
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell what TensorRT made of it
 
@@ -118,6 +121,8 @@ def open_run(
         watching(pool, lambda text: on_event(Step("", "", 0, builder=text))),
     ):
         target = with_timing_cache(settings.target, out / folders.WORK)
+        for _ in range(settings.run.workers - 1):  # so that none has to start when it is needed
+            pool.submit(jobs.describe, target, timeout=LONGEST_START)
         info = describe(pool, replace(settings, target=target))
         cache = _shared_cache(settings, info)
         started = time.monotonic()
@@ -277,7 +282,7 @@ class Run:
             scrub_papers(out, self.secrets)
             return result
         result = papers.write(result, journal, tried=tried)
-        return replace(result, archive=bundle.zip_it(out))
+        return zipped(result)
 
     def finish(self, results: Sequence[Reduction]) -> list[Reduction]:
         """Nothing more is to be done, unless a result is unfinished: what only the search needs goes.
@@ -300,10 +305,9 @@ class Run:
         self.prober.journal.close()
         scrub_journal(self.out / folders.JOURNAL)
         require_clean([self.out], self.secrets)
-        archives = [bundle.zip_it(result.out) for result in results]
-        require_clean_archives(archives, self.secrets)
-        found = [anonymous(result, self.secrets) for result in results]
-        return [replace(r, archive=archive) for r, archive in zip(found, archives, strict=True)]
+        found = [zipped(anonymous(result, self.secrets)) for result in results]
+        require_clean_archives([r.archive for r in found if r.archive], self.secrets)
+        return found
 
     @cached_property
     def secrets(self) -> Secrets:
@@ -515,7 +519,7 @@ class Run:
         return problem.runs > 1
 
     def verify(self, result: Reduction, runs: int) -> Reduction:
-        """Run the written files in fresh processes; a flaky failure has up to `runs` to show."""
+        """Run the written files in fresh processes; a flaky failure has a few to show at all."""
         self.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
         began = time.monotonic()
         target = self.settings.target
@@ -524,14 +528,23 @@ class Run:
         settings = replace(self.settings, accuracy=result.alone, target=target)
         outcomes: list[Outcome] = []
         agreed: list[Outcome] = []
-        while len(outcomes) < result.repeats or (not agreed and len(outcomes) < runs):
-            wanted = max(1, min(self.settings.run.workers, result.repeats - len(outcomes)))
+        flaky, workers = runs > 1, self.settings.run.workers
+        most = min(runs, FRESH) if flaky else result.repeats
+        while len(outcomes) < most and not (flaky and agreed):
+            wanted = min(workers, most - len(outcomes))
             outcomes += verify_files(result.out, settings, self.prober.oracle.deadline, wanted)
             agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
         self.spent["verify_seconds"] = time.monotonic() - began
         shown = agreed[0] if agreed else outcomes[0]
         built = {key: shown.facts[key] for key in BUILT if key in shown.facts}
         return replace(result, verified=len(agreed), repeats=len(outcomes), log=shown.log, built=built)
+
+
+def zipped(result: Reduction) -> Reduction:
+    """With the zip that is to be attached; a note where it is too big for that."""
+    archive = bundle.zip_it(result.out)
+    told = bundle.too_big(archive)
+    return replace(result, archive=archive, notes=(*result.notes, *([told] if told else [])))
 
 
 @contextmanager
