@@ -103,6 +103,8 @@ def _model_words(reduction: Reduction) -> dict[str, Any]:
         "raw": raw_types(proto),
         "plugins": [str(path) for path in target.plugins],
         "options": builder_lines(target),
+        "precision": target.precision if reduction.target.name in MODULES else "",
+        "timing": reduction.target.name == "tensorrt" and (reduction.out / "timing.cache").exists(),
         "shapes": shapes,
         # short integer vectors may turn out to be what TensorRT calls shape tensors
         "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
