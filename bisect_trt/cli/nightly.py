@@ -49,6 +49,15 @@ def run(
         str | None,
         typer.Option("--until", metavar="HH:MM", help="Be done by this time of day.", show_default=False),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="ADDRESS",
+            help="Run on a Ray cluster: auto or ray://HOST:10001.",
+            show_default=False,
+        ),
+    ] = None,
     init: Annotated[bool, typer.Option("--init", help="Write a commented nightly.toml and stop.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
@@ -67,7 +76,13 @@ def run(
     settings = configs.with_options(settings, out=out, until=until)
     from bisect_trt.nightly.service import nightly
 
-    return nightly(settings, _tell)
+    if cluster is None:
+        return nightly(settings, _tell)
+    from bisect_trt.nightly.cluster import OnRay
+
+    runner = OnRay(cluster)
+    settings = settings.model_copy(update={"workers": runner.slots})
+    return nightly(settings, _tell, make_runner=lambda folder, logs: runner)
 
 
 @app.command("status")

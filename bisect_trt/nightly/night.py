@@ -181,7 +181,7 @@ class Work:
                 self.runner.cancel()
             done, _ = wait(busy, timeout=LOOK, return_when=FIRST_COMPLETED)
             for future in done:
-                self._end(name, busy.pop(future), future.result(), take, later if parallel > 1 else None)
+                self._end(name, busy.pop(future), _answer(future), take, later if parallel > 1 else None)
         return not self.ended_early
 
     def _over(self) -> bool:
@@ -266,3 +266,11 @@ class Work:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _answer(future: Future[Answer]) -> Answer:
+    """A bug of ours in one job costs its model, not the night."""
+    try:
+        return future.result()
+    except Exception as error:
+        return Trouble(Cause.BUG, f"{type(error).__name__}: {error}")

@@ -109,6 +109,16 @@ def test_trouble_of_one_model_costs_that_model(tmp_path: Path, cause: Cause) -> 
     assert site.statuses()["a"] == "still passing"
 
 
+def test_runner_that_raises_costs_one_model(tmp_path: Path) -> None:
+    def raises(runner: FakeRunner, name: str) -> Checked:
+        raise KeyError("bug of ours")
+
+    site = Site(tmp_path)
+    site.night({"a": raises, "b": passes()})
+    assert site.statuses() == {"a": "not run", "b": "still passing"}
+    assert "bug of ours" in site.rows()["a"].reason
+
+
 def test_not_run_is_stepped_over(tmp_path: Path) -> None:
     site = Site(tmp_path)
     for behaviour, status in (
