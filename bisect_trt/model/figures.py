@@ -65,7 +65,9 @@ def type_text(kind: onnx.TypeProto, *, names: bool = True) -> str:
     elem = TensorProto.DataType.Name(kind.tensor_type.elem_type).lower()
     dims = dims_of(kind)
     name = {"float": "float32", "double": "float64"}.get(elem, elem)
-    shown = ["?" if d is None or (isinstance(d, str) and not names) else str(d) for d in dims or ()]
+    unknown = (None,) if names else (None, *(d for d in dims or () if isinstance(d, str)))
+    # Shape inference makes up names for what it does not know.
+    shown = ["?" if d in unknown or str(d).startswith("unk__") else str(d) for d in dims or ()]
     return name if dims is None else f"{name}[{','.join(shown)}]"
 
 

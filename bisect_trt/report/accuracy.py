@@ -14,7 +14,7 @@ from onnx import helper
 
 from bisect_trt.diff import TensorDiff
 from bisect_trt.reproducer.bundle import ACTUAL, EXPECTED, MODEL
-from bisect_trt.settings import AccuracySettings
+from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.tolerance import alone, differences, precision_rtol
 
 Array = npt.NDArray[Any]
@@ -32,14 +32,14 @@ class Compared:
     target: Array
 
 
-def compared(out: Path, accuracy: AccuracySettings, spec: str) -> Compared | None:
+def compared(out: Path, accuracy: AccuracySettings, target: TargetSettings) -> Compared | None:
     """Compare `expected.npz` and `actual.npz`; None where these are not both there, or are too large."""
     if not (out / EXPECTED).exists() or not (out / ACTUAL).exists():
         return None
     graph = onnx.load(out / MODEL, load_external_data=False).graph
     types = {v.name: v.type.tensor_type.elem_type for v in graph.output}
     expected, actual = (_values(out / name, types) for name in (EXPECTED, ACTUAL))
-    diffs = differences([expected], [actual], alone(accuracy), precision_rtol(spec))
+    diffs = differences([expected], [actual], alone(accuracy), precision_rtol(target))
     plain = [d for d in diffs if d.name in actual and expected[d.name].shape == actual[d.name].shape]
     if not plain or expected[plain[0].name].size > MOST:
         return None

@@ -14,6 +14,7 @@ from bisect_trt.commandline import line, reduce_line
 from bisect_trt.doctor import Row
 from bisect_trt.outcome import Failure
 from bisect_trt.report.progress import printable, seconds
+from bisect_trt.reproducer.bundle import too_big
 from bisect_trt.reproducer.issue import operators
 from bisect_trt.result import Check, Reduction
 from bisect_trt.verification import Status, Verification
@@ -43,6 +44,15 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
         page.exact("Go on", reduce_line(result.model, result.settings, result.out))
     else:
         page.exact("", f"{line('bisect-trt', 'verify', show_path(result.out))} (after an update)")
+
+
+def show_left(result: Reduction, console: Console | None = None) -> None:
+    """What an anonymous reproducer tells of the original all the same; what is too big."""
+    page = Page(console)
+    for k, told in enumerate(result.left):
+        page.row("" if k else "Still told", printable(told))
+    if result.archive is not None and (told := too_big(result.archive)):
+        page.row("Too big", printable(told), style="bold yellow")
 
 
 def show_verification(result: Verification, console: Console | None = None) -> None:

@@ -68,7 +68,7 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
         "strip": _strip(reduction),
         "probes": probes,
         "shown": probes[:ROWS],
-        "accuracy_seen": compared(reduction.out, reduction.alone, reduction.settings.target.spec),
+        "accuracy_seen": compared(reduction.out, reduction.alone, reduction.settings.target),
         "log_lines": [(line, bool(_ERROR.search(line))) for line in _trim(reduction.log).splitlines()],
         "files": sorted({*(p.name for p in attachments(reduction.out)), PAGE, SUMMARY}),
     }

@@ -40,6 +40,9 @@ ACTUAL = "actual.npz"
 EMBED_LIMIT = 1_500_000_000
 """Bytes; models with more weights than this keep them in one file beside (protobuf ends at 2 GiB)."""
 
+ATTACHMENT_LIMIT = 25_000_000
+"""Bytes of an attachment that GitHub takes."""
+
 _CHUNK = 1 << 24
 _ALIGNMENT = 4096  # so that a reader may map the file
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: equal content gives equal bytes
@@ -205,6 +208,17 @@ def zip_it(out: Path) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return place
+
+
+def too_big(archive: Path) -> str:
+    """What to do about an archive that GitHub does not take, as a sentence; empty when it does."""
+    size = archive.stat().st_size
+    if size <= ATTACHMENT_LIMIT:
+        return ""
+    with zipfile.ZipFile(archive) as content:
+        largest = sorted(content.infolist(), key=lambda entry: -entry.compress_size)[:3]
+    told = ", ".join(f"{Path(e.filename).name} {e.compress_size / 1e6:.1f} MB" for e in largest)
+    return f"{archive.name} has {size / 1e6:.1f} MB, GitHub takes {ATTACHMENT_LIMIT / 1e6:.0f}; what is big: {told}"
 
 
 def attachments(out: Path) -> list[Path]:

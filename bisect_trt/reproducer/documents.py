@@ -35,6 +35,7 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
         "original": plain(reduction.original.to_json()) if reduction.original else None,
         "reduced": plain(figures(onnx.load_model_from_string(reduction.best.model)).to_json()),
         "workarounds": list(reduction.workarounds),
+        "left": list(reduction.left),
         "simplification": reduction.simplification.to_json() if reduction.simplification else None,
         "one_minimal": reduction.one_minimal,
         "verified": reduction.verified,
