@@ -1,0 +1,124 @@
+"""Reducing mismatches on targets that really differ: FP16 emulated, and OpenVINO where it can be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import accuracy_cases as cases
+import bisect_trt
+import openvino_cpu
+from bisect_trt.errors import ModelDoesNotFail
+from bisect_trt.outcome import Stage, Symptom
+from bisect_trt.result import Reduction
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
+
+
+@pytest.fixture(scope="module")
+def openvino(tmp_path_factory: pytest.TempPathFactory) -> TargetSettings:
+    libraries = openvino_cpu.libraries(tmp_path_factory.mktemp("openvino"))
+    return TargetSettings(openvino_cpu.SPEC, ep_libraries=libraries)
+
+
+def reduced(
+    proto: onnx.ModelProto,
+    feeds: dict[str, Any] | None,
+    target: TargetSettings,
+    folder: Path,
+    accuracy: AccuracySettings = AccuracySettings(),  # noqa: B008 - frozen
+    **run: Any,
+) -> Reduction:
+    onnx.save(proto, folder / "model.onnx")
+    inputs = folder / "in.npz" if feeds else None
+    if feeds:
+        np.savez(folder / "in.npz", **feeds)
+    settings = Settings(target, RunSettings(inputs=inputs, repeats=1, simplify=False, **run), accuracy)
+    return bisect_trt.reduce(folder / "model.onnx", settings, out=folder / "out")
+
+
+@pytest.mark.parametrize("name", cases.BORN)
+def test_an_overflow_ends_where_it_is_born(name: str, tmp_path: Path) -> None:
+    result = reduced(*cases.BORN[name](), TargetSettings("emulate:fp16"), tmp_path)
+    assert result.best.nodes == ("born",)
+    assert (result.wanted.stage, result.wanted.symptom) == (Stage.COMPARE, Symptom.NOT_FINITE)
+    assert result.verified == 1 and result.one_minimal
+
+
+def test_what_was_wanted_is_told_of_the_whole_model(tmp_path: Path) -> None:
+    """Divided by infinity is zero: the whole model shows a mismatch where the part shows an Inf."""
+    result = reduced(*cases.layer_norm(), TargetSettings("emulate:fp16"), tmp_path)
+    assert result.original_failure is not None and result.original_failure.symptom is Symptom.MISMATCH
+    report = json.loads((result.out / "report.json").read_text())
+    [tensor] = report["accuracy"]["tensors"]
+    worst = tensor["worst"][0]
+    assert worst["error"] == pytest.approx(abs(worst["target"] - worst["reference"]))
+    assert worst["error"] > tensor["atol"] + tensor["rtol"] * abs(worst["reference"])
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 5e-4])
+def test_an_error_that_accumulates_is_blamed_on_nobody(rtol: float, tmp_path: Path) -> None:
+    accuracy = AccuracySettings(metric="rms", rtol=(("", rtol),), atol=(("", 0.0),))
+    result = reduced(*cases.accumulating(), TargetSettings("emulate:fp16"), tmp_path, accuracy)
+    parts, together = result.accuracy["accumulated"], result.accuracy["together"]
+    errors = [part["error"] for part in parts]
+    assert len(parts) == 12 and errors == sorted(errors, reverse=True)
+    assert 0 < errors[0] < rtol and errors[0] < 2 * errors[-1]  # nobody's fault, all much alike
+    assert 1 < len(together) <= len(result.best.nodes)
+    assert result.verified == 1
+    assert any("accumulates" in note for note in result.notes)
+
+
+def test_one_layer_far_worse_than_the_others_is_to_blame(tmp_path: Path) -> None:
+    proto, feeds = cases.accumulating()
+    settings = AccuracySettings(metric="rms", rtol=(("", 1e-1),), atol=(("", 0.0),))
+    result = reduced(proto, feeds, TargetSettings("planted:node=layer5,fail=mismatch"), tmp_path, settings)
+    assert result.best.nodes == ("layer5",) and not result.accuracy["accumulated"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ties_of_two_branches_keep_the_topk(seed: int, openvino: TargetSettings, tmp_path: Path) -> None:
+    proto, feeds = cases.two_branches(seed)
+    result = reduced(proto, feeds, openvino, tmp_path)
+    assert "TopK" in result.best.nodes and len(result.best.nodes) <= 4
+    assert result.original_failure is not None and "indices" in result.original_failure.signature
+
+
+@pytest.mark.parametrize("kind", ["cubic", "roi_align_max", "keep_aspect_ratio"])
+def test_openvino_alone_with_its_culprit(kind: str, openvino: TargetSettings, tmp_path: Path) -> None:
+    accuracy = AccuracySettings(rtol=(("", 1e-3),))
+    result = reduced(*cases.convolutions(kind), openvino, tmp_path, accuracy)
+    assert result.best.nodes == ("culprit",) and result.verified == 1 and result.one_minimal
+
+
+@pytest.mark.slow
+def test_a_cubic_resize_in_resnet50(openvino: TargetSettings, tmp_path: Path) -> None:
+    accuracy = AccuracySettings(rtol=(("", 1e-4),))
+    result = reduced(cases.resnet50_cubic(), None, openvino, tmp_path, accuracy)
+    assert result.best.nodes == ("splice/culprit",) and result.verified == 1
+    assert result.counts["nodes_built"] <= 4 * result.original_nodes
+
+
+def test_a_tolerance_that_accepts_it(tmp_path: Path) -> None:
+    proto, feeds = cases.accumulating(layers=3)
+    with pytest.raises(ModelDoesNotFail, match="agrees"):
+        reduced(proto, feeds, TargetSettings("emulate:fp16"), tmp_path)
+
+
+def test_only_the_failing_samples_are_used(tmp_path: Path) -> None:
+    proto, feeds = cases.softmax()
+    folder = tmp_path / "several"
+    folder.mkdir()
+    for k, scale in enumerate((0.0, 1.0, 0.0)):
+        np.savez(folder / f"{k}.npz", x=feeds["x"] * np.float32(scale))
+    onnx.save(proto, tmp_path / "model.onnx")
+    run = RunSettings(inputs=folder, repeats=1, simplify=False)
+    result = bisect_trt.reduce(
+        tmp_path / "model.onnx", Settings(TargetSettings("emulate:fp16"), run), out=tmp_path / "out"
+    )
+    assert result.best.nodes == ("born",) and len(result.best.feeds) == 1
+    assert any("Of 3 samples 1 fail (from 0: 1)" in note for note in result.notes)

@@ -1,0 +1,219 @@
+"""Judging at the model's outputs: the rest of the model, gaps, tolerances by output, metrics, top-k."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import accuracy_cases as cases
+from bisect_trt.compare import compare
+from bisect_trt.graph import Graph
+from bisect_trt.hybrid import Hybrid, compared_alone
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cut import Cutter
+from bisect_trt.model.normalise import normalise
+from bisect_trt.model.rest import Rests
+from bisect_trt.model.store import Store
+from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
+from bisect_trt.settings import AccuracySettings
+from bisect_trt.tolerance import best_agree, differences, failures
+from bisect_trt.workers import hybrid
+from support import record_all
+
+Array = np.ndarray[Any, Any]
+
+
+class Setup:
+    """A model of 12 layers, recorded; candidates are run in ONNX Runtime with an error of our choice."""
+
+    def __init__(self, folder: Path, width: int = 16) -> None:
+        proto, self.feeds = cases.accumulating(layers=12, width=width)
+        store = Store(folder)
+        proto = normalise(proto)
+        store.adopt(proto, folder)
+        self.graph = Graph(proto)
+        self.record = record_all(proto, self.feeds, store)
+        self.store = store
+        self.rests = Rests(self.graph, Cutter(self.graph, store, self.record), self.record)
+        self.cutter = Cutter(self.graph, store, self.record)
+
+    def candidate(self, *layers: int) -> Candidate:
+        return self.rests.attach(self.cutter.cut(frozenset(f"layer{k}" for k in layers)))
+
+    def recorded(self, tensor: str) -> Array:
+        return self.store.load(self.record.path(0, tensor), self.record.elem_type(tensor))
+
+    def at_outputs(self, candidate: Candidate, errors: dict[str, Array]) -> tuple[Array, Array]:
+        """Expected and hybrid output when the candidate's outputs are off by `errors`."""
+        own = [{name: self.recorded(name) for name in candidate.expected[0]}]
+        given_ = [{name: value + errors.get(name, np.float32(0)) for name, value in own[0].items()}]
+        expected, actual, why = hybrid.finish(candidate, own, given_)
+        assert not why
+        return expected[0]["layer11_o"], actual[0]["layer11_o"]
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    return Setup(tmp_path_factory.mktemp("store"))
+
+
+def error(seed: int) -> Array:
+    return (np.random.default_rng(seed).standard_normal((8, 16)) * 1e-2).astype(np.float32)
+
+
+def test_an_error_goes_through_the_rest(setup: Setup) -> None:
+    """Rotations keep lengths: what is put in at layer 3 comes out turned, and of the same size."""
+    wanted, got = setup.at_outputs(setup.candidate(3), {"layer3_o": error(0)})
+    assert np.linalg.norm(got - wanted) == pytest.approx(np.linalg.norm(error(0)), rel=1e-3)
+    assert not np.allclose(got - wanted, error(0), atol=1e-3)
+
+
+def test_the_last_node_needs_no_rest(setup: Setup) -> None:
+    candidate = setup.candidate(11)
+    assert candidate.rest is not None and candidate.rest.model == b""
+    wanted, got = setup.at_outputs(candidate, {"layer11_o": error(1)})
+    np.testing.assert_allclose(got - wanted, error(1), atol=1e-6)
+
+
+def test_the_rest_is_only_what_lies_behind(setup: Setup) -> None:
+    candidate = setup.candidate(4, 5)
+    assert candidate.rest is not None
+    names = [node.name for node in onnx.load_model_from_string(candidate.rest.model).graph.node]
+    assert names == [f"layer{k}" for k in range(6, 12)]
+
+
+@given(st.sets(st.integers(0, 11), min_size=1, max_size=5), st.integers(0, 100))
+def test_errors_add_up_across_gaps(setup: Setup, layers: set[int], seed: int) -> None:
+    """A linear model: the error of several layers is the sum of their errors, whatever lies between."""
+    candidate = setup.candidate(*layers)
+    errors = {name: error(seed + k) for k, name in enumerate(candidate.expected[0])}
+    wanted, got = setup.at_outputs(candidate, errors)
+    total = np.zeros_like(wanted)
+    for name, value in errors.items():
+        alone = setup.candidate(int(name.removeprefix("layer").removesuffix("_o")))
+        one, other = setup.at_outputs(alone, {name: value})
+        total += other - one
+    np.testing.assert_allclose(got - wanted, total, atol=2e-5)
+
+
+def test_equal_bits_need_no_run(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bisect_trt.references import ort
+
+    monkeypatch.setattr(ort, "run", lambda *_: pytest.fail("the rest was run"))
+    wanted, got = setup.at_outputs(setup.candidate(2), {})
+    np.testing.assert_array_equal(wanted, got)
+
+
+def test_a_candidate_with_its_rest_is_another_question(setup: Setup) -> None:
+    bare = setup.cutter.cut(frozenset({"layer3"}))
+    assert setup.candidate(3).digest != bare.digest
+
+
+def outcome(name: str, damage: float, symptom: Symptom = Symptom.MISMATCH) -> Outcome:
+    failure = Failure(Stage.COMPARE, symptom, f"output {name} differs", "")
+    return Outcome((failure,), facts={"damage": {name: damage}})
+
+
+def test_the_same_output_has_to_fail_and_by_enough(setup: Setup) -> None:
+    judge = Hybrid(setup.rests, "y", 0.5)
+    wanted = outcome("y", 0.5).failures[0]
+    assert judge.judge(outcome("y", 0.1), wanted) is Verdict.REPRODUCES
+    assert judge.judge(outcome("y", 1e-7), wanted) is Verdict.VANISHES
+    assert judge.judge(outcome("z", 0.5), wanted) is Verdict.UNRESOLVED
+    assert judge.judge(Outcome(), wanted) is Verdict.VANISHES
+
+
+def test_a_part_is_compared_by_itself_so_that_it_shows() -> None:
+    accuracy = AccuracySettings(rtol=(("", 1e-6),), metric="rms")
+    assert compared_alone(accuracy, [{"ok": False, "agrees_at": 1.0}]).alone is None
+    assert compared_alone(accuracy, [{"ok": True, "agrees_at": 2e-4}, {"ok": True, "agrees_at": 1e-5}]).alone == 1e-4
+
+
+def test_tolerances_by_output_and_ignored_ones() -> None:
+    one, two = {"a": np.float32([1.0]), "b": np.float32([1.0])}, {"a": np.float32([1.1]), "b": np.float32([1.1])}
+
+    def bad(**given_: Any) -> set[str]:
+        found = differences([one], [two], AccuracySettings(**given_))
+        return {diff.name for diff in found if not diff.ok}
+
+    assert bad() == {"a", "b"}
+    assert bad(rtol=(("", 0.2),)) == set()
+    assert bad(rtol=(("", 0.2), ("a", 0.01))) == {"a"}
+    assert bad(atol=(("b", 0.2),)) == {"a"}
+    assert bad(ignore=("a",)) == {"b"}
+    assert [diff.name for diff in differences([one], [two], AccuracySettings(ignore=("a",)))] == ["b"]
+
+
+def test_failures_name_the_output_of_the_model() -> None:
+    bad = differences(
+        [{"a": np.float32([1, 2]), "b": np.float32([1])}],
+        [{"a": np.float32([1, np.nan]), "b": np.float32([3])}],
+        AccuracySettings(),
+    )
+    assert {f.signature for f in failures(bad, by_name=True)} == {"output a is not finite", "output b differs"}
+    assert {f.signature for f in failures(bad, by_name=False)} == {"outputs are not finite", "outputs differ"}
+    [shape] = failures(
+        differences([{"a": np.zeros((2, 3), np.float32)}], [{"a": np.zeros((3, 2), np.float32)}], AccuracySettings()),
+        by_name=False,
+    )
+    assert shape.signature == "outputs differ in shape or type"
+
+
+@pytest.mark.parametrize(
+    ("metric", "rtol", "ok"),
+    [
+        ("max", 0.4, False), ("max", 0.6, True),
+        ("mean", 0.004, False), ("mean", 0.006, True),
+        ("rms", 0.04, False), ("rms", 0.06, True),
+        ("cosine", 1e-4, False), ("cosine", 2e-3, True),
+        ("quantile:0.99", 0.1, True), ("quantile:0.995", 0.1, False),
+    ],
+)  # fmt: skip
+def test_metrics(metric: str, rtol: float, ok: bool) -> None:
+    """One of 100 elements is off by a half: mean error 0.005, RMS error 0.05."""
+    reference = np.ones(100, np.float32)
+    target = reference.copy()
+    target[42] = 1.5
+    diff = compare("y", reference, target, rtol=rtol, atol=0.0, metric=metric)
+    assert diff.ok is ok and diff.metric == metric
+    if diff.mismatches:
+        assert [(e.index, e.reference, e.target, e.error) for e in diff.worst] == [((42,), 1.0, 1.5, 0.5)]
+
+
+@pytest.mark.parametrize("metric", ["max", "mean", "rms", "cosine", "quantile:0.5"])
+def test_no_metric_accepts_a_nan(metric: str) -> None:
+    target = np.ones(100, np.float32)
+    target[3] = np.nan
+    diff = compare("y", np.ones(100, np.float32), target, rtol=10.0, metric=metric)
+    assert not diff.ok and diff.symptom is Symptom.NOT_FINITE and diff.worst[0].index == (3,)
+
+
+@given(hnp.arrays(np.float32, 20, elements=st.floats(-100, 100, width=32)), st.integers(0, 99))
+def test_agrees_at_is_where_it_begins_to_agree(reference: Array, seed: int) -> None:
+    target = reference + np.random.default_rng(seed).standard_normal(20).astype(np.float32)
+    at = compare("y", reference, target).agrees_at
+    if math.isfinite(at) and at > 0:
+        assert compare("y", reference, target, rtol=at * 1.001).ok
+        assert not compare("y", reference, target, rtol=at * 0.999).ok
+
+
+def test_top_k_of_scores_and_of_indices() -> None:
+    scores = np.float32([[0.1, 0.9, 0.5, 0.5, 0.2]])
+    swapped = np.float32([[0.1, 0.6, 0.7, 0.5, 0.2]])
+    other = np.float32([[0.8, 0.9, 0.5, 0.5, 0.2]])
+    tie = np.float32([[0.1, 0.9, 0.4, 0.5, 0.2]])
+    assert best_agree("y", scores, swapped, 2).ok
+    assert best_agree("y", scores, tie, 2).ok  # either of the equal ones may be second
+    assert not best_agree("y", scores, other, 2).ok and best_agree("y", scores, other, 1).ok
+    assert best_agree("y", np.int64([[3, 1, 7]]), np.int64([[1, 3, 9]]), 2).ok
+    assert not best_agree("y", np.int64([[3, 1, 7]]), np.int64([[1, 3, 9]]), 3).ok
+    wrong = np.float32([[0.1, np.nan, 0.5, 0.5, 0.2]])
+    assert not best_agree("y", scores, wrong, 1).ok
