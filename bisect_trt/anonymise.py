@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.audit import SMALL, TOKEN, WORD, Secrets, find, is_ours, read, summary
+from bisect_trt.audit import SMALL, TOKEN, WORD, Secrets, find, is_ours, left, read, summary
 from bisect_trt.errors import Leak
 from bisect_trt.graph import bodies
 from bisect_trt.model.edit import inner_nodes
@@ -148,6 +148,7 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         log=clean.text(reduction.log),
         accuracy={},
         origins=(),
+        left=tuple(left(reduction.best.model)),
         workarounds=tuple(clean.text(said) for said in reduction.workarounds),
         simplification=simplification,
     )

@@ -49,7 +49,7 @@ from bisect_trt.prober import Budget, BudgetSpent, Prober
 from bisect_trt.problem import Problem
 from bisect_trt.references.base import Record
 from bisect_trt.reproducer import bundle
-from bisect_trt.result import OnEvent, Reduction, Step
+from bisect_trt.result import OnEvent, Reduction, Simplification, Step
 from bisect_trt.session import (
     LONGEST_START,
     Session,
@@ -244,23 +244,45 @@ class Run:
                 )
             problem.best = replace(self.original, cut="original")
         found = problem.best
-        simplified = None
-        # simple values would add up to less
-        if not stop_reason and not (problem.hybrid and problem.hybrid.accumulated):
-            simplified = simplify_best(problem, self.pool, self.settings, self.recorded)
+        simplified = self.simplified(problem, stop_reason)
         self.neighbour = None if stop_reason else self.passing(problem)
         result = replace(self.result(problem, stop_reason, out), simplification=simplified)
         result = self.told_of_the_original(problem, found, result)
         if simplified is not None:
-            last = len(result.best.nodes) == 1
             result = replace(
                 result,
                 wanted=shown_at_last(problem),
                 original_failure=problem.wanted,
-                one_minimal=result.one_minimal or last,
+                one_minimal=result.one_minimal or len(result.best.nodes) == 1,
             )
+        self.write_models(result, out)
+        if stop_reason != INTERRUPTED:
+            result = self.verify(result, problem.runs)
+            if self.unsteady(problem, found, result):
+                return self.reduce(problem, out)
+        wall = time.monotonic() - self.began
+        counts = asdict(problem.counts) | self.spent | {"wall_seconds": wall}
+        return self.write_papers(replace(result, counts=counts), tried=stop_reason != INTERRUPTED)
+
+    def simplified(self, problem: Problem, stop_reason: str) -> Simplification | None:
+        """Make the best candidate simple, unless the search did not end or an error accumulates.
+
+        Raises:
+            StoppedEarly: with `anonymise`, the search did not end.
+            Leak: with `anonymise`, values of the original are needed.
+        """
+        if stop_reason and self.settings.run.anonymise:
+            raise StoppedEarly(f"{stop_reason}: nothing was anonymised", "the same command goes on from here")
+        simplified = None
+        # simple values would add up to less
+        if not stop_reason and not (problem.hybrid and problem.hybrid.accumulated):
+            simplified = simplify_best(problem, self.pool, self.settings, self.recorded)
         if self.settings.run.anonymise:
             require_synthetic(problem, simplified)
+        return simplified
+
+    def write_models(self, result: Reduction, out: Path) -> None:
+        """What is not text."""
         bundle.write_model(result.best, out)
         target = self.settings.target
         if target.precision and self.info.name in TENSORRT:
@@ -269,20 +291,15 @@ class Run:
             bundle.write_timing_cache(self.timing_cache, out)
         if self.neighbour is not None:
             bundle.write_passing(self.neighbour.candidate, out)
-        if stop_reason != INTERRUPTED:
-            result = self.verify(result, problem.runs)
-            if self.unsteady(problem, found, result):
-                return self.reduce(problem, out)
-        wall = time.monotonic() - self.began
-        counts = asdict(problem.counts) | self.spent | {"wall_seconds": wall}
-        result = replace(result, counts=counts)
-        journal, tried = self.prober.journal.path, stop_reason != INTERRUPTED
-        if self.settings.run.anonymise:
-            papers.write(anonymous(result, self.secrets), journal, tried=tried)
-            scrub_papers(out, self.secrets)
-            return result
-        result = papers.write(result, journal, tried=tried)
-        return zipped(result)
+
+    def write_papers(self, result: Reduction, *, tried: bool) -> Reduction:
+        """What is text, and the zip; an anonymous one is made when all is done and was audited."""
+        journal = self.prober.journal.path
+        if not self.settings.run.anonymise:
+            return zipped(papers.write(result, journal, tried=tried))
+        papers.write(anonymous(result, self.secrets), journal, tried=tried)
+        scrub_papers(result.out, self.secrets)
+        return result
 
     def finish(self, results: Sequence[Reduction]) -> list[Reduction]:
         """Nothing more is to be done, unless a result is unfinished: what only the search needs goes.

@@ -126,10 +126,11 @@ class Reduction:
     ended the search early, see `stop_reason`. `alone` is how the outputs of the written files are compared,
     `accuracy` what is known of the differences, see `hybrid.facts`, `built` what was built of the written
     files (types of the network, layers and tactics of the engine), as far as the target tells. After a
-    simplification `best` and `wanted` have names of their own, and `original_failure` is told with those of the user's model.
+    simplification `best` and `wanted` have names of their own, and `original_failure` is told with those of
+    the user's model.
     `original` are the figures of the user's model, `places` the positions of `nodes` in its topological
     order, `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
-    failure, as sentences.
+    failure, as sentences; `left`, after `--anonymise`, what of the original is told all the same.
     """
 
     model: Path
@@ -154,6 +155,7 @@ class Reduction:
     notes: tuple[str, ...] = ()
     archive: Path | None = None
     simplification: Simplification | None = None
+    left: tuple[str, ...] = ()
     alone: AccuracySettings = field(default_factory=AccuracySettings)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     built: Mapping[str, Any] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,11 @@ from bisect_trt.outcome import Symptom
 from bisect_trt.passes.simplify import MENU, simplify
 from bisect_trt.passes.simplify.dimensions import sizes_below
 from bisect_trt.passes.simplify.propose import attempt, best_draft
+from bisect_trt.reduction import reduce
+from bisect_trt.reproducer.bundle import too_big
 from bisect_trt.result import Simplifying
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.simplification import simplify as simplify_model
 from bisect_trt.targets.base import STAGE_MARK
 from bisect_trt.workers.pool import Death, Reply
 from simplify_bench import ints, node, problem_of, shapes, simplified, value_of, weight
@@ -473,3 +479,42 @@ def test_the_menu_is_what_the_documentation_tells() -> None:
     page = (Path(__file__).parents[1] / "docs/simplify.md").read_text()
     for one_pass in MENU:
         assert one_pass.__name__.replace("_", " ") in page
+
+
+# Real failures
+
+
+REAL = ["nms", "resize_antialias", "averagepool_dilated"]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_reproducers_are_tiny(name: str, tmp_path: Path, models_dir: Path) -> None:
+    """Under 10 KB with values and script, all dimensions 1 where they can be, and still the same failure."""
+    settings = Settings(TargetSettings(spec="tensorrt-rtx"), RunSettings(repeats=1))
+    result = reduce(models_dir / f"{name}.onnx", settings, out=tmp_path / "out")
+    assert result.verified == 1 and result.one_minimal and result.simplification is not None
+    files = ("repro.onnx", "inputs.npz", "expected.npz", "repro.py")
+    assert sum((result.out / file).stat().st_size for file in files) < 10_000
+    left = onnx.load(result.out / "repro.onnx")
+    assert all(set(dims[:2]) <= {1} for dims in shapes(left).values() if len(dims) == 4)
+    assert result.nodes[0].startswith("/") and left.graph.node[0].name == f"{result.wanted.op.lower()}0"
+    assert result.simplification.seconds <= result.simplification.budget + 1
+    document = json.loads((result.out / "report.json").read_text())
+    assert document["simplification"]["passes"] and document["nodes"] == list(result.nodes)
+    assert "What was simplified" in (result.out / "ISSUE.md").read_text()
+
+
+def test_simplify_alone(tmp_path: Path, models_dir: Path) -> None:
+    """20 nodes: bypassed, cut off and shrunk until one is left."""
+    settings = Settings(TargetSettings(spec="tensorrt-rtx"), RunSettings(repeats=1))
+    result = simplify_model(models_dir / "roialign.onnx", settings, out=tmp_path / "out")
+    assert result.verified == 1 and len(result.best.nodes) == 1 and not result.simplification.ended
+
+
+def test_a_big_archive_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("a/repro.data", bytes(3000))
+    assert too_big(archive) == ""
+    monkeypatch.setattr("bisect_trt.reproducer.bundle.ATTACHMENT_LIMIT", 1000)
+    assert "repro.data" in too_big(archive)

@@ -154,4 +154,5 @@ def command(
         for result in results:
             assert result.archive is not None
             console.show_reduction(result, result.archive)
+            console.show_left(result)
     return 0 if all(result.finished for result in results) else StoppedEarly.exit_code

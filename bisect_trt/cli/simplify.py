@@ -84,4 +84,5 @@ def command(
         print(json.dumps({**found, "out": str(result.out), "zip": str(result.archive)}, indent=2))
     else:
         console.show_reduction(result, result.archive)
+        console.show_left(result)
     return 0 if result.finished else StoppedEarly.exit_code
