@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.graph import Graph, is_random
 from bisect_trt.references.base import Record
+from bisect_trt.references.spec import SELF
+from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
+
+
+def require_reference(settings: Settings) -> None:
+    """Raise UsageError when there is nothing to compare tensors with."""
+    if settings.accuracy.reference == SELF:
+        raise UsageError(
+            "scan compares every tensor with a reference, and --reference self is none",
+            "leave it out, or use --reference target-at:fp32",
+        )
 
 
 def require_outputs(info: TargetInfo) -> None:

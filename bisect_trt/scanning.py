@@ -25,12 +25,13 @@ from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references.base import Record
 from bisect_trt.result import OnEvent, Step
 from bisect_trt.scan_files import keep_values, open_out, require_free
-from bisect_trt.scan_scope import no_value, require_outputs, wanted
+from bisect_trt.scan_scope import no_value, require_outputs, require_reference, wanted
 from bisect_trt.scanned import Histogram, Scan, Scanned, error_of
 from bisect_trt.session import Session, describe, load_for, prepare, read_samples, record, resolved
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.tolerance import precision_rtol
+from bisect_trt.truth import ask
 from bisect_trt.workers import measure as jobs
 from bisect_trt.workers.measure import Measurement, Row, Whole
 from bisect_trt.workers.pool import Pool
@@ -69,6 +70,7 @@ def scan(
         TargetUnavailable: the target cannot be used here, or cannot run what it builds.
     """
     settings = resolved(settings)
+    require_reference(settings)
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-scan"
@@ -110,7 +112,9 @@ class _Scanning:
         """All of it."""
         graph = self.session.graph
         with self._phase("record", f"{len(graph.order):,} nodes on the reference"):
-            self.record: Record = record(self.pool, self.session, self.settings)
+            recorded = record(self.pool, self.session, self.settings)
+            truth = ask(self.pool, self.session, self.settings, recorded)
+            self.record: Record = truth.record
         cutter = Cutter(graph, self.session.store, self.record)
         with self._phase("whole model", "on the target"):
             whole = self._whole()
@@ -136,7 +140,7 @@ class _Scanning:
             builds=builds + whole.builds,
             effects_left=self.effects_left,
             seconds=self.seconds,
-            notes=(*self.info.notes, *([self.record.error] if self.record.error else [])),
+            notes=tuple(n for n in (truth.blame, truth.note, *self.info.notes, self.record.error) if n),
         )
         return replace(result, histogram=self._histogram(result))
 
@@ -195,8 +199,9 @@ class _Scanning:
         """Try to measure segments together."""
         count = sum(len(part.nodes) for part in group)
         self._tell("own errors", f"{count:,} nodes in one build")
+        target = self.settings.target
         reply = self.pool.submit(
-            jobs.measure, self.settings.target, merge(group), self.keep_all, timeout=self._deadline
+            jobs.measure, target, merge(group), self.settings.accuracy, self.keep_all, timeout=self._deadline
         ).result()
         if reply.death is not None:
             outcome = outcome_of(reply)
@@ -234,7 +239,7 @@ class _Scanning:
                 self.effects_left = max(0, len(ranked) - EFFECTS)
                 ranked = ranked[:EFFECTS]
                 break
-        least = precision_rtol(self.settings.target.spec)
+        least = precision_rtol(self.settings.target)
         tasks = []
         for item in ranked:
             self._tell("effects", f"of {len(ranked):,} tensors")

@@ -21,8 +21,8 @@ def part(name: str, op: str = "Relu", size: int = 1) -> Segment:
     return Segment((name,), op, EMPTY, size)
 
 
-def failure(*names: str, stage: Stage = Stage.BUILD, symptom: Symptom = Symptom.ERROR, op: str = "") -> Failure:
-    return Failure(stage, symptom, "no", f"no {' '.join(names)}", names, op)
+def failure(*names: str, stage: Stage = Stage.BUILD, symptom: Symptom = Symptom.ERROR) -> Failure:
+    return Failure(stage, symptom, "no", f"no {' '.join(names)}", names)
 
 
 class Builder:
@@ -118,7 +118,8 @@ def test_the_ends_of_a_fused_range_are_not_believed() -> None:
     parts = [part(f"n{k}") for k in range(16)]
 
     def ends(names: list[str]) -> list[Failure]:
-        return [Failure(Stage.BUILD, Symptom.ERROR, "no", "node {ForeignNode[n0...n15]}", ("n0", "n15"), "Relu")]
+        message = "node {ForeignNode[n0...n15]}"
+        return [Failure(Stage.BUILD, Symptom.ERROR, "no", message, ("n0", "n15"), "Relu")]
 
     isolation = isolate(parts, Builder({"n6"}, ends), 50)
     assert set(isolation.blamed) == {"n6"}

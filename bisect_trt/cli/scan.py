@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bisect_trt.cli import accuracy as a
 from bisect_trt.cli import options as o
 
 Out = Annotated[
@@ -48,6 +49,18 @@ def command(
     timing_cache: o.TimingCache = None,
     plugins: o.Plugins = None,
     verbose_log: o.VerboseLog = None,
+    ep_library: o.EpLibrary = None,
+    reference: a.Reference = "ort",
+    reference_provider: a.ReferenceProvider = "CPUExecutionProvider",
+    custom_ops: a.CustomOps = None,
+    rtol: a.Rtol = None,
+    atol: a.Atol = None,
+    metric: a.Metric = "max",
+    ignore: a.Ignore = None,
+    topk: a.TopK = None,
+    input_range: a.InputRange = None,
+    save_inputs: a.SaveInputs = None,
+    record_budget: a.RecordBudget = None,
     as_json: o.Json = False,
     force: Force = False,
     debug: o.Debug = False,
@@ -67,12 +80,27 @@ def command(
             timing_cache=timing_cache,
             plugins=plugins,
             verbose_log=verbose_log,
+            ep_library=ep_library,
         ),
         inputs=inputs,
         seed=seed,
         timeout=timeout,
         workers=workers,
         memory_limit=memory_limit,
+        accuracy=a.accuracy_settings(
+            reference=reference,
+            reference_provider=reference_provider,
+            custom_ops=custom_ops,
+            rtol=rtol,
+            atol=atol,
+            metric=metric,
+            ignore=ignore,
+            topk=topk,
+            judge="outputs",
+        ),
+        input_ranges=a.parse_ranges(input_range),
+        save_inputs=save_inputs,
+        record_budget=record_budget,
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt

@@ -29,7 +29,7 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
     if shown:
         console.print(_table(scan, shown))
     for line in words.failing(scan):
-        page.row("Fails", shorten(line, _MESSAGE), style="bold yellow")
+        page.row("Not taken", shorten(line, _MESSAGE), style="bold yellow")
     for why, count in words.unmeasured(scan).items():
         page.row("Left out", f"{count:,} tensor{'' if count == 1 else 's'}: {shorten(why, _MESSAGE)}")
     for note in words.notes(scan):
@@ -49,7 +49,8 @@ def _table(scan: Scan, items: list[Scanned]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for item in items:
         style = "bold red" if item.guilty or item.lost else ""
-        effect = words.figure(item.effect_error) if item.effect is not None else "not run"
+        skipped = "not run" if item.above_noise else ""
+        effect = skipped if item.effect is None else words.figure(item.effect_error)
         cells = [printable(item.tensor), printable(item.op), effect, words.figure(item.own_error)]
         if not scan.context_why:
             cells.append(words.figure(item.context_error))

@@ -23,6 +23,7 @@ from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettin
 from bisect_trt.targets.base import Target, TargetResult, announce, announce_reference
 from bisect_trt.tolerance import differences, precision_rtol
 from bisect_trt.workers import hybrid
+from bisect_trt.workers.jobs import _use_reference as use_reference
 from bisect_trt.workers.jobs import opened
 
 Array = npt.NDArray[Any]
@@ -78,12 +79,15 @@ class Whole:
     builds: int = 1
 
 
-def measure(settings: TargetSettings, merged: Merged, keep_all: bool) -> Measurement:
+def measure(
+    settings: TargetSettings, merged: Merged, accuracy: AccuracySettings, keep_all: bool
+) -> Measurement:
     """Run segments on the target and compare each tensor with what was recorded.
 
     Values above noise are written to the store, with `keep_all` the others too.
     """
     candidate = merged.candidate
+    use_reference(accuracy)
     result = opened(settings).run(candidate)
     if result.failures or result.unresolved or result.outputs is None:
         return Measurement(result.failures, unresolved=result.unresolved)
@@ -91,7 +95,7 @@ def measure(settings: TargetSettings, merged: Merged, keep_all: bool) -> Measure
     expected = hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.model))
     store = Store(candidate.folder)
     rows = []
-    for diff in differences(expected, result.outputs, DEFAULT_ACCURACY, precision_rtol(settings.spec)):
+    for diff in differences(expected, result.outputs, DEFAULT_ACCURACY, precision_rtol(settings)):
         value, given = expected[diff.sample][diff.name], result.outputs[diff.sample].get(diff.name)
         above = error_of(diff) > noise(value.dtype)
         kept = _kept(value, given) if above or keep_all else None
@@ -119,13 +123,14 @@ def whole(
     settings: TargetSettings, candidate: Candidate, accuracy: AccuracySettings, record: Record
 ) -> Whole:
     """Run the whole model, where possible with an eye on the tensors inside the engine."""
+    use_reference(accuracy)
     target = opened(settings)
     result, why, builds = _run_whole(target, candidate)
     if result.failures or result.unresolved or result.outputs is None:
         return Whole(result.failures, context_why=why, unresolved=result.unresolved, builds=builds)
     announce(Stage.COMPARE)
     expected = hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.model))
-    outputs = differences(expected, result.outputs, accuracy, precision_rtol(settings.spec))
+    outputs = differences(expected, result.outputs, accuracy, precision_rtol(settings))
     inside = [{t: v for t, v in given.items() if t not in expected[0]} for given in result.outputs]
     context, unmapped = _in_context(inside, record)
     if not why and not context:
@@ -177,6 +182,7 @@ def effect(
         accuracy: when outputs agree.
         least: see `tolerance.differences`.
     """
+    use_reference(accuracy)
     announce_reference()
     types = hybrid.types_of(candidate.model)
     own = hybrid.load(candidate, candidate.expected, types)
