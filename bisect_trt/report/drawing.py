@@ -11,6 +11,7 @@ from bisect_trt.reproducer.picture import Box, Picture
 
 _LETTER, _LINE, _PAD = 7.3, 17.0, 12.0  # of a monospaced font of 12 px
 _BETWEEN, _LAYER, _MARGIN = 28.0, 58.0, 16.0
+_BESIDE = 8.0  # between an arrow and its label
 _SWEEPS = 4
 
 
@@ -57,7 +58,7 @@ def draw(picture: Picture) -> Drawing | None:
     sizes = [_size(box) for box in picture.boxes]
     widths = [sum(sizes[k][0] for k in layer) + _BETWEEN * (len(layer) - 1) for layer in layers]
     label = max((len(a.label) * _LETTER for a in picture.arrows), default=0.0)
-    width = max(*widths, label + 80.0) + 2 * _MARGIN
+    width = max(*widths, 2 * (label + _BESIDE)) + 2 * _MARGIN
     places: dict[int, Placed] = {}
     y = _MARGIN
     for layer, taken in zip(layers, widths, strict=True):
@@ -107,5 +108,5 @@ def _lines(picture: Picture, places: dict[int, Placed]) -> list[Line]:
         bend = (y1 - y0) / 2
         path = f"M{x0:.1f} {y0:.1f}C{x0:.1f} {y0 + bend:.1f} {x1:.1f} {y1 - bend:.1f} {x1:.1f} {y1:.1f}"
         shift = (number % 2) * 15.0 - 7.5 if leaving[arrow.source] + coming[arrow.target] > 2 else 0.0
-        found.append(Line(path, arrow.label, arrow.tensor, (x0 + x1) / 2, (y0 + y1) / 2 + 4.0 + shift))
+        found.append(Line(path, arrow.label, arrow.tensor, (x0 + x1) / 2 + _BESIDE, (y0 + y1) / 2 + 4.0 + shift))
     return found
