@@ -32,14 +32,18 @@ class Oracle:
         self._pool = pool
         self.accuracy = accuracy
         self.save: Path | None = None  # folder for the outputs of both sides, of the whole model
-        self._target = target
+        self.target = target
         self.deadline = timeout or LONGEST_DEADLINE
         self._adapt = timeout is None
+
+    def on(self, target: TargetSettings) -> Oracle:
+        """The same, with other settings of the target."""
+        return Oracle(self._pool, target, self.deadline, self.accuracy)
 
     def submit(self, candidate: Candidate) -> Task:
         """Start a probe; `outcome` waits for it."""
         save = self.save if candidate.cut == "original" else None
-        arguments = (self._target, candidate, self.accuracy, save)
+        arguments = (self.target, candidate, self.accuracy, save)
         return self._pool.submit(jobs.probe, *arguments, timeout=self.deadline)
 
     def outcome(self, task: Task, *, guessed: bool = False) -> Outcome:

@@ -38,6 +38,7 @@ from bisect_trt.oracle import Oracle
 from bisect_trt.origin import origins
 from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
 from bisect_trt.passes import MENU
+from bisect_trt.passes.causes import causes
 from bisect_trt.passes.drop import is_one_minimal
 from bisect_trt.passes.hints import resolve
 from bisect_trt.passes.localise import halving
@@ -244,6 +245,7 @@ class Run:
                 )
             problem.best = replace(self.original, cut="original")
         found = problem.best
+        self.notes += [] if stop_reason else self.causes(problem)
         simplified = self.simplified(problem, stop_reason)
         self.neighbour = None if stop_reason else self.passing(problem)
         result = replace(self.result(problem, stop_reason, out), simplification=simplified)
@@ -512,6 +514,16 @@ class Run:
             origins=() if secret else origins(graph.node(name) for name in graph.order if name in kept),
             workarounds=() if secret else workarounds(problem, found, self.neighbour),
         )
+
+    def causes(self, problem: Problem) -> list[str]:
+        """What a failure hangs on that no node is to blame for, as far as the budget allows to ask."""
+        problem.phase = "causes"
+        try:
+            return causes(problem)
+        except (KeyboardInterrupt, BudgetSpent):
+            return []
+        finally:
+            self.prober.close()
 
     def passing(self, problem: Problem) -> Neighbour | None:
         """A neighbour that passes, unless the budget or a person ends the look for it."""

@@ -16,7 +16,7 @@ from bisect_trt.graph import Boundary, Dims, Graph, Selection, dims_of
 from bisect_trt.inputs.feeds import GraphInput
 from bisect_trt.inputs.generate import generate
 from bisect_trt.model.candidate import Candidate, Feeds
-from bisect_trt.model.frozen import feeds_build_time_slot, is_shape_like
+from bisect_trt.model.frozen import INNER_TYPES, feeds_build_time_slot, is_shape_like
 from bisect_trt.model.guess import inferred_types
 from bisect_trt.model.pieces import Pieces, type_of
 from bisect_trt.model.store import Store, raw_size
@@ -31,6 +31,8 @@ class CutStyle(StrEnum):
     """As DEFAULT, but shape-like cut tensors stay inputs."""
     DYNAMIC = "dynamic"
     """As DEFAULT, but inputs keep declared and inferred symbolic dimensions."""
+    NARROW = "narrow"
+    """As DEFAULT, but also cut through edges of types that builders do not take as inputs everywhere."""
     HIDDEN = "hidden"
     """As DEFAULT, but tensors that are read inside as well are not exposed (that would stop
     fusion), unless the model itself exposes them."""
@@ -94,7 +96,7 @@ class Cutter:
             KeyError: a node does not exist.
             ValueError: no node was selected.
         """
-        names, (inputs, outputs) = self._grow(self._graph.sorted(selection))
+        names, (inputs, outputs) = self._grow(self._graph.sorted(selection), style)
         if not names:
             raise ValueError("nothing selected")
         if style is CutStyle.HIDDEN:
@@ -108,24 +110,28 @@ class Cutter:
         graph = self._graph
         return self._assemble(list(graph.order), list(graph.graph_inputs), graph.graph_outputs, {}, style)
 
-    def _grow(self, names: list[str]) -> tuple[list[str], Boundary]:
+    def _grow(self, names: list[str], style: CutStyle) -> tuple[list[str], Boundary]:
         """The selection (sorted) grown until its boundary can be cut, and that boundary."""
         graph = self._graph
         while True:
             boundary = graph.boundary(names)
             added = {
-                graph.producer[t] for t in boundary.inputs if t in graph.producer and not self._can_cut(t)
+                graph.producer[t]
+                for t in boundary.inputs
+                if t in graph.producer and not self._can_cut(t, style)
             }
             for tensor in boundary.outputs:
-                if not self._can_cut(tensor):
+                if not self._can_cut(tensor, style):
                     added.update(graph.consumers.get(tensor, ()))
             if added.issubset(names):
                 return names, boundary
             names = graph.sorted(added.union(names))
 
-    def _can_cut(self, tensor: str) -> bool:
+    def _can_cut(self, tensor: str, style: CutStyle) -> bool:
         elem_type = self._elem_type(tensor)
-        return elem_type is not None and elem_type != TensorProto.STRING
+        if elem_type is None or elem_type == TensorProto.STRING:
+            return False
+        return style is CutStyle.NARROW or elem_type not in INNER_TYPES
 
     def _elem_type(self, tensor: str) -> int | None:
         if tensor in self._record:

@@ -23,6 +23,15 @@ _SHAPE_TYPES = frozenset(
     }
 )
 
+INNER_TYPES = frozenset(
+    kind
+    for name, kind in TensorProto.DataType.items()
+    if name.startswith(("FLOAT8", "FLOAT4", "COMPLEX", "INT2", "INT4", "UINT"))
+)
+"""Types that flow inside an engine but are no network inputs everywhere: TensorRT-RTX 1.7.1 dequantizes
+uint8 only where it is made, takes int4, float8 and float4 only right beside a (de)quantization, and the
+other ones not at all."""
+
 _SLOTS: dict[str, tuple[int, ...]] = {
     "AffineGrid": (1,),
     "CenterCropPad": (1,),

@@ -108,7 +108,7 @@ def _lower(graph: onnx.GraphProto) -> None:
             kept.append(helper.make_node("Identity", [value.name], list(node.output), node.name))
         graph.initializer.append(value)
     for sparse in graph.sparse_initializer:
-        graph.initializer.append(_dense(sparse.values.name, sparse))
+        graph.initializer.append(dense(sparse.values.name, sparse))
     graph.ClearField("sparse_initializer")
     _replace_nodes(graph, [kept[i] for i in topological(kept)])
     for node in graph.node:
@@ -139,7 +139,7 @@ def constant_value(node: onnx.NodeProto) -> TensorProto:
     name = node.output[0]
     attribute = next(a for a in node.attribute if a.name.startswith(("value", "sparse_value")))
     if attribute.type == AttributeProto.SPARSE_TENSOR:
-        return _dense(name, attribute.sparse_tensor)
+        return dense(name, attribute.sparse_tensor)
     if attribute.type == AttributeProto.TENSOR:
         tensor = TensorProto()
         tensor.CopyFrom(attribute.t)
@@ -157,7 +157,8 @@ def constant_value(node: onnx.NodeProto) -> TensorProto:
     return helper.make_tensor(name, kind, [], [value])
 
 
-def _dense(name: str, sparse: onnx.SparseTensorProto) -> TensorProto:
+def dense(name: str, sparse: onnx.SparseTensorProto) -> TensorProto:
+    """A sparse tensor written out. Raises UsageError when it would be too large."""
     if math.prod(sparse.dims) > _DENSE_LIMIT:
         raise UsageError(
             f"sparse tensor {name!r} of shape {list(sparse.dims)} is too large to be made dense",

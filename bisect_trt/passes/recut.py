@@ -6,15 +6,15 @@ from bisect_trt.model.cut import CutStyle
 from bisect_trt.passes.drop import minimise
 from bisect_trt.problem import Problem
 
-RESERVE = (CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC)
+RESERVE = (CutStyle.NARROW, CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC)
 FEW = 16
 
 
 def recut(problem: Problem) -> None:
     """Drop nodes again in each reserve style that also reproduces, while it makes a difference.
 
-    An exposed tensor cannot be fused away (HIDDEN), a frozen one is no longer computed (UNFROZEN),
-    a static dimension is no longer dynamic (DYNAMIC).
+    Types like int4 may be cut after all (NARROW), an exposed tensor cannot be fused away (HIDDEN), a
+    frozen one is no longer computed (UNFROZEN), a static dimension is no longer dynamic (DYNAMIC).
     """
     if problem.hybrid is not None and problem.hybrid.accumulated:
         return

@@ -217,8 +217,9 @@ def profile_ranges(
             if fed
             else (ones, ones, ones)
         )
-        low, mid, high = (side.get(value.name, other) for side, other in zip(sides, usual, strict=True))
-        found[value.name] = (low, mid, high)
+        low, mid, high = (side.get(value.name) for side in sides)
+        mid = mid or high or low  # as the target takes what is given in part
+        found[value.name] = (low or mid, mid, high or mid) if mid else usual
     return found
 
 
