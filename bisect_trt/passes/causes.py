@@ -1,0 +1,59 @@
+"""When no node is to blame: vary the form of the model, and name what the failure hangs on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cut import CutStyle
+from bisect_trt.model.variants import variants
+from bisect_trt.outcome import Verdict
+from bisect_trt.problem import Problem
+
+VARIANT = "variant"
+"""`Candidate.cut` of another form."""
+
+
+def causes(problem: Problem) -> list[str]:
+    """Sentences on what removes the failure of a model that only fails in one form; empty: nothing known.
+
+    Asked only where the search ended with the user's own file, or with a part that needs dynamic
+    dimensions: all other results are fed and typed plainly, and their nodes are to blame.
+    """
+    best = problem.best
+    if best is None or best.rest is not None or best.cut not in ("original", CutStyle.DYNAMIC.value):
+        return []
+    found = [_profile(problem, best)]
+    proto = onnx.load_model_from_string(best.model)
+    for variant in variants(proto, _fed(best)):
+        made = replace(best, model=variant.model.SerializeToString(), cut=VARIANT, expected=())
+        if any(found) and variant.cause == "dynamic dimensions":
+            continue  # they come with all that was found already
+        if problem.verdict(made) is Verdict.VANISHES:
+            found.append(_sentence(variant.cause, variant.change))
+    return [text for text in found if text]
+
+
+def _profile(problem: Problem, best: Candidate) -> str:
+    """Whether a profile that takes only the sizes that were fed removes it."""
+    oracle = problem.prober.oracle
+    target = oracle.target
+    if not (target.min_shapes or target.max_shapes):
+        return ""
+    narrow = replace(target, min_shapes=(), max_shapes=(), opt_shapes=())
+    outcome = oracle.on(narrow).observe(best)
+    if problem.judge(outcome) is not Verdict.VANISHES:
+        return ""
+    return _sentence("the optimisation profile", "a profile of nothing but the sizes that were fed")
+
+
+def _fed(best: Candidate) -> dict[str, tuple[int, ...]]:
+    sample = best.feeds[0] if best.feeds else {}
+    return {name: np.load(path, mmap_mode="r", allow_pickle=False).shape for name, path in sample.items()}
+
+
+def _sentence(cause: str, change: str) -> str:
+    return f"No node is to blame but {cause}: with {change} the failure is gone."
