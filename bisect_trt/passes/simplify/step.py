@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx
+
+from bisect_trt.graph import dims_of
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.edit import SIMPLIFIED
 from bisect_trt.model.store import Store
@@ -39,7 +42,7 @@ def simplify_best(
         until=began + budget,
         confirm=not recorded.error,
         synthetic=run.anonymise,
-        profiled=_profiled(settings),
+        profiled=_profiled(settings, best),
         seed=run.seed,
     )
     try:
@@ -84,11 +87,14 @@ def carried(candidate: Candidate) -> int:
     return len(candidate.model) + candidate.bytes + sum(path.stat().st_size for path in values)
 
 
-def _profiled(settings: Settings) -> frozenset[str]:
-    """Inputs that the settings give shapes for: a profile is found by name."""
+def _profiled(settings: Settings, best: Candidate) -> frozenset[str]:
+    """Dynamic inputs that the settings give shapes for: a profile is found by name."""
     target = settings.target
     shapes = (target.shapes, target.min_shapes, target.opt_shapes, target.max_shapes)
-    return frozenset(name for given in shapes for name, _ in given)
+    given = {name for some in shapes for name, _ in some}
+    inputs = onnx.load_model_from_string(best.model).graph.input
+    dims = {info.name: dims_of(info.type) or (None,) for info in inputs}
+    return frozenset(n for n in given if any(not isinstance(d, int) for d in dims.get(n, ())))
 
 
 def _with_expected(candidate: Candidate, pool: Pool, timeout: float) -> Candidate:
