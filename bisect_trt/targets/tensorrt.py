@@ -207,15 +207,15 @@ class TensorRT:
         phases = trt_progress.watch(self._trt, config)
         before = len(self._log.records)
         try:
-            engine = builder.build_serialized_network(network, config)
+            plan = builder.build_serialized_network(network, config)
             raised = ""
         except RuntimeError as e:
-            engine, raised = None, str(e)
+            plan, raised = None, str(e)
         finally:
             phases.close()
-        if engine is None and phases.stopped:
+        if plan is None and phases.stopped:
             return TargetResult(log=self._log.text(), unresolved="the build was asked to stop")
-        if engine is None:
+        if plan is None:
             # The parser may accept a model and log an error that only the build trips over.
             errors = [*self._log.errors(before), *self._log.errors()]
             silent = raised or "The builder gave no engine and no message."
@@ -224,16 +224,16 @@ class TensorRT:
         # Frozen after that: what one probe measured must not change what the next one chooses.
         if self._settings.timing_cache is not None and candidate.cut == "original":
             trt_config.save_timing_cache(config, self._settings.timing_cache)
-        facts["engine_bytes"] = engine.nbytes
+        facts["engine_bytes"] = plan.nbytes
         if self._why_not_run():
             return TargetResult(log=self._log.text(), facts=facts)
-        return self._run(candidate, engine, facts)
+        return self._run(candidate, plan, facts)
 
-    def _run(self, candidate: Candidate, engine_bytes: Any, facts: dict[str, Any]) -> TargetResult:
+    def _run(self, candidate: Candidate, plan: Any, facts: dict[str, Any]) -> TargetResult:
         announce(Stage.LOAD)
         before = len(self._log.records)
         runtime = self._trt.Runtime(self._logger)
-        engine = runtime.deserialize_cuda_engine(engine_bytes)
+        engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             message = first(self._log.errors(before), "The engine could not be loaded.")
             if _REFUSES_CARD.search(message):

@@ -44,19 +44,19 @@ def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
         layers = json.loads(text).get("Layers", [])
     except (ValueError, AttributeError):  # nothing, or a list of names, where verbosity is low
         return {}
-    found = [_layer(layer) for layer in layers]
-    types = Counter(kind for layer in found for kind in layer.get("types", ()))
+    found = [_layer(told) for told in layers]
+    types = Counter(kind for known in found for kind in known.get("types", ()))
     return {"layers": len(found), "types": dict(types.most_common()), "shown": found[:SHOWN]}
 
 
-def _layer(layer: Any) -> dict[str, Any]:
-    if not isinstance(layer, Mapping):
-        return {"name": str(layer)}
-    outputs = [item for item in layer.get("Outputs", ()) if isinstance(item, Mapping)]
-    tactic = layer.get("TacticName") or layer.get("TacticValue") or ""
+def _layer(told: Any) -> dict[str, Any]:
+    if not isinstance(told, Mapping):
+        return {"name": str(told)}
+    outputs = [item for item in told.get("Outputs", ()) if isinstance(item, Mapping)]
+    tactic = told.get("TacticName") or told.get("TacticValue") or ""
     return {
-        "name": str(layer.get("Name", "")),
-        "kind": str(layer.get("LayerType", "")),
+        "name": str(told.get("Name", "")),
+        "kind": str(told.get("LayerType", "")),
         "tactic": str(tactic),
         "types": [str(item.get("Datatype") or item.get("Format/Datatype", "")) for item in outputs],
     }

@@ -100,6 +100,11 @@ def of_stubs(text: str, version: str) -> dict[str, Any]:
     return {"version": version, "names": sorted(n for n in names if _wanted(n)), "classes": classes}
 
 
+def in_package(text: str) -> list[str]:
+    """Names that the package itself adds to what its binary has: the functions of its `__init__`."""
+    return [n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and _wanted(n.name)]
+
+
 def _members(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
     for inner in node.body:
         for name in filter(_wanted, _defined(inner)):
@@ -162,6 +167,7 @@ def import_apart(wheel: Path, scratch: Path) -> dict[str, Any]:
     if done.returncode:
         raise SystemExit(f"{wheel.name}: {done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
+    found["names"] = sorted({*found["names"], *in_package((binary.parent / "__init__.py").read_text())})
     return found
 
 
@@ -173,7 +179,9 @@ def main(wheels: Path, out: Path) -> None:
             if "stubs" in name:
                 with zipfile.ZipFile(wheel) as archive:
                     text = archive.read("tensorrt_bindings/tensorrt.pyi").decode()
+                    package = archive.read("tensorrt_bindings/__init__.pyi").decode()
                 found = of_stubs(text, version)
+                found["names"] = sorted({*found["names"], *in_package(package)})
             else:
                 found = import_apart(wheel, Path(scratch))
         title = re.sub(r"_cu\d+|_bindings", "", name).replace("_stubs", "").replace("_", "-")

@@ -1,0 +1,227 @@
+"""docs/conformance.md against what we call, and against what TensorRT has from 8.6 to 11 and TensorRT-RTX."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+import fake_trt
+import trt_calls
+from bisect_trt.errors import UsageError
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import Store
+from bisect_trt.outcome import Stage
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets import gpu, tensorrt, trt_log
+from bisect_trt.targets.tensorrt import TensorRT
+
+TABLE = Path(__file__).parents[1] / "docs" / "conformance.md"
+ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", re.M)
+ALL = fake_trt.snapshots()
+RUNTIME_ONLY = "tensorrt-lean"
+
+
+def rows() -> dict[str, tuple[str, str, str]]:
+    """Call: where TensorRT has it, where TensorRT-RTX has it, what happens elsewhere."""
+    found = {call: (a.strip(), b.strip(), c.strip()) for call, a, b, c in ROW.findall(TABLE.read_text())}
+    assert len(found) > 50
+    return found
+
+
+def has(snapshot: dict[str, Any], call: str) -> bool:
+    kind, _, member = call.rpartition(".")
+    return member in (snapshot["classes"].get(kind, {}) if kind else snapshot["names"])
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
+def said(where: str, version: tuple[int, ...]) -> bool:
+    """Whether `8.6`, `10.0 to 10.16`, `no` covers a version."""
+    if where == "no":
+        return False
+    first, _, last = where.partition(" to ")
+    return numbers(first) <= version and (not last or version <= numbers(last))
+
+
+def test_the_table_has_what_we_call_and_nothing_else() -> None:
+    calls, table = trt_calls.calls(), set(rows())
+    assert not calls - table, "not in docs/conformance.md"
+    assert not table - calls, "in docs/conformance.md, but never called"
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_the_table_says_where_each_call_exists(name: str) -> None:
+    flavour, _, version = name.rpartition("-")
+    snapshot, wrong = ALL[name], []
+    for call, (trt, rtx, _) in rows().items():
+        where = rtx if flavour == "tensorrt-rtx" else trt
+        if flavour == RUNTIME_ONLY and not has(snapshot, call):
+            continue  # the lean runtime has no builder and no parser
+        if where != "callback" and said(where, numbers(version)) != has(snapshot, call):
+            wrong.append(call)
+    assert not wrong
+
+
+def test_what_is_missing_somewhere_has_a_word_on_it() -> None:
+    for call, (trt, rtx, missing) in rows().items():
+        everywhere = {trt, rtx} <= {"8.6", "1.4", "callback"}
+        assert bool(missing) != everywhere, call
+
+
+def test_callbacks_are_methods_of_ours() -> None:
+    """TensorRT calls them: the class has to be there, and the module need not list them."""
+    for call, (trt, _, _) in rows().items():
+        if trt == "callback":
+            assert all(has(s, call.split(".")[0]) for s in ALL.values()), call
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["IBuilderConfig.set_memory_pool_limit", "OnnxParser.parse", "IOptimizationProfile.set_shape_input"]
+    + ["IBuilderConfig.set_timing_cache", "IProgressMonitor.step_complete", "IProgressMonitor.phase_start"],
+)
+def test_signatures_are_the_same_in_all_versions(call: str) -> None:
+    """By names of parameters: these, and their order, are what we rely on."""
+    kind, _, member = call.partition(".")
+    seen = {
+        tuple(re.findall(r"(\w+)(?:: [^,)]+)?(?=[,)])", s["classes"][kind][member].split(" -> ")[0]))
+        for s in ALL.values()
+        if member in s["classes"].get(kind, {})
+    }
+    assert len(seen) == 1, seen
+
+
+@pytest.mark.parametrize("module", ["tensorrt", "tensorrt_rtx"])
+def test_what_is_installed_here_is_as_the_table_says(module: str) -> None:
+    try:
+        trt = importlib.import_module(module)
+        version = numbers(trt.__version__)
+    except Exception:
+        pytest.skip(f"{module} is not installed here")
+    for call, (a, b, _) in rows().items():
+        where = b if module == "tensorrt_rtx" else a
+        found: Any = trt
+        for part in call.split("."):
+            found = getattr(found, part, None)
+        if where != "callback":
+            assert said(where, version) == (found is not None), call
+
+
+# The adapter on modules that have the names of a version and no others
+
+
+class Runner:
+    """Polygraphy's, as far as it is used."""
+
+    def __init__(self, engine: Any) -> None:
+        self.context = Runner.make("IExecutionContext")
+
+    make: Any = None
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        return None
+
+    def infer(self, feeds: dict[str, Any], check_inputs: bool) -> dict[str, Any]:
+        return {"y": feeds["x"], "inside": np.ones(3, np.float32)}
+
+
+@pytest.fixture(params=sorted(k for k in ALL if not k.startswith(RUNTIME_ONLY)))
+def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> fake_trt.Fake:
+    """A module that has the names of a snapshot, imported as TensorRT."""
+    name = request.param
+    module = name.rpartition("-")[0].replace("-", "_")
+    fake = fake_trt.Fake(ALL[name], module)
+    monkeypatch.setitem(sys.modules, module, fake)  # type: ignore[arg-type]
+    monkeypatch.setattr(trt_log, "_loggers", {})
+    monkeypatch.setattr(gpu, "find_gpu", lambda: gpu.Gpu("planted", (8, 9), "13.0", "580"))
+    monkeypatch.setattr(Runner, "make", fake.make)
+    polygraphy = SimpleNamespace(TrtRunner=Runner)
+    exceptions = SimpleNamespace(PolygraphyException=ValueError)
+    real = importlib.import_module
+    fakes = {"polygraphy.backend.trt": polygraphy, "polygraphy.exception": exceptions, module: fake}
+    monkeypatch.setattr(tensorrt.importlib, "import_module", lambda n: fakes.get(n) or real(n))
+    return fake
+
+
+def candidate(folder: Path, cut: str = "original") -> Candidate:
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], "r")], "g", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    feeds = ({"x": Store(folder).put("x", np.ones((2, 3), np.float32))},)
+    return Candidate(model.SerializeToString(), folder, ("r",), feeds, cut=cut)
+
+
+def opened(fake: fake_trt.Fake, **settings: Any) -> TensorRT:
+    flavour = fake.__name__.replace("_", "-")
+    return TensorRT(TargetSettings(spec=flavour, **settings), flavour)  # type: ignore[arg-type]
+
+
+def test_every_stage_runs_on_every_version(version: fake_trt.Fake, tmp_path: Path) -> None:
+    cache = tmp_path / "timing.cache"
+    target = opened(version, workspace=2**20, opt_level=3, tf32=True, timing_cache=cache)
+    info = target.info()
+    assert info.can_run
+    result = target.run(candidate(tmp_path))
+    assert result.failures == () and result.outputs is not None and list(result.outputs[0]) == ["y"]
+    assert result.facts["engine_bytes"] == 7 and result.facts["engine"]["layers"] == 1
+    assert cache.read_bytes() == b"timing"
+    inside = target.run_in_context(candidate(tmp_path)).outputs
+    assert inside is not None and set(inside[0]) == {"y", "inside"}
+    version.refuses = True
+    version._behave()
+    (failure,) = target.run(candidate(tmp_path)).failures
+    assert failure.stage is Stage.PARSE and failure.nodes == ("r",)
+
+
+def test_notes_say_what_is_off(version: fake_trt.Fake) -> None:
+    notes = " ".join(opened(version).info().notes)
+    old = not version.__name__.endswith("rtx") and numbers(version.__version__) < (10, 0)
+    assert ("progress" in notes) is old
+    assert ("no view in context" in notes) is not hasattr(
+        version.INetworkDefinition,  # type: ignore[attr-defined]
+        "mark_unfused_tensors_as_debug_tensors",
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_precision_is_by_flags_or_by_casts_and_never_silently_float32(
+    version: fake_trt.Fake, precision: str, tmp_path: Path
+) -> None:
+    target = opened(version, precision=precision)
+    number = numbers(version.__version__)
+    weak = version.__name__ == "tensorrt" and number < (11, 0)
+    if weak and precision == "bf16" and number < (9, 0):
+        with pytest.raises(UsageError, match="has no such precision"):
+            target.run(candidate(tmp_path))
+        return
+    result = target.run(candidate(tmp_path))
+    flags = {getattr(flag, "name", "") for flag in version.flags}
+    assert (precision.upper() in flags) is weak
+    assert ("cast" in result.facts) is not weak
+    assert result.facts["network_types"] == {"HALF": 2}
+    assert any(f"--precision {precision}" in note for note in target.info().notes)
+
+
+def test_the_timing_cache_is_frozen_after_the_whole_model(version: fake_trt.Fake, tmp_path: Path) -> None:
+    cache = tmp_path / "timing.cache"
+    target = opened(version, timing_cache=cache)
+    target.run(candidate(tmp_path, "default"))
+    assert not cache.exists()
+    target.run(candidate(tmp_path))
+    assert cache.exists()
+    flags = {getattr(flag, "name", "") for flag in version.flags}
+    editable = version.__name__ == "tensorrt" and "EDITABLE_TIMING_CACHE" in version.classes["BuilderFlag"]
+    assert ("EDITABLE_TIMING_CACHE" in flags) is editable
