@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from bisect_trt.environment import ABSENT, Environment
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import bundle, documents, issue, markdown, script
+from bisect_trt.reproducer import bundle, markdown, script
 from bisect_trt.result import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo

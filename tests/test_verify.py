@@ -1,0 +1,261 @@
+"""`verify`: the same failure, another one, or fixed; suites; and reproducers that nobody should trust."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import bisect_trt
+from bisect_trt.cli.app import main
+from bisect_trt.errors import UsageError
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.reproducer import bundle, untrusted
+from bisect_trt.settings import Settings, TargetSettings
+from bisect_trt.targets.base import TargetInfo
+from bisect_trt.verification import Status, Verification, exit_code, verify
+from test_bundle import ANTIALIAS, candidate, make_model, reduction, resize, write
+
+MISMATCH = Failure(Stage.COMPARE, Symptom.MISMATCH, "outputs differ", "y differs")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reproducer that TensorRT-RTX refuses, as `reduce` writes it."""
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "work").mkdir()
+    ones = np.ones((1, 1, 8, 8), np.float32)
+    best = candidate(resize(1), folder / "work", ones, ones[:, :, ::2, ::2])
+    return write(reduction(best, folder / "m-repro"))
+
+
+@pytest.fixture
+def failing(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "m-repro"))
+
+
+def planted(tmp_path: Path, spec: str, wanted: Failure = MISMATCH) -> Path:
+    (tmp_path / "work").mkdir(exist_ok=True)
+    x = np.ones((2, 3), np.float32)
+    best = candidate(make_model([helper.make_node("Neg", ["x"], ["y"], "n")], [2, 3], [2, 3]), tmp_path / "work", x, -x)
+    info = TargetInfo("planted", "planted faults", True)
+    settings = Settings(TargetSettings(f"planted:{spec}"))
+    return write(reduction(best, tmp_path / "p-repro", wanted, target=info, settings=settings))
+
+
+def changed(folder: Path, **more: Any) -> Path:
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**report, **more}))
+    return folder
+
+
+def test_a_folder_and_its_zip_still_fail(failing: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(failing)]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("Fails") and "same failure on TensorRT-RTX" in said and "Antialiasing" in said
+    assert main(["verify", str(failing), "--expect-fixed"]) == 0
+    archive = bundle.zip_it(failing)
+    shutil.rmtree(failing)
+    capsys.readouterr()
+    assert main(["verify", str(archive), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["exit_code"] == 1 and found["results"][0]["status"] == "same failure"
+
+
+def test_fixed_and_otherwise(failing: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(resize(0), failing / "repro.onnx")
+    assert main(["verify", str(failing)]) == 0
+    assert main(["verify", str(failing), "--expect-fixed"]) == 1
+    det = make_model([helper.make_node("Det", ["x"], ["y"], "d")], [1, 1, 8, 8], [1, 1])
+    onnx.save(det, failing / "repro.onnx")
+    capsys.readouterr()
+    assert main(["verify", str(failing)]) == 4
+    assert main(["verify", str(failing), "--expect-fixed"]) == 4
+    said = capsys.readouterr().out
+    assert "other failure" in said and "Seen" in said and "Before" in said
+
+
+def test_another_target_and_flaky_failures(tmp_path: Path) -> None:
+    out = planted(tmp_path, "op=Neg,fail=mismatch")
+    [same] = bisect_trt.verify(out)
+    assert (same.status, same.runs) == (Status.SAME, 1)
+    [fixed] = verify(out, target="planted:op=Abs", repeats=2)
+    assert (fixed.status, fixed.runs) == (Status.FIXED, 2)
+    [other] = verify(out, target="planted:op=Neg,fail=error,stage=parse", repeats=1)
+    assert other.status is Status.OTHER and other.seen is not None and other.seen.stage is Stage.PARSE
+
+
+def test_what_needs_to_run_cannot_be_told_where_nothing_runs(failing: Path) -> None:
+    onnx.save(resize(0), failing / "repro.onnx")
+    wanted = replace(ANTIALIAS, stage=Stage.RUN)
+    [result] = verify(changed(failing, failure=wanted.to_json()))
+    if result.status is not Status.FIXED:  # a card is here, and it runs
+        assert result.status is Status.UNKNOWN and "it has to run" in result.why
+        assert result.exit_code() == 3
+
+
+def test_a_suite_and_its_junit(failing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = tmp_path / "repros"
+    suite.mkdir()
+    shutil.copytree(failing, suite / "a")
+    shutil.copytree(failing, suite / "b")
+    onnx.save(resize(0), suite / "b/repro.onnx")
+    bundle.zip_it(suite / "a").rename(suite / "a.zip")  # beside its folder: counted once
+    (suite / "notes.txt").write_text("mine")
+    (suite / "c").mkdir()
+    (suite / "c/report.json").write_text("{}")
+    assert main(["verify", str(suite), "--junit", str(tmp_path / "x/out.xml")]) == 1
+    assert "3 reproducers: 1 same failure, 1 fixed, 1 cannot tell" in capsys.readouterr().out
+    root = ET.parse(tmp_path / "x/out.xml").getroot()
+    [found] = root.findall("testsuite")
+    assert (found.get("tests"), found.get("failures"), found.get("errors")) == ("3", "1", "1")
+    kinds = {case.get("name"): [child.tag for child in case] for case in found}
+    assert kinds == {"a": ["failure"], "b": [], "c": ["error"]}
+    shutil.rmtree(suite / "a")
+    (suite / "a.zip").unlink()
+    assert main(["verify", str(suite)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code", "round_"),
+    [
+        ([Status.FIXED], 0, 1),
+        ([Status.SAME], 1, 0),
+        ([Status.FIXED, Status.SAME], 1, 1),
+        ([Status.OTHER, Status.FIXED], 4, 1),
+        ([Status.UNKNOWN, Status.OTHER], 4, 4),
+        ([Status.UNKNOWN, Status.FIXED], 3, 1),
+    ],
+)
+def test_exit_codes(statuses: list[Status], code: int, round_: int) -> None:
+    results = [Verification("x", status) for status in statuses]
+    assert exit_code(results) == code
+    assert exit_code(results, expect_fixed=True) == round_
+
+
+def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
+    from bisect_trt.report import junit
+
+    evil = Failure(Stage.RUN, Symptom.ERROR, "x", "\x00\x1b[2J <&> \ud800".encode("utf-8", "replace").decode())
+    junit.write([Verification("a\x01<b>", Status.OTHER, seen=evil)], tmp_path / "o.xml", expect_fixed=False)
+    assert ET.parse(tmp_path / "o.xml").getroot()[0][0].get("name") == "a?<b>"
+
+
+# Strangers
+
+
+def make_zip(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+def entries(folder: Path, inside: str = "m/") -> dict[str, bytes]:
+    return {inside + p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_a_zip_writes_nothing_outside(failing: Path, tmp_path: Path) -> None:
+    evil = {"../evil.txt": b"x", "/tmp/evil": b"x", "m/../../report.json": b"x", "m/sub/repro.onnx": b"x"}
+    archive = make_zip(tmp_path / "a.zip", {**evil, **entries(failing)})
+    before = {p for p in tmp_path.rglob("*") if failing not in p.parents}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    folder, _ = untrusted.opened(archive, scratch)
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"repro.onnx", "inputs.npz", "expected.npz", "report.json"}
+    after = {p for p in tmp_path.rglob("*") if failing not in p.parents and scratch not in p.parents}
+    assert after - before == {scratch}
+
+
+def test_bombs_are_not_unpacked(failing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted, "LIMIT", 1 << 20)
+    archive = make_zip(tmp_path / "a.zip", {**entries(failing), "m/repro.data": b"\0" * (2 << 20)})
+    (tmp_path / "s").mkdir()
+    with pytest.raises(UsageError, match="when unpacked"):
+        untrusted.opened(archive, tmp_path / "s")
+    with zipfile.ZipFile(failing / "inputs.npz", "w", zipfile.ZIP_DEFLATED) as values:
+        values.writestr("x.npy", b"\0" * (2 << 20))
+    with pytest.raises(UsageError, match="inputs.npz holds"):
+        untrusted.opened(failing, tmp_path / "s")
+
+
+def external(location: str) -> onnx.ModelProto:
+    model = resize(1)
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.ClearField("float_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location)
+    return model
+
+
+@pytest.mark.parametrize("location", ["../../etc/passwd", "/etc/passwd", "report.json"])
+def test_a_model_reads_nothing_outside(failing: Path, location: str) -> None:
+    (failing / "repro.onnx").write_bytes(external(location).SerializeToString())
+    with pytest.raises(UsageError, match="refers to files outside"):
+        verify(failing)
+
+
+@pytest.mark.parametrize("name", ["repro.onnx", "inputs.npz", "report.json"])
+def test_links_are_not_followed(failing: Path, tmp_path: Path, name: str) -> None:
+    (failing / name).rename(tmp_path / "elsewhere")
+    (failing / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="not a plain file"):
+        verify(failing)
+
+
+@pytest.mark.parametrize(
+    "spec", ["command:touch /tmp/x", "ort:TensorRT?trt_extra_plugin_lib_paths=/x.so", "python:x.py", "auto;x"]
+)
+def test_a_report_starts_no_program(failing: Path, spec: str) -> None:
+    changed(failing, settings={"target": {"spec": spec}, "run": {}})
+    with pytest.raises(UsageError, match="may start programs"):
+        verify(failing)
+
+
+def test_paths_of_a_report_are_not_used(failing: Path) -> None:
+    hostile = {"spec": "tensorrt-rtx", "plugins": ["/x.so"], "timing_cache": "/x", "verbose_log": "/x", "opt_level": 1}
+    compared = {"reference": "command:rm", "custom_ops": ["/x.so"], "rtol": [["", 0.5]]}
+    changed(failing, settings={"target": hostile, "run": {}}, compared=compared)
+    _, report = untrusted.opened(failing, failing)
+    target = report.target(None)
+    assert (target.plugins, target.timing_cache, target.verbose_log, target.opt_level) == ((), None, None, 1)
+    assert (report.accuracy.reference, report.accuracy.custom_ops, report.accuracy.alone) == ("ort", (), None)
+    assert report.accuracy.rtol == (("", 0.5),)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("report.json", b"{}"),
+        ("report.json", b"["),
+        ("report.json", b'{"failure": {"stage": "x"}}'),
+        ("report.json", b"[" * 100_000),
+        ("repro.onnx", b"no model"),
+        ("inputs.npz", b"no archive"),
+    ],
+)
+def test_broken_reproducers_are_one_clear_line(
+    failing: Path, name: str, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (failing / name).write_bytes(data)
+    assert main(["verify", str(failing)]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and "Traceback" not in said.err
+
+
+def test_nothing_to_verify(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none"):
+        assert main(["verify", str(place)]) == 2
+    (tmp_path / "x.zip").write_bytes(b"PK")
+    assert main(["verify", str(tmp_path / "x.zip")]) == 2
