@@ -48,7 +48,9 @@ class Builder:
 
     def done(self, inputs: dict[str, list[int]], *outputs: str) -> onnx.ModelProto:
         ins = [tensor_type(name, shape) for name, shape in inputs.items()]
-        outs = [tensor_type(o, None, TensorProto.INT64 if o == "indices" else TensorProto.FLOAT) for o in outputs]
+        outs = [
+            tensor_type(o, None, TensorProto.INT64 if o == "indices" else TensorProto.FLOAT) for o in outputs
+        ]
         return model(self.nodes, ins, outs, self.weights, opset=19)
 
 
@@ -157,7 +159,9 @@ def culprit(b: Builder, kind: str, x: str) -> str:
         how = {"mode": "linear", "keep_aspect_ratio_policy": "not_larger", "axes": [2, 3]}
         return b.node("Resize", x, "", "", b.weight([20, 27], np.int64), name="culprit", **how)
     scales = b.weight([1, 1, 1.7, 1.7])
-    return b.node("Resize", x, "", scales, name="culprit", mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1)
+    return b.node(
+        "Resize", x, "", scales, name="culprit", mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1
+    )
 
 
 def resnet50_cubic() -> onnx.ModelProto:

@@ -134,11 +134,17 @@ def test_the_same_output_has_to_fail_and_by_enough(setup: Setup) -> None:
 def test_a_part_is_compared_by_itself_so_that_it_shows() -> None:
     accuracy = AccuracySettings(rtol=(("", 1e-6),), metric="rms")
     assert compared_alone(accuracy, [{"ok": False, "agrees_at": 1.0}]).alone is None
-    assert compared_alone(accuracy, [{"ok": True, "agrees_at": 2e-4}, {"ok": True, "agrees_at": 1e-5}]).alone == 1e-4
+    assert (
+        compared_alone(accuracy, [{"ok": True, "agrees_at": 2e-4}, {"ok": True, "agrees_at": 1e-5}]).alone
+        == 1e-4
+    )
 
 
 def test_tolerances_by_output_and_ignored_ones() -> None:
-    one, two = {"a": np.float32([1.0]), "b": np.float32([1.0])}, {"a": np.float32([1.1]), "b": np.float32([1.1])}
+    one, two = (
+        {"a": np.float32([1.0]), "b": np.float32([1.0])},
+        {"a": np.float32([1.1]), "b": np.float32([1.1])},
+    )
 
     def bad(**given_: Any) -> set[str]:
         found = differences([one], [two], AccuracySettings(**given_))
@@ -158,10 +164,15 @@ def test_failures_name_the_output_of_the_model() -> None:
         [{"a": np.float32([1, np.nan]), "b": np.float32([3])}],
         AccuracySettings(),
     )
-    assert {f.signature for f in failures(bad, by_name=True)} == {"output a is not finite", "output b differs"}
+    assert {f.signature for f in failures(bad, by_name=True)} == {
+        "output a is not finite",
+        "output b differs",
+    }
     assert {f.signature for f in failures(bad, by_name=False)} == {"outputs are not finite", "outputs differ"}
     [shape] = failures(
-        differences([{"a": np.zeros((2, 3), np.float32)}], [{"a": np.zeros((3, 2), np.float32)}], AccuracySettings()),
+        differences(
+            [{"a": np.zeros((2, 3), np.float32)}], [{"a": np.zeros((3, 2), np.float32)}], AccuracySettings()
+        ),
         by_name=False,
     )
     assert shape.signature == "outputs differ in shape or type"

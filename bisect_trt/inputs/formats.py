@@ -76,7 +76,7 @@ def _sorted(paths: Any) -> list[Path]:
     """In the order of the numbers in the names: set 2 before set 10."""
 
     def key(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
 
     return sorted(paths, key=key)
 

@@ -1,0 +1,218 @@
+"""Input values from every kind of file, and what is wrong with those that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt import session
+from bisect_trt.errors import UsageError
+from bisect_trt.inputs.feeds import GraphInput, read_inputs
+from bisect_trt.inputs.formats import read_samples, write_samples
+from bisect_trt.inputs.generate import generate
+from bisect_trt.inputs.indices import index_limits, require_inside
+from bisect_trt.model.load import load
+from bisect_trt.settings import RunSettings, Settings
+from support import model, tensor_type
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+N = np.int64([4, 5])
+INPUTS = [GraphInput("x", TensorProto.FLOAT, (2, 3)), GraphInput("n", TensorProto.INT64, (2,))]
+
+
+def npz(folder: Path) -> Path:
+    np.savez(folder / "in.npz", x=X, n=N)
+    return folder / "in.npz"
+
+
+def npy_folder(folder: Path) -> Path:
+    (folder / "in").mkdir()
+    np.save(folder / "in/x.npy", X)
+    np.save(folder / "in/n.npy", N)
+    return folder / "in"
+
+
+def test_data(folder: Path) -> Path:
+    place = folder / "data/test_data_set_0"
+    place.mkdir(parents=True)
+    (place / "input_0.pb").write_bytes(numpy_helper.from_array(X).SerializeToString())
+    (place / "input_1.pb").write_bytes(numpy_helper.from_array(N, "n").SerializeToString())
+    (place / "output_0.pb").write_bytes(numpy_helper.from_array(X, "y").SerializeToString())
+    return folder / "data"
+
+
+test_data.__test__ = False  # type: ignore[attr-defined]
+
+
+def plain_json(folder: Path) -> Path:
+    (folder / "in.json").write_text(json.dumps({"x": X.tolist(), "n": N.tolist()}))
+    return folder / "in.json"
+
+
+def polygraphy_json(folder: Path) -> Path:
+    script = (
+        "import sys, numpy as np; from polygraphy.json import save_json; "
+        "save_json([{'x': np.arange(6, dtype=np.float32).reshape(2, 3), 'n': np.int64([4, 5])}], sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder / "p.json")], check=True)
+    return folder / "p.json"
+
+
+@pytest.mark.parametrize("make", [npz, npy_folder, test_data, plain_json, polygraphy_json])
+def test_each_format_gives_the_same(make: Any, tmp_path: Path) -> None:
+    [sample] = read_inputs(make(tmp_path), INPUTS)
+    assert {k: v.dtype for k, v in sample.items()} == {"x": np.float32, "n": np.int64}
+    np.testing.assert_array_equal(sample["x"], X)
+    np.testing.assert_array_equal(sample["n"], N)
+
+
+def test_polygraphy_reads_what_is_written(tmp_path: Path) -> None:
+    write_samples(tmp_path / "out.json", [{"x": X, "n": N}, {"x": X + 1, "n": N}])
+    script = (
+        "import sys; from polygraphy.json import load_json; d = load_json(sys.argv[1]); "
+        "print(len(d), d[1]['x'].tolist(), d[0]['n'].dtype)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "out.json")], check=True, capture_output=True, text=True
+    )
+    assert out.stdout.strip() == f"2 {(X + 1).tolist()} int64"
+
+
+@given(
+    hnp.arrays(st.sampled_from([np.float32, np.int8, np.bool_, np.float16]), hnp.array_shapes()), st.data()
+)
+def test_written_values_come_back(
+    tmp_path_factory: pytest.TempPathFactory, value: Any, data: st.DataObject
+) -> None:
+    suffix = data.draw(st.sampled_from([".json", ".npz"]))
+    path = tmp_path_factory.mktemp("w") / f"v{suffix}"
+    write_samples(path, [{"file": value}])
+    [sample] = read_samples(path, ["file"])
+    np.testing.assert_array_equal(sample["file"], value)
+    assert sample["file"].dtype == value.dtype
+
+
+def test_samples_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for k in (2, 10, 1):
+        place = tmp_path / f"test_data_set_{k}"
+        place.mkdir()
+        (place / "input_0.pb").write_bytes(numpy_helper.from_array(np.float32([k])).SerializeToString())
+    assert [float(s["x"][0]) for s in read_samples(tmp_path, ["x"])] == [1, 2, 10]
+    write_samples(tmp_path / "out/v.npz", [{"x": np.float32([k])} for k in range(3)])
+    assert [float(s["x"][0]) for s in read_samples(tmp_path / "out", ["x"])] == [0, 1, 2]
+
+
+def test_digits_may_be_rounded_and_bits_may_not(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"x": [0.1]}')
+    x = [GraphInput("x", TensorProto.FLOAT, (1,))]
+    assert read_inputs(tmp_path / "a.json", x)[0]["x"] == np.float32(0.1)
+    (tmp_path / "b.json").write_text('{"x": [1e300]}')
+    np.savez(tmp_path / "c.npz", x=np.array([0.1]))
+    for name in ("b.json", "c.npz"):
+        with pytest.raises(UsageError, match="declares float"):
+            read_inputs(tmp_path / name, x)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", b"{", "is no JSON"),
+        ("a.json", b"[]", "holds no input values"),
+        ("a.json", b'{"x": [[1], [1, 2]]}', "different lengths"),
+        ("a.json", b'{"x": {"tensor": "AAAA"}}', "is no array"),
+        ("a.json", b'{"x": {"array": "!"}}', "cannot be decoded"),
+        ("a.pb", b"\xff\xff\xff", "is no ONNX tensor"),
+        ("a.npz", b"PK nonsense", "no .npz archive"),
+    ],
+)
+def test_broken_files_say_what_is_wrong(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=words):
+        read_samples(tmp_path / name, ["x"])
+
+
+def test_pickles_are_not_opened(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    np.savez(tmp_path / "a.npz", x=np.array([Evil()], dtype=object))
+    with pytest.raises(UsageError):
+        read_samples(tmp_path / "a.npz", ["x"])
+    assert not (tmp_path / "owned").exists()
+
+
+# Loaders, ranges, indices
+
+
+def embedding(folder: Path) -> Path:
+    table = numpy_helper.from_array(np.ones((5, 4), np.float32), "table")
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["c"], "c", to=TensorProto.INT32),
+        helper.make_node("Gather", ["table", "c"], ["y"], "g"),
+    ]
+    proto = model(nodes, [tensor_type("ids", [1, 6], TensorProto.INT64)], [tensor_type("y", None)], [table])
+    onnx.save(proto, folder / "e.onnx")
+    return folder / "e.onnx"
+
+
+def samples(folder: Path, **run: Any) -> list[dict[str, Any]]:
+    return session.read_samples(load(embedding(folder)), Settings(run=RunSettings(**run)))
+
+
+def test_a_loader_yields_samples(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "import numpy as np, helper_of_mine\n"
+        "def batches():\n    for k in range(3):\n        yield {'ids': np.full((1, 6), k)}\n"
+        "def broken():\n    raise RuntimeError('no data here')\n"
+    )
+    (tmp_path / "helper_of_mine.py").write_text("")
+    found = samples(tmp_path, inputs=Path(f"{tmp_path}/data.py:batches"))
+    assert [int(s["ids"][0, 0]) for s in found] == [0, 1, 2]
+    with pytest.raises(UsageError, match="RuntimeError: no data here"):
+        samples(tmp_path, inputs=Path(f"{tmp_path}/data.py:broken"))
+    with pytest.raises(UsageError, match="has no function nothing"):
+        samples(tmp_path, inputs=Path(f"{tmp_path}/data.py:nothing"))
+    with pytest.raises(UsageError, match="names no function"):
+        samples(tmp_path, inputs=tmp_path / "data.py")
+
+
+def test_indices_stay_inside_the_table(tmp_path: Path) -> None:
+    assert index_limits(onnx.load(embedding(tmp_path))) == {"ids": 5}
+    [sample] = samples(tmp_path)
+    assert sample["ids"].min() >= 0 and sample["ids"].max() < 5
+    with pytest.raises(UsageError, match="ids holds 9"):
+        samples(tmp_path, input_ranges=(("ids", 9, 9),))
+    np.savez(tmp_path / "in.npz", ids=np.full((1, 6), 5))
+    with pytest.raises(UsageError, match="one of 5 rows"):
+        samples(tmp_path, inputs=tmp_path / "in.npz")
+    require_inside("here", "ids", np.int64([-5, 4]), 5)
+
+
+def test_ranges_are_kept(tmp_path: Path) -> None:
+    x = [GraphInput("x", TensorProto.FLOAT, (1000,)), GraphInput("k", TensorProto.INT32, (1000,))]
+    sample = generate(x, 0, {}, {"x": (2.0, 3.0), "k": (-1, 1)})
+    assert 2 <= sample["x"].min() < 2.1 and 2.9 < sample["x"].max() <= 3
+    assert set(sample["k"].tolist()) == {-1, 0, 1}
+    with pytest.raises(UsageError, match="no input z"):
+        samples(tmp_path, input_ranges=(("z", 0, 1),))
+    with pytest.raises(UsageError, match="fractions"):
+        samples(tmp_path, input_ranges=(("ids", 0.5, 1),))
+
+
+def test_inputs_are_saved(tmp_path: Path) -> None:
+    [sample] = samples(tmp_path, save_inputs=tmp_path / "deep/in.json")
+    [again] = samples(tmp_path, inputs=tmp_path / "deep/in.json")
+    np.testing.assert_array_equal(sample["ids"], again["ids"])
