@@ -1,0 +1,71 @@
+"""Failures that belong to no single node: the result names what they hang on, and what removes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from making import FLOAT, chain, const, graph, model, node, reduced, value
+from onnx import helper
+
+from bisect_trt.model.variants import variants
+
+
+def told(notes: tuple[str, ...]) -> list[str]:
+    start = "No node is to blame but "
+    return [note.removeprefix(start).partition(":")[0] for note in notes if note.startswith(start)]
+
+
+def test_equal_names_of_unequal_dimensions_and_their_profile(tmp_path: Path) -> None:
+    nodes = [node("Relu", "a", "a1"), node("Abs", "a1", "ya")]
+    nodes += [node("Relu", "b", "b1"), node("Neg", "b1", "yb")]
+    inputs = [value("a", ("N", 2)), value("b", ("N", 2))]
+    made = model(graph(nodes, inputs, [value("ya", None), value("yb", None)]))
+    low, high = (("a", (1, 2)), ("b", (5, 2))), (("a", (4, 2)), ("b", (5, 2)))
+    result = reduced(made, tmp_path, min_shapes=low, max_shapes=high)
+    assert "dimensions with this name" in result.wanted.message
+    assert told(result.notes) == ["the optimisation profile", "the names of dimensions"]
+    assert len(result.best.nodes) == 2 and result.verified == 1
+    assert not any("disagrees" in note for note in result.notes), "repro.py carries the profile"
+
+
+def test_dynamic_dimensions(tmp_path: Path) -> None:
+    head, x = chain("h", "x", ["Relu", "Sigmoid", "Abs"])
+    nodes = [*head, node("EyeLike", x, "e", "eye"), node("Add", f"{x} e", "m"), node("Tanh", "m", "y")]
+    made = model(graph(nodes, [value("x", ("N", "M"))], [value("y", None)]))
+    result = reduced(made, tmp_path, feeds={"x": np.ones((4, 4), np.float32)})
+    assert told(result.notes) == ["dynamic dimensions"]
+    assert [n.op_type for n in onnx.load(tmp_path / "out" / "repro.onnx").graph.node] == ["EyeLike"]
+    assert result.verified == 1
+
+
+def test_sparse_weights(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "r"), node("MatMul", "r w", "y", "mm")]
+    made = model(graph(nodes, [value("x")], [value("y")]))
+    sparse = helper.make_sparse_tensor(const("w", [1.0, 2.0]), const("i", [0, 9], np.int64), [8, 8])
+    made.graph.sparse_initializer.append(sparse)
+    result = reduced(made, tmp_path)
+    assert told(result.notes) == ["sparse weights"]
+    assert result.best.cut == "original" and result.verified == 1
+
+
+def test_a_plain_failure_of_a_node_has_no_such_cause(tmp_path: Path) -> None:
+    made = model(graph([node("Relu", "x", "r"), node("Tanh", "r", "y")], [value("x")], [value("y")]))
+    assert told(reduced(made, tmp_path, "planted:op=Tanh,fail=error,stage=build").notes) == []
+
+
+def test_variants_are_sound_and_leave_the_model_alone() -> None:
+    square = ("N", "N")
+    made = model(graph([node("Relu", "a", "y")], [value("a", square)], [value("y", square)]), opset=17, ir=3)
+    made.graph.initializer.append(const("w", [1.0]))
+    made.graph.input.append(helper.make_tensor_value_info("w", FLOAT, [1]))
+    before = made.SerializeToString()
+    found = list(variants(made, {"a": (2, 2)}))
+    assert made.SerializeToString() == before
+    causes = [variant.cause for variant in found]
+    assert causes[:3] == ["the names of dimensions", "weights that are inputs", "declared shapes"]
+    assert {"the IR version", "dynamic dimensions", "the operator set version"} <= set(causes)
+    for variant in found:
+        assert variant.model.SerializeToString() != before
+        assert onnx.load_model_from_string(variant.model.SerializeToString()).graph.node
