@@ -27,6 +27,7 @@ ROWS = 2000
 
 _LOG = 200_000  # characters; all of it is in target.log
 _STRIP = 400  # cells of the original model
+_WORTH_A_PLOT = 8  # probes
 _PLOTTED = 5000  # points of the plots of the search
 _ERROR = re.compile(r"error|fail|assert|exception", re.IGNORECASE)
 
@@ -76,6 +77,8 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
 
 def _plots(words: Mapping[str, Any]) -> dict[str, Any]:
     """SVG by name; `missing` says why there are none."""
+    if len(words["probes"]) < _WORTH_A_PLOT and words["accuracy_seen"] is None:
+        return {"missing": ""}  # importing matplotlib takes longer than such a search
     missing = plots.unavailable()
     if missing:
         return {"missing": missing}
