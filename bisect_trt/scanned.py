@@ -184,8 +184,16 @@ class Scan:
 
     @property
     def accumulates(self) -> bool:
-        """Whether the outputs disagree although no tensor alone does that."""
-        return self.agrees is False and not self.guilty
+        """Whether the outputs disagree although no tensor alone does that, and effects are enough for it."""
+        if self.agrees is not False or self.guilty:
+            return False
+        whole = max(error_of(diff) for diff in self.outputs if not diff.ok)
+        return self.effects_left > 0 or self.all_effects >= whole / 2
+
+    @property
+    def all_effects(self) -> float:
+        """The sum of the effects: what they can do together, as far as errors add up."""
+        return sum(item.effect_error or 0.0 for item in self.tensors)
 
     @property
     def only_in_context(self) -> list[Scanned]:

@@ -25,16 +25,16 @@ def verdict(scan: Scan) -> str:
         )
     worst = [item for item in scan.ranked if item.effect_error]
     if scan.accumulates and worst:
-        total = sum(item.effect_error or 0.0 for item in worst)
         largest = ", ".join(f"{where(item)} {figure(item.effect_error)}" for item in worst[:SHOWN])
         return (
             "The outputs disagree, but no tensor alone makes them: the error accumulates. The effects of "
-            f"{len(worst)} tensors add up to at most {figure(total)}; the largest are {largest}."
+            f"{len(worst)} tensors add up to at most {figure(scan.all_effects)}; the largest are {largest}."
         )
     if scan.agrees is False:
         return (
-            "The outputs disagree, and no tensor by itself explains it: look for what only happens when "
-            "nodes are built together (fusion), with reduce."
+            "The outputs disagree, and what tensors do alone does not explain it (their effects add up to "
+            f"{figure(scan.all_effects)}): look for what only happens when nodes are built together "
+            "(fusion), with reduce."
         )
     if scan.agrees is None:
         return "Whether the outputs agree is not known, and no tensor alone makes them disagree."
