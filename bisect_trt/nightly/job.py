@@ -37,6 +37,7 @@ from bisect_trt.workers import limits
 
 PROGRESS = "progress.json"
 LONGEST = 3000  # characters of a message: an answer has to fit into a pipe
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST = 5  # failures of one check
 
 _CAUSES: tuple[tuple[type[BisectError], Cause], ...] = (
@@ -102,12 +103,18 @@ def _trouble(error: Exception) -> Trouble:
 
 def _disk_full(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and (error.errno in _FULL or _numpy_says_full(error)):
             return True
         if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _numpy_says_full(error: OSError) -> bool:
+    """`ndarray.tofile` raises OSError without a number: it looks for free space first, or counts after."""
+    said = str(error)
+    return error.errno is None and ("Not enough free space" in said or "requested and" in said)
 
 
 def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:

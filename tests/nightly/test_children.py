@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from small import CRASH, ERROR, HANG, SPEC, chain
 
-from bisect_trt.nightly import children
+from bisect_trt.nightly import children, job
 from bisect_trt.nightly.children import Children
 from bisect_trt.nightly.job import PROGRESS
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
@@ -127,6 +128,23 @@ def test_reduction_saves_its_best_when_its_time_is_over(runner: Children, tmp_pa
     whole = other.reduce("x", model, settings, tmp_path / "out", 300.0, again=False)
     other.close()
     assert isinstance(whole, Reduced) and whole.finished and whole.nodes == 2
+
+
+def test_full_disks_as_libraries_tell_them() -> None:
+    told = [OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x")]
+    told += [
+        OSError("Not enough free space to write 40 bytes after offset 128"),
+        OSError("9 requested and 3 written"),
+    ]
+    for error in told:
+        assert job._disk_full(error)
+        try:
+            raise ValueError("another one") from error
+        except ValueError as outer:
+            assert job._disk_full(outer)
+    assert not any(
+        job._disk_full(e) for e in (OSError("something"), OSError(errno.EACCES, "x"), ValueError())
+    )
 
 
 def in_background(runner: Children, model: Path) -> tuple[threading.Thread, list[Checked | Trouble]]:

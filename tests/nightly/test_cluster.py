@@ -16,7 +16,7 @@ from bisect_trt.nightly import config, service
 from bisect_trt.nightly.history import FILE, History, Row
 
 ray = pytest.importorskip("ray", reason="needs the extra `cluster`")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STORE = 100 * 2**20  # bytes of each node's object store
 
 
