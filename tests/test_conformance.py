@@ -87,8 +87,14 @@ def test_callbacks_are_methods_of_ours() -> None:
 
 @pytest.mark.parametrize(
     "call",
-    ["IBuilderConfig.set_memory_pool_limit", "OnnxParser.parse", "IOptimizationProfile.set_shape_input"]
-    + ["IBuilderConfig.set_timing_cache", "IProgressMonitor.step_complete", "IProgressMonitor.phase_start"],
+    [
+        "IBuilderConfig.set_memory_pool_limit",
+        "IBuilderConfig.set_timing_cache",
+        "IOptimizationProfile.set_shape_input",
+        "IProgressMonitor.phase_start",
+        "IProgressMonitor.step_complete",
+        "OnnxParser.parse",
+    ],
 )
 def test_signatures_are_the_same_in_all_versions(call: str) -> None:
     """By names of parameters: these, and their order, are what we rely on."""

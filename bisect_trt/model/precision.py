@@ -143,6 +143,7 @@ class _Narrowing:
         graph.node.extend(self._nodes)
         del graph.value_info[:]
         self._drop_weights()
+        self.proto.ir_version = max(4, self.proto.ir_version)  # before, initializers were inputs
 
     def _take(self, node: onnx.NodeProto) -> None:
         node = _copy(node)
@@ -168,8 +169,8 @@ class _Narrowing:
 
     def _narrow_slots(self, node: onnx.NodeProto) -> tuple[list[int], list[int]]:
         """Which inputs and outputs of a node become narrow; none at all when it stays as it is."""
-        stays = self._on_shapes.intersection(node.output) or any(True for _ in bodies(node))
-        schema = None if stays else _newest(node)
+        on_shapes = self._on_shapes.intersection(node.output) and node.op_type not in ("Shape", "Size")
+        schema = None if on_shapes or any(True for _ in bodies(node)) else _newest(node)
         if schema is None:
             return [], []
         allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
