@@ -54,8 +54,9 @@ models: $(STAMP) ## make models/*.onnx again; the bytes must not change
 	$(BIN)/python models/make_models.py
 	@git diff --stat --exit-code -- models/ && echo "models/ unchanged"
 
-docs: $(STAMP) ## write docs/cli.md from the command line's own help
+docs: $(STAMP) ## write docs/cli.md from the command line's own help, and docs/reduce.svg from a real run
 	$(BIN)/typer bisect_trt.cli.app utils docs --name bisect-trt --output docs/cli.md
+	$(BIN)/python docs/make_picture.py docs/reduce.svg
 
 clean: ## remove what was built, .venv too
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -79,4 +79,5 @@ def disagreement(reduction: Reduction) -> str:
         return ""
     said = [line for line in done.stdout.splitlines() if line.strip()] or done.stderr.splitlines() or [""]
     code = done.returncode
-    return f"{bundle.SCRIPT} was tried once and disagrees: exit code {code} instead of 1 ({said[-1].strip()})."
+    told = f"exit code {code} instead of 1 ({said[-1].strip()})"
+    return f"{bundle.SCRIPT} was tried once and disagrees: {told}."

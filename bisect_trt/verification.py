@@ -136,13 +136,11 @@ def _verify_one(place: Path, spec: str | None, run: RunSettings) -> Verification
             info = describe(pool, settings)
         wanted, name = report.wanted, place.absolute().name
         longest = _HANG if wanted.symptom is Symptom.HANG else LONGEST_DEADLINE
-        seen: Outcome | None = None
-        runs = 0
-        for runs in range(1, (1 if wanted.stage is Stage.PARSE else max(1, run.repeats)) + 1):
-            seen = verify_files(folder, settings, run.timeout or report.timeout or longest, 1)[0]
-            if judge(seen, wanted) is V.REPRODUCES:
-                break
-    assert seen is not None
+        timeout = run.timeout or report.timeout or longest
+        most = 1 if wanted.stage is Stage.PARSE else run.repeats
+        seen, runs = Outcome(), 0
+        while runs < max(1, most) and judge(seen, wanted) is not V.REPRODUCES:
+            seen, runs = verify_files(folder, settings, timeout, 1)[0], runs + 1
     status, why = _status(seen, wanted, info)
     first = next((f for f in seen.failures if f.same_as(wanted)), next(iter(seen.failures), None))
     return Verification(name, status, info.title, wanted, first, why, runs, time.monotonic() - began)

@@ -38,7 +38,8 @@ FIELDS = {
         "TensorRT Version", "NVIDIA GPU", "NVIDIA Driver Version", "CUDA Version", "CUDNN Version",
         "Operating System", "Python Version", "Tensorflow Version", "PyTorch Version",
         "Baremetal or Container", "## Description", "## Environment", "## Relevant Files", "Model link",
-        "## Steps To Reproduce", "Commands or scripts", "Have you tried", "Can this model run on other frameworks?",
+        "## Steps To Reproduce", "Commands or scripts", "Have you tried",
+        "Can this model run on other frameworks?",
     ],
     "tensorrt-rtx": [
         "**Describe the bug**", "**Steps to reproduce**", "**Expected behavior**", "**Environment**",
@@ -159,7 +160,8 @@ def test_a_hostile_model_stays_text(tmp_path: Path) -> None:
 @given(st.text())
 def test_prose_opens_nothing(text: str) -> None:
     told = prose(text)
-    assert "\n" not in told and "<" not in told and not re.search(r"(?<!\\)[|`*_\[\]#~]", told.replace("\\\\", ""))
+    assert "\n" not in told and "<" not in told
+    assert not re.search(r"(?<!\\)[|`*_\[\]#~]", told.replace("\\\\", ""))
 
 
 @given(st.text(min_size=1), st.text())
@@ -193,7 +195,7 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
     return subprocess.run(
-        line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False
+        line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -226,7 +228,7 @@ def test_raw_files_for_trtexec(tmp_path: Path) -> None:
     node = helper.make_node("Neg", ["x"], ["y"], "n")
     best = candidate(make_model([node], ["N", 3], [2, 3]), tmp_path / "w", x, -x)  # type: ignore[list-item]
     settings = Settings(
-        TargetSettings("tensorrt", min_shapes=(("x", (1, 3)),), opt_shapes=(("x", (2, 3)),), max_shapes=(("x", (4, 3)),)),
+        TargetSettings("tensorrt", (), *(((("x", (k, 3)),)) for k in (1, 2, 4))),
         papers=PaperSettings(inputs_for=("trtexec",)),
     )
     found = reduction(best, tmp_path / "m-repro", MISMATCH, target=TENSORRT, settings=settings)
@@ -249,9 +251,11 @@ def test_raw_files_for_trtexec(tmp_path: Path) -> None:
 def test_the_lines_for_a_provider_of_onnx_runtime(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     x = np.ones((2, 3), np.float32)
-    best = candidate(make_model([helper.make_node("Neg", ["x"], ["y"], "n")], [2, 3], [2, 3]), tmp_path / "w", x, -x)
+    neg = helper.make_node("Neg", ["x"], ["y"], "n")
+    best = candidate(make_model([neg], [2, 3], [2, 3]), tmp_path / "w", x, -x)
     info = TargetInfo("ort:CPUExecutionProvider", "ONNX Runtime's CPU", True)
-    found = reduction(best, tmp_path / "m-repro", MISMATCH, target=info, settings=Settings(TargetSettings("ort:CPU")))
+    settings = Settings(TargetSettings("ort:CPU"))
+    found = reduction(best, tmp_path / "m-repro", MISMATCH, target=info, settings=settings)
     out = write(found)
     for line in lines_of(found, "polygraphy"):
         done = shell(line, out)

@@ -30,7 +30,7 @@ from cases import CASES, Case, base, small
 
 MODELS = Path(__file__).parents[1] / "models"
 RTX = Settings(TargetSettings("tensorrt-rtx"))
-PAPERS = {"ISSUE.md", "report.json", "journal.jsonl", "target.log"}
+PAPERS = {"ISSUE.md", "report.json", "report.html", "report.md", "journal.jsonl", "target.log"}
 FILES = {"repro.onnx", "inputs.npz", "expected.npz", "repro.py"} | PAPERS
 REAL = [
     ("resize_antialias", "squeezenet"),

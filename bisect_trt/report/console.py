@@ -62,7 +62,8 @@ def show_verification(result: Verification, console: Console | None = None) -> N
     runs = f", {_count(result.runs, 'run')}" if result.runs else ""
     on = f" on {printable(result.target)}" if result.target else ""
     said = f"{result.status.value}{on} ({seconds(result.seconds)}{runs})"
-    page.row(_LABELS[result.status], f"{printable(result.name)}: {said}", styles.get(result.status, "bold yellow"))
+    style = styles.get(result.status, "bold yellow")
+    page.row(_LABELS[result.status], f"{printable(result.name)}: {said}", style)
     if result.why:
         page.row("", shorten(printable(result.why), _MESSAGE))
     if result.seen is not None:

@@ -108,5 +108,6 @@ def _lines(picture: Picture, places: dict[int, Placed]) -> list[Line]:
         bend = (y1 - y0) / 2
         path = f"M{x0:.1f} {y0:.1f}C{x0:.1f} {y0 + bend:.1f} {x1:.1f} {y1 - bend:.1f} {x1:.1f} {y1:.1f}"
         shift = (number % 2) * 15.0 - 7.5 if leaving[arrow.source] + coming[arrow.target] > 2 else 0.0
-        found.append(Line(path, arrow.label, arrow.tensor, (x0 + x1) / 2 + _BESIDE, (y0 + y1) / 2 + 4.0 + shift))
+        x, y = (x0 + x1) / 2 + _BESIDE, (y0 + y1) / 2 + 4.0 + shift
+        found.append(Line(path, arrow.label, arrow.tensor, x, y))
     return found

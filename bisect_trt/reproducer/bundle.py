@@ -225,7 +225,8 @@ def too_big(archive: Path) -> str:
 def attachments(out: Path) -> list[Path]:
     """Those files of a bundle that are attached, sorted by name."""
     patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
-    patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT, ISSUE, LOG)
+    patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT, ISSUE)
+    patterns += (LOG,)
     patterns += (REPORT, PAGE, SUMMARY, "trtexec-*.raw", recipes.JSON)
     return sorted(path for pattern in patterns for path in out.glob(pattern))
 

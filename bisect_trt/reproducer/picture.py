@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,8 @@ def picture(model: bytes, blamed: tuple[str, ...] = ()) -> Picture:
         return Picture()
     types = _types(proto)
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    boxes, made = [], {}
+    boxes: list[Box] = []
+    made: dict[str, int] = {}
     for value in graph.input:
         if value.name not in weights:
             made[value.name] = len(boxes)
@@ -97,10 +99,8 @@ def _escape(text: str) -> str:
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, str]:
-    try:
+    with suppress(Exception):  # onnx raises several kinds; a picture can do without
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:  # onnx raises several kinds; a picture can do without
-        pass
     graph = proto.graph
     values = (*graph.input, *graph.value_info, *graph.output)
     return {value.name: type_text(value.type) for value in values}

@@ -66,7 +66,8 @@ class Report(BaseModel):
     @property
     def accuracy(self) -> AccuracySettings:
         """How its outputs were compared. Raises UsageError."""
-        return _settings(AccuracySettings, self.compared, _ACCURACY_KEYS)
+        accuracy: AccuracySettings = _settings(AccuracySettings, self.compared, _ACCURACY_KEYS)
+        return accuracy
 
     def target(self, spec: str | None) -> TargetSettings:
         """Target and options of the builder; `spec` is what the user asks for instead.
@@ -75,7 +76,8 @@ class Report(BaseModel):
             UsageError: the report asks for a target that might start a program or load a library.
         """
         given = self.settings.get("target", {})
-        known = _settings(TargetSettings, {**given, **({"spec": spec} if spec else {})}, _TARGET_KEYS)
+        asked = {**given, **({"spec": spec} if spec else {})}
+        known: TargetSettings = _settings(TargetSettings, asked, _TARGET_KEYS)
         if spec is None and not _SAFE_SPEC.fullmatch(known.spec):
             raise UsageError(
                 f"{REPORT} asks for the target {known.spec!r}, which may start programs or load libraries",
