@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import networkx as nx
 import onnx
+
+if TYPE_CHECKING:  # a quarter of the time that a worker takes to start, and hardly ever needed there
+    import networkx as nx
 
 Selection = frozenset[str]
 """Names of top-level nodes."""
@@ -71,6 +73,8 @@ def topological(nodes: Sequence[onnx.NodeProto]) -> list[int]:
     reads = [[producer[name] for name in consumed(node) if name in producer] for node in nodes]
     if all(source < i for i, sources in enumerate(reads) for source in sources):
         return list(range(len(nodes)))
+    import networkx as nx
+
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(nodes)))
     graph.add_edges_from((source, i) for i, sources in enumerate(reads) for source in sources)
@@ -257,6 +261,8 @@ class Graph:
     @cached_property
     def digraph(self) -> nx.DiGraph[str]:
         """Nodes (generators left out) and who feeds whom."""
+        import networkx as nx
+
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(self.order)
         for name in self.order:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import networkx as nx
 import onnx
 from onnx import TensorProto
 
@@ -114,7 +113,11 @@ def _check_nodes(
 def _check_acyclic(nodes: Sequence[onnx.NodeProto], where: str) -> None:
     try:
         topological(nodes)
-    except nx.NetworkXUnfeasible:
+    except Exception as error:
+        import networkx as nx  # here and below: takes a while, and most models need none of it
+
+        if not isinstance(error, nx.NetworkXUnfeasible):
+            raise
         producer = {t: i for i, node in enumerate(nodes) for t in node.output if t}
         edges = [(producer[t], i) for i, node in enumerate(nodes) for t in consumed(node) if t in producer]
         cycle = [source for source, _ in nx.find_cycle(nx.DiGraph(edges))]
@@ -128,6 +131,10 @@ def _label(node: onnx.NodeProto, index: int) -> str:
 
 
 def _check_recursion(proto: onnx.ModelProto) -> None:
+    if not proto.functions:
+        return
+    import networkx as nx
+
     calls: nx.DiGraph[tuple[str, str]] = nx.DiGraph()
     for function in proto.functions:
         here = (function.domain, function.name)

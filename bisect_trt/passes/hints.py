@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-import networkx as nx
-
 from bisect_trt.graph import Graph
 from bisect_trt.problem import Problem
 
@@ -50,5 +48,7 @@ def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
 
 def _upstream(graph: Graph, node: str, count: int) -> list[str]:
     """The node and its nearest ancestors, `count` at most."""
+    import networkx as nx  # takes a while, and most hints are right at once
+
     backwards = nx.bfs_tree(graph.digraph.reverse(copy=False), node)
     return list(islice(backwards, count))
