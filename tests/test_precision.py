@@ -156,9 +156,10 @@ def test_weights_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(one, run(expected.SerializeToString(), tmp_path, feeds)["y"])
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "resnet50"])
-def test_light_models(name: str, tmp_path: Path) -> None:
-    assert_same(onnx.load(LIGHT / f"light_{name}.onnx"), tmp_path, tolerance=0.05)
+def test_real_models(tmp_path: Path, models_dir: Path) -> None:
+    """Whose values fit in float16: those of most of onnx's light models grow beyond it."""
+    assert_same(onnx.load(LIGHT / "light_squeezenet.onnx"), tmp_path, tolerance=0.05)
+    assert_same(onnx.load(models_dir / "ok.onnx"), tmp_path, tolerance=0.05)
 
 
 @pytest.mark.parametrize(("kind", "type_name"), [("fp16", "HALF"), ("bf16", "BF16")])
