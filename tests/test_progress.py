@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
+from onnx import helper
 from rich.console import Console
 
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.origin import Origin
+from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.report import progress as module
+from bisect_trt.report.console import show_reduction
 from bisect_trt.report.progress import LiveView, PlainProgress, progress
-from bisect_trt.result import Step
+from bisect_trt.result import Reduction, Step
+from bisect_trt.settings import Settings
+from bisect_trt.targets.base import TargetInfo
 
 STEPS = [
     Step("record", "running the reference", 910),
@@ -76,6 +84,31 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     with progress(console=console) as on_event:
         on_event(STEPS[2])
     assert "\x1b[1;36m" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [72, 80, 200])
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_last_screen_is_ten_lines(width: int, finished: bool, tmp_path: Path) -> None:
+    long = "word " * 100
+    failure = Failure(Stage.PARSE, Symptom.ERROR, "x", long, ("softmax",), "Softmax")
+    model = helper.make_model(helper.make_graph([helper.make_node("Softmax", ["x"], ["y"])] * 9, "g", [], []))
+    best = Candidate(model.SerializeToString(), tmp_path, ("a",))
+    origin = Origin("softmax", "/home/me/model.py", 6, long, "M.attn")
+    result = Reduction(
+        tmp_path / "m.onnx", tmp_path / "o", Settings(), TargetInfo("t", "Target 1", False, (long,)), "",
+        failure, best, 910, also_seen=(failure,) * 5, notes=(long, long), origins=(origin,), verified=3,
+        repeats=3, one_minimal=True, finished=finished, stop_reason="" if finished else "interrupted",
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    with console.capture() as capture:
+        show_reduction(result, tmp_path / "o.zip", console)
+    lines = capture.get().splitlines()
+    assert len(lines) == 10
+    for told in ("parse error on Target 1", "softmax, from model.py line 6, in M.attn", "910 -> 1 node",
+                 "3 of 3 fresh runs", "repro.py", "o.zip"):  # fmt: skip
+        assert told in capture.get(), told
+    to_read = [line for line in lines if not line.startswith(("Folder", "Attach", "Next", "Go on", " "))]
+    assert max(map(len, to_read)) <= width
 
 
 def test_quiet_is_silent(capfd: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,8 @@ def test_everything_is_told(accuracy: Reduction) -> None:
     ):  # fmt: skip
         assert told in page, told
     assert page.count("<svg") == 2 + 5 and "<mark>[ERROR]" in page and "<mark>fine" not in page
-    for told in ("3 of 3 runs", "```mermaid", "## Errors", "| 100 | 400 |", "`model.py` line 6", "## Environment"):
+    parts = ("3 of 3 runs", "```mermaid", "## Errors", "| 100 | 400 |", "`model.py` line 6", "## Environment")
+    for told in parts:
         assert told in summary, told
     outside = re.sub(r"(?s)^ *(`{3,})\w*\n.*?^ *\1$", "", summary, flags=re.M)
     assert "<img" not in re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)
