@@ -95,7 +95,8 @@ def scale(reference: Array) -> float:
 
 
 def _largest(dtype: np.dtype[Any]) -> float:
-    known = dtype.kind in "fc" and dtype.isbuiltin == 1  # numpy takes float8_e5m2 for kind "f", too
+    own = np.dtype(dtype.type).isbuiltin == 1  # numpy takes float8_e5m2 for kind "f", too
+    known = dtype.kind in "fc" and own
     return float(np.finfo(dtype).max) if known else math.inf
 
 

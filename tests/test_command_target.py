@@ -302,3 +302,14 @@ def test_the_program_dies_with_its_worker(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_types_of_any_byte_order_are_written_as_they_are(tmp_path: Path) -> None:
+    """`newbyteorder` gives types that equal numpy's own but say that they are none of these."""
+    orders: list[Any] = ["=", "<", ">"]
+    arrays = {o: np.array([1.5, -2]).astype(np.dtype(np.float32).newbyteorder(o)) for o in orders}
+    arrays["bf16"] = np.array([1.5]).astype(ml_dtypes.bfloat16)
+    exchange.write_npz(arrays, tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as archive:
+        assert all(archive[o].tolist() == [1.5, -2] and archive[o].dtype.kind == "f" for o in orders)
+        assert archive["bf16"].dtype == np.uint16

@@ -174,3 +174,9 @@ def test_scalars_and_nothing() -> None:
     assert compare("t", np.array(1.0), np.array(2.0)).first_mismatch == ()
     empty = compare("t", np.zeros((0, 3)), np.zeros((0, 3)))
     assert empty == TensorDiff("t", True, rtol=empty.rtol)
+
+
+def test_a_filler_is_one_in_any_byte_order() -> None:
+    """`newbyteorder` gives types that equal numpy's own but say that they are none of these."""
+    odd: Any = np.dtype(np.float16).newbyteorder("=")
+    assert scale(np.array([1, 1, -65504]).astype(odd)) == 1.0

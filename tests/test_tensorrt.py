@@ -390,6 +390,20 @@ def test_arrays_go_in_with_the_types_of_the_engine() -> None:
     assert taken["i"].tolist() == [7, -1]
 
 
+@pytest.mark.parametrize("order", ["=", ">"])
+def test_numpys_own_types_are_no_bits_to_an_engine(order: Any) -> None:
+    """`newbyteorder` gives types that equal numpy's own but say that they are none of these."""
+    trt = tensorrt.import_tensorrt("tensorrt-rtx")
+    engine = SimpleNamespace(get_tensor_dtype={"h": trt.float16, "f": trt.float32}.__getitem__)
+    feeds = {
+        "h": np.array([1.5, -2]).astype(np.dtype(np.float16).newbyteorder(order)),
+        "f": np.array([0.5]).astype(np.dtype(np.float64).newbyteorder(order)),
+    }
+    taken = for_engine(trt, engine, feeds)
+    assert taken["h"].dtype == np.float16 and taken["h"].tobytes() == np.float16([1.5, -2]).tobytes()
+    assert taken["f"].dtype == np.float32 and taken["f"].tobytes() == np.float32([0.5]).tobytes()
+
+
 @pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN", "INT4"])
 def test_outputs_that_numpy_has_no_type_for(kind: str) -> None:
     elem_type = TensorProto.DataType.Value(kind)

@@ -70,7 +70,7 @@ def write_npz(arrays: Mapping[str, Array], path: Path) -> None:
             array = np.ascontiguousarray(value).reshape(np.shape(value))
             if array.dtype.kind in "OU":
                 array = array.astype(np.str_)
-            elif array.dtype.isbuiltin != 1:
+            elif np.dtype(array.dtype.type).isbuiltin != 1:  # that of `newbyteorder` is 0 for any type
                 array = array.view(f"u{array.dtype.itemsize}")
             with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
                 np.lib.format.write_array(out, array, allow_pickle=False)
