@@ -157,8 +157,8 @@ def test_weights_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_real_models(tmp_path: Path, models_dir: Path) -> None:
-    """Whose values fit in float16: those of most of onnx's light models grow beyond it."""
-    assert_same(onnx.load(LIGHT / "light_squeezenet.onnx"), tmp_path, tolerance=0.05)
+    """Whose values fit in float16: those of squeezenet and resnet50 with these weights grow beyond it."""
+    assert_same(onnx.load(LIGHT / "light_shufflenet.onnx"), tmp_path, tolerance=0.05)
     assert_same(onnx.load(models_dir / "ok.onnx"), tmp_path, tolerance=0.05)
 
 

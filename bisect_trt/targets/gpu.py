@@ -31,15 +31,29 @@ class Gpu:
         return {key: value for key, value in named.items() if value}
 
 
-def find_gpu() -> Gpu | None:
-    """The first visible GPU; None without a driver or a GPU. Meant for worker processes."""
+def _driver() -> tuple[ctypes.CDLL | None, int]:
+    """The driver, and how many GPUs it shows to this process."""
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "WinDLL") else "libcuda.so.1")
     except OSError:
+        return None, 0
+    found = ctypes.c_int()
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(found)):
+        return cuda, 0
+    return cuda, found.value
+
+
+def count() -> int:
+    """How many GPUs this process may use."""
+    return _driver()[1]
+
+
+def find_gpu() -> Gpu | None:
+    """The first visible GPU; None without a driver or a GPU. Meant for worker processes."""
+    cuda, found = _driver()
+    if cuda is None or found < 1:
         return None
-    count, device, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
-        return None
+    device, version = ctypes.c_int(), ctypes.c_int()
     if cuda.cuDeviceGet(ctypes.byref(device), 0):
         return None
     name = ctypes.create_string_buffer(256)

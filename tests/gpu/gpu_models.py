@@ -1,0 +1,57 @@
+"""Small models for the tests on a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import Store
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets import registry
+from bisect_trt.targets.base import TargetResult
+
+Value = tuple[str, int, list[int | str] | None]
+F = TensorProto.FLOAT
+
+
+def model(
+    nodes: list[onnx.NodeProto], inputs: list[Value], outputs: list[Value], **constants: Any
+) -> onnx.ModelProto:
+    weights = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    values = [[helper.make_tensor_value_info(*v) for v in side] for side in (inputs, outputs)]
+    graph = helper.make_graph(nodes, "g", *values, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+
+
+def chain(length: int = 6, width: int = 64, dims: list[int | str] | None = None) -> onnx.ModelProto:
+    """MatMul and Tanh in turn: something to fuse, something to round."""
+    rng = np.random.default_rng(7)
+    nodes, weights, at = [], {}, "x"
+    for k in range(length):
+        weights[f"w{k}"] = (rng.standard_normal((width, width)) / np.sqrt(width)).astype(np.float32)
+        nodes.append(helper.make_node("MatMul", [at, f"w{k}"], [f"m{k}"], f"mm{k}"))
+        at = "y" if k == length - 1 else f"t{k}"
+        nodes.append(helper.make_node("Tanh", [f"m{k}"], [at], f"tanh{k}"))
+    shape = dims or [8, width]
+    return model(nodes, [("x", F, shape)], [("y", F, shape)], **weights)
+
+
+def candidate(
+    proto: onnx.ModelProto, folder: Path, *samples: dict[str, Any], cut: str = "default"
+) -> Candidate:
+    store = Store(folder)
+    feeds = tuple({k: store.put(k, np.asarray(v)) for k, v in sample.items()} for sample in samples)
+    nodes = tuple(node.name for node in proto.graph.node)
+    return Candidate(proto.SerializeToString(), folder, nodes, feeds, cut=cut)
+
+
+def run(
+    flavour: str, proto: onnx.ModelProto, folder: Path, *samples: dict[str, Any], **settings: Any
+) -> TargetResult:
+    target = registry.open_target(TargetSettings(spec=flavour, **settings))
+    return target.run(candidate(proto, folder, *samples))
