@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -167,6 +168,10 @@ class Graph:
         self.consumers: Mapping[str, tuple[str, ...]] = MappingProxyType(
             {tensor: tuple(names) for tensor, names in consumers.items()}
         )
+        self._readers = {
+            name: tuple(chain.from_iterable(consumers.get(t, ()) for t in self._makes[name]))
+            for name in self.order
+        }
 
     @property
     def nodes(self) -> Mapping[str, onnx.NodeProto]:
@@ -223,8 +228,8 @@ class Graph:
 
     def sorted(self, names: Iterable[str]) -> list[str]:
         """Node names in topological order, generators dropped. Raises KeyError for unknown names."""
-        kept = (name for name in set(names) if name not in self.generators)
-        return sorted(kept, key=self._position.__getitem__)
+        place = self._position
+        return [self.order[k] for k in sorted([place[n] for n in set(names).difference(self.generators)])]
 
     def boundary(self, selection: Iterable[str]) -> Boundary:
         """Tensors that enter a selection (weights left out) and tensors that leave it.
@@ -233,17 +238,22 @@ class Graph:
         outputs of a node that nobody at all reads leave too. Inputs and outputs of the model come
         first, in its order, then the rest in topological order of what makes them.
         """
-        names = self.sorted(selection)
+        return self.boundary_of_sorted(self.sorted(selection))
+
+    def boundary_of_sorted(self, names: Sequence[str]) -> Boundary:
+        """As `boundary`, of nodes in topological order without generators."""
         inside = frozenset(names)
         made: set[str] = set()
         leaving: list[str] = []
         for name in names:
             outputs = self._makes[name]
             made.update(outputs)
-            leaving += [t for t in outputs if not inside.issuperset(self.consumers.get(t, ()))]
-            if not any(t in self._outputs or t in self.consumers for t in outputs):
+            readers = self._readers[name]
+            if not readers and self._outputs.isdisjoint(outputs):
                 leaving += outputs
-        entering = {t for name in names for t in self._flows[name] if t not in made}
+            elif not inside.issuperset(readers):
+                leaving += [t for t in outputs if not inside.issuperset(self.consumers.get(t, ()))]
+        entering = set(chain.from_iterable(map(self._flows.__getitem__, names))).difference(made)
         first_inputs = [t for t in self.graph_inputs if t in entering]
         rest = sorted(entering.difference(first_inputs), key=self._made_at)
         first_outputs = [t for t in self.graph_outputs if self.producer.get(t) in inside]

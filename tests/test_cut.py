@@ -455,7 +455,7 @@ def test_interior_types_are_inferred_ones_without_symbols(folder: Path) -> None:
     assert not {"y", "side", "x"} & set(types)
 
 
-def test_what_was_not_recorded_gets_no_feed(folder: Path) -> None:
+def test_what_was_not_recorded_has_seeded_values_and_none_to_compare_with(folder: Path) -> None:
     bench = chain(folder)
     nothing = Cutter(bench.graph, bench.store, Record(bench.store))
     candidate = nothing.cut(frozenset(["sin"]))
@@ -464,8 +464,11 @@ def test_what_was_not_recorded_gets_no_feed(folder: Path) -> None:
     partly = Record(bench.store)
     partly.add({"x": np.ones((2, 2, 3), np.float32)})
     candidate = Cutter(bench.graph, bench.store, partly).cut(frozenset(["reshape", "relu"]))
-    assert [set(f) for f in candidate.feeds] == [{"x"}] and candidate.expected == ({},)
-    assert list(inputs_of(check(candidate))) == ["x", "target"]
+    assert [list(f) for f in candidate.feeds] == [["x", "target"]] and candidate.expected == ({},)
+    assert inputs_of(check(candidate)) == {"x": [2, 2, 3], "target": [2]}
+    assert np.load(candidate.feeds[0]["target"]).shape == (2,)
+    again = Cutter(bench.graph, bench.store, partly).cut(frozenset(["reshape", "relu"]))
+    assert again.digest == candidate.digest  # as in a run that is resumed
 
 
 def test_a_result_that_nobody_reads_is_an_output(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -79,7 +80,8 @@ class Cutter:
         self._pieces = Pieces(graph)
         self._frozen: dict[str, _Frozen | None] = {}
         self._static: dict[str, onnx.TypeProto | None] = {}
-        self._interior: dict[tuple[str, bool], bytes] = {}
+        self._interior: dict[tuple[str, bool], dict[str, bytes]] = {}
+        self._sizes: dict[str, int] = {}
         self._made: dict[str, Path | None] = {}
         self._carried: dict[str, tuple[str, ...]] = {}
 
@@ -114,7 +116,7 @@ class Cutter:
         """The selection (sorted) grown until its boundary can be cut, and that boundary."""
         graph = self._graph
         while True:
-            boundary = graph.boundary(names)
+            boundary = graph.boundary_of_sorted(names)
             added = {
                 graph.producer[t]
                 for t in boundary.inputs
@@ -192,7 +194,7 @@ class Cutter:
         style: CutStyle,
     ) -> Candidate:
         pieces, graph = self._pieces, self._graph
-        carried = dict.fromkeys(t for name in names for t in self._carried_by(name))
+        carried = dict.fromkeys(chain.from_iterable(map(self._carried_by, names)))
         generators = [graph.producer[t] for t in carried if t in graph.producer]
         weights = [t for t in carried if t in graph.initializers]
         weights += [t for name in generators for t in graph.inputs_of(name) if t not in carried]
@@ -205,7 +207,7 @@ class Cutter:
         parts += [f.piece for f in frozen.values()]
         parts += [pieces.node(name) for name in (*generators, *names)]
         parts += self._interior_types(names, outputs, dynamic)
-        size = sum(raw_size(w.data_type, w.dims) for w in map(graph.initializers.__getitem__, weights))
+        size = sum(map(self._weight_size, weights))
         return Candidate(
             model=pieces.model(parts),
             folder=self._store.folder,
@@ -216,16 +218,23 @@ class Cutter:
             bytes=size + sum(f.bytes for f in frozen.values()),
         )
 
+    def _weight_size(self, name: str) -> int:
+        if name not in self._sizes:
+            weight = self._graph.initializers[name]
+            self._sizes[name] = raw_size(weight.data_type, weight.dims)
+        return self._sizes[name]
+
     def _carried_by(self, name: str) -> tuple[str, ...]:
         """Weights that a node reads, and tensors that generators make for it."""
-        if name not in self._carried:
+        found = self._carried.get(name)
+        if found is None:
             graph = self._graph
-            self._carried[name] = tuple(
+            found = self._carried[name] = tuple(
                 t
                 for t in graph.inputs_of(name)
                 if t in graph.initializers or graph.producer.get(t) in graph.generators
             )
-        return self._carried[name]
+        return found
 
     def _feeds(self, inputs: Sequence[str]) -> tuple[Feeds, ...]:
         """Recorded values, and seeded ones for inputs that were not recorded."""
@@ -248,18 +257,26 @@ class Cutter:
         return tuple({t: self._record.path(s, t) for t in known} for s in range(self._record.samples))
 
     def _interior_types(self, names: Sequence[str], outputs: Sequence[str], dynamic: bool) -> list[bytes]:
-        exposed = set(outputs)
-        parts = []
+        exposed = frozenset(outputs)
+        parts: list[bytes] = []
         for name in names:
-            for tensor in self._graph.outputs_of(name):
-                if tensor in exposed:
-                    continue
-                key = (tensor, dynamic)
-                if key not in self._interior:
-                    kind = self._graph.value_info(tensor) if dynamic else self._inferred_type(tensor)
-                    self._interior[key] = self._pieces.value_info(tensor, kind) if kind else b""
-                parts.append(self._interior[key])
+            types = self._interior.get((name, dynamic))
+            if types is None:
+                types = self._interior[name, dynamic] = self._types_of(name, dynamic)
+            if exposed.isdisjoint(types):
+                parts += types.values()
+            else:
+                parts += [piece for tensor, piece in types.items() if tensor not in exposed]
         return parts
+
+    def _types_of(self, name: str, dynamic: bool) -> dict[str, bytes]:
+        """The types of what a node makes, serialised; unknown ones are left out."""
+        types = {}
+        for tensor in self._graph.outputs_of(name):
+            kind = self._graph.value_info(tensor) if dynamic else self._inferred_type(tensor)
+            if kind:
+                types[tensor] = self._pieces.value_info(tensor, kind)
+        return types
 
     def _input_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto:
         kind = self._dynamic_type(tensor) if dynamic else self._static_type(tensor)
