@@ -185,7 +185,7 @@ class _Scanning:
             place = (position[node], depth[node] + 1)
             self.tensors[t] = Scanned(t, node, graph.node(node).op_type, *place, why=why)
         nodes = {s.node for s in self.tensors.values() if not s.why}
-        parts = [part for part in segments(graph, cutter, nodes) if part.tensors and part.fed]
+        parts = [part for part in segments(graph, cutter, record, nodes) if part.tensors and part.fed]
         isolation = Isolation(self._build, most)
         isolation.run(parts)
         for part in parts:

@@ -138,6 +138,7 @@ def test_too_much_for_one_build_is_nobodys_fault() -> None:
     isolation = Isolation(build, 20)
     isolation.run(parts)
     assert len(measured) == 64 and not isolation.blamed
+    assert isolation.builds == 7  # halves are built, and nothing is divided in vain
 
 
 def test_two_that_fail_only_together_are_both_measured() -> None:

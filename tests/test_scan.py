@@ -124,6 +124,7 @@ def test_integers_count_by_the_part_that_differs(tmp_path: Path) -> None:
     path = save(tmp_path, model(nodes, [tensor_type("x", [8])], [y]))
     result = scan(path, "planted:node=cast,fail=mismatch", tmp_path / "out")
     assert [t.tensor for t in result.guilty] == ["i"] and result.guilty[0].own_error == 1.0
+    assert above_noise(result) == ["cast"]
 
 
 def chain(count: int, **options: Any) -> onnx.ModelProto:

@@ -30,7 +30,7 @@ class Bench:
         self.cutter = Cutter(self.graph, self.store, self.record)
 
     def parts(self, *names: str) -> list[Segment]:
-        return segments(self.graph, self.cutter, names or self.graph.order)
+        return segments(self.graph, self.cutter, self.record, names or self.graph.order)
 
     def merged(self, *names: str) -> Merged:
         """Merged, and found to be disconnected and to replay."""

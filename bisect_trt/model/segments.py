@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from bisect_trt.graph import Graph, bodies, captures
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cut import Cutter
+from bisect_trt.model.cut import Cutter, Recorded
 
 _QUANTISED = frozenset(
     value
@@ -57,7 +57,7 @@ class Merged:
     names: Mapping[str, str]
 
 
-def segments(graph: Graph, cutter: Cutter, nodes: Iterable[str]) -> list[Segment]:
+def segments(graph: Graph, cutter: Cutter, record: Recorded, nodes: Iterable[str]) -> list[Segment]:
     """Segments that hold all of `nodes`, none of them twice, in topological order."""
     found: dict[int, Candidate] = {}
     where: dict[str, int] = {}
@@ -77,7 +77,7 @@ def segments(graph: Graph, cutter: Cutter, nodes: Iterable[str]) -> list[Segment
                     del where[n]
         found[number] = candidate
         where.update(dict.fromkeys(candidate.nodes, number))
-    return [_segment(graph, candidate) for candidate in found.values()]
+    return [_segment(graph, candidate, record) for candidate in found.values()]
 
 
 def _together(graph: Graph, name: str) -> frozenset[str]:
@@ -95,12 +95,12 @@ def _together(graph: Graph, name: str) -> frozenset[str]:
     return frozenset({quantiser, *(c for c in readers if graph.node(c).op_type == "DequantizeLinear")})
 
 
-def _segment(graph: Graph, candidate: Candidate) -> Segment:
+def _segment(graph: Graph, candidate: Candidate, record: Recorded) -> Segment:
     ops = dict.fromkeys(graph.node(name).op_type for name in candidate.nodes)
     sides = (*candidate.feeds, *candidate.expected)
     values = sum(path.stat().st_size for side in sides for path in side.values())
     inputs = onnx.load_model_from_string(candidate.model).graph.input
-    fed = bool(candidate.feeds) and all(value.name in candidate.feeds[0] for value in inputs)
+    fed = all(value.name in record for value in inputs)  # the cutter makes up what was not recorded
     return Segment(candidate.nodes, "+".join(ops), candidate, candidate.bytes + values, fed)
 
 
