@@ -15,7 +15,7 @@ from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
 from bisect_trt.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
 from bisect_trt.outcome import Verdict as V
-from bisect_trt.reproducer import bundle, untrusted
+from bisect_trt.reproducer import bundle
 from bisect_trt.session import describe, resolved
 from bisect_trt.settings import RunSettings, Settings
 from bisect_trt.targets.base import TargetInfo
@@ -104,6 +104,8 @@ def verify(
         UsageError: there is no reproducer, or it is broken or asks for what is not safe.
         TargetUnavailable: the target cannot be used here.
     """
+    from bisect_trt.reproducer import untrusted  # pydantic takes a while, and a reduction needs none
+
     found = untrusted.find(path)
     results = []
     run = RunSettings(repeats=repeats, timeout=timeout, memory_limit=memory_limit)
@@ -130,6 +132,8 @@ def exit_code(results: list[Verification], *, expect_fixed: bool = False) -> int
 def _verify_one(place: Path, spec: str | None, run: RunSettings) -> Verification:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
+        from bisect_trt.reproducer import untrusted
+
         folder, report = untrusted.opened(place, Path(scratch))
         settings = resolved(Settings(report.target(spec), run, report.accuracy))
         with Pool(1, log_dir=Path(scratch) / "logs") as pool:
