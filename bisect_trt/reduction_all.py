@@ -9,9 +9,12 @@ from bisect_trt.errors import StoppedEarly
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.passes.hints import resolve
 from bisect_trt.prober import BudgetSpent
-from bisect_trt.reduction import Run, open_run
+from bisect_trt.reduction import open_run, reduce_one
 from bisect_trt.result import OnEvent, Reduction
+from bisect_trt.run import Run
+from bisect_trt.searching import search
 from bisect_trt.settings import Settings
+from bisect_trt.writing import finish
 
 LONGEST_SLUG = 40
 
@@ -36,7 +39,7 @@ def reduce_all(
     """
     with open_run(model, settings, out=out, force=force, on_event=on_event, every=True) as run:
         results = _Failures(run).reduce()
-        return tuple(run.finish(results))
+        return tuple(finish(run, results))
 
 
 class _Failures:
@@ -70,7 +73,7 @@ class _Failures:
         """Whether the search may go on."""
         place = self._run.out / f"{len(self._results) + 1}-{slug(failure)}"
         problem = self._run.problem(failure, scope)
-        result = self._run.reduce(problem, place)
+        result = reduce_one(self._run, problem, place)
         self._results.append(result)
         self._known.setdefault(result.wanted.key, failure)
         self._rest.difference_update(result.nodes)
@@ -106,7 +109,7 @@ class _Failures:
         if blamed or not outcome.failures:
             return blamed
         problem = self._run.problem(self._run.wanted(outcome.failures[0]), scope)
-        self._run.search(problem)
+        search(self._run, problem)
         return set(problem.best.nodes) if problem.best else set()
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from bisect_trt.model.cut import CutStyle
 from bisect_trt.problem import Problem
-from bisect_trt.reduction import open_run
+from bisect_trt.reduction import open_run, reduce_one
 from bisect_trt.result import OnEvent, Reduction
 from bisect_trt.settings import Settings
+from bisect_trt.writing import finish
 
 
 def simplify(
@@ -33,7 +34,7 @@ def simplify(
     settings = replace(settings, run=replace(run, simplify=True, simplify_budget=budget))
     with open_run(model, settings, out=out, force=force, on_event=on_event) as opened:
         opened.menu = (as_it_is,)
-        return opened.finish([opened.reduce(opened.confirm(), opened.out)])[0]
+        return finish(opened, [reduce_one(opened, opened.confirm(), opened.out)])[0]
 
 
 def as_it_is(problem: Problem) -> None:

@@ -1,0 +1,196 @@
+"""One run of a reduction: the model, its reference, and the failure that was confirmed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bisect_trt.anonymise import (
+    secrets_of,
+)
+from bisect_trt.audit import Secrets
+from bisect_trt.errors import ModelDoesNotFail
+from bisect_trt.hybrid import Hybrid, output_of
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cut import Cutter
+from bisect_trt.model.rest import Rests
+from bisect_trt.outcome import Failure, Outcome, Stage
+from bisect_trt.passes import MENU
+from bisect_trt.passes.hints import resolve
+from bisect_trt.passes.localise import halving
+from bisect_trt.passes.neighbour import Neighbour
+from bisect_trt.passes.selections import Selections
+from bisect_trt.prober import Prober
+from bisect_trt.problem import Problem
+from bisect_trt.references.base import Record
+from bisect_trt.result import OnEvent, Step
+from bisect_trt.session import (
+    Session,
+    record,
+    record_again,
+)
+from bisect_trt.settings import Settings
+from bisect_trt.targets.base import TargetInfo
+from bisect_trt.truth import ask, is_self
+from bisect_trt.workers.pool import Pool
+
+
+class Run:
+    """What the steps of a reduction share; see `confirm`, `searching` and `writing` for the steps."""
+
+    def __init__(
+        self,
+        session: Session,
+        settings: Settings,
+        info: TargetInfo,
+        prober: Prober,
+        pool: Pool,
+        out: Path,
+        on_event: OnEvent,
+        began: float,
+    ) -> None:
+        """Use `open_run`. `began` is the moment of `time.monotonic` at which the run began."""
+        self.session = session
+        self.settings = settings
+        self.info = info
+        self.prober = prober
+        self.pool = pool
+        self.out = out
+        self.on_event = on_event
+        self.began = began
+        self.timing_cache: Path | None = None  # of TensorRT: the user's, or our own
+        self.spent: dict[str, float] = {}  # besides the counts of the prober
+        self.one_minimal = False
+        self.neighbour: Neighbour | None = None
+        self.samples: list[dict[str, Any]] = []
+        self.menu: Sequence[Callable[[Problem], None]] = MENU
+        self.phases: list[dict[str, Any]] = []
+        self.notes: list[str] = []  # on the input values
+        self.confirmed = Outcome()  # of the user's own file
+
+    @cached_property
+    def recorded(self) -> Record:
+        """The reference run."""
+        self.tell("record", "running the reference")
+        began = time.monotonic()
+        recorded = record(self.pool, self.session, self.settings)
+        known = ask(self.pool, self.session, self.settings, recorded)
+        if known.blame:
+            shutil.rmtree(self.out, ignore_errors=True)
+            raise ModelDoesNotFail(known.blame, "look at the export, not at the target")
+        recorded = known.record
+        self.notes += [known.note] if known.note else []
+        self.spent["reference_seconds"] = time.monotonic() - began
+        return recorded
+
+    @cached_property
+    def cutter(self) -> Cutter:
+        """Cuts the model by recorded values."""
+        return Cutter(self.session.graph, self.session.store, self.recorded)
+
+    @property
+    def original(self) -> Candidate:
+        """The user's own file, with the values that it has to give."""
+        original = self.session.original
+        if not self.info.can_run or is_self(self.settings):
+            return original
+        if self.settings.accuracy.judge == "outputs":
+            return self.session.with_outputs(self.recorded)
+        return replace(original, expected=self.recorded.values(self.session.graph.graph_outputs))
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """What `--anonymise` must not leave."""
+        return secrets_of(self.session.loaded, self.samples, self.settings)
+
+    def tell(self, phase: str, text: str) -> None:
+        """An event outside the search."""
+        self.on_event(Step(phase, text, len(self.session.graph.order)))
+
+    def problem(self, wanted: Failure | None, scope: tuple[str, ...] = ()) -> Problem:
+        """A search for one failure."""
+        self.phases = []
+        return Problem(
+            graph=self.session.graph,
+            cutter=self.cutter,
+            prober=self.prober,
+            wanted=wanted,
+            hybrid=self.hybrid(wanted),
+            rerecord=lambda proto, feeds: record_again(self.pool, self.session, self.settings, proto, feeds),
+            on_event=self.on_event,
+            scope=scope,
+            repeats=self.settings.run.repeats,
+            phase="confirm",
+        )
+
+    def confirm(self) -> Problem:
+        """The user's own file has to fail; what it shows first is the wanted failure."""
+        problem = self.problem(None)
+        problem.wanted = self.wanted(self.failures(problem)[0])
+        problem.hybrid = self.hybrid(problem.wanted)
+        return problem
+
+    def failures(self, problem: Problem) -> tuple[Failure, ...]:
+        """What the user's own file shows. Raises ModelDoesNotFail when that is nothing."""
+        self.tell("confirm", f"building the whole model on {self.info.title}")
+        halves = Selections(problem)
+        with problem.looking_ahead(lambda: halves.guesses(halving(problem))):
+            for outcome in problem.observations(self.original, self.settings.run.repeats, rarely=True):
+                if outcome.failures:
+                    self.keep_failing_samples(outcome)
+                    problem.cutter = self.cutter
+                    self.confirmed = outcome
+                    return outcome.failures
+        raise self.not_failing(outcome)
+
+    def keep_failing_samples(self, outcome: Outcome) -> None:
+        """When only some of the samples fail, all that follows is about these."""
+        failing = outcome.facts.get("failing_samples", [])
+        count = self.recorded.samples
+        if 0 < len(failing) < count:
+            self.recorded = self.recorded.only(failing)
+            feeds = tuple(self.session.feeds[k] for k in failing)
+            self.session = replace(self.session, feeds=feeds)
+            self.cutter = Cutter(self.session.graph, self.session.store, self.recorded)
+            which = ", ".join(map(str, failing[:8])) + (", ..." if len(failing) > 8 else "")
+            told = f"Of {count} samples {len(failing)} fail (from 0: {which}); only these were used."
+            self.notes.append(told)
+
+    def hybrid(self, wanted: Failure | None) -> Hybrid | None:
+        """How accuracy is judged at the model's outputs; None: it is another failure, or judged locally."""
+        at_outputs = self.settings.accuracy.judge == "outputs"
+        if wanted is None or wanted.stage is not Stage.COMPARE or not at_outputs:
+            return None
+        output = output_of(wanted, self.confirmed)
+        damage = self.confirmed.facts.get("damage", {}).get(output, 0.0)
+        return Hybrid(Rests(self.session.graph, self.cutter, self.recorded), output, damage)
+
+    def continued(self, candidate: Candidate) -> Candidate:
+        """A candidate that is compared at the outputs of the model, where they are what counts."""
+        if not self.info.can_run or self.settings.accuracy.judge != "outputs":
+            return candidate
+        return Rests(self.session.graph, self.cutter, self.recorded).attach(candidate)
+
+    def wanted(self, failure: Failure) -> Failure:
+        """With the names that the search knows for the nodes that the target blames."""
+        blamed = resolve(self.session.graph, failure.nodes)
+        return replace(failure, nodes=tuple(blamed) or failure.nodes)
+
+    def not_failing(self, outcome: Outcome) -> ModelDoesNotFail:
+        """Says what was run and seen; leaves nothing behind."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        if outcome.unresolved:
+            return ModelDoesNotFail(f"nothing can be said of this model: {outcome.unresolved}")
+        runs = self.settings.run.repeats
+        what = "builds" if not self.info.can_run else "builds, runs and agrees with the reference"
+        hint = (
+            "outputs were not compared: this target is build only here"
+            if not self.info.can_run
+            else "raise --repeats if the failure comes and goes"
+        )
+        return ModelDoesNotFail(f"the model {what} on {self.info.title} ({runs} of {runs} runs)", hint)
