@@ -121,6 +121,9 @@ def test_what_is_only_bad_in_context() -> None:
     found = scan(*items, context_why="", unmapped=("engine/x",))
     assert [t.tensor for t in found.only_in_context] == ["t1"]
     assert "t1" in scan_words.in_context(found) and "1 tensors of the engine" in scan_words.in_context(found)
+    lost = replace(items[4], context=LOST.own)
+    told = scan_words.in_context(scan(*items[:4], lost, context_why=""))
+    assert "The first that is not finite there is t4" in told
     assert scan_words.in_context(scan(*items, context_why="no GPU")) == "No view in context: no GPU."
     other = TargetInfo("ort:X", "X", True)
     assert scan_words.in_context(scan(*items, target=other)) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from bisect_trt.outcome import Symptom
 from bisect_trt.report.progress import printable
 from bisect_trt.scanned import Scan, Scanned
 
@@ -95,7 +96,9 @@ def in_context(scan: Scan) -> str:
     if scan.context_why:
         return f"No view in context: {printable(scan.context_why)}."
     found = scan.only_in_context
-    extra = f" {len(scan.unmapped):,} tensors of the engine are none of the model." if scan.unmapped else ""
+    lost = next((t for t in scan.tensors if t.context and t.context.symptom is Symptom.NOT_FINITE), None)
+    extra = f" The first that is not finite there is {where(lost)}." if lost else ""
+    extra += f" {len(scan.unmapped):,} tensors of the engine are none of the model." if scan.unmapped else ""
     if not found:
         return f"Inside the whole engine no tensor is much worse than by itself.{extra}"
     return (
