@@ -81,7 +81,9 @@ def test_a_local_failure_stays_within_what_was_asked_for(n: int, span: int, data
 
 
 @given(st.integers(1000, 3000), st.integers(6, 40), st.data())
-def test_a_longer_run_of_neighbours_costs_three_probes_each_at_most(n: int, span: int, data: st.DataObject) -> None:
+def test_a_longer_run_of_neighbours_costs_three_probes_each(
+    n: int, span: int, data: st.DataObject
+) -> None:
     first = data.draw(st.integers(0, n - span))
     judge = CountingJudge(needs(frozenset(range(first, first + span))))
     assert search.minimise(range(n), judge) == list(range(first, first + span))

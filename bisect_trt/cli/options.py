@@ -216,7 +216,7 @@ Style = Annotated[
     typer.Option(
         "--style",
         metavar="TRACKER",
-        help="Form of ISSUE.md: tensorrt, tensorrt-rtx, onnxruntime, openvino, plain; as the target by default.",
+        help="Form of ISSUE.md: tensorrt, tensorrt-rtx, onnxruntime, openvino, plain; else as the target.",
         rich_help_panel=_PAPERS,
     ),
 ]

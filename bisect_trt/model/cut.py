@@ -346,7 +346,8 @@ def _without_symbols(kind: onnx.TypeProto | None) -> onnx.TypeProto | None:
     if kind is None or not kind.HasField("tensor_type"):
         return kind
     dims = dims_of(kind)
-    return type_of(kind.tensor_type.elem_type, dims and tuple(d if isinstance(d, int) else None for d in dims))
+    static = dims and tuple(d if isinstance(d, int) else None for d in dims)
+    return type_of(kind.tensor_type.elem_type, static)
 
 
 def _is_static(kind: onnx.TypeProto) -> bool:

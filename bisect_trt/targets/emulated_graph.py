@@ -141,8 +141,8 @@ class _Scope:
 
     def __init__(self, graph: onnx.GraphProto, outer: _Scope | None) -> None:
         self.types: dict[str, int] = dict(outer.types) if outer else {}
-        self.weights = (outer.weights if outer else frozenset()) | {t.name for t in graph.initializer}
-        host = set(outer.host if outer else ())
+        self.weights: frozenset[str] = (outer.weights if outer else frozenset()) | {t.name for t in graph.initializer}
+        host: set[str] = set(outer.host if outer else ())
         for value in (*graph.value_info, *graph.output, *graph.input):
             kind = value.type.WhichOneof("value")
             if kind == "tensor_type" and value.type.tensor_type.elem_type:
@@ -161,7 +161,7 @@ class _Scope:
             used[bool(on_shapes)].update(read)
             slots = _PARAMETERS.get(node.op_type, ())
             parameters.update(node.input[s] for s in slots if s < len(node.input) and node.input[s])
-        self.host = frozenset(host)
+        self.host: frozenset[str] = frozenset(host)
         self.read = used[True] | used[False] | {value.name for value in graph.output}
         constants = (self.weights & used[True]) - used[False]
         self.exempt = self.host | parameters | constants

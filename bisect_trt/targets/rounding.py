@@ -192,4 +192,6 @@ class Rounder:
 
     def _node(self, op: str, *inputs: str, target: str = "", **attributes: int) -> onnx.NodeProto:
         output = target or self.fresh()
-        return helper.make_node(op, list(inputs), [output], name=f"{self._prefix}{output}", **attributes)
+        node = helper.make_node(op, list(inputs), [output], name=f"{self._prefix}{output}")
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        return node
