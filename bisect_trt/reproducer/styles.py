@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from bisect_trt.errors import UsageError
@@ -95,6 +96,7 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
     where = f"on GPU {gpu}" if gpu else "without a GPU"
     doing = "running" if reduction.wanted.stage in (Stage.RUN, Stage.COMPARE) or gpu else "building"
     words = f"{failure_words(reduction.wanted)} of {reduction.target.title} when {doing} {what} {where}"
+    words = re.sub(r"[<>`|\\]", "", words)  # names of operators may hold anything, and a title is no Markdown
     return STYLES[style_of(reduction)].prefix + words[:1].upper() + words[1:]
 
 
