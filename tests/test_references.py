@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import bisect_trt
 from bisect_trt.errors import ModelDoesNotFail, TargetUnavailable, UsageError
 from bisect_trt.outcome import Symptom
-from bisect_trt.references import self_check
+from bisect_trt.references import self_check, torchscript
 from bisect_trt.references.spec import parse, split_function
 from bisect_trt.result import Check
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, Settings, TargetSettings
@@ -126,14 +129,92 @@ def test_what_is_wrong_with_a_reference_is_said(reference: str, words: str, plac
     assert words in caught.value.message
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
 def test_torchscript_without_pytorch_says_how_to_get_it(place: Path) -> None:
     (place / "m.pt").write_bytes(b"")
-    with pytest.raises((TargetUnavailable, UsageError), match=r"PyTorch|torchscript"):
+    with pytest.raises(TargetUnavailable, match=r"needs PyTorch") as caught:
         check(place, f"torchscript:{place}/m.pt")
+    assert "pip install torch" in caught.value.hint
+
+
+def traced(place: Path, function: Callable[..., Any], example: tuple[int, ...] = (3, 4)) -> str:
+    """A TorchScript module that holds the model's weight `w`, as the text of `--reference`."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    class Module(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.from_numpy(W.copy()))
+
+        def forward(self, x: Any) -> Any:
+            return function(x, self.w)
+
+    torch.jit.save(torch.jit.trace(Module(), torch.zeros(example)), str(place / "m.pt"))
+    return f"torchscript:{place / 'm.pt'}"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript(place: Path) -> None:
+    """The same module agrees on a target that is right and on one that rounds; another is no fault of it."""
+    good = traced(place, lambda x, w: (x @ w).tanh())
+    for target in ("ort:CPU", "emulate:fp16"):
+        result = check(place, good, target)
+        assert not result.outcome.failures
+        assert any(f"ONNX Runtime agrees with --reference {good}" in note for note in result.notes)
+    [failure] = check(place, good, "planted:op=Tanh,fail=mismatch").outcome.failures
+    assert "export differs" not in failure.message and failure.symptom is Symptom.MISMATCH
+    [failure] = check(place, traced(place, lambda x, w: (x @ w * 1.5).tanh())).outcome.failures
+    assert "the export differs from the framework; TensorRT is not to blame" in failure.message
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_that_fails_is_a_users_mistake(place: Path) -> None:
+    def words(reference: str) -> str:
+        with pytest.raises(UsageError) as caught:
+            torchscript.run(Path(reference.partition(":")[2]), [{"x": W}], ["x"], ["y"])
+        return caught.value.message
+
+    assert "shape '[7, 7]' is invalid" in words(traced(place, lambda x, w: x.view(7, 7), (49,)))
+    reference = traced(place, lambda x, w: (x, x + 1))
+    assert "gives 2 outputs, the model has 1" in words(reference)
+    (place / "m.pt").write_bytes(b"none")
+    assert "zip archive" in words(reference) and "\n" not in words(reference)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_torchscript_in_types_that_numpy_lacks(shape: tuple[int, ...], place: Path) -> None:
+    traced(place, lambda x, w: (x * 2, x), shape)
+    values = np.full(shape, 1.5).astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+    [found] = torchscript.run(place / "m.pt", [{"x": values}], ["x"], ["double", "x"])
+    assert found["x"].dtype == values.dtype and found["x"].tobytes() == values.tobytes()
+    assert found["double"].shape == shape and (found["double"].astype(float) == 3).all()
+
+
+def checked(place: Path, run: RunSettings = RunSettings(), **accuracy: Any) -> Check:  # noqa: B008 - frozen
+    """With ONNX Runtime as the reference."""
+    run = replace(run, inputs=place / "in.npz")
+    return bisect_trt.check(
+        place / "m.onnx", Settings(TargetSettings("emulate:fp16"), run, AccuracySettings(**accuracy))
+    )
+
+
+def test_the_provider_of_the_reference(place: Path) -> None:
+    """A provider that is not there may not quietly become the CPU's."""
+    assert not checked(place, reference_provider="CPUExecutionProvider").outcome.failures
+    with pytest.raises(UsageError) as caught:
+        checked(place, reference_provider="FooExecutionProvider")
+    assert "--reference-provider FooExecutionProvider" in caught.value.message
+    assert "CPUExecutionProvider" in caught.value.hint
+
+
+def test_a_library_that_has_no_custom_operators(place: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        checked(place, custom_ops=(place / "runner.py",))
+    assert f"--custom-ops {place / 'runner.py'}" in caught.value.message and "\n" not in caught.value.message
 
 
 def test_specs() -> None:
-
     assert split_function("C:/a/b.py:f") == (Path("C:/a/b.py"), "f")
     assert split_function("b.py") == (Path("b.py"), "")
     assert parse("self").kind == "self" and not parse("self").outside

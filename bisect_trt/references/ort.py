@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.errors import UsageError
 from bisect_trt.model.store import raw_size
 
 Array = npt.NDArray[Any]
@@ -29,8 +30,24 @@ _used: tuple[str, tuple[Path, ...]] = ("CPUExecutionProvider", ())
 
 
 def use(provider: str, libraries: tuple[Path, ...]) -> None:
-    """Which execution provider and custom operators all sessions of this process have from now on."""
+    """Which execution provider and custom operators all sessions of this process have from now on.
+
+    Raises:
+        UsageError: ONNX Runtime has no such provider (it would quietly take the CPU's), or a library cannot
+            be loaded.
+    """
     global _used
+    if _used == (provider, libraries):
+        return
+    known = ort.get_available_providers()
+    if provider not in known:
+        hint = f"it has {', '.join(known)}"
+        raise UsageError(f"--reference-provider {provider}: {title()} has no such provider", hint)
+    for library in libraries:
+        try:
+            ort.SessionOptions().register_custom_ops_library(str(library.absolute()))
+        except Exception as error:  # as in Session
+            raise UsageError(f"--custom-ops {library}: {_text(error)}") from error
     _used = (provider, libraries)
 
 
@@ -64,9 +81,11 @@ class Session:
             for library in libraries:
                 options.register_custom_ops_library(str(library.absolute()))
             providers = list(dict.fromkeys((provider, "CPUExecutionProvider")))
-            self._session = ort.InferenceSession(model, options, providers=providers)
+            self._session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
             raise OrtError(_text(error)) from error
+        if provider not in self._session.get_providers():
+            raise OrtError(f"{provider} cannot be used here: ONNX Runtime would take its CPU provider instead")
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array | str]:

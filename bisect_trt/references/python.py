@@ -1,8 +1,8 @@
 """`python:FILE[:FUNCTION]`: a function of the user; and input loaders. Runs in worker processes only.
 
 The function takes a mapping of input name to array and gives a mapping of output name to array, or a list
-of arrays in the order of the model's outputs. It may import anything. Tensors of other libraries are taken
-when numpy can read them (`torch.Tensor` on the CPU and without gradient).
+of arrays in the order of the model's outputs. It may import anything. `torch.Tensor` is taken as well, and
+tensors of other libraries when numpy can read them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
 
@@ -82,15 +83,24 @@ def named(option: str, given: Any, outputs: Sequence[str]) -> dict[str, Array]:
 
 
 def _array(option: str, name: str, value: Any) -> Array:
-    if hasattr(value, "detach"):  # torch.Tensor
-        value = value.detach().cpu()
     try:
-        array = np.asarray(value)
+        array = _of_torch(value) if hasattr(value, "detach") else np.asarray(value)
     except Exception as error:
         raise UsageError(f"{option}: {name} is no array: {_words(error)}") from error
     if array.dtype == object:
         raise UsageError(f"{option}: {name} is no array but {type(value).__name__}")
     return array
+
+
+def _of_torch(value: Any) -> Array:
+    """A tensor of PyTorch, which hands numpy no bfloat16 and no float8: these go by their bytes."""
+    value = value.detach().cpu()
+    kind = str(value.dtype).removeprefix("torch.").upper().replace("_", "")
+    if not kind.startswith(("BFLOAT16", "FLOAT8")):
+        return np.asarray(value)
+    dtype = helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(kind))
+    raw: Array = value.contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy()
+    return raw.view(dtype).reshape(tuple(value.shape))
 
 
 def load_inputs(file: Path, name: str) -> list[dict[str, Array]]:

@@ -35,8 +35,17 @@ def run(
         found = []
         with torch.no_grad():
             for sample in samples:
-                given = module(*(torch.from_numpy(np.array(sample[name])) for name in inputs))
+                given = module(*(_tensor(torch, sample[name]) for name in inputs))
                 found.append(named(option, given, outputs))
         return found
     except (RuntimeError, ValueError, TypeError) as error:
         raise UsageError(f"{option} fails: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _tensor(torch: Any, array: Array) -> Any:
+    """An own copy; types that numpy does not know (bfloat16, float8) go by their bytes."""
+    array = np.array(array, order="C")
+    if array.dtype.name.startswith(("bfloat16", "float8")):
+        raw = torch.from_numpy(array.reshape(-1).view(np.uint8))
+        return raw.view(getattr(torch, array.dtype.name)).reshape(array.shape)
+    return torch.from_numpy(array)
