@@ -98,4 +98,5 @@ def test_exit_codes_are_told() -> None:
 
 def test_links() -> None:
     links = re.findall(r"\]\(([^)]+)\)", (DOCS / "nightly.md").read_text())
-    assert links and all((DOCS / link).is_file() for link in links)
+    ours = [link for link in links if not link.startswith("https://")]
+    assert ours and all((DOCS / link).is_file() for link in ours)
