@@ -4,9 +4,9 @@
     python check.py MODEL openvino LIBRARY RTOL
 
 The first parses and builds with TensorRT-RTX and looks for a message, so that another failure does not
-count as the wanted one; the second compares OpenVINO with ONNX Runtime on `inputs.npz` beside the model where names and
-shapes fit, else on random inputs. Each call
-adds a line to the file `$BENCH_CHECKS`. As light as it can be: no Polygraphy, no bisect-trt.
+count as the wanted one; the second compares OpenVINO with ONNX Runtime on `inputs.npz` beside the model
+where names and shapes fit, else on random inputs. Each call adds a line to the file `$BENCH_CHECKS`. As
+light as it can be: no Polygraphy, no bisect-trt.
 """
 
 from __future__ import annotations
