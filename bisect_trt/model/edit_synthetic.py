@@ -20,8 +20,9 @@ Array = npt.NDArray[Any]
 
 _MARK = "bisect-trt random"
 _PARTS = 4  # pieces of 16 bits that are summed: nearly a normal distribution
-_MIDDLE = _PARTS * 65535 / 2
-_SPREAD = math.sqrt(_PARTS * (65536**2 - 1) / 12)
+MIDDLE = _PARTS * 65535 / 2
+SPREAD = math.sqrt(_PARTS * (65536**2 - 1) / 12)
+"""Mean and deviation of `bits`."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,13 @@ class Recipe:
         count = math.prod(shape)
         values: Array
         if self.points:
-            even = mixed(self.seed, count).astype(np.float64) / 2.0**64
-            values = np.interp(even * (len(self.points) - 1), range(len(self.points)), self.points)
+            # not np.interp, which may contract a product and a sum to one operation
+            points = np.array((*self.points, self.points[-1]))
+            at = mixed(self.seed, count).astype(np.float64) / 2.0**64 * (len(self.points) - 1)
+            k = at.astype(np.int64)
+            values = points[k] + (at - k) * (points[k + 1] - points[k])
         else:
-            values = (bits(self.seed, count) - _MIDDLE) * (self.deviation / _SPREAD) + self.mean
+            values = (bits(self.seed, count) - MIDDLE) * (self.deviation / SPREAD) + self.mean
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
             values = np.clip(np.rint(values), limits.min, limits.max)

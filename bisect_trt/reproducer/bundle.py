@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -18,9 +18,10 @@ from onnx import TensorProto
 import bisect_trt
 from bisect_trt.environment import Environment, describe
 from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.external import tensors
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
-from bisect_trt.reproducer import documents, issue, recipes, script, tool_inputs
+from bisect_trt.reproducer import documents, issue, recipes, script, seeded, tool_inputs
 from bisect_trt.result import Reduction
 
 MODEL = "repro.onnx"
@@ -51,7 +52,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: equal content giv
 def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT) -> None:
     """Write `repro.onnx`, standalone, and the values of each sample; each file whole or not at all.
 
-    Weights are embedded, or in `repro.data` when there are more than `embed_limit` bytes of them.
+    Weights are embedded, or in `repro.data` when there are more than `embed_limit` bytes of them; large
+    seeded ones are in `seeded.bin`, which is not attached.
 
     Raises:
         OSError: external data of the candidate is missing or too short, or a file cannot be written.
@@ -70,7 +72,7 @@ def write_passing(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMI
         OSError: external data of the candidate is missing, or a file cannot be written.
     """
     with _draft(out, PASSING) as folder:
-        _write_model(candidate, folder, embed_limit, PASSING)
+        _write_model(candidate, folder, embed_limit, PASSING, _skeleton(out))
 
 
 def write_narrow(out: Path, precision: str) -> None:
@@ -81,7 +83,8 @@ def write_narrow(out: Path, precision: str) -> None:
     """
     with _draft(out, MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
         made = narrowed((out / MODEL).read_bytes(), out, precision, Path(scratch))
-        _write_model(Candidate(made.model, made.folder, ()), folder, EMBED_LIMIT, narrow_file(precision))
+        best = Candidate(made.model, made.folder, ())
+        _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), _skeleton(out))
 
 
 def narrow_file(precision: str) -> str:
@@ -130,14 +133,21 @@ def write_papers(
 def read_model(out: Path, scratch: Path) -> Candidate:
     """A written bundle as a candidate, read from its own files; values are unpacked into `scratch`.
 
+    Seeded weights are made anew, there too.
+
     Raises:
         OSError: `repro.onnx` cannot be read.
+        UsageError: its seeded weights cannot be made.
     """
     model = (out / MODEL).read_bytes()
     proto = onnx.load_model_from_string(model)
+    made = seeded.write(proto, scratch / seeded.FILE)
+    if made and (out / WEIGHTS).exists():
+        (scratch / WEIGHTS).unlink(missing_ok=True)
+        shutil.copyfile(out / WEIGHTS, scratch / WEIGHTS)
     return Candidate(
         model=model,
-        folder=out,
+        folder=scratch if made else out,
         nodes=tuple(node.name for node in proto.graph.node),
         feeds=_read_samples(out, INPUTS, scratch),
         expected=_read_samples(out, EXPECTED, scratch),
@@ -145,10 +155,31 @@ def read_model(out: Path, scratch: Path) -> Candidate:
     )
 
 
-def _write_model(candidate: Candidate, folder: Path, embed_limit: int, name: str = MODEL) -> None:
+def _write_model(
+    candidate: Candidate,
+    folder: Path,
+    embed_limit: int,
+    name: str = MODEL,
+    owner: onnx.ModelProto | None = None,
+) -> None:
+    """Seeded weights are left out; where `owner` is given, `repro.onnx`, only those that it has as well."""
     proto = onnx.load_model_from_string(candidate.model)
-    external = list(_external(proto))
-    size = len(candidate.model) + sum(raw_size(t.data_type, t.dims) for t in external)
+    every = list(tensors(proto))
+
+    def raw(tensor: TensorProto) -> bytes:
+        outside = tensor.data_location == TensorProto.EXTERNAL
+        return b"".join(_bytes(tensor, candidate.folder)) if outside else tensor.raw_data
+
+    if owner is None:
+        left = seeded.leave_out(proto, every, raw, folder / seeded.FILE)
+        if left:
+            text = script.environment().get_template("seeded.py.j2").render(seeded.words(proto))
+            (folder / seeded.SCRIPT).write_bytes(text.encode())
+    else:
+        left = seeded.share(owner, every, raw)
+    stored = [tensor for k, tensor in enumerate(every) if k not in left]
+    external = [tensor for tensor in stored if tensor.data_location == TensorProto.EXTERNAL]
+    size = proto.ByteSize() + sum(raw_size(t.data_type, t.dims) for t in external)
     if size > embed_limit:
         weights = Path(name).with_suffix(".data").name
         with (folder / weights).open("wb") as sink:
@@ -156,10 +187,15 @@ def _write_model(candidate: Candidate, folder: Path, embed_limit: int, name: str
                 _move(tensor, candidate.folder, sink, weights)
     else:
         for tensor in external:
-            tensor.raw_data = b"".join(_bytes(tensor, candidate.folder))
+            tensor.raw_data = raw(tensor)
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
     (folder / name).write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _skeleton(out: Path) -> onnx.ModelProto:
+    """`repro.onnx` without its external data."""
+    return onnx.load_model(str(out / MODEL), load_external_data=False)
 
 
 def _read_samples(out: Path, name: str, scratch: Path) -> tuple[Feeds, ...]:
@@ -226,7 +262,7 @@ def attachments(out: Path) -> list[Path]:
     """Those files of a bundle that are attached, sorted by name."""
     patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
     patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT, ISSUE)
-    patterns += (LOG,)
+    patterns += (LOG, seeded.SCRIPT)
     patterns += (REPORT, PAGE, SUMMARY, "trtexec-*.raw", recipes.JSON)
     return sorted(path for pattern in patterns for path in out.glob(pattern))
 
@@ -240,28 +276,6 @@ def _draft(out: Path, last: str) -> Iterator[Path]:
         yield folder
         for path in sorted(folder.iterdir(), key=lambda p: (p.name == last, p.name)):
             path.replace(out / path.name)
-
-
-def _external(proto: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of the model that is external data: initializers, attributes, at any depth."""
-    graphs: list[onnx.GraphProto] = [proto.graph]
-    nodes: list[onnx.NodeProto] = [node for function in proto.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            nodes.extend(graph.node)
-            sparse = [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
-            yield from _those_external([*graph.initializer, *sparse])
-        else:
-            for attribute in nodes.pop().attribute:
-                graphs.extend([*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs])
-                yield from _those_external(
-                    [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
-                )
-
-
-def _those_external(tensors: Iterable[TensorProto]) -> Iterator[TensorProto]:
-    return (t for t in tensors if t.data_location == TensorProto.EXTERNAL)
 
 
 def _bytes(tensor: TensorProto, folder: Path) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -12,6 +12,7 @@ from bisect_trt.commandline import line, shape_text
 from bisect_trt.compare import RTOL
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.outcome import Stage
+from bisect_trt.reproducer import seeded
 from bisect_trt.reproducer.script import MODULES, Shape, profile_ranges
 from bisect_trt.result import Reduction
 from bisect_trt.tolerance import alone
@@ -50,6 +51,9 @@ def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
         ways += [_trtexec(reduction), _polygraphy(reduction)]
     elif target.startswith("ort:"):
         ways.append(_polygraphy_provider(reduction))
+    if (reduction.out / seeded.SCRIPT).exists():
+        first = line("python", seeded.SCRIPT)
+        ways[1:] = [replace(way, lines=(first, *way.lines)) for way in ways[1:]]
     ways.append(
         Recipe(
             "bisect-trt",

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from bisect_trt.compare import default_rtol
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.reproducer import seeded
 from bisect_trt.result import Reduction
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.targets.ep_libraries import bare, find_package
@@ -49,6 +50,7 @@ def render(reduction: Reduction, version: str) -> str:
         "failure_stage": wanted.stage.value,
     }
     words |= _failure_words(reduction) | _model_words(reduction)
+    words["seeded"] = (reduction.out / seeded.SCRIPT).exists()
     name = template_for(reduction)
     if name == "repro.py.j2":
         module = MODULES[target.name]
@@ -144,6 +146,7 @@ def _imports(words: dict[str, Any], *, ctypes: bool) -> list[str]:
     needed = {
         "ctypes": ctypes,
         "os": True,
+        "runpy": words["seeded"],
         "subprocess": words["in_child"],
         "sys": True,
         "time": words["in_child"],

@@ -23,6 +23,7 @@ from bisect_trt.model.external import tensors
 from bisect_trt.model.store import external_info
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer.bundle import MODEL, REPORT, WEIGHTS
+from bisect_trt.reproducer.seeded import FILE as SEEDED
 from bisect_trt.settings import AccuracySettings, TargetSettings
 
 LIMIT = 4 << 30
@@ -169,7 +170,7 @@ def _require_plain(path: Path, folder: Path) -> None:
         places = {external_info(t).get("location") for t in tensors(proto) if t.data_location == t.EXTERNAL}
     except Exception as error:  # protobuf and onnx raise several kinds
         raise UsageError(f"{path}: {MODEL} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    if places - {WEIGHTS}:
+    if places - {WEIGHTS, SEEDED}:  # what is in the latter is made, not read
         raise UsageError(f"{path}: {MODEL} refers to files outside of the reproducer")
 
 
