@@ -59,6 +59,10 @@ def test_what_was_wanted_is_told_of_the_whole_model(tmp_path: Path) -> None:
     worst = tensor["worst"][0]
     assert worst["error"] == pytest.approx(abs(worst["target"] - worst["reference"]))
     assert worst["error"] > tensor["atol"] + tensor["rtol"] * abs(worst["reference"])
+    paper, page = ((result.out / name).read_text() for name in ("ISSUE.md", "report.md"))
+    told = " | ".join(str(worst[key]) for key in ("reference", "target", "error"))
+    assert "| index | reference | target | error |" in paper and f"| {told} |" in paper
+    assert "| index | reference | target | error |" in page
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 5e-4])

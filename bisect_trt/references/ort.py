@@ -85,7 +85,7 @@ class Session:
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
             raise OrtError(_text(error)) from error
         if provider not in self._session.get_providers():
-            raise OrtError(f"{provider} cannot be used here: ONNX Runtime would take its CPU provider instead")
+            raise OrtError(f"{provider} cannot be used here: ONNX Runtime would take its CPU provider")
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array | str]:

@@ -44,6 +44,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             "minimal": minimal(reduction),
             "verified": verified(reduction),
             "compared": compared(reduction),
+            "worst": worst(document),
             "fields": fields(reduction, document["environment"]),
             "system": platform.system(),
             "architecture": platform.machine(),
@@ -88,6 +89,11 @@ def compared(reduction: Reduction) -> str:
     if reduction.outputs_compared:
         return "Outputs were compared with the reference."
     return "Outputs were not compared: the target could not run here, only parse and build."
+
+
+def worst(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The original model's worst tensor, with elements, as `TensorDiff.to_json`; None when none is known."""
+    return next((tensor for tensor in document["accuracy"].get("tensors", ()) if tensor["worst"]), None)
 
 
 def operators(model: bytes) -> str:
