@@ -144,7 +144,9 @@ def test_what_is_not_as_its_recipe_tells_is_stored(store: Path, tmp_path: Path) 
     assert np.array_equal(numpy_helper.to_array(onnx.load(out / bundle.MODEL).graph.initializer[0]), values)
 
 
-@pytest.mark.parametrize("recipe", ["", "bisect-trt random 6 0.0123 1.23", "bisect-trt random 9999999999 0 1"])
+@pytest.mark.parametrize(
+    "recipe", ["", "bisect-trt random 6 0.0123 1.23", "bisect-trt random 9999999999 0 1"]
+)
 def test_other_values_are_never_taken_for_them(recipe: str, store: Path, tmp_path: Path) -> None:
     x = np.ones((2, 64), np.float32)
     out = tmp_path / "out"
