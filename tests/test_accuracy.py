@@ -101,11 +101,14 @@ def test_openvino_alone_with_its_culprit(kind: str, openvino: TargetSettings, tm
 
 
 def test_a_shape_that_openvino_gets_wrong(openvino: TargetSettings, tmp_path: Path) -> None:
-    """By itself the culprit is refused for its declared output shape, which is another failure."""
+    """It stretches. By itself the culprit is refused for its declared output shape: another failure."""
     accuracy = AccuracySettings(rtol=(("", 1e-3),))
     result = reduced(*cases.convolutions("keep_aspect_ratio"), openvino, tmp_path, accuracy)
     assert "culprit" in result.best.nodes and len(result.best.nodes) <= 2 and result.verified == 1
-    assert result.wanted.stage is Stage.COMPARE
+    assert result.wanted.stage is Stage.COMPARE and result.one_minimal
+    if len(result.best.nodes) == 2:
+        [other] = result.also_seen
+        assert (other.stage, other.nodes) == (Stage.BUILD, ("culprit",)) and "size mismatch" in other.message
 
 
 @pytest.mark.slow

@@ -6,16 +6,19 @@ import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import support
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.inputs.feeds import GraphInput
 from bisect_trt.inputs.generate import generate
@@ -346,3 +349,27 @@ def test_failures_of_the_target_are_passed_on(monkeypatch: pytest.MonkeyPatch, c
     outcome = probe(monkeypatch, candidate, TargetResult(failures=(failure,), log="log", facts={"a": 1}))
     assert outcome.failures == (failure,) and outcome.log == "log" and outcome.facts == {"a": 1}
     assert probe(monkeypatch, candidate, TargetResult()).failures == ()  # build only
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+def test_the_budget_of_the_run_reaches_the_recorder(budget: int | None, tmp_path: Path) -> None:
+    """And one of a byte gives the same record."""
+    seen: list[Any] = []
+
+    class Here:
+        def submit(self, function: Any, *given: Any, timeout: Any) -> Any:
+            seen.extend(given)
+            reply = SimpleNamespace(death=None, value=function(*given))
+            return SimpleNamespace(result=lambda: reply)
+
+    nodes = [helper.make_node("Relu", ["x"], ["h"], "a"), helper.make_node("Exp", ["h"], ["y"], "b")]
+    proto = support.model(
+        nodes, [support.tensor_type("x", [2, 3])], [support.tensor_type("y", [2, 3])]
+    )
+    x = np.arange(6, dtype=np.float32).reshape(2, 3) - 3
+    recorded = jobs.record_in(
+        cast(Pool, Here()), tmp_path, proto, put(tmp_path, {"x": x}), RunSettings(record_budget=budget)
+    )
+    assert seen[4] == (budget or psutil.virtual_memory().total // 4)
+    assert np.array_equal(value(recorded, "h"), np.maximum(x, 0))
+    assert np.allclose(value(recorded, "y"), np.exp(np.maximum(x, 0)))
