@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from bisect_trt import __version__
-from bisect_trt.cli import check, doctor, reduce, scan, simplify, verify
+from bisect_trt.cli import check, doctor, nightly, reduce, scan, simplify, verify
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
 
 P = ParamSpec("P")
@@ -48,6 +48,7 @@ app.command("check")(_interruptible(check.command))
 app.command("scan")(_interruptible(scan.command))
 app.command("verify")(_interruptible(verify.command))
 app.command("doctor")(_interruptible(doctor.command))
+app.add_typer(nightly.app, name="nightly")
 
 
 def _version(wanted: bool) -> None:
