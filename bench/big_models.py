@@ -20,6 +20,8 @@ def elementwise(path: Path, nodes: int, weight_bytes: int) -> Path:
     per_weight = max(1, weight_bytes // 4 // max(1, nodes // 10) // 64)
     made, weights, last = [], [], "x"
     for k in range(nodes):
+        if len(made) >= nodes:
+            break
         out = f"t{k}"
         if k % 10 == 9:
             name = f"w{k}"
@@ -32,10 +34,10 @@ def elementwise(path: Path, nodes: int, weight_bytes: int) -> Path:
         last = out
     weights.append(numpy_helper.from_array(np.array([0]), "axes"))
     graph = helper.make_graph(
-        made[:nodes],
+        made,
         "chain",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])],
-        [helper.make_tensor_value_info(made[nodes - 1].output[0], TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)],
         weights,
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
