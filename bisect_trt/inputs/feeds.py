@@ -68,7 +68,7 @@ class GraphInput:
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None  # some exporters write -1
-    return dim.dim_param or None
+    return None if dim.dim_param == "?" else dim.dim_param or None  # `?`: PaddlePaddle knows no size
 
 
 def read_inputs(

@@ -38,6 +38,8 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
     if not proto.graph.node or not proto.graph.output:
         missing = "nodes" if not proto.graph.node else "outputs"
         raise UsageError(f"{name} has no {missing}", "pass a model that computes something")
+    _check_version(proto, name)
+    _check_types(proto.graph)
     _check_data(proto)
     _check_wiring(proto.graph, frozenset(), "the graph")
     for function in proto.functions:
@@ -50,6 +52,23 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
             "if a plugin provides it, pass the library with --plugins; else check domain and opset",
         )
     _check_with_onnx(proto, name, bool(unknown))
+
+
+def _check_version(proto: onnx.ModelProto, name: str) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    version = _import_of("", {o.domain: o.version for o in proto.opset_import})
+    if version is not None and not 0 < version <= newest:
+        raise UsageError(
+            f"{name} imports operator set {version}; ONNX {onnx.__version__} knows 1 to {newest}",
+            "update onnx, or export the model for an older operator set",
+        )
+
+
+def _check_types(graph: onnx.GraphProto) -> None:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.tensor_type.elem_type
+        if kind not in TensorProto.DataType.values():
+            raise UsageError(f"{value.name!r} has the element type {kind}, which ONNX does not know", _AGAIN)
 
 
 def _check_data(proto: onnx.ModelProto) -> None:

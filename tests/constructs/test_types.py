@@ -12,7 +12,9 @@ import pytest
 from making import ANTIALIAS, INT64, SCALES, bad_resize, chain, const, graph, model, node, reduced, value
 from onnx import TensorProto, helper
 
+from bisect_trt.errors import BisectError
 from bisect_trt.graph import Graph
+from bisect_trt.inputs.feeds import GraphInput
 from bisect_trt.model.cut import CutStyle, Cutter
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
@@ -172,3 +174,42 @@ def test_a_failure_of_the_quantization_itself_gets_smaller_than_the_pair(tmp_pat
     made, _ = quantized(T.UINT8)
     result = reduced(made, tmp_path, "planted:op=DequantizeLinear,fail=error,stage=build")
     assert result.best.nodes == ("dq",) and result.verified == 1
+
+
+def test_a_dimension_called_question_mark_has_no_known_size() -> None:
+    """As PaddlePaddle's exporter writes it: two of them need not be equal."""
+    assert GraphInput.from_value_info(value("x", ("?", 3, "?"))).dims == (None, 3, None)
+
+
+def exotic(kind: str) -> onnx.ModelProto:
+    made = plain([], "h1")
+    if kind == "sequence input":
+        made.graph.input.append(helper.make_tensor_sequence_value_info("s", T.FLOAT, None))
+        made.graph.node.append(node("SequenceLength", "s", "n"))
+        made.graph.output.append(value("n", (), INT64))
+    elif kind == "optional input":
+        inner = helper.make_tensor_type_proto(T.FLOAT, [2])
+        made.graph.input.append(helper.make_value_info("o", helper.make_optional_type_proto(inner)))
+        made.graph.node.append(node("OptionalHasElement", "o", "n"))
+        made.graph.output.append(value("n", (), T.BOOL))
+    elif kind == "IR version":
+        made.ir_version = 99
+    elif kind == "operator set":
+        made.opset_import[0].version = 99
+    elif kind == "unknown type":
+        made.graph.input[0].type.tensor_type.elem_type = 77
+    elif kind == "no rank":
+        made.graph.input[0].type.tensor_type.ClearField("shape")
+    return made
+
+
+KINDS = ("sequence input", "optional input", "IR version", "operator set", "unknown type", "no rank")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_supported_is_one_clear_line(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(BisectError) as caught:
+        reduced(exotic(kind), tmp_path)
+    assert caught.value.exit_code == 2
+    assert "\n" not in caught.value.message and len(caught.value.message) > 20
+    assert not (tmp_path / "out").exists()
