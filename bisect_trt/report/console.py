@@ -179,11 +179,12 @@ def _origin(result: Reduction) -> str:
 
 
 def _note(result: Reduction) -> str:
-    """The most telling note, and how many more there are."""
+    """The most telling note, and how many more there are; that nothing was compared comes first."""
     own = [note for note in result.notes if note not in result.target.notes]
-    notes = [*own, *result.target.notes]
+    limits = list(result.target.notes)
+    notes = [*own, *limits] if result.outputs_compared else [*limits, *own]
     if result.also_seen:
-        notes.insert(0, f"{_count(len(result.also_seen), 'other failure')} seen on the way")
+        notes.insert(0 if result.outputs_compared else len(limits), f"{_count(len(result.also_seen), 'other failure')} seen on the way")
     if not notes:
         return "-"
     more = f"(+{len(notes) - 1} in report.md) " if len(notes) > 1 else ""
