@@ -184,7 +184,8 @@ def _note(result: Reduction) -> str:
     limits = list(result.target.notes)
     notes = [*own, *limits] if result.outputs_compared else [*limits, *own]
     if result.also_seen:
-        notes.insert(0 if result.outputs_compared else len(limits), f"{_count(len(result.also_seen), 'other failure')} seen on the way")
+        place = 0 if result.outputs_compared else len(limits)
+        notes.insert(place, f"{_count(len(result.also_seen), 'other failure')} seen on the way")
     if not notes:
         return "-"
     more = f"(+{len(notes) - 1} in report.md) " if len(notes) > 1 else ""
