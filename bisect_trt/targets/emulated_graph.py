@@ -141,7 +141,8 @@ class _Scope:
 
     def __init__(self, graph: onnx.GraphProto, outer: _Scope | None) -> None:
         self.types: dict[str, int] = dict(outer.types) if outer else {}
-        self.weights: frozenset[str] = (outer.weights if outer else frozenset()) | {t.name for t in graph.initializer}
+        own = {tensor.name for tensor in graph.initializer}
+        self.weights: frozenset[str] = (outer.weights if outer else frozenset()) | own
         host: set[str] = set(outer.host if outer else ())
         for value in (*graph.value_info, *graph.output, *graph.input):
             kind = value.type.WhichOneof("value")
