@@ -72,6 +72,7 @@ class Journal:
         self._start = time.monotonic()
         self._outcomes: dict[str, tuple[Outcome, Verdict]] = {}
         self._begun: dict[str, int] = {}
+        self._open: set[str] = set()  # begun by this process, and neither ended nor given up
         for event in events:
             self._take(event)
 
@@ -123,6 +124,7 @@ class Journal:
 
     def begin(self, key: str, **fields: Any) -> None:
         """Say that a probe starts; `fields` (nodes, cut, ...) are for the report. Raises as `event`."""
+        self._open.add(key)
         self.event("begin", key=key, **fields)
         self._begun[key] = self._begun.get(key, 0) + 1
 
@@ -132,11 +134,14 @@ class Journal:
         seconds = seen.pop("seconds")
         self.event("end", key=key, verdict=verdict.value, outcome=seen, seconds=seconds, **fields)
         self._outcomes[key] = (outcome, verdict)
+        self._open.discard(key)
 
-    def give_up(self, key: str) -> None:
-        """Say that a probe was ended before it ended by itself. Raises as `event`."""
-        self.event("given up", key=key)
-        self._begun[key] -= 1
+    def give_up_all(self) -> None:
+        """Say that what this process began is ended before it ended by itself. Raises as `event`."""
+        for key in sorted(self._open):
+            self.event("given up", key=key)
+            self._begun[key] = max(0, self._begun.get(key, 0) - 1)
+            self._open.discard(key)
 
     def outcome(self, key: str) -> Outcome | None:
         """What a finished probe saw; None when it did not finish."""
@@ -178,7 +183,7 @@ class Journal:
         if event["event"] == "begin":
             self._begun[event["key"]] = self._begun.get(event["key"], 0) + 1
         if event["event"] == "given up":
-            self._begun[event["key"]] -= 1
+            self._begun[event["key"]] = max(0, self._begun.get(event["key"], 0) - 1)
         if event["event"] == "end":
             data = {**event["outcome"], "seconds": event.get("seconds", 0.0)}
             self._outcomes[event["key"]] = (Outcome.from_json(data), Verdict(event["verdict"]))
@@ -197,6 +202,9 @@ class Journal:
                 hint = "make room and run the same line again"
                 raise DiskFull(f"no space left for {self.path}", hint) from error
             raise BisectError(f"cannot write {self.path}: {error.strerror}") from error
+        except BaseException:  # Ctrl-C: the line is whole or not there
+            self._undo(start)
+            raise
 
     def _undo(self, start: int) -> None:
         """Cut off a line that was written in part."""

@@ -116,10 +116,10 @@ class Prober:
 
     def close(self) -> None:
         """Give up what runs: it did not take the tool down, and may be asked again."""
-        for key, (task, _) in self._running.items():
+        for task, _ in self._running.values():
             task.cancel()
-            self.journal.give_up(key)
         self._running.clear()
+        self.journal.give_up_all()
 
     def _taken_down(self, key: str) -> Outcome | None:
         """The outcome of a probe that is not tried again.

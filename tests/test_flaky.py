@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import bisect_trt
 from bisect_trt.errors import FlakyFailure
-from bisect_trt.passes import steady as module
 from bisect_trt.result import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from chains import saved
+
+module = import_module("bisect_trt.passes.steady")  # the package exports the pass of that name
 
 
 def reduced(folder: Path, fault: str, repeats: int = 20, length: int = 40) -> Reduction:

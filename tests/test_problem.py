@@ -199,3 +199,19 @@ def test_what_died_twice_is_not_asked_and_never_guessed(prober: Prober) -> None:
     prober.observe(candidate("b"))
     assert prober.oracle.asked == ["d", "c", "b"]  # type: ignore[attr-defined]
     assert prober.judge(Outcome()) is Verdict.UNRESOLVED
+
+
+def test_an_interrupt_while_the_journal_is_written_leaves_it_whole(
+    prober: Prober, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prober.observe(candidate("a"))
+    prober.close()
+    assert prober.journal.deaths(candidate("a").digest) == 0
+    with Journal.open(prober.journal.path, {}) as again:
+        assert again.deaths(candidate("a").digest) == 0 and not again.died()
