@@ -65,7 +65,7 @@ def test_a_single_culprit_costs_the_model_once_and_log_n_probes(n: int, data: st
     assert judge.built <= n + 100
 
 
-@given(st.integers(8, 2000), st.integers(1, 5), st.data())
+@given(st.integers(64, 2000), st.integers(1, 5), st.data())
 def test_a_local_failure_stays_within_what_was_asked_for(n: int, span: int, data: st.DataObject) -> None:
     """Up to five neighbours of a long list (three of a shorter one), wherever they lie."""
     span = min(span, n, 5 if n >= search.LONG else 3)
