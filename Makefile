@@ -12,7 +12,7 @@ DEMO := build/demo
 DEMO_MODELS ?= $(filter-out models/ok.onnx,$(sort $(wildcard models/*.onnx)))
 TEST_WORKERS ?= 2
 
-.PHONY: help setup demo test test-gpu lint types check bench bench-scale real models docs clean
+.PHONY: help setup demo test test-long test-gpu lint types check bench bench-scale real models docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ demo: $(STAMP) ## reduce the failing models of models/ on TensorRT-RTX, no GPU n
 
 test: $(STAMP) ## run the tests (ARGS="tests/test_x.py -k name" for some of them)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(ARGS)
+
+test-long: $(STAMP) ## run the tests that take minutes each: whole nights of real models, killed on the way
+	$(BIN)/python -m pytest -m long -n 2 $(ARGS)
 
 test-gpu: $(STAMP) ## run the tests that need a GPU; ends with a page to paste back to us
 	$(BIN)/python -m pytest -rs -m gpu tests/gpu $(ARGS)

@@ -18,7 +18,7 @@ from bisect_trt.nightly import retention
 from bisect_trt.nightly.history import FILE, History, Row
 from bisect_trt.nightly.verdicts import Result
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 
 START = """
 import sys
