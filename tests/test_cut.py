@@ -21,6 +21,7 @@ from bisect_trt.model.cut import CutStyle, Cutter
 from bisect_trt.model.load import load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import INLINE_LIMIT, Store, external_info
+from cases import SMALL, small
 from support import LIGHT, Record, assert_replays, check, model, random_feeds, record_all, run, tensor_type
 
 node = helper.make_node
@@ -81,6 +82,31 @@ def test_selections_of_densenet_replay(seed: int) -> None:
     bench, _ = light("densenet121")
     names = np.random.default_rng(seed).choice(bench.graph.order, 200, replace=False)
     bench.replay(bench.cut(map(str, names), STYLES[seed]))
+
+
+OURS = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_selections_of_our_models_replay(path: Path, folder: Path) -> None:
+    feeds = small(path.stem).inputs() if path.stem in SMALL else None
+    bench = Bench(load(path).proto, folder, feeds and [feeds])
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5, len(bench.graph.order) // 2):
+        for style in STYLES:
+            names = rng.choice(bench.graph.order, count, replace=False)
+            bench.replay(bench.cut(map(str, names), style))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["bvlc_alexnet", "inception_v1", "inception_v2", "resnet50", "vgg19", "zfnet512"]
+)
+def test_selections_of_the_larger_light_models_replay(name: str, folder: Path) -> None:
+    bench = Bench(load(LIGHT / f"light_{name}.onnx").proto, folder)
+    rng = np.random.default_rng(0)
+    for count in (1, 5, len(bench.graph.order) // 3):
+        bench.replay(bench.cut(map(str, rng.choice(bench.graph.order, count, replace=False))))
 
 
 SHAPE = [2, 3, 4]
