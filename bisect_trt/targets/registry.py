@@ -16,7 +16,7 @@ from bisect_trt.targets.base import Target
 
 AUTO = "auto"
 _HOW_RTX = "pip install bisect-trt[rtx]"
-_HOW_TRT = "pip install tensorrt --extra-index-url https://pypi.nvidia.com"
+_HOW_TRT = "pip install 'bisect-trt[trt]'"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
 TITLES: Mapping[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 HOW_TO_GET: Mapping[Flavour, str] = {
-    "tensorrt": "pip install tensorrt --extra-index-url https://pypi.nvidia.com",
+    "tensorrt": "pip install 'bisect-trt[trt]'",
     "tensorrt-rtx": "pip install bisect-trt[rtx]",
 }
 _REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not supported", re.IGNORECASE)
