@@ -70,7 +70,7 @@ def test_diagnosis_of_this_machine() -> None:
 
 def test_commands_to_paste_are_never_wrapped() -> None:
     console = Console(width=40, highlight=False)
-    hint = "pip install 'bisect-trt[trt]'"
+    hint = "pip install 'bisect-trt[trt]' --no-cache-dir --upgrade --verbose"
     with console.capture() as capture:
         show_doctor([Row("Targets", "tensorrt", False, "[bold]no[/bold] module " * 5, hint)], console)
     assert f"-> {hint}\n" in capture.get() and "[bold]no[/bold]" in capture.get()

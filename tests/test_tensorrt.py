@@ -452,7 +452,7 @@ def test_a_missing_module_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(TargetUnavailable) as error:
         tensorrt.import_tensorrt("tensorrt")
-    assert "pip install tensorrt" in error.value.hint
+    assert "pip install 'bisect-trt[trt]'" in error.value.hint
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4"))  # a stub
     with pytest.raises(TargetUnavailable):
         tensorrt.import_tensorrt("tensorrt")
