@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx
 import psutil
 from bench_cases import BENCHES, Bench
@@ -97,6 +98,7 @@ def polygraphy(bench: Bench, name: str, model: Path, folder: Path, row: Row) -> 
     source, told = model, ""
     for mode in ("bisect", "linear") if row.tool == LINEAR else ("bisect",):
         words = [tool("polygraphy"), "debug", "reduce", str(source), "-o", str(reduced), "--mode", mode]
+        words += loaded(model, folder)
         words += ["--check", sys.executable, CHECK, "polygraphy_debug.onnx", *bench.check(folder)]
         more_wall, more_cpu, code, told = timed(words, folder, checks)
         wall, cpu = wall + more_wall, cpu + more_cpu
@@ -111,6 +113,17 @@ def polygraphy(bench: Bench, name: str, model: Path, folder: Path, row: Row) -> 
         return
     result(row, bench, folder, reduced)
     row.minimal = "yes" if row.nodes == 1 else still_reducible(bench, folder, reduced, row.nodes)
+
+
+def loaded(model: Path, folder: Path) -> list[str]:
+    """The inputs of the case for Polygraphy, which makes up random ones otherwise."""
+    given, place = model.with_name("inputs.npz"), folder / "inputs.json"
+    if not given.exists():
+        return []
+    from polygraphy.json import save_json
+
+    save_json([dict(np.load(given))], str(place))
+    return ["--load-inputs", str(place)]
 
 
 def result(row: Row, bench: Bench, folder: Path, file: Path) -> None:
