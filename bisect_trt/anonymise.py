@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.audit import SMALL, TOKEN, WORD, Secrets, find, is_ours, left, read, summary
 from bisect_trt.errors import Leak
 from bisect_trt.graph import bodies
-from bisect_trt.model.edit import inner_nodes
+from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.model.edit_measure import level
 from bisect_trt.model.edit_synthetic import Recipe
 from bisect_trt.model.external import tensors

@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.graph import dims_of
-from bisect_trt.model.edit import inner_nodes
+from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.model.external import tensors
 
 Array = npt.NDArray[Any]

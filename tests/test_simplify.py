@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.edit import Invalid, close_draft, open_draft
+from bisect_trt.model.edit import close_draft, open_draft
 from bisect_trt.model.edit_dims import Net
-from bisect_trt.model.edit_measure import level
+from bisect_trt.model.edit_infer import Invalid
+from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe, is_uniform, parse, ramp, resembling
 from bisect_trt.model.edit_ties import Var
 from bisect_trt.oracle import outcome_of
@@ -292,12 +293,13 @@ def test_recipes_are_told_in_full(
 def test_levels_of_values() -> None:
     dtype = np.dtype(np.float32)
     arrays = [np.zeros(8, dtype), np.ones(8, dtype), np.full(8, 3, dtype), ramp((8,), dtype)]
-    assert [level(a, None)[1] for a in arrays] == [0, 1, 2, 3]
+    assert [level(a, None)[1] for a in arrays] == [Odd.ZEROS, Odd.ONES, Odd.SHORT, Odd.RAMP]
     assert all(level(a, None)[0] == 0 for a in arrays)
     real = np.random.default_rng(0).standard_normal(8).astype(dtype)
-    assert level(real, None) == (32, 7)
-    assert level(real.astype(np.float16).astype(dtype), None)[1] == 6
-    assert level(np.eye(4, dtype=dtype)[:1] * real[0], None) == (4, 5)
+    assert level(real, None) == (32, Odd.ANY)
+    assert level(real.astype(np.float16).astype(dtype), None)[1] is Odd.ROUNDED
+    assert level(np.eye(4, dtype=dtype)[:1] * real[0], None) == (4, Odd.SPARSE)
+    assert level(real[:1], None) == (0, Odd.ONE)
     assert resembling(np.array([np.inf, 1.0]), 0) is None
     assert is_uniform(np.full(3, np.nan)) and not is_uniform(np.zeros(0))
 

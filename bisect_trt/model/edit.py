@@ -19,21 +19,18 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.graph import bodies, consumed, dims_of
+from bisect_trt.graph import consumed
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.edit_bodies import hoist, inner_nodes, scopes, unique_names
+from bisect_trt.model.edit_infer import infer, known_dims
 from bisect_trt.model.edit_measure import simplicity
 from bisect_trt.model.edit_synthetic import Recipe
-from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
 
 Array = npt.NDArray[Any]
 
 SIMPLIFIED = "simplified"
 """`Candidate.cut` of an edited candidate."""
-
-
-class Invalid(Exception):
-    """An edit made a model that ONNX's checker or shape inference refuses."""
 
 
 @dataclass
@@ -88,15 +85,24 @@ class Draft:
         """Version of ONNX's own operators."""
         return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 1)
 
+    def known_dims(self) -> dict[str, tuple[int, tuple[int | None, ...]]]:
+        """Element type and dimensions of all tensors, as far as ONNX can infer them."""
+        return known_dims(self.proto, self.weights)
+
+    def node(self, name: str) -> onnx.NodeProto | None:
+        """The node of that name, in a body too; None when it is gone."""
+        return next((node for node in inner_nodes(self.graph) if node.name == name), None)
+
     def readers(self, tensor: str) -> Iterator[tuple[onnx.NodeProto, int]]:
-        """Nodes that read a tensor directly, with the number of the input."""
-        for node in self.graph.node:
+        """Nodes that read a tensor, in bodies too, with the number of the input."""
+        for node in inner_nodes(self.graph):
             yield from ((node, k) for k, name in enumerate(node.input) if name == tensor)
 
-    def is_read(self, tensor: str) -> bool:
-        """Whether a node (or a body in it) reads the tensor, or it is an output."""
-        named = any(tensor in consumed(node) for node in self.graph.node)
-        return named or any(output.name == tensor for output in self.graph.output)
+    def is_read(self, tensor: str, scope: onnx.GraphProto | None = None) -> bool:
+        """Whether a node (or a body in it) of a scope reads the tensor, or it is an output of that."""
+        scope = scope or self.graph
+        named = any(tensor in consumed(node) for node in scope.node)
+        return named or any(output.name == tensor for output in scope.output)
 
     def set_weight(self, name: str, value: Array, recipe: Recipe | None = None) -> None:
         """Give a weight another value; it is no longer generated unless that is asked again."""
@@ -120,15 +126,9 @@ class Draft:
         self.generated.discard(name)
 
     def drop_unused(self) -> None:
-        """Forget nodes, weights and inputs that no output needs."""
-        needed = {output.name for output in self.graph.output}
-        kept = []
-        for node in reversed(self.graph.node):
-            if not needed.isdisjoint(node.output):
-                kept.append(node)
-                needed.update(consumed(node))
-        if len(kept) != len(self.graph.node):
-            replace(self.graph.node, kept[::-1])
+        """Forget nodes, weights and inputs that no output needs, those of bodies first."""
+        for graph in reversed(list(scopes(self.graph))):
+            needed = _drop_unused_nodes(graph)
         for name in [name for name in self.weights if name not in needed]:
             self.drop_weight(name)
         self.drop_inputs({i.name for i in self.graph.input} - needed)
@@ -141,6 +141,19 @@ class Draft:
                 sample.pop(name, None)
 
 
+def _drop_unused_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Nodes of one scope; the tensors that are still needed are returned."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(consumed(node))
+    if len(kept) != len(graph.node):
+        replace(graph.node, kept[::-1])
+    return needed
+
+
 def replace(field_of: Any, items: list[Any]) -> None:
     """Put other messages into a repeated field, which may be some of its own."""
     copies = [type(item).FromString(item.SerializeToString()) for item in items]
@@ -148,11 +161,17 @@ def replace(field_of: Any, items: list[Any]) -> None:
     field_of.extend(copies)
 
 
-def open_draft(candidate: Candidate) -> Draft:
-    """A candidate as a draft. Raises OSError when values of it are missing."""
+def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
+    """A candidate as a draft. Raises OSError when values of it are missing.
+
+    `hoisted`: weights of bodies become those of the graph; else they stay as they are and cannot be edited.
+    """
     proto = onnx.load_model_from_string(candidate.model)
     draft = Draft(proto, {}, set(), {}, [], candidate.folder)
     graph, kept = proto.graph, []
+    unique_names(graph)
+    if hoisted:
+        hoist(graph)
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.STRING:
             kept.append(tensor)
@@ -164,7 +183,8 @@ def open_draft(candidate: Candidate) -> Draft:
     replace(graph.initializer, kept)
     _take_generators(draft)
     draft.typed = bool(graph.value_info)
-    del graph.value_info[:]
+    for scope in scopes(graph):
+        del scope.value_info[:]
     types = {i.name: i.type.tensor_type.elem_type for i in graph.input}
     store = Store(candidate.folder)
     for sample in candidate.feeds:
@@ -190,7 +210,7 @@ def close_draft(draft: Draft) -> Candidate:
     generators = [_generator(draft, name, graph) for name in sorted(draft.generated)]
     if generators:
         replace(graph.node, [*generators, *graph.node])
-    infer(proto, draft)
+    infer(proto, strict=draft.strict, typed=draft.typed, empty=draft.empty)
     made = {node.name for node in generators}
     carried = [draft.weights[name] for name in draft.weights if name not in draft.generated]
     return Candidate(
@@ -203,96 +223,6 @@ def close_draft(draft: Draft) -> Candidate:
         simplicity=simplicity(proto, draft.weights, draft.generated, draft.recipes, draft.samples, draft.fed),
         edited=draft.confirm,
     )
-
-
-def infer(proto: onnx.ModelProto, draft: Draft) -> None:
-    """Check a model and write the inferred types of its outputs; of interior tensors where wanted.
-
-    Raises:
-        Invalid: ONNX's checker or shape inference refuses it.
-    """
-    graph = proto.graph
-    ranks = {}
-    for output in graph.output:  # what was declared may be wrong by now; its kind of type is not
-        if output.type.HasField("tensor_type"):
-            ranks[output.name] = len(output.type.tensor_type.shape.dim)
-            output.type.tensor_type.ClearField("shape")
-    try:
-        light = skeleton(proto)
-        inferred = onnx.shape_inference.infer_shapes(
-            light, check_type=draft.strict, strict_mode=draft.strict, data_prop=True
-        ).graph
-    except Exception as error:  # onnx raises several kinds, with no common base
-        raise Invalid(str(error)) from error
-    seen = (*inferred.value_info, *inferred.output)
-    if not draft.empty and any(0 in (dims_of(v.type) or ()) for v in seen):
-        raise Invalid("a tensor would be empty")
-    _write_outputs(graph, {v.name: v.type for v in inferred.output}, ranks)
-    if draft.strict:
-        _check(proto)
-    if draft.typed:
-        graph.value_info.extend(inferred.value_info)
-
-
-def _check(proto: onnx.ModelProto) -> None:
-    try:
-        onnx.checker.check_model(skeleton(proto, empty=True))
-    except Exception as error:  # as above
-        raise Invalid(str(error)) from error
-
-
-def _write_outputs(
-    graph: onnx.GraphProto, types: dict[str, onnx.TypeProto], ranks: dict[str, int]
-) -> None:
-    """Inferred types; where no shape could be inferred, as many unknown dimensions as were declared."""
-    for output in graph.output:
-        if output.name in types:
-            output.type.CopyFrom(types[output.name])
-        kind = output.type.tensor_type
-        if output.type.HasField("tensor_type") and not kind.HasField("shape"):
-            kind.shape.SetInParent()
-            for _ in range(ranks.get(output.name, 0)):
-                kind.shape.dim.add()
-        for dim in output.type.tensor_type.shape.dim:
-            if dim.dim_param.startswith("unk__"):  # inference gives names to what it does not know
-                dim.Clear()
-
-
-def known_dims(draft: Draft) -> dict[str, tuple[int, tuple[int | None, ...]]]:
-    """Element type and dimensions of all tensors, as far as ONNX can infer them.
-
-    Nothing is checked: what cannot be inferred is missing.
-    """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(draft.proto)
-    graph = proto.graph
-    for output in graph.output:
-        output.type.tensor_type.ClearField("shape")
-    known: dict[str, tuple[int, tuple[int | None, ...]]] = {}
-    for name, array in draft.weights.items():
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        known[name] = (kind, array.shape)
-        graph.initializer.append(_for_inference(name, array, kind))
-    try:
-        graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    except Exception:  # onnx raises several kinds; then only what is declared is known
-        graph = proto.graph
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        dims = dims_of(info.type)
-        if dims is not None:
-            plain = tuple(d if isinstance(d, int) else None for d in dims)
-            known[info.name] = (info.type.tensor_type.elem_type, plain)
-    return known
-
-
-def _for_inference(name: str, array: Array, kind: int) -> TensorProto:
-    """Small integers with their values, which may be shapes; all else without."""
-    if array.dtype.kind in "iu" and array.nbytes <= INLINE_LIMIT:
-        return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
-    stub = TensorProto(name=name, data_type=kind, dims=array.shape)
-    stub.data_location = TensorProto.EXTERNAL
-    stub.external_data.add(key="location", value="weights")
-    return stub
 
 
 def _read(tensor: TensorProto, folder: Path) -> Array:
@@ -382,11 +312,3 @@ def _write(place: Path, data: bytes) -> None:
     draft = place.with_suffix(".writing")
     draft.write_bytes(data)
     draft.replace(place)
-
-
-def inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes of a graph, those of bodies too."""
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from inner_nodes(body)

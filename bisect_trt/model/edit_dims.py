@@ -18,9 +18,12 @@ import numpy.typing as npt
 import onnx
 
 from bisect_trt.graph import bodies
-from bisect_trt.model.edit import Draft, known_dims
+from bisect_trt.model.edit import Draft
+from bisect_trt.model.edit_bodies import inner_nodes, scopes
+from bisect_trt.model.edit_patterns import attribute_sizes
+from bisect_trt.model.edit_rules import tie_node
 from bisect_trt.model.edit_synthetic import is_ramp, ramp
-from bisect_trt.model.edit_ties import Product, Rule, Ties, Var, attribute_sizes, tie_node
+from bisect_trt.model.edit_ties import Product, Rule, Ties, Var
 from bisect_trt.model.frozen import SHAPE_SLOTS
 
 Array = npt.NDArray[Any]
@@ -43,7 +46,7 @@ class Net:
     def __init__(self, draft: Draft, *, coarse: bool = False) -> None:
         """Read the dimensions of a draft; `coarse` ties all that have the same size."""
         self.draft = draft
-        dims = {name: shape for name, (_, shape) in known_dims(draft).items()}
+        dims = {name: shape for name, (_, shape) in draft.known_dims().items()}
         sizes = {
             Var("axis", name, k): size
             for name, shape in dims.items()
@@ -52,7 +55,7 @@ class Net:
         }
         values = dict(_size_values(draft))
         sizes |= {Var("value", name, k): v for name, vs in values.items() for k, v in enumerate(vs)}
-        nodes = list(draft.graph.node)
+        nodes = list(inner_nodes(draft.graph))
         sizes |= attribute_sizes(nodes)
         self.ties = Ties(sizes)
         for node in nodes:
@@ -110,7 +113,7 @@ class Net:
     def _follows(self, draft: Draft, sizes: Sizes) -> Sizes | None:
         """Classes whose inferred size is another one; None: a contradiction, or nothing is left."""
         found: Sizes = {}
-        for name, (_, shape) in known_dims(draft).items():
+        for name, (_, shape) in draft.known_dims().items():
             for k, size in enumerate(shape):
                 var = Var("axis", name, k)
                 if size is None or var not in self.ties.sizes:
@@ -164,7 +167,8 @@ class Net:
 
     def _apply(self, sizes: Sizes) -> Draft | None:
         draft = self.draft.copy()
-        nodes = {node.name: node for node in draft.graph.node}
+        nodes = {node.name: node for node in inner_nodes(draft.graph)}
+        declared = _declared_in_bodies(draft)
         for head, size in sizes.items():
             if not self.ties.fixed.isdisjoint(self.classes[head]):
                 return None
@@ -173,11 +177,19 @@ class Net:
                     _set_attribute(nodes[var.name], var, size)
                 elif var.kind == "value":
                     _set_value(draft, var, size)
+                elif var.name in declared:
+                    declared[var.name].type.tensor_type.shape.dim[var.place].dim_value = size
                 elif self._is_root(var) and not _set_axis(draft, var, size):
                     return None
         _refresh(draft, self.draft)
         _wrap_indices(draft)
         return draft
+
+
+def _declared_in_bodies(draft: Draft) -> dict[str, onnx.ValueInfoProto]:
+    """Inputs of bodies whose dimensions are written down."""
+    infos = (info for part in list(scopes(draft.graph))[1:] for info in part.input)
+    return {info.name: info for info in infos if info.type.tensor_type.shape.dim}
 
 
 def _sides(product: Product) -> Iterator[tuple[tuple[Var, ...], tuple[Var, ...], Fraction]]:
@@ -257,7 +269,7 @@ _INDICES |= {"RoiAlign": 2}
 
 def _wrap_indices(draft: Draft) -> None:
     """Indices stay inside of what they point into."""
-    for node in draft.graph.node:
+    for node in inner_nodes(draft.graph):
         slot = _INDICES.get(node.op_type)
         if slot is None or len(node.input) <= slot or any(bodies(node)):
             continue
@@ -277,7 +289,7 @@ def _wrap_indices(draft: Draft) -> None:
 def _shape(draft: Draft, tensor: str) -> tuple[int, ...] | None:
     if tensor in draft.weights:
         return draft.weights[tensor].shape
-    known = known_dims(draft).get(tensor)
+    known = draft.known_dims().get(tensor)
     if known is None or None in known[1]:
         return None
     return tuple(d for d in known[1] if d is not None)

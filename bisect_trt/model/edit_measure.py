@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto
 
-from bisect_trt.graph import bodies, dims_of
-from bisect_trt.model.edit_synthetic import Recipe, is_ramp, is_uniform
+from bisect_trt.graph import dims_of
+from bisect_trt.model.edit_bodies import inner_nodes, scopes
+from bisect_trt.model.edit_synthetic import Recipe, is_ramp, is_uniform, three_digits
 
 Array = npt.NDArray[Any]
 
@@ -35,9 +38,9 @@ def simplicity(
 ) -> tuple[int, ...]:
     """Smaller is simpler. Compared from the first figure on, so that every edit has its place:
 
-    outputs; bytes of values that have to travel (none for one repeated value, a ramp or a recipe) and
-    64 for each input; elements of inputs, outputs and weights; how odd the values are; attributes,
-    optional inputs and how far they are from 0; wide types; operator set; bytes of strings.
+    outputs; nodes in bodies; bytes of values that have to travel (none for one repeated value, a ramp or a
+    recipe) and 64 for each input; elements of inputs, outputs and weights; how odd the values are;
+    attributes, optional inputs and how far they are from 0; wide types; operator set; bytes of strings.
     """
     graph = proto.graph
     values = [(name, array) for name, array in weights.items()]
@@ -51,6 +54,7 @@ def simplicity(
     sides += sum(sum(d for d in dims if isinstance(d, int)) for dims in declared)
     return (
         len(graph.output),
+        sum(1 for _ in inner_nodes(graph)) - len(graph.node),
         sum(carried for carried, _ in levels) + _INPUT * len(graph.input) + len(samples),
         sum(sizes),
         sides,
@@ -66,25 +70,47 @@ def simplicity(
     )
 
 
-def level(array: Array, recipe: Recipe | None) -> tuple[int, int]:
-    """Bytes that have to travel for a value, and how odd it is: 0 zeros, 1 ones, ... 6 anything."""
+class Odd(IntEnum):
+    """How odd a value is; the smaller, the simpler."""
+
+    ZEROS = 0
+    ONES = 1
+    SHORT = 2  # one value of at most three digits
+    ONE = 3  # one value
+    RAMP = 4
+    SEEDED = 5
+    SPARSE = 6
+    ROUNDED = 7
+    ANY = 8
+
+
+def level(array: Array, recipe: Recipe | None) -> tuple[int, Odd]:
+    """Bytes that have to travel for a value, and how odd it is."""
     if array.size == 0:
-        return 0, 0
+        return 0, Odd.ZEROS
     if array.dtype.kind in "OU":
-        return sum(len(str(item)) for item in array.flat), 6
+        return sum(len(str(item)) for item in array.flat), Odd.ROUNDED
     whole = array.dtype.kind in "iu" and array.size <= 64
     if is_uniform(array):
-        first = array.reshape(-1)[0]
-        return array.nbytes if whole else 0, 0 if first == 0 else 1 if first == 1 else 2
+        return array.nbytes if whole else 0, _of_one(array.reshape(-1)[0])
     if recipe is not None:
-        return 32, 4
+        return 32, Odd.SEEDED
     if whole:  # sizes and axes: of [2, 2] and [2, 1] neither travels lighter
-        return array.nbytes, 6
+        return array.nbytes, Odd.ROUNDED
     if is_ramp(array):
-        return 0, 3
+        return 0, Odd.RAMP
     used = int(np.count_nonzero(array))
-    odd = 5 if 4 * used <= array.size else 6 if _is_rounded(array) else 7
+    odd = Odd.SPARSE if 4 * used <= array.size else Odd.ROUNDED if _is_rounded(array) else Odd.ANY
     return used * array.dtype.itemsize, odd
+
+
+def _of_one(value: Any) -> Odd:
+    if value == 0 or value == 1:
+        return Odd.ZEROS if value == 0 else Odd.ONES
+    with np.errstate(all="ignore"):
+        wide = float(value)
+        short = np.array(three_digits(wide)).astype(np.asarray(value).dtype)
+    return Odd.SHORT if short == value or not math.isfinite(wide) or wide.is_integer() else Odd.ONE
 
 
 def _is_rounded(array: Array) -> bool:
@@ -114,17 +140,10 @@ def _product(dims: Sequence[object]) -> int:
     return total
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from _nodes(body)
-
-
 def _attributes(graph: onnx.GraphProto) -> tuple[int, int]:
     """Attributes and wired inputs; how far their numbers are from 0 and 1."""
     count, far = 0, 0
-    for node in _nodes(graph):
+    for node in inner_nodes(graph):
         count += len(node.attribute) + sum(1 for name in (*node.input, *node.output) if name)
         for attribute in node.attribute:
             far += _far(attribute)
@@ -156,7 +175,7 @@ def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:
 def _strings(proto: onnx.ModelProto) -> int:
     """Bytes of texts that mean nothing, and names that tell more than a kind and a number."""
     total = sum(len(text) for text in texts(proto))
-    for node in _nodes(proto.graph):
+    for node in inner_nodes(proto.graph):
         names = [n for n in (node.name, *node.input, *node.output) if n]
         total += sum(len(name) + (0 if PLAIN.fullmatch(name) else 100) for name in names)
     return total
@@ -170,18 +189,16 @@ def _misnamed(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> int:
 
 
 def texts(proto: onnx.ModelProto) -> Iterator[str]:
-    """Doc strings, metadata, producer, model domain and version."""
+    """Doc strings, metadata, producer, model domain and version; in bodies too."""
     yield from (proto.producer_name, proto.producer_version, proto.domain, proto.doc_string)
     yield from (f"{p.key}{p.value}" for p in proto.metadata_props)
     yield f"{proto.model_version or ''}"
-    graph = proto.graph
-    yield graph.doc_string
-    infos = (*graph.input, *graph.output, *graph.value_info)
-    nodes = list(_nodes(graph))
-    holders: list[Any] = [graph, *infos, *nodes]
-    for holder in holders:
-        yield holder.doc_string
-        yield from (f"{p.key}{p.value}" for p in getattr(holder, "metadata_props", ()))
-    for info in infos:
-        shape = info.type.tensor_type.shape
-        yield from (d.dim_param + d.denotation for d in shape.dim)
+    for graph in scopes(proto.graph):
+        infos = (*graph.input, *graph.output, *graph.value_info)
+        holders: list[Any] = [graph, *infos, *graph.node]
+        for holder in holders:
+            yield holder.doc_string
+            yield from (f"{p.key}{p.value}" for p in getattr(holder, "metadata_props", ()))
+        for info in infos:
+            shape = info.type.tensor_type.shape
+            yield from (d.dim_param + d.denotation for d in shape.dim)

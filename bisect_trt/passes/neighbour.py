@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cut import CutStyle
-from bisect_trt.model.edit import Invalid, close_draft, open_draft
+from bisect_trt.model.edit import close_draft, open_draft
+from bisect_trt.model.edit_infer import Invalid
 from bisect_trt.outcome import Verdict
 from bisect_trt.passes.simplify.attributes import drop_attribute
 from bisect_trt.passes.simplify.bypass import cut_off

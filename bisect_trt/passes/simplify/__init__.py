@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from bisect_trt.model.edit import Invalid, close_draft, open_draft
+from bisect_trt.model.edit import close_draft, open_draft
+from bisect_trt.model.edit_bodies import scopes
+from bisect_trt.model.edit_infer import Invalid
 from bisect_trt.passes.simplify.attributes import simple_attributes
 from bisect_trt.passes.simplify.boundary import fewer_inputs, fewer_outputs, fewer_samples
 from bisect_trt.passes.simplify.bypass import bypass, without_nodes
@@ -83,11 +85,16 @@ def _tell(problem: Problem, on_event: OnEvent, won: list[str]) -> None:
 
 
 def _open(problem: Problem) -> bool:
-    """Make the best candidate one that can be edited: without types of interior tensors, else with them."""
+    """Make the best candidate one that can be edited: without types of interior tensors, else with them.
+
+    Weights of bodies are edited like all others, unless the failure needs them where they are.
+    """
     problem.phase = "write anew"
     assert problem.best is not None
-    for strict, typed, empty in product((True, False), (False, True), (False, True)):
-        draft = open_draft(problem.best)
+    within = any(part.initializer for part in list(scopes(open_draft(problem.best, hoisted=False).graph))[1:])
+    places = (True, False) if within else (True,)
+    for hoisted, strict, typed, empty in product(places, (True, False), (False, True), (False, True)):
+        draft = open_draft(problem.best, hoisted=hoisted)
         draft.typed, draft.strict, draft.empty = typed, strict, empty
         draft.confirm = problem.simplifying.confirm
         try:

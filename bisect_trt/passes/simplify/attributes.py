@@ -8,6 +8,7 @@ import onnx
 from onnx import AttributeProto, helper
 
 from bisect_trt.model.edit import Draft, replace
+from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
 from bisect_trt.problem import Problem
 
@@ -17,7 +18,7 @@ _SIMPLE_INTS = (0, 1)
 def simple_attributes(problem: Problem) -> None:
     """Each attribute dropped (its default holds), else with numbers 0 or 1; optional inputs left out."""
     attempt(problem, [_drop_all])
-    for node in list(best_draft(problem).graph.node):
+    for node in list(inner_nodes(best_draft(problem).graph)):
         for attribute in node.attribute:
             attempt(problem, _simpler(node.name, attribute))
     attempt_each(problem, list(_optional_inputs(best_draft(problem))))
@@ -48,15 +49,11 @@ def _droppable(node: onnx.NodeProto, opset: int) -> list[AttributeProto]:
 
 def _drop_all(draft: Draft) -> str:
     count = 0
-    for node in draft.graph.node:
+    for node in inner_nodes(draft.graph):
         gone = {a.name for a in _droppable(node, draft.opset)}
         count += len(gone)
         replace(node.attribute, [a for a in node.attribute if a.name not in gone])
     return f"{count} attributes at their defaults" if count else ""
-
-
-def _find(draft: Draft, name: str) -> onnx.NodeProto | None:
-    return next((node for node in draft.graph.node if node.name == name), None)
 
 
 def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
@@ -86,7 +83,7 @@ def drop_attribute(node_name: str, attribute: str) -> Edit:
     """Without an attribute of a node, unless it is required: its default holds."""
 
     def edit(draft: Draft) -> str:
-        node = _find(draft, node_name)
+        node = draft.node(node_name)
         if node is None or attribute not in {a.name for a in _droppable(node, draft.opset)}:
             return ""
         replace(node.attribute, [a for a in node.attribute if a.name != attribute])
@@ -97,7 +94,7 @@ def drop_attribute(node_name: str, attribute: str) -> Edit:
 
 def _set(node_name: str, attribute: str, value: int | float | list[int]) -> Edit:
     def edit(draft: Draft) -> str:
-        node = _find(draft, node_name)
+        node = draft.node(node_name)
         if node is None or attribute not in {a.name for a in node.attribute}:
             return ""
         rest = [a for a in node.attribute if a.name != attribute]
@@ -108,18 +105,18 @@ def _set(node_name: str, attribute: str, value: int | float | list[int]) -> Edit
 
 
 def _optional_inputs(draft: Draft) -> Iterator[Edit]:
-    for node in draft.graph.node:
+    for node in inner_nodes(draft.graph):
         schema = schema_of(node, draft.opset)
         for k, name in enumerate(node.input):
-            if schema is None or not name or k >= len(schema.inputs):
-                continue
+            if schema is None or not name or k >= len(schema.inputs) or node.op_type == "Loop":
+                continue  # a Loop without its count or condition may never end
             if schema.inputs[k].option == onnx.defs.OpSchema.FormalParameterOption.Optional:
                 yield _unwire(node.name, k)
 
 
 def _unwire(node_name: str, k: int) -> Edit:
     def edit(draft: Draft) -> str:
-        node = _find(draft, node_name)
+        node = draft.node(node_name)
         if node is None or k >= len(node.input) or not node.input[k]:
             return ""
         node.input[k] = ""
@@ -132,7 +129,7 @@ def _unwire(node_name: str, k: int) -> Edit:
 
 
 def _optional_outputs(draft: Draft) -> Iterator[Edit]:
-    for node in draft.graph.node:
+    for node in inner_nodes(draft.graph):
         for k, name in enumerate(node.output):
             if k and name and not draft.is_read(name):
                 yield _unmake(node.name, k)
@@ -140,7 +137,7 @@ def _optional_outputs(draft: Draft) -> Iterator[Edit]:
 
 def _unmake(node_name: str, k: int) -> Edit:
     def edit(draft: Draft) -> str:
-        node = _find(draft, node_name)
+        node = draft.node(node_name)
         if node is None or k >= len(node.output) or not node.output[k]:
             return ""
         node.output[k] = ""

@@ -10,8 +10,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.graph import consumed
-from bisect_trt.model.edit import Draft, known_dims, replace
-from bisect_trt.passes.simplify.propose import Edit, attempt_each, best_draft
+from bisect_trt.model.edit import Draft, replace
+from bisect_trt.model.edit_bodies import inner_nodes, scopes
+from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
 from bisect_trt.problem import Problem
 
 Kind = tuple[int, tuple[int, ...]]
@@ -26,10 +27,14 @@ _ELEMENTWISE |= {"HardSigmoid", "HardSwish", "Sign", "Sin", "Cos", "Reciprocal",
 
 def bypass(problem: Problem) -> None:
     """A node whose input and output agree in shape and type is left out; a chain becomes one node."""
-    if len(best_draft(problem).graph.node) < 2:
+    graph = best_draft(problem).graph
+    nodes = list(inner_nodes(graph))
+    if len(nodes) < 2:
         return
-    attempt_each(problem, (_chain(first, last) for first, last in _chains(best_draft(problem))))
-    attempt_each(problem, (_bypass(n.name) for n in reversed(best_draft(problem).graph.node)))
+    for part in scopes(graph):
+        for first, last in _chains(best_draft(problem), part):
+            attempt(problem, (_chain(first, last, one) for one in (False, True)))
+    attempt_each(problem, (_bypass(node.name) for node in reversed(nodes)))
 
 
 def without_nodes(problem: Problem) -> None:
@@ -37,25 +42,28 @@ def without_nodes(problem: Problem) -> None:
     names = [node.name for node in reversed(best_draft(problem).graph.node)]
     if len(names) > 1:
         attempt_each(problem, (cut_off(name) for name in names))
+    for body in list(scopes(best_draft(problem).graph))[1:]:
+        attempt_each(problem, (_ones_instead(node.name) for node in reversed(body.node)))
 
 
 def kinds(draft: Draft) -> dict[str, Kind]:
     """Tensors whose element type and whole shape are known."""
     return {
         name: (kind, tuple(d for d in dims if d is not None))
-        for name, (kind, dims) in known_dims(draft).items()
+        for name, (kind, dims) in draft.known_dims().items()
         if None not in dims
     }
 
 
-def _node(draft: Draft, name: str) -> onnx.NodeProto | None:
-    return next((node for node in draft.graph.node if node.name == name), None)
+def _scope(draft: Draft, name: str) -> onnx.GraphProto | None:
+    """The graph or body that a node is in; None when it is gone."""
+    return next((part for part in scopes(draft.graph) if any(n.name == name for n in part.node)), None)
 
 
 def _bypass(name: str) -> Edit:
     def edit(draft: Draft) -> str:
-        node = _node(draft, name)
-        if node is None or len(draft.graph.node) < 2:
+        node, scope = draft.node(name), _scope(draft, name)
+        if node is None or scope is None or (scope is draft.graph and len(scope.node) < 2):
             return ""
         known = kinds(draft)
         made = node.output[0]
@@ -63,37 +71,39 @@ def _bypass(name: str) -> Edit:
         same = next((t for t in fed if made in known and known.get(t) == known[made]), None)
         if same is None or any(draft.is_read(t) for t in node.output[1:] if t):
             return ""
-        if not _pass_on(draft, made, same):
+        if not _pass_on(scope, made, same):
             return ""
-        replace(draft.graph.node, [n for n in draft.graph.node if n.name != name])
+        replace(scope.node, [n for n in scope.node if n.name != name])
         draft.drop_unused()
         return f"bypassed {node.op_type}"
 
     return edit
 
 
-def _pass_on(draft: Draft, made: str, source: str) -> bool:
-    """Let everybody read `source` instead of `made`; False: then an input would be an output."""
-    outputs = [output.name for output in draft.graph.output]
+def _pass_on(scope: onnx.GraphProto, made: str, source: str) -> bool:
+    """Let everybody read `source` instead of `made`; False: an output would not be made in its graph."""
+    outputs = [output.name for output in scope.output]
     if made in outputs:
-        if source in outputs or any(i.name == source for i in draft.graph.input):
+        here = {t for node in scope.node for t in node.output}
+        if source in outputs or source not in here:
             return False
-        for output in draft.graph.output:
+        for output in scope.output:
             output.name = source if output.name == made else output.name
-    for node in draft.graph.node:
-        if made in consumed(node) and made not in node.input:
-            return False  # a body captures it
-        for k, name in enumerate(node.input):
-            if name == made:
-                node.input[k] = source
+    for part in scopes(scope):
+        if part is not scope and any(output.name == made for output in part.output):
+            return False
+        for node in part.node:
+            for k, name in enumerate(node.input):
+                if name == made:
+                    node.input[k] = source
     return True
 
 
-def _chains(draft: Draft) -> Iterator[tuple[str, str]]:
+def _chains(draft: Draft, part: onnx.GraphProto) -> Iterator[tuple[str, str]]:
     """First and last node of runs of at least two ops that only rearrange or go element by element."""
-    nodes = {t: node for node in draft.graph.node for t in node.output if t}
+    nodes = {t: node for node in part.node for t in node.output if t}
     plain = _LAYOUT | _ELEMENTWISE
-    for last in reversed(draft.graph.node):
+    for last in reversed(part.node):
         first = last
         while first.op_type in plain:
             fed = [t for t in first.input if t and t not in draft.weights]
@@ -105,25 +115,29 @@ def _chains(draft: Draft) -> Iterator[tuple[str, str]]:
             yield first.name, last.name
 
 
-def _chain(first: str, last: str) -> Edit:
-    """All from `first` to `last` as one Reshape or Cast."""
+def _chain(first: str, last: str, one: bool) -> Edit:
+    """All from `first` to `last` left out, or as one Reshape or Cast."""
 
     def edit(draft: Draft) -> str:
-        head, tail = _node(draft, first), _node(draft, last)
-        if head is None or tail is None or head.name == tail.name:
+        head, tail, scope = draft.node(first), draft.node(last), _scope(draft, last)
+        if head is None or tail is None or scope is None or head.name == tail.name:
             return ""
         known = kinds(draft)
         fed = [t for t in head.input if t and t not in draft.weights]
         if len(fed) != 1 or fed[0] not in known or tail.output[0] not in known:
             return ""
-        node = _one_node(draft, known, fed[0], tail)
-        if node is None:
+        node = _one_node(draft, known, fed[0], tail) if one else None
+        same = known[fed[0]] == known[tail.output[0]]
+        if node is None and (one or not same or not _pass_on(scope, tail.output[0], fed[0])):
             return ""
-        replace(draft.graph.node, [node if n.name == last else n for n in draft.graph.node])
-        before = len(draft.graph.node)
+        before = len(scope.node)
+        put = [node] if node is not None else []
+        replace(scope.node, [n for old in scope.node for n in (put if old.name == last else [old])])
         draft.drop_unused()
-        gone = before - len(draft.graph.node)
-        return f"{gone + 1} nodes are one {node.op_type}" if gone else ""
+        gone = before - len(scope.node) + len(put)
+        if node is None:
+            return f"bypassed {gone} nodes"
+        return f"{gone} nodes are one {node.op_type}" if gone > 1 else ""
 
     return edit
 
@@ -146,7 +160,7 @@ def cut_off(name: str) -> Edit:
     """Without a node: what it made is fed as ones, what only it read becomes an output."""
 
     def edit(draft: Draft) -> str:
-        node = _node(draft, name)
+        node = draft.node(name)
         if node is None or len(draft.graph.node) < 2:
             return ""
         known, read = kinds(draft), set(consumed(node))
@@ -174,3 +188,24 @@ def _feed_ones(draft: Draft, name: str, kind: int, shape: tuple[int, ...]) -> No
     ones = np.ones(shape, helper.tensor_dtype_to_np_dtype(kind))
     for sample in draft.samples:
         sample[name] = ones
+
+
+def _ones_instead(name: str) -> Edit:
+    """What a node of a body makes is a constant of ones."""
+
+    def edit(draft: Draft) -> str:
+        node, scope = draft.node(name), _scope(draft, name)
+        if node is None or scope is None or not {o.name for o in scope.output}.isdisjoint(node.output):
+            return ""
+        known = kinds(draft)
+        for made in (t for t in node.output if t):
+            if draft.is_read(made, scope):
+                if made not in known:
+                    return ""
+                kind, shape = known[made]
+                draft.set_weight(made, np.ones(shape, helper.tensor_dtype_to_np_dtype(kind)))
+        replace(scope.node, [n for n in scope.node if n.name != name])
+        draft.drop_unused()
+        return f"without {node.op_type}"
+
+    return edit

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bisect_trt.model.edit import Draft, replace
+from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.model.edit_dims import Net, size_slots
 from bisect_trt.model.edit_ties import Var
 from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
@@ -25,7 +26,7 @@ def smaller_dimensions(problem: Problem) -> None:
     """
     if not attempt(problem, _all_at_once(best_draft(problem))):
         _halves(problem)
-    names = [n.name for n in best_draft(problem).graph.node if n.op_type in _WINDOWS]
+    names = [n.name for n in inner_nodes(best_draft(problem).graph) if n.op_type in _WINDOWS]
     attempt_each(problem, (_point(name, dropped) for name in names for dropped in (_ALL, _PADS)))
     for coarse in (False, True):
         _each(problem, coarse)
@@ -70,7 +71,7 @@ def _point(name: str, dropped: tuple[str, ...]) -> Edit:
     """A window of one element: kernel and padding can only shrink together."""
 
     def edit(draft: Draft) -> str:
-        node = next((n for n in draft.graph.node if n.name == name), None)
+        node = draft.node(name)
         if node is None:
             return ""
         dims = [a for a in node.attribute if a.name == "kernel_shape"]

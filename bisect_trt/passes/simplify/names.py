@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import onnx
 
 from bisect_trt.graph import bodies
-from bisect_trt.model.edit import Draft, inner_nodes
+from bisect_trt.model.edit import Draft
+from bisect_trt.model.edit_bodies import inner_nodes, rename
 from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each
 from bisect_trt.problem import Problem
-
-Rename = Callable[[str], str]
 
 _TEXTS = ("producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props")
 
@@ -98,7 +97,7 @@ def _rename_tensors(fixed: frozenset[str]) -> Edit:
     def edit(draft: Draft) -> str:
         new = _tensor_names(draft, fixed)
         changed = sum(old != name for old, name in new.items())
-        _apply(draft.graph, lambda name: new.get(name, name))
+        rename(draft.graph, new)
         draft.weights = {new[n]: a for n, a in draft.weights.items()}
         draft.recipes = {new[n]: r for n, r in draft.recipes.items()}
         draft.generated = {new[n] for n in draft.generated}
@@ -134,19 +133,6 @@ def _tensor_names(draft: Draft, fixed: frozenset[str]) -> dict[str, str]:
             give((t.name for t in body.initializer), "c")
         give(node.output, "t")
     return new
-
-
-def _apply(graph: onnx.GraphProto, rename: Rename) -> None:
-    for info in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        info.name = rename(info.name)
-    for sparse in graph.sparse_initializer:
-        sparse.values.name = rename(sparse.values.name)
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for k, name in enumerate(names):
-                names[k] = rename(name)
-        for body in bodies(node):
-            _apply(body, rename)
 
 
 def rename_dimensions(draft: Draft) -> str:

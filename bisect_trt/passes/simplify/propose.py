@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.edit import Draft, Invalid, close_draft, open_draft
+from bisect_trt.model.edit import Draft, close_draft, open_draft
+from bisect_trt.model.edit_infer import Invalid
 from bisect_trt.problem import Problem
 from bisect_trt.result import Tally
 

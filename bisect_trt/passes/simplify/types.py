@@ -9,7 +9,8 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto, helper, version_converter
 
-from bisect_trt.model.edit import Draft, inner_nodes, replace
+from bisect_trt.model.edit import Draft, replace
+from bisect_trt.model.edit_bodies import inner_nodes, scopes
 from bisect_trt.passes.simplify.attributes import schema_of
 from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
 from bisect_trt.problem import Problem
@@ -133,7 +134,8 @@ def _convert(draft: Draft, version: int) -> bool:
         return False
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in new.graph.initializer}
     new.graph.ClearField("initializer")
-    new.graph.ClearField("value_info")
+    for part in scopes(new.graph):
+        part.ClearField("value_info")
     draft.proto = new
     for name in [name for name in draft.weights if name not in weights]:
         draft.drop_weight(name)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bisect_trt import search
 from bisect_trt.model.edit import Draft
-from bisect_trt.model.edit_measure import level
+from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe, is_uniform, ramp, resembling, three_digits
 from bisect_trt.model.frozen import SHAPE_SLOTS
 from bisect_trt.outcome import Verdict
@@ -129,7 +129,8 @@ def _simple(array: Array, kind: str) -> Array:
 
 def _all_weights(kind: str) -> Edit:
     def edit(draft: Draft) -> str:
-        changed = [n for n, a in draft.weights.items() if not is_shape(draft, n) and level(a, None)[1] > 1]
+        plain = (n for n in draft.weights if not is_shape(draft, n))
+        changed = [n for n in plain if level(draft.weights[n], None)[1] > Odd.ONES]
         for name in changed:
             draft.set_weight(name, _simple(draft.weights[name], kind))
         return f"{len(changed)} weights: {kind}" if changed else ""
@@ -142,7 +143,7 @@ def _all_inputs(kind: str) -> Edit:
         changed = 0
         for k, sample in enumerate(draft.samples):
             for name, array in list(sample.items()):
-                if array.dtype.kind not in "OU" and level(array, None)[1] > 1:
+                if array.dtype.kind not in "OU" and level(array, None)[1] > Odd.ONES:
                     draft.set_input(k, name, _simple(array, kind))
                     changed += 1
         return f"{changed} inputs: {kind}" if changed else ""
@@ -163,7 +164,7 @@ def _ladders(
             array = arrays(draft).get(name)
             if array is None or array.size == 0 or array.dtype.kind in "OU":
                 break
-            if is_shape(draft, name) or level(array, draft.recipes.get(name))[1] == 0:
+            if is_shape(draft, name) or level(array, draft.recipes.get(name))[1] is Odd.ZEROS:
                 break
             made = _candidates(array, seed + number, weight=True, synthetic=problem.simplifying.synthetic)
             values = list(made)
@@ -188,7 +189,7 @@ def _climb(problem: Problem, name: str, sample: int) -> None:
     array = draft.samples[sample].get(name)
     if array is None or array.size == 0 or array.dtype.kind in "OU":
         return
-    if level(array, draft.fed.get((sample, name)))[1] == 0:
+    if level(array, draft.fed.get((sample, name)))[1] is Odd.ZEROS:
         return
     state = problem.simplifying
     values = _candidates(array, state.seed, weight=False, synthetic=state.synthetic)
