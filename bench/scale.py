@@ -51,7 +51,7 @@ def opened(path: Path, folder: Path) -> tuple[Graph, Store]:
     proto = normalise(loaded.proto)
     del loaded
     store = Store(folder / "work")
-    store.adopt(proto, path.parent)
+    store.adopt(proto, path.parent, model_file=path.name)
     return Graph(proto), store
 
 

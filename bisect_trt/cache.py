@@ -25,6 +25,7 @@ from onnx import TensorProto
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
+from bisect_trt.model.light import read_light
 from bisect_trt.model.store import external_info, raw_size
 from bisect_trt.outcome import Outcome, Symptom
 
@@ -113,7 +114,8 @@ class Cache:
 
     def _content(self, candidate: Candidate) -> list[Any]:
         """The candidate by content: no name of a file, no offset in one."""
-        proto = onnx.load_model_from_string(candidate.model)
+        content = candidate.content
+        proto = read_light(content) if isinstance(content, Path) else onnx.load_model_from_string(content)
         for tensor in tensors(proto):
             if tensor.data_location == TensorProto.EXTERNAL:
                 info = external_info(tensor)
@@ -128,7 +130,7 @@ class Cache:
         ]
         rest = candidate.rest
         if rest is not None:
-            part = replace(candidate, model=rest.model, feeds=rest.feeds, expected=rest.expected, rest=None)
+            part = replace(candidate, content=rest.model, feeds=rest.feeds, expected=rest.expected, rest=None)
             values.append([*rest.outputs, "", *rest.deltas, *(self._content(part) if rest.model else ())])
         return [hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(), *values]
 

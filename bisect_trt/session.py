@@ -21,6 +21,7 @@ from bisect_trt.inputs.formats import write_samples
 from bisect_trt.inputs.generate import generate
 from bisect_trt.inputs.indices import index_limits, require_inside
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
+from bisect_trt.model.external import inner_files
 from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
@@ -52,7 +53,7 @@ class Session:
     def original(self) -> Candidate:
         """The file as the user has it, not normalised: this is what has to fail."""
         return Candidate(
-            model=self.loaded.path.read_bytes(),
+            content=self.loaded.path.absolute(),
             folder=self.loaded.path.absolute().parent,
             nodes=self.graph.order,
             feeds=self.feeds,
@@ -103,7 +104,9 @@ def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) 
         shutil.rmtree(folder)
     store = Store(folder)
     proto = normalise(loaded.proto)
-    store.adopt(proto, loaded.path.absolute().parent)
+    store.adopt(
+        proto, loaded.path.absolute().parent, model_file=loaded.path.name, copied=inner_files(loaded.proto)
+    )
     graph = Graph(proto)
     if again:
         known = Record.from_json(json.loads((folder / RECORD).read_text()))

@@ -13,6 +13,12 @@ Feeds = Mapping[str, Path]
 """Tensor name to a `.npy` file (C order, native byte order; ml_dtypes types stored as their bits,
 see `model.store`)."""
 
+Serialised = bytes
+"""An ONNX ModelProto."""
+
+Content = Serialised | Path
+"""A model, or the file that holds it."""
+
 
 @dataclass(frozen=True)
 class Rest:
@@ -40,8 +46,9 @@ class Candidate:
     """What a probe tries.
 
     Attributes:
-        model: serialised ONNX ModelProto. Weights above `store.INLINE_LIMIT` bytes are external
-            data: `location` is a plain file name inside `folder`.
+        content: serialised ONNX ModelProto, in which weights above `store.INLINE_LIMIT` bytes are external
+            data: `location` is a plain file name inside `folder`. Or the file that holds the model (the
+            user's own, which may have 2 GB): it is read where it is used.
         folder: the store folder, where external data lies.
         nodes: names of the top-level nodes, in topological order.
         feeds: recorded values of each graph input, one mapping a sample.
@@ -56,7 +63,7 @@ class Candidate:
             its own outputs are.
     """
 
-    model: bytes
+    content: Content
     folder: Path
     nodes: tuple[str, ...]
     feeds: tuple[Feeds, ...] = ()
@@ -67,10 +74,19 @@ class Candidate:
     edited: bool = False
     rest: Rest | None = None
 
+    @property
+    def model(self) -> Serialised:
+        """What is in `content`, or in its file."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
     @cached_property
     def digest(self) -> str:
         """Content key: equal digests inside one run mean equal probes."""
-        h = hashlib.sha256(self.model)
+        if isinstance(self.content, bytes):
+            h = hashlib.sha256(self.content)
+        else:
+            with self.content.open("rb") as file:
+                h = hashlib.file_digest(file, "sha256")
         named = [
             [sorted((k, v.name) for k, v in sample.items()) for sample in side]
             for side in (self.feeds, self.expected)
@@ -89,4 +105,6 @@ class Candidate:
         a simpler one before a less simple one.
         """
         plain = not self.simplicity
-        return (len(self.nodes), plain, self.simplicity, self.bytes, len(self.model), self.digest)
+        content = self.content
+        length = len(content) if isinstance(content, bytes) else content.stat().st_size
+        return (len(self.nodes), plain, self.simplicity, self.bytes, length, self.digest)

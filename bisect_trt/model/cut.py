@@ -209,7 +209,7 @@ class Cutter:
         parts += self._interior_types(names, outputs, dynamic)
         size = sum(map(self._weight_size, weights))
         return Candidate(
-            model=pieces.model(parts),
+            content=pieces.model(parts),
             folder=self._store.folder,
             nodes=tuple(names),
             feeds=self._feeds(inputs),

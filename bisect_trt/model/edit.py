@@ -214,7 +214,7 @@ def close_draft(draft: Draft) -> Candidate:
     made = {node.name for node in generators}
     carried = [draft.weights[name] for name in draft.weights if name not in draft.generated]
     return Candidate(
-        model=proto.SerializeToString(deterministic=True),
+        content=proto.SerializeToString(deterministic=True),
         folder=draft.folder,
         nodes=tuple(node.name for node in graph.node if node.name not in made),
         feeds=tuple({name: _file(draft, value) for name, value in s.items()} for s in draft.samples),

@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.external import inline_small, referenced_files
+from bisect_trt.model.light import read_light
 from bisect_trt.model.validate import validate
 
 _EXPORT = "export the model to ONNX and pass the .onnx file"
@@ -36,7 +37,8 @@ class LoadedModel:
 
     Attributes:
         path: where it came from; its folder holds the external data.
-        proto: the parsed file; external weights above `store.INLINE_LIMIT` are not loaded.
+        proto: the parsed file; no weight above `store.INLINE_LIMIT` is loaded: what the file itself embeds
+            is external data that lies in this file.
         digest: sha256 in hex of the content: the file's bytes and those of its external data.
     """
 
@@ -46,7 +48,7 @@ class LoadedModel:
 
 
 def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
-    """Read and check an ONNX file; big external data is hashed but never held in memory.
+    """Read and check an ONNX file; big weights are hashed but never held in memory.
 
     Args:
         path: the file.
@@ -56,11 +58,13 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
         UsageError: the file is missing, no ONNX model, truncated, or invalid; its external data is
             missing, too short, or outside the model's folder. The message says what and where.
     """
-    data = _read(path)
-    proto = _parse(path, data)
-    digest = hashlib.sha256(data)
-    del data  # up to 2 GB
+    _check_file(path)
+    proto = _parse(path)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
     for location, file in sorted(referenced_files(proto, path).items()):
+        if location == path.name:
+            continue
         digest.update(location.encode() + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -69,7 +73,7 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
     return LoadedModel(path, proto, digest.hexdigest())
 
 
-def _read(path: Path) -> bytes:
+def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
             inside = sorted(p.name for p in path.glob("*.onnx"))
@@ -81,28 +85,27 @@ def _read(path: Path) -> bytes:
             raise UsageError(f"{path} does not exist", "check the path of the model")
         if not path.is_file():
             raise UsageError(f"{path} is no regular file", "pass an .onnx file")
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            head = stream.read(512)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror or error}", "check path and rights"
         ) from error
-    if not data:
+    if not head:
         raise UsageError(f"{path} is empty", "export or download the model again")
-    return data
-
-
-def _parse(path: Path, data: bytes) -> ModelProto:
     for magic, what, hint in _MAGIC:
-        if data.startswith(magic):
+        if head.startswith(magic):
             raise UsageError(f"{path} is {what}, not an ONNX model", hint)
-    if data[4:8] in (b"TFL3", b"ORTM"):
-        what = "a TensorFlow Lite model" if data[4:8] == b"TFL3" else "in ONNX Runtime's ORT format"
+    if head[4:8] in (b"TFL3", b"ORTM"):
+        what = "a TensorFlow Lite model" if head[4:8] == b"TFL3" else "in ONNX Runtime's ORT format"
         raise UsageError(f"{path} is {what}, not an ONNX model", _EXPORT)
-    proto = ModelProto()
+
+
+def _parse(path: Path) -> ModelProto:
     try:
-        proto.ParseFromString(data)
+        proto = read_light(path)
     except DecodeError as error:
-        raise UsageError(f"{path} is {_damage(data)}", "export or download the model again") from error
+        raise UsageError(f"{path} is {_damage(path)}", "export or download the model again") from error
     if not proto.HasField("ir_version") and not proto.HasField("graph"):
         raise UsageError(f"{path} is not an ONNX model", _EXPORT)
     for field, missing in (("ir_version", "IR version"), ("graph", "graph")):
@@ -113,9 +116,11 @@ def _parse(path: Path, data: bytes) -> ModelProto:
     return proto
 
 
-def _damage(data: bytes) -> str:
+def _damage(path: Path) -> str:
     """What a file is that protobuf cannot read; a ModelProto begins with its IR version."""
-    if data[0] == 0x08 and 0 < (data[1:2] or b"\1")[0] < 0x80:
-        return f"truncated or damaged (read {len(data)} bytes as ONNX {onnx.__version__})"
-    text = all(32 <= byte < 127 or byte in b"\t\n\r\f" for byte in data[:512])
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if head[0] == 0x08 and 0 < (head[1:2] or b"\1")[0] < 0x80:
+        return f"truncated or damaged (read {path.stat().st_size} bytes as ONNX {onnx.__version__})"
+    text = all(32 <= byte < 127 or byte in b"\t\n\r\f" for byte in head)
     return "a text file, not an ONNX model" if text else "not an ONNX model"

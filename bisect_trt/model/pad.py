@@ -32,4 +32,4 @@ def padded(candidate: Candidate) -> Candidate:
     proto.graph.node.extend([*nodes, *kept])
     proto.graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [1]))
     proto.graph.output.append(helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, [1]))
-    return replace(candidate, model=proto.SerializeToString(deterministic=True), cut="padded", expected=())
+    return replace(candidate, content=proto.SerializeToString(deterministic=True), cut="padded", expected=())

@@ -8,23 +8,10 @@ import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
 from bisect_trt.graph import Dims, Graph
+from bisect_trt.model.wire import field
 
 _NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 2, 5, 11, 12, 13  # of GraphProto
 _GRAPH = 7  # of ModelProto
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited field, see protobuf.dev/programming-guides/encoding."""
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
 def type_of(elem_type: int, dims: Dims | None) -> onnx.TypeProto:
@@ -39,22 +26,22 @@ class Pieces:
         """Cut pieces from the model of `graph`."""
         self._graph = graph
         head = onnx.ModelProto()
-        for field, value in graph.proto.ListFields():
-            if field.name == "graph":
+        for entry, value in graph.proto.ListFields():
+            if entry.name == "graph":
                 continue
             if hasattr(value, "extend"):
-                getattr(head, field.name).extend(value)
+                getattr(head, entry.name).extend(value)
             else:
-                setattr(head, field.name, value)
+                setattr(head, entry.name, value)
         self._head: bytes = head.SerializeToString()
-        self._name = _field(_NAME, (graph.proto.graph.name or "graph").encode())
+        self._name = field(_NAME, (graph.proto.graph.name or "graph").encode())
         self._nodes: dict[str, bytes] = {}
         self._weights: dict[str, bytes] = {}
 
     def node(self, name: str) -> bytes:
         """A node of the model."""
         if name not in self._nodes:
-            self._nodes[name] = _field(_NODE, self._graph.node(name).SerializeToString())
+            self._nodes[name] = field(_NODE, self._graph.node(name).SerializeToString())
         return self._nodes[name]
 
     def weight(self, name: str) -> bytes:
@@ -66,23 +53,23 @@ class Pieces:
     @staticmethod
     def initializer(tensor: TensorProto) -> bytes:
         """Any tensor as initializer."""
-        return _field(_INITIALIZER, tensor.SerializeToString())
+        return field(_INITIALIZER, tensor.SerializeToString())
 
     @staticmethod
     def input(name: str, kind: onnx.TypeProto) -> bytes:
         """A graph input."""
-        return _field(_INPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
+        return field(_INPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
 
     @staticmethod
     def output(name: str, kind: onnx.TypeProto | None) -> bytes:
         """A graph output; without a type when it is unknown."""
-        return _field(_OUTPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
+        return field(_OUTPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
 
     @staticmethod
     def value_info(name: str, kind: onnx.TypeProto) -> bytes:
         """The type of an interior tensor."""
-        return _field(_VALUE_INFO, ValueInfoProto(name=name, type=kind).SerializeToString())
+        return field(_VALUE_INFO, ValueInfoProto(name=name, type=kind).SerializeToString())
 
     def model(self, parts: Iterable[bytes]) -> bytes:
         """The whole model around the fields of its graph."""
-        return self._head + _field(_GRAPH, self._name + b"".join(parts))
+        return self._head + field(_GRAPH, self._name + b"".join(parts))

@@ -128,7 +128,7 @@ def merge(parts: Sequence[Segment]) -> Merged:
                 values.update({own[t]: path for t, path in sample.items()})
         names.update({own[t]: t for t in outputs})
     candidate = Candidate(
-        model=merged.SerializeToString(),
+        content=merged.SerializeToString(),
         folder=parts[0].candidate.folder,
         nodes=tuple(name for part in parts for name in part.nodes),
         feeds=tuple(feeds),

@@ -10,10 +10,11 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ INLINE_LIMIT = 1024
 """Bytes; a weight above it is external data."""
 
 _MAP_LIMIT = 1 << 20
+_CHUNK = 1 << 20
 _ALIGNMENT = 64
 _WEIGHTS = "weights.bin"
 
@@ -84,12 +86,20 @@ class Store:
         self._end = 0
         self._next = 0
 
-    def adopt(self, proto: onnx.ModelProto, model_dir: Path) -> None:
+    def adopt(
+        self,
+        proto: onnx.ModelProto,
+        model_dir: Path,
+        *,
+        model_file: str = "",
+        copied: Collection[str] = frozenset(),
+    ) -> None:
         """Make all weights of `proto` above `INLINE_LIMIT` external data in the folder, in place.
 
-        Embedded weights are appended to `weights.bin` (which the first call of a `Store` begins
-        anew, so that a run that is resumed writes the same bytes); external files in `model_dir`
-        are linked, else copied, under flat names. Weights in bodies are treated alike.
+        Embedded weights, and those that lie in the file `model_file` itself (see `light`), are appended
+        to `weights.bin` (which the first call of a `Store` begins anew, so that a run that is resumed
+        writes the same bytes); external files in `model_dir` are linked under flat names, or copied: those
+        in `copied` and those that cannot be linked. Weights in bodies are treated alike.
 
         Raises:
             OSError: a file cannot be read, or the folder cannot be written.
@@ -97,14 +107,35 @@ class Store:
         weights = self.folder / _WEIGHTS
         if self._end == 0:
             weights.unlink(missing_ok=True)  # others may have mapped it: never truncate in place
-        with weights.open("ab") as out:
+        with weights.open("ab") as out, ExitStack() as files:
+            embedded = files.enter_context((model_dir / model_file).open("rb")) if model_file else None
             for tensor in initializers(proto.graph):
-                if tensor.data_location == TensorProto.EXTERNAL:
-                    self._link(tensor, model_dir)
-                elif tensor.data_type != TensorProto.STRING:
-                    self._move(tensor, out)
+                if tensor.data_location != TensorProto.EXTERNAL:
+                    if tensor.data_type != TensorProto.STRING:
+                        self._move(tensor, out)
+                elif embedded is not None and external_info(tensor)["location"] == model_file:
+                    self._copy(tensor, embedded, out)
+                else:
+                    self._link(tensor, model_dir, copied)
 
-    def _move(self, tensor: TensorProto, out: Any) -> None:
+    def _copy(self, tensor: TensorProto, source: BinaryIO, out: BinaryIO) -> None:
+        """Embedded values may begin anywhere in the file; runtimes map them, and want them aligned."""
+        left = length = raw_size(tensor.data_type, tensor.dims)
+        source.seek(int(external_info(tensor).get("offset") or 0))
+        start = self._aligned(out)
+        while left and (chunk := source.read(min(left, _CHUNK))):
+            out.write(chunk)
+            left -= len(chunk)
+        self._end = start + length
+        point_to(tensor, _WEIGHTS, start, length)
+
+    def _aligned(self, out: BinaryIO) -> int:
+        """Fill up to where the next weight begins."""
+        start = -(-self._end // _ALIGNMENT) * _ALIGNMENT
+        out.write(b"\0" * (start - self._end))
+        return start
+
+    def _move(self, tensor: TensorProto, out: BinaryIO) -> None:
         length = raw_size(tensor.data_type, tensor.dims)
         if length <= INLINE_LIMIT:
             return
@@ -112,31 +143,31 @@ class Store:
         if not data:  # typed fields: numpy_helper knows how each type is packed
             array = numpy_helper.to_array(tensor)
             data = numpy_helper.from_array(array).raw_data
-        start = -(-self._end // _ALIGNMENT) * _ALIGNMENT
-        out.write(b"\0" * (start - self._end))
+        start = self._aligned(out)
         out.write(data)
         self._end = start + length
         point_to(tensor, _WEIGHTS, start, length)
 
-    def _link(self, tensor: TensorProto, model_dir: Path) -> None:
+    def _link(self, tensor: TensorProto, model_dir: Path, copied: Collection[str]) -> None:
         info = external_info(tensor)
         source = (model_dir / info["location"]).resolve()
         if source.parent == self.folder.resolve():
             return  # adopted before
         if source not in self._links:
-            self._links[source] = self._adopt_file(source)
+            self._links[source] = self._adopt_file(source, info["location"] in copied)
         offset = int(info.get("offset", 0))
         point_to(tensor, self._links[source], offset, raw_size(tensor.data_type, tensor.dims))
 
-    def _adopt_file(self, source: Path) -> str:
+    def _adopt_file(self, source: Path, copy: bool) -> str:
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", source.name)[-80:]
         name = f"ext{len(self._links):05d}-{safe}"
         place = self.folder / name
         place.unlink(missing_ok=True)
-        try:
-            os.link(source, place)
-        except OSError:  # another file system, or links are not allowed
-            shutil.copyfile(source, place)
+        if not copy:
+            with suppress(OSError):  # another file system, or links are not allowed
+                os.link(source, place)
+                return name
+        shutil.copyfile(source, place)
         return name
 
     def put(self, name: str, array: Array) -> Path:

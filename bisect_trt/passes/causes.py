@@ -29,7 +29,7 @@ def causes(problem: Problem) -> list[str]:
     found = [_profile(problem, best)]
     proto = onnx.load_model_from_string(best.model)
     for variant in variants(proto, _fed(best)):
-        made = replace(best, model=variant.model.SerializeToString(), cut=VARIANT, expected=())
+        made = replace(best, content=variant.model.SerializeToString(), cut=VARIANT, expected=())
         if any(found) and variant.cause == "dynamic dimensions":
             continue  # they come with all that was found already
         if problem.verdict(made) is Verdict.VANISHES:

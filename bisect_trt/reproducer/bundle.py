@@ -146,7 +146,7 @@ def read_model(out: Path, scratch: Path) -> Candidate:
         (scratch / WEIGHTS).unlink(missing_ok=True)
         shutil.copyfile(out / WEIGHTS, scratch / WEIGHTS)
     return Candidate(
-        model=model,
+        content=model,
         folder=scratch if made else out,
         nodes=tuple(node.name for node in proto.graph.node),
         feeds=_read_samples(out, INPUTS, scratch),
