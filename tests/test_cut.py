@@ -18,7 +18,6 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.graph import Graph
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cut import CutStyle, Cutter
-from bisect_trt.model.load import load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import INLINE_LIMIT, Store, external_info
 from cases import SMALL, small
@@ -60,7 +59,7 @@ def folder() -> Iterator[Path]:
 @cache
 def light(name: str) -> tuple[Bench, TemporaryDirectory[str]]:
     place = TemporaryDirectory()
-    return Bench(load(LIGHT / f"light_{name}.onnx").proto, Path(place.name)), place
+    return Bench(onnx.load(LIGHT / f"light_{name}.onnx"), Path(place.name)), place
 
 
 @settings(max_examples=25, deadline=None)
@@ -90,7 +89,7 @@ OURS = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 def test_selections_of_our_models_replay(path: Path, folder: Path) -> None:
     feeds = small(path.stem).inputs() if path.stem in SMALL else None
-    bench = Bench(load(path).proto, folder, feeds and [feeds])
+    bench = Bench(onnx.load(path), folder, feeds and [feeds])
     rng = np.random.default_rng(0)
     for count in (1, 2, 5, len(bench.graph.order) // 2):
         for style in STYLES:
@@ -103,7 +102,7 @@ def test_selections_of_our_models_replay(path: Path, folder: Path) -> None:
     "name", ["bvlc_alexnet", "inception_v1", "inception_v2", "resnet50", "vgg19", "zfnet512"]
 )
 def test_selections_of_the_larger_light_models_replay(name: str, folder: Path) -> None:
-    bench = Bench(load(LIGHT / f"light_{name}.onnx").proto, folder)
+    bench = Bench(onnx.load(LIGHT / f"light_{name}.onnx"), folder)
     rng = np.random.default_rng(0)
     for count in (1, 5, len(bench.graph.order) // 3):
         bench.replay(bench.cut(map(str, rng.choice(bench.graph.order, count, replace=False))))

@@ -170,6 +170,7 @@ def test_a_function_of_another_opset_is_inlined_too() -> None:
                   opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("local", 1)])  # fmt: skip
     flat = normalise(proto)
     assert not flat.functions and [n.op_type for n in flat.graph.node] == ["Add"]
+    assert flat.graph.node[0].name.startswith("Twice/Add_0")  # unnamed where it was defined
 
 
 def test_big_weights_survive_inlining() -> None:

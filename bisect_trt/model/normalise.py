@@ -60,6 +60,9 @@ def _inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
         return copy
     weights = proto.graph.initializer
     light = skeleton(proto)
+    for function in light.functions:
+        for k, node in enumerate(function.node):
+            node.name = node.name or f"{function.name}/{node.op_type}_{k}"  # else nobody finds it again
     model = inliner.inline_local_functions(light)
     if model.functions:  # they import other operator set versions than the model
         model = inliner.inline_local_functions(light, convert_version=True)
