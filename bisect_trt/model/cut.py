@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.graph import Boundary, Dims, Graph, Selection, dims_of
+from bisect_trt.graph import Boundary, Graph, Selection, dims_of
 from bisect_trt.inputs.feeds import GraphInput
 from bisect_trt.inputs.generate import generate
 from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.cut_types import Recorded, Types, header
 from bisect_trt.model.frozen import INNER_TYPES, feeds_build_time_slot, is_shape_like
-from bisect_trt.model.guess import inferred_types
-from bisect_trt.model.pieces import Pieces, type_of
+from bisect_trt.model.pieces import Pieces
 from bisect_trt.model.store import Store, raw_size
 
 
@@ -39,31 +37,6 @@ class CutStyle(StrEnum):
     fusion), unless the model itself exposes them."""
 
 
-class Recorded(Protocol):
-    """Reference values of tensors; `samples` runs of the model, `t` numbers them from 0."""
-
-    @property
-    def samples(self) -> int:
-        """Number of recorded runs."""
-        ...
-
-    def path(self, sample: int, tensor: str) -> Path:
-        """File with the value, see `Store.put`."""
-        ...
-
-    def __contains__(self, tensor: object) -> bool:
-        """Whether the tensor was recorded."""
-        ...
-
-    def elem_type(self, tensor: str) -> int:
-        """`TensorProto.DataType` of the value."""
-        ...
-
-    def shape(self, tensor: str) -> tuple[int, ...]:
-        """Dimensions in sample 0."""
-        ...
-
-
 class _Frozen(NamedTuple):
     piece: bytes
     bytes: int
@@ -79,7 +52,7 @@ class Cutter:
         self._record = record
         self._pieces = Pieces(graph)
         self._frozen: dict[str, _Frozen | None] = {}
-        self._static: dict[str, onnx.TypeProto | None] = {}
+        self._types = Types(graph, record)
         self._interior: dict[tuple[str, bool], dict[str, bytes]] = {}
         self._sizes: dict[str, int] = {}
         self._made: dict[str, Path | None] = {}
@@ -130,23 +103,10 @@ class Cutter:
             names = graph.sorted(added.union(names))
 
     def _can_cut(self, tensor: str, style: CutStyle) -> bool:
-        elem_type = self._elem_type(tensor)
+        elem_type = self._types.elem_type(tensor)
         if elem_type is None or elem_type == TensorProto.STRING:
             return False
         return style is CutStyle.NARROW or elem_type not in INNER_TYPES
-
-    def _elem_type(self, tensor: str) -> int | None:
-        if tensor in self._record:
-            return self._record.elem_type(tensor)
-        known = self._graph.elem_type(tensor)
-        return known if known is not None else _elem_type(self._inferred.get(tensor))
-
-    @cached_property
-    def _inferred(self) -> Mapping[str, onnx.TypeProto]:
-        """Types that follow from the recorded ones, for what the reference could not make."""
-        graph, record = self._graph, self._record
-        known = {t: self._static_type(t) for t in (*graph.graph_inputs, *graph.producer) if t in record}
-        return inferred_types(graph.proto, {t: kind for t, kind in known.items() if kind is not None})
 
     def _visible(self, names: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
         """Outputs of the model, and of nodes that feed no other node of the selection."""
@@ -244,7 +204,7 @@ class Cutter:
     def _seeded(self, tensor: str) -> Path | None:
         """A value for an input that the reference could not make, written once; dimensions unknown are 1."""
         if tensor not in self._made:
-            kind = self._static_type(tensor)
+            kind = self._types.static(tensor)
             dims = None if kind is None else dims_of(kind)
             self._made[tensor] = None
             if kind is not None and dims is not None:
@@ -273,96 +233,23 @@ class Cutter:
         """The types of what a node makes, serialised; unknown ones are left out."""
         types = {}
         for tensor in self._graph.outputs_of(name):
-            kind = self._graph.value_info(tensor) if dynamic else self._inferred_type(tensor)
+            kind = self._graph.value_info(tensor) if dynamic else self._types.declared(tensor)
             if kind:
                 types[tensor] = self._pieces.value_info(tensor, kind)
         return types
 
     def _input_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto:
-        kind = self._dynamic_type(tensor) if dynamic else self._static_type(tensor)
+        kind = self._types.dynamic(tensor) if dynamic else self._types.static(tensor)
         assert kind is not None, f"the cut goes through {tensor!r}, which has no type"
         return kind
 
     def _output_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto | None:
-        return self._dynamic_type(tensor) if dynamic else self._static_type(tensor)
-
-    def _static_type(self, tensor: str) -> onnx.TypeProto | None:
-        """Recorded type with its static shape; else the inferred one without its symbols."""
-        if tensor not in self._static:
-            self._static[tensor] = self._make_static_type(tensor)
-        return self._static[tensor]
-
-    def _make_static_type(self, tensor: str) -> onnx.TypeProto | None:
-        recorded = self._recorded_dims(tensor)
-        if recorded is not None:
-            return type_of(self._record.elem_type(tensor), recorded)
-        declared = self._inferred_type(tensor)
-        if declared is not None and (not declared.HasField("tensor_type") or _is_static(declared)):
-            return declared
-        return _without_symbols(self._inferred.get(tensor, declared))
-
-    def _inferred_type(self, tensor: str) -> onnx.TypeProto | None:
-        """Declared or inferred type without symbols.
-
-        Interior tensors get this one, never the recorded type: ONNX Runtime would infer further
-        from it than it does in the whole model, and then refuse branches that are not taken.
-        """
-        elem_type, shape = self._graph.elem_type(tensor), self._graph.shape(tensor)
-        if elem_type is None:
-            return self._graph.value_info(tensor)  # a sequence or the like
-        return type_of(elem_type, shape and tuple(d if isinstance(d, int) else None for d in shape))
-
-    def _recorded_dims(self, tensor: str) -> Dims | None:
-        """Dimensions of the recorded values; those that differ between samples are left open."""
-        record = self._record
-        if tensor not in record:
-            return None
-        dims: Dims = record.shape(tensor)
-        for sample in range(1, record.samples):
-            other = _header(record.path(sample, tensor))[0]
-            if len(other) != len(dims):
-                return self._graph.shape(tensor)
-            dims = tuple(a if a == b else None for a, b in zip(dims, other, strict=True))
-        return dims
-
-    def _dynamic_type(self, tensor: str) -> onnx.TypeProto | None:
-        """Declared or inferred type with its symbols; what it leaves open is as recorded."""
-        static, declared = self._static_type(tensor), self._graph.shape(tensor)
-        if tensor not in self._graph.producer and declared is not None:
-            return self._graph.value_info(tensor)
-        elem_type, recorded = self._elem_type(tensor), self._recorded_dims(tensor)
-        if elem_type is None or declared is None or recorded is None or len(declared) != len(recorded):
-            return static
-        return type_of(
-            elem_type, tuple(b if a is None else a for a, b in zip(declared, recorded, strict=True))
-        )
-
-
-def _elem_type(kind: onnx.TypeProto | None) -> int | None:
-    return (kind.tensor_type.elem_type or None) if kind is not None else None
-
-
-def _without_symbols(kind: onnx.TypeProto | None) -> onnx.TypeProto | None:
-    if kind is None or not kind.HasField("tensor_type"):
-        return kind
-    dims = dims_of(kind)
-    static = dims and tuple(d if isinstance(d, int) else None for d in dims)
-    return type_of(kind.tensor_type.elem_type, static)
-
-
-def _is_static(kind: onnx.TypeProto) -> bool:
-    dims = dims_of(kind)
-    return dims is not None and all(isinstance(d, int) for d in dims)
-
-
-def _header(path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array.shape, array.dtype
+        return self._types.dynamic(tensor) if dynamic else self._types.static(tensor)
 
 
 def _same(one: Path, other: Path) -> bool:
     """Whether both files hold the same bits (so NaN equals itself)."""
-    if _header(one) != _header(other) or one.stat().st_size != other.stat().st_size:
+    if header(one) != header(other) or one.stat().st_size != other.stat().st_size:
         return False
     with one.open("rb") as a, other.open("rb") as b:
         while chunk := a.read(1 << 20):

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 
 from bisect_trt.graph import Graph, Selection, bodies
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
-from bisect_trt.model.cut import CutStyle, Cutter, Recorded
+from bisect_trt.model.cut import CutStyle, Cutter
+from bisect_trt.model.cut_types import Recorded
 
 DELTA = "#delta"
 _RAW = "#raw"

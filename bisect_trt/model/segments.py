@@ -16,7 +16,8 @@ from onnx import TensorProto
 
 from bisect_trt.graph import Graph, bodies, captures
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cut import Cutter, Recorded
+from bisect_trt.model.cut import Cutter
+from bisect_trt.model.cut_types import Recorded
 
 _QUANTISED = frozenset(
     value
