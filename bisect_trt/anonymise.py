@@ -145,6 +145,7 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         original_failure=None,
         also_seen=tuple(clean.failure(failure) for failure in reduction.also_seen),
         notes=tuple(clean.text(note) for note in reduction.notes),
+        causes=tuple(clean.text(cause) for cause in reduction.causes),
         log=clean.text(reduction.log),
         accuracy={},
         origins=(),

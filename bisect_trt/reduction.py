@@ -142,9 +142,9 @@ def reduce_one(run: Run, problem: Problem, out: Path) -> Reduction:
                 f"{stop_reason} before anything smaller than the model was found to fail",
                 "the same command goes on from here",
             )
-        problem.best = replace(run.original, cut="original")
+        problem.best = run.whole_file
     found = problem.best
-    run.notes += [] if stop_reason else what_it_hangs_on(run, problem)
+    run.causes = [] if stop_reason else what_it_hangs_on(run, problem)
     simple = simplified(run, problem, stop_reason)
     run.neighbour = None if stop_reason else passing(run, problem)
     result = replace(result_of(run, problem, stop_reason, out), simplification=simple)

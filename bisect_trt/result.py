@@ -130,7 +130,8 @@ class Reduction:
     the user's model.
     `original` are the figures of the user's model, `places` the positions of `nodes` in its topological
     order, `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
-    failure, as sentences; `left`, after `--anonymise`, what of the original is told all the same.
+    failure, as sentences; `causes`, also among the `notes`, what the failure hangs on where no node is to
+    blame; `left`, after `--anonymise`, what of the original is told all the same.
     """
 
     model: Path
@@ -163,6 +164,7 @@ class Reduction:
     places: tuple[int, ...] = ()
     origins: tuple[Origin, ...] = ()
     workarounds: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> tuple[str, ...]:

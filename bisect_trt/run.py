@@ -71,6 +71,7 @@ class Run:
         self.menu: Sequence[Callable[[Problem], None]] = MENU
         self.phases: list[dict[str, Any]] = []
         self.notes: list[str] = []  # on the input values
+        self.causes: list[str] = []  # see `passes.causes`
         self.confirmed = Outcome()  # of the user's own file
 
     @cached_property
@@ -101,6 +102,14 @@ class Run:
             return original
         if self.settings.accuracy.judge == "outputs":
             return self.session.with_outputs(self.recorded)
+        return replace(original, expected=self.recorded.values(self.session.graph.graph_outputs))
+
+    @property
+    def whole_file(self) -> Candidate:
+        """`original` as what is found when nothing smaller fails: with what the reference gives for it."""
+        original = self.original
+        if original.expected or is_self(self.settings):
+            return original
         return replace(original, expected=self.recorded.values(self.session.graph.graph_outputs))
 
     @cached_property

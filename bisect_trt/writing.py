@@ -38,7 +38,7 @@ BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell wha
 def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduction:
     """What is known before verification."""
     assert problem.best is not None and problem.wanted is not None
-    notes = [*run.info.notes, *run.notes]
+    notes = [*run.info.notes, *run.notes, *run.causes]
     if run.recorded.error:
         notes.append(
             f"The reference cannot run the whole model: {run.recorded.error}\nTensors that it could not "
@@ -83,6 +83,7 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
         phases=tuple(run.phases),
         outputs_compared=run.info.can_run,
         notes=tuple(notes),
+        causes=tuple(run.causes),
         alone=alone,
         accuracy=facts(run.settings.accuracy, problem.hybrid, run.confirmed),
     )

@@ -25,11 +25,13 @@ class Variant:
         cause: what was varied, `dimension names`.
         change: what was done, so that one could say `... and the failure is gone`.
         model: the result.
+        same_meaning: whether nothing else can have come into it; the converter of ONNX makes mistakes.
     """
 
     cause: str
     change: str
     model: onnx.ModelProto
+    same_meaning: bool = True
 
 
 def variants(proto: onnx.ModelProto, fed: Shapes) -> Iterator[Variant]:
@@ -139,4 +141,5 @@ def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
                 made = version_converter.convert_version(proto, version)
             except Exception:  # no adapter, an unknown operator, ...: raises several kinds
                 continue
-            yield Variant("the operator set version", f"operator set {version} instead of {now}", made)
+            change = f"operator set {version} instead of {now}"
+            yield Variant("the operator set version", change, made, same_meaning=False)

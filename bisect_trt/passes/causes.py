@@ -16,6 +16,8 @@ from bisect_trt.problem import Problem
 VARIANT = "variant"
 """`Candidate.cut` of another form."""
 
+LONGEST = 200  # characters of a message in a sentence
+
 
 def causes(problem: Problem) -> list[str]:
     """Sentences on what removes the failure of a model that only fails in one form; empty: nothing known.
@@ -26,7 +28,7 @@ def causes(problem: Problem) -> list[str]:
     best = problem.best
     if best is None or best.rest is not None or best.cut not in ("original", CutStyle.DYNAMIC.value):
         return []
-    found = [_profile(problem, best)]
+    found, otherwise = [_profile(problem, best)], list[str]()
     proto = onnx.load_model_from_string(best.model)
     for variant in variants(proto, _fed(best)):
         made = replace(best, content=variant.model.SerializeToString(), cut=VARIANT, expected=())
@@ -34,7 +36,17 @@ def causes(problem: Problem) -> list[str]:
             continue  # they come with all that was found already
         if problem.verdict(made) is Verdict.VANISHES:
             found.append(_sentence(variant.cause, variant.change))
-    return [text for text in found if text]
+        elif variant.same_meaning and (other := _other_failure(problem, made)):
+            otherwise.append(f"With {variant.change} it fails in another way instead: {other}")
+    return [text for text in found if text] or otherwise[:1]
+
+
+def _other_failure(problem: Problem, made: Candidate) -> str:
+    """What a candidate shows that does not show the wanted failure."""
+    outcome = problem.prober.peek(made)
+    if outcome is None or not outcome.failures or problem.judge(outcome) is Verdict.REPRODUCES:
+        return ""
+    return " ".join(outcome.failures[0].message.split())[:LONGEST]
 
 
 def _profile(problem: Problem, best: Candidate) -> str:

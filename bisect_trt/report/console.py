@@ -32,7 +32,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page = Page(console, whole=False)
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _message(result.wanted))
-    page.row("Where", _origin(result) or _where(result.original_failure or result.wanted, result.nodes))
+    page.row("Where", _place(result))
     left = f"{_count(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
@@ -168,6 +168,13 @@ def _where(failure: Failure, remaining: Sequence[str]) -> str:
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     op = f" ({printable(failure.op)})" if failure.op else ""
     return f"{'node' if len(names) == 1 else 'nodes'} {named}{more}{op}"
+
+
+def _place(result: Reduction) -> str:
+    """What is to blame: the form of the model, a place in the user's code, or nodes."""
+    if result.causes:
+        return printable(result.causes[0])
+    return _origin(result) or _where(result.original_failure or result.wanted, result.nodes)
 
 
 def _origin(result: Reduction) -> str:

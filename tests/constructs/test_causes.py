@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from making import FLOAT, chain, const, graph, model, node, reduced, value
+import pytest
+from making import ANTIALIAS, FLOAT, SCALES, bad_resize, chain, const, graph, model, node, reduced, value
 from onnx import helper
 
 from bisect_trt.model.variants import variants
+from bisect_trt.reproducer.issue import elsewhere
 
 
 def told(notes: tuple[str, ...]) -> list[str]:
@@ -40,14 +42,22 @@ def test_dynamic_dimensions(tmp_path: Path) -> None:
     assert result.verified == 1
 
 
-def test_sparse_weights(tmp_path: Path) -> None:
-    nodes = [node("Relu", "x", "r"), node("MatMul", "r w", "y", "mm")]
-    made = model(graph(nodes, [value("x")], [value("y")]))
+@pytest.mark.parametrize("then_another", [False, True])
+def test_sparse_weights(then_another: bool, tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "r"), node("MatMul", "r w", "m", "mm")]
+    nodes.append(bad_resize("m", "y") if then_another else node("Tanh", "m", "y"))
+    made = model(graph(nodes, [value("x")], [value("y", None)], [SCALES] if then_another else []))
     sparse = helper.make_sparse_tensor(const("w", [1.0, 2.0]), const("i", [0, 9], np.int64), [8, 8])
     made.graph.sparse_initializer.append(sparse)
     result = reduced(made, tmp_path)
-    assert told(result.notes) == ["sparse weights"]
+    if then_another:
+        (cause,) = result.causes
+        assert cause.startswith("With the sparse initializers written as dense ones it fails in another way")
+        assert ANTIALIAS in cause
+    else:
+        assert told(result.notes) == ["sparse weights"]
     assert result.best.cut == "original" and result.verified == 1
+    assert "ONNX Runtime" in elsewhere(result) and elsewhere(result).startswith("yes")
 
 
 def test_a_plain_failure_of_a_node_has_no_such_cause(tmp_path: Path) -> None:
