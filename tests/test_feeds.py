@@ -56,11 +56,6 @@ def test_reads_what_fits(tmp_path: Path) -> None:
         ({"image": np.full((1, 3, 8, 8), 0.1)}, [IMAGE], ["float64", "float", "change values"]),
         ({"image": np.full((1, 3, 8, 8), "a")}, [IMAGE], ["image is <U1", "float"]),
         ({"input_ids": np.full((1, 2), 0.5)}, [IDS], ["float64", "int64"]),
-        (
-            {"input_ids": np.zeros((1, 2), "i8"), "attention_mask": np.zeros((1, 3), "i8")},
-            [IDS, MASK],
-            ["dimension S is 2 in input_ids but 3 in attention_mask"],
-        ),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -80,6 +75,17 @@ def test_conversions_that_lose_nothing_are_made_and_noted(tmp_path: Path) -> Non
     [sample] = read_inputs(path, [IMAGE, IDS], notes)
     assert sample["image"].dtype == np.float32 and sample["input_ids"].tolist() == [[1, 2]]
     assert notes[0] == "image was converted from float64 to float; no value changed." and len(notes) == 2
+
+
+def test_unequal_sizes_of_equal_symbols_are_noted(tmp_path: Path) -> None:
+    """ONNX Runtime takes them, so a target that does not is looked into."""
+    notes: list[str] = []
+    shapes = {"input_ids": (1, 2), "attention_mask": (1, 3)}
+    path = save(tmp_path, **{name: np.zeros(shape, "i8") for name, shape in shapes.items()})
+    read_inputs(path, [IDS, MASK], notes)
+    assert notes == ["The dimension S is 2 in input_ids but 3 in attention_mask."]
+    sample = generate([IDS, MASK], 0, shapes)
+    assert {name: value.shape for name, value in sample.items()} == shapes
 
 
 def test_types_that_numpy_does_not_know(tmp_path: Path) -> None:
@@ -162,7 +168,5 @@ def test_what_cannot_be_generated() -> None:
     assert generate([GraphInput("x", T.FLOAT, None)], 0, {"x": (2, 3)})["x"].shape == (2, 3)
     with pytest.raises(UsageError, match="no tensor"):
         generate([GraphInput("s", 0, None)], 0, {"s": (1,)})
-    with pytest.raises(UsageError, match="dimension N is 1 in image but 2 in input_ids"):
-        generate([IMAGE, IDS], 0, {"image": (1, 3, 8, 8), "input_ids": (2, 4)})
     with pytest.raises(UsageError, match="does not fit"):
         generate([IMAGE], 0, {"image": (8,)})

@@ -117,7 +117,8 @@ def _fit(
             there = ", ".join(arrays) or "nothing"
             raise UsageError(f"{path}: no value for the input {item.name}", f"the file holds: {there}")
         array = arrays[item.name]
-        _require_shape(path, item, array, sizes)
+        _require_shape(path, item, array)
+        _note_symbols(item, array, sizes, notes)
         sample[item.name] = _cast(path, item, array, notes)
     return sample
 
@@ -129,8 +130,8 @@ def _suggest(name: str, known: Sequence[str]) -> str:
     return "its inputs are: " + (", ".join(known) or "none")
 
 
-def _require_shape(path: Path, item: GraphInput, array: Array, sizes: dict[str, tuple[int, str]]) -> None:
-    """Check declared dimensions; equal symbols (in `sizes`, with who set it) mean equal sizes."""
+def _require_shape(path: Path, item: GraphInput, array: Array) -> None:
+    """Check declared dimensions."""
     if item.dims is None:
         return
     given = "x".join(map(str, array.shape)) or "a scalar"
@@ -140,14 +141,17 @@ def _require_shape(path: Path, item: GraphInput, array: Array, sizes: dict[str, 
     if not fits:
         wanted = item.shape_text()
         raise UsageError(f"{path}: {item.name} has the shape {given}, but the model declares {wanted}")
-    for want, have in zip(item.dims, array.shape, strict=True):
-        if not isinstance(want, str):
-            continue
-        size, other = sizes.setdefault(want, (have, item.name))
-        if size != have:
-            raise UsageError(
-                f"{path}: the dimension {want} is {size} in {other} but {have} in {item.name} ({given})"
-            )
+
+
+def _note_symbols(
+    item: GraphInput, array: Array, sizes: dict[str, tuple[int, str]], notes: list[str]
+) -> None:
+    """ONNX Runtime takes unequal sizes for equal symbols (in `sizes`, with who set it); TensorRT may not."""
+    for want, have in zip(item.dims or (), array.shape, strict=False):
+        if isinstance(want, str):
+            size, other = sizes.setdefault(want, (have, item.name))
+            if size != have:
+                notes.append(f"The dimension {want} is {size} in {other} but {have} in {item.name}.")
 
 
 def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array:
