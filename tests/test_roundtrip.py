@@ -1,6 +1,7 @@
 """All node tests of onnx there and back: load, normalise, record, cut every node and every prefix, run.
 
-What cannot be compared, and why, is in `data/roundtrip_skips.txt`; all else of such a model is still done.
+What cannot be compared, and why, is in `data/roundtrip_skips.txt`; all else of such a model is still
+done. A line that begins with `~` is no pattern of names but a part of what ONNX Runtime says.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from bisect_trt.references.recorder import record
 
 SKIPS = Path(__file__).parent / "data" / "roundtrip_skips.txt"
 CHUNKS = 12
-FEWEST_COMPARED = 1600  # of the 1884 of onnx 1.23 with ONNX Runtime 1.32: the test must not become hollow
+FEWEST_COMPARED = 1680  # of the 1884 of onnx 1.23 with ONNX Runtime 1.32: the test must not become hollow
 
 
 @cache
@@ -71,6 +72,8 @@ def test_node_tests_survive_every_cut(
             assert problems, f"{name} is in {SKIPS.name} but has no problem"
             continue
         wrong += [f"{name}: {problem}" for problem in problems]
+        if not trip.compared and not any(p[0] == "~" and p[1:] in trip.refused for p, _ in skips()):
+            wrong.append(f"{name} is not compared, and nobody says why: {trip.refused}")
         compared += trip.compared
     assert not wrong, f"{len(wrong)} problems:\n" + "\n".join(wrong)
     assert compared >= FEWEST_COMPARED / CHUNKS * 0.9
@@ -80,7 +83,7 @@ def test_every_skip_has_a_reason_and_a_model() -> None:
     assert len(skips()) <= 12
     for pattern, reason in skips():
         assert len(reason) > 20
-        assert fnmatch.filter(cases(), pattern), f"{pattern} matches nothing"
+        assert pattern[0] == "~" or fnmatch.filter(cases(), pattern), f"{pattern} matches nothing"
 
 
 class Trip:
@@ -90,6 +93,7 @@ class Trip:
         self.case = case
         self.folder = folder
         self.compared = False
+        self.refused = ""
         self.arrays: dict[str, Any] = {}
 
     def problems(self) -> Iterator[str]:
@@ -118,7 +122,8 @@ class Trip:
     def against_the_file(self, path: Path, sample: dict[str, Any]) -> Iterator[str]:
         """Whether the normalised model gives what the file gives."""
         if set(sample) != set(self.graph.graph_inputs):
-            return  # a sequence or an optional; without it ONNX Runtime dies
+            self.refused = "inputs that are no tensors"  # without them ONNX Runtime dies
+            return
         try:
             wanted = ort.run(path.read_bytes(), self.folder, [sample])[0]
         except (ort.OrtError, ValueError) as error:
