@@ -10,7 +10,7 @@ import time
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from bisect_trt.errors import BisectError
 from bisect_trt.outcome import Symptom
 from bisect_trt.workers import limits
-from bisect_trt.workers.reply import Answer, Death, Job, Reply, call
+from bisect_trt.workers.ends import DiedError, NotStartedError, PoolError, StoppedError, Wish, late, unless
+from bisect_trt.workers.reply import Answer, Job, Reply, call
 
 POLL = 0.05  # seconds between two looks whether the worker is still there
 LOST = 1.0  # seconds that an answer may be on its way after its worker has gone
@@ -30,26 +31,6 @@ OVER = "held more memory than the limit"
 STARTS = 3  # processes that may go before one takes the job
 TAIL = 20 * 1024  # bytes of log that go with a death
 LOG_LIMIT = 64 * 1024 * 1024  # bytes; a worker that prints more loses what it printed
-
-
-class _NotStartedError(Exception):
-    """The worker went before it took the job."""
-
-
-class _DiedError(Exception):
-    """The worker went in the middle of the job. `again`: a fresh one is worth a try."""
-
-    def __init__(
-        self, symptom: Symptom, exitcode: int | None, message: str, detail: str = "", *, again: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.death = Death(symptom, exitcode, message, detail=detail)
-        self.again = again
-        self.alive = False  # the job was ended and its process lives on
-
-
-class _StoppedError(CancelledError):
-    """A job that nobody wants any more ended itself; its process lives on."""
 
 
 class Slot:
@@ -102,11 +83,11 @@ class Slot:
         try:
             try:
                 ok, value, seconds = self._attempt(job, timeout, cancelled)
-            except _DiedError as death:
+            except DiedError as death:
                 if not death.again:
                     raise
                 ok, value, seconds = self._attempt(job, timeout, cancelled)
-        except _DiedError as death:
+        except DiedError as death:
             return Reply(death=replace(death.death, log=self._tail(mark)), seconds=time.monotonic() - start)
         self._served += 1
         result = pickle.loads(value)  # from a process of ours; never content of a model
@@ -119,17 +100,17 @@ class Slot:
         for _ in range(STARTS):
             try:
                 return self._once(job, timeout, cancelled)
-            except _NotStartedError:
+            except NotStartedError:
                 started = self._pid() is not None
                 self.stop()
-            except _StoppedError:
+            except StoppedError:
                 raise
-            except (_DiedError, CancelledError) as ended:
+            except (DiedError, CancelledError) as ended:
                 if not getattr(ended, "alive", False):
                     self.stop()
                 raise
         if started:
-            raise _DiedError(Symptom.CRASH, None, "broke the connection to its worker process")
+            raise DiedError(Symptom.CRASH, None, "broke the connection to its worker process")
         raise BisectError(
             f"a worker process cannot be started; see {self.log}",
             "in a script of your own, call bisect_trt under `if __name__ == '__main__':`",
@@ -148,9 +129,9 @@ class Slot:
         except ProcessExpired as error:
             raise self._explain(error.exitcode, error.pid) from error
         except TimeoutError as error:
-            raise _late(timeout) from error
-        except (BrokenProcessPool, _PoolError) as error:
-            raise _NotStartedError from error
+            raise late(timeout) from error
+        except (BrokenProcessPool, PoolError) as error:
+            raise NotStartedError from error
 
     def _wait(
         self,
@@ -163,29 +144,29 @@ class Slot:
         begin = time.monotonic()
         running = gone = None  # when the job was taken, when its process went
         pid = None
-        wish: _Wish | None = None
+        wish: Wish | None = None
         while True:
             with suppress(TimeoutError):
-                return _unless(wish, timeout, future.result(timeout=POLL))
+                return unless(wish, timeout, future.result(timeout=POLL))
             if future.done():
-                return _unless(wish, timeout, future.result())
+                return unless(wish, timeout, future.result())
             now = time.monotonic()
-            late = timeout is not None and running is not None and now - running > timeout
-            wish = self._wish(wish, late, cancelled.is_set())
+            overdue = timeout is not None and running is not None and now - running > timeout
+            wish = self._wish(wish, overdue, cancelled.is_set())
             if not pool.active:
-                raise _PoolError
+                raise PoolError
             if not future.running():
                 if now - begin > START_DEADLINE:
-                    raise _NotStartedError
+                    raise NotStartedError
                 continue
             running = running or now
             pid = pid or self._pid()
             if pid is not None and not psutil.pid_exists(pid):
                 gone = gone or now
                 if now - gone > LOST:  # pebble says nothing about exit code 0
-                    raise _DiedError(Symptom.CRASH, 0, "exit code 0 in the middle of the job")
+                    raise DiedError(Symptom.CRASH, 0, "exit code 0 in the middle of the job")
 
-    def _wish(self, wish: _Wish | None, late: bool, cancelled: bool) -> _Wish | None:
+    def _wish(self, wish: Wish | None, overdue: bool, cancelled: bool) -> Wish | None:
         """Whether the job is to end: one that heeds it is asked and given `GRACE`, others are ended.
 
         Raises:
@@ -193,24 +174,24 @@ class Slot:
         """
         if self._closing.is_set():
             raise CancelledError
-        if wish is None and not late and not cancelled:
+        if wish is None and not overdue and not cancelled:
             return None
         if wish is None and self._progress_file.exists():
             self._stop_file.touch()
-            return _Wish(time.monotonic() + GRACE, cancelled)
+            return Wish(time.monotonic() + GRACE, cancelled)
         if wish is None or time.monotonic() > wish.until:
             raise CancelledError if cancelled else TimeoutError
         return wish
 
-    def _explain(self, exitcode: int | None, pid: int | None) -> _DiedError:
+    def _explain(self, exitcode: int | None, pid: int | None) -> DiedError:
         """Why a process went that pebble saw go."""
         why = self._over_limit.get(pid or 0)
         if why is not None:
-            return _DiedError(Symptom.OUT_OF_MEMORY, exitcode, OVER, why, again=self._served > 0)
+            return DiedError(Symptom.OUT_OF_MEMORY, exitcode, OVER, why, again=self._served > 0)
         if exitcode == -signal.SIGKILL:
             message = "killed by the system (SIGKILL), twice: most likely it ran out of memory"
-            return _DiedError(Symptom.OUT_OF_MEMORY, exitcode, message, again=True)
-        return _DiedError(Symptom.CRASH, exitcode, limits.describe_exit(exitcode))
+            return DiedError(Symptom.OUT_OF_MEMORY, exitcode, message, again=True)
+        return DiedError(Symptom.CRASH, exitcode, limits.describe_exit(exitcode))
 
     # The process
 
@@ -301,33 +282,6 @@ class Slot:
                 return file.read(TAIL).decode("utf-8", errors="replace")
         except OSError:
             return ""
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """A job was asked to end: until when it has time to do so, and whether nobody wants it any more."""
-
-    until: float
-    cancelled: bool
-
-
-def _late(timeout: float | None) -> _DiedError:
-    return _DiedError(Symptom.HANG, None, "no answer before the deadline", f"no answer within {timeout:g} s")
-
-
-def _unless(wish: _Wish | None, timeout: float | None, answer: Answer) -> Answer:
-    """The answer; one of a job that had been asked to end is worth nothing."""
-    if wish is None:
-        return answer
-    if wish.cancelled:
-        raise _StoppedError
-    late = _late(timeout)
-    late.alive = True
-    raise late
-
-
-class _PoolError(Exception):
-    """pebble gave up on the connection to the worker."""
 
 
 def _join(pool: ProcessPool) -> None:
