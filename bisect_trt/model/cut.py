@@ -31,7 +31,8 @@ class CutStyle(StrEnum):
     DYNAMIC = "dynamic"
     """As DEFAULT, but inputs keep declared and inferred symbolic dimensions."""
     NARROW = "narrow"
-    """As DEFAULT, but also cut through edges of types that builders do not take as inputs everywhere."""
+    """As DEFAULT, but also cut through edges of types that builders do not take as inputs everywhere;
+    sequences, optionals and strings may be outputs (they are not compared)."""
     HIDDEN = "hidden"
     """As DEFAULT, but tensors that are read inside as well are not exposed (that would stop
     fusion), unless the model itself exposes them."""
@@ -95,7 +96,7 @@ class Cutter:
                 for t in boundary.inputs
                 if t in graph.producer and not self._can_cut(t, style)
             }
-            for tensor in boundary.outputs:
+            for tensor in boundary.outputs if style is not CutStyle.NARROW else ():
                 if not self._can_cut(tensor, style):
                     added.update(graph.consumers.get(tensor, ()))
             if added.issubset(names):

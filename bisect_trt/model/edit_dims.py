@@ -214,8 +214,9 @@ def _set_attribute(node: onnx.NodeProto, var: Var, size: int) -> None:
 
 def _set_value(draft: Draft, var: Var, size: int) -> None:
     array = np.array(draft.weights[var.name])
-    array.reshape(-1)[var.place] = size
-    draft.set_weight(var.name, array)
+    if var.place < array.size:  # the weight itself may have been cut shorter before
+        array.reshape(-1)[var.place] = size
+        draft.set_weight(var.name, array)
 
 
 def _set_axis(draft: Draft, var: Var, size: int) -> bool:

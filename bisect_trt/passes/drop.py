@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from bisect_trt import search
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cut import CutStyle
+from bisect_trt.outcome import Verdict
 from bisect_trt.passes.selections import Selections
 from bisect_trt.problem import Problem
 
@@ -29,8 +33,28 @@ def minimise(problem: Problem, candidate: Candidate) -> None:
 
 
 def is_one_minimal(problem: Problem) -> bool:
-    """Whether every single node of the best candidate was tried without, and was needed."""
+    """Whether every single node of the best candidate was tried without, and was needed.
+
+    A node that cannot be left out, as nothing can be cut between it and the others, is needed.
+    """
     if problem.best is None:
         return False
-    nodes, judge = problem.best.nodes, Selections(problem, CutStyle(problem.best.cut))
-    return judge.run(lambda asked: search.is_one_minimal(nodes, asked))
+    nodes, style = problem.best.nodes, CutStyle(problem.best.cut)
+    judge = Selections(problem, style)
+    return judge.run(lambda asked: search.is_one_minimal(nodes, _Apart(problem, style, nodes, asked)))
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """A judge for whom a cut that has all of `nodes` again is no answer."""
+
+    problem: Problem
+    style: CutStyle
+    nodes: tuple[str, ...]
+    asked: search.Judge[str]
+
+    def verdict(self, items: Sequence[str]) -> Verdict:
+        """As `asked`."""
+        if set(self.nodes).issubset(self.problem.cut(items, self.style).nodes):
+            return Verdict.VANISHES
+        return self.asked.verdict(items)

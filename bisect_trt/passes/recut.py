@@ -13,8 +13,9 @@ FEW = 16
 def recut(problem: Problem) -> None:
     """Drop nodes again in each reserve style that also reproduces, while it makes a difference.
 
-    Types like int4 may be cut after all (NARROW), an exposed tensor cannot be fused away (HIDDEN), a
-    frozen one is no longer computed (UNFROZEN), a static dimension is no longer dynamic (DYNAMIC).
+    Types like int4 may be cut after all and sequences be outputs (NARROW), an exposed tensor cannot be
+    fused away (HIDDEN), a frozen one is no longer computed (UNFROZEN), a static dimension is no longer
+    dynamic (DYNAMIC).
     """
     if problem.hybrid is not None and problem.hybrid.accumulated:
         return

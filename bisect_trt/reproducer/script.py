@@ -111,7 +111,11 @@ def _model_words(reduction: Reduction) -> dict[str, Any]:
         # short integer vectors may turn out to be what TensorRT calls shape tensors
         "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
         "stored": bool(best.expected) and all(best.expected),
-        "bounds": {v.name: _bounds(v, alone(reduction.alone)) for v in proto.graph.output},
+        "bounds": {
+            v.name: _bounds(v, alone(reduction.alone))
+            for v in proto.graph.output
+            if v.type.tensor_type.elem_type  # sequences and maps are not compared
+        },
         "ignored": alone(reduction.alone).ignore,
     }
 

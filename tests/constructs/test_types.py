@@ -130,11 +130,38 @@ def test_the_culprit_alone_comes_out(case: str, tmp_path: Path) -> None:
     assert result.verified == 1 and result.one_minimal
 
 
-def test_sequences_are_not_cut(tmp_path: Path) -> None:
-    pair = [node("SequenceConstruct", "h1 h1", "s", "make"), node("SequenceAt", "s at", "e", "take")]
-    result = reduced(plain(pair, "e", const("at", 0, np.int64)), tmp_path)
-    assert result.wanted.op == "SequenceConstruct"
-    assert set(result.best.nodes) == {"make", "take"} and result.verified == 1
+@pytest.mark.parametrize(
+    ("target", "left"),
+    [
+        ("tensorrt-rtx", {"SplitToSequence"}),  # its output is one of the model then
+        ("planted:op=SequenceAt,fail=error", {"SplitToSequence", "SequenceAt"}),
+        ("planted:op=SequenceInsert,fail=error", {"SplitToSequence", "SequenceInsert"}),
+    ],
+)
+def test_sequences_are_no_inputs_of_a_cut(target: str, left: set[str], tmp_path: Path) -> None:
+    nodes = [node("SplitToSequence", "h1 sizes", "s", axis=3), node("SequenceAt", "s at", "e")]
+    nodes += [node("Abs", "e", "f"), node("SequenceInsert", "s f", "t"), node("SequenceLength", "t", "n")]
+    nodes.append(node("ConcatFromSequence", "t", "c", axis=3))
+    weights = const("at", 0, np.int64), const("sizes", [4, 4], np.int64)
+    result = reduced(plain(nodes, "c", *weights, outputs=[value("n", (), INT64)]), tmp_path, target)
+    assert {n.op_type for n in onnx.load(tmp_path / "out" / "repro.onnx").graph.node} == left
+    assert result.verified == 1 and result.one_minimal
+
+
+def test_maps_are_outputs(tmp_path: Path) -> None:
+    kind = helper.make_map_type_proto(T.INT64, helper.make_tensor_type_proto(T.FLOAT, []))
+    zipped = helper.make_value_info("m", helper.make_sequence_type_proto(kind))
+    made = graph(
+        [
+            node("Softmax", "x", "p"),
+            node("ZipMap", "p", "m", "zip", domain="ai.onnx.ml", classlabels_int64s=[3, 4]),
+            node("Neg", "p", "y"),
+        ],
+        [value("x", ("N", 2))],
+        [zipped, value("y", None)],
+    )
+    result = reduced(model(made, opset=15, ai_onnx_ml=3), tmp_path, "planted:op=ZipMap,fail=error")
+    assert result.best.nodes == ("n0",) and result.verified == 1
 
 
 def test_training_leftovers_and_omitted_outputs(tmp_path: Path) -> None:
