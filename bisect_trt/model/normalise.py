@@ -46,7 +46,7 @@ def normalise(
     _lower(graph)
     _drop_weight_inputs(graph)
     _drop_unneeded(graph)
-    _name_nodes(graph)
+    name_nodes(graph)
     if shapes:
         _set_shapes(graph, shapes)
     _infer(model)
@@ -205,8 +205,11 @@ def _drop_unneeded(graph: onnx.GraphProto) -> None:
         del graph.value_info[i]
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Names of top-level nodes count first; a name that is taken or empty becomes `<Op>_<k>`."""
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own, in place.
+
+    Names of top-level nodes count first; a name that is taken or empty becomes `<Op>_<k>`.
+    """
     nodes = list(graph.node)
     nodes += [inner for node in graph.node for body in bodies(node) for inner in _all_nodes(body)]
     wanted = {node.name for node in nodes}
@@ -219,6 +222,16 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
             node.name = f"{node.op_type}_{number}"
             wanted.add(node.name)
         taken.add(node.name)
+
+
+def unname_twins(graph: onnx.GraphProto) -> None:
+    """Take the name of every node that another one before it has: ONNX Runtime refuses equal names."""
+    seen: set[str] = set()
+    for node in _all_nodes(graph):
+        if node.name in seen:
+            node.name = ""
+        elif node.name:
+            seen.add(node.name)
 
 
 def _set_shapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:

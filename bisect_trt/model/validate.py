@@ -18,6 +18,8 @@ _AGAIN = "export the model again"
 _CHECKED = ("", "ai.onnx", "ai.onnx.ml")
 _KNOWN = (*_CHECKED, "ai.onnx.training")
 _KNOWN_FAMILIES = ("ai.onnx.preview", "com.microsoft")
+_BUILT_IN = "_TRT"
+"""What the names of TensorRT's own plugins end with: `EfficientNMS_TRT`. They need no library."""
 _UNCHECKED = "bisect_trt.unchecked"
 _TYPED = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
 
@@ -28,7 +30,7 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
     Args:
         proto: the model; it is not changed.
         name: of the file, for messages.
-        allow_unknown: accept operators that nobody here knows.
+        allow_unknown: accept operators that nobody here knows, not only TensorRT's own plugins.
 
     Raises:
         UsageError: what is wrong, in which node or tensor.
@@ -46,15 +48,22 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
         _check_nodes(function.node, set(function.input), frozenset(), f"function {function.name}")
     _check_recursion(proto)
     unknown = _unknown_operators(proto)
-    if unknown and not allow_unknown:
+    strange = [label for label, op in unknown if not op.endswith(_BUILT_IN)]
+    if strange and not allow_unknown:
         raise UsageError(
-            f"{name} has an operator that is not known: {unknown[0]}",
+            f"{name} has an operator that is not known: {strange[0]}",
             "if a plugin provides it, pass the library with --plugins; else check domain and opset",
         )
     _check_with_onnx(proto, name, bool(unknown))
 
 
 def _check_version(proto: onnx.ModelProto, name: str) -> None:
+    if proto.ir_version > onnx.IR_VERSION:
+        known = f"ONNX {onnx.__version__} knows up to {onnx.IR_VERSION}"
+        raise UsageError(
+            f"{name} has IR version {proto.ir_version}; {known}",
+            "update onnx, or export the model for an older version",
+        )
     newest = onnx.defs.onnx_opset_version()
     version = _import_of("", {o.domain: o.version for o in proto.opset_import})
     if version is not None and not 0 < version <= newest:
@@ -169,8 +178,8 @@ def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
             yield from _all_nodes(body.node)
 
 
-def _unknown_operators(proto: onnx.ModelProto) -> list[str]:
-    """Operators that neither ONNX, ONNX Runtime nor the model itself defines; nodes are named."""
+def _unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
+    """Nodes, in words, whose operators neither ONNX, ONNX Runtime nor the model itself defines, and these."""
     local = {(f.domain, f.name) for f in proto.functions}
     versions = {o.domain: o.version for o in proto.opset_import}
     unknown = []
@@ -179,7 +188,8 @@ def _unknown_operators(proto: onnx.ModelProto) -> list[str]:
     ]:
         for i, node in enumerate(_all_nodes(part)):
             if (node.domain, node.op_type) not in local and not _is_known(node, imports):
-                unknown.append(f"{_label(node, i)} of {node.domain or 'ai.onnx'}{_version(node, imports)}")
+                where = f"{_label(node, i)} of {node.domain or 'ai.onnx'}{_version(node, imports)}"
+                unknown.append((where, node.op_type))
     return unknown
 
 

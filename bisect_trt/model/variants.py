@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import inliner, version_converter
 
-from bisect_trt.model.normalise import dense
+from bisect_trt.model.normalise import dense, name_nodes
 
 MOST_BYTES = 1 << 29
 """Of a model that is taken apart by ONNX's own tools, which copy it several times."""
@@ -107,6 +107,13 @@ def _weights_no_inputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     return True
 
 
+def _unique_names(proto: onnx.ModelProto, _fed: Shapes) -> bool:
+    """A name of its own for each node that has a name."""
+    names = [node.name for node in proto.graph.node if node.name]
+    name_nodes(proto.graph)
+    return len(set(names)) < len(names)
+
+
 def _other_ir(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     """IR version 8, which all releases since 2021 read."""
     changed = proto.ir_version != _PLAIN_IR
@@ -122,6 +129,7 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
         "a name of its own for each dimension (equal names mean equal sizes)",
         _own_names,
     ),
+    ("equal names of nodes", "a name of its own for each node", _unique_names),
     ("sparse weights", "the sparse initializers written as dense ones", _dense_weights),
     ("weights that are inputs", "the initializers taken out of the inputs", _weights_no_inputs),
     ("declared shapes", "no declared shapes of outputs and inner tensors", _forget_shapes),

@@ -15,6 +15,7 @@ from bisect_trt.scanned import Scan, Scanned
 
 ROWS = 15
 _MESSAGE = 240
+_NAME = 80  # characters of a tensor
 
 
 def show_scan(scan: Scan, console: Console | None = None) -> None:
@@ -51,7 +52,8 @@ def _table(scan: Scan, items: list[Scanned]) -> Table:
         style = "bold red" if item.guilty or item.lost else ""
         skipped = "not run" if item.above_noise else ""
         effect = skipped if item.effect is None else words.figure(item.effect_error)
-        cells = [printable(item.tensor), printable(item.op), effect, words.figure(item.own_error)]
+        name = shorten(printable(item.tensor), _NAME)
+        cells = [name, printable(item.op), effect, words.figure(item.own_error)]
         if not scan.context_why:
             cells.append(words.figure(item.context_error))
         table.add_row(*(Text(cell, style=style) for cell in cells))

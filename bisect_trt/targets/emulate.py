@@ -21,6 +21,7 @@ import onnx
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage
 from bisect_trt.settings import TargetSettings
@@ -72,6 +73,7 @@ class Emulate:
 
         announce(Stage.BUILD)
         model = onnx.load_model_from_string(candidate.model)
+        unname_twins(model.graph)  # those that are emulated may take equal names
         types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
         emulation = emulated_graph.emulate(model, self._precision)
         facts: dict[str, object] = {"rounded": emulation.rounded}

@@ -47,6 +47,7 @@ import psutil
 from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references import ort
@@ -94,6 +95,7 @@ class Planted:
     def run(self, candidate: Candidate) -> TargetResult:
         """Show the faults that the candidate has, else run it on each of its samples."""
         model = onnx.load_model_from_string(candidate.model)
+        unname_twins(model.graph)
         time.sleep(self._spec.cost * len(model.graph.node))
         showing = [
             (fault, found)

@@ -67,14 +67,16 @@ def test_a_plain_failure_of_a_node_has_no_such_cause(tmp_path: Path) -> None:
 
 def test_variants_are_sound_and_leave_the_model_alone() -> None:
     square = ("N", "N")
-    made = model(graph([node("Relu", "a", "y")], [value("a", square)], [value("y", square)]), opset=17, ir=3)
+    nodes = [node("Relu", "a", "b", "twin"), node("Relu", "b", "y", "twin")]
+    made = model(graph(nodes, [value("a", square)], [value("y", square)]), opset=17, ir=3)
     made.graph.initializer.append(const("w", [1.0]))
     made.graph.input.append(helper.make_tensor_value_info("w", FLOAT, [1]))
     before = made.SerializeToString()
     found = list(variants(made, {"a": (2, 2)}))
     assert made.SerializeToString() == before
     causes = [variant.cause for variant in found]
-    assert causes[:3] == ["the names of dimensions", "weights that are inputs", "declared shapes"]
+    first = ["the names of dimensions", "equal names of nodes", "weights that are inputs", "declared shapes"]
+    assert causes[:4] == first
     assert {"the IR version", "dynamic dimensions", "the operator set version"} <= set(causes)
     for variant in found:
         assert variant.model.SerializeToString() != before

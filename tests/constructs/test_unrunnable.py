@@ -60,6 +60,13 @@ def test_a_plugin_that_is_missing(tmp_path: Path, library: Path) -> None:
     assert result.verified == 1
 
 
+def test_a_plugin_of_tensorrt_needs_no_library(tmp_path: Path) -> None:
+    """TensorRT-RTX has none of them: its own words come out, not a refusal of ours."""
+    result = reduced(around([node("InstanceNormalization_TRT", "h1 sc sc", "mid", "norm")], "mid"), tmp_path)
+    assert ops(tmp_path) == ["InstanceNormalization_TRT"] and "Plugin not found" in result.wanted.message
+    assert result.verified == 1
+
+
 def test_an_unknown_operator_without_plugins_is_one_clear_line(tmp_path: Path) -> None:
     made = around([node("Frob", "h1", "mid", "frob", domain="my.plugin")], "mid", my_plugin=1)
     with pytest.raises(UsageError, match="Frob") as caught:
