@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
-from bisect_trt.audit import SMALL, TOKEN, WORD, Secrets, find, is_ours, left, read, summary
+from bisect_trt.audit import find, left, read, shown, summary
+from bisect_trt.audit_values import is_secret
 from bisect_trt.errors import Leak
-from bisect_trt.graph import bodies
-from bisect_trt.model.edit_bodies import inner_nodes
-from bisect_trt.model.edit_measure import level
+from bisect_trt.model.edit import Draft
+from bisect_trt.model.edit_bodies import inner_nodes, scopes
+from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe
-from bisect_trt.model.external import tensors
-from bisect_trt.model.load import LoadedModel
-from bisect_trt.model.store import external_info, raw_size
+from bisect_trt.model.edit_texts import is_plain, takes_texts, texts_of
 from bisect_trt.outcome import Failure
 from bisect_trt.problem import Problem
 from bisect_trt.result import Reduction, Simplification
-from bisect_trt.settings import Settings, Shapes
+from bisect_trt.secrets import SMALL, TOKEN, WORD, Secrets, option_inputs
+from bisect_trt.settings import Shapes
 
 Array = npt.NDArray[Any]
 
@@ -36,26 +34,15 @@ NAME = "model.onnx"
 
 _KEPT = ("t", "event", "key", "count", "verdict", "seconds", "header")
 REMOVED = "<removed>"
-_SYNTHETIC = 4  # highest `level` of values that tell nothing but statistics
+_SYNTHETIC = {Odd.ZEROS, Odd.ONES, Odd.SHORT, Odd.RAMP, Odd.SEEDED}
+"""Values that tell nothing but statistics."""
+
 _UNSHARED = (
     "nothing was written; send the figures told here, or run it again without --anonymise if the values may "
     "be shared"
 )
+_TEXTS = (".csv", ".html", ".json", ".log", ".md", ".py", ".svg", ".txt", ".xml")
 _HALF = 65504.0  # largest float16
-
-
-def secrets_of(loaded: LoadedModel, samples: Sequence[Mapping[str, Array]], settings: Settings) -> Secrets:
-    """Names, texts, weights and input values of a model, and who and where the user is."""
-
-    def arrays() -> Iterator[tuple[str, Array]]:
-        for tensor in tensors(loaded.proto):
-            if tensor.data_type != TensorProto.STRING:
-                yield tensor.name or "a constant", _value(tensor, loaded.path.resolve().parent)
-        for sample in samples:
-            yield from ((f"input {name}", np.asarray(value)) for name, value in sample.items())
-
-    texts = dict(_texts(loaded.proto)) | dict(_surroundings(loaded.path, settings))
-    return Secrets({text: what for text, what in texts.items() if text}, arrays)
 
 
 def require_synthetic(problem: Problem, simplified: Simplification | None) -> None:
@@ -69,19 +56,7 @@ def require_synthetic(problem: Problem, simplified: Simplification | None) -> No
         why = state.ended or "only the file as it is fails, or its error accumulates"
         raise Leak(f"--anonymise: the model cannot be simplified: {why}", _UNSHARED)
     draft = state.draft[1]
-    reasons = []
-    for name, array in draft.weights.items():
-        reasons += _reasons(f"weight {name}", array, draft.recipes.get(name))
-    for k, sample in enumerate(draft.samples):
-        for name, array in sample.items():
-            reasons += _reasons(f"input {name}", array, draft.fed.get((k, name)))
-    for node in inner_nodes(draft.graph):
-        inside = [t for body in bodies(node) for t in body.initializer]
-        inside += [a.t for a in node.attribute if a.HasField("t")]
-        for tensor in inside:
-            if tensor.data_type != TensorProto.STRING and raw_size(tensor.data_type, tensor.dims) > 16:
-                value = _value(tensor, draft.folder)
-                reasons += _reasons(f"constant inside {node.op_type}", value, None)
+    reasons = [*_real_weights(draft), *_real_inputs(draft), *_real_attributes(draft)]
     if reasons and state.ended:
         why = f"the simplification ended early ({state.ended}) before other values were found for "
         raise Leak(f"--anonymise: {why}{'; '.join(reasons)}", "give it more time with --simplify-budget")
@@ -89,10 +64,41 @@ def require_synthetic(problem: Problem, simplified: Simplification | None) -> No
         raise Leak("--anonymise: the failure needs values of the original: " + "; ".join(reasons), _UNSHARED)
 
 
+def _real_weights(draft: Draft) -> Iterator[str]:
+    options = {name for node in inner_nodes(draft.graph) for name in option_inputs(node)}
+    for name, array in draft.weights.items():
+        if not (name in options and array.size <= SMALL):
+            yield from _reasons(f"weight {draft.called(name)}", array, draft.recipes.get(name))
+    for scope in scopes(draft.graph):
+        for tensor in scope.initializer:
+            yield from _reasons(f"constant {draft.called(tensor.name)}", numpy_helper.to_array(tensor), None)
+
+
+def _real_inputs(draft: Draft) -> Iterator[str]:
+    for k, sample in enumerate(draft.samples):
+        for name, array in sample.items():
+            yield from _reasons(f"input {draft.called(name)}", array, draft.fed.get((k, name)))
+
+
+def _real_attributes(draft: Draft) -> Iterator[str]:
+    """Tensors, long lists, and texts that are no words of ONNX."""
+    for node in inner_nodes(draft.graph):
+        for attribute in node.attribute:
+            what = f"attribute {attribute.name} of {node.op_type}"
+            if attribute.HasField("t"):
+                yield from _reasons(what, numpy_helper.to_array(attribute.t), None)
+            elif max(len(attribute.floats), len(attribute.ints)) > SMALL:
+                yield from _reasons(what, np.array(attribute.floats or attribute.ints), None)
+            elif takes_texts(node) and (told := [t for t in texts_of(attribute) if not is_plain(t)]):
+                yield f"{what} ({shown(told[0])}): without this text it was not reproduced"
+
+
 def _reasons(what: str, array: Array, recipe: Recipe | None) -> list[str]:
     """Why a value is one of the original, if it is."""
-    whole = array.dtype.kind in "iub"
-    if level(array, recipe)[1] <= _SYNTHETIC or (whole and array.size <= SMALL):
+    if array.dtype.kind in "OUS":
+        odd = [str(t) for t in array.flat if not is_plain(str(t))]
+        return [f"{what} (texts, {shown(odd[0])} for one): with others it was not reproduced"] if odd else []
+    if not is_secret(array) or level(array, recipe)[1] in _SYNTHETIC:
         return []
     shape = "x".join(map(str, array.shape)) or "scalar"
     tried = "zeros, ones, one value, and random values of its mean and deviation, range and distribution"
@@ -155,6 +161,14 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
     )
 
 
+def operators(models: Iterable[bytes]) -> Iterator[str]:
+    """Operators that are not ONNX's own, and their domains: a reproducer cannot do without them."""
+    for model in models:
+        for node in inner_nodes(onnx.load_model_from_string(model).graph):
+            if node.domain not in ("", "ai.onnx"):
+                yield from (node.op_type, node.domain)
+
+
 def _of(shapes: Shapes, inputs: set[str]) -> Shapes:
     """Shapes of inputs that are left."""
     return tuple((name, dims) for name, dims in shapes if name in inputs)
@@ -165,20 +179,24 @@ class Scrubber:
 
     def __init__(self, secrets: Secrets) -> None:
         """Take out what `audit.find` looks for."""
-        self._whole, self._parts = secrets.whole(), secrets.parts()
-        self._odd = sorted((t for t in self._whole if not TOKEN.fullmatch(t)), key=len, reverse=True)
+        self._whole = {text.lower() for text in secrets.whole}
+        self._parts = secrets.parts
+        self._inside = secrets.inside
 
     def text(self, text: str) -> str:
         """Without them."""
-        for odd in self._odd:
-            text = text.replace(odd, REMOVED)
+        for one in self._inside:
+            text = text.replace(one, REMOVED)
         return TOKEN.sub(lambda match: self._token(match.group()), text)
 
     def _token(self, token: str) -> str:
         bare = token.strip(".:/\\*")
-        if token in self._whole or bare in self._whole:
+        if token.lower() in self._whole or bare.lower() in self._whole:
             return token.replace(bare, REMOVED) if bare else REMOVED
-        return WORD.sub(lambda m: REMOVED if m[0] in self._parts or m[0] in self._whole else m[0], token)
+        return WORD.sub(lambda m: REMOVED if self._is_secret(m[0].lower()) else m[0], token)
+
+    def _is_secret(self, word: str) -> bool:
+        return word in self._parts or word in self._whole
 
     def failure(self, failure: Failure) -> Failure:
         """Without them; the names of nodes are ours by then."""
@@ -194,7 +212,7 @@ def scrub_papers(folder: Path, secrets: Secrets) -> None:
     """Take the texts of the original out of all that is text in a folder."""
     clean = Scrubber(secrets)
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".md", ".json", ".log", ".html", ".py", ".txt", ".xml"):
+        if path.suffix in _TEXTS:
             path.write_text(clean.text(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
@@ -240,88 +258,3 @@ def require_clean_archives(archives: Sequence[Path], secrets: Secrets) -> None:
         raise
 
 
-def _value(tensor: TensorProto, folder: Path) -> Array:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return numpy_helper.to_array(tensor)
-    info = external_info(tensor)
-    size = raw_size(tensor.data_type, tensor.dims)
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    if size == 0 or raw_size(tensor.data_type, (2,)) != 2 * dtype.itemsize:
-        return np.zeros(0, np.uint8)  # narrower than a byte: too short to tell anything
-    return np.memmap(folder / info["location"], dtype, "r", int(info.get("offset", 0)), tuple(tensor.dims))
-
-
-def _texts(proto: onnx.ModelProto) -> Iterator[tuple[str, str]]:
-    """Every name and text of a model; operators, their attributes' names and values are none."""
-    yield proto.producer_name, "the producer"
-    yield proto.producer_version, "the producer's version"
-    yield proto.domain, "the domain"
-    yield from _holder(proto)
-    yield from ((entry.domain, "a domain") for entry in proto.opset_import if entry.domain != "ai.onnx")
-    yield from _graph_texts(proto.graph)
-    for function in proto.functions:
-        yield from _holder(function)
-        yield function.name, "a function"
-        yield from ((name, "a tensor") for name in (*function.input, *function.output))
-        yield from (pair for node in function.node for pair in _node_texts(node))
-    for tensor in tensors(proto):
-        yield tensor.name, "a weight"
-        yield external_info(tensor).get("location", ""), "a file"
-        yield from _holder(tensor)
-        if tensor.data_type == TensorProto.STRING:
-            yield from ((text.decode(errors="replace"), "a text in a tensor") for text in tensor.string_data)
-
-
-def _graph_texts(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    yield graph.name, "the graph"
-    yield from _holder(graph)
-    for info in (*graph.input, *graph.output, *graph.value_info):
-        yield info.name, "a tensor"
-        yield from _holder(info)
-        for dim in info.type.tensor_type.shape.dim:
-            yield dim.dim_param, "a dimension"
-            yield dim.denotation, "a denotation"
-    for node in graph.node:
-        yield from _node_texts(node)
-
-
-def _node_texts(node: onnx.NodeProto) -> Iterator[tuple[str, str]]:
-    yield node.name, "a node"
-    yield from _holder(node)
-    yield from ((name, "a tensor") for name in (*node.input, *node.output))
-    yield from ((a.doc_string, "a doc string") for a in node.attribute)
-    for body in bodies(node):
-        yield from _graph_texts(body)
-
-
-def _holder(holder: Any) -> Iterator[tuple[str, str]]:
-    """Doc string and metadata: whole, and line by line."""
-    texts = [holder.doc_string] + [p.value for p in getattr(holder, "metadata_props", ())]
-    yield from ((p.key, "a metadata key") for p in getattr(holder, "metadata_props", ()))
-    for text in texts:
-        yield from ((line.strip(), "a text") for line in (text, *text.splitlines()) if line.strip())
-
-
-def _surroundings(model: Path, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Paths, host and user; names that many machines have tell nothing."""
-    yield model.stem, "the name of the model's file"
-    target, run = settings.target, settings.run
-    files = (model, run.inputs, run.cache_dir, target.verbose_log, *target.plugins)
-    for path in (p.resolve() for p in files if p is not None):
-        yield str(path), "a path"
-        yield str(path.parent), "a path"
-        yield from ((part, "a folder or file") for part in path.parts[1:] if _told(part))
-    yield str(Path.home()), "a path"
-    for name in (socket.gethostname(), socket.gethostname().split(".")[0]):
-        yield from [(name, "the host")] if _told(name) else []
-    try:
-        yield from [(getpass.getuser(), "the user")] if _told(getpass.getuser()) else []
-    except (KeyError, OSError):  # nobody in particular
-        return
-
-
-_COMMON = frozenset({"root", "user", "admin", "ubuntu", "localhost", "home", "model", "models", "tmp"})
-
-
-def _told(name: str) -> bool:
-    return name.lower() not in _COMMON and not is_ours(name)

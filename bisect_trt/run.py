@@ -10,10 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bisect_trt.anonymise import (
-    secrets_of,
-)
-from bisect_trt.audit import Secrets
 from bisect_trt.errors import ModelDoesNotFail
 from bisect_trt.hybrid import Hybrid, output_of
 from bisect_trt.model.candidate import Candidate
@@ -29,6 +25,7 @@ from bisect_trt.prober import Prober
 from bisect_trt.problem import Problem
 from bisect_trt.references.base import Record
 from bisect_trt.result import OnEvent, Step
+from bisect_trt.secrets import Secrets, secrets_of
 from bisect_trt.session import (
     Session,
     record,

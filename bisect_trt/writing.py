@@ -12,6 +12,7 @@ from bisect_trt import folder as folders
 from bisect_trt import papers
 from bisect_trt.anonymise import (
     anonymous,
+    operators,
     require_clean,
     require_clean_archives,
     scrub_journal,
@@ -140,8 +141,9 @@ def write_papers(run: Run, result: Reduction, *, tried: bool) -> Reduction:
     journal = run.prober.journal.path
     if not run.settings.run.anonymise:
         return zipped(papers.write(result, journal, tried=tried))
-    papers.write(anonymous(result, run.secrets), journal, tried=tried)
-    scrub_papers(result.out, run.secrets)
+    secrets = run.secrets.without(operators([result.best.model]))
+    papers.write(anonymous(result, secrets), journal, tried=tried)
+    scrub_papers(result.out, secrets)
     return result
 
 
@@ -165,9 +167,10 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
         )
     run.prober.journal.close()
     scrub_journal(run.out / folders.JOURNAL)
-    require_clean([run.out], run.secrets)
-    found = [zipped(anonymous(result, run.secrets)) for result in results]
-    require_clean_archives([r.archive for r in found if r.archive], run.secrets)
+    secrets = run.secrets.without(operators(result.best.model for result in results))
+    require_clean([run.out], secrets)
+    found = [zipped(anonymous(result, secrets)) for result in results]
+    require_clean_archives([r.archive for r in found if r.archive], secrets)
     return found
 
 

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.anonymise import Scrubber, require_clean, require_synthetic, secrets_of
+from bisect_trt.anonymise import Scrubber, require_clean, require_synthetic
 from bisect_trt.audit import find, left
 from bisect_trt.errors import Leak
-from bisect_trt.model.load import load
+from bisect_trt.model.edit_texts import is_plain
+from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.passes.simplify import simplify
+from bisect_trt.passes.simplify.propose import best_draft
+from bisect_trt.passes.simplify.texts import all_texts
 from bisect_trt.reduction import reduce
 from bisect_trt.result import Simplification, Simplifying
+from bisect_trt.secrets import secrets_of
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
-from simplify_bench import node, problem_of, weight
+from simplify_bench import node, problem_of, simplified, weight
 from support import model
 
 RTX = TargetSettings(spec="tensorrt-rtx")
 RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((6, 8)).astype(np.float32)
 INPUT = RNG.standard_normal((2, 6)).astype(np.float32)
+SINGLE, QUANTISED = 0.0731234, RNG.integers(-128, 128, (5, 8)).astype(np.int8)
+LONG = RNG.standard_normal(80).astype(np.float32)
 
 
 @pytest.fixture
@@ -44,9 +53,16 @@ def secret(tmp_path: Path) -> Path:
         [first, node("Relu", ["zebra/q_proj/hidden"], ["stripes"], "zebra/relu")],
         [helper.make_tensor_value_info("camera_frames", TensorProto.FLOAT, ["herd", 6])],
         [helper.make_tensor_value_info("stripes", TensorProto.FLOAT, ["herd", 8])],
-        [numpy_helper.from_array(WEIGHT, "zebra.q_proj.kernel")],
+        [
+            numpy_helper.from_array(WEIGHT, "zebra.q_proj.kernel"),
+            numpy_helper.from_array(np.array([SINGLE], np.float32), "zebra.temperature"),
+            numpy_helper.from_array(QUANTISED, "zebra.q8"),
+        ],
         producer_name="zebraexport",
     )
+    long = node("Scaler", ["stripes"], ["scaled"], domain="ai.onnx.ml", offset=LONG.tolist())
+    proto.graph.node.append(long)
+    proto.opset_import.add(domain="ai.onnx.ml", version=1)
     place = tmp_path / "zebranet_v9.onnx"
     onnx.save(proto, place)
     return place
@@ -54,7 +70,8 @@ def secret(tmp_path: Path) -> Path:
 
 def found(secret: Path, **files: bytes) -> list[str]:
     settings = Settings(run=RunSettings(inputs=Path("/data/savanna/herd.npz")))
-    secrets = secrets_of(load(secret), [{"camera_frames": INPUT}], settings)
+    words = np.array(["okapi in the mist"])
+    secrets = secrets_of(load(secret), [{"camera_frames": INPUT, "words": words}], settings)
     return [str(f) for f in find({name.replace("__", "."): data for name, data in files.items()}, secrets)]
 
 
@@ -70,6 +87,19 @@ def zipped(**files: bytes) -> bytes:
         for name, data in files.items():
             archive.writestr(name.replace("__", "."), data)
     return place.getvalue()
+
+
+def commented(text: str) -> bytes:
+    place = io.BytesIO()
+    with zipfile.ZipFile(place, "w") as archive:
+        archive.comment = text.encode()
+    return place.getvalue()
+
+
+def attribute(values: list[float]) -> bytes:
+    proto = onnx.load_model_from_string(small())
+    proto.graph.node.append(node("Scaler", ["x0"], ["t0"], "s", domain="ai.onnx.ml", offset=values))
+    return proto.SerializeToString()
 
 
 def small(tensor: onnx.TensorProto | None = None, name: str = "x0", text: str = "") -> bytes:
@@ -120,6 +150,18 @@ LEAKS = {
 }
 
 
+LEAKS |= {
+    "single value": ("repro__onnx", small(named(np.array([SINGLE], np.float32)))),
+    "single value printed": ("target__log", f"epsilon {SINGLE:.9g} is odd".encode()),
+    "quantised weight": ("repro__onnx", small(named(QUANTISED))),
+    "weight in an attribute": ("repro__onnx", attribute(LONG.tolist())),
+    "other case": ("target__log", b"in ZEBRANET_V9"),
+    "texts of an input": ("inputs__npz", npz(x0=np.array(["ok", "okapi in the mist"]))),
+    "folder in an archive": ("a__zip", zipped(**{"zebranet_v9/x": b""})),
+    "comment of an archive": ("a__zip", commented("made by hopper77")),
+}
+
+
 @pytest.mark.parametrize("leak", LEAKS)
 def test_the_audit_finds_planted_leaks(leak: str, secret: Path) -> None:
     name, data = LEAKS[leak]
@@ -127,6 +169,71 @@ def test_the_audit_finds_planted_leaks(leak: str, secret: Path) -> None:
     assert found(secret, **clean) == []
     assert found(secret, **{**clean, name: data}), "in a file"
     assert found(secret, other__zip=zipped(**{**clean, name: data})), "in an archive"
+
+
+def texted(message: Any, word: Iterator[str]) -> None:
+    """Put a word into every text of a message and of all that can be inside it."""
+    for field in message.DESCRIPTOR.fields:
+        kind, several = field.type, field.is_repeated
+        if kind == field.TYPE_STRING and (type(message).__name__, field.name) not in NO_NAMES:
+            if several:
+                getattr(message, field.name).append(next(word))
+            else:
+                setattr(message, field.name, next(word))
+        elif kind == field.TYPE_MESSAGE and field.name not in ("g", "graphs", "elem_type", "value_type"):
+            owner = getattr(message, field.name)
+            texted(owner.add() if several else owner, word)
+
+
+NO_NAMES = {("NodeProto", "op_type"), ("AttributeProto", "name")}
+
+
+def test_every_text_that_a_model_can_hold_is_a_secret() -> None:
+    """Also what a later ONNX adds: metadata, training, sharding, quantization, sparse weights, ..."""
+    proto, count = onnx.ModelProto(), itertools.count()
+    words: list[str] = []
+
+    def word() -> Iterator[str]:
+        while True:
+            words.append(f"okapi{next(count)}x")
+            yield words[-1]
+
+    texted(proto, word())
+    body = proto.graph.node[0].attribute.add(name="body", type=onnx.AttributeProto.GRAPH).g
+    texted(body, word())
+    proto.graph.node[0].domain = "own"
+    proto.graph.node[0].attribute[0].strings.append(b"okapi_attribute")
+    proto.graph.initializer[0].string_data.append(b"okapi_tensor")
+    loaded = LoadedModel(Path("zebranet_v9.onnx"), proto, "")
+    known = secrets_of(loaded, [], Settings()).whole
+    data = proto.SerializeToString()
+    planted = {text for text in words if text.encode() in data}  # of some fields only one can be set
+    assert len(planted) > 100
+    assert {*planted, "okapi_attribute", "okapi_tensor"} <= known.keys()
+
+
+def test_texts_that_are_values_become_plain(tmp_path: Path) -> None:
+    """The failure needs different texts; equal ones stay equal, also those that are fed."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])
+    y = helper.make_tensor_value_info("y", TensorProto.STRING, [3])
+    texts = helper.make_tensor("a", TensorProto.STRING, [3], [b"lion", b"tiger", b"lion"])
+    suffix = helper.make_tensor("suffix", TensorProto.STRING, [1], [b"_okapi"])
+    nodes = [node("StringConcat", ["a", "suffix"], ["y"]), node("Relu", ["x"], ["z"])]
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [3])
+    proto = model(nodes, [x], [y, z], [texts, suffix], opset=20)
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        held = [text for t in proto.graph.initializer for text in t.string_data]
+        return len(proto.graph.node) == 2 and len(held) == 4 and len(set(held)) == 3
+
+    left, _, problem = simplified(proto, {"x": np.ones(3, np.float32)}, fails, tmp_path)
+    held = [text.decode() for t in left.graph.initializer for text in t.string_data]
+    assert held[0] == held[2] and all(is_plain(text) for text in held)
+    require_synthetic(problem, Simplification(nodes=()))
+    draft = best_draft(problem).copy()
+    draft.samples[0]["t"] = np.array([["lion", "bear"]], object)
+    assert all_texts(numbered=True)(draft)
+    assert len(set(map(str, draft.samples[0]["t"].flat))) == 2 and is_plain(draft.samples[0]["t"][0, 1])
 
 
 def test_what_is_no_leak(secret: Path) -> None:
@@ -172,7 +279,8 @@ def test_a_failure_that_needs_its_weights_is_told_and_not_written(tmp_path: Path
     problem = problem_of(proto, {"x": np.ones((2, 1), np.float32)}, fails, tmp_path)
     problem.simplifying = Simplifying(synthetic=True)
     simplify(problem)
-    with pytest.raises(Leak, match=r"w0 \(float32 1x6.*1 elements are above 65504") as error:
+    why = r"w0 \('secret_w' in the original\) \(float32 1x6.*1 elements are above 65504"
+    with pytest.raises(Leak, match=why) as error:
         require_synthetic(problem, Simplification(nodes=()))
     assert error.value.exit_code == 7 and "--anonymise" in error.value.hint
 

@@ -42,12 +42,13 @@ class Draft:
         weights: values of initializers by name; never written to. Strings stay in `proto`.
         generated: weights that are made by a ConstantOfShape node instead of being stored.
         recipes: weights that are seeded random numbers.
-        fed: input values of a sample that are seeded random numbers.
         samples: input values, one mapping a sample; empty when nothing was recorded.
         folder: the store.
         typed: interior types are written (some targets fail only with them).
         strict: ONNX's own checks have to accept the model; False when they refuse the original.
         empty: tensors without elements are nothing new.
+        fed: input values that are seeded random numbers, by sample and name.
+        origins: what tensors that were renamed are called in the original.
         confirm: the reference has to run it; False when it does not run the original either.
     """
 
@@ -62,6 +63,7 @@ class Draft:
     confirm: bool = True
     empty: bool = False
     fed: dict[tuple[int, str], Recipe] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     _stored: dict[str, tuple[Array, TensorProto]] = field(default_factory=dict)
     _paths: dict[int, tuple[Array, Path]] = field(default_factory=dict)
 
@@ -72,7 +74,8 @@ class Draft:
         samples = [dict(sample) for sample in self.samples]
         return Draft(
             proto, dict(self.weights), set(self.generated), dict(self.recipes), samples, self.folder,
-            self.typed, self.strict, self.confirm, self.empty, dict(self.fed), self._stored, self._paths,
+            self.typed, self.strict, self.confirm, self.empty, dict(self.fed), self.origins,
+            self._stored, self._paths,
         )  # fmt: skip
 
     @property
@@ -103,6 +106,11 @@ class Draft:
         scope = scope or self.graph
         named = any(tensor in consumed(node) for node in scope.node)
         return named or any(output.name == tensor for output in scope.output)
+
+    def called(self, tensor: str) -> str:
+        """A tensor for a person who knows the original."""
+        old = self.origins.get(tensor, tensor)
+        return tensor if old == tensor else f"{tensor} ({old!r} in the original)"
 
     def set_weight(self, name: str, value: Array, recipe: Recipe | None = None) -> None:
         """Give a weight another value; it is no longer generated unless that is asked again."""

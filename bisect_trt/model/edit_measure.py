@@ -17,6 +17,7 @@ from onnx import AttributeProto, TensorProto
 from bisect_trt.graph import dims_of
 from bisect_trt.model.edit_bodies import inner_nodes, scopes
 from bisect_trt.model.edit_synthetic import Recipe, is_ramp, is_uniform, three_digits
+from bisect_trt.model.edit_texts import is_plain, value_texts
 
 Array = npt.NDArray[Any]
 
@@ -175,6 +176,7 @@ def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:
 def _strings(proto: onnx.ModelProto) -> int:
     """Bytes of texts that mean nothing, and names that tell more than a kind and a number."""
     total = sum(len(text) for text in texts(proto))
+    total += sum(len(text) + (0 if is_plain(text) else 100) for text in value_texts(proto.graph))
     for node in inner_nodes(proto.graph):
         names = [n for n in (node.name, *node.input, *node.output) if n]
         total += sum(len(name) + (0 if PLAIN.fullmatch(name) else 100) for name in names)

@@ -14,6 +14,7 @@ from bisect_trt.passes.simplify.bypass import bypass, without_nodes
 from bisect_trt.passes.simplify.dimensions import smaller_dimensions
 from bisect_trt.passes.simplify.names import plain_names
 from bisect_trt.passes.simplify.propose import OutOfBudget, tally
+from bisect_trt.passes.simplify.texts import simple_texts
 from bisect_trt.passes.simplify.types import lower_opset, narrower_types
 from bisect_trt.passes.simplify.values import generators, simple_inputs, simple_weights, sparse_values
 from bisect_trt.problem import Problem
@@ -25,6 +26,7 @@ MENU = (
     fewer_samples,
     simple_weights,
     simple_inputs,
+    simple_texts,
     smaller_dimensions,
     bypass,
     without_nodes,

@@ -102,6 +102,7 @@ def _rename_tensors(fixed: frozenset[str]) -> Edit:
         draft.recipes = {new[n]: r for n, r in draft.recipes.items()}
         draft.generated = {new[n] for n in draft.generated}
         draft.fed = {(k, new.get(n, n)): r for (k, n), r in draft.fed.items()}
+        draft.origins = {name: draft.origins.get(old, old) for old, name in new.items()}
         draft.samples = [{new.get(n, n): a for n, a in sample.items()} for sample in draft.samples]
         return f"{changed} tensors renamed" if changed else ""
 
