@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bisect_trt
 from bisect_trt.errors import UsageError
-from bisect_trt.model.edit_synthetic import Recipe
+from bisect_trt.model.edit_synthetic import Recipe, ramp
+from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import bundle, seeded
+from bisect_trt.reproducer import bundle, seeded, seeded_inputs
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.verification import Status
@@ -117,6 +119,58 @@ def test_a_reproducer_with_large_random_weights_is_small(store: Path, tmp_path: 
         [w] = [t for t in onnx.load(folder / name).graph.initializer if t.name == "w"]
         assert np.array_equal(numpy_helper.to_array(w), NORMAL.make((1024, 1024), np.dtype(np.float32)))
     assert "python seeded.py" in (folder / "ISSUE.md").read_text()
+
+
+def fed(text: str, values: np.ndarray, store: Path) -> tuple[onnx.ModelProto, Any]:
+    """A sum of two inputs, of which one tells how it is made."""
+    dims = list(values.shape)
+    proto = make_model([helper.make_node("Add", ["x", "z"], ["y"], "add")], dims, dims)
+    proto.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, dims))
+    proto.graph.input[0].doc_string = text
+    best = candidate(proto, store, values, values + 1)
+    z = Store(store).put("z", np.ones(dims, np.float32))
+    return proto, replace(best, feeds=({**best.feeds[0], "z": z},))
+
+
+TOLD = {
+    NORMAL.text: NORMAL.make((8, 300), np.dtype(np.float32)),
+    QUANTILES.text: QUANTILES.make((8, 300), np.dtype(np.float32)),
+    "bisect-trt ramp": ramp((8, 300), np.dtype(np.float32)),
+    "bisect-trt all 0.1": np.full((8, 300), 0.1, np.float32),
+}
+
+
+@pytest.mark.parametrize("text", TOLD)
+def test_input_values_that_a_line_tells_do_not_travel(text: str, store: Path, tmp_path: Path) -> None:
+    """They are in the folder; `verify` and `repro.py` put them where they are missing."""
+    _, best = fed(text, TOLD[text], store)
+    wrong = Failure(Stage.COMPARE, Symptom.MISMATCH, "mismatch", "mismatch")
+    found = reduction(best, tmp_path / "m-repro", wrong, target=CPU, settings=CPU_SETTINGS)
+    found = replace(found, best=replace(best, expected=({"y": Store(store).put("y", 2 * TOLD[text] + 2)},)))
+    out = write(found)
+    assert {*np.load(out / "inputs.npz")} == {"x", "z"}
+    folder = unpacked(bundle.zip_it(out), tmp_path / "elsewhere")
+    assert {*np.load(folder / "inputs.npz")} == {"z"}
+    [sample] = bundle.read_model(folder, tmp_path).feeds
+    assert np.array_equal(np.load(sample["x"]), TOLD[text])
+    done = start(folder)
+    assert done.returncode == 1, done.stdout + done.stderr
+    made = np.load(folder / "inputs.npz")
+    assert np.array_equal(made["x"], TOLD[text]) and made["x"].dtype == np.float32
+    model = onnx.load(folder / "repro.onnx")
+    model.graph.input[0].doc_string = model.graph.input[0].doc_string.replace("0", "1", 1)
+    with pytest.raises(UsageError, match="not what the reproducer was written with"):
+        seeded_inputs.complete(model, ({},), tmp_path)
+
+
+def test_input_values_that_are_others_are_stored(store: Path, tmp_path: Path) -> None:
+    values = TOLD[NORMAL.text].copy()
+    values[3, 4] += 1e-3
+    _, best = fed(NORMAL.text, values, store)
+    out = write(reduction(best, tmp_path / "m-repro", MISMATCH, target=CPU, settings=CPU_SETTINGS))
+    folder = unpacked(bundle.zip_it(out), tmp_path / "elsewhere")
+    assert np.array_equal(np.load(folder / "inputs.npz")["x"], values)
+    assert not onnx.load(folder / "repro.onnx").graph.input[0].doc_string
 
 
 @pytest.mark.parametrize(("error", "code"), [(0.0, 0), (0.5, 1)])

@@ -24,7 +24,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.edit_bodies import hoist, inner_nodes, scopes, unique_names
 from bisect_trt.model.edit_infer import infer, known_dims
 from bisect_trt.model.edit_measure import simplicity
-from bisect_trt.model.edit_synthetic import Recipe
+from bisect_trt.model.edit_synthetic import TOLD_FROM, Recipe, tell
 from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
 
 Array = npt.NDArray[Any]
@@ -218,6 +218,7 @@ def close_draft(draft: Draft) -> Candidate:
     generators = [_generator(draft, name, graph) for name in sorted(draft.generated)]
     if generators:
         replace(graph.node, [*generators, *graph.node])
+    _tell_inputs(draft, graph)
     infer(proto, strict=draft.strict, typed=draft.typed, empty=draft.empty)
     made = {node.name for node in generators}
     carried = [draft.weights[name] for name in draft.weights if name not in draft.generated]
@@ -299,6 +300,17 @@ def _tensor(draft: Draft, name: str, array: Array) -> TensorProto:
         point_to(tensor, place.name, 0, len(data))
     draft._stored[name] = (array, tensor)
     return tensor
+
+
+def _tell_inputs(draft: Draft, graph: onnx.GraphProto) -> None:
+    """Doc strings of inputs say how their large values can be made: a line for each sample."""
+    for info in graph.input:
+        values = [sample.get(info.name) for sample in draft.samples]
+        if any(v is not None and v.nbytes > TOLD_FROM and v.dtype.kind in "fiu" for v in values):
+            lines = (
+                "" if v is None else tell(v, draft.fed.get((k, info.name))) for k, v in enumerate(values)
+            )
+            info.doc_string = "\n".join(lines).rstrip()
 
 
 def _file(draft: Draft, array: Array) -> Path:

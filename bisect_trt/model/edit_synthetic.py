@@ -18,7 +18,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+TOLD_FROM = 4096
+"""Bytes; what is no larger is stored, as that is simpler."""
+
 _MARK = "bisect-trt random"
+_RAMP = "bisect-trt ramp"
+_ALL = "bisect-trt all"
 _PARTS = 4  # pieces of 16 bits that are summed: nearly a normal distribution
 MIDDLE = _PARTS * 65535 / 2
 SPREAD = math.sqrt(_PARTS * (65536**2 - 1) / 12)
@@ -92,6 +97,30 @@ def parse(text: str) -> Recipe | None:
         return Recipe(int(found[1]), float(found[2]), float(found[3]), points)
     except ValueError:
         return None
+
+
+def tell(values: Array, recipe: Recipe | None) -> str:
+    """How numbers can be made, in a line; empty when nothing shorter than themselves tells them."""
+    if recipe is not None:
+        return recipe.text
+    if is_ramp(values):
+        return _RAMP
+    finite = is_uniform(values) and np.isfinite(values.reshape(-1)[0])
+    return f"{_ALL} {float(values.reshape(-1)[0])!r}" if finite else ""
+
+
+def told(text: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
+    """The numbers that `tell` told of; None when the text tells none."""
+    recipe = parse(text)
+    if recipe is not None:
+        return recipe.make(shape, dtype)
+    if text == _RAMP:
+        return ramp(shape, dtype)
+    try:
+        value = float(text.removeprefix(_ALL)) if text.startswith(_ALL) else None
+    except ValueError:
+        return None
+    return None if value is None else np.full(tuple(shape), value, np.float64).astype(dtype)
 
 
 def resembling(values: Array, seed: int) -> Recipe | None:

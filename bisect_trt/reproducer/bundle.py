@@ -21,7 +21,7 @@ from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.external import tensors
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
-from bisect_trt.reproducer import documents, issue, recipes, script, seeded, tool_inputs
+from bisect_trt.reproducer import documents, issue, recipes, script, seeded, seeded_inputs, tool_inputs
 from bisect_trt.result import Reduction
 
 MODEL = "repro.onnx"
@@ -60,6 +60,7 @@ def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT)
     """
     with _draft(out, MODEL) as folder:
         _write_model(candidate, folder, embed_limit)
+        _write_script(folder)
         for side, name in ((candidate.feeds, INPUTS), (candidate.expected, EXPECTED)):
             for k, feeds in enumerate(side):
                 write_values(feeds, folder / sample_file(name, k))
@@ -149,7 +150,7 @@ def read_model(out: Path, scratch: Path) -> Candidate:
         content=model,
         folder=scratch if made else out,
         nodes=tuple(node.name for node in proto.graph.node),
-        feeds=_read_samples(out, INPUTS, scratch),
+        feeds=seeded_inputs.complete(proto, _read_samples(out, INPUTS, scratch), scratch),
         expected=_read_samples(out, EXPECTED, scratch),
         cut="written",
     )
@@ -170,11 +171,9 @@ def _write_model(
         outside = tensor.data_location == TensorProto.EXTERNAL
         return b"".join(_bytes(tensor, candidate.folder)) if outside else tensor.raw_data
 
+    seeded_inputs.mark(proto, candidate.feeds)
     if owner is None:
         left = seeded.leave_out(proto, every, raw, folder / seeded.FILE)
-        if left:
-            text = script.environment().get_template("seeded.py.j2").render(seeded.words(proto))
-            (folder / seeded.SCRIPT).write_bytes(text.encode())
     else:
         left = seeded.share(owner, every, raw)
     stored = [tensor for k, tensor in enumerate(every) if k not in left]
@@ -191,6 +190,16 @@ def _write_model(
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
     (folder / name).write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _write_script(folder: Path) -> None:
+    """`seeded.py`, where there is something for it to make."""
+    proto = _skeleton(folder)
+    rows = [seeded_inputs.row(one, sample_file(INPUTS, one.sample)) for one in seeded_inputs.all_told(proto)]
+    words = seeded.words(proto, rows)
+    if words["weights"] or rows:
+        text = script.environment().get_template("seeded.py.j2").render(words)
+        (folder / seeded.SCRIPT).write_bytes(text.encode())
 
 
 def _skeleton(out: Path) -> onnx.ModelProto:
@@ -238,8 +247,13 @@ def zip_it(out: Path) -> Path:
     draft = place.with_name(f".{place.name}.writing")
     try:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            made = list(seeded_inputs.all_told(_skeleton(out)))
             for source in attachments(out):
-                _add(archive, f"{title}/{source.name}", source)
+                names = {one.name for one in made if sample_file(INPUTS, one.sample) == source.name}
+                if names:
+                    _add_bytes(archive, f"{title}/{source.name}", seeded_inputs.lighter(source, names))
+                else:
+                    _add(archive, f"{title}/{source.name}", source)
         draft.replace(place)
     finally:
         draft.unlink(missing_ok=True)
@@ -301,11 +315,20 @@ def _move(tensor: TensorProto, folder: Path, sink: IO[bytes], weights: str) -> N
     point_to(tensor, weights, start, sink.tell() - start)
 
 
-def _add(archive: zipfile.ZipFile, name: str, source: Path) -> None:
+def _entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, _EPOCH)
     entry.compress_type = archive.compression
     entry.external_attr = 0o644 << 16
     entry.create_system = 3  # the same bytes on every system
+    return entry
+
+
+def _add_bytes(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    archive.writestr(_entry(archive, name), data)
+
+
+def _add(archive: zipfile.ZipFile, name: str, source: Path) -> None:
+    entry = _entry(archive, name)
     entry.file_size = source.stat().st_size  # so that large files get the 64-bit header
     with source.open("rb") as file, archive.open(entry, "w") as sink:
         shutil.copyfileobj(file, sink, _CHUNK)

@@ -18,15 +18,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
-from bisect_trt.model.edit_synthetic import MIDDLE, SPREAD, Recipe, parse
+from bisect_trt.model.edit_synthetic import MIDDLE, SPREAD, TOLD_FROM, Recipe, parse
 from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.store import external_info, point_to
 
 FILE = "seeded.bin"
 SCRIPT = "seeded.py"
-LEAST = 4096
-"""Bytes; what is no larger is stored, as that is simpler."""
-
 DIGEST = "sha256 of seeded.bin"
 
 _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "     ", "break_long_words": False}
@@ -106,8 +103,8 @@ def write(proto: onnx.ModelProto, place: Path) -> bool:
     return True
 
 
-def words(proto: onnx.ModelProto) -> dict[str, Any]:
-    """What the template of `seeded.py` needs: the digest, and a row for each weight."""
+def words(proto: onnx.ModelProto, inputs: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """What the template of `seeded.py` needs: the digest, a row for each weight, and those of the inputs."""
     rows = []
     for tensor in _seeded(proto):
         recipe = _recipe(tensor)
@@ -116,13 +113,18 @@ def words(proto: onnx.ModelProto) -> dict[str, Any]:
         count = tensor_size(tensor) // dtype.itemsize
         rows.append((dtype.name, count, recipe.seed, recipe.mean, recipe.deviation / SPREAD, recipe.points))
     return {
-        "text": "\n".join(line for row in rows for line in wrap(f"{row!r},", 110, **_INDENT)),
-        "digest": next(prop.value for prop in proto.metadata_props if prop.key == DIGEST),
+        "weights": _lines(rows),
+        "inputs": _lines(inputs),
+        "digest": next((prop.value for prop in proto.metadata_props if prop.key == DIGEST), ""),
         "middle": MIDDLE,
         "alignment": _ALIGNMENT,
         "file": FILE,
         "script": SCRIPT,
     }
+
+
+def _lines(rows: Sequence[tuple[Any, ...]]) -> str:
+    return "\n".join(line for row in rows for line in wrap(f"{row!a},", 110, **_INDENT))
 
 
 def _seeded(proto: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -131,7 +133,7 @@ def _seeded(proto: onnx.ModelProto) -> Iterator[TensorProto]:
 
 
 def _recipe(tensor: TensorProto) -> Recipe | None:
-    if tensor.data_type not in _KINDS or tensor_size(tensor) <= LEAST:
+    if tensor.data_type not in _KINDS or tensor_size(tensor) <= TOLD_FROM:
         return None
     recipe = parse(tensor.doc_string)
     if recipe is None or recipe.seed >= _SEEDS:
