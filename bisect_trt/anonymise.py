@@ -17,6 +17,7 @@ from bisect_trt.audit import find, left, read, shown, summary
 from bisect_trt.audit_values import is_secret
 from bisect_trt.errors import Leak
 from bisect_trt.model.edit import Draft
+from bisect_trt.model.edit_attributes import recipe_of, values_of
 from bisect_trt.model.edit_bodies import inner_nodes, scopes
 from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe
@@ -38,30 +39,31 @@ _SYNTHETIC = {Odd.ZEROS, Odd.ONES, Odd.SHORT, Odd.RAMP, Odd.SEEDED}
 """Values that tell nothing but statistics."""
 
 _UNSHARED = (
-    "nothing was written; send the figures told here, or run it again without --anonymise if the values may "
-    "be shared"
+    "no reproducer was written; send the figures told here, or run it again without --anonymise if the "
+    "values may be shared"
 )
 _TEXTS = (".csv", ".html", ".json", ".log", ".md", ".py", ".svg", ".txt", ".xml")
 _HALF = 65504.0  # largest float16
 
 
-def require_synthetic(problem: Problem, simplified: Simplification | None) -> None:
+def require_synthetic(problem: Problem, simplified: Simplification | None, folder: str) -> None:
     """All values are simple or made by a recipe; integers of at most 64 elements are sizes and axes.
 
     Raises:
         Leak: some are not: which, and why.
     """
-    state = problem.simplifying
+    state, hint = problem.simplifying, f"{_UNSHARED}; {folder} holds the original: do not share that"
     if simplified is None or state.draft is None:
         why = state.ended or "only the file as it is fails, or its error accumulates"
-        raise Leak(f"--anonymise: the model cannot be simplified: {why}", _UNSHARED)
+        raise Leak(f"--anonymise: the model cannot be simplified: {why}", hint)
     draft = state.draft[1]
     reasons = [*_real_weights(draft), *_real_inputs(draft), *_real_attributes(draft)]
     if reasons and state.ended:
         why = f"the simplification ended early ({state.ended}) before other values were found for "
-        raise Leak(f"--anonymise: {why}{'; '.join(reasons)}", "give it more time with --simplify-budget")
+        more = f"give it more time with --simplify-budget; {folder} holds the original: do not share that"
+        raise Leak(f"--anonymise: {why}{'; '.join(reasons)}", more)
     if reasons:
-        raise Leak("--anonymise: the failure needs values of the original: " + "; ".join(reasons), _UNSHARED)
+        raise Leak("--anonymise: the failure needs values of the original: " + "; ".join(reasons), hint)
 
 
 def _real_weights(draft: Draft) -> Iterator[str]:
@@ -85,11 +87,10 @@ def _real_attributes(draft: Draft) -> Iterator[str]:
     for node in inner_nodes(draft.graph):
         for attribute in node.attribute:
             what = f"attribute {attribute.name} of {node.op_type}"
-            if attribute.HasField("t"):
-                yield from _reasons(what, numpy_helper.to_array(attribute.t), None)
-            elif max(len(attribute.floats), len(attribute.ints)) > SMALL:
-                yield from _reasons(what, np.array(attribute.floats or attribute.ints), None)
-            elif takes_texts(node) and (told := [t for t in texts_of(attribute) if not is_plain(t)]):
+            values = values_of(attribute)
+            if values is not None:
+                yield from _reasons(what, values, recipe_of(attribute))
+            if takes_texts(node) and (told := [t for t in texts_of(attribute) if not is_plain(t)]):
                 yield f"{what} ({shown(told[0])}): without this text it was not reproduced"
 
 

@@ -72,7 +72,7 @@ def simplified(run: Run, problem: Problem, stop_reason: str) -> Simplification |
     if not stop_reason and not (problem.hybrid and problem.hybrid.accumulated):
         simplified = simplify_best(problem, run.pool, run.settings, run.recorded)
     if run.settings.run.anonymise:
-        require_synthetic(problem, simplified)
+        require_synthetic(problem, simplified, run.out.name)
     return simplified
 
 

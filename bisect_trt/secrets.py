@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.model.edit_attributes import values_of
 from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.model.edit_texts import takes_texts
 from bisect_trt.model.external import tensors
@@ -124,9 +125,9 @@ def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]
             yield tensor.name or "a constant", _value(tensor, folder)
     for node in _all_nodes(proto):
         for attribute in node.attribute:
-            values = attribute.floats or attribute.ints
-            if len(values) > SMALL:
-                yield f"attribute {attribute.name} of {node.op_type}", np.array(values)
+            values = values_of(attribute)
+            if values is not None and attribute.type != onnx.AttributeProto.TENSOR:
+                yield f"attribute {attribute.name} of {node.op_type}", values
 
 
 def option_inputs(node: onnx.NodeProto) -> list[str]:
@@ -137,7 +138,7 @@ def option_inputs(node: onnx.NodeProto) -> list[str]:
 
 def is_option(tensor: TensorProto) -> bool:
     """Few enough numbers to be one."""
-    return math.prod(tensor.dims) <= SMALL
+    return bool(math.prod(tensor.dims) <= SMALL)
 
 
 def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

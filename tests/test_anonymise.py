@@ -229,7 +229,7 @@ def test_texts_that_are_values_become_plain(tmp_path: Path) -> None:
     left, _, problem = simplified(proto, {"x": np.ones(3, np.float32)}, fails, tmp_path)
     held = [text.decode() for t in left.graph.initializer for text in t.string_data]
     assert held[0] == held[2] and all(is_plain(text) for text in held)
-    require_synthetic(problem, Simplification(nodes=()))
+    require_synthetic(problem, Simplification(nodes=()), "out")
     draft = best_draft(problem).copy()
     draft.samples[0]["t"] = np.array([["lion", "bear"]], object)
     assert all_texts(numbered=True)(draft)
@@ -281,7 +281,7 @@ def test_a_failure_that_needs_its_weights_is_told_and_not_written(tmp_path: Path
     simplify(problem)
     why = r"w0 \('secret_w' in the original\) \(float32 1x6.*1 elements are above 65504"
     with pytest.raises(Leak, match=why) as error:
-        require_synthetic(problem, Simplification(nodes=()))
+        require_synthetic(problem, Simplification(nodes=()), "out")
     assert error.value.exit_code == 7 and "--anonymise" in error.value.hint
 
 
@@ -302,7 +302,7 @@ def test_synthetic_values_stand_in_for_weights(tmp_path: Path) -> None:
     problem = problem_of(proto, {"x": np.ones((2, 1), np.float32)}, fails, tmp_path)
     problem.simplifying = Simplifying(synthetic=True)
     simplify(problem)
-    require_synthetic(problem, Simplification(nodes=()))
+    require_synthetic(problem, Simplification(nodes=()), "out")
 
 
 def test_a_whole_run_leaves_nothing(

@@ -15,6 +15,7 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from bisect_trt.graph import dims_of
+from bisect_trt.model.edit_attributes import attribute_values
 from bisect_trt.model.edit_bodies import inner_nodes, scopes
 from bisect_trt.model.edit_synthetic import Recipe, is_ramp, is_uniform, three_digits
 from bisect_trt.model.edit_texts import is_plain, value_texts
@@ -48,6 +49,7 @@ def simplicity(
     fed = [(made.get((k, n)), a) for k, sample in enumerate(samples) for n, a in sample.items()]
     levels = [level(array, recipes.get(name)) for name, array in values]
     levels += [level(array, recipe) for recipe, array in fed]
+    levels += [level(array, recipe) for array, recipe in attribute_values(graph)]
     sizes = [int(array.size) for _, array in values]
     declared = [dims_of(info.type) or () for info in (*graph.input, *graph.output)]
     sizes += [_product(dims) for dims in declared]
@@ -164,7 +166,7 @@ def _far(attribute: AttributeProto) -> int:
 
 
 def _plain_float(value: float) -> int:
-    return 0 if value == 0 else 1 if value == 1 else 2
+    return int(_of_one(np.float32(value)))
 
 
 def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:

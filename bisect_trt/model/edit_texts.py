@@ -61,5 +61,7 @@ def _holders(graph: onnx.GraphProto) -> Iterator[tuple[TensorProto | AttributePr
         for attribute in node.attribute if takes_texts(node) else ():
             if attribute.type == AttributeProto.STRING:
                 yield attribute, "s"
-            yield attribute, "strings"
-            yield attribute.t, "string_data"
+            elif attribute.type == AttributeProto.STRINGS:
+                yield attribute, "strings"
+            elif attribute.type == AttributeProto.TENSOR and attribute.t.string_data:
+                yield attribute.t, "string_data"

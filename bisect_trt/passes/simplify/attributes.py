@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, helper
 
 from bisect_trt.model.edit import Draft, replace
+from bisect_trt.model.edit_attributes import LONG, give_values, recipe_of, values_of
 from bisect_trt.model.edit_bodies import inner_nodes
+from bisect_trt.model.edit_measure import Odd, level
+from bisect_trt.model.edit_synthetic import Recipe, three_digits
 from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.passes.simplify.values import ladder
 from bisect_trt.problem import Problem
+
+Array = npt.NDArray[Any]
 
 _SIMPLE_INTS = (0, 1)
 
@@ -21,6 +30,7 @@ def simple_attributes(problem: Problem) -> None:
     for node in list(inner_nodes(best_draft(problem).graph)):
         for attribute in node.attribute:
             attempt(problem, _simpler(node.name, attribute))
+            attempt(problem, _other_values(problem, node.name, attribute))
     attempt_each(problem, list(_optional_inputs(best_draft(problem))))
     attempt_each(problem, list(_optional_outputs(best_draft(problem))))
 
@@ -59,15 +69,39 @@ def _drop_all(draft: Draft) -> str:
 def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
     """Without the attribute; with simple numbers."""
     yield drop_attribute(name, attribute.name)
-    values: Iterator[int | float | list[int]] = iter(())
+    values: Iterator[int | float | list[int] | list[float]] = iter(())
     if attribute.type == AttributeProto.INT:
         values = (n for n in (*_SIMPLE_INTS, attribute.i // 2) if abs(n) < abs(attribute.i))
-    elif attribute.type == AttributeProto.INTS:
+    elif attribute.type == AttributeProto.INTS and len(attribute.ints) <= LONG:
         values = _simpler_list(list(attribute.ints))
     elif attribute.type == AttributeProto.FLOAT:
-        values = (value for value in (0.0, 1.0) if value != attribute.f)
+        values = (value for value in (0.0, 1.0, three_digits(attribute.f)) if value != attribute.f)
+    elif attribute.type == AttributeProto.FLOATS and 0 < len(attribute.floats) <= LONG:
+        mean = three_digits(float(np.mean(attribute.floats)))
+        values = ([value] * len(attribute.floats) for value in (0.0, 1.0, mean))
     for value in values:
         yield _set(name, attribute.name, value)
+
+
+def _other_values(problem: Problem, name: str, attribute: AttributeProto) -> Iterator[Edit]:
+    """The ladder of weights, for numbers that are values rather than options."""
+    array, state = values_of(attribute), problem.simplifying
+    if array is None or array.size == 0 or level(array, recipe_of(attribute))[1] is Odd.ZEROS:
+        return
+    for text, values, recipe in ladder(array, state.seed, weight=True, synthetic=state.synthetic):
+        yield _give(name, attribute.name, text, values, recipe)
+
+
+def _give(node_name: str, name: str, text: str, values: Array, recipe: Recipe | None) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = draft.node(node_name)
+        found = [a for a in node.attribute if a.name == name] if node is not None else []
+        if node is None or not found:
+            return ""
+        give_values(found[0], values, recipe)
+        return f"{node.op_type}.{name}: {text}"
+
+    return edit
 
 
 def _simpler_list(old: list[int]) -> Iterator[list[int]]:
@@ -92,7 +126,7 @@ def drop_attribute(node_name: str, attribute: str) -> Edit:
     return edit
 
 
-def _set(node_name: str, attribute: str, value: int | float | list[int]) -> Edit:
+def _set(node_name: str, attribute: str, value: int | float | list[int] | list[float]) -> Edit:
     def edit(draft: Draft) -> str:
         node = draft.node(node_name)
         if node is None or attribute not in {a.name for a in node.attribute}:

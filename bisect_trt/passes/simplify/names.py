@@ -8,11 +8,13 @@ import onnx
 
 from bisect_trt.graph import bodies
 from bisect_trt.model.edit import Draft
-from bisect_trt.model.edit_bodies import inner_nodes, rename
+from bisect_trt.model.edit_bodies import inner_nodes, rename, scopes
+from bisect_trt.model.edit_synthetic import parse
 from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each
 from bisect_trt.problem import Problem
 
-_TEXTS = ("producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props")
+_TEXTS = {"producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props"}
+_TEXTS |= {"configuration"}  # of devices
 
 
 def plain_names(problem: Problem) -> None:
@@ -34,36 +36,39 @@ def drop_texts(draft: Draft) -> str:
     """Doc strings, metadata, producer, domain and version of the model."""
     proto = draft.proto
     before = proto.ByteSize()
-    for name in _TEXTS:
+    for name in _TEXTS.intersection(f.name for f in proto.DESCRIPTOR.fields):
         proto.ClearField(name)
     _clear_graph(proto.graph)
-    proto.graph.name = "graph"
     saved = before - proto.ByteSize()
     return f"{saved} bytes of text dropped" if saved > 0 else ""
 
 
 def _clear_graph(graph: onnx.GraphProto) -> None:
-    for name in ("doc_string", "metadata_props", "quantization_annotation"):
-        graph.ClearField(name)
-    infos = (*graph.input, *graph.output, *graph.value_info)
-    for holder in (*infos, *graph.initializer, *graph.node):
-        holder.ClearField("doc_string")
-        holder.ClearField("metadata_props")
-    for info in infos:
-        info.type.ClearField("denotation")
-        for dim in info.type.tensor_type.shape.dim:
-            dim.ClearField("denotation")
-    for node in graph.node:
-        node.ClearField("overload")
-        for attribute in node.attribute:
+    for k, part in enumerate(scopes(graph)):
+        for name in ("doc_string", "metadata_props", "quantization_annotation"):
+            part.ClearField(name)
+        part.name = f"body{k - 1}" if k else "graph"
+        infos = (*part.input, *part.output, *part.value_info)
+        for holder in (*infos, *part.initializer, *part.node):
+            holder.ClearField("doc_string")
+            holder.ClearField("metadata_props")
+        for info in infos:
+            info.type.ClearField("denotation")
+            for dim in info.type.tensor_type.shape.dim:
+                dim.ClearField("denotation")
+        for node in part.node:
+            _clear_node(node)
+
+
+def _clear_node(node: onnx.NodeProto) -> None:
+    for name in {"overload", "device_configurations"}.intersection(f.name for f in node.DESCRIPTOR.fields):
+        node.ClearField(name)
+    for attribute in node.attribute:
+        if parse(attribute.doc_string) is None:
             attribute.ClearField("doc_string")
-            for tensor in (attribute.t, *attribute.tensors):
-                if tensor.name or tensor.doc_string:
-                    tensor.ClearField("name")
-                    tensor.ClearField("doc_string")
-        for k, body in enumerate(bodies(node)):
-            _clear_graph(body)
-            body.name = f"body{k}"
+        for tensor in ([attribute.t] if attribute.HasField("t") else attribute.tensors):
+            for name in ("name", "doc_string", "metadata_props"):
+                tensor.ClearField(name)
 
 
 def drop_imports(draft: Draft) -> str:

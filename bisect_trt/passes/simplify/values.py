@@ -69,8 +69,8 @@ def is_shape(draft: Draft, name: str) -> bool:
     return any(k in SHAPE_SLOTS.get(node.op_type, ()) for node, k in draft.readers(name))
 
 
-def _candidates(array: Array, seed: int, *, weight: bool, synthetic: bool) -> Iterator[Value]:
-    """Replacements from the simplest to the least simple."""
+def ladder(array: Array, seed: int, *, weight: bool, synthetic: bool) -> Iterator[Value]:
+    """Replacements of values from the simplest to the least simple."""
     shape, dtype = array.shape, array.dtype
     yield "zeros", _full(shape, 0, dtype), None
     yield "ones", _full(shape, 1, dtype), None
@@ -166,7 +166,7 @@ def _ladders(
                 break
             if is_shape(draft, name) or level(array, draft.recipes.get(name))[1] is Odd.ZEROS:
                 break
-            made = _candidates(array, seed + number, weight=True, synthetic=problem.simplifying.synthetic)
+            made = ladder(array, seed + number, weight=True, synthetic=problem.simplifying.synthetic)
             values = list(made)
             if step >= len(values):
                 break
@@ -192,7 +192,7 @@ def _climb(problem: Problem, name: str, sample: int) -> None:
     if level(array, draft.fed.get((sample, name)))[1] is Odd.ZEROS:
         return
     state = problem.simplifying
-    values = _candidates(array, state.seed, weight=False, synthetic=state.synthetic)
+    values = ladder(array, state.seed, weight=False, synthetic=state.synthetic)
     attempt(problem, (_input_edit(name, sample, value) for value in values))
 
 
