@@ -17,7 +17,7 @@ from bisect_trt.audit import find, left, read, shown, summary
 from bisect_trt.audit_values import is_secret
 from bisect_trt.errors import Leak
 from bisect_trt.model.edit import Draft
-from bisect_trt.model.edit_attributes import recipe_of, values_of
+from bisect_trt.model.edit_attributes import option_inputs, recipe_of, values_of
 from bisect_trt.model.edit_bodies import inner_nodes, scopes
 from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe
@@ -25,7 +25,7 @@ from bisect_trt.model.edit_texts import is_plain, takes_texts, texts_of
 from bisect_trt.outcome import Failure
 from bisect_trt.problem import Problem
 from bisect_trt.result import Reduction, Simplification
-from bisect_trt.secrets import SMALL, TOKEN, WORD, Secrets, option_inputs
+from bisect_trt.secrets import SMALL, TOKEN, WORD, Secrets
 from bisect_trt.settings import Shapes
 
 Array = npt.NDArray[Any]

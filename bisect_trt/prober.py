@@ -39,7 +39,7 @@ class Counts:
         unresolved: candidates of which nothing can be said.
         ahead: probes that were begun on a guess; those that were asked for later are in `probes` too.
         nodes_built: nodes of all candidates that the target saw for `probes`.
-        target_seconds: spent inside target and reference for these.
+        target_seconds: spent inside the target for these.
     """
 
     probes: int = 0

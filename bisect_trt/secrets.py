@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.edit_attributes import values_of
+from bisect_trt.model.edit_attributes import option_inputs, values_of
 from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.model.edit_texts import takes_texts
 from bisect_trt.model.external import tensors
@@ -130,12 +130,6 @@ def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]
                 yield f"attribute {attribute.name} of {node.op_type}", values
 
 
-def option_inputs(node: onnx.NodeProto) -> list[str]:
-    """Inputs that were attributes in older operator sets: scales of a Resize, ends of a Clip, ..."""
-    slots = _OPTIONS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
-    return [node.input[k] for k in slots if k < len(node.input)]
-
-
 def is_option(tensor: TensorProto) -> bool:
     """Few enough numbers to be one."""
     return bool(math.prod(tensor.dims) <= SMALL)
@@ -206,16 +200,6 @@ _LABELS = {
     "OperatorSetIdProto": "operator set",
 }
 _NO_TEXTS = {("NodeProto", "op_type"), ("AttributeProto", "name"), ("TensorProto", "raw_data")}
-_OPTIONS = {
-    "Clip": (1, 2),
-    "Dropout": (1,),
-    "NonMaxSuppression": (2, 3, 4),
-    "OneHot": (1, 2),
-    "Pad": (1, 2, 3),
-    "Range": (0, 1, 2),
-    "Resize": (1, 2, 3),
-    "Upsample": (1,),
-}
 
 
 def _fed_texts(samples: Sequence[Mapping[str, Array]]) -> Iterator[tuple[str, str]]:

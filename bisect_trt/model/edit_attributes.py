@@ -1,4 +1,4 @@
-"""Numbers in attributes that are values rather than options: tensors, and long lists."""
+"""Options and values: numbers in attributes that are values, and inputs that are options."""
 
 from __future__ import annotations
 
@@ -17,6 +17,24 @@ Array = npt.NDArray[Any]
 
 LONG = 64
 """A list of at most so many numbers is an option."""
+
+_OPTIONS = {
+    "Clip": (1, 2),
+    "Dropout": (1,),
+    "NonMaxSuppression": (2, 3, 4),
+    "OneHot": (1, 2),
+    "Pad": (1, 2, 3),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+}
+"""Inputs that were attributes in older operator sets."""
+
+
+def option_inputs(node: onnx.NodeProto) -> list[str]:
+    """Inputs that were attributes in older operator sets: scales of a Resize, ends of a Clip, ..."""
+    slots = _OPTIONS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
+    return [node.input[k] for k in slots if k < len(node.input)]
 
 
 def values_of(attribute: AttributeProto) -> Array | None:

@@ -65,17 +65,18 @@ def probe(
     Values to compare with are the candidate's own, else those of the reference, run on the spot. A
     reference that cannot run it leaves the outcome unresolved. It is asked first about an edited
     candidate: the target must not be blamed for refusing a model that means nothing. Outputs of both
-    sides are written into the folder `save`.
+    sides are written into the folder `save`. The seconds of the outcome are those of the target alone.
     """
-    start = time.perf_counter()
     _use_reference(accuracy)
     known: Values = []
     if candidate.edited:
         announce_reference()
         known, unresolved = _reference_values(candidate)
         if unresolved:
-            return Outcome(seconds=time.perf_counter() - start, unresolved=unresolved)
+            return Outcome(unresolved=unresolved)
+    start = time.perf_counter()
     result = opened(settings).run(candidate)
+    seconds = time.perf_counter() - start
     facts = dict(result.facts)
     failures, unresolved = result.failures, result.unresolved
     if result.outputs is not None and not failures and not unresolved:
@@ -98,7 +99,6 @@ def probe(
             diffs = differences(wanted, actual, accuracy, least)
         failures = compare_failures(diffs, by_name=candidate.rest is not None)
         facts |= _metrics(diffs)
-    seconds = time.perf_counter() - start
     return Outcome(failures, seconds, "" if failures else unresolved, result.log, facts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ def simple_attributes(problem: Problem) -> None:
         for attribute in node.attribute:
             attempt(problem, _simpler(node.name, attribute))
             attempt(problem, _other_values(problem, node.name, attribute))
-    attempt_each(problem, list(_optional_inputs(best_draft(problem))))
+    optional = list(_optional_inputs(best_draft(problem)))
+    if len(optional) < 2 or not attempt(problem, [_all_of(optional)]):
+        attempt_each(problem, optional)
     attempt_each(problem, list(_optional_outputs(best_draft(problem))))
 
 
@@ -146,6 +148,13 @@ def _optional_inputs(draft: Draft) -> Iterator[Edit]:
                 continue  # a Loop without its count or condition may never end
             if schema.inputs[k].option == onnx.defs.OpSchema.FormalParameterOption.Optional:
                 yield _unwire(node.name, k)
+
+
+def _all_of(edits: Sequence[Edit]) -> Edit:
+    def edit(draft: Draft) -> str:
+        return "; ".join(said for one in edits if (said := one(draft)))
+
+    return edit
 
 
 def _unwire(node_name: str, k: int) -> Edit:

@@ -55,6 +55,15 @@ def _all_at_once(draft: Draft) -> Iterator[Edit]:
     yield _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved")
 
 
+def all_ones(draft: Draft) -> str:
+    """Every window and every free dimension 1."""
+    windows = [node.name for node in inner_nodes(draft.graph) if node.op_type in _WINDOWS]
+    said = [text for name in windows if (text := _point(name, _ALL)(draft))]
+    net = Net(draft)
+    said.append(_resize(net, dict.fromkeys(net.free, 1), "all free sizes 1")(draft))
+    return "; ".join(text for text in said if text)
+
+
 def _halves(problem: Problem) -> None:
     """All free dimensions that follow each other, 1 at once: half of them, a quarter, down to two."""
     span = (len(Net(best_draft(problem)).free) + 1) // 2

@@ -20,16 +20,21 @@ _TEXTS |= {"configuration"}  # of devices
 def plain_names(problem: Problem) -> None:
     """`x0`, `conv1`, ... and no doc strings, metadata, producer or unused domains: all, else by kind."""
     fixed = problem.simplifying.profiled
-    kinds: tuple[Edit, ...] = (
-        drop_texts, drop_imports, rename_nodes, _rename_tensors(fixed), rename_dimensions
-    )  # fmt: skip
+    if not attempt(problem, [plain(fixed)]):
+        attempt_each(problem, _kinds(fixed))
 
-    def everything(draft: Draft) -> str:
-        done = [said for kind in kinds if (said := kind(draft))]
-        return ", ".join(done)
 
-    if not attempt(problem, [everything]):
-        attempt_each(problem, kinds)
+def plain(fixed: frozenset[str]) -> Edit:
+    """All of it; inputs of the names `fixed` keep these."""
+
+    def edit(draft: Draft) -> str:
+        return ", ".join(said for kind in _kinds(fixed) if (said := kind(draft)))
+
+    return edit
+
+
+def _kinds(fixed: frozenset[str]) -> tuple[Edit, ...]:
+    return drop_texts, drop_imports, rename_nodes, _rename_tensors(fixed), rename_dimensions
 
 
 def drop_texts(draft: Draft) -> str:

@@ -41,6 +41,13 @@ def lower_opset(problem: Problem) -> None:
     attempt(problem, [_ir_version])
 
 
+def lowest_opset(draft: Draft) -> str:
+    """The lowest operator set that there is for these nodes, and its file format."""
+    ways = (_opset(version)(draft) for version in range(_OLDEST, draft.opset))
+    said = (next((text for text in ways if text), ""), _ir_version(draft))
+    return "; ".join(text for text in said if text)
+
+
 def _narrow(kind: int, only: str | None) -> Edit:
     new, wide, narrow = _NARROWER[kind]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ _PADDED_GENERATOR = 256  # bytes of a constant that is worth a node of its own
 def simple_weights(problem: Problem) -> None:
     """Zeros, ones, one value, seeded random of the same mean and deviation, rounded: all, then each."""
     for kind in ("zeros", "ones"):
-        if attempt(problem, [_all_weights(kind)]):
+        if attempt(problem, [all_weights(kind)]):
             break
     attempt_each(problem, _ladders(problem, lambda draft: draft.weights, _weight_edit))
 
@@ -41,7 +41,7 @@ def simple_weights(problem: Problem) -> None:
 def simple_inputs(problem: Problem) -> None:
     """Zeros, ones, a ramp, seeded random of the same range, rounded, and last only what matters."""
     for kind in ("zeros", "ones"):
-        if attempt(problem, [_all_inputs(kind)]):
+        if attempt(problem, [all_inputs(kind)]):
             break
     for name in [i.name for i in best_draft(problem).graph.input]:
         for sample in range(len(best_draft(problem).samples)):
@@ -127,9 +127,11 @@ def _simple(array: Array, kind: str) -> Array:
     return _full(array.shape, 0 if kind == "zeros" else 1, array.dtype)
 
 
-def _all_weights(kind: str) -> Edit:
+def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
+    """All weights that are not zeros or ones yet, but those that hold sizes."""
+
     def edit(draft: Draft) -> str:
-        plain = (n for n in draft.weights if not is_shape(draft, n))
+        plain = (n for n in draft.weights if n not in but and not is_shape(draft, n))
         changed = [n for n in plain if level(draft.weights[n], None)[1] > Odd.ONES]
         for name in changed:
             draft.set_weight(name, _simple(draft.weights[name], kind))
@@ -138,7 +140,9 @@ def _all_weights(kind: str) -> Edit:
     return edit
 
 
-def _all_inputs(kind: str) -> Edit:
+def all_inputs(kind: str) -> Edit:
+    """All input values that are not zeros or ones yet."""
+
     def edit(draft: Draft) -> str:
         changed = 0
         for k, sample in enumerate(draft.samples):

@@ -1,0 +1,39 @@
+"""The simplest of everything in one probe: most failures of parsers and builders survive it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bisect_trt.model.edit import Draft
+from bisect_trt.model.edit_attributes import option_inputs
+from bisect_trt.model.edit_bodies import inner_nodes
+from bisect_trt.passes.simplify.dimensions import all_ones
+from bisect_trt.passes.simplify.names import plain
+from bisect_trt.passes.simplify.propose import Edit, attempt
+from bisect_trt.passes.simplify.texts import all_texts
+from bisect_trt.passes.simplify.types import lowest_opset
+from bisect_trt.passes.simplify.values import all_inputs, all_weights
+from bisect_trt.problem import Problem
+
+
+def all_at_once(problem: Problem) -> bool:
+    """Plain names, zeros, sizes of 1 and the lowest operator set together, else less of it."""
+    names_and_values = (plain(problem.simplifying.profiled), _plain_values)
+    ways = ((*names_and_values, all_ones, lowest_opset), (*names_and_values, all_ones), names_and_values)
+    return attempt(problem, (_together(edits) for edits in ways))
+
+
+def _together(edits: Sequence[Edit]) -> Edit:
+    def edit(draft: Draft) -> str:
+        return "; ".join(said for one in edits if (said := one(draft)))
+
+    return edit
+
+
+def _plain_values(draft: Draft) -> str:
+    """Zeros, but ones for scales and other options, of which few can be zero; no texts."""
+    options = {name for node in inner_nodes(draft.graph) for name in option_inputs(node)}
+    edits = (
+        all_weights("zeros", but=options), all_weights("ones"), all_inputs("zeros"), all_texts(numbered=True)
+    )  # fmt: skip
+    return _together(edits)(draft)
