@@ -444,8 +444,44 @@ def test_the_budget_ends_it_and_keeps_what_was_won(tmp_path: Path) -> None:
     problem.simplifying = Simplifying(until=spent + 0.004)
     simplify(problem)
     assert problem.simplifying.ended == "budget"
-    assert problem.counts.target_seconds - spent <= 0.006
+    assert problem.counts.target_seconds - spent <= 0.0041
     assert problem.best is not None and problem.best.cut == "simplified"
+
+
+def test_everything_at_once_spares_probes(tmp_path: Path) -> None:
+    """What a parser refuses, whatever the values: one probe, and a few that find nothing more."""
+    nodes = [node("Conv", ["x", "k", "b"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])]
+    weights = [weight("k", (8, 4, 3, 3)), weight("b", (8,))]
+    proto = model(nodes, [tensor("x", 2, 4, 16, 16)], [tensor("y", 2, 8, 8, 8)], weights, opset=18)
+    proto.graph.node[0].output[0] = "y"
+    problem = problem_of(proto, random(x=(2, 4, 16, 16)), lambda p, _: has(p, "Conv"), tmp_path)
+    before = problem.counts.probes
+    simplify(problem)
+    left, _, _ = simplified(proto, random(x=(2, 4, 16, 16)), lambda p, _: has(p, "Conv"), tmp_path / "b")
+    assert problem.counts.probes - before <= 3, problem.simplifying.tallies
+    assert {name: dims for name, dims in shapes(left).items() if set(dims) != {1}} == {}
+    [conv] = left.graph.node
+    assert len(conv.input) == 2 and not conv.attribute and left.opset_import[0].version == 7
+
+
+def test_numbers_in_attributes_are_values_too(tmp_path: Path) -> None:
+    """80 offsets whose spread matters become seeded ones; a few are an option."""
+    offset = np.random.default_rng(5).standard_normal(80).astype(np.float32)
+    scaler = node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=offset.tolist(), scale=[0.1234567] * 80)
+    proto = model([scaler], [tensor("x", 2, 80)], [tensor("y", 2, 80)])
+    proto.opset_import.add(domain="ai.onnx.ml", version=1)
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        held = {a.name: np.array(a.floats) for a in find(proto, "Scaler").attribute}
+        return "offset" in held and held["offset"].size == 80 and held["offset"].std() > 0.5
+
+    left, _, _ = simplified(proto, random(x=(2, 80)), fails, tmp_path)
+    kept = next(a for a in find(left, "Scaler").attribute if a.name == "offset")
+    recipe = parse(kept.doc_string)
+    assert recipe is not None and not np.isin(offset, kept.floats).any()
+    np.testing.assert_array_equal(
+        np.array(kept.floats, np.float32), recipe.make((80,), np.dtype(np.float32))
+    )
 
 
 def test_equal_runs_give_equal_candidates(tmp_path: Path) -> None:

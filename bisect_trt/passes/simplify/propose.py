@@ -36,7 +36,7 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
     """
     offers = _offers(problem, edits)
     while chunk := list(islice(offers, max(1, problem.workers))):
-        if problem.counts.target_seconds >= problem.simplifying.until:
+        if problem.counts.target_seconds + _a_probe(problem) > problem.simplifying.until:
             raise OutOfBudget
         if _attempt_chunk(problem, chunk):
             return True
@@ -46,6 +46,13 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
 def attempt_each(problem: Problem, edits: Iterable[Edit]) -> bool:
     """Try one edit after the other, each of what is best by then; whether any was kept."""
     return any([attempt(problem, [edit]) for edit in edits])
+
+
+def _a_probe(problem: Problem) -> float:
+    """Target seconds that the next probe will take, as those so far did."""
+    tallies = problem.simplifying.tallies.values()
+    asked = sum(count.tried - count.invalid for count in tallies)
+    return sum(count.seconds for count in tallies) / asked if asked else 0.0
 
 
 def tally(problem: Problem) -> Tally:
