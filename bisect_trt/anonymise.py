@@ -23,6 +23,7 @@ from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe
 from bisect_trt.model.edit_texts import is_plain, takes_texts, texts_of
 from bisect_trt.outcome import Failure
+from bisect_trt.passes.simplify import BUDGET
 from bisect_trt.problem import Problem
 from bisect_trt.result import Reduction, Simplification
 from bisect_trt.secrets import SMALL, TOKEN, WORD, Secrets
@@ -58,7 +59,7 @@ def require_synthetic(problem: Problem, simplified: Simplification | None, folde
         raise Leak(f"--anonymise: the model cannot be simplified: {why}", hint)
     draft = state.draft[1]
     reasons = [*_real_weights(draft), *_real_inputs(draft), *_real_attributes(draft)]
-    if reasons and state.ended:
+    if reasons and state.ended not in ("", BUDGET):
         why = f"the simplification ended early ({state.ended}) before other values were found for "
         more = f"give it more time with --simplify-budget; {folder} holds the original: do not share that"
         raise Leak(f"--anonymise: {why}{'; '.join(reasons)}", more)

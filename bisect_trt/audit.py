@@ -25,6 +25,7 @@ from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.secrets import SMALL, TOKEN, WORD, Secrets
 
 _SHOWN = 12
+_FEW = 8
 _LONGEST = 200  # characters of an attribute's value
 
 
@@ -123,6 +124,8 @@ def _attribute(attribute: onnx.AttributeProto) -> str:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, TensorProto):
         return f"{attribute.name} ({_type_name(value.data_type)} tensor)"
+    if isinstance(value, list) and len(value) > _FEW and all(item == value[0] for item in value):
+        return f"{attribute.name}={len(value)} times {value[0]}"
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     return f"{attribute.name}={text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}"
 

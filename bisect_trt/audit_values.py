@@ -69,9 +69,10 @@ def _long(array: Array) -> Iterator[float]:
         return
     for value in np.asarray(array, np.float64).flat:
         with np.errstate(all="ignore"):
-            plain = (three_digits(value), np.float64(np.float16(value)))
-        if np.isfinite(value) and np.float32(value) not in np.array(plain, np.float32):
-            yield float(np.float32(value))
+            narrow = np.float32(value)
+            plain = np.array((three_digits(value), np.float64(np.float16(value))), np.float32)
+        if np.isfinite(narrow) and narrow not in plain:
+            yield float(narrow)
 
 
 def _singles(files: Mapping[str, bytes]) -> dict[float, str]:

@@ -285,6 +285,26 @@ def test_a_failure_that_needs_its_weights_is_told_and_not_written(tmp_path: Path
     assert error.value.exit_code == 7 and "--anonymise" in error.value.hint
 
 
+def test_no_budget_keeps_a_secret_in_place(tmp_path: Path) -> None:
+    """What has to be replaced is replaced when the time for everything else is over."""
+    proto = model(
+        [node("MatMul", ["x", "secret_w"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 30])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 40])],
+        [weight("secret_w", (30, 40))],
+    )
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        return numpy_helper.to_array(proto.graph.initializer[0]).std() > 0.5
+
+    problem = problem_of(proto, {"x": np.ones((2, 30), np.float32)}, fails, tmp_path)
+    problem.simplifying = Simplifying(synthetic=True, until=problem.counts.target_seconds)
+    simplify(problem)
+    assert problem.simplifying.ended
+    require_synthetic(problem, Simplification(nodes=()), "out")
+    assert "smaller dimensions" not in problem.simplifying.tallies
+
+
 def test_synthetic_values_stand_in_for_weights(tmp_path: Path) -> None:
     """A failure that needs the spread of the weights gets seeded values of it."""
     values = weight("secret_w", (1, 400))

@@ -59,6 +59,7 @@ class Candidate:
             empty for one that was only cut.
         edited: its values are not those of the recorded run, so a probe asks the reference first: when
             that cannot run it, the edit was wrong and nothing can be said.
+        parse_only: only whether the target's parser takes it is asked: nothing else can be the failure.
         rest: how its outputs go on to those of the whole model, where that is what is compared; None:
             its own outputs are.
     """
@@ -72,6 +73,7 @@ class Candidate:
     bytes: int = 0
     simplicity: tuple[int, ...] = ()
     edited: bool = False
+    parse_only: bool = False
     rest: Rest | None = None
 
     @property
@@ -87,6 +89,7 @@ class Candidate:
         else:
             with self.content.open("rb") as file:
                 h = hashlib.file_digest(file, "sha256")
+        h.update(b"parse only" * self.parse_only)
         named = [
             [sorted((k, v.name) for k, v in sample.items()) for sample in side]
             for side in (self.feeds, self.expected)

@@ -50,6 +50,7 @@ class Draft:
         fed: input values that are seeded random numbers, by sample and name.
         origins: what tensors that were renamed are called in the original.
         confirm: the reference has to run it; False when it does not run the original either.
+        parse_only: see `Candidate`.
     """
 
     proto: onnx.ModelProto
@@ -61,6 +62,7 @@ class Draft:
     typed: bool = False
     strict: bool = True
     confirm: bool = True
+    parse_only: bool = False
     empty: bool = False
     fed: dict[tuple[int, str], Recipe] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Draft:
         samples = [dict(sample) for sample in self.samples]
         return Draft(
             proto, dict(self.weights), set(self.generated), dict(self.recipes), samples, self.folder,
-            self.typed, self.strict, self.confirm, self.empty, dict(self.fed), self.origins,
+            self.typed, self.strict, self.confirm, self.parse_only, self.empty, dict(self.fed), self.origins,
             self._stored, self._paths,
         )  # fmt: skip
 
@@ -231,6 +233,7 @@ def close_draft(draft: Draft) -> Candidate:
         bytes=sum(array.nbytes for array in carried),
         simplicity=simplicity(proto, draft.weights, draft.generated, draft.recipes, draft.samples, draft.fed),
         edited=draft.confirm,
+        parse_only=draft.parse_only,
     )
 
 

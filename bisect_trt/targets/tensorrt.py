@@ -193,6 +193,8 @@ class TensorRT:
                 if (stack := list(detail(e, "local_function_stack", ())))
             }
             return self._failed(failures, {"local_function_stack": stacks} if stacks else {})
+        if candidate.parse_only:
+            return TargetResult(log=self._log.text())
         if self._settings.precision:
             # What is really asked of the builder: the types of the network, whatever the flags say.
             source.facts["network_types"] = trt_engine.network_types(network)

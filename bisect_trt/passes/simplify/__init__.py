@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -41,6 +42,9 @@ MENU = (
 )
 """Names first: they cost one probe, and whatever comes later is worth less while a secret is in it."""
 
+BUDGET = "budget"
+"""`Simplifying.ended` when its budget was used up."""
+
 ROUNDS = 8
 SHOWN = 3  # edits of a pass that its event names
 
@@ -72,11 +76,21 @@ def simplify(problem: Problem) -> None:
                 return
         state.ended = f"{ROUNDS} rounds"
     except OutOfBudget:
-        state.ended = "budget"
+        state.ended = BUDGET
+        if state.synthetic:
+            _replace_what_is_secret(problem)
     finally:
         problem.phase = "simplify"
         problem.on_event, problem.hybrid = on_event, hybrid
         problem.wanted, problem.also_seen = wanted, also_seen  # odd models have failures of their own
+
+
+def _replace_what_is_secret(problem: Problem) -> None:
+    """No budget ends this: nothing may be shared before it is done."""
+    problem.simplifying.until = math.inf
+    for one_pass in (plain_names, simple_weights, simple_inputs, simple_texts, simple_attributes):
+        problem.phase = one_pass.__name__.replace("_", " ")
+        one_pass(problem)
 
 
 def _tell(problem: Problem, on_event: OnEvent, won: list[str]) -> None:
@@ -100,7 +114,7 @@ def _open(problem: Problem) -> bool:
     for hoisted, strict, typed, empty in product(places, (True, False), (False, True), (False, True)):
         draft = open_draft(problem.best, hoisted=hoisted)
         draft.typed, draft.strict, draft.empty = typed, strict, empty
-        draft.confirm = problem.simplifying.confirm
+        draft.confirm, draft.parse_only = problem.simplifying.confirm, _is_of_the_parser(problem)
         try:
             candidate = close_draft(draft)
         except Invalid:
@@ -109,6 +123,10 @@ def _open(problem: Problem) -> bool:
             problem.simplifying.draft = (candidate.digest, draft)
             return True
     return False
+
+
+def _is_of_the_parser(problem: Problem) -> bool:
+    return problem.wanted is not None and problem.wanted.stage is Stage.PARSE
 
 
 def _shortcut(problem: Problem, on_event: OnEvent) -> bool:
@@ -122,6 +140,7 @@ def _shortcut(problem: Problem, on_event: OnEvent) -> bool:
     problem.phase = "all at once"
     draft = open_draft(problem.best)
     draft.typed, draft.confirm = False, problem.simplifying.confirm
+    draft.parse_only = _is_of_the_parser(problem)
     problem.simplifying.draft = (problem.best.digest, draft)
     if all_at_once(problem):
         _tell(problem, on_event, tally(problem).won)

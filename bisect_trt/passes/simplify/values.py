@@ -128,11 +128,12 @@ def _simple(array: Array, kind: str) -> Array:
 
 
 def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
-    """All weights that are not zeros or ones yet, but those that hold sizes."""
+    """All weights that are less simple than that, but those that hold sizes."""
+    least = Odd.ZEROS if kind == "zeros" else Odd.ONES
 
     def edit(draft: Draft) -> str:
         plain = (n for n in draft.weights if n not in but and not is_shape(draft, n))
-        changed = [n for n in plain if level(draft.weights[n], None)[1] > Odd.ONES]
+        changed = [n for n in plain if level(draft.weights[n], None)[1] > least]
         for name in changed:
             draft.set_weight(name, _simple(draft.weights[name], kind))
         return f"{len(changed)} weights: {kind}" if changed else ""
