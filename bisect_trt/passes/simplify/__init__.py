@@ -130,13 +130,8 @@ def _is_of_the_parser(problem: Problem) -> bool:
 
 
 def _shortcut(problem: Problem, on_event: OnEvent) -> bool:
-    """Begin with everything at once: then even writing the model anew needs no probe of its own.
-
-    Values that are all the same hardly ever show a mismatch.
-    """
-    assert problem.best is not None and problem.wanted is not None
-    if problem.wanted.stage is Stage.COMPARE:
-        return False
+    """Begin with everything at once: then even writing the model anew needs no probe of its own."""
+    assert problem.best is not None
     problem.phase = "all at once"
     draft = open_draft(problem.best)
     draft.typed, draft.confirm = False, problem.simplifying.confirm

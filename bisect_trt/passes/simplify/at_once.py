@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from bisect_trt.model.edit import Draft
 from bisect_trt.model.edit_attributes import option_inputs
 from bisect_trt.model.edit_bodies import inner_nodes
-from bisect_trt.passes.simplify.dimensions import all_ones
+from bisect_trt.outcome import Stage
+from bisect_trt.passes.simplify.dimensions import all_halved, all_ones
 from bisect_trt.passes.simplify.names import plain
 from bisect_trt.passes.simplify.propose import Edit, attempt
 from bisect_trt.passes.simplify.texts import all_texts
@@ -17,9 +18,15 @@ from bisect_trt.problem import Problem
 
 
 def all_at_once(problem: Problem) -> bool:
-    """Plain names, zeros, sizes of 1 and the lowest operator set together, else less of it."""
-    names_and_values = (plain(problem.simplifying.profiled), _plain_values)
-    ways = ((*names_and_values, all_ones, lowest_opset), (*names_and_values, all_ones), names_and_values)
+    """Plain names, zeros, sizes of 1 and the lowest operator set together, else less of it.
+
+    Values that are all the same hardly ever show a mismatch, so there they stay.
+    """
+    names = plain(problem.simplifying.profiled)
+    values = (names, _plain_values)
+    ways: tuple[tuple[Edit, ...], ...] = ((*values, all_ones, lowest_opset), (*values, all_ones), values)
+    if problem.wanted is not None and problem.wanted.stage is Stage.COMPARE:
+        ways = ((names, all_ones, lowest_opset), (names, all_halved, lowest_opset))
     return attempt(problem, (_together(edits) for edits in ways))
 
 

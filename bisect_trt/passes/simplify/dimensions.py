@@ -52,7 +52,7 @@ def _all_at_once(draft: Draft) -> Iterator[Edit]:
     for size in (1, 2):
         larger = {head: size for head in net.free if net.size(head) > size}
         yield _resize(net, larger, f"all free sizes {size}")
-    yield _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved")
+    yield all_halved
 
 
 def all_ones(draft: Draft) -> str:
@@ -62,6 +62,12 @@ def all_ones(draft: Draft) -> str:
     net = Net(draft)
     said.append(_resize(net, dict.fromkeys(net.free, 1), "all free sizes 1")(draft))
     return "; ".join(text for text in said if text)
+
+
+def all_halved(draft: Draft) -> str:
+    """Every free dimension half of what it is."""
+    net = Net(draft)
+    return _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved")(draft)
 
 
 def _halves(problem: Problem) -> None:

@@ -49,10 +49,9 @@ def attempt_each(problem: Problem, edits: Iterable[Edit]) -> bool:
 
 
 def _a_probe(problem: Problem) -> float:
-    """Target seconds that the next probe will take, as those so far did."""
-    tallies = problem.simplifying.tallies.values()
-    asked = sum(count.tried - count.invalid for count in tallies)
-    return sum(count.seconds for count in tallies) / asked if asked else 0.0
+    """Target seconds that the next probe may take: as many as one of the slowest pass did."""
+    counts = [(count.seconds, count.tried - count.invalid) for count in problem.simplifying.tallies.values()]
+    return max((seconds / asked for seconds, asked in counts if asked), default=0.0)
 
 
 def tally(problem: Problem) -> Tally:

@@ -20,7 +20,7 @@ from bisect_trt.settings import Settings
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
 
-LEAST_BUDGET = 1.0
+LEAST_BUDGET = 0.25
 """Target seconds that a simplification has by default, also where the search took less.
 
 Below, what is kept would hang on how busy the machine is."""
