@@ -6,6 +6,7 @@ import itertools
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -102,6 +103,74 @@ def test_dimensions_are_the_smallest_that_still_fail(least: tuple[int, ...], tmp
     smaller = itertools.product(*(range(1, size + 1) for size in START))
     failing = [sizes for sizes in smaller if fails(trunk(*sizes), [])]
     assert trunk_sizes(left) == min(failing, key=sum)
+
+
+def heads(b: int, s: int, h: int, d: int) -> onnx.ModelProto:
+    """Queries and keys of `h` heads of size `d` out of one tensor."""
+    nodes = [
+        node("Reshape", ["x", "s"], ["r"]),
+        node("Transpose", ["r"], ["q"], "to_q", perm=[0, 2, 1, 3]),
+        node("Transpose", ["r"], ["k"], "to_k", perm=[0, 2, 3, 1]),
+        node("MatMul", ["q", "k"], ["y"]),
+    ]
+    return model(nodes, [tensor("x", b, s, h * d)], [tensor("y", b, h, s, s)], [ints("s", b, s, h, d)])
+
+
+def heads_sizes(proto: onnx.ModelProto) -> tuple[int, ...] | None:
+    kept = sorted(n.op_type for n in proto.graph.node)
+    if kept != ["MatMul", "Reshape", "Transpose", "Transpose"]:
+        return None
+    return tuple(value_of(proto, find(proto, "Reshape").input[1]).tolist())
+
+
+def grouped(b: int, g: int, c: int, o: int, p: int) -> onnx.ModelProto:
+    """A Conv of `g` groups, `c` to `o` channels each, and a Gemm to `p`."""
+    nodes = [
+        node("Conv", ["x", "k"], ["a"], group=g, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("GlobalAveragePool", ["a"], ["m"]),
+        node("Flatten", ["m"], ["f"]),
+        node("Gemm", ["f", "w", "v"], ["y"], transB=1),
+    ]
+    weights = [weight("k", (g * o, c, 3, 3)), weight("w", (p, g * o)), weight("v", (p,))]
+    return model(nodes, [tensor("x", b, g * c, 4, 4)], [tensor("y", b, p)], weights)
+
+
+def grouped_sizes(proto: onnx.ModelProto) -> tuple[int, ...] | None:
+    if not all(has(proto, op) for op in ("Conv", "GlobalAveragePool", "Gemm")):
+        return None
+    conv, gemm, known = find(proto, "Conv"), find(proto, "Gemm"), shapes(proto)
+    if not {conv.input[0], conv.input[1], gemm.input[1]} <= known.keys():
+        return None
+    group = next((a.i for a in conv.attribute if a.name == "group"), 1)
+    kernel, last = known[conv.input[1]], known[gemm.input[1]]
+    swapped = any(a.name == "transB" and a.i for a in gemm.attribute)
+    return known[conv.input[0]][0], group, kernel[1], kernel[0] // group, last[0 if swapped else 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes", "least"),
+    [
+        (heads, heads_sizes, (1, 2, 3, 2)),
+        (heads, heads_sizes, (2, 3, 1, 4)),
+        (grouped, grouped_sizes, (1, 2, 2, 2, 3)),
+        (grouped, grouped_sizes, (2, 3, 1, 4, 2)),
+    ],
+)
+def test_heads_groups_and_channels_are_the_fewest_that_still_fail(
+    make: Any, sizes: Any, least: tuple[int, ...], tmp_path: Path
+) -> None:
+    start = (2, 3, 4, 4) if make is heads else (2, 3, 2, 4, 3)
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        now = sizes(proto)
+        return now is not None and all(a >= b for a, b in zip(now, least, strict=True))
+
+    proto = make(*start)
+    dims = tuple(d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim)
+    left, _, _ = simplified(proto, random(x=dims), fails, tmp_path)
+    smaller = itertools.product(*(range(1, size + 1) for size in start))
+    failing = [some for some in smaller if fails(make(*some), [])]
+    assert sizes(left) == min(failing, key=sum) == least
 
 
 @pytest.mark.parametrize("odd", [2, 3])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from bisect_trt.model.edit import Draft
 from bisect_trt.model.edit_attributes import option_inputs
 from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.outcome import Stage
 from bisect_trt.passes.simplify.dimensions import all_halved, all_ones
 from bisect_trt.passes.simplify.names import plain
-from bisect_trt.passes.simplify.propose import Edit, attempt
+from bisect_trt.passes.simplify.propose import Edit, attempt, together
 from bisect_trt.passes.simplify.texts import all_texts
 from bisect_trt.passes.simplify.types import lowest_opset
 from bisect_trt.passes.simplify.values import all_inputs, all_weights
@@ -27,14 +25,7 @@ def all_at_once(problem: Problem) -> bool:
     ways: tuple[tuple[Edit, ...], ...] = ((*values, all_ones, lowest_opset), (*values, all_ones), values)
     if problem.wanted is not None and problem.wanted.stage is Stage.COMPARE:
         ways = ((names, all_ones, lowest_opset), (names, all_halved, lowest_opset))
-    return attempt(problem, (_together(edits) for edits in ways))
-
-
-def _together(edits: Sequence[Edit]) -> Edit:
-    def edit(draft: Draft) -> str:
-        return "; ".join(said for one in edits if (said := one(draft)))
-
-    return edit
+    return attempt(problem, (together(edits) for edits in ways))
 
 
 def _plain_values(draft: Draft) -> str:
@@ -43,4 +34,4 @@ def _plain_values(draft: Draft) -> str:
     edits = (
         all_weights("zeros", but=options), all_weights("ones"), all_inputs("zeros"), all_texts(numbered=True)
     )  # fmt: skip
-    return _together(edits)(draft)
+    return together(edits)(draft)

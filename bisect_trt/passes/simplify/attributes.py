@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from bisect_trt.model.edit_attributes import LONG, give_values, recipe_of, value
 from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe, three_digits
-from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft, together
 from bisect_trt.passes.simplify.values import ladder
 from bisect_trt.problem import Problem
 
@@ -32,7 +32,7 @@ def simple_attributes(problem: Problem) -> None:
             attempt(problem, _simpler(node.name, attribute))
             attempt(problem, _other_values(problem, node.name, attribute))
     optional = list(_optional_inputs(best_draft(problem)))
-    if len(optional) < 2 or not attempt(problem, [_all_of(optional)]):
+    if len(optional) < 2 or not attempt(problem, [together(optional)]):
         attempt_each(problem, optional)
     attempt_each(problem, list(_optional_outputs(best_draft(problem))))
 
@@ -148,13 +148,6 @@ def _optional_inputs(draft: Draft) -> Iterator[Edit]:
                 continue  # a Loop without its count or condition may never end
             if schema.inputs[k].option == onnx.defs.OpSchema.FormalParameterOption.Optional:
                 yield _unwire(node.name, k)
-
-
-def _all_of(edits: Sequence[Edit]) -> Edit:
-    def edit(draft: Draft) -> str:
-        return "; ".join(said for one in edits if (said := one(draft)))
-
-    return edit
 
 
 def _unwire(node_name: str, k: int) -> Edit:

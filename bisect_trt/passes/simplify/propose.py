@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from bisect_trt.model.candidate import Candidate
@@ -46,6 +46,15 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
 def attempt_each(problem: Problem, edits: Iterable[Edit]) -> bool:
     """Try one edit after the other, each of what is best by then; whether any was kept."""
     return any([attempt(problem, [edit]) for edit in edits])
+
+
+def together(edits: Sequence[Edit]) -> Edit:
+    """All of them, one after the other, as one."""
+
+    def edit(draft: Draft) -> str:
+        return "; ".join(said for one in edits if (said := one(draft)))
+
+    return edit
 
 
 def _a_probe(problem: Problem) -> float:
