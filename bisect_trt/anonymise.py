@@ -157,10 +157,18 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         log=clean.text(reduction.log),
         accuracy={},
         origins=(),
-        left=tuple(left(reduction.best.model)),
+        left=(*left(reduction.best.model), *_of_the_original(reduction)),
         workarounds=tuple(clean.text(said) for said in reduction.workarounds),
         simplification=simplification,
     )
+
+
+def _of_the_original(reduction: Reduction) -> Iterator[str]:
+    """What the reports compare the reduced model with."""
+    it = reduction.original
+    if it is not None:
+        yield f"the original has {it.nodes:,} nodes and {it.weights:,} weights of {it.weight_bytes:,} bytes"
+        yield f"its inputs: {', '.join(it.inputs)}; its outputs: {', '.join(it.outputs)}; opset {it.opset}"
 
 
 def operators(models: Iterable[bytes]) -> Iterator[str]:

@@ -9,7 +9,9 @@ counting numbers, and integers of at most 64 elements (sizes, axes), which `left
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from bisect_trt.graph import dims_of
 from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.secrets import SMALL, TOKEN, WORD, Secrets
 
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{40,}")
 _SHOWN = 12
 _FEW = 8
 _LONGEST = 200  # characters of an attribute's value
@@ -62,7 +65,9 @@ def read(paths: Iterable[Path]) -> dict[str, bytes]:
 def _opened(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     for name, data in files.items():
         yield name, data
-        if data[:2] == b"PK":
+        if data[:2] != b"PK":
+            yield from _decoded(name, data)
+        else:
             try:
                 with zipfile.ZipFile(io.BytesIO(data)) as archive:
                     entries = archive.infolist()
@@ -72,6 +77,13 @@ def _opened(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
                 continue
             yield f"comments of {name}", notes
             yield from _opened(inside)
+
+
+def _decoded(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """What a page embeds as base64: the numbers of its plots."""
+    runs = _BASE64.findall(data.replace(b"\\/", b"/"))
+    if runs:
+        yield f"base64 in {name}", b"\n".join(base64.b64decode(run[: len(run) // 4 * 4]) for run in runs)
 
 
 def _find_texts(files: Mapping[str, bytes], secrets: Secrets) -> Iterator[Finding]:

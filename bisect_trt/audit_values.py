@@ -22,6 +22,7 @@ Array = npt.NDArray[Any]
 
 _CHUNK = 1 << 22  # elements looked at at once
 _RUN = 4  # elements
+_BIG = 1 << 24  # bytes; larger files hold weights, at places that 4 divides
 _PRINTABLE = re.compile(rb"[\x20-\x7e\x80-\xff]{3,}")
 _NUMBERS = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
@@ -103,7 +104,7 @@ def _blobs(name: str, data: bytes) -> Iterator[tuple[bytes, int]]:
     """Bytes to look at, and at every how many of them a window may begin."""
     arrays = list(_arrays(name, data))
     if not arrays or len(data) < 1 << 20:
-        yield data, 1  # whatever it is
+        yield data, 1 if len(data) < _BIG else 4  # whatever it is
     for array in arrays:
         yield np.ascontiguousarray(array).tobytes(), array.dtype.itemsize
         if array.dtype.kind == "f" or "float" in array.dtype.name:

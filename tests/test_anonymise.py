@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import json
@@ -158,6 +159,7 @@ LEAKS |= {
     "other case": ("target__log", b"in ZEBRANET_V9"),
     "texts of an input": ("inputs__npz", npz(x0=np.array(["ok", "okapi in the mist"]))),
     "folder in an archive": ("a__zip", zipped(**{"zebranet_v9/x": b""})),
+    "weight in a plot": ("report__html", b'{"bdata":"' + base64.b64encode(WEIGHT.tobytes()) + b'"}'),
     "comment of an archive": ("a__zip", commented("made by hopper77")),
 }
 
@@ -342,6 +344,7 @@ def test_a_whole_run_leaves_nothing(
     secrets = secrets_of(load(place), [], settings)
     assert result.archive is not None
     require_clean([result.out, result.archive], secrets)
+    assert any(line.startswith("the original has") for line in result.left)
     for path in result.out.iterdir():
         data = path.read_bytes()
         assert b"zebra" not in data and b"hopper77" not in data and b"roi_head" not in data, path.name
