@@ -267,7 +267,8 @@ def too_big(archive: Path) -> str:
         return ""
     with zipfile.ZipFile(archive) as content:
         largest = sorted(content.infolist(), key=lambda entry: -entry.compress_size)[:3]
-    told = ", ".join(f"{Path(e.filename).name} {e.compress_size / 1e6:.1f} MB" for e in largest)
+    big = [entry for entry in largest if entry.compress_size > size / 100]
+    told = ", ".join(f"{Path(e.filename).name} {e.compress_size / 1e6:.1f} MB" for e in big)
     limit = f"GitHub takes {ATTACHMENT_LIMIT / 1e6:.0f}"
     return f"{archive.name} has {size / 1e6:.1f} MB, {limit}; what is big: {told}"
 
