@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -172,11 +173,12 @@ def _of_the_original(reduction: Reduction) -> Iterator[str]:
 
 
 def operators(models: Iterable[bytes]) -> Iterator[str]:
-    """Operators that are not ONNX's own, and their domains: a reproducer cannot do without them."""
+    """Operators that are not ONNX's own, their attributes and domains: a reproducer needs them."""
     for model in models:
         for node in inner_nodes(onnx.load_model_from_string(model).graph):
             if node.domain not in ("", "ai.onnx"):
-                yield from (node.op_type, node.domain)
+                yield from (node.op_type, *re.split(r"\W", node.domain), node.domain)
+                yield from (attribute.name for attribute in node.attribute)
 
 
 def _of(shapes: Shapes, inputs: set[str]) -> Shapes:

@@ -7,7 +7,7 @@ import math
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,12 @@ class Secrets:
     Attributes:
         texts: names, texts and paths of the original, with what each is.
         arrays: weights and input values with their names; a new iterator each time it is called.
+        told: words in small letters that are shared all the same.
     """
 
     texts: Mapping[str, str]
     arrays: Callable[[], Iterable[tuple[str, Array]]]
+    told: frozenset[str] = frozenset()
 
     @cached_property
     def parts(self) -> dict[str, str]:
@@ -57,7 +59,7 @@ class Secrets:
         found: dict[str, str] = {}
         for text, what in self.texts.items():
             for word in WORD.findall(text):
-                if len(word) >= _PART and not word.isdigit() and not is_ours(word):
+                if len(word) >= _PART and not word.isdigit() and not self._is_known(word):
                     found.setdefault(word.lower(), what)
         return found
 
@@ -65,7 +67,11 @@ class Secrets:
     def whole(self) -> dict[str, str]:
         """The texts that tell something as a whole."""
         told = ((t, what) for t, what in self.texts.items() if len(t) > 2 and re.search(r"[^\W\d_]", t))
-        return {t: what for t, what in told if not is_ours(t)}
+        return {t: what for t, what in told if not self._is_known(t)}
+
+    def _is_known(self, word: str) -> bool:
+        """Whether it may be found anyway: as a word, or as a name that we give a node of it."""
+        return is_ours(word) or word.lower().rstrip("0123456789") in self.told
 
     @cached_property
     def inside(self) -> list[str]:
@@ -74,9 +80,8 @@ class Secrets:
         return sorted(found, key=len, reverse=True)
 
     def without(self, told: Iterable[str]) -> Secrets:
-        """Less what is told anyway: operators of the user's own and their domains."""
-        known = {text.lower() for text in told}
-        return Secrets({t: what for t, what in self.texts.items() if t.lower() not in known}, self.arrays)
+        """Less what is told anyway: operators of the user's own, their attributes and domains."""
+        return replace(self, told=frozenset(text.lower() for text in told))
 
 
 @cache
@@ -99,7 +104,7 @@ def is_ours(word: str) -> bool:
     return (
         plain in _vocabulary()
         or _OURS.fullmatch(word) is not None
-        or (word == plain and plain.rstrip("0123456789") in _vocabulary())
+        or plain.rstrip("0123456789") in _vocabulary()
     )
 
 

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.anonymise import Scrubber, require_clean, require_synthetic
+from bisect_trt.anonymise import Scrubber, operators, require_clean, require_synthetic
 from bisect_trt.audit import find, left
 from bisect_trt.errors import Leak
 from bisect_trt.model.edit_texts import is_plain
@@ -249,6 +249,20 @@ def test_what_is_no_leak(secret: Path) -> None:
             {"versions": ["1.32.0", "3.11.7"], "seconds": [0.1, 2.5, 3.25, 9.125]}
         ).encode(),
     )
+
+
+def test_names_that_we_would_give_and_own_operators_are_no_leaks(secret: Path) -> None:
+    """A node called `Conv0` looks like ours; an operator of the user's is named by its node, too."""
+    proto = onnx.load(secret)
+    proto.graph.node[0].name, proto.graph.node[1].name = "Conv0", "stripes/ZebraCrossing"
+    onnx.save(proto, secret)
+    kept = onnx.load_model_from_string(small())
+    kept.graph.node[0].name = "conv0"
+    kept.graph.node.add(op_type="ZebraCrossing", domain="zoo.ops", name="zebracrossing0")
+    secrets = secrets_of(load(secret), [], Settings())
+    data = kept.SerializeToString()
+    assert [str(f) for f in find({"a.onnx": data}, secrets)]
+    assert not find({"a.onnx": data}, secrets.without(operators([data])))
 
 
 def test_host_and_user_are_secrets(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
