@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,6 +83,14 @@ def test_a_fine_model_has_no_failures(tmp_path: Path) -> None:
     result = run(relu(), tmp_path)
     assert result.failures == ()
     assert result.facts["engine_bytes"] > 0
+
+
+def test_where_only_the_parser_is_asked_nothing_is_built(tmp_path: Path) -> None:
+    whole = Candidate(relu().SerializeToString(), tmp_path, ("relu_1",))
+    parsed = replace(whole, parse_only=True)
+    assert parsed.digest != whole.digest
+    result = registry.open_target(TargetSettings(spec="tensorrt-rtx")).run(parsed)
+    assert result.failures == () and "engine_bytes" not in result.facts
 
 
 def test_resize_antialias_is_refused_by_the_parser(tmp_path: Path) -> None:
