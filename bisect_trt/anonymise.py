@@ -26,9 +26,10 @@ from bisect_trt.model.edit_texts import is_plain, takes_texts, texts_of
 from bisect_trt.outcome import Failure
 from bisect_trt.passes.simplify import BUDGET
 from bisect_trt.problem import Problem
+from bisect_trt.references.spec import parse
 from bisect_trt.result import Reduction, Simplification
 from bisect_trt.secrets import SMALL, TOKEN, WORD, Secrets
-from bisect_trt.settings import Shapes
+from bisect_trt.settings import AccuracySettings, Shapes
 
 Array = npt.NDArray[Any]
 
@@ -143,17 +144,19 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         max_shapes=_of(settings.target.max_shapes, inputs),
     )
     run = replace(settings.run, inputs=None, cache_dir=None)
+    kind = parse(settings.accuracy.reference).kind
     simplification = reduction.simplification
     if simplification is not None:
         simplification = replace(simplification, nodes=reduction.best.nodes)
     return replace(
         reduction,
         model=Path(NAME),
-        settings=replace(settings, target=target, run=run),
+        settings=replace(settings, target=target, run=run, accuracy=_nameless(settings.accuracy)),
+        alone=_nameless(reduction.alone),
         wanted=clean.failure(reduction.wanted),
         original_failure=None,
         also_seen=tuple(clean.failure(failure) for failure in reduction.also_seen),
-        notes=tuple(clean.text(note) for note in reduction.notes),
+        notes=tuple(clean.text(note.replace(settings.accuracy.reference, kind)) for note in reduction.notes),
         causes=tuple(clean.text(cause) for cause in reduction.causes),
         log=clean.text(reduction.log),
         accuracy={},
@@ -179,6 +182,19 @@ def operators(models: Iterable[bytes]) -> Iterator[str]:
             if node.domain not in ("", "ai.onnx"):
                 yield from (node.op_type, *re.split(r"\W", node.domain), node.domain)
                 yield from (attribute.name for attribute in node.attribute)
+
+
+def _nameless(accuracy: AccuracySettings) -> AccuracySettings:
+    """Without names of outputs and paths: of the reference its kind is left."""
+    return replace(
+        accuracy,
+        rtol=tuple(pair for pair in accuracy.rtol if not pair[0]),
+        atol=tuple(pair for pair in accuracy.atol if not pair[0]),
+        ignore=(),
+        topk=(),
+        reference=parse(accuracy.reference).kind if parse(accuracy.reference).outside else accuracy.reference,
+        custom_ops=tuple(Path(path.name) for path in accuracy.custom_ops),
+    )
 
 
 def _of(shapes: Shapes, inputs: set[str]) -> Shapes:

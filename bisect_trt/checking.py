@@ -35,13 +35,13 @@ def check(model: Path, settings: Settings) -> Check:
             info = describe(pool, settings)
             original, reference, notes = session.original, "", list(info.notes)
             blame: Failure | None = None
-            if info.can_run and not is_self(settings):
+            if (info.can_run or outside(settings)) and not is_self(settings):
                 recorded = record(pool, session, settings, outputs_only=not outside(settings))
                 known = ask(pool, session, settings, recorded)
                 recorded, notes = known.record, notes + ([known.note] if known.note else [])
                 blame = known.failure if known.blame else None
                 reference = recorded.reference
-                original = session.with_outputs(recorded)
+                original = session.with_outputs(recorded) if info.can_run else original
                 notes += [recorded.error] if recorded.error else []
             oracle = Oracle(pool, settings.target, settings.run.timeout, settings.accuracy)
             oracle.save = settings.run.save_outputs
@@ -57,4 +57,5 @@ def check(model: Path, settings: Settings) -> Check:
         seconds=outcome.seconds,
         outputs_compared=info.can_run and (bool(original.expected) or is_self(settings)),
         notes=tuple(notes),
+        export_differs=blame is not None,
     )

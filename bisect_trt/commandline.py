@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
@@ -19,6 +20,11 @@ def reduce_line(model: Path, settings: Settings, out: Path | None = None) -> str
     """`bisect-trt reduce ...` with the same options."""
     where = ["--out", str(out)] if out else []
     return line("bisect-trt", "reduce", *_file(model), *where, *arguments(settings))
+
+
+def export_line(model: Path, settings: Settings) -> str:
+    """The line that reduces the difference between ONNX Runtime and an outside reference."""
+    return reduce_line(model, replace(settings, target=TargetSettings("ort:CPU", settings.target.shapes)))
 
 
 def arguments(settings: Settings) -> list[str]:

@@ -57,7 +57,7 @@ def compare(
     if reference.shape != target.shape:
         words = f"shape {list(reference.shape)} became {list(target.shape)}"
         return TensorDiff(name, False, reference.size, difference=words, symptom=Symptom.MISMATCH)
-    kinds = _kind(reference.dtype), _kind(target.dtype)
+    kinds = kind_of(reference.dtype), kind_of(target.dtype)
     words = "" if reference.dtype == target.dtype else f"type {reference.dtype} became {target.dtype}"
     if kinds[0] != kinds[1]:
         return TensorDiff(name, False, reference.size, difference=words, symptom=Symptom.MISMATCH)
@@ -100,7 +100,7 @@ def _largest(dtype: np.dtype[Any]) -> float:
     return float(np.finfo(dtype).max) if known else math.inf
 
 
-def _kind(dtype: np.dtype[Any]) -> str:
+def kind_of(dtype: np.dtype[Any]) -> str:
     """`float`, `int`, `bool` or `string`; types of ml_dtypes are known by their names."""
     if dtype.kind in "OUST":
         return "string"

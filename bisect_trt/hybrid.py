@@ -141,7 +141,7 @@ def compared_alone(accuracy: AccuracySettings, own: list[dict[str, Any]]) -> Acc
     `own` are the metrics of its own outputs with default tolerances, as in `Outcome.facts`. When these show
     nothing, half of the tolerance at which it would agree is taken.
     """
-    plain = AccuracySettings(reference=accuracy.reference)
+    plain = replace(accuracy, rtol=(), atol=(), metric="max", ignore=(), topk=(), judge="outputs")
     if not own or not all(diff["ok"] for diff in own):
         return plain
     return replace(plain, alone=max(float(diff["agrees_at"]) for diff in own) / 2)

@@ -49,7 +49,8 @@ class Problem:
     _guesses: Callable[[], Iterable[Candidate]] = tuple
     simplifying: Simplifying = field(default_factory=Simplifying)
     hybrid: Hybrid | None = None  # how accuracy is judged at the model's outputs; None: it is not
-    rerecord: Callable[[ModelProto, Sequence[Feeds]], Record] | None = None  # reference run of another model
+    # Reference run of another model; None: nothing is true but what was recorded, so edits cannot be judged.
+    rerecord: Callable[[ModelProto, Sequence[Feeds]], Record] | None = None
     inside: bool = False  # `graph` is no longer the user's: a body was put in the place of its node
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bisect_trt.commandline import export_line, reduce_line
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.edit import Draft
 from bisect_trt.model.figures import Figures
@@ -174,7 +175,10 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of `check`: one probe of the whole model."""
+    """The result of `check`: one probe of the whole model.
+
+    With `export_differs` the target was not asked: ONNX Runtime and the outside reference disagree.
+    """
 
     model: Path
     settings: Settings
@@ -185,3 +189,11 @@ class Check:
     seconds: float
     outputs_compared: bool
     notes: tuple[str, ...] = ()
+    export_differs: bool = False
+
+    @property
+    def next_line(self) -> str:
+        """The command that reduces what was seen; empty when all is well."""
+        if not self.outcome.failures:
+            return ""
+        return (export_line if self.export_differs else reduce_line)(self.model, self.settings)

@@ -10,9 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import onnx
+
+from bisect_trt.commandline import export_line
 from bisect_trt.errors import ModelDoesNotFail
 from bisect_trt.hybrid import Hybrid, output_of
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.cut import Cutter
 from bisect_trt.model.rest import Rests
 from bisect_trt.outcome import Failure, Outcome, Stage
@@ -33,7 +36,7 @@ from bisect_trt.session import (
 )
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.truth import ask, is_self
+from bisect_trt.truth import EXPORT, ask, is_self
 from bisect_trt.workers.pool import Pool
 
 
@@ -70,6 +73,7 @@ class Run:
         self.notes: list[str] = []  # on the input values
         self.causes: list[str] = []  # see `passes.causes`
         self.confirmed = Outcome()  # of the user's own file
+        self.export_on_trial = False  # the framework is the reference, ONNX Runtime the target
 
     @cached_property
     def recorded(self) -> Record:
@@ -78,18 +82,33 @@ class Run:
         began = time.monotonic()
         recorded = record(self.pool, self.session, self.settings)
         known = ask(self.pool, self.session, self.settings, recorded)
-        if known.blame:
-            shutil.rmtree(self.out, ignore_errors=True)
-            raise ModelDoesNotFail(known.blame, "look at the export, not at the target")
         recorded = known.record
+        if known.framework is not None:
+            recorded = self._try_export(known.framework, known.blame)
         self.notes += [known.note] if known.note else []
         self.spent["reference_seconds"] = time.monotonic() - began
         return recorded
 
+    def _try_export(self, framework: Record, blame: str) -> Record:
+        """The framework's values as the record: asked for by ONNX Runtime's CPU provider as the target."""
+        if self.info.name != EXPORT:
+            shutil.rmtree(self.out, ignore_errors=True)
+            told = export_line(self.session.loaded.path, self.settings)
+            raise ModelDoesNotFail(blame, f"to reduce that difference instead: {told}")
+        self.export_on_trial = True
+        self.notes.append(blame)
+        accuracy = replace(self.settings.accuracy, judge="local")
+        papers = replace(self.settings.papers, style=self.settings.papers.style or "plain")
+        self.settings = replace(self.settings, accuracy=accuracy, papers=papers)
+        self.prober.oracle.accuracy = accuracy
+        self.prober.cache = None  # its keys know nothing of the framework
+        return framework
+
     @cached_property
     def cutter(self) -> Cutter:
         """Cuts the model by recorded values."""
-        return Cutter(self.session.graph, self.session.store, self.recorded)
+        graph, store = self.session.graph, self.session.store
+        return Cutter(graph, store, self.recorded, only_recorded=self.export_on_trial)
 
     @property
     def original(self) -> Candidate:
@@ -127,12 +146,15 @@ class Run:
             prober=self.prober,
             wanted=wanted,
             hybrid=self.hybrid(wanted),
-            rerecord=lambda proto, feeds: record_again(self.pool, self.session, self.settings, proto, feeds),
+            rerecord=None if self.export_on_trial else self._record_again,
             on_event=self.on_event,
             scope=scope,
             repeats=self.settings.run.repeats,
             phase="confirm",
         )
+
+    def _record_again(self, proto: onnx.ModelProto, feeds: Sequence[Feeds]) -> Record:
+        return record_again(self.pool, self.session, self.settings, proto, feeds)
 
     def confirm(self) -> Problem:
         """The user's own file has to fail; what it shows first is the wanted failure."""
@@ -162,7 +184,7 @@ class Run:
             self.recorded = self.recorded.only(failing)
             feeds = tuple(self.session.feeds[k] for k in failing)
             self.session = replace(self.session, feeds=feeds)
-            self.cutter = Cutter(self.session.graph, self.session.store, self.recorded)
+            del self.cutter  # it cut by all of them
             which = ", ".join(map(str, failing[:8])) + (", ..." if len(failing) > 8 else "")
             told = f"Of {count} samples {len(failing)} fail (from 0: {which}); only these were used."
             self.notes.append(told)

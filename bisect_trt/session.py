@@ -166,7 +166,9 @@ def record_again(
     place = session.store.folder / f"record-{key}.json"
     if place.exists():
         return Record.from_json(json.loads(place.read_text()))
-    recorded = jobs.record_in(pool, session.store.folder, proto, feeds, settings.run)
+    recorded = jobs.record_in(
+        pool, session.store.folder, proto, feeds, settings.run, accuracy=settings.accuracy
+    )
     draft = place.with_suffix(".writing")
     draft.write_text(json.dumps(recorded.to_json()))
     draft.replace(place)

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
+from onnx import helper
 
+from bisect_trt.compare import kind_of
 from bisect_trt.diff import TensorDiff
 from bisect_trt.errors import UsageError
+from bisect_trt.model.frozen import is_shape_like
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.references.base import Record, recorded_values
+from bisect_trt.references.base import Record, Tensor, recorded_values
 from bisect_trt.references.spec import SELF, parse
 from bisect_trt.session import Session
 from bisect_trt.settings import Settings
@@ -22,7 +25,13 @@ from bisect_trt.workers.pool import Pool
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
+EXPORT = "ort:CPUExecutionProvider"
+"""The target on which the export itself is on trial, when the framework is the reference."""
 BLAME = "the export differs from the framework; TensorRT is not to blame"
+OUTPUTS_ONLY = (
+    "gives outputs of the model only. With tensors inside it, under their names in the ONNX file, reduce "
+    "finds the nodes that differ."
+)
 
 
 @dataclass(frozen=True)
@@ -31,15 +40,17 @@ class Truth:
 
     Attributes:
         record: with outputs of the outside reference where ONNX Runtime could not make them.
-        note: a sentence on how both agree; empty without an outside reference.
+        note: a sentence on how both agree, or on what is not known; empty without an outside reference.
         blame: what to say when they do not.
         diffs: of ONNX Runtime against the outside reference, the worst first.
+        framework: what is known to be true then: values of the outside reference, see `_vouched_for`.
     """
 
     record: Record
     note: str = ""
     blame: str = ""
     diffs: tuple[TensorDiff, ...] = ()
+    framework: Record | None = None
 
     @property
     def failure(self) -> Failure:
@@ -98,10 +109,43 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
     bad = [diff for diff in diffs if not diff.ok and diff.name in graph.graph_outputs]
     if bad:
         words = f"{BLAME}: ONNX Runtime and {name} disagree: {bad[0].describe()}"
-        return Truth(record, blame=words + _first(session, diffs), diffs=tuple(diffs))
+        framework = replace(_vouched_for(session, recorded, values), reference=name)
+        inner = any(t in graph.producer and t not in graph.graph_outputs for t in known)
+        note = "" if inner else f"{name} {OUTPUTS_ONLY}"
+        return Truth(record, note, words + _first(session, diffs), tuple(diffs), framework)
     largest = max((diff.rms_error for diff in diffs), default=0.0)
     note = f"ONNX Runtime agrees with {name} (largest RMS error over RMS: {largest:.3g})." if diffs else ""
     return Truth(record, note, diffs=tuple(diffs))
+
+
+def _vouched_for(session: Session, recorded: Record, values: Values) -> Record:
+    """What is true when the export is on trial, to cut it by.
+
+    Outputs of the framework, and those of its interior tensors that have ONNX Runtime's shape and kind of
+    type; of ONNX Runtime only inputs, constants, and shapes, which frameworks do not compute as tensors.
+    """
+    graph, store = session.graph, session.store
+    kept = {
+        t: known
+        for t, known in recorded.tensors.items()
+        if t in graph.graph_inputs or t in graph.constants or is_shape_like(known.elem_type, known.shapes[0])
+    }
+    for name in values[0]:
+        known = recorded.tensors.get(name)
+        if known is None or name in graph.graph_inputs or not all(name in sample for sample in values):
+            continue
+        arrays = [sample[name] for sample in values]
+        fits = [array.shape for array in arrays] == list(known.shapes)
+        wanted = helper.tensor_dtype_to_np_dtype(known.elem_type)
+        if all(kind_of(array.dtype) == kind_of(wanted) for array in arrays) and (
+            fits or name in graph.graph_outputs
+        ):
+            paths = [
+                store.put_once(f"{name}#framework{k}", array.astype(wanted)) for k, array in enumerate(arrays)
+            ]
+            shapes = tuple(array.shape for array in arrays)
+            kept[name] = Tensor(known.elem_type, shapes, tuple(path.name for path in paths))
+    return replace(recorded, tensors=kept, missing={}, error="")
 
 
 def _first(session: Session, diffs: Sequence[TensorDiff]) -> str:

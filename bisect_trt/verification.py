@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ def verify(
     repeats: int = RunSettings.repeats,
     timeout: float | None = None,
     memory_limit: int | None = None,
+    custom_ops: Sequence[Path] = (),
     on_result: Callable[[Verification], None] = lambda result: None,
 ) -> list[Verification]:
     """Run a reproducer, or each one in a folder of them, again: on this machine, with what is installed.
@@ -98,6 +99,7 @@ def verify(
         repeats: fresh runs before the failure counts as gone.
         timeout: seconds for a run; as its report says, else 10 min (1 min for what hung).
         memory_limit: bytes that a run may hold.
+        custom_ops: libraries of custom operators for ONNX Runtime; a report's own are never loaded.
         on_result: called with each as it comes.
 
     Raises:
@@ -112,7 +114,7 @@ def verify(
     for place in found:
         began = time.monotonic()
         try:
-            result = _verify_one(place, target, run)
+            result = _verify_one(place, target, run, tuple(custom_ops))
         except BisectError as error:
             if place == path:
                 raise
@@ -129,13 +131,17 @@ def exit_code(results: list[Verification], *, expect_fixed: bool = False) -> int
     return next((code for code in (1, 4, 3) if code in codes), 0)
 
 
-def _verify_one(place: Path, spec: str | None, run: RunSettings) -> Verification:
+def _verify_one(
+    place: Path, spec: str | None, run: RunSettings, custom_ops: tuple[Path, ...]
+) -> Verification:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
         from bisect_trt.reproducer import untrusted
 
         folder, report = untrusted.opened(place, Path(scratch))
-        settings = resolved(Settings(report.target(spec), run, report.accuracy))
+        accuracy = replace(report.accuracy, custom_ops=custom_ops)
+        untrusted.require_custom_ops(folder, report, custom_ops)
+        settings = resolved(Settings(report.target(spec), run, accuracy))
         with Pool(1, log_dir=Path(scratch) / "logs") as pool:
             info = describe(pool, settings)
         wanted, name = report.wanted, place.absolute().name

@@ -271,6 +271,16 @@ def test_overflow_between_two_nodes_is_seen(elem_type: int, tmp_path: Path) -> N
     assert given.dtype == x.dtype and np.isinf(given).all()
 
 
+def test_operators_that_onnx_does_not_know_hide_no_overflow(tmp_path: Path) -> None:
+    """Their types, and those of all that follows, come from ONNX Runtime itself."""
+    made = scale_and_back(F32)
+    gelu = helper.make_node("Gelu", ["x"], ["g"], domain="com.microsoft")
+    made.graph.node[0].input[0] = "g"
+    made.graph.node.insert(0, gelu)
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert np.isinf(emulate("fp16", made, {"x": np.full((1,), 1000, np.float32)}, tmp_path)["y"]).all()
+
+
 @pytest.mark.parametrize("elem_type", [F16, BF16])
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_narrow_models_keep_their_types(elem_type: int, precision: str, tmp_path: Path) -> None:

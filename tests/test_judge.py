@@ -132,8 +132,9 @@ def test_the_same_output_has_to_fail_and_by_enough(setup: Setup) -> None:
 
 
 def test_a_part_is_compared_by_itself_so_that_it_shows() -> None:
-    accuracy = AccuracySettings(rtol=(("", 1e-6),), metric="rms")
-    assert compared_alone(accuracy, [{"ok": False, "agrees_at": 1.0}]).alone is None
+    accuracy = AccuracySettings(rtol=(("", 1e-6),), metric="rms", custom_ops=(Path("ops.so"),))
+    shows = compared_alone(accuracy, [{"ok": False, "agrees_at": 1.0}])
+    assert shows == AccuracySettings(custom_ops=(Path("ops.so"),))  # fresh processes need the library, too
     assert (
         compared_alone(accuracy, [{"ok": True, "agrees_at": 2e-4}, {"ok": True, "agrees_at": 1e-5}]).alone
         == 1e-4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,14 +91,36 @@ def test_references_that_agree(place: Path) -> None:
 @pytest.mark.parametrize("which", ["python:{}/runner.py:other", "outputs:{}/bad.npz"])
 def test_when_the_export_differs_the_target_is_not_blamed(which: str, place: Path) -> None:
     reference = which.format(place)
-    [failure] = check(place, reference, "planted:op=Tanh,fail=mismatch").outcome.failures
+    checked = check(place, reference, "planted:op=Tanh,fail=mismatch")
+    assert checked.export_differs and "--target ort:CPU" in checked.next_line
+    [failure] = checked.outcome.failures
     assert "the export differs from the framework; TensorRT is not to blame" in failure.message
     assert "12 of 12 elements differ" in failure.message
     if which.startswith("python"):  # it gives an interior tensor, too
         assert "The first tensor that differs is h, made by matmul (MatMul)" in failure.message
-    with pytest.raises(ModelDoesNotFail, match="TensorRT is not to blame"):
-        bisect_trt.reduce(place / "m.onnx", settings(place, reference), out=place / "out")
-    assert not (place / "out").exists()
+    blamed = settings(place, reference, "planted:op=Tanh,fail=mismatch")
+    with pytest.raises(ModelDoesNotFail, match="TensorRT is not to blame") as caught:
+        bisect_trt.reduce(place / "m.onnx", blamed, out=place / "out")
+    assert not (place / "out").exists() and checked.next_line in str(caught.value.hint)
+
+
+def test_the_difference_between_export_and_framework_is_reduced_on_request(place: Path) -> None:
+    """Where the framework gives tensors inside, to the node; else to what leads to the output."""
+    asked = settings(place, f"python:{place}/runner.py:other")
+    asked = replace(asked, run=replace(asked.run, simplify=True))
+    result = bisect_trt.reduce(place / "m.onnx", asked, out=place / "out")
+    assert result.best.nodes == ("matmul",) and result.verified == 1 and result.one_minimal
+    assert result.simplification is None  # nothing is known of other values
+    x, expected = (np.load(place / "out" / name) for name in ("inputs.npz", "expected.npz"))
+    assert np.allclose(expected["h"], x["x"] @ (W * 1.5))
+    assert not (place / "out" / "passing.onnx").exists()
+    done = subprocess.run([sys.executable, place / "out" / "repro.py"], capture_output=True, check=False)
+    assert done.returncode == 1, done.stdout
+    whole = bisect_trt.reduce(
+        place / "m.onnx", settings(place, f"outputs:{place}/bad.npz"), out=place / "whole"
+    )
+    assert len(whole.best.nodes) == 2 and whole.verified == 1 and not whole.one_minimal
+    assert any("gives outputs of the model only" in note for note in whole.notes)
 
 
 def test_a_reduction_with_an_outside_reference(place: Path) -> None:

@@ -224,6 +224,19 @@ def test_a_report_starts_no_program(failing: Path, spec: str) -> None:
         verify(failing)
 
 
+def test_custom_operators_come_from_the_command_line(failing: Path) -> None:
+    """No library of a report is loaded: the user is told to give it."""
+    proto = onnx.load(failing / "repro.onnx")
+    proto.graph.node[0].domain = "own"
+    onnx.save(proto, failing / "repro.onnx")
+    changed(failing, settings={"target": {"spec": "ort:CPU"}, "accuracy": {"custom_ops": ["/x/ops.so"]}})
+    with pytest.raises(UsageError, match=r"needs custom operators.*of own") as caught:
+        verify(failing)
+    assert "--custom-ops ops.so" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="report.json: .*Failed to load"):
+        verify(failing, custom_ops=[failing / "report.json"])
+
+
 def test_paths_of_a_report_are_not_used(failing: Path) -> None:
     hostile = {"spec": "tensorrt-rtx", "plugins": ["/x.so"], "timing_cache": "/x", "opt_level": 1}
     hostile["verbose_log"] = "/x"

@@ -157,9 +157,6 @@ def accuracy_settings(
     """
     if judge not in ("outputs", "local"):
         raise UsageError(f"--judge {judge!r} is neither outputs nor local")
-    for library in custom_ops or ():
-        if not library.is_file():
-            raise UsageError(f"--custom-ops {library}: no such file", "give the path of a shared library")
     return AccuracySettings(
         rtol=parse_tolerances("--rtol", rtol),
         atol=parse_tolerances("--atol", atol),
@@ -169,8 +166,16 @@ def accuracy_settings(
         judge=judge,
         reference=reference,
         reference_provider=reference_provider,
-        custom_ops=tuple(custom_ops or ()),
+        custom_ops=libraries(custom_ops),
     )
+
+
+def libraries(custom_ops: Sequence[Path] | None) -> tuple[Path, ...]:
+    """Raises UsageError when one does not exist."""
+    for library in custom_ops or ():
+        if not library.is_file():
+            raise UsageError(f"--custom-ops {library}: no such file", "give the path of a shared library")
+    return tuple(custom_ops or ())
 
 
 def parse_tolerances(option: str, texts: Texts) -> tuple[tuple[str, float], ...]:

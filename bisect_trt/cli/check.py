@@ -48,7 +48,8 @@ def command(
 ) -> int:
     """Try the whole model once: does the target take it and agree with ONNX Runtime?
 
-    Exit code: 0 yes, 1 no, 2 bad usage or model, 3 target not usable here, 70 a bug of bisect-trt.
+    Exit code: 0 yes, 1 no, 2 bad usage or model, 3 target not usable here or nothing can be said,
+    70 a bug of bisect-trt.
     """
     settings = o.settings(
         o.target_settings(
@@ -88,6 +89,7 @@ def command(
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
+    from bisect_trt.errors import TargetUnavailable
     from bisect_trt.report import console
     from bisect_trt.reproducer import documents
 
@@ -96,4 +98,6 @@ def command(
         print(json.dumps(documents.check(result, bisect_trt.__version__), indent=2))
     else:
         console.show_check(result)
+    if result.outcome.unresolved:
+        return TargetUnavailable.exit_code
     return 1 if result.outcome.failures else 0

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bisect_trt.cli import accuracy as a
 from bisect_trt.cli import options as o
 
 Place = Annotated[
@@ -31,6 +32,7 @@ def command(
     repeats: o.Repeats = 3,
     timeout: o.Timeout = None,
     memory_limit: o.MemoryLimit = None,
+    custom_ops: a.CustomOps = None,
     expect_fixed: ExpectFixed = False,
     junit: Junit = None,
     as_json: o.Json = False,
@@ -54,6 +56,7 @@ def command(
         repeats=repeats,
         timeout=timeout,
         memory_limit=limit,
+        custom_ops=a.libraries(custom_ops),
         on_result=(lambda result: None) if as_json else console.show_verification,
     )
     code = verification.exit_code(results, expect_fixed=expect_fixed)

@@ -46,11 +46,17 @@ class _Frozen(NamedTuple):
 class Cutter:
     """Cuts one model; what it serialises and decides is kept for the next cut."""
 
-    def __init__(self, graph: Graph, store: Store, record: Recorded) -> None:
-        """Cut the model of `graph`, whose weights were adopted by `store`."""
+    def __init__(
+        self, graph: Graph, store: Store, record: Recorded, *, only_recorded: bool = False
+    ) -> None:
+        """Cut the model of `graph`, whose weights were adopted by `store`.
+
+        With `only_recorded` nothing is cut through tensors that were not recorded, nor exposed of them.
+        """
         self._graph = graph
         self._store = store
         self._record = record
+        self._only_recorded = only_recorded
         self._pieces = Pieces(graph)
         self._frozen: dict[str, _Frozen | None] = {}
         self._types = Types(graph, record)
@@ -77,6 +83,8 @@ class Cutter:
             raise ValueError("nothing selected")
         if style is CutStyle.HIDDEN:
             outputs = self._visible(names, outputs)
+        if self._only_recorded:
+            outputs = tuple(t for t in outputs if t in self._record) or outputs
         inside, fed = frozenset(names), frozenset(fed)
         frozen = {t: f for t in inputs if t not in fed and (f := self._freeze(t, inside, style))}
         return self._assemble(names, [t for t in inputs if t not in frozen], outputs, frozen, style)
@@ -94,7 +102,7 @@ class Cutter:
             added = {
                 graph.producer[t]
                 for t in boundary.inputs
-                if t in graph.producer and not self._can_cut(t, style)
+                if t in graph.producer and not (self._can_feed(t) and self._can_cut(t, style))
             }
             for tensor in boundary.outputs if style is not CutStyle.NARROW else ():
                 if not self._can_cut(tensor, style):
@@ -102,6 +110,9 @@ class Cutter:
             if added.issubset(names):
                 return names, boundary
             names = graph.sorted(added.union(names))
+
+    def _can_feed(self, tensor: str) -> bool:
+        return not self._only_recorded or tensor in self._record
 
     def _can_cut(self, tensor: str, style: CutStyle) -> bool:
         elem_type = self._types.elem_type(tensor)

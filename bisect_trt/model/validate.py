@@ -47,7 +47,7 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
     for function in proto.functions:
         _check_nodes(function.node, set(function.input), frozenset(), f"function {function.name}")
     _check_recursion(proto)
-    unknown = _unknown_operators(proto)
+    unknown = unknown_operators(proto)
     strange = [label for label, op in unknown if not op.endswith(_BUILT_IN)]
     if strange and not allow_unknown:
         raise UsageError(
@@ -178,7 +178,7 @@ def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
             yield from _all_nodes(body.node)
 
 
-def _unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
+def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
     """Nodes, in words, whose operators neither ONNX, ONNX Runtime nor the model itself defines, and these."""
     local = {(f.domain, f.name) for f in proto.functions}
     versions = {o.domain: o.version for o in proto.opset_import}

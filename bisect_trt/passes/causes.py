@@ -26,6 +26,8 @@ def causes(problem: Problem) -> list[str]:
     dimensions: all other results are fed and typed plainly, and their nodes are to blame.
     """
     best = problem.best
+    if problem.rerecord is None:
+        return []
     if best is None or best.rest is not None or best.cut not in ("original", CutStyle.DYNAMIC.value):
         return []
     found, otherwise = [_profile(problem, best)], list[str]()

@@ -35,7 +35,8 @@ def minimise(problem: Problem, candidate: Candidate) -> None:
 def is_one_minimal(problem: Problem) -> bool:
     """Whether every single node of the best candidate was tried without, and was needed.
 
-    A node that cannot be left out, as nothing can be cut between it and the others, is needed.
+    A node that cannot be left out, as nothing can be cut between it and the others, is needed; but where
+    that is for want of recorded values alone, nothing is proved.
     """
     if problem.best is None:
         return False
@@ -55,6 +56,7 @@ class _Apart:
 
     def verdict(self, items: Sequence[str]) -> Verdict:
         """As `asked`."""
-        if set(self.nodes).issubset(self.problem.cut(items, self.style).nodes):
+        known = self.problem.rerecord is not None
+        if known and set(self.nodes).issubset(self.problem.cut(items, self.style).nodes):
             return Verdict.VANISHES
         return self.asked.verdict(items)

@@ -51,8 +51,11 @@ def _neighbours(problem: Problem) -> Iterator[Neighbour]:
             rest = (name for name in best.nodes if name != left_out)
             candidate = problem.cut(rest, CutStyle(best.cut))
             op = problem.graph.node(left_out).op_type
+            if problem.rerecord is None and not any(candidate.expected):
+                continue  # nothing is known of what it makes
             yield Neighbour(candidate, f"without the node {left_out} ({op})")
-    yield from _edited(problem, best)
+    if problem.rerecord is not None:
+        yield from _edited(problem, best)
 
 
 def _edited(problem: Problem, best: Candidate) -> Iterator[Neighbour]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,6 +25,7 @@ from bisect_trt.model.store import raw_size
 
 Array = npt.NDArray[Any]
 
+_TENSOR = re.compile(r"tensor\((\w+)\)")
 FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
@@ -88,6 +91,15 @@ class Session:
             raise OrtError(f"{provider} cannot be used here: ONNX Runtime would take its CPU provider")
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
+    def types(self, names: Collection[str]) -> dict[str, int]:
+        """`TensorProto.DataType` of some outputs; 0 for what is no tensor."""
+        found = {}
+        for output in self._session.get_outputs():
+            if output.name in names:
+                kind = _TENSOR.fullmatch(output.type)
+                found[output.name] = TensorProto.DataType.Value(kind[1].upper()) if kind else 0
+        return found
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array | str]:
         """Outputs by name: arrays (types of ml_dtypes where numpy has none), strings as objects.
 
@@ -114,6 +126,25 @@ def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> lis
     """Run a model on each of several samples. Raises OrtError."""
     session = Session(model, folder)
     return [session.run(sample) for sample in feeds]
+
+
+def types(model: bytes, folder: Path, names: Sequence[str]) -> dict[str, int]:
+    """`TensorProto.DataType` of tensors that nodes of the main graph make; 0: no tensor.
+
+    Nothing at all where ONNX Runtime refuses the model.
+    """
+    proto = onnx.load_model_from_string(model)
+    there = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
+    try:
+        return Session(proto.SerializeToString(), folder).types(names)
+    except OrtError:
+        return {}
+
+
+def custom_ops() -> tuple[Path, ...]:
+    """The libraries of custom operators that `use` was given."""
+    return _used[1]
 
 
 def _plain(value: Any) -> Array | str:

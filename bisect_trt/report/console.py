@@ -87,6 +87,9 @@ def show_check(result: Check, console: Console | None = None) -> None:
         style = "bold yellow" if outcome.unresolved else "bold green"
         page.row("Unclear" if outcome.unresolved else "Fine", _fine(result), style=style)
     for k, failure in enumerate(outcome.failures[:_ALSO]):
+        if result.export_differs:
+            page.row("Export", printable(failure.message), style="bold red")
+            continue
         page.row("Also" if k else "Fails", f"{_what(failure)} on {title}", style="bold red")
         page.row("", _message(failure))
         page.row("Where", _where(failure, ()))
@@ -97,8 +100,8 @@ def show_check(result: Check, console: Console | None = None) -> None:
     )
     for note in result.notes:
         page.row("Note", shorten(printable(note), _MESSAGE))
-    if outcome.failures:
-        page.exact("Next", reduce_line(result.model, result.settings))
+    if result.next_line:
+        page.exact("Next", result.next_line)
 
 
 def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
@@ -226,7 +229,8 @@ def _fine(result: Check) -> str:
     title = printable(result.target.title)
     if not result.outputs_compared:
         return f"{title} parses and builds it; outputs were not compared"
-    return f"{title} builds and runs it, and agrees with {printable(result.reference)}"
+    other = printable(result.reference) or "itself: two runs, rows of a batch, finite values"
+    return f"{title} builds and runs it, and agrees with {other}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from bisect_trt.commandline import arguments, reduce_line, target_arguments
+from bisect_trt.commandline import arguments, target_arguments
 from bisect_trt.environment import Environment
 from bisect_trt.model.figures import figures
 from bisect_trt.result import Check, Reduction
@@ -70,7 +70,7 @@ def check(result: Check, version: str) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "outputs_compared": result.outputs_compared,
         "notes": list(result.notes),
-        "reduce": reduce_line(result.model, result.settings) if result.outcome.failures else "",
+        "reduce": result.next_line,
     }
 
 

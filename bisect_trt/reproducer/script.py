@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from bisect_trt.compare import default_rtol
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.validate import unknown_operators
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer import seeded
 from bisect_trt.result import Reduction
@@ -50,6 +51,8 @@ def render(reduction: Reduction, version: str) -> str:
         "failure_stage": wanted.stage.value,
     }
     words |= _failure_words(reduction) | _model_words(reduction)
+    needed = unknown_operators(onnx.load_model_from_string(reduction.best.model))
+    words["custom_ops"] = [str(path) for path in reduction.settings.accuracy.custom_ops if needed]
     words["seeded"] = (reduction.out / seeded.SCRIPT).exists()
     name = template_for(reduction)
     if name == "repro.py.j2":

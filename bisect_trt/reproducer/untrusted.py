@@ -21,6 +21,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from bisect_trt.errors import UsageError
 from bisect_trt.model.external import tensors
 from bisect_trt.model.store import external_info
+from bisect_trt.model.validate import unknown_operators
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer.bundle import MODEL, REPORT, WEIGHTS
 from bisect_trt.reproducer.seeded import FILE as SEEDED
@@ -91,6 +92,17 @@ class Report(BaseModel):
         """Seconds that a probe was given, if that was asked for."""
         value = self.settings.get("run", {}).get("timeout")
         return float(value) if isinstance(value, int | float) and 0 < value < 1e6 else None
+
+
+def require_custom_ops(folder: Path, report: Report, given: tuple[Path, ...]) -> None:
+    """Raises UsageError when the model needs a library of ONNX Runtime, and none is given."""
+    used = report.settings.get("accuracy", {}).get("custom_ops") or []
+    unknown = unknown_operators(onnx.load_model(str(folder / MODEL), load_external_data=False))
+    if used and unknown and not given:
+        raise UsageError(
+            f"{MODEL} needs custom operators ({unknown[0][0]}), and no library of a report is ever loaded",
+            f"if you trust it, give it yourself: --custom-ops {Path(str(used[0])).name}",
+        )
 
 
 def find(path: Path) -> list[Path]:

@@ -75,7 +75,9 @@ class Emulate:
         model = onnx.load_model_from_string(candidate.model)
         unname_twins(model.graph)  # those that are emulated may take equal names
         types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-        emulation = emulated_graph.emulate(model, self._precision)
+        emulation = emulated_graph.emulate(
+            model, self._precision, lambda names: ort.types(candidate.model, candidate.folder, names)
+        )
         facts: dict[str, object] = {"rounded": emulation.rounded}
         if emulation.unknown:
             facts["not_rounded"] = emulation.unknown[:_SHOWN]

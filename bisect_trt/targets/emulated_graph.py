@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -78,11 +78,18 @@ class Emulation:
     unknown: list[str] = field(default_factory=list)
 
 
-def emulate(model: onnx.ModelProto, precision: str) -> Emulation:
+AskTypes = Callable[[Sequence[str]], Mapping[str, int]]
+"""Gives the element types of tensors that onnx itself cannot infer."""
+
+
+def emulate(
+    model: onnx.ModelProto, precision: str, ask: AskTypes = lambda names: {}
+) -> Emulation:
     """Round every float tensor of a model to one of `rounding.FORMATS`, If/Loop/Scan bodies included.
 
     The model is changed; its weights stay where they are. Shape arithmetic (what depends on `Shape` and
-    `Size` only) and parameters such as the scales of a Resize stay as they are.
+    `Size` only) and parameters such as the scales of a Resize stay as they are. `ask` is called once, where
+    operators that onnx does not know (of ONNX Runtime, or custom) leave tensors without types.
 
     Raises:
         UsageError: the model's opset is too old for the nodes that round.
@@ -97,6 +104,10 @@ def emulate(model: onnx.ModelProto, precision: str) -> Emulation:
         )
     model.ir_version = max(model.ir_version, 4)  # before, each weight had to be an input
     _take_types(onnx.shape_inference.infer_shapes(skeleton(model)).graph, model.graph)
+    if untyped := _untyped(model.graph):
+        model.graph.value_info.extend(
+            onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in ask(untyped).items()
+        )
     emulation = Emulation(model)
     rounder = Rounder(FORMATS[precision], opset, model.graph, _unused_prefix(model.graph))
     rewrite = _Tf32(emulation, rounder) if precision == "tf32" else _Everywhere(emulation, rounder, precision)
@@ -110,6 +121,12 @@ def _take_types(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
     for theirs, ours in zip(source.node, target.node, strict=True):
         for inner, own in zip(bodies(theirs), bodies(ours), strict=True):
             _take_types(inner, own)
+
+
+def _untyped(graph: onnx.GraphProto) -> list[str]:
+    """What nodes make whose type is not known; an output may be declared without one."""
+    known = {v.name for v in (*graph.value_info, *graph.output) if v.type.WhichOneof("value")}
+    return [t for node in graph.node for t in node.output if t and t not in known]
 
 
 def _unused_prefix(graph: onnx.GraphProto) -> str:

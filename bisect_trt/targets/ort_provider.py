@@ -189,9 +189,13 @@ class OrtProvider:
     # Sessions
 
     def _session(self, model: bytes, folder: Path, strict: bool, record: bool = False) -> Any:
+        from bisect_trt.references.ort import custom_ops
+
         options = self._ort.SessionOptions()
         options.log_severity_level = 3  # errors; they go to the worker's log
         options.add_session_config_entry(_FOLDER, str(folder.absolute()))
+        for library in custom_ops():
+            options.register_custom_ops_library(str(library.absolute()))
         if strict:
             options.add_session_config_entry(_NO_FALLBACK, "1")
         if record:

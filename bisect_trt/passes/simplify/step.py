@@ -36,7 +36,7 @@ def simplify_best(
     An interrupt, or the budget of the whole run, ends it early; what was won so far is kept.
     """
     best, run = problem.best, settings.run
-    if not run.simplify or best is None or best.cut == "original":
+    if not run.simplify or best is None or best.cut == "original" or problem.rerecord is None:
         return None
     began, probes = problem.counts.target_seconds, problem.counts.probes
     budget = max(LEAST_BUDGET, began) if run.simplify_budget is None else run.simplify_budget
