@@ -233,7 +233,7 @@ def test_custom_operators_come_from_the_command_line(failing: Path) -> None:
     with pytest.raises(UsageError, match=r"needs custom operators.*of own") as caught:
         verify(failing)
     assert "--custom-ops ops.so" in str(caught.value.hint)
-    with pytest.raises(UsageError, match="report.json: .*Failed to load"):
+    with pytest.raises(UsageError, match=r"report.json: .*Failed to load"):
         verify(failing, custom_ops=[failing / "report.json"])
 
 
