@@ -8,7 +8,7 @@ from pathlib import Path
 from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.result import Check
-from bisect_trt.session import describe, load_for, prepare, read_samples, record, resolved
+from bisect_trt.session import cannot_run, describe, load_for, prepare, read_samples, record, resolved
 from bisect_trt.settings import Settings
 from bisect_trt.targets.trt_engine import built_words
 from bisect_trt.truth import ask, is_self, outside
@@ -42,7 +42,7 @@ def check(model: Path, settings: Settings) -> Check:
                 blame = known.failure if known.blame else None
                 reference = recorded.reference
                 original = session.with_outputs(recorded) if info.can_run else original
-                notes += [recorded.error] if recorded.error else []
+                notes += cannot_run(recorded, settings)
             oracle = Oracle(pool, settings.target, settings.run.timeout, settings.accuracy)
             oracle.save = settings.run.save_outputs
             outcome = Outcome(failures=(blame,)) if blame else oracle.observe(original)

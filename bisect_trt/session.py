@@ -19,7 +19,7 @@ from bisect_trt.graph import Graph
 from bisect_trt.inputs.feeds import GraphInput, fit, read_inputs
 from bisect_trt.inputs.formats import write_samples
 from bisect_trt.inputs.generate import generate
-from bisect_trt.inputs.indices import index_limits, require_inside
+from bisect_trt.inputs.indices import accepted_values, require_inside
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
 from bisect_trt.model.external import inner_files
 from bisect_trt.model.load import LoadedModel, load
@@ -75,18 +75,18 @@ def read_samples(loaded: LoadedModel, settings: Settings) -> list[dict[str, Arra
     """
     inputs = graph_inputs(loaded.proto)
     shapes = _known_shapes(settings, inputs)
-    limits = index_limits(loaded.proto)
+    accepted = accepted_values(loaded.proto, shapes)
     run = settings.run
     if run.inputs is None:
         ranges = _known_ranges(settings, inputs)
-        samples = [generate(inputs, run.seed, shapes, ranges, limits)]
+        samples = [generate(inputs, run.seed, shapes, ranges, accepted)]
     else:
         loader = python_loader(run.inputs)
         given = run_loader(run.inputs) if loader else None
         samples = read_inputs(run.inputs, inputs) if given is None else fit(run.inputs, given, inputs)
-        for name, limit in limits.items():
+        for name, slot in accepted.items():
             for sample in samples:
-                require_inside(str(run.inputs), name, sample[name], limit)
+                require_inside(str(run.inputs), name, sample[name], slot)
     if settings.accuracy.reference == SELF and (alike := rows_alike(samples[0])) is not None:
         samples.append(alike)
     if run.save_inputs is not None:
@@ -138,6 +138,14 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
         draft.write_text(json.dumps(recorded.to_json()))
         draft.replace(place)
     return recorded
+
+
+def cannot_run(recorded: Record, settings: Settings) -> list[str]:
+    """Why the reference cannot run the whole model, as notes; empty when it can."""
+    if not recorded.error:
+        return []
+    made_up = "The input values are random: the model may need others, from --inputs or --input-range."
+    return [recorded.error, *([made_up] if settings.run.inputs is None else [])]
 
 
 def _record_on_target(

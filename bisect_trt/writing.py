@@ -28,6 +28,7 @@ from bisect_trt.problem import Problem
 from bisect_trt.reproducer import bundle
 from bisect_trt.result import Reduction
 from bisect_trt.run import Run
+from bisect_trt.session import cannot_run
 from bisect_trt.verification import verify_files
 from bisect_trt.workarounds import workarounds
 
@@ -45,6 +46,7 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
             f"The reference cannot run the whole model: {run.recorded.error}\nTensors that it could not "
             "make have inferred shapes and seeded values here, and nothing was compared with a reference."
         )
+        notes += cannot_run(run.recorded, run.settings)[1:]
     shown = problem.shown_by(problem.best)
     alone = run.settings.accuracy
     if problem.hybrid is not None:

@@ -22,8 +22,9 @@ from bisect_trt.errors import UsageError
 from bisect_trt.inputs.feeds import GraphInput, read_inputs
 from bisect_trt.inputs.formats import read_samples, write_samples
 from bisect_trt.inputs.generate import generate
-from bisect_trt.inputs.indices import index_limits, require_inside
+from bisect_trt.inputs.indices import Accepted, accepted_values, require_inside
 from bisect_trt.model.load import load
+from bisect_trt.references import ort
 from bisect_trt.settings import RunSettings, Settings
 from support import model, tensor_type
 
@@ -190,7 +191,7 @@ def test_a_loader_yields_samples(tmp_path: Path) -> None:
 
 
 def test_indices_stay_inside_the_table(tmp_path: Path) -> None:
-    assert index_limits(onnx.load(embedding(tmp_path))) == {"ids": 5}
+    assert accepted_values(onnx.load(embedding(tmp_path)), {}) == {"ids": Accepted(0, 4, index=True)}
     [sample] = samples(tmp_path)
     assert sample["ids"].min() >= 0 and sample["ids"].max() < 5
     with pytest.raises(UsageError, match="ids holds 9"):
@@ -198,7 +199,64 @@ def test_indices_stay_inside_the_table(tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", ids=np.full((1, 6), 5))
     with pytest.raises(UsageError, match="one of 5 rows"):
         samples(tmp_path, inputs=tmp_path / "in.npz")
-    require_inside("here", "ids", np.int64([-5, 4]), 5)
+    require_inside("here", "ids", np.int64([-5, 4]), Accepted(0, 4, index=True))
+
+
+I64, F = TensorProto.INT64, TensorProto.FLOAT
+SLOTS: dict[str, tuple[dict[str, tuple[int, list[int]]], dict[str, Any]]] = {
+    "Gather": ({"x": (F, [2, 3, 4]), "i": (I64, [5])}, {"axis": 1}),
+    "GatherElements": ({"x": (F, [2, 3]), "i": (I64, [2, 3])}, {"axis": 1}),
+    "GatherND": ({"x": (F, [2, 3, 4]), "i": (I64, [5, 2])}, {}),
+    "ScatterElements": ({"x": (F, [3, 3]), "i": (I64, [2, 3]), "u": (F, [2, 3])}, {}),
+    "ScatterND": ({"x": (F, [4, 3]), "i": (I64, [2, 1]), "u": (F, [2, 3])}, {}),
+    "OneHot": ({"i": (I64, [3]), "d": (I64, []), "v": (F, [2])}, {}),
+    "Slice": ({"x": (F, [2, 9]), **{k: (I64, [1]) for k in ("starts", "ends", "axes", "steps")}}, {}),
+    "TopK": ({"x": (F, [2, 9]), "k": (I64, [1])}, {}),
+    "Reshape": ({"x": (F, [2, 6]), "shape": (I64, [3])}, {}),
+    "Expand": ({"x": (F, [1, 6]), "shape": (I64, [2])}, {}),
+    "Split": ({"x": (F, [9]), "split": (I64, [1])}, {}),
+    "Squeeze": ({"x": (F, [2, 1, 3]), "axes": (I64, [1])}, {}),
+    "Unsqueeze": ({"x": (F, [2, 3]), "axes": (I64, [2])}, {}),
+    "CumSum": ({"x": (F, [2, 3]), "axis": (I64, [])}, {}),
+    "RoiAlign": ({"x": (F, [1, 2, 8, 8]), "rois": (F, [3, 4]), "i": (I64, [3])}, {}),
+    "Resize": ({"x": (F, [1, 2, 4, 4]), "roi": (F, [8]), "scales": (F, [4])}, {"mode": "nearest"}),
+    "ReverseSequence": ({"x": (F, [3, 8, 2]), "lens": (I64, [3])}, {"batch_axis": 0, "time_axis": 1}),
+    "Pad": ({"x": (F, [4, 5]), "pads": (I64, [4])}, {"mode": "reflect"}),
+}
+
+
+@pytest.mark.parametrize("op", SLOTS)
+def test_made_up_values_are_ones_that_the_operator_takes(op: str, tmp_path: Path) -> None:
+    """Random integers up to 15 make nearly all of these fail in ONNX Runtime."""
+    inputs, attributes = SLOTS[op]
+    ends = [f"y{k}" for k in range({"TopK": 2}.get(op, 1))]
+    types = {"y1": I64}
+    proto = model(
+        [helper.make_node(op, list(inputs), ends, "n", **attributes)],
+        [tensor_type(name, shape, kind) for name, (kind, shape) in inputs.items()],
+        [tensor_type(name, None, types.get(name, F)) for name in ends],
+        opset=18,
+    )
+    onnx.save(proto, tmp_path / "m.onnx")
+    for seed in range(3):
+        [sample] = session.read_samples(load(tmp_path / "m.onnx"), Settings(run=RunSettings(seed=seed)))
+        [given] = ort.run(proto.SerializeToString(), tmp_path, [sample])
+        assert np.size(given["y0"])
+
+
+def test_an_offset_before_the_table(tmp_path: Path) -> None:
+    """As position ids have it: the limit is that much lower."""
+    nodes = [
+        helper.make_node("Add", ["ids", "two"], ["j"]),
+        helper.make_node("Concat", ["j", "j"], ["c"], axis=0),
+        helper.make_node("Gather", ["table", "c"], ["y"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.int64(2), "two"),
+        numpy_helper.from_array(np.ones((5, 2), "f4"), "table"),
+    ]
+    proto = model(nodes, [tensor_type("ids", [4], I64)], [tensor_type("y", None)], weights)
+    assert accepted_values(proto, {}) == {"ids": Accepted(0, 2, index=True)}
 
 
 def test_ranges_are_kept(tmp_path: Path) -> None:

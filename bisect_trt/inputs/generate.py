@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bisect_trt.errors import UsageError
 from bisect_trt.inputs.feeds import GraphInput
-from bisect_trt.inputs.indices import require_inside
+from bisect_trt.inputs.indices import Accepted, require_inside
 
 Array = npt.NDArray[Any]
 
@@ -25,14 +25,14 @@ def generate(
     seed: int,
     shapes: Mapping[str, Sequence[int]],
     ranges: Mapping[str, tuple[float, float]] | None = None,
-    limits: Mapping[str, int] | None = None,
+    accepted: Mapping[str, Accepted] | None = None,
 ) -> dict[str, Array]:
     """One sample: an array for each input.
 
     Dynamic dimensions come from `shapes`; a symbol that is known from one input has that size in all
     others; what is left is 1. Floats are normal(0, 1), integers 0..15, bools random, strings `a`;
     masks are all ones, lengths the size of the longest other dimension that is declared. `ranges` are
-    inclusive and win; `limits` are those of `indices.index_limits`, which integers stay below.
+    inclusive and win; then what the model accepts (`indices.accepted_values`).
 
     Raises:
         UsageError: an input has unknown rank or is no tensor; a shape does not fit.
@@ -42,17 +42,23 @@ def generate(
     longest = max((shape[1] for shape in known.values() if len(shape) > 1), default=1)
     found = {}
     for item in inputs:
-        limit = (limits or {}).get(item.name)
+        slot = (accepted or {}).get(item.name)
         if ranges and item.name in ranges:
             value = _ranged(item, known[item.name], seed, ranges[item.name])
-            if limit is not None:
-                require_inside("--input-range", item.name, value, limit)
+            if slot is not None:
+                require_inside("--input-range", item.name, value, slot)
         else:
             value = _values(item, known[item.name], seed, longest)
-            if limit is not None and value.dtype.kind in "iu":
-                value = (value % max(1, limit)).astype(value.dtype)
+            if slot is not None and not (slot.index and _fits(value, slot)):
+                whole = value.dtype.kind in "iu"
+                value = slot.fill(value.shape, _generator(item, seed), whole).astype(value.dtype)
         found[item.name] = value
     return found
+
+
+def _fits(value: Array, slot: Accepted) -> bool:
+    """Whether values that follow from type and name (masks, small integers) are accepted as they are."""
+    return not value.size or bool(value.min() >= slot.low and value.max() <= slot.high)
 
 
 def _ranged(item: GraphInput, shape: tuple[int, ...], seed: int, bounds: tuple[float, float]) -> Array:

@@ -1,8 +1,10 @@
-"""How large integers may be that a model uses as indices."""
+"""Which values a model accepts for inputs that it uses as indices, counts, axes or shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,60 +13,270 @@ import onnx
 from onnx import numpy_helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.model.skeleton import skeleton
 
 Array = npt.NDArray[Any]
+Shape = tuple[int | None, ...]
+Shapes = Mapping[str, tuple[int, ...]]
 
 _SAME_VALUES = frozenset(
-    {"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand"}
+    {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
+    | {"Tile", "Transpose", "Unsqueeze"}
 )
+_FEW = 4  # repetitions, steps of a range: what is larger only makes tensors large
+_MOST = 15
 
 
-def index_limits(proto: onnx.ModelProto) -> dict[str, int]:
-    """For each input that selects rows (of a weight, or of a one-hot vector): how many there are.
+@dataclass(frozen=True)
+class Accepted:
+    """Values that an operator takes: `low` to `high`, both included.
 
-    Followed are operators that only move values; indices run from 0 to below the limit.
+    Attributes:
+        low, high: the bounds.
+        index: whether they select one of `high + 1` places; what lies beyond is a mistake then, where
+            other bounds are only what is sensible.
+        pattern: values that depend on each other: `axes` (0, 1, 2, ...), `shape` (-1, 1, 1, ...).
     """
-    shapes = {t.name: tuple(t.dims) for t in proto.graph.initializer}
-    values = {t.name: t for t in proto.graph.initializer if not t.dims or list(t.dims) == [1]}
-    source = {value.name: value.name for value in proto.graph.input if value.name not in shapes}
-    limits: dict[str, int] = {}
+
+    low: float
+    high: float
+    index: bool = False
+    pattern: str = ""
+
+    def fill(self, shape: tuple[int, ...], rng: np.random.Generator, whole: bool) -> Array:
+        """Values of a shape; integers unless not `whole`."""
+        if self.pattern == "axes":
+            return np.arange(int(np.prod(shape))).reshape(shape) + int(self.low)
+        if self.pattern == "shape":
+            values = np.ones(shape, np.int64)
+            values.reshape(-1)[:1] = -1
+            return values
+        if not whole:
+            return rng.uniform(self.low, self.high, shape)
+        return rng.integers(int(self.low), int(self.high), shape, endpoint=True)
+
+
+def accepted_values(proto: onnx.ModelProto, shapes: Shapes) -> dict[str, Accepted]:
+    """For each input that reaches such a slot of an operator: what the slot takes.
+
+    `shapes` are those of dynamic inputs. Followed are operators that only move values, and the addition
+    of a constant. Of several slots an index counts first, then the narrowest.
+    """
+    weights = {t.name for t in proto.graph.initializer}
+    source = {v.name: (v.name, 0.0) for v in proto.graph.input if v.name not in weights}
+    model = _Model(proto, shapes)
+    found: dict[str, Accepted] = {}
     for node in proto.graph.node:
-        if node.op_type in _SAME_VALUES and node.input and node.input[0] in source:
-            source.update(dict.fromkeys(node.output, source[node.input[0]]))
-        limit = _limit(node, shapes, values)
-        name = _indices(node)
-        if limit is not None and name in source:
-            limits[source[name]] = min(limit, limits.get(source[name], limit))
-    return limits
+        for slot, name in enumerate(node.input):
+            if name not in source:
+                continue
+            origin, offset = source[name]
+            taken = _RULES.get((node.op_type, slot), _nothing)(node, model)
+            if taken is not None and taken.high - offset >= taken.low:
+                low = taken.low - min(0.0, offset)
+                shifted = Accepted(low, taken.high - offset, taken.index, taken.pattern)
+                found[origin] = min((found.get(origin, shifted), shifted), key=_rank)
+        source.update(_moved(node, source, model))
+    return found
 
 
-def _indices(node: onnx.NodeProto) -> str:
-    at = {"Gather": 1, "OneHot": 0}.get(node.op_type, -1)
-    return node.input[at] if 0 <= at < len(node.input) else ""
+def _rank(item: Accepted) -> tuple[bool, float]:
+    return (not item.index, item.high - item.low)
 
 
-def _limit(
-    node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, onnx.TensorProto]
-) -> int | None:
-    if node.op_type == "Gather" and node.input[0] in shapes:
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        shape = shapes[node.input[0]]
-        return shape[axis] if -len(shape) <= axis < len(shape) else None
-    if node.op_type == "OneHot" and len(node.input) > 1 and node.input[1] in values:
-        try:
-            return int(numpy_helper.to_array(values[node.input[1]]).reshape(-1)[0])
-        except (ValueError, IndexError):
-            return None
-    return None
-
-
-def require_inside(where: str, name: str, value: Array, limit: int) -> None:
+def require_inside(where: str, name: str, value: Array, accepted: Accepted) -> None:
     """Raises UsageError when an index is out of range: what happens then is not defined."""
-    if value.dtype.kind not in "iu" or not value.size:
+    if not accepted.index or value.dtype.kind not in "iu" or not value.size:
         return
+    limit = int(accepted.high) + 1
     low, high = int(np.min(value)), int(np.max(value))
     if low < -limit or high >= limit:
         raise UsageError(
             f"{where}: {name} holds {high if high >= limit else low}, but selects one of {limit} rows",
             f"values have to lie in 0..{limit - 1}",
         )
+
+
+class _Model:
+    """Shapes and constants of a model; shapes are inferred when the first one is asked for."""
+
+    def __init__(self, proto: onnx.ModelProto, shapes: Shapes) -> None:
+        self._proto = proto
+        self._given = shapes
+        self._shapes: dict[str, Shape] | None = None
+        self._constants = {t.name: t for t in proto.graph.initializer if np.prod(t.dims, dtype=int) == 1}
+        for node in proto.graph.node:
+            for attribute in node.attribute if node.op_type == "Constant" else ():
+                if attribute.name == "value" and np.prod(attribute.t.dims, dtype=int) == 1:
+                    self._constants[node.output[0]] = attribute.t
+
+    def shape(self, name: str) -> Shape | None:
+        """Dimensions, None where unknown."""
+        if self._shapes is None:
+            self._shapes = dict(self._infer())
+        return self._shapes.get(name)
+
+    def number(self, name: str) -> float | None:
+        """The value of a constant of one element."""
+        tensor = self._constants.get(name)
+        try:
+            return None if tensor is None else float(numpy_helper.to_array(tensor).reshape(-1)[0])
+        except (ValueError, TypeError, IndexError):  # strings, external data
+            return None
+
+    def _infer(self) -> Iterator[tuple[str, Shape]]:
+        light = skeleton(self._proto)
+        for value in light.graph.input:
+            for dim, size in zip(value.type.tensor_type.shape.dim, self._given.get(value.name, ()), strict=False):
+                dim.dim_value = size
+        with suppress(Exception):  # it is a help only: odd models make it raise
+            light = onnx.shape_inference.infer_shapes(light, data_prop=True)
+        graph = light.graph
+        for value in (*graph.value_info, *graph.output, *graph.input):
+            if value.type.tensor_type.HasField("shape"):
+                dims = value.type.tensor_type.shape.dim
+                yield value.name, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
+        yield from ((t.name, tuple(t.dims)) for t in graph.initializer)
+
+
+def _moved(
+    node: onnx.NodeProto, source: Mapping[str, tuple[str, float]], model: _Model
+) -> dict[str, tuple[str, float]]:
+    """Outputs that hold values of an input, and what was added to these."""
+    if node.op_type in _SAME_VALUES:
+        inputs = node.input if node.op_type == "Concat" else node.input[:1]
+        known = next((source[name] for name in inputs if name in source), None)
+        return {} if known is None else dict.fromkeys(node.output, known)
+    if node.op_type == "Add" and len(node.input) == 2:
+        for one, other in (node.input, node.input[::-1]):
+            added = model.number(other)
+            if one in source and added is not None:
+                return {node.output[0]: (source[one][0], source[one][1] + added)}
+    return {}
+
+
+Rule = Callable[[onnx.NodeProto, _Model], Accepted | None]
+
+
+def _nothing(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    return None
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((a.i for a in node.attribute if a.name == name), default)
+
+
+def _along(default: int) -> Rule:
+    """An index along the node's axis of its first input."""
+
+    def rule(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+        shape, axis = model.shape(node.input[0]), _attribute(node, "axis", default)
+        if not shape or not -len(shape) <= axis < len(shape):
+            return None
+        size = shape[axis]
+        return Accepted(0, size - 1, index=True) if size else None
+
+    return rule
+
+
+def _places(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    """An index of several dimensions (GatherND, ScatterND): within the least of those."""
+    shape, batch = model.shape(node.input[0]), _attribute(node, "batch_dims", 0)
+    tuples = model.shape(node.input[1])
+    count = tuples[-1] if tuples else None
+    if shape is None:
+        return None
+    sizes = [size for size in (shape[batch:] if count is None else shape[batch : batch + count]) if size]
+    # Not an index of one size alone: other places may take more.
+    return Accepted(0, min(sizes) - 1) if sizes else None
+
+
+def _depth(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    depth = model.number(node.input[1])
+    return Accepted(0, depth - 1, index=True) if depth and depth >= 1 else None
+
+
+def _count(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    """The K of a TopK."""
+    shape, axis = model.shape(node.input[0]), _attribute(node, "axis", -1)
+    size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
+    return Accepted(1, min(size or 1, _MOST))
+
+
+def _axes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    return Accepted(0, _MOST, pattern="axes")
+
+
+def _ones(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    """Axes of Squeeze: from the first one on that has the size 1."""
+    shape = model.shape(node.input[0]) or ()
+    return Accepted(shape.index(1) if 1 in shape else 0, _MOST, pattern="axes")
+
+
+def _parts(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    """Sizes of Split, all alike."""
+    shape, axis = model.shape(node.input[0]), _attribute(node, "axis", 0)
+    size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
+    return Accepted(size // len(node.output), size // len(node.output)) if size else None
+
+
+def _between(low: float, high: float, *, index: bool = False) -> Rule:
+    return lambda node, model: Accepted(low, high, index)
+
+
+def _shape_of(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    return Accepted(-1, 1, pattern="shape")
+
+
+def _batch(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    """Of RoiAlign: an image."""
+    shape = model.shape(node.input[0])
+    return Accepted(0, shape[0] - 1, index=True) if shape and shape[0] else None
+
+
+def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    """Of ReverseSequence: lengths, up to the time axis."""
+    shape, axis = model.shape(node.input[0]), _attribute(node, "time_axis", 0)
+    size = shape[axis] if shape and axis < len(shape) else None
+    return Accepted(size, size) if size else None
+
+
+_RULES: dict[tuple[str, int], Rule] = {
+    ("ConstantOfShape", 0): _between(1, _FEW),
+    ("CumSum", 1): _between(0, 0),
+    ("Expand", 1): _between(1, 1),
+    ("Gather", 1): _along(0),
+    ("GatherElements", 1): _along(0),
+    ("GatherND", 1): _places,
+    ("NegativeLogLikelihoodLoss", 1): _along(1),
+    ("NonMaxSuppression", 2): _between(1, _MOST),
+    ("NonMaxSuppression", 3): _between(0.1, 0.9),
+    ("NonMaxSuppression", 4): _between(0, 0.5),
+    ("OneHot", 0): _depth,
+    ("OneHot", 1): _between(1, _MOST),
+    ("Pad", 1): _between(0, 1),
+    ("Range", 0): _between(0, 0),
+    ("Range", 1): _between(1, _MOST),
+    ("Range", 2): _between(1, 1),
+    ("ReduceMax", 1): _axes,
+    ("ReduceMean", 1): _axes,
+    ("ReduceSum", 1): _axes,
+    ("Reshape", 1): _shape_of,
+    ("Resize", 2): _between(1, 2),
+    ("Resize", 3): _between(1, _MOST),
+    ("ReverseSequence", 1): _times,
+    ("RoiAlign", 2): _batch,
+    ("ScatterElements", 1): _along(0),
+    ("ScatterND", 1): _places,
+    ("Slice", 1): _between(0, 0),
+    ("Slice", 2): _between(1, _MOST),
+    ("Slice", 3): _axes,
+    ("Slice", 4): _between(1, 1),
+    ("SoftmaxCrossEntropyLoss", 1): _along(1),
+    ("Split", 1): _parts,
+    ("Squeeze", 1): _ones,
+    ("Tile", 1): _between(1, _FEW),
+    ("TopK", 1): _count,
+    ("Unsqueeze", 1): _axes,
+}
+"""By operator and slot."""
