@@ -35,7 +35,8 @@ class Accepted:
         low, high: the bounds.
         index: whether they select one of `high + 1` places; what lies beyond is a mistake then, where
             other bounds are only what is sensible.
-        pattern: values that depend on each other: `axes` (0, 1, 2, ...), `shape` (-1, 1, 1, ...).
+        pattern: values that depend on each other: `axes` (0, 1, 2, ...), `shape` (-1, 1, 1, ...),
+            `boxes` (two corners, the larger one last).
     """
 
     low: float
@@ -51,6 +52,10 @@ class Accepted:
             values = np.ones(shape, np.int64)
             values.reshape(-1)[:1] = -1
             return values
+        if self.pattern == "boxes" and shape[-1:] == (4,):
+            corners = rng.uniform(self.low, self.high, shape)
+            ends = np.sort(corners.reshape(*shape[:-1], 2, 2), axis=-2)
+            return ends.reshape(shape)
         if not whole:
             return rng.uniform(self.low, self.high, shape)
         return rng.integers(int(self.low), int(self.high), shape, endpoint=True)
@@ -127,7 +132,8 @@ class _Model:
     def _infer(self) -> Iterator[tuple[str, Shape]]:
         light = skeleton(self._proto)
         for value in light.graph.input:
-            for dim, size in zip(value.type.tensor_type.shape.dim, self._given.get(value.name, ()), strict=False):
+            dims = value.type.tensor_type.shape.dim
+            for dim, size in zip(dims, self._given.get(value.name, ()), strict=False):
                 dim.dim_value = size
         with suppress(Exception):  # it is a help only: odd models make it raise
             light = onnx.shape_inference.infer_shapes(light, data_prop=True)
@@ -234,6 +240,10 @@ def _batch(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     return Accepted(0, shape[0] - 1, index=True) if shape and shape[0] else None
 
 
+def _boxes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    return Accepted(0, _FEW, pattern="boxes")
+
+
 def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Of ReverseSequence: lengths, up to the time axis."""
     shape, axis = model.shape(node.input[0]), _attribute(node, "time_axis", 0)
@@ -249,6 +259,7 @@ _RULES: dict[tuple[str, int], Rule] = {
     ("GatherElements", 1): _along(0),
     ("GatherND", 1): _places,
     ("NegativeLogLikelihoodLoss", 1): _along(1),
+    ("NonMaxSuppression", 0): _boxes,
     ("NonMaxSuppression", 2): _between(1, _MOST),
     ("NonMaxSuppression", 3): _between(0.1, 0.9),
     ("NonMaxSuppression", 4): _between(0, 0.5),
@@ -265,6 +276,7 @@ _RULES: dict[tuple[str, int], Rule] = {
     ("Resize", 2): _between(1, 2),
     ("Resize", 3): _between(1, _MOST),
     ("ReverseSequence", 1): _times,
+    ("RoiAlign", 1): _boxes,
     ("RoiAlign", 2): _batch,
     ("ScatterElements", 1): _along(0),
     ("ScatterND", 1): _places,
