@@ -24,9 +24,9 @@ from bisect_trt.inputs.feeds import GraphInput
 from bisect_trt.inputs.generate import generate
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.normalise import normalise
-from bisect_trt.model.store import Store
+from bisect_trt.model.store import Store, raw_size
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
-from bisect_trt.references import ort
+from bisect_trt.references import ort, recorder
 from bisect_trt.references.base import Record
 from bisect_trt.references.recorder import record
 from bisect_trt.settings import RunSettings, TargetSettings
@@ -128,6 +128,40 @@ def test_several_samples_of_several_shapes(tmp_path: Path) -> None:
     assert [value(recorded, "s", k).tolist() for k in (0, 1)] == [[2], [1]]
     first, second = recorded.values(["x", "s", "unknown"])
     assert list(first) == ["x", "s"] and first["s"] != second["s"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_budget_holds_where_shapes_are_known_from_the_inputs_only(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what was given and, behind a Reshape that nobody can infer, by what was made so far."""
+    reshape = [
+        helper.make_node("NonZero", ["s"], ["z"]),
+        helper.make_node("Gather", ["z", "zero"], ["g"], axis=0),
+        helper.make_node("Add", ["g", "all"], ["to"]),
+        helper.make_node("Reshape", ["x", "to"], ["t"]),
+    ]
+    first = [helper.make_node("Neg", ["x"], ["t"])] if known else reshape
+    nodes = first + [helper.make_node("Neg", ["t" * k], ["t" * (k + 1)]) for k in range(1, 12)]
+    weights = [numpy_helper.from_array(np.int64(v), n) for n, v in (("zero", 0), ("all", -1))]
+    inputs = [support.tensor_type("x", ["n"])]
+    inputs += [] if known else [support.tensor_type("s", ["m"])]
+    proto = normalise(
+        support.model(nodes, inputs, [support.tensor_type("t" * 12, None)], [] if known else weights)
+    )
+    store = Store(tmp_path)
+    x = store.put("x", np.ones(1_000_000, np.float32))
+    feeds = [{"x": x} if known else {"x": x, "s": store.put("s", np.ones(1, np.float32))}]
+    sizes: list[int] = []
+    plain = recorder._Run.run
+
+    def run(self: Any, names: list[str], *, static: bool = False) -> None:
+        plain(self, names, static=static)
+        sizes.append(sum(raw_size(self.tensors[t].elem_type, self.tensors[t].shapes[0]) for t in names))
+
+    monkeypatch.setattr(recorder._Run, "run", run)
+    record(proto.SerializeToString(), tmp_path, feeds, budget=9_000_000)
+    assert sum(sizes) == 48_000_000 + (0 if known else 24) and max(sizes) <= 9_000_000
 
 
 @pytest.mark.parametrize("budget", [1, None])

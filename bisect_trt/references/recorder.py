@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.graph import Graph
+from bisect_trt.graph import Graph, dims_of
+from bisect_trt.model.guess import inferred_types
 from bisect_trt.model.store import Store, bits_per_element, raw_size
 from bisect_trt.references import ort
 from bisect_trt.references.base import Record, Tensor, recorded_inputs
@@ -54,7 +56,7 @@ def record(
     graph = Graph(onnx.load_model_from_string(model))
     run = _Run(graph, Store(folder), feeds)
     run.take_inputs()
-    for part in _slices(graph, run.wanted(tensors), budget or DEFAULT_BUDGET, max(1, len(feeds))):
+    for part in _slices(run.wanted(tensors), _Sizes(run), budget or DEFAULT_BUDGET):
         run.make(part)
     return Record(
         folder=folder,
@@ -66,12 +68,12 @@ def record(
     )
 
 
-def _slices(graph: Graph, names: Iterable[str], budget: int, samples: int) -> Iterator[list[str]]:
-    """Cut a list of tensors into pieces that fit into the budget, by their inferred shapes."""
+def _slices(names: Iterable[str], sizes: _Sizes, budget: int) -> Iterator[list[str]]:
+    """Cut a list of tensors into pieces that fit into the budget; each is made before the next is cut."""
     part: list[str] = []
     held = 0
     for name in names:
-        size = samples * _expected_bytes(graph, name)
+        size = sizes.expected(name)
         if part and held + size > budget:
             yield part
             part, held = [], 0
@@ -79,15 +81,6 @@ def _slices(graph: Graph, names: Iterable[str], budget: int, samples: int) -> It
         held += size
     if part:
         yield part
-
-
-def _expected_bytes(graph: Graph, name: str) -> int:
-    elem_type, shape = graph.elem_type(name), graph.shape(name)
-    if elem_type is None or shape is None:
-        return UNKNOWN
-    known = [d for d in shape if isinstance(d, int)]
-    size = raw_size(elem_type, known)
-    return size if len(known) == len(shape) else max(size, UNKNOWN)
 
 
 @dataclass
@@ -99,10 +92,12 @@ class _Run:
     missing: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)  # part of missing: what needs these fails as well
     error: str = ""
+    largest: int = 0  # bytes that a tensor has in all samples
 
     def take_inputs(self) -> None:
         """The graph inputs are recorded already: they are the feeds."""
-        self.tensors.update(recorded_inputs(self.graph, self.store, self.feeds))
+        for name, known in recorded_inputs(self.graph, self.store, self.feeds).items():
+            self.add(name, known)
         for name in self.graph.graph_inputs:
             if name not in self.tensors:
                 self.missing[name] = "is an input without a value, or no tensor"
@@ -254,4 +249,42 @@ class _Run:
         elem_type = helper.np_dtype_to_tensor_dtype(np.asarray(arrays[0]).dtype)
         paths = [self.store.put(name, array) for array in arrays]
         shapes = tuple(tuple(map(int, array.shape)) for array in arrays)
-        self.tensors[name] = Tensor(elem_type, shapes, tuple(path.name for path in paths))
+        self.add(name, Tensor(elem_type, shapes, tuple(path.name for path in paths)))
+
+    def add(self, name: str, known: Tensor) -> None:
+        """Take a tensor into the record."""
+        self.tensors[name] = known
+        size = sum(raw_size(known.elem_type, shape) for shape in known.shapes)
+        self.largest = max(self.largest, size)
+
+
+class _Sizes:
+    """How much a tensor will need, before it is made."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+
+    def expected(self, name: str) -> int:
+        """Bytes in all samples, by inferred shapes; where these say nothing, as the largest one so far."""
+        samples = max(1, len(self._run.feeds))
+        kind = self._types.get(name)
+        dims = None if kind is None else dims_of(kind)
+        elem_type = self._run.graph.elem_type(name) or (kind.tensor_type.elem_type if kind else 0)
+        if elem_type and dims is not None and all(isinstance(d, int) for d in dims):
+            return samples * raw_size(elem_type, [d for d in dims if isinstance(d, int)])
+        return max(samples * UNKNOWN, self._run.largest)
+
+    @cached_property
+    def _types(self) -> Mapping[str, onnx.TypeProto]:
+        """Of what was declared; with dynamic inputs, of what follows from the largest ones given."""
+        graph, tensors = self._run.graph, self._run.tensors
+        shapes = {t: _largest_shape(tensors[t].shapes) for t in graph.graph_inputs if t in tensors}
+        if all(graph.shape(t) == shape for t, shape in shapes.items()):
+            every = ((t, graph.value_info(t)) for node in graph.order for t in graph.outputs_of(node))
+            return {t: kind for t, kind in every if kind is not None}
+        kinds = {t: helper.make_tensor_type_proto(tensors[t].elem_type, s) for t, s in shapes.items()}
+        return inferred_types(graph.proto, kinds)
+
+
+def _largest_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    return max(shapes, key=lambda shape: int(np.prod(shape)))
