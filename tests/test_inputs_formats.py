@@ -71,7 +71,21 @@ def polygraphy_json(folder: Path) -> Path:
     return folder / "p.json"
 
 
-@pytest.mark.parametrize("make", [npz, npy_folder, test_data, plain_json, polygraphy_json])
+def polygraphy_outputs(folder: Path) -> Path:
+    """As `polygraphy run --save-outputs` writes it, which `--reference outputs:` takes."""
+    script = (
+        "import sys, numpy as np; from polygraphy.comparator import IterationResult, RunResults; "
+        "one = IterationResult({'x': np.arange(6, dtype=np.float32).reshape(2, 3), 'n': np.int64([4, 5])}); "
+        "RunResults([('runner', [one])]).save(sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder / "o.json")], check=True)
+    return folder / "o.json"
+
+
+FORMATS = [npz, npy_folder, test_data, plain_json, polygraphy_json, polygraphy_outputs]
+
+
+@pytest.mark.parametrize("make", FORMATS)
 def test_each_format_gives_the_same(make: Any, tmp_path: Path) -> None:
     [sample] = read_inputs(make(tmp_path), INPUTS)
     assert {k: v.dtype for k, v in sample.items()} == {"x": np.float32, "n": np.int64}

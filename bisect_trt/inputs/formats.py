@@ -120,6 +120,8 @@ def _read_pb(files: Sequence[Path], names: Sequence[str]) -> Sample:
 def read_json(path: Path) -> list[Sample]:
     """Polygraphy's `--save-inputs`, or plain lists: one mapping of name to array, or a list of them.
 
+    Of its `--save-outputs` the outputs of the first runner are taken, a sample for each iteration.
+
     Raises:
         UsageError: it is no such file.
     """
@@ -127,6 +129,8 @@ def read_json(path: Path) -> list[Sample]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no JSON: {error}") from error
+    if isinstance(data, dict) and data.get(_MARK) == "RunResults":
+        data = _run_results(path, data)
     samples = data if isinstance(data, list) else [data]
     if not samples or not all(isinstance(sample, dict) and sample for sample in samples):
         raise UsageError(
@@ -136,7 +140,16 @@ def read_json(path: Path) -> list[Sample]:
     return [{str(k): _array(path, str(k), v) for k, v in sample.items()} for sample in samples]
 
 
+def _run_results(path: Path, data: dict[str, Any]) -> list[Any]:
+    try:
+        return [iteration["outputs"] for iteration in data["lst"][0][1]]
+    except (LookupError, TypeError) as error:
+        raise UsageError(f"{path} holds no outputs of a Polygraphy run") from error
+
+
 def _array(path: Path, name: str, value: Any) -> Array:
+    if isinstance(value, dict) and "values" in value:  # LazyArray; of a scalar a number
+        value = value["values"]
     if isinstance(value, dict):
         if isinstance(value.get("array"), str):
             return _decoded(path, name, value["array"])

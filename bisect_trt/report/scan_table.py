@@ -26,7 +26,9 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
     page.row("Verdict", words.verdict(scan), style=style)
     if lost := words.first_lost(scan):
         page.row("NaN/Inf", lost, style="bold red")
-    shown = [item for item in scan.ranked if item.effect_error or item.own_error or item.context_error][:ROWS]
+    shown = scan.ranked
+    if len(shown) > ROWS:  # few ones were asked for, or are all that there is
+        shown = [item for item in shown if item.effect_error or item.own_error or item.context_error][:ROWS]
     if shown:
         console.print(_table(scan, shown))
     for line in words.failing(scan):

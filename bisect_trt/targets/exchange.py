@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from bisect_trt.errors import UsageError
+from bisect_trt.inputs.formats import read_json
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
 from bisect_trt.model.store import external_info, point_to, raw_size
@@ -116,25 +113,8 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _read_json(path: Path) -> dict[str, Array]:
-    """Polygraphy's RunResults (the last run of its first runner), or a mapping of its arrays."""
+    """The last sample of what `formats.read_json` reads."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and data.get("polygraphy_class") == "RunResults":
-            data = data["lst"][0][1][-1]["outputs"]
-        if isinstance(data, list) and len(data) == 1:  # a file of inputs or outputs: a list of samples
-            data = data[0]
-        return {str(name): _array(value) for name, value in data.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, OSError, binascii.Error) as e:
+        return dict(read_json(path)[-1])
+    except (UsageError, OSError) as e:
         raise ValueError(f"it is neither npz nor JSON as Polygraphy writes it: {e}") from e
-
-
-def _array(value: Any) -> Array:
-    if isinstance(value, dict) and "values" in value:  # LazyArray
-        value = value["values"]
-    if isinstance(value, dict):
-        array: Array = np.load(io.BytesIO(base64.b64decode(value["array"])), allow_pickle=False)
-        return array
-    array = np.asarray(value)
-    if array.dtype.kind not in "biufU":
-        raise ValueError(f"no array but {str(value)[:40]}")
-    return array
