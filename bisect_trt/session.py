@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import shutil
@@ -28,7 +29,7 @@ from bisect_trt.model.store import Store
 from bisect_trt.references.base import Record
 from bisect_trt.references.self_check import rows_alike
 from bisect_trt.references.spec import SELF, parse, python_loader
-from bisect_trt.settings import Settings, Shapes
+from bisect_trt.settings import AccuracySettings, Settings, Shapes
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.registry import resolve
 from bisect_trt.workers import jobs
@@ -201,8 +202,35 @@ def resolved(settings: Settings) -> Settings:
 
 
 def load_for(model: Path, settings: Settings) -> LoadedModel:
-    """Read and check a model; ops that nobody knows are allowed only with plugins."""
-    return load(model, allow_unknown=bool(settings.target.plugins or settings.accuracy.custom_ops))
+    """Read and check a model; ops that nobody knows are allowed only with plugins.
+
+    Raises:
+        UsageError: the model cannot be used, or an option names a tensor that it has not.
+    """
+    loaded = load(model, allow_unknown=bool(settings.target.plugins or settings.accuracy.custom_ops))
+    _require_names(loaded.proto.graph, settings.accuracy)
+    return loaded
+
+
+def _require_names(graph: onnx.GraphProto, accuracy: AccuracySettings) -> None:
+    """Raises UsageError for tolerances of outputs that are none, or when no output is left to compare.
+
+    Parts that are judged locally have outputs that are interior tensors of the model.
+    """
+    outputs = [value.name for value in graph.output]
+    inner = [t for node in graph.node for t in node.output] if accuracy.judge == "local" else []
+    options = (("--rtol", accuracy.rtol), ("--atol", accuracy.atol), ("--topk", accuracy.topk))
+    named = [(option, name) for option, pairs in options for name, _ in pairs if name]
+    for option, name in (*named, *(("--ignore", name) for name in accuracy.ignore)):
+        if name not in (*outputs, *inner):
+            raise UsageError(f"{option}: the model has no output {name}", _known(name, outputs))
+    if outputs and set(outputs) <= set(accuracy.ignore):
+        raise UsageError("--ignore leaves no output to compare", "leave one of them out")
+
+
+def _known(name: str, outputs: list[str]) -> str:
+    close = difflib.get_close_matches(name, outputs, n=1)
+    return f"did you mean {close[0]}?" if close else f"its outputs are: {', '.join(outputs) or 'none'}"
 
 
 def describe(pool: Pool, settings: Settings) -> TargetInfo:

@@ -59,6 +59,8 @@ def script(folder: Path, body: str) -> str:
 
 
 def target(text: str, **settings: Any) -> Command:
+    """A command; one that does not care about the model is given it as its last argument."""
+    text = text if "{model}" in text else f"{text} {{model}}"
     return Command(TargetSettings(spec=f"command:{text}", **settings))
 
 
@@ -155,6 +157,12 @@ def test_exit_0_without_outputs_is_fine(tmp_path: Path) -> None:
     assert not made.info().can_run
     result = made.run(stored(tmp_path))
     assert (result.failures, result.unresolved, result.outputs) == ((), "", None)
+
+
+def test_a_command_that_never_sees_the_model_is_a_mistake() -> None:
+    """It would do the same whatever is cut away."""
+    with pytest.raises(UsageError, match=r"has no \{model\}"):
+        Command(TargetSettings(spec="command:true {modl} {inputs}"))
 
 
 def test_exit_125_cannot_tell(tmp_path: Path) -> None:
@@ -276,7 +284,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.command import Command
 model, command = sys.argv[1:]
-target = Command(TargetSettings(spec="command:" + command))
+target = Command(TargetSettings(spec="command:" + command + " {model}"))
 target.run(Candidate(Path(model).read_bytes(), Path(model).parent, ("n",)))
 """
 

@@ -131,6 +131,21 @@ def test_a_reduction_with_an_outside_reference(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("accuracy", "words"),
+    [
+        ({"rtol": (("z", 1e-3),)}, "--rtol: the model has no output z"),
+        ({"topk": (("h", 3),)}, "--topk: the model has no output h"),  # it is an interior tensor
+        ({"ignore": ("z",)}, "--ignore: the model has no output z"),
+        ({"ignore": ("y",)}, "leaves no output"),
+    ],
+)
+def test_names_of_outputs_are_checked(accuracy: dict[str, Any], words: str, place: Path) -> None:
+    plain = settings(place, "ort")
+    with pytest.raises(UsageError, match=words):
+        bisect_trt.check(place / "m.onnx", replace(plain, accuracy=AccuracySettings(**accuracy)))
+
+
+@pytest.mark.parametrize(
     ("reference", "words"),
     [
         ("python:{}/runner.py:broken", "ValueError: no such checkpoint"),

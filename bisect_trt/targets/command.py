@@ -79,6 +79,11 @@ class Command:
             raise UsageError(f"target {settings.spec!r}: {e}", "Quote as for a shell.") from e
         if not self._words:
             raise UsageError("target 'command:' names no program", "Write 'command:PROGRAM {model} ...'.")
+        if not self._has("model"):
+            raise UsageError(
+                f"target {settings.spec!r} has no {{model}}",
+                "Write 'command:PROGRAM {model} ...'; {inputs} and {outputs} are there, too.",
+            )
         program = shutil.which(self._words[0])
         if program is None:
             raise UsageError(
