@@ -137,6 +137,7 @@ class Scan:
         histogram: of the worst tensor.
         seconds: by phase.
         notes: plain sentences.
+        blame: that the export differs from the framework, if it does; all figures are against ONNX Runtime.
     """
 
     model: Path
@@ -156,6 +157,7 @@ class Scan:
     histogram: Histogram | None = None
     seconds: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
+    blame: str = ""
 
     @property
     def ranked(self) -> list[Scanned]:

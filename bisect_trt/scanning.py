@@ -140,6 +140,7 @@ class _Scanning:
             builds=builds + whole.builds,
             effects_left=self.effects_left,
             seconds=self.seconds,
+            blame=truth.blame,
             notes=tuple(n for n in (truth.blame, truth.note, *self.info.notes, self.record.error) if n),
         )
         return replace(result, histogram=self._histogram(result))

@@ -191,13 +191,16 @@ def resolved(settings: Settings) -> Settings:
 
     Raises:
         TargetUnavailable: there is no target.
-        UsageError: no reference of that name.
+        UsageError: no reference of that name, or a target that takes no `--precision`.
     """
     kind = parse(settings.accuracy.reference).kind
     accuracy = settings.accuracy
     if kind in ("self", "target-at"):
         accuracy = replace(accuracy, judge="local")
     target = replace(settings.target, spec=resolve(settings.target.spec))
+    if target.precision and target.spec not in ("tensorrt", "tensorrt-rtx"):
+        hint = f"--target emulate:{target.precision} shows what it would do"
+        raise UsageError(f"--precision is for TensorRT, not for {target.spec}", hint)
     return replace(settings, target=target, accuracy=accuracy)
 
 

@@ -18,7 +18,8 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model import precision
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.precision import narrowed
-from bisect_trt.settings import TargetSettings
+from bisect_trt.session import resolved
+from bisect_trt.settings import Settings, TargetSettings
 from support import LIGHT, model, random_feeds, run, tensor_type
 
 F16, BF16 = TensorProto.FLOAT16, TensorProto.BFLOAT16
@@ -227,3 +228,10 @@ def test_reduce_writes_both_models_and_the_script_says_which(tmp_path: Path, mod
         [sys.executable, tmp_path / "out/repro.py"], capture_output=True, text=True, check=False
     )
     assert script.returncode == 1 and "Precision bf16: casts in repro-bf16.onnx" in script.stdout
+
+
+def test_a_target_that_takes_no_precision_says_so() -> None:
+    """Never FP32 without a word."""
+    with pytest.raises(UsageError, match="--precision is for TensorRT") as caught:
+        resolved(Settings(TargetSettings("ort:CPU", precision="fp16")))
+    assert "emulate:fp16" in str(caught.value.hint)

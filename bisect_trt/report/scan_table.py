@@ -23,6 +23,8 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     page = Page(console)
     style = "bold red" if scan.guilty or scan.agrees is False else "bold green"
+    if scan.blame:
+        page.row("Export", printable(scan.blame), style="bold red")
     page.row("Verdict", words.verdict(scan), style=style)
     if lost := words.first_lost(scan):
         page.row("NaN/Inf", lost, style="bold red")
@@ -36,6 +38,8 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
     for why, count in words.unmeasured(scan).items():
         page.row("Left out", f"{count:,} tensor{'' if count == 1 else 's'}: {shorten(why, _MESSAGE)}")
     for note in words.notes(scan):
+        if note == scan.blame:
+            continue
         page.row("Note", shorten(note, _MESSAGE))
     spent = sum((scan.seconds or {}).values())
     builds = f"{scan.builds} build{'' if scan.builds == 1 else 's'}"
