@@ -11,7 +11,7 @@ nodes with subgraphs, operators that nobody knows, and arithmetic on shapes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from onnx.external_data_helper import (
 )
 
 from bisect_trt.graph import bodies, consumed, topological
-from bisect_trt.model.frozen import SHAPE_SLOTS
+from bisect_trt.model.shape_arithmetic import shape_arithmetic
 
 NARROW: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 """Precisions by the name that users write."""
@@ -37,28 +37,6 @@ EMBED_LIMIT = 1_500_000_000
 
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 _RANDOM = ("RandomNormal", "RandomUniform")  # float32 unless they say otherwise
-# What shapes are computed with; anything else ends the way back from a shape to where it comes from.
-_ON_SHAPES = frozenset(
-    [
-        "Add",
-        "Cast",
-        "Ceil",
-        "Concat",
-        "Div",
-        "Floor",
-        "Gather",
-        "Identity",
-        "Max",
-        "Min",
-        "Mul",
-        "Reshape",
-        "Round",
-        "Slice",
-        "Squeeze",
-        "Sub",
-        "Unsqueeze",
-    ]
-)
 
 
 @dataclass
@@ -124,7 +102,7 @@ class _Narrowing:
         self._suffix = f"__{precision}"
         while any(name.endswith(self._suffix) for name in self._known):
             self._suffix += "_"
-        self._on_shapes = _shape_arithmetic(proto.graph)
+        self._on_shapes = shape_arithmetic(proto.graph)
         self._versions = [o for o in proto.opset_import if o.domain in ("", "ai.onnx")]
         self._nodes: list[onnx.NodeProto] = []
         self._made_wide: set[str] = set()
@@ -272,43 +250,6 @@ def _newest(node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
         return onnx.defs.get_schema(node.op_type, schema.since_version - 1) if schema.deprecated else schema
     except onnx.defs.SchemaError:
         return None
-
-
-def _shape_arithmetic(graph: onnx.GraphProto) -> set[str]:
-    """Outputs of nodes that compute with shapes: made from these and constants alone, or leading to one."""
-    constant = {tensor.name for tensor in graph.initializer}
-    shapes: set[str] = set()
-    found: set[str] = set()
-    maker = {name: node for node in graph.node for name in node.output if name}
-    for node in (graph.node[k] for k in topological(list(graph.node))):
-        reads = [name for name in node.input if name]
-        made = any(name in shapes for name in reads) and all(n in shapes or n in constant for n in reads)
-        if node.op_type in ("Shape", "Size") or made:
-            shapes.update(node.output)
-            found.update(node.output)
-        elif not reads or all(name in constant for name in reads):
-            constant.update(node.output)
-    found.update(name for node in _behind(graph, maker) for name in node.output)
-    return found - {""}
-
-
-def _behind(graph: onnx.GraphProto, maker: Mapping[str, onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """What leads to an input that holds dimensions, as far as it is the usual arithmetic."""
-    todo = [
-        node.input[slot]
-        for node in graph.node
-        for slot in SHAPE_SLOTS.get(node.op_type, ())
-        if slot < len(node.input)
-    ]
-    seen = set()
-    while todo:
-        name = todo.pop()
-        node = maker.get(name)
-        if node is None or name in seen or node.op_type not in _ON_SHAPES:
-            continue
-        seen.add(name)
-        yield node
-        todo += node.input
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
