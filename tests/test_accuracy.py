@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 import accuracy_cases as cases
 import bisect_trt
 import openvino_cpu
 from bisect_trt.errors import ModelDoesNotFail
 from bisect_trt.outcome import Stage, Symptom
+from bisect_trt.report.console import show_reduction
 from bisect_trt.result import Reduction
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 
@@ -87,6 +90,9 @@ def test_an_error_that_accumulates_is_blamed_on_nobody(tmp_path: Path) -> None:
     assert 1 < len(together) <= len(result.best.nodes)
     assert result.verified == 1
     assert any("accumulates" in note for note in result.notes)
+    page = Console(record=True, width=80, file=io.StringIO())
+    show_reduction(result, result.archive or tmp_path, page)
+    assert "Where       no node is to blame: the error accumulates" in page.export_text()
 
 
 def test_one_layer_far_worse_than_the_others_is_to_blame(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page = Page(console, whole=False)
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _message(result.wanted))
-    page.row("Where", _place(result))
+    page.row("Where", _accumulated(result) or _place(result))
     left = f"{_count(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
@@ -178,6 +178,15 @@ def _place(result: Reduction) -> str:
     if result.causes:
         return printable(result.causes[0])
     return _origin(result) or _where(result.original_failure or result.wanted, result.nodes)
+
+
+def _accumulated(result: Reduction) -> str:
+    """That no node is to blame, if so, and what contributes most."""
+    parts = result.accuracy.get("accumulated") or []
+    if not parts:
+        return ""
+    most = f"{parts[0]['error']:.2g} by {printable(parts[0]['nodes'][0])}"
+    return f"no node is to blame: the error accumulates, most of it {most}"
 
 
 def _origin(result: Reduction) -> str:
