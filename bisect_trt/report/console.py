@@ -185,8 +185,8 @@ def _accumulated(result: Reduction) -> str:
     parts = result.accuracy.get("accumulated") or []
     if not parts:
         return ""
-    most = f"{parts[0]['error']:.2g} by {printable(parts[0]['nodes'][0])}"
-    return f"no node is to blame: the error accumulates, most of it {most}"
+    most = f"{printable(parts[0]['nodes'][0])} adds most ({parts[0]['error']:.2g})"
+    return f"no node: the error accumulates, {most}"
 
 
 def _origin(result: Reduction) -> str:
