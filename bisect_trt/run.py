@@ -83,18 +83,19 @@ class Run:
         recorded = record(self.pool, self.session, self.settings)
         known = ask(self.pool, self.session, self.settings, recorded)
         recorded = known.record
-        if known.framework is not None:
+        if known.blame:
             recorded = self._try_export(known.framework, known.blame)
         self.notes += [known.note] if known.note else []
         self.spent["reference_seconds"] = time.monotonic() - began
         return recorded
 
-    def _try_export(self, framework: Record, blame: str) -> Record:
+    def _try_export(self, framework: Record | None, blame: str) -> Record:
         """The framework's values as the record: asked for by ONNX Runtime's CPU provider as the target."""
-        if self.info.name != EXPORT:
+        if self.info.name != EXPORT or framework is None:
             shutil.rmtree(self.out, ignore_errors=True)
             told = export_line(self.session.loaded.path, self.settings)
-            raise ModelDoesNotFail(blame, f"to reduce that difference instead: {told}")
+            hint = f"to reduce that difference instead: {told}" if framework else "see what makes this output"
+            raise ModelDoesNotFail(blame, hint)
         self.export_on_trial = True
         self.notes.append(blame)
         accuracy = replace(self.settings.accuracy, judge="local")

@@ -43,7 +43,8 @@ class Truth:
         note: a sentence on how both agree, or on what is not known; empty without an outside reference.
         blame: what to say when they do not.
         diffs: of ONNX Runtime against the outside reference, the worst first.
-        framework: what is known to be true then: values of the outside reference, see `_vouched_for`.
+        framework: what is known to be true then: values of the outside reference, see `_vouched_for`. None
+            when ONNX Runtime agrees, or where an output differs in its kind of type.
     """
 
     record: Record
@@ -106,16 +107,27 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
     record = replace(recorded, tensors={**recorded.tensors, **added}) if added else recorded
     if added:
         record = replace(record, reference=name)
-    bad = [diff for diff in diffs if not diff.ok and diff.name in graph.graph_outputs]
-    if bad:
-        words = f"{BLAME}: ONNX Runtime and {name} disagree: {bad[0].describe()}"
-        framework = replace(_vouched_for(session, recorded, values), reference=name)
-        inner = any(t in graph.producer and t not in graph.graph_outputs for t in known)
-        note = "" if inner else f"{name} {OUTPUTS_ONLY}"
-        return Truth(record, note, words + _first(session, diffs), tuple(diffs), framework)
+    if any(not diff.ok and diff.name in graph.graph_outputs for diff in diffs):
+        return _export_differs(session, record, values, diffs, name)
     largest = max((diff.rms_error for diff in diffs), default=0.0)
     note = f"ONNX Runtime agrees with {name} (largest RMS error over RMS: {largest:.3g})." if diffs else ""
+    left_out = [t for t in graph.graph_outputs if t not in values[0]]
+    note += f" It does not give {', '.join(left_out)}." if left_out else ""
     return Truth(record, note, diffs=tuple(diffs))
+
+
+def _export_differs(
+    session: Session, record: Record, values: Values, diffs: Sequence[TensorDiff], name: str
+) -> Truth:
+    """What is said when ONNX Runtime and the outside reference disagree on an output."""
+    graph = session.graph
+    worst = next(diff for diff in diffs if not diff.ok and diff.name in graph.graph_outputs)
+    blame = f"{BLAME}: ONNX Runtime and {name} disagree: {worst.describe()}" + _first(session, diffs)
+    inner = any(t in graph.producer and t not in graph.graph_outputs for t in values[0])
+    note = "" if inner else f"{name} {OUTPUTS_ONLY}"
+    framework = replace(_vouched_for(session, record, values), reference=name)
+    known = framework if worst.name in framework else None
+    return Truth(record, note, blame, tuple(diffs), known)
 
 
 def _vouched_for(session: Session, recorded: Record, values: Values) -> Record:
