@@ -205,12 +205,14 @@ def resolved(settings: Settings) -> Settings:
 
 
 def load_for(model: Path, settings: Settings) -> LoadedModel:
-    """Read and check a model; ops that nobody knows are allowed only with plugins.
+    """Read and check a model; ops that nobody knows are allowed with plugins, and for a program of the user.
 
     Raises:
         UsageError: the model cannot be used, or an option names a tensor that it has not.
     """
-    loaded = load(model, allow_unknown=bool(settings.target.plugins or settings.accuracy.custom_ops))
+    target = settings.target
+    others = bool(target.plugins or settings.accuracy.custom_ops) or target.spec.startswith("command:")
+    loaded = load(model, allow_unknown=others)
     _require_names(loaded.proto.graph, settings.accuracy)
     return loaded
 

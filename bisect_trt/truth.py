@@ -101,8 +101,12 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
     ]
     given = [{name: sample[name] for name in known} for sample in values]
     diffs = differences(given, ort, settings.accuracy)
-    missing = [t for t in graph.graph_outputs if t not in recorded and all(t in v for v in values)]
-    added = {t: recorded_values(store, t, [v[t] for v in values]) for t in missing}
+    made = {*graph.graph_outputs, *graph.producer}
+    missing = [t for t in values[0] if t in made and t not in recorded and all(t in v for v in values)]
+    types = {t: graph.elem_type(t) for t in missing}
+    added = {
+        t: recorded_values(store, t, [_as_declared(kind, v[t]) for v in values]) for t, kind in types.items()
+    }
     name = f"--reference {settings.accuracy.reference}"
     record = replace(recorded, tensors={**recorded.tensors, **added}) if added else recorded
     if added:
@@ -114,6 +118,12 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
     left_out = [t for t in graph.graph_outputs if t not in values[0]]
     note += f" It does not give {', '.join(left_out)}." if left_out else ""
     return Truth(record, note, diffs=tuple(diffs))
+
+
+def _as_declared(elem_type: int | None, array: Array) -> Array:
+    """Floats in the width that the model declares: frameworks are free to give another one."""
+    wanted = helper.tensor_dtype_to_np_dtype(elem_type) if elem_type else array.dtype
+    return array.astype(wanted) if kind_of(wanted) == kind_of(array.dtype) else array
 
 
 def _export_differs(

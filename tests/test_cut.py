@@ -494,6 +494,10 @@ def test_what_was_not_recorded_has_seeded_values_and_none_to_compare_with(folder
     assert np.load(candidate.feeds[0]["target"]).shape == (2,)
     again = Cutter(bench.graph, bench.store, partly).cut(frozenset(["reshape", "relu"]))
     assert again.digest == candidate.digest  # as in a run that is resumed
+    ends = Record(bench.store)
+    ends.add({"side": np.ones((2, 2, 3), np.float32)})  # which an outside reference gave, say
+    candidate = Cutter(bench.graph, bench.store, ends).cut(frozenset(["sin"]))
+    assert [list(f) for f in candidate.feeds] == [["r"]] and candidate.expected == ({},)
 
 
 def test_a_result_that_nobody_reads_is_an_output(folder: Path) -> None:
