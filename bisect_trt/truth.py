@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from bisect_trt.compare import kind_of
 from bisect_trt.diff import TensorDiff
 from bisect_trt.errors import UsageError
 from bisect_trt.model.frozen import is_shape_like
+from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references.base import Record, Tensor, recorded_values
 from bisect_trt.references.spec import SELF, parse
@@ -94,7 +96,8 @@ def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> T
 
 def _compared(session: Session, settings: Settings, recorded: Record, values: Values) -> Truth:
     graph, store = session.graph, session.store
-    known = [name for name in values[0] if name in recorded and name not in graph.graph_inputs]
+    always = [name for name in values[0] if all(name in sample for sample in values)]
+    known = [name for name in always if name in recorded and name not in graph.graph_inputs]
     ort = [
         {name: store.load(recorded.path(k, name), recorded.elem_type(name)) for name in known}
         for k in range(recorded.samples)
@@ -102,8 +105,7 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
     given = [{name: sample[name] for name in known} for sample in values]
     diffs = differences(given, ort, settings.accuracy)
     made = {*graph.graph_outputs, *graph.producer}
-    missing = [t for t in values[0] if t in made and t not in recorded and all(t in v for v in values)]
-    types = {t: graph.elem_type(t) for t in missing}
+    types = {t: graph.elem_type(t) for t in always if t in made and t not in recorded}
     added = {
         t: recorded_values(store, t, [_as_declared(kind, v[t]) for v in values]) for t, kind in types.items()
     }
@@ -115,7 +117,7 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
         return _export_differs(session, record, values, diffs, name)
     largest = max((diff.rms_error for diff in diffs), default=0.0)
     note = f"ONNX Runtime agrees with {name} (largest RMS error over RMS: {largest:.3g})." if diffs else ""
-    left_out = [t for t in graph.graph_outputs if t not in values[0]]
+    left_out = [t for t in graph.graph_outputs if t not in always]
     note += f" It does not give {', '.join(left_out)}." if left_out else ""
     return Truth(record, note, diffs=tuple(diffs))
 
@@ -162,12 +164,15 @@ def _vouched_for(session: Session, recorded: Record, values: Values) -> Record:
         if all(kind_of(array.dtype) == kind_of(wanted) for array in arrays) and (
             fits or name in graph.graph_outputs
         ):
-            paths = [
-                store.put_once(f"{name}#framework{k}", array.astype(wanted)) for k, array in enumerate(arrays)
-            ]
-            shapes = tuple(array.shape for array in arrays)
-            kept[name] = Tensor(known.elem_type, shapes, tuple(path.name for path in paths))
+            files = tuple(_kept_file(store, name, array.astype(wanted)) for array in arrays)
+            kept[name] = Tensor(known.elem_type, tuple(array.shape for array in arrays), files)
     return replace(recorded, tensors=kept, missing={}, error="")
+
+
+def _kept_file(store: Store, name: str, array: Array) -> str:
+    """A value in the store; the same one in a run that is resumed."""
+    content = hashlib.sha256(array.tobytes()).hexdigest()
+    return store.put_once(f"{name} {array.shape} {content}", array).name
 
 
 def _first(session: Session, diffs: Sequence[TensorDiff]) -> str:
