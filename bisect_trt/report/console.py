@@ -238,7 +238,7 @@ def _fine(result: Check) -> str:
     title = printable(result.target.title)
     if not result.outputs_compared:
         return f"{title} parses and builds it; outputs were not compared"
-    other = printable(result.reference) or "itself: two runs, rows of a batch, finite values"
+    other = printable(result.reference) or "itself: two runs, rows of a batch if there is one, finite values"
     return f"{title} builds and runs it, and agrees with {other}"
 
 
