@@ -5,13 +5,24 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from bisect_trt.inputs.formats import write_samples
 from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Failure, Outcome
+from bisect_trt.references.base import Record
 from bisect_trt.result import Check
-from bisect_trt.session import cannot_run, describe, load_for, prepare, read_samples, record, resolved
+from bisect_trt.session import (
+    Session,
+    cannot_run,
+    describe,
+    load_for,
+    prepare,
+    read_samples,
+    record,
+    resolved,
+)
 from bisect_trt.settings import Settings
 from bisect_trt.targets.trt_engine import built_words
-from bisect_trt.truth import ask, is_self, outside
+from bisect_trt.truth import Truth, ask, is_self, outside
 from bisect_trt.workers.pool import Pool
 
 
@@ -36,13 +47,12 @@ def check(model: Path, settings: Settings) -> Check:
             original, reference, notes = session.original, "", list(info.notes)
             blame: Failure | None = None
             if (info.can_run or outside(settings)) and not is_self(settings):
-                recorded = record(pool, session, settings, outputs_only=not outside(settings))
-                known = ask(pool, session, settings, recorded)
-                recorded, notes = known.record, notes + ([known.note] if known.note else [])
+                known = _reference(pool, session, settings)
+                notes += [known.note] if known.note else []
+                notes += cannot_run(known.record, settings)
                 blame = known.failure if known.blame else None
-                reference = recorded.reference
-                original = session.with_outputs(recorded) if info.can_run else original
-                notes += cannot_run(recorded, settings)
+                reference = known.record.reference
+                original = session.with_outputs(known.record) if info.can_run else original
             oracle = Oracle(pool, settings.target, settings.run.timeout, settings.accuracy)
             oracle.save = settings.run.save_outputs
             outcome = Outcome(failures=(blame,)) if blame else oracle.observe(original)
@@ -59,3 +69,23 @@ def check(model: Path, settings: Settings) -> Check:
         notes=tuple(notes),
         export_differs=blame is not None,
     )
+
+
+def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:
+    """What it gives for the whole model. When the export differs, both sides are saved where that was asked."""
+    recorded = record(pool, session, settings, outputs_only=not outside(settings))
+    known, save = ask(pool, session, settings, recorded), settings.run.save_outputs
+    if known.framework is not None and save is not None:
+        _save(session, known.framework, save / "reference.npz")
+        _save(session, known.record, save / "target.npz")
+    return known
+
+
+def _save(session: Session, record: Record, place: Path) -> None:
+    """Outputs of one side: of the framework, or of ONNX Runtime in the place of the target."""
+    names = [name for name in session.graph.graph_outputs if name in record]
+    samples = [
+        {name: session.store.load(record.path(k, name), record.elem_type(name)) for name in names}
+        for k in range(record.samples)
+    ]
+    write_samples(place, samples)
