@@ -72,7 +72,7 @@ def check(model: Path, settings: Settings) -> Check:
 
 
 def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:
-    """What it gives for the whole model. When the export differs, both sides are saved where that was asked."""
+    """What it gives for the whole model; when the export differs, both sides are saved where asked for."""
     recorded = record(pool, session, settings, outputs_only=not outside(settings))
     known, save = ask(pool, session, settings, recorded), settings.run.save_outputs
     if known.framework is not None and save is not None:
