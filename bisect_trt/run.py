@@ -98,6 +98,7 @@ class Run:
             raise ModelDoesNotFail(blame, hint)
         self.export_on_trial = True
         self.notes.append(blame)
+        self.info = replace(self.info, title=f"the export, run by {self.info.title}")
         accuracy = replace(self.settings.accuracy, judge="local")
         papers = replace(self.settings.papers, style=self.settings.papers.style or "plain")
         self.settings = replace(self.settings, accuracy=accuracy, papers=papers)

@@ -114,6 +114,7 @@ def test_the_difference_between_export_and_framework_is_reduced_on_request(place
     asked = replace(asked, run=replace(asked.run, simplify=True))
     result = bisect_trt.reduce(place / "m.onnx", asked, out=place / "out")
     assert result.best.nodes == ("matmul",) and result.verified == 1 and result.one_minimal
+    assert result.target.title.startswith("the export, run by ONNX Runtime")
     assert result.simplification is None  # nothing is known of other values
     x, expected = (np.load(place / "out" / name) for name in ("inputs.npz", "expected.npz"))
     assert np.allclose(expected["h"], x["x"] @ (W * 1.5))
