@@ -7,7 +7,7 @@ from pathlib import Path
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Outcome, Stage
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
-from bisect_trt.targets.base import last_stage, was_in_reference
+from bisect_trt.targets.base import last_stage, readable, was_in_reference
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Death, Pool, Reply, Task
 
@@ -67,10 +67,11 @@ def outcome_of(reply: Reply) -> Outcome:
     if reply.death is None:
         outcome: Outcome = reply.value
         return outcome
+    log = readable(reply.death.log)
     if was_in_reference(reply.death.log):
         ended = f"the reference ended its process: {reply.death.message}"
-        return Outcome(unresolved=ended, seconds=reply.seconds, log=reply.death.log)
-    return Outcome(failures=(_from_death(reply.death),), seconds=reply.seconds, log=reply.death.log)
+        return Outcome(unresolved=ended, seconds=reply.seconds, log=log)
+    return Outcome(failures=(_from_death(reply.death),), seconds=reply.seconds, log=log)
 
 
 def _from_death(death: Death) -> Failure:

@@ -62,11 +62,10 @@ def observe(reduction: Reduction) -> None:
 def disagreement(reduction: Reduction) -> str:
     """What `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing."""
     limit = _START + 2 * (reduction.settings.run.timeout or 60.0)
-    command = [sys.executable, bundle.SCRIPT]
+    command = [sys.executable, str((reduction.out / bundle.SCRIPT).absolute())]
     try:
         done = subprocess.run(
             command,
-            cwd=reduction.out,
             capture_output=True,
             text=True,
             errors="replace",

@@ -22,7 +22,15 @@ from bisect_trt.problem import Problem
 from bisect_trt.reproducer import bundle
 from bisect_trt.result import OnEvent, Reduction, Step
 from bisect_trt.run import Run
-from bisect_trt.searching import INTERRUPTED, passing, search, simplified, unsteady, what_it_hangs_on
+from bisect_trt.searching import (
+    INTERRUPTED,
+    avoided,
+    passing,
+    search,
+    simplified,
+    unsteady,
+    what_it_hangs_on,
+)
 from bisect_trt.session import (
     LONGEST_START,
     describe,
@@ -147,6 +155,7 @@ def reduce_one(run: Run, problem: Problem, out: Path) -> Reduction:
     run.causes = [] if stop_reason else what_it_hangs_on(run, problem)
     simple = simplified(run, problem, stop_reason)
     run.neighbour = None if stop_reason else passing(run, problem)
+    run.avoided = [] if stop_reason else avoided(problem)
     result = replace(result_of(run, problem, stop_reason, out), simplification=simple)
     result = told_of_the_original(run, problem, found, result)
     if simple is not None:

@@ -67,6 +67,7 @@ class Run:
         self.spent: dict[str, float] = {}  # besides the counts of the prober
         self.one_minimal = False
         self.neighbour: Neighbour | None = None
+        self.avoided: list[str] = []  # by which options of the target, as sentences
         self.samples: list[dict[str, Any]] = []
         self.menu: Sequence[Callable[[Problem], None]] = MENU
         self.phases: list[dict[str, Any]] = []

@@ -14,6 +14,7 @@ from bisect_trt.passes import MENU
 from bisect_trt.passes.causes import causes
 from bisect_trt.passes.drop import is_one_minimal
 from bisect_trt.passes.neighbour import Neighbour, nearest_passing
+from bisect_trt.passes.options import avoiding
 from bisect_trt.passes.simplify.step import simplify_best
 from bisect_trt.passes.steady import distrust
 from bisect_trt.prober import BudgetSpent
@@ -96,6 +97,14 @@ def passing(run: Run, problem: Problem) -> Neighbour | None:
         return None
     finally:
         run.prober.close()
+
+
+def avoided(problem: Problem) -> list[str]:
+    """Options of the target that avoid the failure, unless a person ends the look for them."""
+    try:
+        return avoiding(problem)
+    except KeyboardInterrupt:
+        return []
 
 
 def unsteady(run: Run, problem: Problem, found: Candidate, result: Reduction) -> bool:

@@ -16,9 +16,14 @@ _WHY = {
 }
 
 
-def workarounds(problem: Problem, found: Candidate, neighbour: Neighbour | None) -> tuple[str, ...]:
-    """Sentences; `found` is the reduced model as it was cut, before it was simplified."""
-    told = []
+def workarounds(
+    problem: Problem, found: Candidate, neighbour: Neighbour | None, avoided: list[str]
+) -> tuple[str, ...]:
+    """Sentences; `found` is the reduced model as it was cut, before it was simplified.
+
+    `avoided` are those on options of the target.
+    """
+    told = list(avoided)
     if found.cut in set(CutStyle) - {CutStyle.DEFAULT}:
         plain = problem.cut(found.nodes)
         if problem.peek(plain) is Verdict.VANISHES:

@@ -100,7 +100,7 @@ def told_of_the_original(run: Run, problem: Problem, found: Candidate, result: R
         original=figures(run.session.loaded.proto, names=not secret),
         places=tuple(k for k, name in enumerate(graph.order) if name in kept),
         origins=() if secret else origins(graph.node(name) for name in graph.order if name in kept),
-        workarounds=() if secret else workarounds(problem, found, run.neighbour),
+        workarounds=() if secret else workarounds(problem, found, run.neighbour, run.avoided),
     )
 
 
@@ -110,6 +110,8 @@ def write_models(run: Run, result: Reduction, out: Path) -> None:
     target = run.settings.target
     if target.precision and run.info.name in TENSORRT:
         bundle.write_narrow(out, target.precision)
+    if run.info.name.startswith("emulate:"):
+        bundle.write_emulated(out, run.info.name.partition(":")[2])
     if run.timing_cache is not None and not run.settings.run.anonymise:
         bundle.write_timing_cache(run.timing_cache, out)
     if run.neighbour is not None:

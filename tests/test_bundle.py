@@ -395,6 +395,75 @@ def test_the_script_for_a_provider_of_onnx_runtime(store: Path, tmp_path: Path, 
     assert done.returncode == 2 and "it fails: build" in done.stdout
 
 
+def test_the_script_for_an_emulated_precision(store: Path, tmp_path: Path) -> None:
+    """What is rounded is written into a model of its own, so that ONNX Runtime is all that is needed."""
+    x = np.full((2, 3), 300, np.float32)
+    model = make_model([helper.make_node("Mul", ["x", "x"], ["y"], "square")], [2, 3], [2, 3])
+    wanted = Failure(Stage.COMPARE, Symptom.NOT_FINITE, "outputs are not finite", "y is Inf")
+    info = TargetInfo("emulate:fp16", "FP16 emulated", True)
+    best, out = candidate(model, store, x, x * x), tmp_path / "m-repro"
+    bundle.write_model(best, out)
+    bundle.write_emulated(out, "fp16")
+    spec = Settings(TargetSettings("emulate:fp16"))
+    bundle.write_papers(reduction(best, out, wanted, target=info, settings=spec), MACHINE)
+    assert out / "repro-fp16.onnx" in bundle.attachments(out)
+    # the tolerance is that of the precision, not that of the types of the tensors
+    assert "BOUNDS = {'y': (0.02, None)}" in (out / "repro.py").read_text()
+    done = start(out)
+    assert done.returncode == 1 and "is inf, not 90000.0" in done.stdout, done.stdout + done.stderr
+    np.savez(out / "inputs.npz", x=x / 300)
+    np.savez(out / "expected.npz", y=x / 300)
+    assert start(out).returncode == 0 and start(out, "--expect-fixed").returncode == 1
+
+
+HARNESS = """
+import os, sys, time
+import numpy as np
+print("loading", sys.argv[1])
+mode = open(os.path.join(os.path.dirname(__file__), "mode")).read()
+if mode == "fails": sys.exit("ValueError: cannot lower r of " + sys.argv[1])
+if mode == "otherwise": sys.exit("MemoryError")
+if mode == "cannot tell": sys.exit(125)
+if mode == "crash": os.abort()
+if mode == "hang": time.sleep(60)
+x = np.load(sys.argv[2])["x"]
+np.savez(sys.argv[3], y=x if mode == "wrong" else -x)
+"""
+FAILS = Failure(
+    Stage.RUN, Symptom.ERROR, "ValueError: cannot lower <name> of <path>", "ValueError: cannot lower r of m"
+)
+WRONG = Failure(Stage.COMPARE, Symptom.MISMATCH, "outputs differ", "y differs")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "regex", "modes"),
+    [
+        (FAILS, "", {"fails": 1, "otherwise": 2, "cannot tell": 2, "crash": 2, "fine": 0}),
+        (replace(FAILS, signature="cannot lower"), "cannot l.wer", {"fails": 1, "otherwise": 2, "fine": 0}),
+        (WRONG, "", {"wrong": 1, "fine": 0, "fails": 2}),
+        (replace(FAILS, symptom=Symptom.CRASH, signature="SIGABRT"), "", {"crash": 1, "fails": 2}),
+        (replace(FAILS, symptom=Symptom.HANG, signature="hang: no answer"), "", {"hang": 1, "fine": 0}),
+    ],
+)
+def test_the_script_for_a_command(
+    store: Path, tmp_path: Path, wanted: Failure, regex: str, modes: dict[str, int]
+) -> None:
+    x = np.ones((2, 3), np.float32)
+    (tmp_path / "harness.py").write_text(HARNESS)
+    spec = f"command:{sys.executable} {tmp_path}/harness.py {{model}} {{inputs}} {{outputs}}"
+    settings = Settings(TargetSettings(spec, fail_regex=regex), RunSettings(timeout=2))
+    model = make_model([helper.make_node("Neg", ["x"], ["y"], "r")], [2, 3], [2, 3])
+    info = TargetInfo(spec, "command harness", True)
+    best = candidate(model, store, x, -x)
+    out = write(reduction(best, tmp_path / "m-repro", wanted, target=info, settings=settings))
+    text = (out / "repro.py").read_text()
+    assert len(text.splitlines()) < 120 and "bisect_trt" not in text.replace("bisect-trt", "")
+    for mode, code in modes.items():
+        (tmp_path / "mode").write_text(mode)
+        done = start(out)
+        assert done.returncode == code, (mode, done.stdout, done.stderr)
+
+
 def test_a_planted_target_says_what_it_needs(failing: Candidate, tmp_path: Path) -> None:
     planted = TargetInfo("planted", "planted faults", True)
     spec = TargetSettings(spec="planted:op=Resize,stage=build")

@@ -39,7 +39,7 @@ FIELDS = {
         "Operating System", "Python Version", "Tensorflow Version", "PyTorch Version",
         "Baremetal or Container", "## Description", "## Environment", "## Relevant Files", "Model link",
         "## Steps To Reproduce", "Commands or scripts", "Have you tried",
-        "Can this model run on other frameworks?",
+        "API Capture tool", "Can this model run on other frameworks?",
     ],
     "tensorrt-rtx": [
         "**Describe the bug**", "**Steps to reproduce**", "**Expected behavior**", "**Environment**",
@@ -96,7 +96,7 @@ def test_every_tracker_gets_its_own_fields(failing: Candidate, tmp_path: Path, s
 def test_titles_follow_the_pattern_of_the_tracker(failing: Candidate, tmp_path: Path) -> None:
     rtx = text_of(styled(failing, tmp_path, "")).splitlines()[0]
     assert rtx == (
-        "# [BUG] ONNX parser failure of TensorRT-RTX 1.7.1.116 when building Resize (1 node) without a GPU"
+        "# [BUG] ONNX parser failure of TensorRT-RTX 1.7.1.116 when parsing Resize (1 node) without a GPU"
     )
     found = reduction(failing, tmp_path, MISMATCH, target=TENSORRT)
     title = text_of(found).splitlines()[0]
@@ -133,7 +133,7 @@ def test_it_is_honest_about_what_was_not_done(failing: Candidate, tmp_path: Path
     )
     text = text_of(stopped)
     assert "Unverified" in text and "Not proved minimal (interrupted)" in text and "0 of 3" not in text
-    assert "asks no server whether that is the newest" in text and "none was found on the way" in text
+    assert "was not looked up, as bisect-trt asks no server" in text and "none was found on the way" in text
     flaky = reduction(failing, tmp_path, verified=1, workarounds=("Seen: something avoids it.",))
     assert "1 of 3 runs" in text_of(flaky) and "- Seen: something avoids it." in text_of(flaky)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -14,7 +17,8 @@ from onnx import helper
 import bisect_trt
 from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
+from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict, judge
+from bisect_trt.passes.options import avoiding
 from bisect_trt.prober import Budget, BudgetSpent, Prober
 from bisect_trt.reduction_all import slug
 from bisect_trt.result import Reduction
@@ -215,3 +219,40 @@ def test_an_interrupt_while_the_journal_is_written_leaves_it_whole(
     assert prober.journal.deaths(candidate("a").digest) == 0
     with Journal.open(prober.journal.path, {}) as again:
         assert again.deaths(candidate("a").digest) == 0 and not again.died()
+
+
+BUILD = Failure(Stage.BUILD, Symptom.ERROR, "no tactic", "no tactic")
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted", "helps", "told"),
+    [
+        ({}, BUILD, lambda t: t.tf32 is False, ["--no-tf32"]),
+        ({"tf32": False}, BUILD, lambda t: t.tf32 is None, []),
+        ({}, BUILD, lambda t: (t.opt_level or 3) < 2 and t.opt_level is not None, ["--opt-level 1"]),
+        ({"opt_level": 5}, BUILD, lambda t: t.opt_level in (0, 4), ["--opt-level 0"]),
+        ({"precision": "fp16"}, BUILD, lambda t: not t.precision, ["--precision fp16"]),
+        ({"spec": "ort:CPU"}, BUILD, lambda t: True, []),
+        ({}, replace(BUILD, stage=Stage.PARSE), lambda t: True, []),
+        ({}, replace(BUILD, symptom=Symptom.HANG), lambda t: True, []),
+    ],
+)
+def test_options_that_avoid_a_failure_are_found(
+    settings: dict[str, Any], wanted: Failure, helps: Callable[[TargetSettings], bool], told: list[str]
+) -> None:
+    class Oracle:
+        def __init__(self, target: TargetSettings) -> None:
+            self.target = target
+
+        def on(self, target: TargetSettings) -> Oracle:
+            return Oracle(target)
+
+        def observe(self, candidate: object) -> Outcome:
+            return Outcome() if helps(self.target) else Outcome((wanted,))
+
+    oracle = Oracle(TargetSettings(**{"spec": "tensorrt-rtx", **settings}))
+    best, prober = SimpleNamespace(digest="d"), SimpleNamespace(oracle=oracle)
+    problem = SimpleNamespace(best=best, wanted=wanted, outcomes={}, runs=1, prober=prober)
+    problem.judge = lambda outcome: judge(outcome, wanted)
+    found = avoiding(problem)  # type: ignore[arg-type]
+    assert len(found) == len(told) and all(option in text for option, text in zip(told, found, strict=True))

@@ -316,6 +316,16 @@ def test_the_verbose_log_has_what_the_result_leaves_out(tmp_path: Path) -> None:
     assert log.stat().st_size == size  # closed
 
 
+def test_a_worker_that_dies_has_said_what_tensorrt_did(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for worker in ("", "/x/worker-0"):
+        monkeypatch.setenv("BISECT_TRT_WORKER", worker)
+        Log().add("WARNING", f"seen by {worker}")
+        Log().add("VERBOSE", "not this")
+    assert capfd.readouterr().err == "[WARNING] seen by /x/worker-0\n"
+
+
 def test_the_timing_cache_is_a_no_op_in_rtx_and_says_so(tmp_path: Path) -> None:
     cache = tmp_path / "timing.cache"
     assert run(relu(), tmp_path, timing_cache=cache).failures == ()

@@ -18,6 +18,7 @@ import pytest
 import worker_jobs as jobs
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Symptom
+from bisect_trt.targets.base import STAGE_MARK, readable
 from bisect_trt.workers import limits
 from bisect_trt.workers.pool import Pool
 
@@ -86,6 +87,10 @@ def test_segfault_is_a_crash_with_its_own_log(pool: Pool) -> None:
     assert death is not None and death.symptom is Symptom.CRASH and death.exitcode == -signal.SIGSEGV
     assert death.message == "SIGSEGV (segmentation fault)"
     assert death.log.startswith("last words") and "and from Python" not in death.log
+    assert 'File "' in death.log  # our own code in folders of this machine, which is in no report:
+    told = readable(f"{STAGE_MARK}build\n{death.log}").splitlines()
+    last = "last wordsFatal Python error: Segmentation fault"
+    assert [line for line in told if line] == ["-- build --", last]
     assert pool.submit(jobs.echo, 2, timeout=60).result().value == 2
 
 

@@ -19,7 +19,7 @@ Target = Annotated[
     str | None, typer.Option("--target", help="Another target than that of the report.", show_default=False)
 ]
 ExpectFixed = Annotated[
-    bool, typer.Option("--expect-fixed", help="Turn the exit codes 0 and 1 round: 1 once it is fixed.")
+    bool, typer.Option("--expect-fixed", help="Wait for the fix: 0 while it still fails, 1 once it is fixed.")
 ]
 Junit = Annotated[
     Path | None, typer.Option("--junit", metavar="FILE", help="Write the results as JUnit's XML, too.")
@@ -41,7 +41,8 @@ def command(
     """Run reproducers again, on another machine or version: same failure, another one, or fixed?
 
     Exit code: 0 fixed, 1 the same failure, 2 bad usage or no reproducer, 3 it cannot be told here, 4 it
-    fails in another way, 70 a bug of bisect-trt. Of several: 1 when any still fails, else 4, else 3.
+    fails in another way, 70 a bug of bisect-trt. With --expect-fixed, 0 the same failure and 1 fixed. Of
+    several: 1 when any has it, else 4, else 3; 0 when all have it.
     """
     limit = o.parse_size("--memory-limit", memory_limit)
     # Heavy imports wait until a command runs, so that --help is quick.
@@ -63,8 +64,8 @@ def command(
     if as_json:
         found = [result.to_json() for result in results]
         print(json.dumps({"results": found, "exit_code": code}, indent=2))
-    elif len(results) > 1:
-        console.show_verifications(results)
+    else:
+        console.show_verifications(results, expect_fixed=expect_fixed)
     if junit is not None:
         try:
             xml.write(results, junit, expect_fixed=expect_fixed)

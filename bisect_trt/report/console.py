@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -17,33 +18,41 @@ from bisect_trt.report.progress import printable, seconds
 from bisect_trt.reproducer.bundle import too_big
 from bisect_trt.reproducer.issue import operators
 from bisect_trt.result import Check, Reduction
-from bisect_trt.verification import Status, Verification
+from bisect_trt.verification import Status, Verification, exit_code
 
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2
+# `[file.cpp::function::48]`, `file.h:12 function`
+_PLACE = re.compile(r"(\[[^\[\]]*|\b[\w./]+)\.(cpp|cc|cu|hpp|h)\b([^\[\]]*\]|:\d+(:| \w+)?) ?")
+_WAITING = {
+    0: "nothing is fixed yet, as --expect-fixed takes for granted",
+    1: "fixed: what works around it can go, and so can --expect-fixed",
+    3: "it cannot be told here whether it is fixed",
+    4: "it fails in another way now",
+}
 _LABELS = {Status.SAME: "Fails", Status.OTHER: "Otherwise", Status.FIXED: "Fixed", Status.UNKNOWN: "Unclear"}
 
 
 def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
     """The last screen of `reduce`: what fails, where, why it is believed, how small, what next.
 
-    Ten lines, where the console has its usual 80 columns; everything else is in the reports.
+    Ten lines, on a terminal of any width; everything else is in the reports.
     """
     page = Page(console, whole=False)
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
-    page.row("", _message(result.wanted))
+    page.row("", _gist(result.wanted))
     page.row("Where", _accumulated(result) or _place(result))
     left = f"{_count(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
-    page.row("Note", _note(result))
-    page.exact("Folder", f"{show_path(result.out)}/ (ISSUE.md to paste, report.html to look at)")
+    page.row("Note", *_note(result))
+    page.exact("Folder", f"{show_path(result.out)}/", "(ISSUE.md to paste, report.html to look at)")
     page.exact("Attach", show_path(archive))
     page.exact("Next", line("python", show_path(result.out / "repro.py")))
     if not result.finished:
         page.exact("Go on", reduce_line(result.model, result.settings, result.out))
     else:
-        page.exact("", f"{line('bisect-trt', 'verify', show_path(result.out))} (after an update)")
+        page.exact("", line("bisect-trt", "verify", show_path(result.out)), "(after an update)")
 
 
 def show_left(result: Reduction, console: Console | None = None) -> None:
@@ -63,7 +72,7 @@ def show_verification(result: Verification, console: Console | None = None) -> N
     on = f" on {printable(result.target)}" if result.target else ""
     said = f"{result.status.value}{on} ({seconds(result.seconds)}{runs})"
     style = styles.get(result.status, "bold yellow")
-    page.row(_LABELS[result.status], f"{printable(result.name)}: {said}", style)
+    page.row(_LABELS[result.status], f"{printable(result.name)}: {said}", style=style)
     if result.why:
         page.row("", shorten(printable(result.why), _MESSAGE))
     if result.seen is not None:
@@ -72,11 +81,18 @@ def show_verification(result: Verification, console: Console | None = None) -> N
         page.row("Before", f"{_what(result.wanted)}: {_message(result.wanted)}")
 
 
-def show_verifications(results: Sequence[Verification], console: Console | None = None) -> None:
-    """How many of each status, at the end of several."""
-    counts = Counter(result.status for result in results)
-    told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
-    Page(console).row("In all", f"{_count(len(results), 'reproducer')}: {told}")
+def show_verifications(
+    results: Sequence[Verification], *, expect_fixed: bool, console: Console | None = None
+) -> None:
+    """At the end of several how many of each status; with `expect_fixed` also what the exit code means."""
+    page = Page(console)
+    if len(results) > 1:
+        counts = Counter(result.status for result in results)
+        told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+        page.row("In all", f"{_count(len(results), 'reproducer')}: {told}")
+    if expect_fixed:
+        code = exit_code(results, expect_fixed=True)
+        page.row("Exit code", f"{code}: {_WAITING[code]}")
 
 
 def show_check(result: Check, console: Console | None = None) -> None:
@@ -119,31 +135,39 @@ def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
 
 
 class Page:
-    """Rows of a label and a text that is wrapped beside it."""
+    """Rows of a label and a text, in the columns that a terminal has.
+
+    A file, a pipe or the log of a CI job has no width: there each row is one line, whole.
+    """
 
     _LABEL = 12
-    _USUAL = 72  # columns from which on one line is enough for a row of a short page
 
     def __init__(self, console: Console | None, *, whole: bool = True) -> None:
-        """Print to `console`. Unless `whole`, rows are cut to one line where that has its usual width."""
+        """Print to `console`. On a terminal a row is wrapped, or, unless `whole`, cut to one line."""
         self._console = console or Console(highlight=False)
-        self._cut = not whole and self._console.width >= self._USUAL
+        self._whole = whole
 
     def heading(self, text: str) -> None:
         """A line that begins a group."""
         self._print(Text(text, style="bold"))
 
-    def row(self, label: str, text: str, style: str = "bold") -> None:
-        """Text for reading, wrapped at the width of the console."""
+    def row(self, label: str, text: str, aside: str = "", style: str = "bold") -> None:
+        """Text for reading; `aside` follows it and is not cut."""
+        aside = f" {aside}" if aside else ""
         width = max(20, self._console.width - self._LABEL)
-        text = shorten(text, width) if self._cut else text
-        lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+        lines = [text + aside]
+        if self._console.is_terminal and not self._whole:
+            lines = [shorten(text, max(8, width - len(aside))) + aside]
+        elif self._console.is_terminal:
+            lines = textwrap.wrap(lines[0], width, break_long_words=False, break_on_hyphens=False) or [""]
         for k, part in enumerate(lines):
             self._print(Text.assemble((f"{'' if k else label:<{self._LABEL}}", style), part))
 
-    def exact(self, label: str, text: str) -> None:
-        """Text for copying: never wrapped, whatever its length."""
-        self._print(Text.assemble((f"{label:<{self._LABEL}}", "bold"), text))
+    def exact(self, label: str, text: str, aside: str = "") -> None:
+        """Text for copying: never wrapped, whatever its length. An `aside` has to fit, or is left out."""
+        whole = f"{text} {aside}" if aside else text
+        fits = not self._console.is_terminal or len(whole) <= self._console.width - self._LABEL
+        self._print(Text.assemble((f"{label:<{self._LABEL}}", "bold"), whole if fits else text))
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
@@ -155,6 +179,13 @@ def _what(failure: Failure) -> str:
 
 def _message(failure: Failure, limit: int = _MESSAGE) -> str:
     return shorten(printable(failure.message), limit)
+
+
+def _gist(failure: Failure) -> str:
+    """The message without places in the target's own source and numbers of its errors, which come first."""
+    text = _PLACE.sub("", failure.message)
+    text = re.sub(r"^([\w:]+: )?Error Code \d+: ", "", printable(text))
+    return shorten(text or printable(failure.message), _MESSAGE)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -197,7 +228,7 @@ def _origin(result: Reduction) -> str:
     return printable(first.sentence()) if first else ""
 
 
-def _note(result: Reduction) -> str:
+def _note(result: Reduction) -> tuple[str, str]:
     """The most telling note, and how many more there are; that nothing was compared comes first."""
     own = [note for note in result.notes if note not in result.target.notes]
     limits = list(result.target.notes)
@@ -205,10 +236,8 @@ def _note(result: Reduction) -> str:
     if result.also_seen:
         place = 0 if result.outputs_compared else len(limits)
         notes.insert(place, f"{_count(len(result.also_seen), 'other failure')} seen on the way")
-    if not notes:
-        return "-"
-    more = f"(+{len(notes) - 1} in report.md) " if len(notes) > 1 else ""
-    return more + printable(notes[0])
+    more = f"(+{len(notes) - 1} in report.md)" if len(notes) > 1 else ""
+    return printable(notes[0]) if notes else "-", more
 
 
 def _belief(result: Reduction) -> str:
@@ -218,7 +247,7 @@ def _belief(result: Reduction) -> str:
         seen = f"{result.verified} of {result.repeats} fresh runs of the written files fail in this way"
     minimal = "1-minimal" if result.one_minimal else "not proved minimal"
     stopped = "" if result.finished else f"; stopped early: {printable(result.stop_reason)}"
-    return f"{seen}; {minimal}{stopped}"
+    return f"{minimal}; {seen}{stopped}"
 
 
 def _solid(result: Reduction) -> bool:

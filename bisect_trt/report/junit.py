@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ from bisect_trt.verification import Status, Verification
 
 
 def write(results: Sequence[Verification], file: Path, *, expect_fixed: bool) -> None:
-    """One test case for each reproducer.
+    """One test case for each reproducer; the file fits the schemas of Ant and of Jenkins.
 
     A failure is what the exit code 1 says: it still fails, or with `expect_fixed`, it is fixed. What
     fails in another way or cannot be told is an error. Raises OSError.
     """
-    suite = ET.Element("testsuite", name="bisect-trt verify", tests=str(len(results)))
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    where = {"package": "bisect-trt", "id": "0", "timestamp": now, "hostname": "localhost"}
+    suite = ET.Element("testsuite", where, name="verify", tests=str(len(results)))
+    ET.SubElement(suite, "properties")
     counts = {"failures": 0, "errors": 0}
     for result in results:
         case = ET.SubElement(suite, "testcase", name=printable(result.name), time=f"{result.seconds:.3f}")
@@ -26,6 +30,8 @@ def write(results: Sequence[Verification], file: Path, *, expect_fixed: bool) ->
             kind = "failure" if code == 1 else "error"
             counts["failures" if code == 1 else "errors"] += 1
             ET.SubElement(case, kind, message=result.status.value, type=_type(result)).text = _text(result)
+    for stream in ("system-out", "system-err"):
+        ET.SubElement(suite, stream)
     suite.attrib |= {key: str(value) for key, value in counts.items()}
     suite.set("time", f"{sum(result.seconds for result in results):.3f}")
     root = ET.Element("testsuites")

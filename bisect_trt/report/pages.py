@@ -22,7 +22,7 @@ from bisect_trt.reproducer.recipes import recipes
 from bisect_trt.reproducer.styles import failure_words, title
 from bisect_trt.result import Reduction
 
-ROWS = 2000
+ROWS = 10_000
 """Probes in the table; a search that took more is drawn from all of them."""
 
 _LOG = 200_000  # characters; all of it is in target.log

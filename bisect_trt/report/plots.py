@@ -96,18 +96,19 @@ def heat_map(error: Array) -> str:
     """Where the errors are: the largest in each cell, all axes but the last as rows."""
     flat = np.abs(np.nan_to_num(error.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0))
     table = flat.reshape(-1, flat.shape[-1]) if flat.ndim > 1 else flat.reshape(1, -1)
+    rows, columns = table.shape
     for axis in (0, 1):
         table = _coarse(table, axis)
 
     def plot(axes: Any) -> None:
-        drawn = axes.imshow(table, aspect="auto", cmap="magma", interpolation="nearest", vmin=0.0)
+        looks = {"aspect": "auto", "cmap": "magma", "interpolation": "nearest", "vmin": 0.0}
+        drawn = axes.imshow(table, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5), **looks)
         bar = axes.figure.colorbar(drawn, ax=axes)
         bar.set_label("largest absolute error")
         bar.outline.set_visible(False)
-        axes.set_xlabel("last axis")
-        axes.set_ylabel("all other axes")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set_xlabel("index on the last axis")
+        axes.set_ylabel("row: all other axes")
+        axes.locator_params(integer=True, nbins=6)
 
     return _svg(plot)
 

@@ -23,6 +23,7 @@ from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
 from bisect_trt.reproducer import documents, issue, recipes, script, seeded, seeded_inputs, tool_inputs
 from bisect_trt.result import Reduction
+from bisect_trt.targets.emulated_graph import emulate
 
 MODEL = "repro.onnx"
 WEIGHTS = "repro.data"
@@ -88,8 +89,20 @@ def write_narrow(out: Path, precision: str) -> None:
         _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), _skeleton(out))
 
 
+def write_emulated(out: Path, precision: str) -> None:
+    """Write `repro-PRECISION.onnx`: `repro.onnx` with every rounding of `emulate:PRECISION` in it.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    with _draft(out, MODEL) as folder:
+        made = emulate(onnx.load_model_from_string((out / MODEL).read_bytes()), precision)
+        best = Candidate(made.model.SerializeToString(), out, ())
+        _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), _skeleton(out))
+
+
 def narrow_file(precision: str) -> str:
-    """Name of the file of `write_narrow`."""
+    """Name of the file of `write_narrow` and `write_emulated`."""
     return f"repro-{precision}.onnx"
 
 

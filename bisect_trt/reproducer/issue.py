@@ -88,6 +88,8 @@ def compared(reduction: Reduction) -> str:
     """Whether outputs were compared, as a sentence."""
     if reduction.outputs_compared:
         return "Outputs were compared with the reference."
+    if reduction.target.name.startswith("command:"):
+        return "Outputs were not compared: the command gives none, only how it ends counts."
     return "Outputs were not compared: the target could not run here, only parse and build."
 
 

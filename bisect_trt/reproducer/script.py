@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -22,10 +24,13 @@ from bisect_trt.result import Reduction
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.targets.ep_libraries import bare, find_package
 from bisect_trt.targets.ort_provider import parse_spec
-from bisect_trt.tolerance import alone
+from bisect_trt.tolerance import alone, precision_rtol
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Targets that a script can use without us, and the Python modules of them."""
+
+NEEDS_US = "needs_us.py.j2"
+"""The script for targets that are a part of bisect-trt."""
 
 # What ONNX Runtime says of a node that it may not leave to the CPU.
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
@@ -63,22 +68,35 @@ def render(reduction: Reduction, version: str) -> str:
         words |= {"module": module, "libraries": [*decoder, "numpy as np", *asked, f"{module} as trt"]}
         words["imports"] = _imports(words, ctypes=words["runs"] or bool(words["plugins"]))
     elif name == "ort.py.j2":
-        words |= _provider_words(reduction)
+        words |= _emulated_words(reduction) if _emulated(reduction) else _provider_words(reduction)
         words["imports"] = _imports(words, ctypes=False)
+    elif name == "command.py.j2":
+        words |= _command_words(reduction, words)
+        words["imports"] = sorted({*_imports(words, ctypes=False), "subprocess", "tempfile", *words["more"]})
     else:
         words["spec"] = reduction.settings.target.spec
     return environment().get_template(name).render(words)
 
 
 def template_for(reduction: Reduction) -> str:
-    """Which script it is: for TensorRT, for a provider of ONNX Runtime, else one that needs us."""
-    accuracy = alone(reduction.alone)
-    if reduction.wanted.stage is Stage.COMPARE and (accuracy.metric != "max" or accuracy.topk):
-        return "needs_us.py.j2"  # these metrics are more than a page of code
-    if reduction.target.name in MODULES:
+    """Which script it is: for TensorRT, for ONNX Runtime, for a command, else one that needs us."""
+    accuracy, wanted, name = alone(reduction.alone), reduction.wanted, reduction.target.name
+    if wanted.stage is Stage.COMPARE and (accuracy.metric != "max" or accuracy.topk):
+        return NEEDS_US  # these metrics are more than a page of code
+    if name in MODULES:
         return "repro.py.j2"
-    raw = raw_types(onnx.load_model_from_string(reduction.best.model))
-    return "ort.py.j2" if reduction.target.name.startswith("ort:") and not raw else "needs_us.py.j2"
+    if raw_types(onnx.load_model_from_string(reduction.best.model)):
+        return NEEDS_US
+    if name.startswith("command:") and wanted.symptom is not Symptom.OUT_OF_MEMORY:
+        return "command.py.j2"
+    return "ort.py.j2" if name.startswith("ort:") or _emulated(reduction) else NEEDS_US
+
+
+def _emulated(reduction: Reduction) -> Path | None:
+    """The model as an emulation runs it, where that is written."""
+    kind, _, precision = reduction.target.name.partition(":")
+    place = reduction.out / f"repro-{precision}.onnx"
+    return place if kind == "emulate" and place.exists() else None
 
 
 def _failure_words(reduction: Reduction) -> dict[str, Any]:
@@ -115,7 +133,7 @@ def _model_words(reduction: Reduction) -> dict[str, Any]:
         "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
         "stored": bool(best.expected) and all(best.expected),
         "bounds": {
-            v.name: _bounds(v, alone(reduction.alone))
+            v.name: _bounds(v, alone(reduction.alone), precision_rtol(target))
             for v in proto.graph.output
             if v.type.tensor_type.elem_type  # sequences and maps are not compared
         },
@@ -139,6 +157,8 @@ def _provider_words(reduction: Reduction) -> dict[str, Any]:
         options = {k: v for k, v in options.items() if k not in ("device_type", "device_id")}
     imported = [package.module] if package is not None else []
     return {
+        "file": "repro.onnx",
+        "renamed": {},
         "provider": provider,
         "options": options,
         "plugin": plugin,
@@ -146,6 +166,40 @@ def _provider_words(reduction: Reduction) -> dict[str, Any]:
         "libraries": ["numpy as np", "onnxruntime as ort", *imported],
         "parts": [_REFUSED] if " does not take " in reduction.wanted.signature else
         _failure_words(reduction)["parts"],
+    }
+
+
+def _emulated_words(reduction: Reduction) -> dict[str, Any]:
+    """How to run the rewritten model: on the CPU, as it stands."""
+    place = _emulated(reduction)
+    assert place is not None
+    rewritten = onnx.load_model(str(place), load_external_data=False)
+    inputs = onnx.load_model_from_string(reduction.best.model).graph.input
+    renamed = {old.name: new.name for old, new in zip(inputs, rewritten.graph.input, strict=True)}
+    return {
+        "file": place.name,
+        "renamed": renamed,
+        "provider": "CPUExecutionProvider",
+        "options": {},
+        "plugin": "",
+        "plugin_package": "",
+        "libraries": ["numpy as np", "onnxruntime as ort"],
+    }
+
+
+def _command_words(reduction: Reduction, words: dict[str, Any]) -> dict[str, Any]:
+    """How to start the command of a user."""
+    target = reduction.settings.target
+    text = target.spec.partition(":")[2]
+    return {
+        "command": shlex.split(text),
+        "takes_inputs": "{inputs}" in text,
+        "fail_regex": target.fail_regex,
+        "more": ["re"] if target.fail_regex else [],
+        "libraries": ["numpy as np"] if words["compares"] else [],
+        "stage": {Symptom.HANG: "hang", Symptom.CRASH: "crash"}.get(reduction.wanted.symptom, words["stage"]),
+        "parts": [] if reduction.wanted.symptom in (Symptom.HANG, Symptom.CRASH) else words["parts"],
+        "in_child": False,
     }
 
 
@@ -233,8 +287,13 @@ def profile_ranges(
     return found
 
 
-def _bounds(value: onnx.ValueInfoProto, accuracy: AccuracySettings) -> tuple[float, float | None]:
-    """Relative and absolute tolerance of an output; None: relative to the RMS of the tensor."""
+def _bounds(
+    value: onnx.ValueInfoProto, accuracy: AccuracySettings, least: float
+) -> tuple[float, float | None]:
+    """Relative and absolute tolerance of an output; None: relative to the RMS of the tensor.
+
+    `least` is the smallest default, of a target that computes in another precision.
+    """
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     if dtype.kind in "iubOU" or dtype.name.startswith(("int", "uint")):
         return 0.0, 0.0
@@ -242,7 +301,7 @@ def _bounds(value: onnx.ValueInfoProto, accuracy: AccuracySettings) -> tuple[flo
         dict(given).get(value.name, dict(given).get("")) for given in (accuracy.rtol, accuracy.atol)
     )
     if rtol is None:
-        rtol = default_rtol(dtype) if atol is None else 0.0
+        rtol = max(least, default_rtol(dtype)) if atol is None else 0.0
     return rtol, atol
 
 

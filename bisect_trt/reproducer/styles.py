@@ -68,7 +68,7 @@ _STAGES = {
     Stage.RUN: "inference failure",
     Stage.COMPARE: "accuracy failure",
 }
-_DURING = {Stage.PARSE: "while parsing", Stage.BUILD: "while building", Stage.LOAD: "while loading"}
+_DOING = {Stage.PARSE: "parsing", Stage.BUILD: "building", Stage.LOAD: "loading"}
 
 
 def style_of(reduction: Reduction) -> str:
@@ -94,16 +94,18 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
     count = len(reduction.best.nodes)
     what = f"{operators} ({count} node{'' if count == 1 else 's'})"
     where = f"on GPU {gpu}" if gpu else "without a GPU"
-    doing = "running" if reduction.wanted.stage in (Stage.RUN, Stage.COMPARE) or gpu else "building"
-    words = f"{failure_words(reduction.wanted)} of {reduction.target.title} when {doing} {what} {where}"
+    doing = _DOING.get(reduction.wanted.stage, "running")
+    words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what} {where}"
     words = re.sub(r"[<>`|\\]", "", words)  # names of operators may hold anything, and a title is no Markdown
     return STYLES[style_of(reduction)].prefix + words[:1].upper() + words[1:]
 
 
 def failure_words(failure: Failure) -> str:
     """`ONNX parser failure`, `crash while building`, `accuracy failure`."""
-    special = _WORDS.get(failure.symptom)
-    if special is None:
-        return _STAGES[failure.stage]
-    during = _DURING.get(failure.stage, "while running")
-    return special if failure.stage is Stage.COMPARE else f"{special} {during}"
+    if failure.symptom not in _WORDS or failure.stage is Stage.COMPARE:
+        return _kind(failure)
+    return f"{_kind(failure)} while {_DOING.get(failure.stage, 'running')}"
+
+
+def _kind(failure: Failure) -> str:
+    return _WORDS.get(failure.symptom, _STAGES[failure.stage])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ def asked_to_stop() -> bool:
 
 STAGE_MARK = "\x02stage:"
 _REFERENCE = "reference"
+_STACK = re.compile(r"\s+(Binary f|F)ile \"|(Current t|T)hread .*:$|Extension modules: |Current thread's C ")
 
 
 def announce(stage: Stage) -> None:
@@ -102,6 +104,13 @@ def announce(stage: Stage) -> None:
     Written to file descriptor 2 directly: it must be there even when the next call never returns.
     """
     os.write(2, f"{STAGE_MARK}{stage.value}\n".encode())
+
+
+def to_worker_log(line: str) -> None:
+    """What should be known of this worker should it die; nothing happens in any other process."""
+    if os.environ.get(WORKER):
+        with suppress(OSError):  # a full disk must not fail a build
+            os.write(2, f"{line}\n".encode(errors="replace"))
 
 
 def announce_reference() -> None:
@@ -118,6 +127,15 @@ def last_stage(worker_log: str) -> Stage | None:
 def was_in_reference(worker_log: str) -> bool:
     """Whether the worker died while the reference ran."""
     return _last_mark(worker_log) == _REFERENCE
+
+
+def readable(worker_log: str) -> str:
+    """What a dead worker wrote, for people: stages in words, and nothing of our own code.
+
+    Python's `faulthandler` adds a stack that is ours and names folders of this machine.
+    """
+    told = re.sub(rf"{STAGE_MARK}(\w+)", r"-- \1 --", worker_log)
+    return "\n".join(line for line in told.splitlines() if not _STACK.match(line)).strip("\n")
 
 
 def _last_mark(worker_log: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from bisect_trt.errors import UsageError
+from bisect_trt.targets.base import to_worker_log
 
 _HEAD, _TAIL = 24 * 1024, 40 * 1024  # characters kept of a probe's log: 64 KB in all
 _ERRORS = ("INTERNAL_ERROR", "ERROR")
@@ -59,6 +60,7 @@ class Log:
         """Take one message; called by TensorRT, from any of its threads, so it must never raise."""
         if severity in _KEPT:
             self.records.append(Record(severity, message))
+            to_worker_log(f"[{severity}] {message}")  # all that is left should this process die
         if self._verbose is not None:
             try:
                 self._verbose.write(f"[{severity}] {message}\n")
