@@ -13,7 +13,7 @@ from bisect_trt.environment import describe
 from bisect_trt.oracle import LONGEST_DEADLINE
 from bisect_trt.outcome import Stage
 from bisect_trt.report import pages
-from bisect_trt.reproducer import bundle, documents
+from bisect_trt.reproducer import documents, files, models, texts
 from bisect_trt.result import Reduction
 from bisect_trt.workers.observe import outputs
 from bisect_trt.workers.pool import Pool
@@ -41,7 +41,7 @@ def write(reduction: Reduction, journal: Path, *, tried: bool = True) -> Reducti
 def _write(reduction: Reduction, journal: Path) -> None:
     environment = describe()
     document = documents.report(reduction, environment, bisect_trt.__version__)
-    bundle.write_papers(reduction, environment, pages.render(reduction, document, journal))
+    texts.write_papers(reduction, environment, pages.render(reduction, document, journal))
 
 
 def observe(reduction: Reduction) -> None:
@@ -51,18 +51,18 @@ def observe(reduction: Reduction) -> None:
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
         Pool(1, log_dir=Path(scratch) / "logs", memory_limit=run.memory_limit) as pool,
     ):
-        candidate = bundle.read_model(reduction.out, Path(scratch))
+        candidate = models.read_model(reduction.out, Path(scratch))
         place = Path(scratch) / "given"
         arguments = (reduction.settings.target, candidate, place)
         reply = pool.submit(outputs, *arguments, timeout=run.timeout or LONGEST_DEADLINE).result()
         if reply.death is None and reply.value:
-            bundle.write_values(reply.value, reduction.out / bundle.ACTUAL)
+            files.write_values(reply.value, reduction.out / files.ACTUAL)
 
 
 def disagreement(reduction: Reduction) -> str:
     """What `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing."""
     limit = _START + 2 * (reduction.settings.run.timeout or 60.0)
-    command = [sys.executable, str((reduction.out / bundle.SCRIPT).absolute())]
+    command = [sys.executable, str((reduction.out / files.SCRIPT).absolute())]
     try:
         done = subprocess.run(
             command,
@@ -73,10 +73,10 @@ def disagreement(reduction: Reduction) -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{bundle.SCRIPT} was tried once and did not end: {error}"
+        return f"{files.SCRIPT} was tried once and did not end: {error}"
     if done.returncode == 1:
         return ""
     said = [line for line in done.stdout.splitlines() if line.strip()] or done.stderr.splitlines() or [""]
     code = done.returncode
     told = f"exit code {code} instead of 1 ({said[-1].strip()})"
-    return f"{bundle.SCRIPT} was tried once and disagrees: {told}."
+    return f"{files.SCRIPT} was tried once and disagrees: {told}."

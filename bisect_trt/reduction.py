@@ -19,7 +19,7 @@ from bisect_trt.oracle import Oracle
 from bisect_trt.passes.simplify.step import shown_at_last
 from bisect_trt.prober import Budget, Prober
 from bisect_trt.problem import Problem
-from bisect_trt.reproducer import bundle
+from bisect_trt.reproducer import files
 from bisect_trt.result import OnEvent, Reduction, Step
 from bisect_trt.run import Run
 from bisect_trt.searching import (
@@ -124,7 +124,7 @@ def with_timing_cache(target: TargetSettings, work: Path) -> TargetSettings:
     """
     if target.spec != "tensorrt" or target.timing_cache is not None:
         return target
-    return replace(target, timing_cache=work.absolute() / bundle.TIMING)
+    return replace(target, timing_cache=work.absolute() / files.TIMING)
 
 
 def _budget(settings: Settings, began: float) -> Budget:

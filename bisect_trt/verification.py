@@ -15,7 +15,7 @@ from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
 from bisect_trt.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
 from bisect_trt.outcome import Verdict as V
-from bisect_trt.reproducer import bundle
+from bisect_trt.reproducer import models
 from bisect_trt.session import describe, resolved
 from bisect_trt.settings import RunSettings, Settings
 from bisect_trt.targets.base import TargetInfo
@@ -179,7 +179,7 @@ def verify_files(out: Path, settings: Settings, timeout: float, repeats: int) ->
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
         ThreadPoolExecutor(max(1, min(repeats, settings.run.workers))) as threads,
     ):
-        candidate = bundle.read_model(out, Path(scratch))
+        candidate = models.read_model(out, Path(scratch))
 
         def fresh(number: int) -> Outcome:
             logs = Path(scratch) / f"run-{number}"

@@ -25,7 +25,7 @@ from bisect_trt.model.figures import figures
 from bisect_trt.origin import origins
 from bisect_trt.outcome import Outcome, Verdict, judge
 from bisect_trt.problem import Problem
-from bisect_trt.reproducer import bundle
+from bisect_trt.reproducer import attach, files, models
 from bisect_trt.result import Reduction
 from bisect_trt.run import Run
 from bisect_trt.session import cannot_run
@@ -63,7 +63,7 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
             f"probe counted as passing only after {problem.runs} runs without it."
         )
     if run.neighbour is not None:
-        notes.append(f"{bundle.PASSING} passes: it is {bundle.MODEL} {run.neighbour.difference}.")
+        notes.append(f"{files.PASSING} passes: it is {files.MODEL} {run.neighbour.difference}.")
     elif not stop_reason:
         notes.append("No neighbour of this model is known that passes, so there is no passing.onnx.")
     if problem.best.cut == "original":
@@ -106,16 +106,16 @@ def told_of_the_original(run: Run, problem: Problem, found: Candidate, result: R
 
 def write_models(run: Run, result: Reduction, out: Path) -> None:
     """What is not text."""
-    bundle.write_model(result.best, out)
+    models.write_model(result.best, out)
     target = run.settings.target
     if target.precision and run.info.name in TENSORRT:
-        bundle.write_narrow(out, target.precision)
+        models.write_narrow(out, target.precision)
     if run.info.name.startswith("emulate:"):
-        bundle.write_emulated(out, run.info.name.partition(":")[2])
+        models.write_emulated(out, run.info.name.partition(":")[2])
     if run.timing_cache is not None and not run.settings.run.anonymise:
-        bundle.write_timing_cache(run.timing_cache, out)
+        models.write_timing_cache(run.timing_cache, out)
     if run.neighbour is not None:
-        bundle.write_passing(run.neighbour.candidate, out)
+        models.write_passing(run.neighbour.candidate, out)
 
 
 def verify(run: Run, result: Reduction, runs: int) -> Reduction:
@@ -123,8 +123,8 @@ def verify(run: Run, result: Reduction, runs: int) -> Reduction:
     run.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
     began = time.monotonic()
     target = run.settings.target
-    if (result.out / bundle.TIMING).exists():
-        target = replace(target, timing_cache=result.out / bundle.TIMING)
+    if (result.out / files.TIMING).exists():
+        target = replace(target, timing_cache=result.out / files.TIMING)
     settings = replace(run.settings, accuracy=result.alone, target=target)
     outcomes: list[Outcome] = []
     agreed: list[Outcome] = []
@@ -180,6 +180,6 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
 
 def zipped(result: Reduction) -> Reduction:
     """With the zip that is to be attached; a note where it is too big for that."""
-    archive = bundle.zip_it(result.out)
-    told = bundle.too_big(archive)
+    archive = attach.zip_it(result.out)
+    told = attach.too_big(archive)
     return replace(result, archive=archive, notes=(*result.notes, *([told] if told else [])))

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from bisect_trt.environment import ABSENT, Environment
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import bundle, markdown, script
+from bisect_trt.reproducer import attach, files, markdown, models, script, texts
 from bisect_trt.result import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
@@ -107,8 +107,8 @@ def reduction(best: Candidate, out: Path, wanted: Failure = ANTIALIAS, **more: A
 
 
 def write(found: Reduction) -> Path:
-    bundle.write_model(found.best, found.out)
-    bundle.write_papers(found, MACHINE)
+    models.write_model(found.best, found.out)
+    texts.write_papers(found, MACHINE)
     return found.out
 
 
@@ -188,10 +188,10 @@ def test_no_folder_of_the_user_is_written(failing: Candidate, tmp_path: Path) ->
         assert b"secret" not in path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize("limit", [bundle.EMBED_LIMIT, 1000])
+@pytest.mark.parametrize("limit", [models.EMBED_LIMIT, 1000])
 def test_the_model_stands_alone(store: Path, tmp_path: Path, limit: int) -> None:
     x = np.ones((2, 64), np.float32)
-    bundle.write_model(candidate(matmul(store), store, x, x @ WEIGHT), tmp_path / "out", limit)
+    models.write_model(candidate(matmul(store), store, x, x @ WEIGHT), tmp_path / "out", limit)
     for path in store.iterdir():
         path.unlink()
     out = tmp_path / "out"
@@ -210,15 +210,15 @@ def test_external_data_that_ends_early_is_an_error_and_nothing_is_written(
     best = candidate(matmul(store), store, x, x)
     os.truncate(store / "t000000.npy", 200)
     with pytest.raises(OSError, match="ends before the weight 'w' does"):
-        bundle.write_model(best, tmp_path / "out")
+        models.write_model(best, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_written_model_is_read_back(failing: Candidate, tmp_path: Path) -> None:
     best = replace(failing, feeds=failing.feeds * 2, expected=failing.expected * 2)
-    bundle.write_model(best, tmp_path / "out")
+    models.write_model(best, tmp_path / "out")
     (tmp_path / "scratch").mkdir()
-    back = bundle.read_model(tmp_path / "out", tmp_path / "scratch")
+    back = models.read_model(tmp_path / "out", tmp_path / "scratch")
     assert back.nodes == ("up",) and back.folder == tmp_path / "out" and len(back.feeds) == 2
     assert back.model == (tmp_path / "out/repro.onnx").read_bytes()
     for mine, other in zip((*back.feeds, *back.expected), (*best.feeds, *best.expected), strict=True):
@@ -236,7 +236,7 @@ def test_odd_names_and_types_survive_the_archive(tmp_path: Path) -> None:
     for k, (name, value) in enumerate(values.items()):
         np.save(tmp_path / f"{k}.npy", value)
         feeds[name] = tmp_path / f"{k}.npy"
-    bundle.write_values(feeds, tmp_path / "v.npz")
+    files.write_values(feeds, tmp_path / "v.npz")
     with np.load(tmp_path / "v.npz", allow_pickle=False) as back:
         assert sorted(back.files) == sorted(values)
         for name, value in values.items():
@@ -246,10 +246,10 @@ def test_odd_names_and_types_survive_the_archive(tmp_path: Path) -> None:
 def test_the_zip_has_what_to_attach_and_equal_bytes(failing: Candidate, tmp_path: Path) -> None:
     out = write(reduction(failing, tmp_path / "m-repro"))
     (out / "journal.jsonl").write_text("{}\n")
-    first = bundle.zip_it(out)
+    first = attach.zip_it(out)
     data = first.read_bytes()
     os.utime(out / "repro.onnx", (1, 1))
-    assert bundle.zip_it(out) == first == tmp_path / "m-repro.zip"
+    assert attach.zip_it(out) == first == tmp_path / "m-repro.zip"
     assert first.read_bytes() == data
     with zipfile.ZipFile(first) as archive:
         assert archive.namelist() == sorted(archive.namelist())
@@ -261,7 +261,7 @@ def test_the_zip_has_what_to_attach_and_equal_bytes(failing: Candidate, tmp_path
 def test_a_file_that_is_not_ours_is_not_overwritten(failing: Candidate, tmp_path: Path) -> None:
     out = write(reduction(failing, tmp_path / "m"))
     (tmp_path / "m-repro.zip").write_text("mine")
-    assert bundle.zip_it(out) == tmp_path / "m-repro-2.zip"
+    assert attach.zip_it(out) == tmp_path / "m-repro-2.zip"
     assert (tmp_path / "m-repro.zip").read_text() == "mine"
 
 
@@ -402,11 +402,11 @@ def test_the_script_for_an_emulated_precision(store: Path, tmp_path: Path) -> No
     wanted = Failure(Stage.COMPARE, Symptom.NOT_FINITE, "outputs are not finite", "y is Inf")
     info = TargetInfo("emulate:fp16", "FP16 emulated", True)
     best, out = candidate(model, store, x, x * x), tmp_path / "m-repro"
-    bundle.write_model(best, out)
-    bundle.write_emulated(out, "fp16")
+    models.write_model(best, out)
+    models.write_emulated(out, "fp16")
     spec = Settings(TargetSettings("emulate:fp16"))
-    bundle.write_papers(reduction(best, out, wanted, target=info, settings=spec), MACHINE)
-    assert out / "repro-fp16.onnx" in bundle.attachments(out)
+    texts.write_papers(reduction(best, out, wanted, target=info, settings=spec), MACHINE)
+    assert out / "repro-fp16.onnx" in attach.attachments(out)
     # the tolerance is that of the precision, not that of the types of the tensors
     assert "BOUNDS = {'y': (0.02, None)}" in (out / "repro.py").read_text()
     done = start(out)

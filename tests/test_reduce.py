@@ -22,7 +22,7 @@ from bisect_trt.graph import Graph
 from bisect_trt.journal import read
 from bisect_trt.model.normalise import normalise
 from bisect_trt.outcome import Verdict, judge
-from bisect_trt.reproducer import bundle
+from bisect_trt.reproducer import attach
 from bisect_trt.result import Reduction, Step
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.verification import verify_files
@@ -102,7 +102,7 @@ def test_models_of_the_repository(name: str, tmp_path: Path) -> None:
 def test_the_reproducer_stands_alone(tmp_path: Path) -> None:
     """The zip, unpacked elsewhere, without our package: exit 1 while it fails, 0 when it does not."""
     result = reduced(small("nms"), tmp_path)
-    with zipfile.ZipFile(bundle.zip_it(result.out)) as archive:
+    with zipfile.ZipFile(attach.zip_it(result.out)) as archive:
         archive.extractall(tmp_path / "elsewhere")
     [folder] = (tmp_path / "elsewhere").iterdir()
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

@@ -20,7 +20,7 @@ from bisect_trt.model.figures import figures
 from bisect_trt.origin import Origin
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
 from bisect_trt.report import drawing, pages, plots, timeline
-from bisect_trt.reproducer import bundle, documents
+from bisect_trt.reproducer import attach, documents, models
 from bisect_trt.reproducer.picture import picture
 from bisect_trt.result import Reduction
 from bisect_trt.settings import Settings, TargetSettings
@@ -46,7 +46,7 @@ def accuracy(tmp_path: Path) -> Reduction:
         original=figures(model), places=(3, 500), origins=(Origin(EVIL, "/a/model.py", 6, EVIL, "M.attn"),),
         log=f"[ERROR] {EVIL}\nfine\n", notes=(EVIL,), also_seen=(ANTIALIAS,), outputs_compared=True,
     )  # fmt: skip
-    bundle.write_model(found.best, found.out)
+    models.write_model(found.best, found.out)
     np.savez(found.out / "actual.npz", y=abs(x) + (x > 1) * 0.5)
     return found
 
@@ -133,7 +133,7 @@ def test_a_failure_without_outputs(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     ones = np.ones((1, 1, 8, 8), np.float32)
     found = reduction(candidate(resize(1), tmp_path / "w", ones, ones), tmp_path / "m-repro")
-    bundle.write_model(found.best, found.out)
+    models.write_model(found.best, found.out)
     page = rendered(found, probes=0)["report.html"]
     assert "Errors</h2>" not in page and "Outputs were not compared" in page and "0 probes" in page
 
@@ -237,5 +237,5 @@ def test_reduce_writes_both(models_dir: Path, tmp_path: Path) -> None:
     assert not any("disagrees" in note for note in result.notes), result.notes
     assert [o.node for o in result.origins] == [node] and result.places == (2,)
     assert result.original is not None and result.original.nodes == 17
-    names = {path.name for path in bundle.attachments(result.out)}
+    names = {path.name for path in attach.attachments(result.out)}
     assert {"report.html", "report.md", "actual.npz"} <= names

@@ -22,7 +22,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.edit_synthetic import Recipe, ramp
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import bundle, seeded, seeded_inputs
+from bisect_trt.reproducer import attach, files, models, seeded, seeded_inputs, texts
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.verification import Status
@@ -82,9 +82,9 @@ def test_the_script_makes_the_same_bytes(dtype: Any, store: Path, tmp_path: Path
     weights = [kinds[0], random("few", NORMAL, (10,)), kinds[1]]
     proto = make_model([helper.make_node("Relu", ["x"], ["y"])], [1], [1], initializer=weights)
     out = tmp_path / "out"
-    bundle.write_model(candidate(proto, store, np.ones(1, np.float32), np.ones(1, np.float32)), out)
+    models.write_model(candidate(proto, store, np.ones(1, np.float32), np.ones(1, np.float32)), out)
     whole = (out / seeded.FILE).read_bytes()
-    again = onnx.load(out / bundle.MODEL)
+    again = onnx.load(out / files.MODEL)
     for old, new in zip(weights, again.graph.initializer, strict=True):
         assert np.array_equal(numpy_helper.to_array(old), numpy_helper.to_array(new))
     for change in (lambda f: f.unlink(), lambda f: f.write_bytes(b"\0" * len(whole))):
@@ -94,7 +94,7 @@ def test_the_script_makes_the_same_bytes(dtype: Any, store: Path, tmp_path: Path
         assert done.returncode == 0, done.stderr
         assert (out / seeded.FILE).read_bytes() == whole
     place = tmp_path / "made"
-    assert seeded.write(onnx.load(out / bundle.MODEL, load_external_data=False), place)
+    assert seeded.write(onnx.load(out / files.MODEL, load_external_data=False), place)
     assert place.read_bytes() == whole
 
 
@@ -102,11 +102,11 @@ def test_a_reproducer_with_large_random_weights_is_small(store: Path, tmp_path: 
     x = np.ones((1, 1, 4, 1024), np.float32)
     best = candidate(product(1024, antialias=True), store, x, x[:, :, ::2, ::2])
     found = reduction(best, tmp_path / "m-repro", ANTIALIAS)
-    bundle.write_model(best, found.out)
-    bundle.write_passing(best, found.out)  # of the same weights
-    bundle.write_papers(found)
+    models.write_model(best, found.out)
+    models.write_passing(best, found.out)  # of the same weights
+    texts.write_papers(found)
     assert (found.out / seeded.FILE).stat().st_size == 4 << 20
-    archive = bundle.zip_it(found.out)
+    archive = attach.zip_it(found.out)
     assert light(archive) < 25_000 and archive.stat().st_size < 50_000
     [result] = bisect_trt.verify(archive)
     assert result.status is Status.SAME, (result.seen, result.why)
@@ -115,7 +115,7 @@ def test_a_reproducer_with_large_random_weights_is_small(store: Path, tmp_path: 
     done = start(folder)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "ONNX Runtime 1" in done.stdout and "runs it" in done.stdout
-    for name in (bundle.MODEL, bundle.PASSING):
+    for name in (files.MODEL, files.PASSING):
         [w] = [t for t in onnx.load(folder / name).graph.initializer if t.name == "w"]
         assert np.array_equal(numpy_helper.to_array(w), NORMAL.make((1024, 1024), np.dtype(np.float32)))
     assert "python seeded.py" in (folder / "ISSUE.md").read_text()
@@ -149,9 +149,9 @@ def test_input_values_that_a_line_tells_do_not_travel(text: str, store: Path, tm
     found = replace(found, best=replace(best, expected=({"y": Store(store).put("y", 2 * TOLD[text] + 2)},)))
     out = write(found)
     assert {*np.load(out / "inputs.npz")} == {"x", "z"}
-    folder = unpacked(bundle.zip_it(out), tmp_path / "elsewhere")
+    folder = unpacked(attach.zip_it(out), tmp_path / "elsewhere")
     assert {*np.load(folder / "inputs.npz")} == {"z"}
-    [sample] = bundle.read_model(folder, tmp_path).feeds
+    [sample] = models.read_model(folder, tmp_path).feeds
     assert np.array_equal(np.load(sample["x"]), TOLD[text])
     done = start(folder)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -168,7 +168,7 @@ def test_input_values_that_are_others_are_stored(store: Path, tmp_path: Path) ->
     values[3, 4] += 1e-3
     _, best = fed(NORMAL.text, values, store)
     out = write(reduction(best, tmp_path / "m-repro", MISMATCH, target=CPU, settings=CPU_SETTINGS))
-    folder = unpacked(bundle.zip_it(out), tmp_path / "elsewhere")
+    folder = unpacked(attach.zip_it(out), tmp_path / "elsewhere")
     assert np.array_equal(np.load(folder / "inputs.npz")["x"], values)
     assert not onnx.load(folder / "repro.onnx").graph.input[0].doc_string
 
@@ -193,9 +193,9 @@ def test_what_is_not_as_its_recipe_tells_is_stored(store: Path, tmp_path: Path) 
     proto.graph.initializer[0].raw_data = values.tobytes()
     x = np.ones((2, 64), np.float32)
     out = tmp_path / "out"
-    bundle.write_model(candidate(proto, store, x, x), out)
+    models.write_model(candidate(proto, store, x, x), out)
     assert not (out / seeded.FILE).exists() and not (out / seeded.SCRIPT).exists()
-    assert np.array_equal(numpy_helper.to_array(onnx.load(out / bundle.MODEL).graph.initializer[0]), values)
+    assert np.array_equal(numpy_helper.to_array(onnx.load(out / files.MODEL).graph.initializer[0]), values)
 
 
 @pytest.mark.parametrize(
@@ -204,12 +204,12 @@ def test_what_is_not_as_its_recipe_tells_is_stored(store: Path, tmp_path: Path) 
 def test_other_values_are_never_taken_for_them(recipe: str, store: Path, tmp_path: Path) -> None:
     x = np.ones((2, 64), np.float32)
     out = tmp_path / "out"
-    bundle.write_model(candidate(product(64), store, x, x), out)
-    proto = onnx.load(out / bundle.MODEL, load_external_data=False)
+    models.write_model(candidate(product(64), store, x, x), out)
+    proto = onnx.load(out / files.MODEL, load_external_data=False)
     proto.graph.initializer[0].doc_string = recipe
-    (out / bundle.MODEL).write_bytes(proto.SerializeToString())
+    (out / files.MODEL).write_bytes(proto.SerializeToString())
     with pytest.raises(UsageError, match=r"nothing tells|not what the reproducer was written with"):
-        bundle.read_model(out, tmp_path)
+        models.read_model(out, tmp_path)
     script = (out / seeded.SCRIPT).read_text()
     (out / seeded.SCRIPT).write_text(script.replace("4096, 5,", "4096, 6,"))
     (out / seeded.FILE).unlink()
@@ -220,8 +220,8 @@ def test_other_values_are_never_taken_for_them(recipe: str, store: Path, tmp_pat
 def test_a_file_that_asks_for_too_much_is_refused(store: Path, tmp_path: Path) -> None:
     x = np.ones((2, 64), np.float32)
     out = tmp_path / "out"
-    bundle.write_model(candidate(product(64), store, x, x), out)
-    proto = onnx.load(out / bundle.MODEL, load_external_data=False)
+    models.write_model(candidate(product(64), store, x, x), out)
+    proto = onnx.load(out / files.MODEL, load_external_data=False)
     proto.graph.initializer[0].dims[:] = [1 << 20, 1 << 20]
     with pytest.raises(UsageError, match="more than"):
         seeded.write(proto, tmp_path / "made")

@@ -27,7 +27,7 @@ from bisect_trt.passes.simplify import MENU, simplify
 from bisect_trt.passes.simplify.dimensions import sizes_below
 from bisect_trt.passes.simplify.propose import attempt, best_draft
 from bisect_trt.reduction import reduce
-from bisect_trt.reproducer.bundle import too_big
+from bisect_trt.reproducer.attach import too_big
 from bisect_trt.result import Simplifying
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.simplification import simplify as simplify_model
@@ -623,5 +623,5 @@ def test_a_big_archive_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with zipfile.ZipFile(archive, "w") as content:
         content.writestr("a/repro.data", bytes(3000))
     assert too_big(archive) == ""
-    monkeypatch.setattr("bisect_trt.reproducer.bundle.ATTACHMENT_LIMIT", 1000)
+    monkeypatch.setattr("bisect_trt.reproducer.attach.ATTACHMENT_LIMIT", 1000)
     assert "repro.data" in too_big(archive)

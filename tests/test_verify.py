@@ -19,7 +19,7 @@ import bisect_trt
 from bisect_trt.cli.app import main
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import bundle, untrusted
+from bisect_trt.reproducer import attach, untrusted
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.verification import Status, Verification, exit_code, verify
@@ -65,7 +65,7 @@ def test_a_folder_and_its_zip_still_fail(failing: Path, capsys: pytest.CaptureFi
     assert said.startswith("Fails") and "same failure on TensorRT-RTX" in said and "Antialiasing" in said
     assert main(["verify", str(failing), "--expect-fixed"]) == 0
     assert "Exit code   0: nothing is fixed yet" in capsys.readouterr().out
-    archive = bundle.zip_it(failing)
+    archive = attach.zip_it(failing)
     shutil.rmtree(failing)
     capsys.readouterr()
     assert main(["verify", str(archive), "--json"]) == 1
@@ -111,7 +111,7 @@ def test_a_suite_and_its_junit(failing: Path, tmp_path: Path, capsys: pytest.Cap
     shutil.copytree(failing, suite / "a")
     shutil.copytree(failing, suite / "b")
     onnx.save(resize(0), suite / "b/repro.onnx")
-    bundle.zip_it(suite / "a").rename(suite / "a.zip")  # beside its folder: counted once
+    attach.zip_it(suite / "a").rename(suite / "a.zip")  # beside its folder: counted once
     (suite / "notes.txt").write_text("mine")
     (suite / "c").mkdir()
     (suite / "c/report.json").write_text("{}")

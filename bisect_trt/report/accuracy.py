@@ -13,7 +13,7 @@ import onnx
 from onnx import helper
 
 from bisect_trt.diff import TensorDiff
-from bisect_trt.reproducer.bundle import ACTUAL, EXPECTED, MODEL
+from bisect_trt.reproducer.files import ACTUAL, EXPECTED, MODEL
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.tolerance import alone, differences, precision_rtol
 

@@ -15,7 +15,7 @@ from bisect_trt.commandline import line, reduce_line
 from bisect_trt.doctor import Row
 from bisect_trt.outcome import Failure
 from bisect_trt.report.progress import printable, seconds
-from bisect_trt.reproducer.bundle import too_big
+from bisect_trt.reproducer.attach import too_big
 from bisect_trt.reproducer.issue import operators
 from bisect_trt.result import Check, Reduction
 from bisect_trt.verification import Status, Verification, exit_code

@@ -16,7 +16,8 @@ from bisect_trt.report.accuracy import Compared, compared
 from bisect_trt.report.drawing import draw
 from bisect_trt.report.progress import printable, seconds
 from bisect_trt.reproducer import issue, markdown
-from bisect_trt.reproducer.bundle import PAGE, SUMMARY, attachments
+from bisect_trt.reproducer.attach import attachments
+from bisect_trt.reproducer.files import PAGE, SUMMARY
 from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.recipes import recipes
 from bisect_trt.reproducer.styles import failure_words, title

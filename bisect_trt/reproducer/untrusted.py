@@ -23,7 +23,7 @@ from bisect_trt.model.external import tensors
 from bisect_trt.model.store import external_info
 from bisect_trt.model.validate import unknown_operators
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer.bundle import MODEL, REPORT, WEIGHTS
+from bisect_trt.reproducer.files import MODEL, REPORT, WEIGHTS
 from bisect_trt.reproducer.seeded import FILE as SEEDED
 from bisect_trt.settings import AccuracySettings, TargetSettings
 

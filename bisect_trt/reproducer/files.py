@@ -1,0 +1,80 @@
+"""Names of the files of a reproducer, archives of values, and how files are written: whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bisect_trt.model.candidate import Feeds
+
+MODEL = "repro.onnx"
+WEIGHTS = "repro.data"
+PASSING = "passing.onnx"
+TIMING = "timing.cache"
+INPUTS = "inputs.npz"
+EXPECTED = "expected.npz"
+ACTUAL = "actual.npz"
+SCRIPT = "repro.py"
+ISSUE = "ISSUE.md"
+LOG = "target.log"
+REPORT = "report.json"
+PAGE = "report.html"
+SUMMARY = "report.md"
+
+CHUNK = 1 << 24
+"""Bytes that are copied at once."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: equal content gives equal bytes
+
+
+def narrow_file(precision: str) -> str:
+    """Name of `repro.onnx` with the casts or roundings of a precision."""
+    return f"repro-{precision}.onnx"
+
+
+def sample_file(name: str, k: int) -> str:
+    """Name of the file of the k-th sample: `inputs.npz`, `inputs-1.npz`, ..."""
+    stem, suffix = name.split(".")
+    return name if k == 0 else f"{stem}-{k}.{suffix}"
+
+
+@contextmanager
+def draft(out: Path, last: str) -> Iterator[Path]:
+    """A folder whose files move to `out` at the end, the file `last` after the others."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as name:
+        folder = Path(name)
+        yield folder
+        for path in sorted(folder.iterdir(), key=lambda p: (p.name == last, p.name)):
+            path.replace(out / path.name)
+
+
+def write_values(feeds: Feeds, path: Path) -> None:
+    """Put `.npy` files together as an `.npz`; the same values give the same bytes.
+
+    Types that numpy does not know stay the bits of each element, as in the store.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, source in sorted(feeds.items()):
+            add_to(archive, f"{name}.npy", source)
+
+
+def entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """An entry of an archive that is the same on every system at any time."""
+    made = zipfile.ZipInfo(name, _EPOCH)
+    made.compress_type = archive.compression
+    made.external_attr = 0o644 << 16
+    made.create_system = 3
+    return made
+
+
+def add_to(archive: zipfile.ZipFile, name: str, source: Path) -> None:
+    """Put a file into an archive, see `entry`."""
+    made = entry(archive, name)
+    made.file_size = source.stat().st_size  # so that large files get the 64-bit header
+    with source.open("rb") as file, archive.open(made, "w") as sink:
+        shutil.copyfileobj(file, sink, CHUNK)

@@ -1,0 +1,213 @@
+"""`repro.onnx` and its relatives: standalone models, and the values of their inputs and outputs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import onnx
+from onnx import TensorProto
+
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.external import tensors
+from bisect_trt.model.precision import narrowed
+from bisect_trt.model.store import external_info, point_to, raw_size
+from bisect_trt.reproducer import script, seeded, seeded_inputs
+from bisect_trt.reproducer.files import (
+    CHUNK,
+    EXPECTED,
+    INPUTS,
+    MODEL,
+    PASSING,
+    TIMING,
+    WEIGHTS,
+    draft,
+    narrow_file,
+    sample_file,
+    write_values,
+)
+from bisect_trt.targets.emulated_graph import emulate
+
+EMBED_LIMIT = 1_500_000_000
+"""Bytes; models with more weights than this keep them in one file beside (protobuf ends at 2 GiB)."""
+
+_ALIGNMENT = 4096  # so that a reader may map the file
+
+
+def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT) -> None:
+    """Write `repro.onnx`, standalone, and the values of each sample; each file whole or not at all.
+
+    Weights are embedded, or in `repro.data` when there are more than `embed_limit` bytes of them; large
+    seeded ones are in `seeded.bin`, which is not attached.
+
+    Raises:
+        OSError: external data of the candidate is missing or too short, or a file cannot be written.
+    """
+    with draft(out, MODEL) as folder:
+        _write_model(candidate, folder, embed_limit)
+        _write_script(folder)
+        for side, name in ((candidate.feeds, INPUTS), (candidate.expected, EXPECTED)):
+            for k, feeds in enumerate(side):
+                write_values(feeds, folder / sample_file(name, k))
+
+
+def write_passing(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT) -> None:
+    """Write `passing.onnx`, standalone: a neighbour of the reproducer that the target takes.
+
+    Raises:
+        OSError: external data of the candidate is missing, or a file cannot be written.
+    """
+    with draft(out, PASSING) as folder:
+        _write_model(candidate, folder, embed_limit, PASSING, skeleton_of(out))
+
+
+def write_narrow(out: Path, precision: str) -> None:
+    """Write `repro-PRECISION.onnx`: `repro.onnx` with casts, for TensorRTs that take types as they stand.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    with draft(out, MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
+        made = narrowed((out / MODEL).read_bytes(), out, precision, Path(scratch))
+        best = Candidate(made.model, made.folder, ())
+        _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
+
+
+def write_emulated(out: Path, precision: str) -> None:
+    """Write `repro-PRECISION.onnx`: `repro.onnx` with every rounding of `emulate:PRECISION` in it.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    with draft(out, MODEL) as folder:
+        made = emulate(onnx.load_model_from_string((out / MODEL).read_bytes()), precision)
+        best = Candidate(made.model.SerializeToString(), out, ())
+        _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
+
+
+def write_timing_cache(source: Path, out: Path) -> None:
+    """Keep the tactics that were chosen, where TensorRT left any.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    if source.exists():
+        with draft(out, TIMING) as folder:
+            shutil.copyfile(source, folder / TIMING)
+
+
+def read_model(out: Path, scratch: Path) -> Candidate:
+    """A written bundle as a candidate, read from its own files; values are unpacked into `scratch`.
+
+    Seeded weights are made anew, there too.
+
+    Raises:
+        OSError: `repro.onnx` cannot be read.
+        UsageError: its seeded weights cannot be made.
+    """
+    model = (out / MODEL).read_bytes()
+    proto = onnx.load_model_from_string(model)
+    made = seeded.write(proto, scratch / seeded.FILE)
+    if made and (out / WEIGHTS).exists():
+        (scratch / WEIGHTS).unlink(missing_ok=True)
+        shutil.copyfile(out / WEIGHTS, scratch / WEIGHTS)
+    return Candidate(
+        content=model,
+        folder=scratch if made else out,
+        nodes=tuple(node.name for node in proto.graph.node),
+        feeds=seeded_inputs.complete(proto, _read_samples(out, INPUTS, scratch), scratch),
+        expected=_read_samples(out, EXPECTED, scratch),
+        cut="written",
+    )
+
+
+def _write_model(
+    candidate: Candidate,
+    folder: Path,
+    embed_limit: int,
+    name: str = MODEL,
+    owner: onnx.ModelProto | None = None,
+) -> None:
+    """Seeded weights are left out; where `owner` is given, `repro.onnx`, only those that it has as well."""
+    proto = onnx.load_model_from_string(candidate.model)
+    every = list(tensors(proto))
+
+    def raw(tensor: TensorProto) -> bytes:
+        outside = tensor.data_location == TensorProto.EXTERNAL
+        return b"".join(_bytes(tensor, candidate.folder)) if outside else tensor.raw_data
+
+    seeded_inputs.mark(proto, candidate.feeds)
+    if owner is None:
+        left = seeded.leave_out(proto, every, raw, folder / seeded.FILE)
+    else:
+        left = seeded.share(owner, every, raw)
+    stored = [tensor for k, tensor in enumerate(every) if k not in left]
+    external = [tensor for tensor in stored if tensor.data_location == TensorProto.EXTERNAL]
+    size = proto.ByteSize() + sum(raw_size(t.data_type, t.dims) for t in external)
+    if size > embed_limit:
+        weights = Path(name).with_suffix(".data").name
+        with (folder / weights).open("wb") as sink:
+            for tensor in external:
+                _move(tensor, candidate.folder, sink, weights)
+    else:
+        for tensor in external:
+            tensor.raw_data = raw(tensor)
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+    (folder / name).write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _write_script(folder: Path) -> None:
+    """`seeded.py`, where there is something for it to make."""
+    proto = skeleton_of(folder)
+    rows = [seeded_inputs.row(one, sample_file(INPUTS, one.sample)) for one in seeded_inputs.all_told(proto)]
+    words = seeded.words(proto, rows)
+    if words["weights"] or rows:
+        text = script.environment().get_template("seeded.py.j2").render(words)
+        (folder / seeded.SCRIPT).write_bytes(text.encode())
+
+
+def skeleton_of(out: Path) -> onnx.ModelProto:
+    """`repro.onnx` without its external data."""
+    return onnx.load_model(str(out / MODEL), load_external_data=False)
+
+
+def _read_samples(out: Path, name: str, scratch: Path) -> tuple[Feeds, ...]:
+    samples: list[Feeds] = []
+    while (archive := out / sample_file(name, len(samples))).exists():
+        feeds = {}
+        with zipfile.ZipFile(archive) as content:
+            for k, entry in enumerate(content.infolist()):
+                place = scratch / f"{name}-{len(samples)}-{k}.npy"  # names of tensors are no file names
+                with content.open(entry) as source, place.open("wb") as sink:
+                    shutil.copyfileobj(source, sink, CHUNK)
+                feeds[entry.filename.removesuffix(".npy")] = place
+        samples.append(feeds)
+    return tuple(samples)
+
+
+def _bytes(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
+    """Raw data of an external tensor, in chunks."""
+    info = external_info(tensor)
+    source = folder / info["location"]
+    left = int(info.get("length") or raw_size(tensor.data_type, tensor.dims))
+    with source.open("rb") as file:
+        file.seek(int(info.get("offset", 0)))
+        while left:
+            chunk = file.read(min(left, CHUNK))
+            if not chunk:
+                raise OSError(f"{source} ends before the weight {tensor.name!r} does")
+            left -= len(chunk)
+            yield chunk
+
+
+def _move(tensor: TensorProto, folder: Path, sink: IO[bytes], weights: str) -> None:
+    sink.write(b"\0" * (-sink.tell() % _ALIGNMENT))
+    start = sink.tell()
+    for chunk in _bytes(tensor, folder):
+        sink.write(chunk)
+    point_to(tensor, weights, start, sink.tell() - start)
