@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
+
+SAFE_SPEC = re.compile(r"(auto|tensorrt|tensorrt-rtx|(planted|emulate):.+|ort:[\w.-]+)", re.DOTALL)
+"""Targets that start no program and load no library that a stranger could name."""
 
 
 def line(*arguments: str | Path) -> str:
@@ -60,6 +64,41 @@ def target_arguments(target: TargetSettings) -> list[str]:
         found += _valued("--ep-library", f"{name}={path}")
     found += _valued("--fail-regex", target.fail_regex)
     return found + _valued("--verbose-log", target.verbose_log)
+
+
+def verify_line(place: str | Path, target: TargetSettings) -> str:
+    """`bisect-trt verify ...` with what a report may not ask for by itself."""
+    return line("bisect-trt", "verify", place, *by_hand(target))
+
+
+def nameless(target: TargetSettings) -> TargetSettings:
+    """The same without folders of this machine: for texts that others read."""
+    return replace(
+        target,
+        timing_cache=_bare(target.timing_cache),
+        verbose_log=_bare(target.verbose_log),
+        plugins=tuple(Path(path.name) for path in target.plugins),
+        ep_libraries=tuple((name, Path(path.name)) for name, path in target.ep_libraries),
+    )
+
+
+def _bare(path: Path | None) -> Path | None:
+    return Path(path.name) if path else None
+
+
+def by_hand(target: TargetSettings) -> list[str]:
+    """The options that start programs or load libraries: of strangers' reports they are not followed."""
+    plain = TargetSettings()
+    safe = SAFE_SPEC.fullmatch(target.spec) is not None
+    return target_arguments(
+        replace(
+            plain,
+            spec=plain.spec if safe else target.spec,
+            plugins=target.plugins,
+            ep_libraries=target.ep_libraries,
+            fail_regex=target.fail_regex,
+        )
+    )
 
 
 def accuracy_arguments(accuracy: AccuracySettings) -> list[str]:

@@ -41,7 +41,7 @@ def write(reduction: Reduction, journal: Path, *, tried: bool = True) -> Reducti
 def _write(reduction: Reduction, journal: Path) -> None:
     environment = describe()
     document = documents.report(reduction, environment, bisect_trt.__version__)
-    texts.write_papers(reduction, environment, pages.render(reduction, document, journal))
+    texts.write_papers(reduction, environment, *pages.render(reduction, document, journal))
 
 
 def observe(reduction: Reduction) -> None:

@@ -17,7 +17,7 @@ from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
 from bisect_trt.outcome import Verdict as V
 from bisect_trt.reproducer import models
 from bisect_trt.session import describe, resolved
-from bisect_trt.settings import RunSettings, Settings
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
@@ -82,6 +82,7 @@ def verify(
     path: Path,
     *,
     target: str | None = None,
+    given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
     repeats: int = RunSettings.repeats,
     timeout: float | None = None,
     memory_limit: int | None = None,
@@ -96,6 +97,7 @@ def verify(
     Args:
         path: folder or zip of a reproducer, or a folder that holds some.
         target: other than the one of its report.
+        given: libraries (`plugins`, `ep_libraries`) and `fail_regex`, which no report may ask for.
         repeats: fresh runs before the failure counts as gone.
         timeout: seconds for a run; as its report says, else 10 min (1 min for what hung).
         memory_limit: bytes that a run may hold.
@@ -114,7 +116,7 @@ def verify(
     for place in found:
         began = time.monotonic()
         try:
-            result = _verify_one(place, target, run, tuple(custom_ops))
+            result = _verify_one(place, target, given, run, tuple(custom_ops))
         except BisectError as error:
             if place == path:
                 raise
@@ -125,14 +127,14 @@ def verify(
     return results
 
 
-def exit_code(results: list[Verification], *, expect_fixed: bool = False) -> int:
+def exit_code(results: Sequence[Verification], *, expect_fixed: bool = False) -> int:
     """Of several: 1 when any has it, else 4, else 3, else 0."""
     codes = {result.exit_code(expect_fixed=expect_fixed) for result in results}
     return next((code for code in (1, 4, 3) if code in codes), 0)
 
 
 def _verify_one(
-    place: Path, spec: str | None, run: RunSettings, custom_ops: tuple[Path, ...]
+    place: Path, spec: str | None, given: TargetSettings, run: RunSettings, custom_ops: tuple[Path, ...]
 ) -> Verification:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
@@ -141,7 +143,7 @@ def _verify_one(
         folder, report = untrusted.opened(place, Path(scratch))
         accuracy = replace(report.accuracy, custom_ops=custom_ops)
         untrusted.require_custom_ops(folder, report, custom_ops)
-        settings = resolved(Settings(report.target(spec), run, accuracy))
+        settings = resolved(Settings(report.target(spec, given), run, accuracy))
         with Pool(1, log_dir=Path(scratch) / "logs") as pool:
             info = describe(pool, settings)
         wanted, name = report.wanted, place.absolute().name

@@ -26,8 +26,9 @@ from bisect_trt.environment import ABSENT, Environment
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer import attach, files, markdown, models, script, texts
+from bisect_trt.reproducer.script_words import constant_parts
 from bisect_trt.result import Reduction
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 
 ROOT = Path(__file__).parents[1]
@@ -181,11 +182,17 @@ def test_all_files_are_there_and_the_report_fits_its_schema(failing: Candidate, 
 
 
 def test_no_folder_of_the_user_is_written(failing: Candidate, tmp_path: Path) -> None:
-    target = TargetSettings(spec="tensorrt-rtx", timing_cache=Path("/home/someone/secret/cache"))
-    run = RunSettings(inputs=Path("/home/someone/secret/in.npz"))
-    out = write(reduction(failing, tmp_path / "m-repro", settings=Settings(target, run)))
+    """But for libraries: `repro.py` has to load them from where they are."""
+    there = Path("/home/someone/secret")
+    libraries = {"plugins": (there / "p.so",), "ep_libraries": (("X", there / "x.so"),)}
+    logs = {"timing_cache": there / "cache", "verbose_log": there / "log"}
+    target = TargetSettings("tensorrt-rtx", **logs, **libraries)  # type: ignore[arg-type]
+    run = RunSettings(inputs=there / "in.npz", cache_dir=there / "c", save_inputs=there / "s")
+    accuracy = AccuracySettings(reference=f"outputs:{there}/out.npz", custom_ops=(there / "ops.so",))
+    out = write(reduction(failing, tmp_path / "m-repro", settings=Settings(target, run, accuracy)))
     for path in out.iterdir():
-        assert b"secret" not in path.read_bytes(), path.name
+        assert b"secret" not in path.read_bytes() or path.name == "repro.py", path.name
+    assert "bisect-trt verify . --plugins p.so --ep-library X=x.so" in (out / "ISSUE.md").read_text()
 
 
 @pytest.mark.parametrize("limit", [models.EMBED_LIMIT, 1000])
@@ -564,6 +571,6 @@ def test_parts_are_what_the_message_and_its_mask_share() -> None:
         "IBuilder::build: Error Code <n>: tensor <name> has <n> dims but needs a shape that fits",
         "IBuilder::build: Error Code 4: tensor conv_7 has 5 dims but needs a shape that fits",
     )
-    parts = script.constant_parts(failure)
+    parts = constant_parts(failure)
     assert parts[0] == "dims but needs a shape that fits" and "IBuilder::build: Error Code" in parts
-    assert script.constant_parts(replace(failure, signature="<name>")) == []
+    assert constant_parts(replace(failure, signature="<name>")) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
@@ -21,7 +23,7 @@ from rich.console import Console
 
 import bisect_trt
 from bisect_trt import errors
-from bisect_trt.cli.app import main
+from bisect_trt.cli.app import app, main
 from bisect_trt.cli.options import parse_shapes, parse_size
 from bisect_trt.commandline import arguments
 from bisect_trt.errors import UsageError
@@ -363,3 +365,12 @@ def test_a_closed_pipe_is_no_error(models_dir: Path) -> None:
     said = process.stderr.read().decode()
     process.wait(60)
     assert "Traceback" not in said
+
+
+def test_the_reference_of_the_command_line_is_current() -> None:
+    """`make docs` writes it."""
+    text = (Path(__file__).parents[1] / "docs/cli.md").read_text()
+    for command in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]
+        part = text.partition(f"## `bisect-trt {command.name}`\n")[2].partition("\n## ")[0]
+        for option in (name for parameter in command.params for name in parameter.opts if name[0] == "-"):
+            assert re.search(rf"\* `[^`]*{option}\b", part), f"{command.name} {option}: run `make docs`"

@@ -257,6 +257,10 @@ def test_the_lines_for_a_provider_of_onnx_runtime(tmp_path: Path) -> None:
     settings = Settings(TargetSettings("ort:CPU"))
     found = reduction(best, tmp_path / "m-repro", MISMATCH, target=info, settings=settings)
     out = write(found)
+    assert lines_of(found, "polygraphy")
     for line in lines_of(found, "polygraphy"):
         done = shell(line, out)
         assert done.returncode == 0, done.stdout + done.stderr
+    # Polygraphy knows neither options of a provider nor libraries with one.
+    for target in (TargetSettings("ort:CPU?x=1"), TargetSettings("ort:CPU", ep_libraries=(("X", out),))):
+        assert not lines_of(replace(found, settings=Settings(target)), "polygraphy")

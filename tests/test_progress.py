@@ -119,8 +119,8 @@ def test_the_last_screen_is_ten_lines(width: int, finished: bool, tmp_path: Path
 @pytest.mark.parametrize(
     ("message", "gist"),
     [
-        ("[tacticSupply.cpp::getSupportedFormats::48] Error Code 2: Internal Error (Assertion failed)",
-         "Internal Error (Assertion failed)"),
+        ("[tactic.cpp::get::48] Error Code 2: Internal Error (Assertion x() failed. In get at /a/b.cpp:48)",
+         "Assertion x() failed."),
         ("IBuilder::f: Error Code 1: Myelin ([myelin_graph.h:12: attach] Exception: ops.cpp:59: CHECK(x))",
          "Myelin (Exception: CHECK(x))"),
         ("no such thing.\nonnxOpCheckers.cpp:749 checkResize", "no such thing."),

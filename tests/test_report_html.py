@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from onnx import helper
@@ -28,6 +29,7 @@ from bisect_trt.targets.base import TargetInfo
 from test_bundle import ANTIALIAS, MACHINE, NASTY, candidate, make_model, reduction, resize
 
 EVIL = NASTY + "</script><img src=http://example.invalid/x onerror=alert(1)>"
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs/report.schema.json").read_text())
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium (apt-get install chromium)")
 
@@ -63,7 +65,8 @@ def journal(out: Path, probes: int = 6) -> Path:
 
 def rendered(found: Reduction, probes: int = 6) -> dict[str, str]:
     document = documents.report(found, MACHINE, bisect_trt.__version__)
-    return pages.render(found, document, journal(found.out, probes))
+    texts, facts = pages.render(found, document, journal(found.out, probes))
+    return {**texts, "report.json": json.dumps(facts, allow_nan=False)}
 
 
 class Reader(HTMLParser):
@@ -105,6 +108,11 @@ def test_everything_is_told(accuracy: Reduction) -> None:
     parts = ("3 of 3 runs", "```mermaid", "## Errors", "| 100 | 400 |", "`model.py` line 6", "## Environment")
     for told in parts:
         assert told in summary, told
+    facts = json.loads(texts["report.json"])
+    jsonschema.validate({**documents.report(accuracy, MACHINE, "1"), **facts}, SCHEMA)
+    assert [row["verdict"] for row in facts["probes"]] == ["reproduces", "vanishes", "unresolved"] * 2
+    assert facts["errors"][0]["mismatches"] == 100 and facts["title"] in summary.replace("\\", "")
+    assert [recipe["tool"] for recipe in facts["commands"]] == ["repro.py", "bisect-trt"]
     outside = re.sub(r"(?s)^ *(`{3,})\w*\n.*?^ *\1$", "", summary, flags=re.M)
     assert "<img" not in re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import sys
 import xml.etree.ElementTree as ET
 import zipfile
 from dataclasses import replace
@@ -17,6 +19,7 @@ from onnx import TensorProto, helper
 
 import bisect_trt
 from bisect_trt.cli.app import main
+from bisect_trt.commandline import verify_line
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer import attach, untrusted
@@ -154,6 +157,21 @@ def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
     assert ET.parse(tmp_path / "o.xml").find(".//testcase").attrib["name"] == "a?<b>"
 
 
+def test_what_no_report_may_ask_for_is_given_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line that `reduce` ends with works, for a command and its `--fail-regex`, too."""
+    out = planted(tmp_path, "op=Abs", Failure(Stage.RUN, Symptom.ERROR, "no N.g", "no Neg"))
+    spec = f"command:{sys.executable} -c 'exit(\"no Neg\")'"
+    target = TargetSettings(spec, fail_regex="no N.g")
+    changed(out, settings={"target": {"spec": spec, "fail_regex": "no N.g"}, "run": {}})
+    assert main(["verify", str(out)]) == 2
+    assert "--fail-regex 'no N.g'" in capsys.readouterr().err
+    words = shlex.split(verify_line(out, target))
+    assert main(words[1:]) == 4 and "run error: no Neg" in capsys.readouterr().out
+    assert verify_line("x", TargetSettings("ort:CPU", opt_level=2)) == "bisect-trt verify x"
+
+
 # Strangers
 
 
@@ -241,12 +259,17 @@ def test_custom_operators_come_from_the_command_line(failing: Path) -> None:
 
 
 def test_paths_of_a_report_are_not_used(failing: Path) -> None:
-    hostile = {"spec": "tensorrt-rtx", "plugins": ["/x.so"], "timing_cache": "/x", "opt_level": 1}
-    hostile["verbose_log"] = "/x"
+    hostile: dict[str, Any] = {"spec": "tensorrt-rtx", "timing_cache": "/x", "opt_level": 1}
+    hostile |= {"verbose_log": "/x", "plugins": ["x.so"]}
     compared = {"reference": "command:rm", "custom_ops": ["/x.so"], "rtol": [["", 0.5]]}
     changed(failing, settings={"target": hostile, "run": {}}, compared=compared)
     _, report = untrusted.opened(failing, failing)
-    target = report.target(None)
+    with pytest.raises(UsageError, match="loaded only for you") as refused:
+        report.target(None)
+    assert refused.value.hint == "if you trust it, give this yourself: --plugins x.so"
+    mine = TargetSettings(plugins=(Path("/mine.so"),))
+    assert report.target(None, mine).plugins == mine.plugins
+    target = report.target("tensorrt-rtx")
     assert (target.plugins, target.timing_cache, target.verbose_log, target.opt_level) == ((), None, None, 1)
     assert (report.accuracy.reference, report.accuracy.custom_ops, report.accuracy.alone) == ("ort", (), None)
     assert report.accuracy.rtol == (("", 0.5),)

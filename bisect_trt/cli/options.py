@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -296,6 +296,21 @@ def parse_duration(option: str, text: str | None) -> float | None:
     return seconds
 
 
+def by_hand(
+    plugins: Sequence[Path] | None, ep_library: Sequence[str] | None, fail_regex: str
+) -> dict[str, Any]:
+    """Those settings of a target that `verify` takes of nobody but the user.
+
+    Raises:
+        UsageError: a text cannot be read, a library is missing.
+    """
+    for library in plugins or ():
+        if not library.is_file():
+            raise UsageError(f"--plugins {library}: no such file", "give the path of a shared library")
+    libraries = tuple(_library(text) for text in ep_library or ())
+    return {"plugins": tuple(plugins or ()), "ep_libraries": libraries, "fail_regex": fail_regex}
+
+
 def target_settings(
     spec: str,
     shapes: tuple[ShapeList, ShapeList, ShapeList, ShapeList],
@@ -326,9 +341,6 @@ def target_settings(
         )
     if precision not in (None, "fp16", "bf16"):
         raise UsageError(f"--precision {precision!r} is not known", "write --precision fp16 or bf16")
-    for library in plugins or ():
-        if not library.is_file():
-            raise UsageError(f"--plugins {library}: no such file", "give the path of a shared library")
     return TargetSettings(
         spec=spec,
         shapes=static,
@@ -339,10 +351,8 @@ def target_settings(
         opt_level=opt_level,
         tf32=tf32,
         timing_cache=timing_cache,
-        plugins=tuple(plugins or ()),
         verbose_log=verbose_log,
-        ep_libraries=tuple(_library(text) for text in ep_library or ()),
-        fail_regex=fail_regex,
+        **by_hand(plugins, ep_library, fail_regex),
         precision=precision or "",
         build_only=build_only,
     )

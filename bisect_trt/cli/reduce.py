@@ -128,7 +128,6 @@ def command(
     settings = dataclasses.replace(settings, papers=o.papers(style, tools))
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
-    from bisect_trt.environment import describe
     from bisect_trt.errors import StoppedEarly
     from bisect_trt.report import console
     from bisect_trt.report.progress import progress
@@ -140,15 +139,7 @@ def command(
         else:
             results = (bisect_trt.reduce(model, settings, out=out, force=force, on_event=on_event),)
     if as_json:
-        machine = describe()
-        found = [
-            {
-                **documents.report(result, machine, bisect_trt.__version__),
-                "out": str(result.out),
-                "zip": str(result.archive),
-            }
-            for result in results
-        ]
+        found = [documents.written(result) for result in results]
         print(json.dumps({"reductions": found} if every else found[0], indent=2))
     else:
         for result in results:

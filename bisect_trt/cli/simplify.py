@@ -70,7 +70,6 @@ def command(
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
-    from bisect_trt.environment import describe
     from bisect_trt.errors import StoppedEarly
     from bisect_trt.report import console
     from bisect_trt.report.progress import progress
@@ -80,8 +79,7 @@ def command(
         result = bisect_trt.simplify(model, settings, out=out, force=force, on_event=on_event)
     assert result.archive is not None
     if as_json:
-        found = documents.report(result, describe(), bisect_trt.__version__)
-        print(json.dumps({**found, "out": str(result.out), "zip": str(result.archive)}, indent=2))
+        print(json.dumps(documents.written(result), indent=2))
     else:
         console.show_reduction(result, result.archive)
         console.show_left(result)

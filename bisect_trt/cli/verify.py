@@ -29,6 +29,9 @@ Junit = Annotated[
 def command(
     place: Place,
     target: Target = None,
+    plugins: o.Plugins = None,
+    ep_library: o.EpLibrary = None,
+    fail_regex: o.FailRegex = "",
     repeats: o.Repeats = 3,
     timeout: o.Timeout = None,
     memory_limit: o.MemoryLimit = None,
@@ -50,10 +53,13 @@ def command(
     from bisect_trt.errors import UsageError
     from bisect_trt.report import console
     from bisect_trt.report import junit as xml
+    from bisect_trt.settings import TargetSettings
 
+    given = TargetSettings(**o.by_hand(plugins, ep_library, fail_regex))
     results = verification.verify(
         place,
         target=target,
+        given=given,
         repeats=repeats,
         timeout=timeout,
         memory_limit=limit,

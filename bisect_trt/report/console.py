@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bisect_trt.commandline import line, reduce_line
+from bisect_trt.commandline import line, reduce_line, verify_line
 from bisect_trt.doctor import Row
 from bisect_trt.outcome import Failure
 from bisect_trt.report.progress import printable, seconds
@@ -23,7 +23,9 @@ from bisect_trt.verification import Status, Verification, exit_code
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2
 # `[file.cpp::function::48]`, `file.h:12 function`
-_PLACE = re.compile(r"(\[[^\[\]]*|\b[\w./]+)\.(cpp|cc|cu|hpp|h)\b([^\[\]]*\]|:\d+(:| \w+)?) ?")
+_PLACE = re.compile(
+    r"(\[[^\[\]]*|( In \w+ at )?/?\b[\w./]+)\.(cpp|cc|cu|hpp|h)\b([^\[\]]*\]|:\d+(:| \w+)?) ?"
+)
 _WAITING = {
     0: "nothing is fixed yet, as --expect-fixed takes for granted",
     1: "fixed: what works around it can go, and so can --expect-fixed",
@@ -52,7 +54,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     if not result.finished:
         page.exact("Go on", reduce_line(result.model, result.settings, result.out))
     else:
-        page.exact("", line("bisect-trt", "verify", show_path(result.out)), "(after an update)")
+        page.exact("", verify_line(show_path(result.out), result.settings.target), "(after an update)")
 
 
 def show_left(result: Reduction, console: Console | None = None) -> None:
@@ -185,6 +187,7 @@ def _gist(failure: Failure) -> str:
     """The message without places in the target's own source and numbers of its errors, which come first."""
     text = _PLACE.sub("", failure.message)
     text = re.sub(r"^([\w:]+: )?Error Code \d+: ", "", printable(text))
+    text = re.sub(r"^Internal Error \((.*)\)$", r"\1", text)
     return shorten(text or printable(failure.message), _MESSAGE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,30 @@ _PLOTTED = 5000  # points of the plots of the search
 _ERROR = re.compile(r"error|fail|assert|exception", re.IGNORECASE)
 
 
-def render(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> dict[str, str]:
-    """Both texts by file name; `document` is `documents.report` of the same reduction."""
+def render(
+    reduction: Reduction, document: Mapping[str, Any], journal: Path
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Both texts by file name, and the facts in them that the document has not, as plain JSON data.
+
+    `document` is `documents.report` of the same reduction.
+    """
     words = _words(reduction, document, journal)
     environment = _environment()
     found = environment.get_template("report.html.j2").render(words, plots=_plots(words))
     text = environment.get_template("report.md.j2").render(words)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-    return {PAGE: found, SUMMARY: text}
+    return {PAGE: found, SUMMARY: text}, _facts(words)
+
+
+def _facts(words: Mapping[str, Any]) -> dict[str, Any]:
+    seen: Compared | None = words["accuracy_seen"]
+    return {
+        "title": words["title"],
+        "commands": [asdict(recipe) | {"lines": list(recipe.lines)} for recipe in words["recipes"]],
+        "errors": [diff.to_json() for diff in seen.diffs] if seen else [],
+        "probes": [asdict(row) for row in words["probes"]],
+        "log": "\n".join(line for line, _ in words["log_lines"]),
+    }
 
 
 def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> dict[str, Any]:

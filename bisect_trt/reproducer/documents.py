@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from bisect_trt.commandline import arguments, target_arguments
+from bisect_trt.commandline import arguments, nameless, target_arguments
 from bisect_trt.environment import Environment
 from bisect_trt.model.figures import figures
+from bisect_trt.reproducer.files import REPORT
 from bisect_trt.result import Check, Reduction
+from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 
 SCHEMA = 1
+_FILES = ("outputs", "python", "torchscript")  # references that are named by a path
 
 
 def report(reduction: Reduction, environment: Environment, version: str) -> dict[str, Any]:
@@ -49,11 +53,18 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
         "notes": list(reduction.notes),
         "accuracy": plain(reduction.accuracy),
         "built": plain(reduction.built),
-        "settings": plain(asdict(reduction.settings)),
-        "arguments": _without_folders(arguments(reduction.settings)),
-        "builder_arguments": _without_folders(target_arguments(reduction.settings.target)),
+        "settings": plain(asdict(_without_folders(reduction.settings))),
+        "arguments": arguments(_without_folders(reduction.settings)),
+        "builder_arguments": target_arguments(nameless(reduction.settings.target)),
         "environment": environment.to_json(),
     }
+
+
+def written(reduction: Reduction) -> dict[str, Any]:
+    """`report.json` as it was written, and where folder and zip are. Raises OSError."""
+    document: dict[str, Any] = json.loads((reduction.out / REPORT).read_bytes())
+    places = {"out": str(reduction.out), "zip": str(reduction.archive)}
+    return {**document, "notes": list(reduction.notes), **places}
 
 
 def check(result: Check, version: str) -> dict[str, Any]:
@@ -97,6 +108,21 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _without_folders(words: list[str]) -> list[str]:
-    files = ("--timing-cache", "--plugins", "--verbose-log", "--inputs")
-    return [Path(word).name if k and words[k - 1] in files else word for k, word in enumerate(words)]
+def _without_folders(settings: Settings) -> Settings:
+    """The same without folders of this machine."""
+    run, accuracy = settings.run, settings.accuracy
+    kind, _, place = accuracy.reference.partition(":")
+    return replace(
+        settings,
+        target=nameless(settings.target),
+        run=replace(run, inputs=_name(run.inputs), cache_dir=_name(run.cache_dir)),
+        accuracy=replace(
+            accuracy,
+            custom_ops=tuple(Path(path.name) for path in accuracy.custom_ops),
+            reference=f"{kind}:{place.rpartition('/')[2]}" if kind in _FILES else accuracy.reference,
+        ),
+    )
+
+
+def _name(path: Path | None) -> Path | None:
+    return Path(path.name) if path else None

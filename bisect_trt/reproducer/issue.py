@@ -54,6 +54,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             "rows": changes(document),
             "drawing": drawing if len(drawing) <= _DRAWING else "",
             "runs": reference_runs(reduction),
+            "reference_words": reference(reduction),
             "builder": line(*document["builder_arguments"]),
             "elsewhere": elsewhere(reduction),
             "log": _trim(reduction.log),
@@ -112,13 +113,19 @@ def reference_runs(reduction: Reduction) -> bool:
     return bool(reduction.reference and expected) and all(outputs <= sample.keys() for sample in expected)
 
 
+def reference(reduction: Reduction) -> str:
+    """The reference for people; beside another provider of ONNX Runtime it is the CPU's."""
+    cpu = reduction.target.name.startswith("ort:") and reduction.reference.startswith("ONNX Runtime")
+    return f"the CPU provider of {reduction.reference}" if cpu else reduction.reference
+
+
 def elsewhere(reduction: Reduction) -> str:
     """What the reference says to the reduced model."""
     if not reduction.reference:
         return "not tried"
     if reference_runs(reduction):
-        return f"yes, {reduction.reference} runs it"
-    return f"no, {reduction.reference} does not run it either"
+        return f"yes, {reference(reduction)} runs it"
+    return f"no, {reference(reduction)} does not run it either"
 
 
 def gpu_of(reduction: Reduction, machine: Mapping[str, str]) -> str:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from bisect_trt.commandline import line, shape_text
+from bisect_trt.commandline import line, nameless, shape_text, verify_line
 from bisect_trt.compare import RTOL
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import seeded
-from bisect_trt.reproducer.script import MODULES, Shape, profile_ranges
+from bisect_trt.reproducer.script_words import MODULES, Shape, profile_ranges
 from bisect_trt.result import Reduction
+from bisect_trt.targets.ep_libraries import find_package
+from bisect_trt.targets.ort_provider import parse_spec
 from bisect_trt.tolerance import alone
 
 RAW_INPUT, RAW_EXPECTED = "trtexec-input{}.raw", "trtexec-expected{}.raw"
@@ -33,6 +35,9 @@ _MAKE_JSON = (
 )
 
 
+_FROM = "from NVIDIA's download or container, its wheels have no programs"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One way to see the failure: lines for a shell in the folder of the reproducer."""
@@ -49,7 +54,7 @@ def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
     ways = [Recipe("repro.py", (line("python", "repro.py"),), script)]
     if target in MODULES:
         ways += [_trtexec(reduction), _polygraphy(reduction)]
-    elif target.startswith("ort:"):
+    elif target.startswith("ort:") and _is_built_in(reduction):
         ways.append(_polygraphy_provider(reduction))
     if (reduction.out / seeded.SCRIPT).exists():
         first = line("python", seeded.SCRIPT)
@@ -57,11 +62,18 @@ def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
     ways.append(
         Recipe(
             "bisect-trt",
-            (line("bisect-trt", "verify", "."),),
+            (verify_line(".", nameless(reduction.settings.target)),),
             "needs bisect-trt; runs it again and compares it with what was seen",
         )
     )
     return tuple(ways)
+
+
+def _is_built_in(reduction: Reduction) -> bool:
+    """Whether Polygraphy can ask for the provider: not in a library of its own, and without options."""
+    provider = reduction.target.name.partition(":")[2]
+    target = reduction.settings.target
+    return not (target.ep_libraries or parse_spec(target.spec)[1] or find_package(provider))
 
 
 def _runs(reduction: Reduction) -> bool:
@@ -94,11 +106,13 @@ def _trtexec(reduction: Reduction) -> Recipe:
         if TRTEXEC not in reduction.settings.papers.inputs_for:
             lines.append(line("python", "-c", _MAKE_RAW))
         words.append(f"--loadInputs={_files(RAW_INPUT, _names(reduction.best.feeds))}")
-        words += _compared(reduction)
-        note = "the outputs that it prints are to be compared with expected.npz"
+        compared = _compared(reduction)
+        words += compared
+        prints = "the outputs that it prints are to be compared with expected.npz"
+        note = prints if "--dumpOutput" in compared else "it compares by itself"
     else:
         words.append("--skipInference")
-    return Recipe(program, (*lines, line(*words, "--verbose")), note)
+    return Recipe(program, (*lines, line(*words, "--verbose")), f"{_FROM}; {note}")
 
 
 def _compared(reduction: Reduction) -> list[str]:
@@ -142,7 +156,7 @@ def _polygraphy_provider(reduction: Reduction) -> Recipe:
     lines, loaded = _load_inputs(reduction)
     cpu = ["polygraphy", "run", "repro.onnx", "--onnxrt", *loaded, "--save-outputs", "cpu.json"]
     other = ["polygraphy", "run", "repro.onnx", "--onnxrt", "--providers", provider, *loaded]
-    note = "for a provider that is built into ONNX Runtime; one from a plugin library is in repro.py only"
+    note = "the CPU first, then the provider"
     return Recipe("polygraphy", (*lines, line(*cpu), line(*other, "--load-outputs", "cpu.json")), note)
 
 

@@ -93,9 +93,9 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
     """In the pattern of NVIDIA's template: `X failure of TensorRT Y when running Z on GPU W`."""
     count = len(reduction.best.nodes)
     what = f"{operators} ({count} node{'' if count == 1 else 's'})"
-    where = f"on GPU {gpu}" if gpu else "without a GPU"
+    where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
     doing = _DOING.get(reduction.wanted.stage, "running")
-    words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what} {where}"
+    words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what}{where}"
     words = re.sub(r"[<>`|\\]", "", words)  # names of operators may hold anything, and a title is no Markdown
     return STYLES[style_of(reduction)].prefix + words[:1].upper() + words[1:]
 

@@ -11,13 +11,14 @@ import json
 import re
 import shutil
 import zipfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from bisect_trt.commandline import SAFE_SPEC, by_hand, line
 from bisect_trt.errors import UsageError
 from bisect_trt.model.external import tensors
 from bisect_trt.model.store import external_info
@@ -40,7 +41,7 @@ _TARGET_KEYS = {
     f.name for f in fields(TargetSettings)
 } - {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex"}
 _ACCURACY_KEYS = {"rtol", "atol", "metric", "ignore", "topk", "judge", "alone"}
-_SAFE_SPEC = re.compile(r"(tensorrt|tensorrt-rtx|(planted|emulate):.+|ort:[\w.-]+)", re.DOTALL)
+_BY_HAND = {"spec", "plugins", "ep_libraries", "fail_regex"}
 
 
 class _Failure(BaseModel):
@@ -71,21 +72,33 @@ class Report(BaseModel):
         accuracy: AccuracySettings = _settings(AccuracySettings, self.compared, _ACCURACY_KEYS)
         return accuracy
 
-    def target(self, spec: str | None) -> TargetSettings:
+    def target(self, spec: str | None, given: TargetSettings = TargetSettings()) -> TargetSettings:  # noqa: B008
         """Target and options of the builder; `spec` is what the user asks for instead.
 
+        `given` has the libraries and the expression that the user gives.
+
         Raises:
-            UsageError: the report asks for a target that might start a program or load a library.
+            UsageError: the report asks for a target that might start a program or load a library, or
+                for libraries, and none were given.
         """
-        given = self.settings.get("target", {})
-        asked = {**given, **({"spec": spec} if spec else {})}
-        known: TargetSettings = _settings(TargetSettings, asked, _TARGET_KEYS)
-        if spec is None and not _SAFE_SPEC.fullmatch(known.spec):
-            raise UsageError(
-                f"{REPORT} asks for the target {known.spec!r}, which may start programs or load libraries",
-                f"if you trust it, give it yourself: --target {known.spec!r}",
-            )
-        return known
+        told = self.settings.get("target", {})
+        asked: TargetSettings = _settings(TargetSettings, told, _BY_HAND)
+        known: TargetSettings = _settings(TargetSettings, told, _TARGET_KEYS)
+        needed = by_hand(asked)
+        hint = f"if you trust it, give this yourself: {line(*needed)}"
+        if spec is None and SAFE_SPEC.fullmatch(asked.spec) is None:
+            why = f"asks for the target {asked.spec!r}, which may start programs or load libraries"
+            raise UsageError(f"{REPORT} {why}", hint)
+        for wanted, got in ((asked.plugins, given.plugins), (asked.ep_libraries, given.ep_libraries)):
+            if wanted and not got and spec is None:
+                raise UsageError(f"{REPORT} asks for libraries, which are loaded only for you", hint)
+        return replace(
+            known,
+            spec=spec or known.spec,
+            plugins=given.plugins,
+            ep_libraries=given.ep_libraries,
+            fail_regex=given.fail_regex,
+        )
 
     @property
     def timeout(self) -> float | None:
