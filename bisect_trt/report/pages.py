@@ -148,6 +148,7 @@ def _environment() -> jinja2.Environment:
         "code": markdown.code,
         "prose": markdown.prose,
         "cell": markdown.cell,
+        "figure": markdown.figure,
         "line": markdown.flatten,
     }
     return made

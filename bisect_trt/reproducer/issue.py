@@ -12,7 +12,7 @@ import onnx
 
 from bisect_trt.commandline import line
 from bisect_trt.environment import ABSENT
-from bisect_trt.reproducer.markdown import cell, code, fence, flatten, prose
+from bisect_trt.reproducer.markdown import cell, code, fence, figure, flatten, prose
 from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.recipes import recipes
 from bisect_trt.reproducer.script import environment, template_for
@@ -27,7 +27,7 @@ _ALSO = 5
 def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> str:
     """The Markdown text; `document` is `documents.report` of the same reduction."""
     templates = environment()
-    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose)
+    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose, figure=figure)
     style = STYLES[style_of(reduction)]
     gpu = gpu_of(reduction, document["environment"])
     found = operators(reduction.best.model)
@@ -137,8 +137,10 @@ def gpu_of(reduction: Reduction, machine: Mapping[str, str]) -> str:
 def fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str, str]]:
     """What the machine was, under the names that NVIDIA's template has for it."""
     seen = reduction.target.versions
+    its_own = "tensorrt" in (style_of(reduction), *reduction.target.name.split("-"))
+    version = "TensorRT Version" if its_own else "Target"
     return [
-        ("TensorRT Version", reduction.target.title),
+        (version, reduction.target.title),
         ("NVIDIA GPU", gpu_of(reduction, machine) or ABSENT),
         ("NVIDIA Driver Version", seen.get("driver", machine["driver"])),
         ("CUDA Version", seen.get("CUDA", machine["cuda"])),

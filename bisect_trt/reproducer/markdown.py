@@ -35,3 +35,8 @@ def prose(text: str) -> str:
 def cell(text: str) -> str:
     """Text for a cell of a table."""
     return prose(text)
+
+
+def figure(value: object) -> str:
+    """A number with as many digits as float32 has; anything else as it is."""
+    return f"{value:.9g}" if isinstance(value, float) else str(value)

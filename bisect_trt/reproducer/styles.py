@@ -96,7 +96,8 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
     where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
     doing = _DOING.get(reduction.wanted.stage, "running")
     words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what}{where}"
-    words = re.sub(r"[<>`|\\]", "", words)  # names of operators may hold anything, and a title is no Markdown
+    # names of operators may hold anything, and a title is one line and no Markdown
+    words = " ".join(re.sub(r"[<>`|\\]", "", words).split())
     return STYLES[style_of(reduction)].prefix + words[:1].upper() + words[1:]
 
 
