@@ -479,6 +479,12 @@ def test_a_planted_target_says_what_it_needs(failing: Candidate, tmp_path: Path)
     done = start(out)
     assert done.returncode == 2 and "no bisect_trt here" in done.stdout
     assert "needs bisect-trt itself" in (out / "ISSUE.md").read_text()
+    by_hand = replace(spec, plugins=(Path("/a/p.so"),), ep_libraries=(("X", Path("/x.so")),), fail_regex="a'")
+    text = script.render(reduction(failing, out, target=planted, settings=Settings(by_hand)), "1")
+    calls = [ast.unparse(node) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    [call] = [code for code in calls if code.startswith("TargetSettings(")]
+    given = eval(call, {"TargetSettings": TargetSettings, "Path": Path})
+    assert given == replace(by_hand, spec="auto")
 
 
 def test_scripts_for_running_targets_are_python(failing: Candidate, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def render(reduction: Reduction, version: str) -> str:
         words |= _command_words(reduction, words)
         words["imports"] = sorted({*_imports(words, ctypes=False), "subprocess", "tempfile", *words["more"]})
     else:
-        words["spec"] = reduction.settings.target.spec
+        words |= {"spec": reduction.settings.target.spec, "given": _given(reduction)}
     return environment().get_template(name).render(words)
 
 
@@ -73,7 +73,8 @@ def template_for(reduction: Reduction) -> str:
         return "repro.py.j2"
     if raw_types(onnx.load_model_from_string(reduction.best.model)):
         return NEEDS_US
-    if name.startswith("command:") and wanted.symptom is not Symptom.OUT_OF_MEMORY:
+    made = (reduction.out / seeded.SCRIPT).exists()  # a command is to find all weights inside
+    if name.startswith("command:") and wanted.symptom is not Symptom.OUT_OF_MEMORY and not made:
         return "command.py.j2"
     return "ort.py.j2" if name.startswith("ort:") or _emulated(reduction) else NEEDS_US
 
@@ -83,6 +84,18 @@ def _emulated(reduction: Reduction) -> Path | None:
     kind, _, precision = reduction.target.name.partition(":")
     place = reduction.out / f"repro-{precision}.onnx"
     return place if kind == "emulate" and place.exists() else None
+
+
+def _given(reduction: Reduction) -> str:
+    """Libraries and the expression that no report may ask for, as arguments in Python."""
+    target = reduction.settings.target
+    texts = {"fail_regex": ascii(target.fail_regex)} if target.fail_regex else {}
+    if target.plugins:
+        texts["plugins"] = "".join(f"Path({str(path)!a}), " for path in target.plugins).join("()")
+    if target.ep_libraries:
+        named = (f"({name!a}, Path({str(path)!a})), " for name, path in target.ep_libraries)
+        texts["ep_libraries"] = "".join(named).join("()")
+    return ", ".join(f"{name}={text}" for name, text in texts.items())
 
 
 def _provider_words(reduction: Reduction) -> dict[str, Any]:
