@@ -6,18 +6,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 
 from bisect_trt.commandline import line, nameless, shape_text, verify_line
-from bisect_trt.compare import RTOL
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import seeded
-from bisect_trt.reproducer.script_words import MODULES, Shape, profile_ranges
+from bisect_trt.reproducer.script_words import MODULES, Shape, bounds, profile_ranges
 from bisect_trt.result import Reduction
 from bisect_trt.targets.ep_libraries import find_package
 from bisect_trt.targets.ort_provider import parse_spec
-from bisect_trt.tolerance import alone
+from bisect_trt.tolerance import alone, precision_rtol
 
 RAW_INPUT, RAW_EXPECTED = "trtexec-input{}.raw", "trtexec-expected{}.raw"
 JSON = "polygraphy-inputs.json"
@@ -120,11 +120,33 @@ def _compared(reduction: Reduction) -> list[str]:
     version = reduction.target.versions.get("tensorrt", "")
     expected = _names(reduction.best.expected)
     new = tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= (11, 1)
-    if reduction.wanted.stage is not Stage.COMPARE or not (new and expected):
+    tolerances = _tolerances(reduction)
+    if reduction.wanted.stage is not Stage.COMPARE or not (new and expected and tolerances):
         return ["--dumpOutput"]
-    rtol = dict(alone(reduction.alone).rtol).get("", RTOL["float32"])
+    rtol, atol = (max(pair[k] for pair in tolerances.values()) for k in (0, 1))
     words = [f"--loadRefOutputs={_files(RAW_EXPECTED, expected)}", "--accuracyAlgorithm=l0"]
-    return [*words, f"--rtol={rtol}", f"--atol={rtol}", "--accuracyThreshold=1e-9"]
+    return [*words, f"--rtol={rtol:g}", f"--atol={atol:.3g}", "--accuracyThreshold=1e-9"]
+
+
+def _tolerances(reduction: Reduction) -> dict[str, tuple[float, float]]:
+    """Relative and absolute tolerance of each output that is compared, from the expected values."""
+    accuracy, target = alone(reduction.alone), reduction.settings.target
+    found = {}
+    for value in onnx.load_model_from_string(reduction.best.model).graph.output:
+        if value.type.tensor_type.elem_type and value.name not in accuracy.ignore:
+            rtol, atol = bounds(value, accuracy, precision_rtol(target))
+            found[value.name] = rtol, rtol * _rms(reduction, value.name) if atol is None else atol
+    return found
+
+
+def _rms(reduction: Reduction, name: str) -> float:
+    """Of what is expected of an output; 1 where that is not known."""
+    for sample in reduction.best.expected[:1]:
+        values = np.load(sample[name], allow_pickle=False) if name in sample else np.ones(1)
+        if values.dtype.kind == "f" and values.size:
+            usual = values[np.isfinite(values) & (abs(values) < 1e9)].astype(np.float64)
+            return float(np.sqrt(np.mean(usual**2))) if usual.size else 1.0
+    return 1.0
 
 
 def _files(pattern: str, names: list[str]) -> str:
@@ -148,7 +170,7 @@ def _polygraphy(reduction: Reduction) -> Recipe:
     lines, loaded = _load_inputs(reduction)
     flavour = "" if reduction.target.name == "tensorrt" else "POLYGRAPHY_USE_TENSORRT_RTX=1 "
     note = "ONNX Runtime first, then the target; needs onnxruntime, too"
-    return Recipe("polygraphy", (*lines, flavour + line(*words, *loaded)), note)
+    return Recipe("polygraphy", (*lines, flavour + line(*words, *loaded, *_agreeing(reduction))), note)
 
 
 def _polygraphy_provider(reduction: Reduction) -> Recipe:
@@ -157,7 +179,17 @@ def _polygraphy_provider(reduction: Reduction) -> Recipe:
     cpu = ["polygraphy", "run", "repro.onnx", "--onnxrt", *loaded, "--save-outputs", "cpu.json"]
     other = ["polygraphy", "run", "repro.onnx", "--onnxrt", "--providers", provider, *loaded]
     note = "the CPU first, then the provider"
-    return Recipe("polygraphy", (*lines, line(*cpu), line(*other, "--load-outputs", "cpu.json")), note)
+    other += ["--load-outputs", "cpu.json", *_agreeing(reduction)]
+    return Recipe("polygraphy", (*lines, line(*cpu), line(*other)), note)
+
+
+def _agreeing(reduction: Reduction) -> list[str]:
+    """Our tolerances as Polygraphy's: its own would call anything a failure."""
+    found = _tolerances(reduction) if reduction.wanted.stage is Stage.COMPARE else {}
+    if not found:
+        return []
+    rtol, atol = ([f"{name}:{pair[k]:.3g}" for name, pair in found.items()] for k in (0, 1))
+    return ["--rtol", *rtol, "--atol", *atol]
 
 
 def _load_inputs(reduction: Reduction) -> tuple[list[str], list[str]]:

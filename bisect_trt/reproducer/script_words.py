@@ -64,7 +64,7 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
         "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
         "stored": bool(best.expected) and all(best.expected),
         "bounds": {
-            v.name: _bounds(v, alone(reduction.alone), precision_rtol(target))
+            v.name: bounds(v, alone(reduction.alone), precision_rtol(target))
             for v in proto.graph.output
             if v.type.tensor_type.elem_type  # sequences and maps are not compared
         },
@@ -144,7 +144,7 @@ def profile_ranges(
     return found
 
 
-def _bounds(
+def bounds(
     value: onnx.ValueInfoProto, accuracy: AccuracySettings, least: float
 ) -> tuple[float, float | None]:
     """Relative and absolute tolerance of an output; None: relative to the RMS of the tensor.
