@@ -248,6 +248,24 @@ def test_raw_files_for_trtexec(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.fromfile(out / "trtexec-input0.raw", np.float32), x.ravel())
 
 
+@pytest.mark.parametrize(
+    ("release", "model", "flags"), [("10.9.0", "repro.onnx", " --fp16"), ("11.4.0", "repro-fp16.onnx", "")]
+)
+def test_the_lines_ask_for_the_precision(
+    failing: Candidate, tmp_path: Path, release: str, model: str, flags: str
+) -> None:
+    info = replace(TENSORRT, versions={"tensorrt": release})
+    settings = Settings(TargetSettings("tensorrt", precision="fp16"))
+    found = reduction(failing, tmp_path, MISMATCH, target=info, settings=settings)
+    assert f"trtexec --onnx={model}{flags} " in lines_of(found, "trtexec")[-1]
+    *_, before, last = lines_of(found, "polygraphy")
+    if flags:
+        assert last.startswith("polygraphy run repro.onnx --onnxrt --trt --fp16 ")
+    else:  # what ONNX Runtime gives in full precision is compared with what TensorRT gives in half
+        assert before.startswith("polygraphy run repro.onnx --onnxrt ") and before.endswith(" cpu.json")
+        assert last.startswith("polygraphy run repro-fp16.onnx --trt ") and "--load-outputs cpu.json" in last
+
+
 def test_the_lines_for_a_provider_of_onnx_runtime(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     x = np.ones((2, 3), np.float32)

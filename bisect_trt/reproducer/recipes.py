@@ -13,6 +13,7 @@ from bisect_trt.commandline import line, nameless, shape_text, verify_line
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import seeded
+from bisect_trt.reproducer.files import MODEL, narrow_file
 from bisect_trt.reproducer.script_words import MODULES, Shape, bounds, profile_ranges
 from bisect_trt.result import Reduction
 from bisect_trt.targets.ep_libraries import find_package
@@ -89,7 +90,8 @@ def _names(samples: Sequence[Feeds]) -> list[str]:
 def _trtexec(reduction: Reduction) -> Recipe:
     target, runs = reduction.settings.target, _runs(reduction)
     program = "trtexec" if reduction.target.name == "tensorrt" else "tensorrt_rtx"
-    words = [program, "--onnx=repro.onnx"]
+    model, flags = _model(reduction)
+    words = [program, f"--onnx={model}", *flags]
     lines = []
     for option, shapes in _sides(reduction, ("--minShapes", "--optShapes", "--maxShapes")).items():
         listed = (f"{_quoted(n)}:{shape_text(s) or 'scalar'}" for n, s in shapes.items())
@@ -113,6 +115,16 @@ def _trtexec(reduction: Reduction) -> Recipe:
     else:
         words.append("--skipInference")
     return Recipe(program, (*lines, line(*words, "--verbose")), f"{_FROM}; {note}")
+
+
+def _model(reduction: Reduction) -> tuple[str, list[str]]:
+    """File and flags that ask for the precision: TensorRT took a flag up to 10, later ones want casts."""
+    precision = reduction.settings.target.precision
+    if not precision:
+        return MODEL, []
+    release = re.match(r"\d+", reduction.target.versions.get("tensorrt", ""))
+    weak = reduction.target.name == "tensorrt" and release is not None and int(release[0]) < 11
+    return (MODEL, [f"--{precision}"]) if weak else (narrow_file(precision), [])
 
 
 def _compared(reduction: Reduction) -> list[str]:
@@ -155,7 +167,10 @@ def _files(pattern: str, names: list[str]) -> str:
 
 def _polygraphy(reduction: Reduction) -> Recipe:
     target = reduction.settings.target
-    words = ["polygraphy", "run", "repro.onnx", "--onnxrt", "--trt"]
+    model, flags = _model(reduction)
+    # in another precision ONNX Runtime is not to be asked for what it gives in that one
+    apart = model != MODEL and reduction.wanted.stage is Stage.COMPARE
+    words = ["polygraphy", "run", model, *([] if apart else ["--onnxrt"]), "--trt", *flags]
     sides = _sides(reduction, ("--trt-min-shapes", "--trt-opt-shapes", "--trt-max-shapes"))
     for option, shapes in sides.items():
         words += [option, *(f"{name}:[{','.join(map(str, shape))}]" for name, shape in shapes.items())]
@@ -170,14 +185,17 @@ def _polygraphy(reduction: Reduction) -> Recipe:
     lines, loaded = _load_inputs(reduction)
     flavour = "" if reduction.target.name == "tensorrt" else "POLYGRAPHY_USE_TENSORRT_RTX=1 "
     note = "ONNX Runtime first, then the target; needs onnxruntime, too"
+    if apart:
+        lines.append(line("polygraphy", "run", MODEL, "--onnxrt", *loaded, "--save-outputs", "cpu.json"))
+        loaded = [*loaded, "--load-outputs", "cpu.json"]
     return Recipe("polygraphy", (*lines, flavour + line(*words, *loaded, *_agreeing(reduction))), note)
 
 
 def _polygraphy_provider(reduction: Reduction) -> Recipe:
     provider = reduction.target.name.partition(":")[2]
     lines, loaded = _load_inputs(reduction)
-    cpu = ["polygraphy", "run", "repro.onnx", "--onnxrt", *loaded, "--save-outputs", "cpu.json"]
-    other = ["polygraphy", "run", "repro.onnx", "--onnxrt", "--providers", provider, *loaded]
+    cpu = ["polygraphy", "run", MODEL, "--onnxrt", *loaded, "--save-outputs", "cpu.json"]
+    other = ["polygraphy", "run", MODEL, "--onnxrt", "--providers", provider, *loaded]
     note = "the CPU first, then the provider"
     other += ["--load-outputs", "cpu.json", *_agreeing(reduction)]
     return Recipe("polygraphy", (*lines, line(*cpu), line(*other)), note)
