@@ -73,7 +73,7 @@ def template_for(reduction: Reduction) -> str:
         return "repro.py.j2"
     if raw_types(onnx.load_model_from_string(reduction.best.model)):
         return NEEDS_US
-    made = (reduction.out / seeded.SCRIPT).exists()  # a command is to find all weights inside
+    made = (reduction.out / seeded.FILE).exists()  # a command is to find all weights inside
     if name.startswith("command:") and wanted.symptom is not Symptom.OUT_OF_MEMORY and not made:
         return "command.py.j2"
     return "ort.py.j2" if name.startswith("ort:") or _emulated(reduction) else NEEDS_US
