@@ -14,6 +14,8 @@ from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetS
 SAFE_SPEC = re.compile(r"(auto|tensorrt|tensorrt-rtx|(planted|emulate):.+|ort:[\w.-]+)", re.DOTALL)
 """Targets that start no program and load no library that a stranger could name."""
 
+_PATHS = ("outputs", "python", "torchscript")  # references that are named by a path
+
 
 def line(*arguments: str | Path) -> str:
     """A line for a POSIX shell."""
@@ -66,23 +68,35 @@ def target_arguments(target: TargetSettings) -> list[str]:
     return found + _valued("--verbose-log", target.verbose_log)
 
 
-def verify_line(place: str | Path, target: TargetSettings) -> str:
+def verify_line(place: str | Path, settings: Settings) -> str:
     """`bisect-trt verify ...` with what a report may not ask for by itself."""
-    return line("bisect-trt", "verify", place, *by_hand(target))
+    libraries = [word for path in settings.accuracy.custom_ops for word in _valued("--custom-ops", path)]
+    return line("bisect-trt", "verify", place, *by_hand(settings.target), *libraries)
 
 
-def nameless(target: TargetSettings) -> TargetSettings:
+def nameless(settings: Settings) -> Settings:
     """The same without folders of this machine: for texts that others read."""
+    target, run, accuracy = settings.target, settings.run, settings.accuracy
+    kind, _, place = accuracy.reference.partition(":")
     return replace(
-        target,
-        timing_cache=_bare(target.timing_cache),
-        verbose_log=_bare(target.verbose_log),
-        plugins=tuple(Path(path.name) for path in target.plugins),
-        ep_libraries=tuple((name, Path(path.name)) for name, path in target.ep_libraries),
+        settings,
+        target=replace(
+            target,
+            timing_cache=_name(target.timing_cache),
+            verbose_log=_name(target.verbose_log),
+            plugins=tuple(Path(path.name) for path in target.plugins),
+            ep_libraries=tuple((name, Path(path.name)) for name, path in target.ep_libraries),
+        ),
+        run=replace(run, inputs=_name(run.inputs), cache_dir=_name(run.cache_dir)),
+        accuracy=replace(
+            accuracy,
+            custom_ops=tuple(Path(path.name) for path in accuracy.custom_ops),
+            reference=f"{kind}:{place.rpartition('/')[2]}" if kind in _PATHS else accuracy.reference,
+        ),
     )
 
 
-def _bare(path: Path | None) -> Path | None:
+def _name(path: Path | None) -> Path | None:
     return Path(path.name) if path else None
 
 

@@ -192,7 +192,8 @@ def test_no_folder_of_the_user_is_written(failing: Candidate, tmp_path: Path) ->
     out = write(reduction(failing, tmp_path / "m-repro", settings=Settings(target, run, accuracy)))
     for path in out.iterdir():
         assert b"secret" not in path.read_bytes() or path.name == "repro.py", path.name
-    assert "bisect-trt verify . --plugins p.so --ep-library X=x.so" in (out / "ISSUE.md").read_text()
+    again = "bisect-trt verify . --plugins p.so --ep-library X=x.so --custom-ops ops.so"
+    assert again in (out / "ISSUE.md").read_text()
 
 
 @pytest.mark.parametrize("limit", [models.EMBED_LIMIT, 1000])

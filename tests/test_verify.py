@@ -162,14 +162,14 @@ def test_what_no_report_may_ask_for_is_given_by_hand(
 ) -> None:
     """The line that `reduce` ends with works, for a command and its `--fail-regex`, too."""
     out = planted(tmp_path, "op=Abs", Failure(Stage.RUN, Symptom.ERROR, "no N.g", "no Neg"))
-    spec = f"command:{sys.executable} -c 'exit(\"no Neg\")'"
+    spec = f"command:{sys.executable} -c 'exit(\"no Neg\")' {{model}}"
     target = TargetSettings(spec, fail_regex="no N.g")
     changed(out, settings={"target": {"spec": spec, "fail_regex": "no N.g"}, "run": {}})
     assert main(["verify", str(out)]) == 2
     assert "--fail-regex 'no N.g'" in capsys.readouterr().err
-    words = shlex.split(verify_line(out, target))
+    words = shlex.split(verify_line(out, Settings(target)))
     assert main(words[1:]) == 4 and "run error: no Neg" in capsys.readouterr().out
-    assert verify_line("x", TargetSettings("ort:CPU", opt_level=2)) == "bisect-trt verify x"
+    assert verify_line("x", Settings(TargetSettings("ort:CPU", opt_level=2))) == "bisect-trt verify x"
 
 
 # Strangers

@@ -54,7 +54,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     if not result.finished:
         page.exact("Go on", reduce_line(result.model, result.settings, result.out))
     else:
-        page.exact("", verify_line(show_path(result.out), result.settings.target), "(after an update)")
+        page.exact("", verify_line(show_path(result.out), result.settings), "(after an update)")
 
 
 def show_left(result: Reduction, console: Console | None = None) -> None:

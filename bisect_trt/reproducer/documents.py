@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,9 @@ from bisect_trt.environment import Environment
 from bisect_trt.model.figures import figures
 from bisect_trt.reproducer.files import REPORT
 from bisect_trt.result import Check, Reduction
-from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 
 SCHEMA = 1
-_FILES = ("outputs", "python", "torchscript")  # references that are named by a path
 
 
 def report(reduction: Reduction, environment: Environment, version: str) -> dict[str, Any]:
@@ -53,9 +51,9 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
         "notes": list(reduction.notes),
         "accuracy": plain(reduction.accuracy),
         "built": plain(reduction.built),
-        "settings": plain(asdict(_without_folders(reduction.settings))),
-        "arguments": arguments(_without_folders(reduction.settings)),
-        "builder_arguments": target_arguments(nameless(reduction.settings.target)),
+        "settings": plain(asdict(nameless(reduction.settings))),
+        "arguments": arguments(nameless(reduction.settings)),
+        "builder_arguments": target_arguments(nameless(reduction.settings).target),
         "environment": environment.to_json(),
     }
 
@@ -106,23 +104,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _without_folders(settings: Settings) -> Settings:
-    """The same without folders of this machine."""
-    run, accuracy = settings.run, settings.accuracy
-    kind, _, place = accuracy.reference.partition(":")
-    return replace(
-        settings,
-        target=nameless(settings.target),
-        run=replace(run, inputs=_name(run.inputs), cache_dir=_name(run.cache_dir)),
-        accuracy=replace(
-            accuracy,
-            custom_ops=tuple(Path(path.name) for path in accuracy.custom_ops),
-            reference=f"{kind}:{place.rpartition('/')[2]}" if kind in _FILES else accuracy.reference,
-        ),
-    )
-
-
-def _name(path: Path | None) -> Path | None:
-    return Path(path.name) if path else None

@@ -63,7 +63,7 @@ def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
     ways.append(
         Recipe(
             "bisect-trt",
-            (verify_line(".", nameless(reduction.settings.target)),),
+            (verify_line(".", nameless(reduction.settings)),),
             "needs bisect-trt; runs it again and compares it with what was seen",
         )
     )
