@@ -172,7 +172,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((a.i for a in node.attribute if a.name == name), default)
 
 
-def _along(default: int) -> Rule:
+def _along(default: int, *, index: bool = True) -> Rule:
     """An index along the node's axis of its first input."""
 
     def rule(node: onnx.NodeProto, model: _Model) -> Accepted | None:
@@ -180,7 +180,7 @@ def _along(default: int) -> Rule:
         if not shape or not -len(shape) <= axis < len(shape):
             return None
         size = shape[axis]
-        return Accepted(0, size - 1, index=True) if size else None
+        return Accepted(0, size - 1, index) if size else None
 
     return rule
 
@@ -226,8 +226,8 @@ def _parts(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     return Accepted(size // len(node.output), size // len(node.output)) if size else None
 
 
-def _between(low: float, high: float, *, index: bool = False) -> Rule:
-    return lambda node, model: Accepted(low, high, index)
+def _between(low: float, high: float) -> Rule:
+    return lambda node, model: Accepted(low, high)
 
 
 def _shape_of(node: onnx.NodeProto, model: _Model) -> Accepted | None:
@@ -251,6 +251,7 @@ def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     return Accepted(size, size) if size else None
 
 
+# A loss may be told to ignore a class that there is not.
 _RULES: dict[tuple[str, int], Rule] = {
     ("ConstantOfShape", 0): _between(1, _FEW),
     ("CumSum", 1): _between(0, 0),
@@ -258,7 +259,7 @@ _RULES: dict[tuple[str, int], Rule] = {
     ("Gather", 1): _along(0),
     ("GatherElements", 1): _along(0),
     ("GatherND", 1): _places,
-    ("NegativeLogLikelihoodLoss", 1): _along(1),
+    ("NegativeLogLikelihoodLoss", 1): _along(1, index=False),
     ("NonMaxSuppression", 0): _boxes,
     ("NonMaxSuppression", 2): _between(1, _MOST),
     ("NonMaxSuppression", 3): _between(0.1, 0.9),
@@ -284,7 +285,7 @@ _RULES: dict[tuple[str, int], Rule] = {
     ("Slice", 2): _between(1, _MOST),
     ("Slice", 3): _axes,
     ("Slice", 4): _between(1, 1),
-    ("SoftmaxCrossEntropyLoss", 1): _along(1),
+    ("SoftmaxCrossEntropyLoss", 1): _along(1, index=False),
     ("Split", 1): _parts,
     ("Squeeze", 1): _ones,
     ("Tile", 1): _between(1, _FEW),
