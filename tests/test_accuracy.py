@@ -90,6 +90,9 @@ def test_an_error_that_accumulates_is_blamed_on_nobody(tmp_path: Path) -> None:
     assert 1 < len(together) <= len(result.best.nodes)
     assert result.verified == 1
     assert any("accumulates" in note for note in result.notes)
+    ranked = f"| {parts[0]['nodes'][0]} | {errors[0]:.3g} |\n| {parts[1]['nodes'][0]} | {errors[1]:.3g} |"
+    assert ranked in (result.out / "report.md").read_text()
+    assert "What each part contributes" in (result.out / "report.html").read_text()
     page = Console(record=True, width=80, file=io.StringIO())
     show_reduction(result, result.archive or tmp_path, page)
     assert "Where       no node: the error accumulates" in page.export_text()

@@ -88,6 +88,8 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
         "probes": probes,
         "shown": probes[:ROWS],
         "accuracy_seen": compared(reduction.out, reduction.alone, reduction.settings.target),
+        "contributions": reduction.accuracy.get("accumulated", []),
+        "accuracy": reduction.accuracy,
         "log_lines": [(line, bool(_ERROR.search(line))) for line in _trim(reduction.log).splitlines()],
         "files": sorted({*(p.name for p in attachments(reduction.out)), PAGE, SUMMARY}),
     }
