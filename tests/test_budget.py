@@ -11,7 +11,7 @@ import pytest
 
 import bisect_trt
 from bisect_trt.cache import Cache
-from bisect_trt.cli.options import parse_duration
+from bisect_trt.cli.texts import parse_duration
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.journal import read
 from bisect_trt.model.candidate import Candidate

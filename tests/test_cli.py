@@ -24,7 +24,7 @@ from rich.console import Console
 import bisect_trt
 from bisect_trt import errors
 from bisect_trt.cli.app import app, main
-from bisect_trt.cli.options import parse_shapes, parse_size
+from bisect_trt.cli.texts import parse_shapes, parse_size
 from bisect_trt.commandline import arguments
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate

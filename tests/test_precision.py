@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.cli.options import devices, target_settings
+from bisect_trt.cli.options import target_settings
+from bisect_trt.cli.texts import devices
 from bisect_trt.errors import UsageError
 from bisect_trt.model import precision
 from bisect_trt.model.candidate import Candidate

@@ -10,6 +10,7 @@ import typer
 
 from bisect_trt.cli import accuracy as a
 from bisect_trt.cli import options as o
+from bisect_trt.cli.texts import parse_size
 
 Place = Annotated[
     Path,
@@ -47,7 +48,7 @@ def command(
     fails in another way, 70 a bug of bisect-trt. With --expect-fixed, 0 the same failure and 1 fixed. Of
     several: 1 when any has it, else 4, else 3; 0 when all have it.
     """
-    limit = o.parse_size("--memory-limit", memory_limit)
+    limit = parse_size("--memory-limit", memory_limit)
     # Heavy imports wait until a command runs, so that --help is quick.
     from bisect_trt import verification
     from bisect_trt.errors import UsageError
