@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from bisect_trt.inputs.formats import write_samples
+from bisect_trt.on_cluster import target_pool
 from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.references.base import Record
@@ -26,8 +28,13 @@ from bisect_trt.truth import Truth, ask, is_self, outside
 from bisect_trt.workers.pool import Pool
 
 
-def check(model: Path, settings: Settings) -> Check:
+def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check:
     """Does the target agree with the reference on this model?
+
+    Args:
+        model: the file.
+        settings: what to run it on.
+        warm: a pool of one worker that has checked other models; by default one is made for this call.
 
     Raises:
         UsageError: the model, its inputs or an option cannot be used.
@@ -39,11 +46,12 @@ def check(model: Path, settings: Settings) -> Check:
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
         folder = Path(place)
         session = prepare(loaded, samples, folder / "work")
-        run = settings.run
-        with Pool(
-            1, log_dir=folder / "logs", memory_limit=run.memory_limit, devices=run.devices[:1]
-        ) as pool:
-            info = describe(pool, settings)
+        logs = folder / "logs"
+        with (
+            nullcontext(warm) if warm else pool_for(settings, logs) as pool,
+            target_pool(pool, settings, logs, 1) as there,
+        ):
+            info = describe(there, settings)
             original, reference, notes = session.original, "", list(info.notes)
             blame: Failure | None = None
             if (info.can_run or outside(settings)) and not is_self(settings):
@@ -53,7 +61,7 @@ def check(model: Path, settings: Settings) -> Check:
                 blame = known.failure if known.blame else None
                 reference = known.record.reference
                 original = session.with_outputs(known.record) if info.can_run else original
-            oracle = Oracle(pool, settings.target, settings.run.timeout, settings.accuracy)
+            oracle = Oracle(there, settings.target, settings.run.timeout, settings.accuracy)
             oracle.save = settings.run.save_outputs
             outcome = Outcome(failures=(blame,)) if blame else oracle.observe(original)
             notes += [built] if (built := built_words(outcome.facts)) else []
@@ -89,3 +97,9 @@ def _save(session: Session, record: Record, place: Path) -> None:
         for k in range(record.samples)
     ]
     write_samples(place, samples)
+
+
+def pool_for(settings: Settings, logs: Path) -> Pool:
+    """One worker as the settings want it."""
+    run = settings.run
+    return Pool(1, log_dir=logs, memory_limit=run.memory_limit, devices=run.devices[:1])

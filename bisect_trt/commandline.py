@@ -150,6 +150,7 @@ def _run_arguments(run: RunSettings) -> list[str]:
         ("--repeats", run.repeats, plain.repeats),
         ("--workers", run.workers, max(plain.workers, len(run.devices))),
         ("--device", ",".join(run.devices), ""),
+        ("--cluster", run.cluster, plain.cluster),
         ("--memory-limit", run.memory_limit, plain.memory_limit),
         ("--budget", run.budget, plain.budget),
         ("--max-probes", run.max_probes, plain.max_probes),

@@ -30,7 +30,7 @@ def write(reduction: Reduction, journal: Path, *, tried: bool = True) -> Reducti
     if tried and reduction.wanted.stage is Stage.COMPARE and reduction.outputs_compared:
         observe(reduction)
     _write(reduction, journal)
-    if tried and reduction.verified:
+    if tried and reduction.verified and not reduction.settings.run.cluster:  # the target may be there only
         told = disagreement(reduction)
         if told:
             reduction = replace(reduction, notes=(*reduction.notes, told))
@@ -49,7 +49,7 @@ def observe(reduction: Reduction) -> None:
     run = reduction.settings.run
     with (
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
-        Pool(1, log_dir=Path(scratch) / "logs", memory_limit=run.memory_limit) as pool,
+        Pool(1, log_dir=Path(scratch) / "logs", memory_limit=run.memory_limit, cluster=run.cluster) as pool,
     ):
         candidate = models.read_model(reduction.out, Path(scratch))
         place = Path(scratch) / "given"

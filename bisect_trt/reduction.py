@@ -15,6 +15,7 @@ import bisect_trt
 from bisect_trt import folder as folders
 from bisect_trt.cache import Cache
 from bisect_trt.errors import StoppedEarly
+from bisect_trt.on_cluster import target_pool
 from bisect_trt.oracle import Oracle
 from bisect_trt.passes.simplify.step import shown_at_last
 from bisect_trt.prober import Budget, Prober
@@ -89,18 +90,19 @@ def open_run(
             memory_limit=settings.run.memory_limit,
             devices=settings.run.devices,
         ) as pool,
-        watching(pool, lambda text: on_event(Step("", "", 0, builder=text))),
+        target_pool(pool, settings, Path(logs), settings.run.workers) as there,
+        watching(there, lambda text: on_event(Step("", "", 0, builder=text))),
     ):
         target = with_timing_cache(settings.target, out / folders.WORK)
         for _ in range(settings.run.workers - 1):  # so that none has to start when it is needed
-            pool.submit(jobs.describe, target, timeout=LONGEST_START)
-        info = describe(pool, replace(settings, target=target))
+            there.submit(jobs.describe, target, timeout=LONGEST_START)
+        info = describe(there, replace(settings, target=target))
         cache = _shared_cache(settings, info)
         started = time.monotonic()
         with folders.open_folder(out, head, force=force) as journal:
             session = prepare(loaded, samples, out / folders.WORK)
             prober = Prober(
-                Oracle(pool, target, settings.run.timeout, settings.accuracy),
+                Oracle(there, target, settings.run.timeout, settings.accuracy),
                 journal,
                 settings.run.workers,
                 cache,
@@ -191,5 +193,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-

@@ -26,6 +26,7 @@ from bisect_trt.model.external import inner_files
 from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
+from bisect_trt.on_cluster import on_cluster
 from bisect_trt.references.base import Record
 from bisect_trt.references.self_check import rows_alike
 from bisect_trt.references.spec import SELF, parse, python_loader
@@ -190,18 +191,24 @@ def resolved(settings: Settings) -> Settings:
     Without ONNX Runtime's values for all of the model, parts of it are compared by themselves.
 
     Raises:
-        TargetUnavailable: there is no target.
-        UsageError: no reference of that name, or a target that takes no `--precision`.
+        TargetUnavailable: there is no target, or no cluster.
+        UsageError: no reference of that name, a target that takes no `--precision`, or an option that a
+            cluster cannot have.
     """
     kind = parse(settings.accuracy.reference).kind
     accuracy = settings.accuracy
     if kind in ("self", "target-at"):
         accuracy = replace(accuracy, judge="local")
-    target = replace(settings.target, spec=resolve(settings.target.spec))
+    settings = replace(settings, accuracy=accuracy)
+    if settings.run.cluster:
+        settings = on_cluster(settings)
+    else:
+        settings = replace(settings, target=replace(settings.target, spec=resolve(settings.target.spec)))
+    target = settings.target
     if target.precision and target.spec not in ("tensorrt", "tensorrt-rtx"):
         hint = f"--target emulate:{target.precision} shows what it would do"
         raise UsageError(f"--precision is for TensorRT, not for {target.spec}", hint)
-    return replace(settings, target=target, accuracy=accuracy)
+    return settings
 
 
 def load_for(model: Path, settings: Settings) -> LoadedModel:
@@ -285,9 +292,7 @@ def _known_shapes(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[st
     return dict(given)
 
 
-def _known_ranges(
-    settings: Settings, inputs: tuple[GraphInput, ...]
-) -> dict[str, tuple[float, float]]:
+def _known_ranges(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[str, tuple[float, float]]:
     """Raises UsageError when a name is no input of the model."""
     declared = [item.name for item in inputs]
     for name, _, _ in settings.run.input_ranges:

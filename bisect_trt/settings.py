@@ -68,6 +68,7 @@ class RunSettings:
         simplify: make the reduced model simple, too.
         simplify_budget: target seconds for that; None: as many as the search took, 0.25 s at least.
         devices: GPUs to use, as CUDA_VISIBLE_DEVICES has them: a worker on each; empty: the first one.
+        cluster: address of a Ray cluster whose nodes run the probes; empty: this machine does.
         anonymise: leave nothing of the model's names, texts, weights and inputs in what is written.
     """
 
@@ -88,6 +89,7 @@ class RunSettings:
     simplify_budget: float | None = None
     anonymise: bool = False
     devices: tuple[str, ...] = ()
+    cluster: str = ""
 
 
 @dataclass(frozen=True)

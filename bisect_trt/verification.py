@@ -187,7 +187,8 @@ def verify_files(out: Path, settings: Settings, timeout: float, repeats: int) ->
             logs = Path(scratch) / f"run-{number}"
             gpus = settings.run.devices
             one = gpus[number % len(gpus) :][:1] if gpus else ()
-            with Pool(1, log_dir=logs, memory_limit=settings.run.memory_limit, devices=one) as pool:
+            limit, cluster = settings.run.memory_limit, settings.run.cluster
+            with Pool(1, log_dir=logs, memory_limit=limit, devices=one, cluster=cluster) as pool:
                 task = pool.submit(jobs.probe, settings.target, candidate, settings.accuracy, timeout=timeout)
                 return outcome_of(task.result())
 

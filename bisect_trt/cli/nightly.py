@@ -20,7 +20,7 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command's name in where it was left out."""
-        if args and args[0] not in (*self.commands, "--help", "-h"):
+        if not args or args[0] not in (*self.commands, "--help", "-h"):
             args = [_RUN, *args]
         return super().parse_args(ctx, args)
 
@@ -28,7 +28,6 @@ class _Group(TyperGroup):
 app = typer.Typer(
     cls=_Group,
     help="Check many models unattended, reduce what fails, and remember. See `nightly run --help`.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 
@@ -63,8 +62,8 @@ def run(
 ) -> int:
     """Check all models, reduce what fails, write the report. `nightly CONFIG` is short for this.
 
-    Exit code: 0 nothing new, 1 new failures, 2 bad usage or configuration, 3 no target could be used,
-    6 the time was over (or a signal came) before everything was done, 70 a bug of bisect-trt.
+    Exit code: 0 nothing new, 1 new failures, 2 bad usage or configuration, 3 not one model could
+    be run, 6 the time was over (or a signal came) before everything was done, 70 a bug of bisect-trt.
     """
     from bisect_trt.nightly import config as configs
 
@@ -80,7 +79,7 @@ def run(
         return nightly(settings, _tell)
     from bisect_trt.nightly.cluster import OnRay
 
-    runner = OnRay(cluster)
+    runner = OnRay(cluster, tuple(target.spec for target in settings.target))
     settings = settings.model_copy(update={"workers": runner.slots})
     return nightly(settings, _tell, make_runner=lambda folder, logs: runner)
 

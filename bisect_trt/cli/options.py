@@ -162,6 +162,16 @@ Device = Annotated[
         rich_help_panel=_PROBES,
     ),
 ]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Run the probes on a Ray cluster: auto or ray://HOST:10001.",
+        show_default=False,
+        rich_help_panel=_PROBES,
+    ),
+]
 MemoryLimit = Annotated[
     str | None,
     typer.Option(
@@ -324,6 +334,7 @@ def settings(
     save_outputs: Path | None = None,
     record_budget: str | None = None,
     device: str | None = None,
+    cluster: str = "",
 ) -> Settings:
     """Everything together.
 
@@ -335,6 +346,7 @@ def settings(
     used, workers = devices(device, workers)
     run = RunSettings(
         devices=used,
+        cluster=cluster,
         inputs=inputs,
         seed=seed,
         timeout=timeout,

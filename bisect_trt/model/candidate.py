@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -80,6 +80,24 @@ class Candidate:
     def model(self) -> Serialised:
         """What is in `content`, or in its file."""
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+    def moved(self, move: Callable[[Path], Path]) -> Candidate:
+        """The same with all its files elsewhere: `move` takes the folder too."""
+
+        def feeds(samples: tuple[Feeds, ...]) -> tuple[Feeds, ...]:
+            return tuple({name: move(path) for name, path in sample.items()} for sample in samples)
+
+        rest = self.rest and replace(
+            self.rest, feeds=feeds(self.rest.feeds), expected=feeds(self.rest.expected)
+        )
+        return replace(
+            self,
+            content=move(self.content) if isinstance(self.content, Path) else self.content,
+            folder=move(self.folder),
+            feeds=feeds(self.feeds),
+            expected=feeds(self.expected),
+            rest=rest,
+        )
 
     @cached_property
     def digest(self) -> str:

@@ -1,6 +1,8 @@
-"""The real runner: each job in a child process of its own, with deadline and memory limit.
+"""The real runner: each job in a child process, with deadline and memory limit.
 
-A spare child is kept ready while another one works, so that Python's start costs no time of the night.
+A spare child is kept ready while another one works, so that Python's start costs no time of the night. A
+child that has seen nothing but models that pass is used again for a first check, its worker being warm;
+whatever is looked at a second time is looked at in a fresh one.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any, TypeVar
 import psutil
 
 from bisect_trt.nightly import options
-from bisect_trt.nightly.job import ANSWERS
+from bisect_trt.nightly.job import ANSWERS, clean
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.settings import Settings
 from bisect_trt.workers import limits
@@ -36,6 +38,7 @@ SLOW_POLL = 1.0  # and at its memory
 GRACE = 20.0  # seconds that a reduction has to save its best when its time is over
 LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
 _LINE = 300  # characters of its last words
+MOST = 50  # models that one child checks
 _PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 
 Answer = TypeVar("Answer", Checked, Reduced)
@@ -47,6 +50,7 @@ class Child:
     def __init__(self, folder: Path, base: Path, threads: int) -> None:
         """Start it in the folder `base`; it waits for its request."""
         self.folder = folder
+        self.served = 0  # models that it has checked
         folder.mkdir(parents=True)
         # Its temporary files die with the folder, however the child ends.
         scratch = folder / "tmp"
@@ -72,6 +76,9 @@ class Child:
     def ask(self, request: Mapping[str, Any]) -> None:
         """Hand over the request."""
         assert self.process.stdin is not None
+        self.served += 1
+        with suppress(OSError):
+            os.truncate(self.folder / "log", 0)  # it appends: what is there is of another model
         with suppress(BrokenPipeError):  # it is dead already: the answer will be missing
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
@@ -123,13 +130,17 @@ class Children:
         self._lock = threading.Lock()
         self._number = 0
         self._spare: list[Child] = []
+        self._warm: list[tuple[str, Child]] = []  # and the target that each was used for
         # A child dies with the *thread* that started it: this one lives until `close`.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="start of children")
         self._jobs: dict[str, Path] = {}
 
-    def check(self, slug: str, model: Path, settings: Settings, limit: float) -> Checked | Trouble:
+    def check(
+        self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
+    ) -> Checked | Trouble:
         """The whole model on the target."""
-        return self._run(Checked, slug, {"job": "check", "model": str(model.absolute())}, settings, limit)
+        request = {"job": "check", "model": str(model.absolute())}
+        return self._run(Checked, slug, request, settings, limit, fresh=fresh)
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
         """A stored reproducer on the target, from its own files."""
@@ -161,8 +172,9 @@ class Children:
         """End what is left, and the spare children."""
         self.cancel()
         with self._lock:
-            spare, self._spare = self._spare, []
-        for child in spare:
+            left = [*self._spare, *(child for _, child in self._warm)]
+            self._spare, self._warm = [], []
+        for child in left:
             child.end()
         self._starter.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -174,17 +186,20 @@ class Children:
         request: Mapping[str, Any],
         settings: Settings,
         limit: float,
+        *,
         grace: float = 0.0,
+        fresh: bool = True,
     ) -> Answer | Trouble:
         if self._cancelled.is_set():
             return Trouble(Cause.CANCELLED, "the night was ended")
         try:
-            child = self._take()
+            child = self._take("" if fresh else settings.target.spec)
         except OSError as error:
             cause = Cause.DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else Cause.BUG
             return Trouble(cause, f"no process could be started: {error}")
         began = time.monotonic()
         self._jobs[slug] = child.folder
+        again = False
         try:
             child.ask({**request, "settings": options.to_json(self._limited(settings))})
             self._prepare_spare()
@@ -193,10 +208,12 @@ class Children:
                 answer = replace(answer, seconds=time.monotonic() - began)
                 self._keep_log(child, slug)
             assert isinstance(answer, wanted | Trouble)
+            again = not fresh and clean(answer) and child.served < MOST
             return answer
         finally:
             del self._jobs[slug]
-            child.end()
+            if not (again and self._keep(settings.target.spec, child)):
+                child.end()
 
     def _limited(self, settings: Settings) -> Settings:
         """A memory limit, so that parallel jobs together stay within the machine."""
@@ -205,8 +222,24 @@ class Children:
         share = limits.default_limit(self._parallel * settings.run.workers)
         return replace(settings, run=replace(settings.run, memory_limit=share))
 
-    def _take(self) -> Child:
+    def _keep(self, spec: str, child: Child) -> bool:
+        """Keep a child for its target; False when there are enough."""
         with self._lock:
+            if self._cancelled.is_set():
+                return False
+            if len(self._warm) == self._parallel:
+                self._warm.pop(0)[1].end()
+            self._warm.append((spec, child))
+        return True
+
+    def _take(self, spec: str) -> Child:
+        """A child that is warm for this target, else one that is ready; a fresh one without a target."""
+        with self._lock:
+            for warm in [w for w in self._warm if w[0] == spec or not spec]:
+                self._warm.remove(warm)
+                if spec and warm[1].process.poll() is None:
+                    return warm[1]
+                warm[1].end()  # its worker must not hold what others need
             while self._spare:
                 child = self._spare.pop()
                 if child.process.poll() is None:

@@ -1,9 +1,8 @@
-"""Models on the machines of a Ray cluster that exists; the only module that imports `ray`.
+"""Models on the machines of a Ray cluster that exists.
 
-Each job is one Ray task, and inside it the node's own `Children` isolate the model: deadlines, memory
-limits and deaths are the same as locally, and so are the results. Files travel through Ray's object
-store. A task whose node is lost is started again elsewhere by Ray; its answer is taken once. Every node
-needs bisect-trt and the target installed.
+Each job is one Ray task (see `workers.cluster`), and inside it the node's own `Children` isolate the model:
+deadlines, memory limits and deaths are the same as locally, and so are the results. Models, input values
+and reproducers travel through Ray's object store.
 """
 
 from __future__ import annotations
@@ -12,64 +11,60 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bisect_trt.errors import TargetUnavailable
+import bisect_trt
+from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 from bisect_trt.nightly import options
-from bisect_trt.nightly.children import Children
+from bisect_trt.nightly.children import GRACE, Children
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.settings import Settings
-
-RETRIES = 3  # of a task whose node or process was lost
-POLL = 0.5  # seconds between two looks at a task
+from bisect_trt.workers import node
+from bisect_trt.workers.cluster import Cluster
 
 Files = dict[str, bytes]
 Answer = Checked | Reduced | Trouble
+_SENT = "sent-"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a node is asked: `sent` are files beside the model, `out` what there is of the reproducer."""
+
+    kind: str
+    slug: str
+    settings: Any
+    limit: float
+    model: str = ""
+    again: bool = False
+    sent: dict[str, Any] = field(default_factory=dict)
+    out: Files = field(default_factory=dict)
 
 
 class OnRay:
     """See `runner.Runner`; `slots` is the number of jobs that the cluster can take at the same time."""
 
-    def __init__(self, address: str) -> None:
-        """Join the cluster.
-
-        Args:
-            address: `auto` for one on this machine or named by RAY_ADDRESS, or `ray://HOST:10001`.
-
-        Raises:
-            TargetUnavailable: Ray is not installed, or no cluster answers.
-        """
-        try:
-            import ray
-        except ImportError as error:
-            raise TargetUnavailable("Ray is not installed", "pip install 'bisect-trt[cluster]'") from error
-        self._ray = ray
-        try:
-            ray.init(address=address, log_to_driver=False, ignore_reinit_error=True, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            hint = "start one with: ray start --head; or name it: --cluster ray://HOST:10001"
-            raise TargetUnavailable(f"no Ray cluster answers at {address}: {error}", hint) from error
-        have = ray.cluster_resources()
-        self._gpus = have.get("GPU", 0.0) >= 1
-        self.slots = max(1, int(have["GPU"] if self._gpus else have.get("CPU", 1)))
+    def __init__(self, address: str, specs: tuple[str, ...] = ("auto",)) -> None:
+        """Join the cluster, see `Cluster`, for jobs on these targets."""
+        self._cluster = Cluster(address)
+        self.slots = max(self._cluster.slots(spec) for spec in specs)
         self._cancelled = threading.Event()
 
-    def check(self, slug: str, model: Path, settings: Settings, limit: float) -> Checked | Trouble:
+    def check(
+        self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
+    ) -> Checked | Trouble:
         """The whole model on the target, on some node."""
-        try:
-            files = _model_files(model)
-        except OSError as error:
-            return Trouble(Cause.USAGE, f"cannot read {model}: {error.strerror}")
-        answer, _ = self._run("check", slug, files, {}, model.name, settings, limit, again=False)
+        answer, _ = self._run(Job("check", slug, None, limit, model.name), settings, model)
         assert isinstance(answer, Checked | Trouble)
         return answer
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
         """A stored reproducer, on some node."""
-        answer, _ = self._run("verify", slug, {}, _folder_files(repro), "", settings, limit, again=False)
+        answer, _ = self._run(Job("verify", slug, None, limit, out=_folder_files(repro)), settings, None)
         assert isinstance(answer, Checked | Trouble)
         return answer
 
@@ -77,12 +72,9 @@ class OnRay:
         self, slug: str, model: Path, settings: Settings, out: Path, limit: float, *, again: bool
     ) -> Reduced | Trouble:
         """Reduce on some node; the folder is fetched when it is done."""
-        try:
-            files = _model_files(model)
-        except OSError as error:
-            return Trouble(Cause.USAGE, f"cannot read {model}: {error.strerror}")
         there = {} if again else _folder_files(out)
-        answer, made = self._run("reduce", slug, files, there, model.name, settings, limit, again=again)
+        job = Job("reduce", slug, None, limit, model.name, again, out=there)
+        answer, made = self._run(job, settings, model)
         if made:
             shutil.rmtree(out, ignore_errors=True)
             _write(made, out)
@@ -100,88 +92,80 @@ class OnRay:
     def close(self) -> None:
         """Leave the cluster, which goes on."""
         self.cancel()
-        self._ray.shutdown()
+        self._cluster.close(node.sweep)
 
-    def _run(
-        self,
-        kind: str,
-        slug: str,
-        model: Files,
-        out: Files,
-        name: str,
-        settings: Settings,
-        limit: float,
-        *,
-        again: bool,
-    ) -> tuple[Answer, Files]:
+    def _run(self, job: Job, settings: Settings, model: Path | None) -> tuple[Answer, Files]:
+        ended = Trouble(Cause.CANCELLED, "the night was ended"), dict[str, bytes]()
         if self._cancelled.is_set():
-            return Trouble(Cause.CANCELLED, "the night was ended"), {}
+            return ended
         settings, inputs = _packed(settings)
-        wants_gpu = self._gpus and settings.target.spec.startswith(("auto", "tensorrt"))
-        task = self._ray.remote(
-            num_cpus=1, num_gpus=1 if wants_gpu else 0, max_retries=RETRIES, retry_exceptions=False
-        )(on_node)
-        reference = task.remote(
-            kind, slug, {**model, **inputs}, out, name, options.to_json(settings), limit, again
-        )
-        return self._wait(reference)
-
-    def _wait(self, reference: Any) -> tuple[Answer, Files]:
-        while True:
-            done, _ = self._ray.wait([reference], timeout=POLL)
-            if done:
-                break
-            if self._cancelled.is_set():
-                with suppress(Exception):  # it may have ended in this moment
-                    self._ray.cancel(reference, force=True)
-                return Trouble(Cause.CANCELLED, "the night was ended"), {}
         try:
-            answer: tuple[Answer, Files] = self._ray.get(reference)
-        except self._ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines()
-            return Trouble(
-                Cause.DIED, f"lost on the cluster: {said[0] if said else type(error).__name__}"
-            ), {}
+            files = {**(_model_files(model) if model else {}), **inputs}
+            sent = {name: self._cluster.send(path) for name, path in files.items()}
+        except OSError as error:
+            return Trouble(Cause.USAGE, f"cannot read {model}: {error.strerror}"), {}
+        job = replace(job, settings=options.to_json(settings), sent=sent)
+        task = self._cluster.start(
+            settings.target.spec, on_node, self._cluster.run, bisect_trt.__version__, job
+        )
+        try:
+            # a node ends a reduction in order, which takes a while
+            answer: tuple[Answer, Files] = self._cluster.wait(task, self._cancelled.is_set, grace=GRACE + 5)
+        except CancelledError:
+            return ended
+        except TargetUnavailable as error:
+            return Trouble(Cause.TARGET, f"{error.message} ({error.hint})"), {}
+        except BisectError as error:
+            return Trouble(Cause.DIED, error.message), {}
+        finally:
+            self._cluster.forget(files.values())
         return answer
 
 
-def on_node(
-    kind: str, slug: str, files: Files, there: Files, name: str, settings: Any, limit: float, again: bool
-) -> tuple[Answer, Files]:
+def on_node(run: str, version: str, job: Job) -> tuple[Answer, Files]:
     """One job on a node, in a scratch folder; gives the answer and, of `reduce`, the files it left."""
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
+    node.require_version(version)
+    with tempfile.TemporaryDirectory(dir=node.folder(run), ignore_cleanup_errors=True) as scratch:
         place = Path(scratch)
-        out = place / f"{slug}-repro"
-        _write(files, place / "model")
-        if there:
-            _write(there, out)
+        out = place / f"{job.slug}-repro"
+        node.receive(job.sent, place / "model")
+        if job.out:
+            _write(job.out, out)
+        (place / "model").mkdir(exist_ok=True)
         runner = Children(place / "jobs", place / "model", parallel=1, logs=place / "logs")
-        try:
-            mine = _unpacked(options.from_json(settings), place / "model")
-            model = place / "model" / name
-            if kind == "check":
-                return runner.check(slug, model, mine, limit), {}
-            if kind == "verify":
-                return runner.verify(slug, out, mine, limit), {}
-            answer = runner.reduce(slug, model, mine, out, limit, again=again)
-            return answer, _folder_files(out) if isinstance(answer, Reduced) else {}
-        finally:
-            runner.close()
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                running = thread.submit(_do, runner, job, place / "model", out)
+                try:
+                    answer = running.result()
+                except KeyboardInterrupt:  # the night ends: see `Cluster.wait`
+                    runner.cancel()
+                    answer = running.result()
+            finally:
+                runner.close()
+        return answer, _folder_files(out) if job.kind == "reduce" else {}
 
 
-def _model_files(model: Path) -> Files:
+def _do(runner: Children, job: Job, models: Path, out: Path) -> Answer:
+    settings = _unpacked(options.from_json(job.settings), models)
+    model = models / job.model
+    if job.kind == "check":
+        return runner.check(job.slug, model, settings, job.limit)
+    if job.kind == "verify":
+        return runner.verify(job.slug, out, settings, job.limit)
+    return runner.reduce(job.slug, model, settings, out, job.limit, again=job.again)
+
+
+def _model_files(model: Path) -> dict[str, Path]:
     """The model and its external data, by path relative to its folder; a broken model alone."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    from bisect_trt.errors import UsageError
     from bisect_trt.model.external import referenced_files
 
-    data = model.read_bytes()
-    found = {model.name: data}
+    found = {model.name: model}
     with suppress(UsageError, ValueError, DecodeError):  # the check on the node says what is wrong
-        for location, path in referenced_files(onnx.load_model_from_string(data), model).items():
-            found[location] = path.read_bytes()
+        found |= referenced_files(onnx.load(model, load_external_data=False), model)
     return found
 
 
@@ -193,21 +177,20 @@ def _folder_files(folder: Path) -> Files:
 def _write(files: Mapping[str, bytes], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
+        (folder / name).write_bytes(data)
 
 
-_SENT = "sent-"
+def _packed(settings: Settings) -> tuple[Settings, dict[str, Path]]:
+    """Input values travel with the job; other files of the settings (plugins, ...) must be on the nodes.
 
-
-def _packed(settings: Settings) -> tuple[Settings, Files]:
-    """Input values travel with the job; other files of the settings (plugins, ...) must be on the nodes."""
-    inputs = settings.run.inputs
+    Whole models are sent, so their probes stay where they are.
+    """
+    run = replace(settings.run, cluster="")
+    inputs = run.inputs
     if not isinstance(inputs, Path) or not inputs.is_file():
-        return settings, {}
+        return replace(settings, run=run), {}
     name = f"{_SENT}{inputs.name}"
-    return replace(settings, run=replace(settings.run, inputs=Path(name))), {name: inputs.read_bytes()}
+    return replace(settings, run=replace(run, inputs=Path(name))), {name: inputs}
 
 
 def _unpacked(settings: Settings, folder: Path) -> Settings:

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from datetime import time
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly.options import STRICT, size, table
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
-
-
-def duration(value: Any) -> Any:
-    """`"1h30m"` as seconds; numbers are seconds."""
-    if not isinstance(value, str):
-        return value
-    if not _DURATION.fullmatch(value.strip()):
-        raise ValueError('not a duration: write it as "90s", "45m" or "1h30m"')
-    return sum(float(n) * _SECONDS[unit] for n, unit in _PART.findall(value))
-
-
-def clock_time(value: Any) -> Any:
-    """`"07:00"` as a time of day; TOML's own 07:00:00 stays."""
-    if not isinstance(value, str):
-        return value
-    match = _CLOCK.fullmatch(value.strip())
-    if match is None:
-        raise ValueError('not a time of day: write it as "07:00"')
-    return time(int(match[1]), int(match[2]))
-
+from bisect_trt.nightly.options import STRICT, table
+from bisect_trt.nightly.values import clock_time, duration, size, target
 
 Seconds = Annotated[float, BeforeValidator(duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(size), Field(gt=0)]
@@ -93,7 +68,7 @@ if TYPE_CHECKING:  # the options are added at run time, from the settings' own f
         match: str
 
 else:
-    TargetTable = table("TargetTable", spec=(str, "auto"), name=(str, ""))
+    TargetTable = table("TargetTable", spec=(Annotated[str, AfterValidator(target)], "auto"), name=(str, ""))
     ModelTable = table("ModelTable", match=(str, ...))
     Defaults = table("Defaults")
 
@@ -106,7 +81,7 @@ class Config(Table):
     workers: int = Field(default=1, ge=1)
     confirm: int = Field(default=3, ge=1)
     resume_within: Seconds = 20 * 3600.0
-    on_new: str = ""
+    on_new: Annotated[str, AfterValidator(str.strip)] = ""
     on_new_timeout: Seconds = 600.0
     budget: Budget = Budget()
     retention: Retention = Retention()
@@ -135,8 +110,12 @@ def load(path: Path) -> Config:
     Raises:
         UsageError: not readable, not TOML, an unknown key (with the nearest known one), a wrong value.
     """
+    if path.suffix == ".onnx":
+        raise UsageError(
+            f"{path} is a model, not a configuration", "give its folder: every model in it is checked"
+        )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text") from error
     except OSError as error:
@@ -199,23 +178,50 @@ def template() -> str:
     )
 
 
+_SAID = {
+    "tuple_type": 'write it as a list: ["..."]',
+    "model_type": "write it as a table: [name]",
+    "too_short": "it is empty",
+    "int_parsing": "not a whole number",
+    "int_type": "not a whole number",
+    "int_from_float": "not a whole number",
+    "float_parsing": "not a number",
+    "float_type": "not a number",
+    "bool_parsing": "neither true nor false",
+    "bool_type": "neither true nor false",
+    "string_type": 'not a text: write it in quotes, "..."',
+    "path_type": 'not a path: write it in quotes, "..."',
+}
+"""Pydantic's errors in the words of people who write TOML."""
+
+
 def _usage_error(path: Path, error: ValidationError) -> UsageError:
-    first = error.errors()[0]
-    where = tuple(part for part in first["loc"])
+    found = error.errors()
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    where = _named(first["loc"])
     if first["type"] == "extra_forbidden":
         return _unknown(path, where, str(where[-1]))
     name = _where(where) or "the configuration"
     if first["type"] == "missing":
         return UsageError(f"{path}: {name} is missing", "bisect-trt nightly --init writes a complete example")
-    said = first["msg"].removeprefix("Value error, ")
-    more = len({e["loc"] for e in error.errors()}) - 1
+    said = _SAID.get(first["type"]) or first["msg"].removeprefix("Value error, ").replace("Input", "it")
+    if first["type"] == "tuple_type" and where[-1] in ("target", "model"):
+        said = f"write it as [[{where[-1]}]], in two brackets"
+    others = {_named(e["loc"]) for e in found}
+    more = sum(other != where[: len(other)] for other in others)
     hint = f"and {more} more like this" if more else ""
     return UsageError(f"{path}: {name}: {said}", hint)
 
 
+def _named(where: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The place of a key, without places inside of its value."""
+    deepest = max((k for k, part in enumerate(where) if isinstance(part, str)), default=-1)
+    return where[: deepest + 1]
+
+
 def _unknown(path: Path, where: tuple[Any, ...], key: str) -> UsageError:
     known = _keys_beside(where)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
     return UsageError(f"{path}: unknown key {_where(where)}", hint)
 

@@ -1,8 +1,9 @@
-"""One model in one child process: see `children.Child`.
+"""What a child process does: see `children.Child`.
 
 The child gets everything ready, then waits for one line of JSON on standard input: a child can be
 started before it is needed. Its answer is one line of JSON on standard output; all that libraries
-print goes to `FOLDER/log`. It dies with its parent.
+print goes to `FOLDER/log`. After a model that passed it takes another one, with a worker that is warm;
+after anything else it ends. It dies with its parent.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import TypeAdapter
 
+from bisect_trt.checking import check, pool_for
 from bisect_trt.errors import (
     BisectError,
     FlakyFailure,
@@ -34,6 +36,7 @@ from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.outcome import Failure
 from bisect_trt.settings import Settings
 from bisect_trt.workers import limits
+from bisect_trt.workers.pool import Pool
 
 PROGRESS = "progress.json"
 LONGEST = 3000  # characters of a message: an answer has to fit into a pipe
@@ -52,27 +55,62 @@ ANSWERS: dict[str, TypeAdapter[Any]] = {c.__name__: TypeAdapter(c) for c in (Che
 
 
 def main() -> None:
-    """Wait for a request, do it, answer, end."""
+    """Wait for requests, do them, answer, end."""
     folder, parent, threads = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    answer_fd = os.dup(1)
-    try:
-        limits.prepare_worker(folder / "log", folder / "pid", parent, threads)
-        _warm_up()
-        line = sys.stdin.readline()
-        if not line:  # it was not needed
+    with os.fdopen(os.dup(1), "wb") as sink:
+        try:
+            limits.prepare_worker(folder / "log", folder / "pid", parent, threads)
+            _warm_up()
+        except OSError as error:
+            _say(sink, _trouble(error))
             return
-        answer = run(json.loads(line), folder)
-    except OSError as error:
-        answer = _trouble(error)
+        for line in sys.stdin:
+            answer = run(json.loads(line), folder)
+            _say(sink, answer)
+            if not clean(answer):
+                break
+    _Worker.close()
+
+
+def clean(answer: Checked | Reduced | Trouble) -> bool:
+    """Whether the process that gave this may take another model: what it has seen is one that passed."""
+    return isinstance(answer, Checked) and not answer.failures and not answer.unresolved
+
+
+def _say(sink: BinaryIO, answer: Checked | Reduced | Trouble) -> None:
     kind = type(answer).__name__
     text = json.dumps({"kind": kind, "answer": ANSWERS[kind].dump_python(answer, mode="json")})
-    with os.fdopen(answer_fd, "wb") as sink:
-        sink.write(text.encode() + b"\n")
+    sink.write(text.encode() + b"\n")
+    sink.flush()
+
+
+class _Worker:
+    """The isolated worker that is kept for the next model on the same target."""
+
+    _wanted: tuple[Any, ...] = ()
+    _pool: Pool | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, folder: Path) -> Pool:
+        """A warm one, if it was made for the like."""
+        target, run, accuracy = settings.target, settings.run, settings.accuracy
+        libraries = target.plugins, target.ep_libraries, accuracy.custom_ops
+        wanted = (target.spec, *libraries, accuracy.reference_provider, run.memory_limit, run.devices)
+        if cls._pool is None or cls._wanted != wanted:
+            cls.close()
+            cls._pool, cls._wanted = pool_for(settings, folder / "logs"), wanted
+        return cls._pool
+
+    @classmethod
+    def close(cls) -> None:
+        """End it."""
+        if cls._pool is not None:
+            cls._pool.close(kill=True)
+            cls._pool = None
 
 
 def _warm_up() -> None:
     """Import what every job needs; the heavy libraries are the workers' own business."""
-    import bisect_trt.checking
     import bisect_trt.reduction  # noqa: F401  # for the import alone
 
 
@@ -118,12 +156,10 @@ def _numpy_says_full(error: OSError) -> bool:
 
 
 def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
-    from bisect_trt.checking import check
-
     began = time.monotonic()
     model = Path(request["model"])
     digest = _digest(model)
-    seen = check(model, settings)
+    seen = check(model, settings, warm=_Worker.of(settings, folder))
     failures = tuple(_short(f) for f in seen.outcome.failures[:MOST])
     took = time.monotonic() - began
     return Checked(failures, seen.outcome.unresolved[:LONGEST], seen.nodes, seen.target.title, digest, took)
@@ -132,6 +168,7 @@ def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Chec
 def _verify(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
     from bisect_trt.verification import verify_files
 
+    _Worker.close()
     began = time.monotonic()
     folder = Path(request["model"])
     wanted = Failure.from_json(json.loads((folder / "report.json").read_text())["failure"])
@@ -148,6 +185,7 @@ def _reduce(request: Mapping[str, Any], settings: Settings, folder: Path) -> Red
     from bisect_trt.reduction import reduce
     from bisect_trt.result import Step
 
+    _Worker.close()
     began = time.monotonic()
     out = Path(request["out"])
     if not request["again"] and (done := _finished(out)) is not None:

@@ -106,7 +106,7 @@ class Work:
     def _check(self, item: Item, row: Row, limit: float) -> Answer:
         limit = min(limit, self.config.budget.check)
         settings = steps.with_probe_deadline(item.settings, limit)
-        return self.runner.check(item.slug, item.path, settings, limit)
+        return self.runner.check(item.slug, item.path, settings, limit, fresh=bool(row.runs))
 
     def _take_check(self, row: Row, answer: Answer) -> Row:
         return steps.checked(row, answer, self.history.past, self.config.confirm)

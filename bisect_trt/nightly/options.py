@@ -6,7 +6,6 @@ which those learn can be used here at once.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -15,43 +14,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, create_model
 from pydantic.fields import FieldInfo
 
+from bisect_trt.nightly.values import LIMITS, pairs, shapes
 from bisect_trt.settings import Settings, Shapes
 
-_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_SIZES = ("workspace", "memory_limit", "record_budget")
 _NOT_HERE = ("spec", "verbose_log")  # `spec` names a target, one log file cannot take many models
-
-
-def size(value: Any) -> Any:
-    """`"2G"` as bytes; numbers stay. Units are powers of 1024."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError('not a size: write it as "2G", "512M" or a number of bytes')
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def shapes(value: Any) -> Any:
-    """`{x = [1, 3, 224, 224]}` as `Shapes`; `"1x3x224x224"` is taken for the dimensions too."""
-    if not isinstance(value, Mapping):
-        raise ValueError("write shapes as a table: {x = [1, 3, 224, 224]}")
-    found = []
-    for name, dims in sorted(value.items()):
-        if isinstance(dims, str):
-            dims = [int(d) if d.strip().isdigit() else d for d in dims.split("x")]
-        if not isinstance(dims, list) or not all(type(d) is int and d >= 0 for d in dims):
-            raise ValueError(f"the shape of {name!r} is no list of numbers: {{{name} = [1, 3, 224, 224]}}")
-        found.append((name, tuple(dims)))
-    return tuple(found)
-
-
-def pairs(value: Any) -> Any:
-    """A table as pairs of name and value; a plain value counts for all names."""
-    if isinstance(value, Mapping):
-        return tuple(sorted(value.items()))
-    return (("", value),)
 
 
 def _annotations(cls: Any) -> dict[str, Any]:
@@ -61,10 +27,10 @@ def _annotations(cls: Any) -> dict[str, Any]:
             continue
         if hint == Shapes:
             hint = Annotated[hint, BeforeValidator(shapes)]
-        elif name in _SIZES:
-            hint = Annotated[hint, BeforeValidator(size)]
         elif _is_pairs(hint):
             hint = Annotated[hint, BeforeValidator(pairs)]
+        for limit in LIMITS.get(name, ()):
+            hint = Annotated[hint, limit]
         found[name] = hint
     return found
 

@@ -60,7 +60,10 @@ def find_models(config: Config) -> list[str]:
         found |= {p.relative_to(base).as_posix() for p in paths if out not in p.resolve().parents}
     kept = sorted(n for n in found if not any(fnmatch(n, x) for x in config.models.exclude))
     if not kept:
-        raise UsageError(f"no model matches {', '.join(config.models.include)} in {base}")
+        raise UsageError(
+            f"no model matches {', '.join(config.models.include)} in {base}",
+            "see models.include and models.exclude in the configuration",
+        )
     return kept
 
 

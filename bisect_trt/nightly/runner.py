@@ -75,8 +75,10 @@ class Reduced:
 class Runner(Protocol):
     """Each call isolates what it runs and is back when `limit` seconds are over, whatever happens."""
 
-    def check(self, slug: str, model: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """The whole model on the target."""
+    def check(
+        self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
+    ) -> Checked | Trouble:
+        """The whole model on the target; without `fresh` a process that others have passed in may do."""
         ...
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from bisect_trt.nightly.clock import Clock
 from bisect_trt.nightly.clusters import Cluster, find
 from bisect_trt.nightly.config import Config
 from bisect_trt.nightly.history import FILE, History, Night
-from bisect_trt.nightly.night import SIGNALLED, Work
+from bisect_trt.nightly.night import GONE, SIGNALLED, Work
 from bisect_trt.nightly.runner import Runner
 from bisect_trt.nightly.verdicts import Status
 
@@ -47,12 +48,12 @@ def nightly(
         make_runner: for tests, and for running models elsewhere.
 
     Returns:
-        The exit code: 0 nothing new, 1 new failures, 3 no target could be used, 6 the time was over (or
+        The exit code: 0 nothing new, 1 new failures, 6 the time was over (or
         a signal came) before everything was done. New failures are told before an early end.
 
     Raises:
         UsageError: nothing matches, another run holds the folder, or it cannot be written.
-        TargetUnavailable: no target could be used (the report is written all the same).
+        TargetUnavailable: not one model could be run (the report is written all the same).
         StoppedEarly: the disk is full and nothing that can go makes room.
     """
     clock = clock or Clock()
@@ -94,7 +95,7 @@ def _night(
     clusters = find(history.rows(night.id))
     if work.ended_early != SIGNALLED:
         _announce(config, out, folder, history, night, clusters, say)
-    code = _exit_code(history, night, work.ended_early, work.unusable)
+    code = _exit_code(history, night, work.ended_early)
     finished = None if work.ended_early == SIGNALLED else clock.wall()
     night = replace(work.night, finished=finished, exit_code=code, ended_early=work.ended_early, phase="")
     retention.drop_ballast(out)
@@ -103,7 +104,7 @@ def _night(
     retention.clean(out, history, config.retention, say)
     say(f"night {night.id}: exit code {code}{f', {night.ended_early}' if night.ended_early else ''}")
     if code == NO_TARGET:
-        raise TargetUnavailable(work.unusable, "bisect-trt doctor says what can be used here")
+        raise _nothing_could_be_run(history, night, work.unusable)
     return code
 
 
@@ -140,13 +141,21 @@ def _announce(
             say(hooks.run(config.on_new, values, config.base, config.on_new_timeout))
 
 
-def _exit_code(history: History, night: Night, ended_early: str, unusable: str) -> int:
+def _nothing_could_be_run(history: History, night: Night, unusable: str) -> TargetUnavailable:
+    if unusable:
+        return TargetUnavailable(unusable, "bisect-trt doctor says what can be used here")
+    reasons = Counter(row.reason for row in history.rows(night.id) if row.reason != GONE)
+    often = min(reasons, key=lambda reason: (-reasons[reason], reason), default=GONE)
+    return TargetUnavailable(f"not one model could be run: {often}", "see the report for each of them")
+
+
+def _exit_code(history: History, night: Night, ended_early: str) -> int:
     rows = list(history.rows(night.id))
     if any(row.news for row in rows):
         return NEW_FAILURES
     if ended_early:
         return ENDED_EARLY
-    if unusable and all(row.status is Status.NOT_RUN for row in rows):
+    if all(row.status is Status.NOT_RUN for row in rows):
         return NO_TARGET
     return NOTHING_NEW
 

@@ -22,11 +22,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bisect_trt.workers import limits
 from bisect_trt.workers.reply import Death, Reply
 from bisect_trt.workers.slot import Slot
+
+if TYPE_CHECKING:
+    from bisect_trt.workers.cluster import Cluster
+    from bisect_trt.workers.remote import RemoteSlot
 
 __all__ = ["Death", "Pool", "Reply", "Task"]
 
@@ -74,6 +78,7 @@ class Pool:
         log_dir: Path,
         memory_limit: int | None = None,
         devices: Sequence[str] = (),
+        cluster: str = "",
     ) -> None:
         """Make the slots; processes start with the first jobs.
 
@@ -83,6 +88,11 @@ class Pool:
             memory_limit: bytes that one worker may hold, its children included (see
                 `limits.held_bytes`); None: 80 % of the machine / workers.
             devices: GPUs, as CUDA_VISIBLE_DEVICES has them; each worker sees one of them, in turn.
+            cluster: address of a Ray cluster whose nodes do the jobs (see `cluster.Cluster`); each job's
+                first argument has to be the settings of its target, and the GPUs are Ray's business.
+
+        Raises:
+            TargetUnavailable: there is no such cluster.
         """
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
@@ -91,13 +101,16 @@ class Pool:
         self._lock = threading.Condition()
         self._pending: deque[Task] = deque()
         self._closing = threading.Event()
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        context = multiprocessing.get_context("spawn")
-        seen = list(devices) or [""]
-        self._slots = [
-            Slot(n, log_dir.absolute(), threads, context, self._closing, seen[n % len(seen)])
-            for n in range(workers)
-        ]
+        self._slots: Sequence[Slot | RemoteSlot]
+        self._cluster: Cluster | None = None
+        if cluster:
+            from bisect_trt.workers.cluster import Cluster
+            from bisect_trt.workers.remote import RemoteSlot
+
+            joined = self._cluster = Cluster(cluster)
+            self._slots = [RemoteSlot(n, joined, self._closing, memory_limit) for n in range(workers)]
+        else:
+            self._slots = self._local(workers, log_dir.absolute(), devices)
         self._idle = [False] * workers
         self._threads = [
             threading.Thread(target=self._drive, args=(slot,), name=f"worker slot {slot.number}", daemon=True)
@@ -108,6 +121,14 @@ class Pool:
             thread.start()
         # Whoever forgets to close must not have processes started while the interpreter goes down.
         atexit.register(self.close, kill=True)
+
+    def _local(self, workers: int, log_dir: Path, devices: Sequence[str]) -> list[Slot]:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        context = multiprocessing.get_context("spawn")
+        seen = list(devices) or [""]
+        return [
+            Slot(n, log_dir, threads, context, self._closing, seen[n % len(seen)]) for n in range(workers)
+        ]
 
     def submit(self, function: Callable[..., Any], *args: Any, timeout: float | None) -> Task:
         """Run `function(*args)`, importable by name, in a worker.
@@ -121,6 +142,11 @@ class Pool:
             self._pending.append(task)
             self._lock.notify_all()
         return task
+
+    def slots_on_cluster(self, spec: str) -> int:
+        """Jobs on the target `spec` that the cluster takes at the same time, whoever sends them."""
+        assert self._cluster is not None
+        return self._cluster.slots(spec)
 
     def progress(self) -> str:
         """How far the running jobs are, where they tell; for people."""
@@ -149,6 +175,11 @@ class Pool:
         for thread in (*self._threads, self._watcher):
             if thread is not threading.current_thread():
                 thread.join(timeout=10)
+        if self._cluster is not None:
+            from bisect_trt.workers.node import sweep
+
+            self._cluster.close(sweep)
+            self._cluster = None
 
     def __enter__(self) -> Pool:
         """Give the pool itself."""
@@ -179,7 +210,7 @@ class Pool:
             self._idle[number] = False
             return self._pending.popleft()
 
-    def _drive(self, slot: Slot) -> None:
+    def _drive(self, slot: Slot | RemoteSlot) -> None:
         """What a slot's thread does: one job after the other, until the pool closes."""
         # Processes inherit this: Ctrl-C must not reach a worker that is still starting.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -75,7 +75,9 @@ class FakeRunner:
     lock: threading.Lock = field(default_factory=threading.Lock)
     closed: bool = False
 
-    def check(self, slug: str, model: Path, settings: Settings, limit: float) -> Checked | Trouble:
+    def check(
+        self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
+    ) -> Checked | Trouble:
         with self.lock:
             self.note("check", model.stem, limit)
             answer = self.models[model.stem](self, model.stem)

@@ -72,6 +72,27 @@ def test_check_reduce_verify(runner: Children, tmp_path: Path) -> None:
     assert isinstance(anew, Reduced) and (out / "report.json").stat().st_mtime_ns > at
 
 
+def test_only_what_saw_nothing_but_passes_is_used_again(runner: Children, tmp_path: Path) -> None:
+    seen: list[Path] = []
+    ended = runner._wait
+
+    def wait(child: children.Child, limit: float, grace: float) -> Checked | Reduced | Trouble:
+        seen.append(child.folder)
+        return ended(child, limit, grace)
+
+    runner._wait = wait  # type: ignore[method-assign]
+    fine, bad = chain(tmp_path / "fine.onnx", "Abs"), chain(tmp_path / "bad.onnx", ERROR)
+    corrupt = tmp_path / "corrupt.onnx"
+    corrupt.write_bytes(b"rubbish")
+    for model in (fine, fine, bad, fine, corrupt, fine):
+        runner.check("x", model, SETTINGS, 100, fresh=False)
+    for _ in range(2):
+        runner.check("x", fine, SETTINGS, 100)
+    names = [seen.index(folder) for folder in seen]
+    assert names == [0, 0, 0, 3, 3, 5, 6, 7]
+    assert not left_running(tmp_path) or len(list((tmp_path / "tmp").iterdir())) == 1, "the spare one"
+
+
 def test_crash_and_hang_of_the_target_are_failures(runner: Children, tmp_path: Path) -> None:
     for op, symptom in ((CRASH, Symptom.CRASH), (HANG, Symptom.HANG)):
         quick = replace(SETTINGS, run=replace(SETTINGS.run, timeout=3.0))

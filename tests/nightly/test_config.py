@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly import config, options, plan
+from bisect_trt.nightly import config, options, plan, values
 from bisect_trt.settings import Settings
 
 MODELS = '[models]\ninclude = ["*.onnx"]\n'
@@ -79,6 +79,23 @@ def test_template_and_schema_name_the_same_keys() -> None:
         (MODELS + '[budget]\ntotal = "9 hours"', "budget.total: not a duration", ""),
         (MODELS + '[budget]\nuntil = "25:00"', "budget.until: not a time of day", ""),
         (MODELS + '[retention]\nmax_size = "lots"', "retention.max_size: not a size", ""),
+        (MODELS + "[budget]\nuntil = 7", "budget.until: not a time of day", ""),
+        (MODELS + "[target]\nspec = 'auto'", "target: write it as [[target]]", ""),
+        (MODELS + "[[target]]\nspec = 'tensort'", "did you mean 'tensorrt'?", ""),
+        ("models = 'x'", "models: write it as a table", ""),
+        ("[models]\ninclude = '*.onnx'", "models.include: write it as a list", ""),
+        ("on_new = ['x']\n" + MODELS, "on_new: not a text", ""),
+        (MODELS + "[defaults]\nreference = 'orrt'", "'orrt' is none of ort, ", ""),
+        (MODELS + "[defaults]\njudge = 'x'", "'x' is none of outputs, local", ""),
+        (MODELS + "[defaults]\nprecision = 'fp7'", "is none of fp16, bf16", ""),
+        (MODELS + "[defaults]\nmetric = 'quantile:2'", "is none of max, mean", ""),
+        (MODELS + "[defaults]\nstyle = 'x'", "no such style", ""),
+        (MODELS + "[defaults]\nrtol = nan", "defaults.rtol: has to be at least 0", ""),
+        (MODELS + "[defaults]\nrtol = 'x'", "defaults.rtol: not a number", ""),
+        (MODELS + "[defaults]\natol = {y = -1.0}", "defaults.atol: has to be at least 0", ""),
+        (MODELS + "[defaults]\nopt_level = 9", "has to be between 0 and 5", ""),
+        (MODELS + "[defaults]\nrepeats = 0", "has to be at least 1", ""),
+        (MODELS + "[defaults]\ntimeout = 0", "has to be more than 0", ""),
         (MODELS + "[defaults]\nshapes = {x = 3}", "the shape of 'x'", ""),
         (MODELS + "[defaults]\nshapes = 3", "write shapes as a table", ""),
         (MODELS + '[defaults]\nseed = "many"', "defaults.seed", ""),
@@ -98,8 +115,12 @@ def test_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         config.load(tmp_path / "none.toml")
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="is a model, not"):
+        config.load(tmp_path / "x.onnx")
     with pytest.raises(UsageError, match="UTF-8"):
         config.load(tmp_path / "x.toml")
+    (tmp_path / "x.toml").write_text("\ufeffon_new = ' '\n" + MODELS, encoding="utf-8")
+    assert config.load(tmp_path / "x.toml").on_new == ""
     with pytest.raises(UsageError, match="neither"):
         config.for_folder(tmp_path / "none")
 
@@ -109,13 +130,13 @@ def test_unreadable(tmp_path: Path) -> None:
     [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1d", 86400), ("1.5h", 5400), ("1h 5s", 3605)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert config.duration(text) == seconds
+    assert values.duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "h", "1x", "1h30", "-1h", "1 h"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
-        config.duration(text)
+        values.duration(text)
 
 
 def test_layers_of_options(tmp_path: Path) -> None:
@@ -137,6 +158,7 @@ def test_layers_of_options(tmp_path: Path) -> None:
         name = "fast"
         spec = "tensorrt-rtx"
         opt_level = 0
+        timeout = "10m"
         seed = 2
         [[target]]
         spec = "auto"
@@ -164,6 +186,7 @@ def test_layers_of_options(tmp_path: Path) -> None:
         7,
         2 << 30,
     )
+    assert (a.run.timeout, items["models/b.onnx", "auto"].settings.run.timeout) == (600, None)
     assert a.target.plugins == (tmp_path / "lib.so",)
     assert len({i.slug for i in items.values()}) == 4 and len({i.digest for i in items.values()}) == 4
 

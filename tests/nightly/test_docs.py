@@ -71,7 +71,11 @@ def test_github_actions_names() -> None:
     assert set(job) == {"runs-on", "timeout-minutes", "steps"}
     for step in job["steps"]:
         assert ("uses" in step) != ("run" in step)
-        assert "uses" not in step or re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step["uses"])
+        assert "uses" not in step or re.fullmatch(r"[\w-]+(/[\w-]+){1,2}@v\d+", step["uses"])
+    kept = {s["uses"]: s for s in job["steps"] if "cache" in s.get("uses", "")}
+    restored, saved = kept["actions/cache/restore@v4"], kept["actions/cache/save@v4"]
+    assert saved["if"] == "always()", "the history is kept when there are new failures, too"
+    assert saved["with"].items() <= restored["with"].items()
 
 
 def test_gitlab_names() -> None:

@@ -104,7 +104,7 @@ def test_trouble_of_one_model_costs_that_model(tmp_path: Path, cause: Cause) -> 
     site = Site(tmp_path)
     site.night({"a": trouble(cause), "b": fails("one"), "c": passes()})
     assert site.statuses() == {"a": "not run", "b": "new", "c": "still passing"}
-    assert site.rows()["a"].reason == "because"
+    assert site.rows()["a"].reason == "because" and site.code == 1
     site.night({"a": passes(), "b": fails("one"), "c": passes()})
     assert site.statuses()["a"] == "still passing"
 
@@ -132,7 +132,7 @@ def test_not_run_is_stepped_over(tmp_path: Path) -> None:
 
 def test_unresolved_is_not_run(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    site.night({"a": lambda r, n: Checked(unresolved="the reference fails", seconds=1.0)})
+    site.night({"a": lambda r, n: Checked(unresolved="the reference fails", seconds=1.0), "b": passes()})
     assert site.rows()["a"].status == "not run" and site.rows()["a"].reason == "the reference fails"
 
 
@@ -323,6 +323,8 @@ def test_no_target_at_all(tmp_path: Path) -> None:
     with pytest.raises(TargetUnavailable, match="no driver"):
         site.night({"a": trouble(Cause.TARGET, "no driver"), "b": trouble(Cause.TARGET, "no driver")})
     assert (site.out / "index.html").exists()
+    with pytest.raises(TargetUnavailable, match="not one model could be run: unreadable"):
+        site.night({"a": trouble(Cause.USAGE, "unreadable")})
 
 
 def test_on_new_once_for_each_bug(tmp_path: Path) -> None:

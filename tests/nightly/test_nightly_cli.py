@@ -51,6 +51,7 @@ def test_init_writes_a_configuration_that_is_valid(
 def test_usage_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for words, said in (
+        ([], "no configuration"),
         (["--out", "x"], "no configuration"),
         (["none.toml"], "cannot read"),
         (["status", "none"], "holds no nights"),
