@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bisect_trt.nightly.history import Row
+from bisect_trt.nightly.rows import Row
 from bisect_trt.nightly.verdicts import Key, Status
 
 

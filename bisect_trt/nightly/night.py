@@ -13,9 +13,10 @@ from dataclasses import replace
 from bisect_trt.nightly import plan, steps
 from bisect_trt.nightly.clock import Clock, Limit, next_time
 from bisect_trt.nightly.config import Config, target_name
-from bisect_trt.nightly.history import History, Night, Row
+from bisect_trt.nightly.history import History
 from bisect_trt.nightly.plan import Item
 from bisect_trt.nightly.retention import drop_ballast
+from bisect_trt.nightly.rows import Night, Row
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Runner, Trouble
 
 Answer = Checked | Reduced | Trouble

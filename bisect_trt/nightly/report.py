@@ -19,7 +19,8 @@ import jinja2
 
 import bisect_trt
 from bisect_trt.nightly.clusters import Cluster
-from bisect_trt.nightly.history import History, Night, Row
+from bisect_trt.nightly.history import History
+from bisect_trt.nightly.rows import Night, Row
 from bisect_trt.nightly.verdicts import Status
 
 PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "results.json"

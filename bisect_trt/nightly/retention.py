@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bisect_trt.nightly.config import Retention
-from bisect_trt.nightly.history import History, Night
+from bisect_trt.nightly.history import History
+from bisect_trt.nightly.rows import Night
 
 NIGHTS = "nights"
 REPRODUCERS = "reproducers"

@@ -17,8 +17,9 @@ from bisect_trt.nightly.children import Children
 from bisect_trt.nightly.clock import Clock
 from bisect_trt.nightly.clusters import Cluster, find
 from bisect_trt.nightly.config import Config
-from bisect_trt.nightly.history import FILE, History, Night
+from bisect_trt.nightly.history import FILE, History
 from bisect_trt.nightly.night import GONE, SIGNALLED, Work
+from bisect_trt.nightly.rows import Night
 from bisect_trt.nightly.runner import Runner
 from bisect_trt.nightly.verdicts import Status
 

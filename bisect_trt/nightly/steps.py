@@ -10,9 +10,9 @@ from pathlib import Path
 
 import bisect_trt
 from bisect_trt.nightly import verdicts
-from bisect_trt.nightly.history import Row, with_key
 from bisect_trt.nightly.plan import Item
 from bisect_trt.nightly.retention import REPRODUCERS
+from bisect_trt.nightly.rows import Row, with_key
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.nightly.verdicts import Key, Past, Result, Status
 from bisect_trt.outcome import Failure

@@ -11,9 +11,10 @@ from typing import Any
 
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import lock
-from bisect_trt.nightly.history import FILE, History, Night
+from bisect_trt.nightly.history import FILE, History
 from bisect_trt.nightly.job import PROGRESS
 from bisect_trt.nightly.report import duration
+from bisect_trt.nightly.rows import Night
 from bisect_trt.nightly.verdicts import Status
 
 

@@ -17,7 +17,8 @@ from small import ERROR, chain
 import bisect_trt
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.nightly import config, service
-from bisect_trt.nightly.history import FILE, History, Row
+from bisect_trt.nightly.history import FILE, History
+from bisect_trt.nightly.rows import Row
 from bisect_trt.result import Step
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.workers import node

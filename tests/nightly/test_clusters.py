@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from bisect_trt.nightly import clusters, shape
-from bisect_trt.nightly.history import Row
 from bisect_trt.nightly.plan import reduce_order
+from bisect_trt.nightly.rows import Row
 from bisect_trt.nightly.verdicts import Result, Status
 
 

@@ -19,7 +19,8 @@ from small import ERROR, chain
 from bisect_trt.cli import nightly as commands
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import lock, watch
-from bisect_trt.nightly.history import FILE, History, Row
+from bisect_trt.nightly.history import FILE, History
+from bisect_trt.nightly.rows import Row
 from bisect_trt.nightly.verdicts import Result, Status
 
 

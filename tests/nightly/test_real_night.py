@@ -15,7 +15,8 @@ from small import BOMB, CRASH, ERROR, FLAKY, HANG, NUMBERS, SPEC, chain
 from test_children import left_running
 
 from bisect_trt.nightly import retention
-from bisect_trt.nightly.history import FILE, History, Row
+from bisect_trt.nightly.history import FILE, History
+from bisect_trt.nightly.rows import Row
 from bisect_trt.nightly.verdicts import Result
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
