@@ -8,12 +8,8 @@ whatever is looked at a second time is looked at in a fresh one.
 from __future__ import annotations
 
 import errno
-import json
 import os
-import select
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -23,88 +19,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
-
 from bisect_trt.nightly import options
-from bisect_trt.nightly.job import ANSWERS, clean
+from bisect_trt.nightly.child import Child
+from bisect_trt.nightly.job import clean
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.settings import Settings
 from bisect_trt.workers import limits
 
-# The child finds modules where we do, and never in the folder that it works in.
-_START = "import sys; sys.path[:] = sys.argv[4:]; from bisect_trt.nightly.job import main; main()"
 POLL = 0.1  # seconds between two looks at a child
 SLOW_POLL = 1.0  # and at its memory
 GRACE = 20.0  # seconds that a reduction has to save its best when its time is over
 LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
-_LINE = 300  # characters of its last words
 MOST = 50  # models that one child checks
 _PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 
 Answer = TypeVar("Answer", Checked, Reduced)
-
-
-class Child:
-    """One process that does one job."""
-
-    def __init__(self, folder: Path, base: Path, threads: int) -> None:
-        """Start it in the folder `base`; it waits for its request."""
-        self.folder = folder
-        self.served = 0  # models that it has checked
-        folder.mkdir(parents=True)
-        # Its temporary files die with the folder, however the child ends.
-        scratch = folder / "tmp"
-        scratch.mkdir()
-        environment = os.environ | {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
-        arguments = [
-            str(folder),
-            str(os.getpid()),
-            str(threads),
-            *(str(Path(p).absolute()) for p in sys.path),
-        ]
-        command = [sys.executable, "-P", "-c", _START, *arguments]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            cwd=base,
-            start_new_session=True,
-        )
-
-    def ask(self, request: Mapping[str, Any]) -> None:
-        """Hand over the request."""
-        assert self.process.stdin is not None
-        self.served += 1
-        with suppress(OSError):
-            os.truncate(self.folder / "log", 0)  # it appends: what is there is of another model
-        with suppress(BrokenPipeError):  # it is dead already: the answer will be missing
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def held(self) -> int:
-        """Bytes that the child itself holds; its workers have a limit of their own."""
-        with suppress(psutil.Error):
-            return limits.held_bytes(psutil.Process(self.process.pid))
-        return 0
-
-    def end(self) -> None:
-        """Kill the child and all below it, take its exit code and remove its folder."""
-        below: list[psutil.Process] = []
-        with suppress(psutil.Error):
-            below = psutil.Process(self.process.pid).children(recursive=True)
-        if self.process.poll() is None:
-            limits.kill_group(self.process.pid)
-        for process in below:
-            if process.is_running():  # and is no other one with its number
-                limits.kill_group(process.pid)
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Children:
@@ -264,11 +193,11 @@ class Children:
         text, deadline, looked = b"", time.monotonic() + limit, time.monotonic()
         over: Trouble | None = None
         while True:
-            piece = _read(child)
+            piece = child.read(POLL)
             if piece is not None:
                 text += piece
                 if not piece or text.endswith(b"\n"):
-                    answer = _parse(text, child)
+                    answer = child.answer(text)
                     return over if over and isinstance(answer, Trouble) else answer
             now = time.monotonic()
             if now - looked > SLOW_POLL:
@@ -295,29 +224,3 @@ class Children:
             if data:
                 self._logs.mkdir(parents=True, exist_ok=True)
                 (self._logs / f"{slug}.log").write_bytes(data)
-
-
-def _read(child: Child) -> bytes | None:
-    """What the child says now: nothing yet (None), or its end (empty)."""
-    assert child.process.stdout is not None
-    stdout = child.process.stdout.fileno()
-    ready, _, _ = select.select([stdout], [], [], POLL)
-    return os.read(stdout, 1 << 16) if ready else None
-
-
-def _parse(text: bytes, child: Child) -> Checked | Reduced | Trouble:
-    try:
-        data = json.loads(text)
-        answer: Checked | Reduced | Trouble = ANSWERS[data["kind"]].validate_python(data["answer"])
-    except (ValueError, KeyError):
-        code = child.process.wait()
-        said = f"its process ended without an answer: {limits.describe_exit(code)}{_last_line(child)}"
-        return Trouble(Cause.DIED, said)
-    return answer
-
-
-def _last_line(child: Child) -> str:
-    with suppress(OSError):
-        lines = (child.folder / "log").read_text(errors="replace").split("\n")
-        return next((f"; last said: {line[:_LINE]}" for line in reversed(lines) if line.strip()), "")
-    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -38,6 +39,11 @@ class Machines:
         self.made = Made(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
         self.nodes = [self.add(), self.add()]
         self.address = self.made.address
+        self.scratch = Path(os.environ["TMPDIR"])
+
+    def left(self) -> list[Path]:
+        """What runs have left on the nodes."""
+        return list(self.scratch.glob("bisect-trt-cluster-*/*"))
 
     def add(self) -> Any:
         return self.made.add_node(num_cpus=2, num_gpus=1, object_store_memory=STORE)
@@ -47,21 +53,14 @@ class Machines:
 
 
 @pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machines]:
+def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the nodes
-    made = Machines()
-    yield made
-    ray.shutdown()
-    made.made.shutdown()
-
-
-def spans(seconds: float) -> tuple[str, str, float, float]:
-    """On a node: where it was, on which GPU, from when to when."""
-    began = time.time()
-    time.sleep(seconds)
-    context = ray.get_runtime_context()
-    return context.get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES", ""), began, time.time()
+    with tempfile.TemporaryDirectory(prefix="bt-", ignore_cleanup_errors=True) as short:  # sockets lie in it
+        monkeypatch.setenv("TMPDIR", short)  # of the nodes
+        made = Machines()
+        yield made
+        ray.shutdown()
+        made.made.shutdown()
 
 
 def test_probes_on_a_cluster_that_loses_a_node(machines: Machines, tmp_path: Path) -> None:
@@ -76,7 +75,7 @@ def test_probes_on_a_cluster_that_loses_a_node(machines: Machines, tmp_path: Pat
             machines.kill_one()
 
     def reduced(out: str, **run: Any) -> bisect_trt.result.Reduction:
-        settings = Settings(target, RunSettings(**run))
+        settings = Settings(target, RunSettings(simplify=False, repeats=2, **run))
         return bisect_trt.reduce(
             model, settings, out=tmp_path / out, on_event=kill if run["cluster"] else _ignore
         )
@@ -84,7 +83,7 @@ def test_probes_on_a_cluster_that_loses_a_node(machines: Machines, tmp_path: Pat
     there = reduced("there", cluster=machines.address)
     assert seen, "a node was killed in the middle"
     here = reduced("here", cluster="", workers=2)
-    assert there.verified == there.repeats == 3
+    assert there.verified == there.repeats == 2
     for name in ("repro.onnx", "inputs.npz", "expected.npz"):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
     assert there.counts["probes"] == here.counts["probes"]
@@ -92,7 +91,7 @@ def test_probes_on_a_cluster_that_loses_a_node(machines: Machines, tmp_path: Pat
     assert max(Counter(key for key, _ in ended).values()) == 1, "no probe counted twice"
     asked = dict(answers(tmp_path / "here"))
     assert {k: v for k, v in ended if k in asked}.items() <= asked.items(), "the same answers as locally"
-    assert not list(tmp_path.glob("bisect-trt-cluster-*/*")), "nothing is left on the nodes"
+    assert not machines.left(), "nothing is left on the nodes"
 
 
 def _ignore(step: Step) -> None:
@@ -106,6 +105,13 @@ def answers(out: Path) -> list[tuple[str, str]]:
 
 
 def test_one_engine_build_per_gpu(machines: Machines) -> None:
+    def spans(seconds: float) -> tuple[str, str, float, float]:
+        """On a node: where it was, on which GPU, from when to when. Inside, as nodes have no tests."""
+        began = time.time()
+        time.sleep(seconds)
+        node_id = ray.get_runtime_context().get_node_id()
+        return node_id, os.environ.get("CUDA_VISIBLE_DEVICES", ""), began, time.time()
+
     cluster = Cluster(machines.address)
     assert (cluster.slots("tensorrt"), cluster.slots("emulate:fp16")) == (2, 4)
     for spec, most in (("tensorrt", 1), ("emulate:fp16", 2)):
@@ -173,7 +179,7 @@ def test_night_on_a_cluster_that_loses_a_node(tmp_path: Path, machines: Machines
     for row in remote.values():
         if row.repro:
             assert (tmp_path / "remote" / row.repro / "repro.onnx").is_file()
-    assert not list(tmp_path.glob("bisect-trt-cluster-*/*")), "nothing is left on the nodes"
+    assert not machines.left(), "nothing is left on the nodes"
 
 
 def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
