@@ -52,6 +52,7 @@ def collect(history: History, night: Night, clusters: list[Cluster], out: Path) 
             "exit_code": night.exit_code,
             "before": {"id": before.id, "started": _time(before.started)} if before else None,
         },
+        "news": sum(row.news for row in rows),
         "counts": {status.value: counts[status.value] for status in Status},
         "targets": sorted({f"{r.target}: {r.version}" for r in rows if r.version}),
         "clusters": [_cluster(cluster, out) for cluster in clusters],

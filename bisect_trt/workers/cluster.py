@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -183,7 +184,9 @@ class _Membership:
 def _init(ray: Any, address: str) -> None:
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what fails; the error says it too
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGTERM, terminate)  # Ray puts its own there
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:

@@ -132,7 +132,7 @@ def test_page(tmp_path: Path) -> None:
 def test_summary_is_a_chat_message(tmp_path: Path) -> None:
     site = two_nights(tmp_path)
     text = (site.out / "summary.md").read_text()
-    assert "2 new or changed" in text and "of 9 checks" in text
+    assert "3 new or changed" in text and "of 9 checks" in text
     assert "- fixed: `fixed.onnx`" in text and "- not run: `broken.onnx`" in text
     assert text.count("**NEW** ") == 3 and len(text) < 3000
     assert all(line.count("`") % 2 == 0 for line in text.splitlines()), "no message ends its code span"
