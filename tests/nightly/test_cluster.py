@@ -52,15 +52,47 @@ class Machines:
         self.made.remove_node(self.nodes.pop(0), allow_graceful=False)
 
 
-@pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    with tempfile.TemporaryDirectory(prefix="bt-", ignore_cleanup_errors=True) as short:  # sockets lie in it
-        monkeypatch.setenv("TMPDIR", short)  # of the nodes
+@pytest.fixture(scope="module")
+def started() -> Iterator[Machines]:
+    with (
+        tempfile.TemporaryDirectory(prefix="bt-", ignore_cleanup_errors=True) as short,  # sockets lie in it
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("TMPDIR", short)  # of the nodes
         made = Machines()
         yield made
         ray.shutdown()
         made.made.shutdown()
+
+
+@pytest.fixture
+def machines(started: Machines) -> Machines:
+    """With two nodes, whatever became of one of them before."""
+    while len(started.nodes) < 2:
+        started.nodes.append(started.add())
+    return started
+
+
+def test_one_engine_build_per_gpu(machines: Machines) -> None:
+    def spans(seconds: float) -> tuple[str, str, float, float]:
+        """On a node: where it was, on which GPU, from when to when. Inside, as nodes have no tests."""
+        began = time.time()
+        time.sleep(seconds)
+        node_id = ray.get_runtime_context().get_node_id()
+        return node_id, os.environ.get("CUDA_VISIBLE_DEVICES", ""), began, time.time()
+
+    cluster = Cluster(machines.address)
+    assert (cluster.slots("tensorrt"), cluster.slots("emulate:fp16")) == (2, 4)
+    for spec, most in (("tensorrt", 1), ("emulate:fp16", 2)):
+        tasks = [cluster.start(spec, spans, 0.3) for _ in range(6)]
+        found = [cluster.wait(task, lambda: False) for task in tasks]
+        at_once = max(sum(a[0] == b[0] and b[2] <= a[2] < b[3] for b in found) for a in found)
+        assert at_once <= most
+        assert all(gpu for _, gpu, _, _ in found) == (spec == "tensorrt")
+    with pytest.raises(TargetUnavailable, match="has bisect-trt"):
+        cluster.wait(cluster.start("planted:", node.require_version, "0.0"), lambda: False)
+    cluster.close(node.sweep)
 
 
 def test_probes_on_a_cluster_that_loses_a_node(machines: Machines, tmp_path: Path) -> None:
@@ -102,27 +134,6 @@ def answers(out: Path) -> list[tuple[str, str]]:
     """Key and verdict of each probe that ended."""
     lines = map(json.loads, (out / "journal.jsonl").read_text().splitlines())
     return [(line["key"], line["verdict"]) for line in lines if line["event"] == "end"]
-
-
-def test_one_engine_build_per_gpu(machines: Machines) -> None:
-    def spans(seconds: float) -> tuple[str, str, float, float]:
-        """On a node: where it was, on which GPU, from when to when. Inside, as nodes have no tests."""
-        began = time.time()
-        time.sleep(seconds)
-        node_id = ray.get_runtime_context().get_node_id()
-        return node_id, os.environ.get("CUDA_VISIBLE_DEVICES", ""), began, time.time()
-
-    cluster = Cluster(machines.address)
-    assert (cluster.slots("tensorrt"), cluster.slots("emulate:fp16")) == (2, 4)
-    for spec, most in (("tensorrt", 1), ("emulate:fp16", 2)):
-        tasks = [cluster.start(spec, spans, 0.3) for _ in range(6)]
-        found = [cluster.wait(task, lambda: False) for task in tasks]
-        at_once = max(sum(a[0] == b[0] and b[2] <= a[2] < b[3] for b in found) for a in found)
-        assert at_once <= most
-        assert all(gpu for _, gpu, _, _ in found) == (spec == "tensorrt")
-    with pytest.raises(TargetUnavailable, match="has bisect-trt"):
-        cluster.wait(cluster.start("planted:", node.require_version, "0.0"), lambda: False)
-    cluster.close(node.sweep)
 
 
 def test_options_that_need_this_machine(tmp_path: Path) -> None:
