@@ -158,14 +158,14 @@ def _do(runner: Children, job: Job, models: Path, out: Path) -> Answer:
 
 def _model_files(model: Path) -> dict[str, Path]:
     """The model and its external data, by path relative to its folder; a broken model alone."""
-    import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     from bisect_trt.model.external import referenced_files
+    from bisect_trt.model.light import read_light
 
     found = {model.name: model}
     with suppress(UsageError, ValueError, DecodeError):  # the check on the node says what is wrong
-        found |= referenced_files(onnx.load(model, load_external_data=False), model)
+        found |= referenced_files(read_light(model), model)
     return found
 
 
