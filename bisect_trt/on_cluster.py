@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,10 +11,9 @@ from bisect_trt.errors import UsageError
 from bisect_trt.references.spec import parse
 from bisect_trt.settings import Settings
 from bisect_trt.targets.registry import AUTO, resolve
-from bisect_trt.workers import jobs
+from bisect_trt.workers import node
+from bisect_trt.workers.cluster import Cluster
 from bisect_trt.workers.pool import Pool
-
-_START = 300.0  # seconds for a node to answer its first question
 
 
 def on_cluster(settings: Settings) -> Settings:
@@ -26,14 +24,14 @@ def on_cluster(settings: Settings) -> Settings:
         UsageError: an option that works on this machine only.
     """
     _require_possible(settings)
-    address, spec = settings.run.cluster, settings.target.spec
-    with (
-        tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
-        Pool(1, log_dir=Path(logs), cluster=address) as pool,
-    ):
-        slots = pool.slots_on_cluster(spec)
+    spec = settings.target.spec
+    cluster = Cluster(settings.run.cluster)
+    try:
+        slots = cluster.slots(spec)
         if spec == AUTO:
-            spec = pool.submit(jobs.spec_of, settings.target, timeout=_START).result().value
+            spec = cluster.wait(cluster.start(spec, resolve, spec), lambda: False)
+    finally:
+        cluster.close(node.sweep)
     wanted = settings.run.workers
     workers = slots if wanted == 1 else min(wanted, slots)
     target = replace(settings.target, spec=resolve(spec))

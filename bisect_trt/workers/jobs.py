@@ -54,13 +54,6 @@ def describe(settings: TargetSettings) -> TargetInfo:
     return opened(settings).info()
 
 
-def spec_of(settings: TargetSettings) -> str:
-    """The target that `auto` stands for here. Raises as `registry.resolve` does."""
-    from bisect_trt.targets.registry import resolve
-
-    return resolve(settings.spec)
-
-
 def probe(
     settings: TargetSettings,
     candidate: Candidate,
@@ -177,7 +170,9 @@ def outside(
     return saved.read(Path(reference.argument), len(samples), outputs)
 
 
-def record_on_target(settings: TargetSettings, model: bytes, folder: Path, feeds: Sequence[Feeds]) -> Record:
+def record_on_target(
+    settings: TargetSettings, model: bytes, folder: Path, feeds: Sequence[Feeds]
+) -> Record:
     """Run a model on the target, every output of it, and keep what it gives."""
     target = opened(target_at.settings(settings))
     graph, store = Graph(onnx.load_model_from_string(model)), Store(folder)
@@ -275,3 +270,4 @@ def record_in(
     ended = f"the reference ended its process: {reply.death.message} {reply.death.detail}".strip()
     inputs = recorded_inputs(Graph(proto), Store(folder), feeds)
     return Record(folder, len(feeds), inputs, error=ended)
+

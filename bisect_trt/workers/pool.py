@@ -143,11 +143,6 @@ class Pool:
             self._lock.notify_all()
         return task
 
-    def slots_on_cluster(self, spec: str) -> int:
-        """Jobs on the target `spec` that the cluster takes at the same time, whoever sends them."""
-        assert self._cluster is not None
-        return self._cluster.slots(spec)
-
     def progress(self) -> str:
         """How far the running jobs are, where they tell; for people."""
         return "; ".join(filter(None, (slot.progress() for slot in self._slots)))
