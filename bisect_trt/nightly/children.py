@@ -32,6 +32,7 @@ GRACE = 20.0  # seconds that a reduction has to save its best when its time is o
 LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
 MOST = 50  # models that one child checks
 _PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
+_OURS = (Cause.MEMORY, Cause.DIED, Cause.BUG)  # what a process that is not fresh may be the reason of
 
 Answer = TypeVar("Answer", Checked, Reduced)
 
@@ -69,7 +70,11 @@ class Children:
     ) -> Checked | Trouble:
         """The whole model on the target."""
         request = {"job": "check", "model": str(model.absolute())}
-        return self._run(Checked, slug, request, settings, limit, fresh=fresh)
+        answer = self._run(Checked, slug, request, settings, limit, fresh=fresh)
+        if not fresh and isinstance(answer, Trouble) and answer.cause in _OURS and answer.seconds < limit:
+            # models before this one may be to blame
+            answer = self._run(Checked, slug, request, settings, limit - answer.seconds)
+        return answer
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
         """A stored reproducer on the target, from its own files."""

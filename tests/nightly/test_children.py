@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -207,3 +207,19 @@ def test_memory_of_the_child_itself(
     settings = replace(SETTINGS, run=replace(SETTINGS.run, memory_limit=1 << 33))
     answer = runner.check("x", chain(tmp_path / "x.onnx", HANG), settings, 60)
     assert isinstance(answer, Trouble) and answer.cause is Cause.MEMORY
+
+
+def test_death_of_a_child_that_is_not_fresh_says_nothing(runner: Children, tmp_path: Path) -> None:
+    fine = chain(tmp_path / "fine.onnx")
+    runner.check("x", fine, SETTINGS, 60, fresh=False)
+    ((_, warm),) = runner._warm
+    os.kill(warm.process.pid, signal.SIGSTOP)  # alive when it is taken
+    asked = warm.ask
+
+    def ask(request: Mapping[str, object]) -> None:
+        asked(request)
+        os.kill(warm.process.pid, signal.SIGKILL)
+
+    warm.ask = ask  # type: ignore[method-assign]
+    answer = runner.check("y", fine, SETTINGS, 60, fresh=False)
+    assert isinstance(answer, Checked) and not answer.failures
