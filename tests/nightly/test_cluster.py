@@ -107,7 +107,7 @@ def test_probes_on_a_cluster_that_loses_a_node(machines: Machines, tmp_path: Pat
             machines.kill_one()
 
     def reduced(out: str, **run: Any) -> bisect_trt.result.Reduction:
-        settings = Settings(target, RunSettings(simplify=False, repeats=2, **run))
+        settings = Settings(target, RunSettings(simplify=False, repeats=1, **run))
         return bisect_trt.reduce(
             model, settings, out=tmp_path / out, on_event=kill if run["cluster"] else _ignore
         )
@@ -115,7 +115,7 @@ def test_probes_on_a_cluster_that_loses_a_node(machines: Machines, tmp_path: Pat
     there = reduced("there", cluster=machines.address)
     assert seen, "a node was killed in the middle"
     here = reduced("here", cluster="", workers=2)
-    assert there.verified == there.repeats == 2
+    assert there.verified == there.repeats == 1
     for name in ("repro.onnx", "inputs.npz", "expected.npz"):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
     assert there.counts["probes"] == here.counts["probes"]
@@ -193,7 +193,6 @@ def test_night_on_a_cluster_that_loses_a_node(tmp_path: Path, machines: Machines
     assert not machines.left(), "nothing is left on the nodes"
 
 
-def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(TargetUnavailable, match="no Ray cluster answers"):
-        Cluster("auto")
+def test_no_cluster() -> None:
+    with pytest.raises(TargetUnavailable, match="no Ray cluster answers at nonsense: Invalid address"):
+        Cluster("nonsense")
