@@ -29,11 +29,11 @@ from bisect_trt.reproducer import attach, files, models
 from bisect_trt.result import Reduction
 from bisect_trt.run import Run
 from bisect_trt.session import cannot_run
+from bisect_trt.targets.trt_engine import built_words
 from bisect_trt.verification import verify_files
 from bisect_trt.workarounds import workarounds
 
 FRESH = 12  # processes in which a flaky failure may show again
-TENSORRT = ("tensorrt", "tensorrt-rtx")
 BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell what TensorRT made of it
 
 
@@ -108,7 +108,7 @@ def write_models(run: Run, result: Reduction, out: Path) -> None:
     """What is not text."""
     models.write_model(result.best, out)
     target = run.settings.target
-    if target.precision and run.info.name in TENSORRT:
+    if target.precision:
         models.write_narrow(out, target.precision)
     if run.info.name.startswith("emulate:"):
         models.write_emulated(out, run.info.name.partition(":")[2])
@@ -137,7 +137,11 @@ def verify(run: Run, result: Reduction, runs: int) -> Reduction:
     run.spent["verify_seconds"] = time.monotonic() - began
     shown = agreed[0] if agreed else outcomes[0]
     built = {key: shown.facts[key] for key in BUILT if key in shown.facts}
-    return replace(result, verified=len(agreed), repeats=len(outcomes), log=shown.log, built=built)
+    words = built_words(shown.facts)
+    notes = (*result.notes, words) if words else result.notes
+    return replace(
+        result, verified=len(agreed), repeats=len(outcomes), log=shown.log, built=built, notes=notes
+    )
 
 
 def write_papers(run: Run, result: Reduction, *, tried: bool) -> Reduction:

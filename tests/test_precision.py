@@ -13,14 +13,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import bisect_trt
 from bisect_trt.cli.options import target_settings
 from bisect_trt.cli.texts import devices
 from bisect_trt.errors import UsageError
 from bisect_trt.model import precision
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.precision import narrowed
+from bisect_trt.outcome import Stage
 from bisect_trt.session import resolved
-from bisect_trt.settings import Settings, TargetSettings
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from support import LIGHT, model, random_feeds, run, tensor_type
 
 F16, BF16 = TensorProto.FLOAT16, TensorProto.BFLOAT16
@@ -193,6 +195,56 @@ def test_a_model_without_float32_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing in this model computes in float32"):
         target.run(Candidate(data, tmp_path, ("not",), cut="original"))
     assert not target.run(Candidate(data, tmp_path, ("not",))).failures  # a part of a model may have none
+
+
+def grows(tmp_path: Path) -> Path:
+    """Eight layers that float16 holds, and a weight that it does not."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array((rng.standard_normal((16, 16)) / 4).astype(np.float32), f"w{k}")
+        for k in range(8)
+    ]
+    nodes = [helper.make_node("MatMul", [f"t{k}", f"w{k}"], [f"t{k + 1}"], f"mm{k}") for k in range(8)]
+    weights += [numpy_helper.from_array(np.float32(v), n) for v, n in ((90000, "big"), (1e-5, "small"))]
+    nodes += [
+        helper.make_node("Mul", ["t8", "big"], ["b"], "grow"),
+        helper.make_node("Mul", ["b", "small"], ["y"], "back"),
+    ]
+    made = model(nodes, [tensor_type("t0", [4, 16])], [tensor_type("y", [4, 16])], weights)
+    onnx.save_model(made, tmp_path / "grows.onnx")
+    return tmp_path / "grows.onnx"
+
+
+def test_a_provider_of_onnx_runtime_gets_casts_and_the_script_too(tmp_path: Path) -> None:
+    target = TargetSettings(spec="ort:CPU", precision="fp16")
+    settings = Settings(target, RunSettings(repeats=1))
+    found = bisect_trt.reduce(grows(tmp_path), settings, out=tmp_path / "out")
+    assert found.wanted.stage is Stage.COMPARE
+    assert found.nodes == ("grow",) and found.verified == 1
+    assert any("1 values of weights beyond its range" in note for note in found.notes)
+    script = subprocess.run(
+        [sys.executable, tmp_path / "out/repro.py"], capture_output=True, text=True, check=False
+    )
+    assert script.returncode == 1, script.stdout
+    report = (tmp_path / "out/ISSUE.md").read_text()
+    assert "polygraphy run repro-fp16.onnx --onnxrt --providers CPUExecutionProvider" in report
+
+
+def test_the_script_knows_the_words_of_onnx_runtime(tmp_path: Path) -> None:
+    """It has no bfloat16 MatMul on the CPU; its message begins `[ONNXRuntimeError] : 9 : CODE : `."""
+    settings = Settings(TargetSettings(spec="ort:CPU", precision="bf16"), RunSettings(repeats=1))
+    bisect_trt.reduce(grows(tmp_path), settings, out=tmp_path / "out")
+    script = subprocess.run(
+        [sys.executable, tmp_path / "out/repro.py"], capture_output=True, text=True, check=False
+    )
+    assert script.returncode == 1 and "NOT_IMPLEMENTED" in script.stdout
+
+
+@pytest.mark.parametrize("spec", ["emulate:fp16", "planted:op=Relu", "command:true"])
+def test_a_precision_is_never_ignored(spec: str, models_dir: Path) -> None:
+    settings = Settings(TargetSettings(spec=spec, precision="fp16"))
+    with pytest.raises(UsageError, match="targets take no precision"):
+        bisect_trt.check(models_dir / "ok.onnx", settings)
 
 
 def test_options() -> None:

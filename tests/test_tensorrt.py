@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets import registry, tensorrt, trt_failures
-from bisect_trt.targets.base import TargetResult
+from bisect_trt.targets import gpu, registry, tensorrt, trt_failures
+from bisect_trt.targets.base import WORKER, TargetResult
 from bisect_trt.targets.blame import Blame
 from bisect_trt.targets.gpu import Gpu
 from bisect_trt.targets.trt_arrays import for_engine, from_engine
@@ -444,7 +445,8 @@ def test_outputs_have_the_declared_type_and_are_copies() -> None:
 
 def _run_broken(folder: Path) -> None:
     target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
-    target._broken = True
+    os.environ[WORKER] = str(folder / "worker-0")
+    gpu.spoil()
     target.run(Candidate(relu().SerializeToString(), folder, ("r",)))
 
 
@@ -455,11 +457,29 @@ def test_a_process_with_a_cuda_error_is_not_used_again(tmp_path: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize(
+    ("message", "spoils"),
+    [
+        ("[defaultAllocator.cpp::deallocate::85] Error Code 1: Cuda Runtime (illegal access)", True),
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=h", True),
+        ("Non-zero status code returned: CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", True),
+        ("[tacticSupply.cpp::getSupportedFormats::48] Error Code 2: Internal Error (no format)", False),
+        ("CUDAExecutionProvider does not take RoiAlign (roi)", False),
+    ],
+)
+def test_errors_of_the_context_are_told_from_others(message: str, spoils: bool) -> None:
+    assert gpu.spoils(message) is spoils
+
+
 @pytest.mark.gpu
 def test_outputs_come_from_the_gpu(tmp_path: Path) -> None:
     target = registry.open_target(TargetSettings(spec="tensorrt-rtx"))
-    if not target.info().can_run:
-        pytest.skip("no GPU that TensorRT-RTX runs on")
+    try:
+        why = "" if target.info().can_run else "no GPU here"
+    except TargetUnavailable as error:
+        why = error.message
+    if why:
+        pytest.skip(why)
     x = np.array([[-1, 0, 1], [2, -3, 4]], np.float32)
     result = run(relu(), tmp_path, {"x": x}, {"x": x + 1})
     assert result.outputs is not None

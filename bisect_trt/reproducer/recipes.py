@@ -195,7 +195,8 @@ def _polygraphy_provider(reduction: Reduction) -> Recipe:
     provider = reduction.target.name.partition(":")[2]
     lines, loaded = _load_inputs(reduction)
     cpu = ["polygraphy", "run", MODEL, "--onnxrt", *loaded, "--save-outputs", "cpu.json"]
-    other = ["polygraphy", "run", MODEL, "--onnxrt", "--providers", provider, *loaded]
+    given, _ = _model(reduction)
+    other = ["polygraphy", "run", given, "--onnxrt", "--providers", provider, *loaded]
     note = "the CPU first, then the provider"
     other += ["--load-outputs", "cpu.json", *_agreeing(reduction)]
     return Recipe("polygraphy", (*lines, line(*cpu), line(*other)), note)

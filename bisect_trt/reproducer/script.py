@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from functools import cache
@@ -14,6 +15,7 @@ import onnx
 from bisect_trt.model.validate import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.reproducer import seeded
+from bisect_trt.reproducer.files import MODEL, narrow_file
 from bisect_trt.reproducer.script_words import MODULES, failure_words, model_words, raw_types
 from bisect_trt.result import Reduction
 from bisect_trt.targets.ep_libraries import bare, find_package
@@ -114,16 +116,24 @@ def _provider_words(reduction: Reduction) -> dict[str, Any]:
         options = {k: v for k, v in options.items() if k not in ("device_type", "device_id")}
     imported = [package.module] if package is not None else []
     return {
-        "file": "repro.onnx",
+        "file": narrow_file(target.precision) if target.precision else MODEL,
         "renamed": {},
         "provider": provider,
         "options": options,
         "plugin": plugin,
         "plugin_package": package.distribution if package is not None else "",
         "libraries": ["numpy as np", "onnxruntime as ort", *imported],
-        "parts": [_REFUSED] if " does not take " in reduction.wanted.signature else
-        failure_words(reduction)["parts"],
+        "parts": [_REFUSED]
+        if " does not take " in reduction.wanted.signature
+        else _as_said(failure_words(reduction)["parts"], reduction.log),
     }
+
+
+def _as_said(parts: list[str], log: str) -> list[str]:
+    """Parts as they stand in ONNX Runtime's own words; what was put together for people is left out."""
+    said = " ".join(log.split())
+    plain = [re.sub(r"^[A-Z_]+: ", "", part) for part in parts]
+    return [part for part in plain if part in said] or plain
 
 
 def _emulated_words(reduction: Reduction) -> dict[str, Any]:

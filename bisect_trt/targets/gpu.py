@@ -6,13 +6,25 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bisect_trt.targets.base import WORKER
+
 _COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute, cuda.h
 _COMPUTE_CAPABILITY_MINOR = 76
+
+
+_OF_THE_CONTEXT = re.compile(
+    r"\b(CUDA|CUBLAS|CUDNN|HIP)\w* (failure|error|runtime|driver)"
+    r"|illegal memory access|unspecified launch failure|device-side assert",
+    re.IGNORECASE,
+)
+_spoiled = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,26 @@ def _driver() -> tuple[ctypes.CDLL | None, int]:
     if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(found)):
         return cuda, 0
     return cuda, found.value
+
+
+def spoils(message: str) -> bool:
+    """Whether a failure's message is that of a CUDA error, which may stay with this process."""
+    return _OF_THE_CONTEXT.search(message) is not None
+
+
+def spoil() -> None:
+    """This process is not to be used again: whatever runs in it next would fail, too."""
+    global _spoiled
+    _spoiled = True
+
+
+def leave_if_spoiled() -> None:
+    """End a worker process that is spoiled, before the next candidate is blamed for it.
+
+    The pool runs a job again in a fresh worker when its process is killed from outside its control.
+    """
+    if _spoiled and WORKER in os.environ:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def count() -> int:

@@ -26,8 +26,9 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets import ep_libraries
+from bisect_trt.targets import ep_libraries, gpu
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.ort_messages import essence, failure
 
 _CPU = "CPUExecutionProvider"
@@ -35,6 +36,7 @@ _FOLDER = "session.model_external_initializers_file_folder_path"
 _NO_FALLBACK = "session.disable_cpu_ep_fallback"
 _RECORD = "session.record_ep_graph_assignment_info"
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
+_ON_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -70,6 +72,8 @@ class OrtProvider:
         self._given = settings.ep_libraries
         self._library: tuple[str, Path] | None = None
         self._plugin = True
+        self._precision = settings.precision
+        self._narrower = Narrower(settings.precision)
         self.name = self._find()
         self._device = ""
         if self._plugin:
@@ -84,27 +88,45 @@ class OrtProvider:
         versions = {"onnxruntime": runtime}
         if self._plugin:
             versions[self.name] = str(self._devices()[0].ep_metadata.get("version", "unknown"))
-        where = f" on {self._device}" if self._device else ""
+        card = gpu.find_gpu() if self.name in _ON_NVIDIA else None
+        device = self._device or (card.name if card else "")
+        notes = [f"Options: {self._options}."] if self._options else []
+        if self._precision:
+            notes.append(f"--precision {self._precision}: the model gets casts to it.")
+            if self.name == _CPU:
+                notes.append("The CPU provider computes much of it in float32; emulate: rounds every tensor.")
         return TargetInfo(
             name=f"ort:{self.name}",
-            title=f"ONNX Runtime {runtime}, {self.name}{where}",
+            title=f"ONNX Runtime {runtime}, {self.name}{f' on {device}' if device else ''}",
             can_run=True,
-            notes=(f"Options: {self._options}.",) if self._options else (),
-            versions=versions,
+            notes=tuple(notes),
+            versions=versions | dict(card.versions() if card else {}),
         )
 
     def run(self, candidate: Candidate) -> TargetResult:
-        """Build the candidate on the provider alone and run it on each of its samples."""
+        """Build the candidate on the provider alone and run it on each of its samples.
+
+        Raises:
+            UsageError: `--precision` for a model that does not compute in float32.
+        """
+        gpu.leave_if_spoiled()
+        source = self._narrower.source(candidate)
         announce(Stage.BUILD)
         try:
-            session = self._session(candidate.model, candidate.folder, self.name != _CPU)
+            session = self._session(source, self.name != _CPU)
         except Exception as e:  # ONNX Runtime's exceptions have no common base but this
-            return self._not_built(candidate, str(e))
+            return self._not_built(source, str(e))
         announce(Stage.RUN)
         try:
-            return TargetResult(outputs=tuple(_run(session, candidate)))
+            return TargetResult(outputs=tuple(_run(session, candidate)), facts=source.facts)
         except Exception as e:  # as above
-            return TargetResult(failures=(failure(candidate, Stage.RUN, str(e)),), log=str(e))
+            failed = self._failure(candidate, Stage.RUN, str(e))
+            return TargetResult(failures=(failed,), log=str(e), facts=source.facts)
+
+    def _failure(self, candidate: Candidate, stage: Stage, message: str) -> Failure:
+        if gpu.spoils(message):
+            gpu.spoil()
+        return failure(candidate, stage, message)
 
     # Finding the provider
 
@@ -188,9 +210,10 @@ class OrtProvider:
 
     # Sessions
 
-    def _session(self, model: bytes, folder: Path, strict: bool, record: bool = False) -> Any:
+    def _session(self, source: Source, strict: bool, record: bool = False) -> Any:
         from bisect_trt.references.ort import custom_ops
 
+        model, folder = source.model, source.folder
         options = self._ort.SessionOptions()
         options.log_severity_level = 3  # errors; they go to the worker's log
         options.add_session_config_entry(_FOLDER, str(folder.absolute()))
@@ -213,7 +236,8 @@ class OrtProvider:
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "trial", tensors[:1], tensors[1:])
         model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
         try:
-            loaded = self._session(model.SerializeToString(), Path(), strict=False).get_providers()
+            trial = Candidate(model.SerializeToString(), Path(), ())
+            loaded = self._session(Source(trial, trial.model, trial.folder), strict=False).get_providers()
         except UsageError:
             raise
         except Exception as e:  # ONNX Runtime's exceptions have no common base but this
@@ -228,37 +252,27 @@ class OrtProvider:
                 f"{self.name} does not load here", "A library or a driver that it needs is missing."
             )
 
-    def _not_built(self, candidate: Candidate, message: str) -> TargetResult:
+    def _not_built(self, source: Source, message: str) -> TargetResult:
         refused: dict[str, list[str]] = {}
         if _REFUSED in message:
-            refused = self._not_taken(candidate)
+            refused = self._not_taken(source)
         if not refused:
-            return TargetResult(failures=(failure(candidate, Stage.BUILD, message),), log=message)
-        failures = []
-        for op, nodes in refused.items():
-            text = f"{self.name} does not take {op}"
-            some = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
-            failures.append(
-                Failure(
-                    stage=Stage.BUILD,
-                    symptom=Symptom.ERROR,
-                    signature=text,
-                    message=f"{text} ({some})" if some else text,
-                    nodes=tuple(nodes),
-                    op=op,
-                )
-            )
-        facts = {"not_taken": {op: len(nodes) for op, nodes in refused.items()}}
-        return TargetResult(failures=tuple(failures), log=message, facts=facts)
+            failed = self._failure(source.candidate, Stage.BUILD, message)
+            return TargetResult(failures=(failed,), log=message, facts=source.facts)
+        failures = tuple(
+            _refusal(f"{self.name} does not take {op}", op, nodes) for op, nodes in refused.items()
+        )
+        facts = source.facts | {"not_taken": {op: len(nodes) for op, nodes in refused.items()}}
+        return TargetResult(failures=failures, log=message, facts=facts)
 
-    def _not_taken(self, candidate: Candidate) -> dict[str, list[str]]:
+    def _not_taken(self, source: Source) -> dict[str, list[str]]:
         """Operators that go to other providers, with the candidate's nodes; {} when ORT does not say."""
         try:
-            session = self._session(candidate.model, candidate.folder, strict=False, record=True)
+            session = self._session(source, strict=False, record=True)
             parts = session.get_provider_graph_assignment_info()
         except Exception:  # ONNX Runtime before 1.24, or it fails on the way: the message has to do
             return {}
-        known = {node.name for node in onnx.load_model_from_string(candidate.model).graph.node}
+        known = {node.name for node in onnx.load_model_from_string(source.candidate.model).graph.node}
         refused: dict[str, list[str]] = {}
         for part in parts:
             for node in part.get_nodes() if part.ep_name != self.name else ():
@@ -267,6 +281,13 @@ class OrtProvider:
                 if node.name in known:
                     names.append(node.name)
         return dict(sorted(refused.items()))
+
+
+def _refusal(text: str, op: str, nodes: Sequence[str]) -> Failure:
+    """That a provider does not take an operator."""
+    some = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
+    message = f"{text} ({some})" if some else text
+    return Failure(Stage.BUILD, Symptom.ERROR, text, message, tuple(nodes), op)
 
 
 def _run(session: Any, candidate: Candidate) -> list[Mapping[str, Array]]:

@@ -10,20 +10,16 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import signal
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
+from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.precision import narrowed
 from bisect_trt.outcome import Failure, Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu, trt_api, trt_config, trt_debug, trt_engine, trt_progress
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.trt_arrays import for_engine, from_engine, loaded
 from bisect_trt.targets.trt_failures import (
     blame_of,
@@ -46,16 +42,6 @@ _REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not sup
 _BUILD_ONLY = "--build-only builds the engines and does not run them."
 
 
-@dataclass
-class _Source:
-    """What TensorRT is given, and what is known of it so far."""
-
-    candidate: Candidate
-    model: bytes
-    folder: Path
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
 class TensorRT:
     """One TensorRT module as a target, see `targets.base.Target`."""
 
@@ -72,9 +58,9 @@ class TensorRT:
         self._logger, self._log = logger_for(self._trt)
         self._log.write_all_to(settings.verbose_log)
         self._gpu = gpu.find_gpu()
-        self._broken = False  # an engine failed while it ran
         self._look_inside = False
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        casts = settings.precision if trt_api.is_strongly_typed(self._trt) else ""
+        self._narrower = Narrower(casts)
         trt_config.load_plugins(self._trt, self._logger, settings.plugins)
 
     def info(self) -> TargetInfo:
@@ -137,13 +123,10 @@ class TensorRT:
             UsageError: settings that this model or this TensorRT cannot follow.
             TargetUnavailable: the GPU refuses the engine, which says nothing of the model.
         """
-        if self._broken:
-            # A CUDA error stays with its process. The pool runs the job again in a fresh worker when this
-            # one is killed from outside its control.
-            os.kill(os.getpid(), signal.SIGKILL)
+        gpu.leave_if_spoiled()
         self._log.clear()
         try:
-            return self._parse(self._source(candidate))
+            return self._parse(self._narrower.source(candidate))
         except BisectError:
             raise
         except MemoryError as e:
@@ -160,19 +143,7 @@ class TensorRT:
         finally:
             self._look_inside = False
 
-    def _source(self, candidate: Candidate) -> _Source:
-        """The model as TensorRT gets it: with casts where a precision is asked for and types are strong."""
-        precision = self._settings.precision
-        if not precision or not trt_api.is_strongly_typed(self._trt):
-            return _Source(candidate, candidate.model, candidate.folder)
-        self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="bisect-trt-narrow-")
-        made = narrowed(candidate.model, candidate.folder, precision, Path(self._scratch.name))
-        if candidate.cut == "original" and not made.narrow:
-            message = f"--precision {precision}: nothing in this model computes in float32"
-            raise UsageError(message, "Leave it out.")
-        return _Source(candidate, made.model, made.folder, {"cast": made.facts()})
-
-    def _parse(self, source: _Source) -> TargetResult:
+    def _parse(self, source: Source) -> TargetResult:
         # All three stay alive to the end of this function: the parser holds pointers to the others.
         announce(Stage.PARSE)
         trt, candidate = self._trt, source.candidate
@@ -200,7 +171,7 @@ class TensorRT:
             source.facts["network_types"] = trt_engine.network_types(network)
         return self._build(source, builder, network)
 
-    def _build(self, source: _Source, builder: Any, network: Any) -> TargetResult:
+    def _build(self, source: Source, builder: Any, network: Any) -> TargetResult:
         announce(Stage.BUILD)
         candidate, facts = source.candidate, source.facts
         if self._look_inside:
@@ -261,12 +232,14 @@ class TensorRT:
                         made = trt_debug.inside(given, types, self._settings.precision) | made
                     outputs.append(made)
         except (exception, RuntimeError) as e:
-            self._broken = True
+            gpu.spoil()
             message = first(self._log.errors(before), str(e))
             return self._failed([failure(candidate.model, Stage.RUN, message)], facts)
         return TargetResult(outputs=tuple(outputs), log=self._log.text(), facts=facts)
 
     def _failed(self, failures: list[Failure], facts: Mapping[str, Any] | None = None) -> TargetResult:
+        if any(gpu.spoils(failure.message) for failure in failures):
+            gpu.spoil()
         return TargetResult(failures=tuple(failures), log=self._log.text(), facts=facts or {})
 
 

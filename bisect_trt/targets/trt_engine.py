@@ -26,10 +26,22 @@ def built_words(facts: Mapping[str, Any]) -> str:
     """In which types a model was really built, from the facts of an outcome; empty when these do not say."""
     network, engine = facts.get("network_types"), facts.get("engine", {}).get("types")
     words = []
+    if cast := facts.get("cast"):
+        words.append(_cast_words(**cast))
     for what, types in (("network", network), ("engine", engine)):
         if types:
-            words.append(f"types of the {what}: " + ", ".join(f"{kind} {n}" for kind, n in types.items()))
-    return f"Built with {'; '.join(words)} (layers)." if words else ""
+            listed = ", ".join(f"{kind} {n}" for kind, n in types.items())
+            words.append(f"types of the {what}: {listed} (layers)")
+    return f"Built with {'; '.join(words)}." if words else ""
+
+
+def _cast_words(narrow_nodes: int, float32_nodes: Mapping[str, int], clamped_weights: int) -> str:
+    words = [f"{narrow_nodes} nodes cast"]
+    if float32_nodes:
+        words.append("in float32 " + ", ".join(f"{op} {n}" for op, n in float32_nodes.items()))
+    if clamped_weights:
+        words.append(f"{clamped_weights} values of weights beyond its range made its largest value")
+    return ", ".join(words)
 
 
 def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:

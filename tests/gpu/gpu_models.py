@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +58,48 @@ def run(
 ) -> TargetResult:
     target = registry.open_target(TargetSettings(spec=flavour, **settings))
     return target.run(candidate(proto, folder, *samples))
+
+
+def four_tebibytes() -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """An outer product that no card holds, and its inputs."""
+    side = 1 << 20
+    nodes = [
+        helper.make_node("MatMul", ["a", "b"], ["y"], "mm"),
+        helper.make_node("Tanh", ["y"], ["z"], "tanh"),
+    ]
+    proto = model(nodes, [("a", F, [side, 1]), ("b", F, [1, side])], [("z", F, [side, side])])
+    return proto, {"a": np.ones((side, 1), np.float32), "b": np.ones((1, side), np.float32)}
+
+
+_BAD = b"""
+.version 6.4
+.target sm_75
+.address_size 64
+.visible .entry bad() { .reg .b64 %rd<2>; mov.u64 %rd1, 16; st.global.u32 [%rd1], 0; ret; }
+"""
+
+
+def poisoned_probe(settings: TargetSettings, one: Candidate) -> Any:
+    """A probe in a process whose CUDA context has a sticky error, as a plugin leaves it.
+
+    Returns:
+        What the driver says of a kernel that writes to address 16 (700: illegal address), the failures of
+        the target after it, and the process.
+    """
+    target = registry.open_target(settings)
+    target.run(one)
+    cuda, module, kernel = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), ctypes.c_void_p()
+    code = cuda.cuModuleLoadData(ctypes.byref(module), _BAD)
+    code = code or cuda.cuModuleGetFunction(ctypes.byref(kernel), module, b"bad")
+    code = code or cuda.cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, None, None, None)
+    code = code or cuda.cuCtxSynchronize()
+    return code, target.run(one).failures, os.getpid()
+
+
+def busy_probe(settings: TargetSettings, one: Candidate) -> str:
+    """A probe without failures that takes a second, so that every worker gets one; the GPU that it ran on."""
+    assert not registry.open_target(settings).run(one).failures
+    time.sleep(1)
+    cuda, uuid = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(16)
+    assert not cuda.cuDeviceGetUuid(uuid, 0)
+    return uuid.raw.hex()

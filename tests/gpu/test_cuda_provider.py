@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from gpu_models import candidate, chain
+from gpu_models import busy_probe, candidate, chain, four_tebibytes, poisoned_probe
 
 import bisect_trt
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.outcome import Stage
+from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
+from bisect_trt.targets import gpu, registry
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
 
@@ -90,3 +91,54 @@ def test_several_workers_have_a_context_each_and_one_is_killed(pools: Pool, tmp_
     outcomes = [task.result().value for task in tasks]
     killer.join()
     assert all(outcome is not None and not outcome.failures for outcome in outcomes)
+
+
+def test_it_is_said_which_card_it_is(tmp_path: Path) -> None:
+    card = gpu.find_gpu()
+    info = registry.open_target(TargetSettings(spec=EXACT)).info()
+    assert card is not None and card.name in info.title
+    assert info.versions["GPU"].startswith(card.name) and info.versions["driver"] == card.driver
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_precision_is_what_was_asked_for(precision: str, stack: Path) -> None:
+    spec = TargetSettings(spec=EXACT, precision=precision)
+    outcome = bisect_trt.check(
+        stack, Settings(spec, RunSettings(), AccuracySettings(rtol=(("", 1e-4),)))
+    ).outcome
+    assert outcome.facts["cast"]["narrow_nodes"] == 48 and outcome.facts["cast"]["float32_nodes"] == {}
+    assert [f.stage for f in outcome.failures] == [Stage.COMPARE]
+    print(precision, outcome.failures[0].message)
+
+
+def test_out_of_gpu_memory_is_a_symptom_and_the_worker_goes_on(pools: Pool, tmp_path: Path) -> None:
+    proto, feeds = four_tebibytes()
+    settings = TargetSettings(spec=EXACT)
+    outcome = (
+        pools.submit(jobs.probe, settings, candidate(proto, tmp_path, feeds), timeout=300).result().value
+    )
+    assert [(f.stage, f.symptom) for f in outcome.failures] == [(Stage.RUN, Symptom.OUT_OF_MEMORY)]
+    print(outcome.failures[0].message)
+    one = candidate(chain(), tmp_path, {"x": np.ones((8, 64), np.float32)})
+    assert not pools.submit(jobs.probe, settings, one, timeout=300).result().value.failures
+
+
+def test_an_illegal_access_fails_one_probe_and_not_the_next(tmp_path: Path) -> None:
+    settings = TargetSettings(spec=EXACT)
+    one = candidate(chain(), tmp_path, {"x": np.ones((8, 64), np.float32)})
+    with Pool(1, log_dir=tmp_path / "one") as pool:
+        code, failures, pid = pool.submit(poisoned_probe, settings, one, timeout=300).result().value
+        assert code == 700 and failures and gpu.spoils(failures[0].message), (code, failures)
+        print(failures[0].message)
+        assert not pool.submit(jobs.probe, settings, one, timeout=300).result().value.failures
+        assert pool.submit(os.getpid, timeout=60).result().value != pid
+
+
+def test_one_context_on_each_gpu(many_gpus: int, tmp_path: Path) -> None:
+    settings = TargetSettings(spec=EXACT)
+    one = candidate(chain(), tmp_path, {"x": np.ones((8, 64), np.float32)})
+    with Pool(many_gpus, log_dir=tmp_path / "many", devices=[str(k) for k in range(many_gpus)]) as pool:
+        tasks = [pool.submit(busy_probe, settings, one, timeout=300) for _ in range(2 * many_gpus)]
+        seen = {task.result().value for task in tasks}
+    assert len(seen) == many_gpus, seen
+    print(seen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from gpu_models import F, candidate, chain, model, run
+from gpu_models import F, candidate, chain, four_tebibytes, model, poisoned_probe, run
 from onnx import TensorProto, helper
 
 import bisect_trt
@@ -148,14 +147,8 @@ def test_a_workspace_that_is_too_small(flavour: str, tmp_path: Path) -> None:
 def test_out_of_gpu_memory_is_a_symptom_and_the_worker_is_replaced(
     flavour: str, pool: Pool, tmp_path: Path
 ) -> None:
-    side = 1 << 20  # 4 TiB of float32 as the outer product
-    nodes = [
-        helper.make_node("MatMul", ["a", "b"], ["y"], "mm"),
-        helper.make_node("Tanh", ["y"], ["z"], "tanh"),
-    ]
-    proto = model(nodes, [("a", F, [side, 1]), ("b", F, [1, side])], [("z", F, [side, side])])
+    proto, feeds = four_tebibytes()
     settings = TargetSettings(spec=flavour)
-    feeds = {"a": np.ones((side, 1), np.float32), "b": np.ones((1, side), np.float32)}
     outcome = pool.submit(jobs.probe, settings, candidate(proto, tmp_path, feeds), timeout=300).result().value
     assert outcome.failures, "4 TiB fit on this card"
     print(outcome.failures[0].stage, outcome.failures[0].symptom, outcome.failures[0].message.splitlines()[0])
@@ -167,19 +160,9 @@ def test_out_of_gpu_memory_is_a_symptom_and_the_worker_is_replaced(
     )
 
 
-def _poisoned_probe(settings: TargetSettings, one: Any) -> Any:
-    """A probe in a process whose CUDA context has a sticky error, as a plugin leaves it."""
-    target = registry.open_target(settings)
-    target.run(one)
-    cuda = ctypes.CDLL("libcuda.so.1")
-    cuda.cuMemsetD8_v2.argtypes = [ctypes.c_uint64, ctypes.c_ubyte, ctypes.c_size_t]
-    code = cuda.cuMemsetD8_v2(16, 0, 1 << 20) or cuda.cuCtxSynchronize()
-    return code, target.run(one).failures, os.getpid()
-
-
 def test_an_illegal_access_fails_one_probe_and_not_the_next(flavour: str, pool: Pool, tmp_path: Path) -> None:
     settings, one = TargetSettings(spec=flavour), candidate(chain(), tmp_path, {"x": X})
-    reply = pool.submit(_poisoned_probe, settings, one, timeout=300).result()
+    reply = pool.submit(poisoned_probe, settings, one, timeout=300).result()
     print(reply.value or reply.death)
     outcome = pool.submit(jobs.probe, settings, one, timeout=300).result().value
     assert not outcome.failures and outcome.facts["engine_bytes"]

@@ -1,0 +1,46 @@
+"""`--precision` where types are taken as they stand: what a target gets instead of the model."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.precision import narrowed
+
+
+@dataclass
+class Source:
+    """What a target is given, and what is known of it so far."""
+
+    candidate: Candidate
+    model: bytes
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Narrower:
+    """Casts candidates to a precision; without one they stay as they are."""
+
+    def __init__(self, precision: str) -> None:
+        """`precision` is `fp16`, `bf16` or empty."""
+        self._precision = precision
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    def source(self, candidate: Candidate) -> Source:
+        """The candidate as the target gets it.
+
+        Raises:
+            UsageError: nothing in the user's own model computes in float32.
+        """
+        if not self._precision:
+            return Source(candidate, candidate.model, candidate.folder)
+        self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="bisect-trt-narrow-")
+        made = narrowed(candidate.model, candidate.folder, self._precision, Path(self._scratch.name))
+        if candidate.cut == "original" and not made.narrow:
+            message = f"--precision {self._precision}: nothing in this model computes in float32"
+            raise UsageError(message, "Leave it out.")
+        return Source(candidate, made.model, made.folder, {"cast": made.facts()})
