@@ -264,3 +264,12 @@ def test_essence_keeps_what_says_why() -> None:
     )
     assert essence(message) == "EP_FAIL: Unsupported operation: Foo"
     assert essence("plain") == "plain"
+    path = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc"
+    cuda = (
+        f"{path}:154 T CudaCall(...) {path}:146 T CudaCall(...) CUDA failure 700: an illegal"
+        f" memory access was encountered ; GPU=0 ; hostname=secret ; file={path} ; line=358 ;"
+        " expr=cudaDeviceSynchronize();"
+    )  # onnxruntime-gpu 1.31.1 on an H200
+    assert essence(cuda) == (
+        "CUDA failure 700: an illegal memory access was encountered (cudaDeviceSynchronize())"
+    )

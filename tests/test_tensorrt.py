@@ -29,6 +29,7 @@ from bisect_trt.targets.blame import Blame
 from bisect_trt.targets.gpu import Gpu
 from bisect_trt.targets.trt_arrays import for_engine, from_engine
 from bisect_trt.targets.trt_log import Log, trim
+from bisect_trt.workers import jobs
 
 pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
 
@@ -444,10 +445,9 @@ def test_outputs_have_the_declared_type_and_are_copies() -> None:
 
 
 def _run_broken(folder: Path) -> None:
-    target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
     os.environ[WORKER] = str(folder / "worker-0")
     gpu.spoil()
-    target.run(Candidate(relu().SerializeToString(), folder, ("r",)))
+    jobs.opened(TargetSettings(spec="planted:op=Example"))
 
 
 def test_a_process_with_a_cuda_error_is_not_used_again(tmp_path: Path) -> None:

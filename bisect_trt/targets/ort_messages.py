@@ -12,12 +12,21 @@ from bisect_trt.signature import mask
 from bisect_trt.targets.blame import Blame
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (?P<code>[A-Z_]+) : ")
+# A library's own words, without functions, files, the host's name and the GPU's number around them.
+_LIBRARY = re.compile(
+    r"(?P<what>\b(?:CUDA|CUBLAS|CUDNN\w*|CUFFT|HIP\w*) failure \d+: [^;]*?) ?; GPU=.*?"
+    r"(?:expr=(?P<call>[^;]*))?;?\s*$",
+    re.DOTALL,
+)
 _WHERE_ONLY = re.compile(r"Exception from \S+:\d+:?")
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|failed to allocate|OUT_OF_MEMORY", re.IGNORECASE)
 
 
 def essence(message: str) -> str:
     """An exception of ONNX Runtime in one line, without its numbering and bare source positions."""
+    library = _LIBRARY.search(message)
+    if library is not None:
+        return f"{library['what']} ({library['call']})" if library["call"] else library["what"]
     match = _PREFIX.match(message)
     lines = [line.strip() for line in message[match.end() if match else 0 :].splitlines()]
     telling = [line for line in lines if line and not _WHERE_ONLY.fullmatch(line)]

@@ -109,7 +109,6 @@ class OrtProvider:
         Raises:
             UsageError: `--precision` for a model that does not compute in float32.
         """
-        gpu.leave_if_spoiled()
         source = self._narrower.source(candidate)
         announce(Stage.BUILD)
         try:

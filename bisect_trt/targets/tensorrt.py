@@ -123,7 +123,6 @@ class TensorRT:
             UsageError: settings that this model or this TensorRT cannot follow.
             TargetUnavailable: the GPU refuses the engine, which says nothing of the model.
         """
-        gpu.leave_if_spoiled()
         self._log.clear()
         try:
             return self._parse(self._narrower.source(candidate))

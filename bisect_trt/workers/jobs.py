@@ -26,6 +26,7 @@ from bisect_trt.references import self_check, target_at
 from bisect_trt.references.base import Record, recorded_inputs, recorded_values
 from bisect_trt.references.spec import SELF, Spec, split_function
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, TargetSettings
+from bisect_trt.targets import gpu
 from bisect_trt.targets.base import Target, TargetInfo, announce, announce_reference
 from bisect_trt.tolerance import alone, differences, precision_rtol
 from bisect_trt.tolerance import failures as compare_failures
@@ -41,9 +42,14 @@ SHOWN = 8  # tensors whose metrics are kept with an outcome, the worst first
 # In the worker
 
 
-@lru_cache(maxsize=4)
 def opened(settings: TargetSettings) -> Target:
-    """The target, kept warm for the next job."""
+    """The target, kept warm for the next job; a process that a CUDA error has spoiled ends here."""
+    gpu.leave_if_spoiled()
+    return _opened(settings)
+
+
+@lru_cache(maxsize=4)
+def _opened(settings: TargetSettings) -> Target:
     from bisect_trt.targets.registry import open_target  # imports the target's library
 
     return open_target(settings)
