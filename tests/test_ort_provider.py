@@ -128,7 +128,7 @@ def test_keep_aspect_ratio_is_refused_at_build(target: OrtProvider, tmp_path: Pa
 
 def test_a_light_model_with_weights_outside(target: OrtProvider, tmp_path: Path) -> None:
     """Two samples; the weights are external data of the store."""
-    whole = normalise(onnx.load(LIGHT / "light_squeezenet.onnx"))
+    whole = normalise(onnx.load(LIGHT / "light_shufflenet.onnx"))
     whole.graph.initializer.append(weight("big", np.ones((64, 64), np.float32)))
     whole.graph.node.add(op_type="Identity", input=["big"], output=["copy"], name="copy")
     whole.graph.output.append(tensor_type("copy", [64, 64]))
