@@ -84,6 +84,17 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def test_the_engine_is_shown_where_one_was_built(accuracy: Reduction) -> None:
+    layer = {"name": EVIL, "kind": "gemm", "tactic": "sm90xmma", "types": ["Half"]}
+    engine = {"layers": 7, "types": {"Half": 6, "Float": 1}, "shown": [layer]}
+    for built in ({}, {"engine": engine}):
+        pages_made = rendered(replace(accuracy, built=built))
+        for name in ("report.html", "report.md"):
+            assert ("sm90xmma" in pages_made[name]) is bool(built)
+            assert ("7 layers" in pages_made[name]) is bool(built)
+        assert "<img" not in pages_made["report.html"]
+
+
 def test_the_page_needs_nothing_but_itself(accuracy: Reduction) -> None:
     page = Reader(rendered(accuracy)["report.html"])
     for _, attributes in page.tags:
