@@ -205,9 +205,10 @@ def resolved(settings: Settings) -> Settings:
     else:
         settings = replace(settings, target=replace(settings.target, spec=resolve(settings.target.spec)))
     target = settings.target
-    if target.precision and target.spec not in ("tensorrt", "tensorrt-rtx"):
+    name = target.spec.partition(":")[0]
+    if target.precision and name not in ("tensorrt", "tensorrt-rtx", "ort"):
         hint = f"--target emulate:{target.precision} shows what it would do"
-        raise UsageError(f"--precision is for TensorRT, not for {target.spec}", hint)
+        raise UsageError(f"--precision is for TensorRT and ort: targets, not for {target.spec}", hint)
     return settings
 
 

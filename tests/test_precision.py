@@ -21,7 +21,6 @@ from bisect_trt.model import precision
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.precision import narrowed
 from bisect_trt.outcome import Stage
-from bisect_trt.session import resolved
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from support import LIGHT, model, random_feeds, run, tensor_type
 
@@ -243,7 +242,7 @@ def test_the_script_knows_the_words_of_onnx_runtime(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spec", ["emulate:fp16", "planted:op=Relu", "command:true"])
 def test_a_precision_is_never_ignored(spec: str, models_dir: Path) -> None:
     settings = Settings(TargetSettings(spec=spec, precision="fp16"))
-    with pytest.raises(UsageError, match="targets take no precision"):
+    with pytest.raises(UsageError, match="--precision is for TensorRT and ort: targets"):
         bisect_trt.check(models_dir / "ok.onnx", settings)
 
 
@@ -281,10 +280,3 @@ def test_reduce_writes_both_models_and_the_script_says_which(tmp_path: Path, mod
         [sys.executable, tmp_path / "out/repro.py"], capture_output=True, text=True, check=False
     )
     assert script.returncode == 1 and "Precision bf16: casts in repro-bf16.onnx" in script.stdout
-
-
-def test_a_target_that_takes_no_precision_says_so() -> None:
-    """Never FP32 without a word."""
-    with pytest.raises(UsageError, match="--precision is for TensorRT") as caught:
-        resolved(Settings(TargetSettings("ort:CPU", precision="fp16")))
-    assert "emulate:fp16" in str(caught.value.hint)

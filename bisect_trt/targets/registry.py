@@ -30,7 +30,6 @@ class Entry:
         argument: what follows `NAME:`; empty when nothing does.
         trial: a spec to try by `survey`.
         installed: cheap look for the target's module; nothing heavy is imported.
-        precise: whether it follows `--precision`.
     """
 
     title: str
@@ -39,7 +38,6 @@ class Entry:
     argument: str = ""
     trial: str = ""
     installed: Callable[[], bool] = lambda: True
-    precise: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ def _has_tensorrt_rtx() -> bool:
 
 
 _TABLE: dict[str, Entry] = {
-    "tensorrt": Entry("TensorRT", _tensorrt, _HOW_TRT, installed=_has_tensorrt, precise=True),
-    "tensorrt-rtx": Entry("TensorRT-RTX", _tensorrt_rtx, _HOW_RTX, installed=_has_tensorrt_rtx, precise=True),
+    "tensorrt": Entry("TensorRT", _tensorrt, _HOW_TRT, installed=_has_tensorrt),
+    "tensorrt-rtx": Entry("TensorRT-RTX", _tensorrt_rtx, _HOW_RTX, installed=_has_tensorrt_rtx),
     "planted": Entry(
         "ONNX Runtime with planted faults", _planted, argument="SPEC", trial="planted:op=Example"
     ),
@@ -116,7 +114,6 @@ _TABLE: dict[str, Entry] = {
         "pip install onnxruntime",
         argument="PROVIDER[?OPTION=VALUE&...]",
         trial="ort:CPU",
-        precise=True,
     ),
     "emulate": Entry(
         "A precision emulated on the CPU",
@@ -159,13 +156,7 @@ def open_target(settings: TargetSettings) -> Target:
         UsageError: the spec or an option of the target is wrong.
         TargetUnavailable: the target cannot be used on this machine; says how to get it.
     """
-    entry = _entry(resolve(settings.spec))
-    if settings.precision and not entry.precise:
-        raise UsageError(
-            f"--precision {settings.precision}: {settings.spec.partition(':')[0]} targets take no precision",
-            f"TensorRT and ort: targets do; emulate:{settings.precision} shows what it would do.",
-        )
-    return entry.make(settings)
+    return _entry(resolve(settings.spec)).make(settings)
 
 
 def survey() -> list[Availability]:
