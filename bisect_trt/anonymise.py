@@ -171,7 +171,7 @@ def _of_the_original(reduction: Reduction) -> Iterator[str]:
     """What the reports compare the reduced model with."""
     it = reduction.original
     if it is not None:
-        yield f"the original has {it.nodes:,} nodes and {it.weights:,} weights of {it.weight_bytes:,} bytes"
+        yield f"the original: {it.nodes:,} nodes; {it.weights:,} weights, {it.weight_bytes:,} bytes"
         yield f"its inputs: {', '.join(it.inputs)}; its outputs: {', '.join(it.outputs)}; opset {it.opset}"
 
 

@@ -358,7 +358,7 @@ def test_a_whole_run_leaves_nothing(
     secrets = secrets_of(load(place), [], settings)
     assert result.archive is not None
     require_clean([result.out, result.archive], secrets)
-    assert any(line.startswith("the original has") for line in result.left)
+    assert any(line.startswith("the original: 20 nodes") for line in result.left)
     for path in result.out.iterdir():
         data = path.read_bytes()
         assert b"zebra" not in data and b"hopper77" not in data and b"roi_head" not in data, path.name

@@ -15,7 +15,7 @@ from bisect_trt.model.edit_attributes import LONG, give_values, recipe_of, value
 from bisect_trt.model.edit_bodies import inner_nodes
 from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe, three_digits
-from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft, together
+from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft, counted, together
 from bisect_trt.passes.simplify.values import ladder
 from bisect_trt.problem import Problem
 
@@ -65,7 +65,7 @@ def _drop_all(draft: Draft) -> str:
         gone = {a.name for a in _droppable(node, draft.opset)}
         count += len(gone)
         replace(node.attribute, [a for a in node.attribute if a.name not in gone])
-    return f"{count} attributes at their defaults" if count else ""
+    return f"{counted(count, 'attribute')} left out" if count else ""
 
 
 def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:

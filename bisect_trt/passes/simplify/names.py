@@ -10,7 +10,7 @@ from bisect_trt.graph import bodies
 from bisect_trt.model.edit import Draft
 from bisect_trt.model.edit_bodies import inner_nodes, rename, scopes
 from bisect_trt.model.edit_synthetic import parse
-from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each
+from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, counted
 from bisect_trt.problem import Problem
 
 _TEXTS = {"producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props"}
@@ -85,7 +85,7 @@ def drop_imports(draft: Draft) -> str:
     del draft.proto.opset_import[:]
     for domain, version in entries:
         draft.proto.opset_import.add(domain=domain, version=version)
-    return f"{gone} operator sets dropped" if gone else ""
+    return f"{counted(gone, 'operator set')} dropped" if gone else ""
 
 
 def rename_nodes(draft: Draft) -> str:
@@ -98,7 +98,7 @@ def rename_nodes(draft: Draft) -> str:
         counts[op] = counts.get(op, 0) + 1
         changed += name != node.name
         node.name = name
-    return f"{changed} nodes renamed" if changed else ""
+    return f"{counted(changed, 'node')} renamed" if changed else ""
 
 
 def _rename_tensors(fixed: frozenset[str]) -> Edit:
@@ -114,7 +114,7 @@ def _rename_tensors(fixed: frozenset[str]) -> Edit:
         draft.fed = {(k, new.get(n, n)): r for (k, n), r in draft.fed.items()}
         draft.origins = {name: draft.origins.get(old, old) for old, name in new.items()}
         draft.samples = [{new.get(n, n): a for n, a in sample.items()} for sample in draft.samples]
-        return f"{changed} tensors renamed" if changed else ""
+        return f"{counted(changed, 'tensor')} renamed" if changed else ""
 
     return edit
 
@@ -155,4 +155,4 @@ def rename_dimensions(draft: Draft) -> str:
             if dim.dim_param:
                 dim.dim_param = new.setdefault(dim.dim_param, f"d{len(new)}")
     changed = sum(old != name for old, name in new.items())
-    return f"{changed} dimensions renamed" if changed else ""
+    return f"{counted(changed, 'dimension')} renamed" if changed else ""

@@ -6,7 +6,7 @@ import numpy as np
 
 from bisect_trt.model.edit import Draft
 from bisect_trt.model.edit_texts import replace_texts
-from bisect_trt.passes.simplify.propose import Edit, attempt
+from bisect_trt.passes.simplify.propose import Edit, attempt, counted
 from bisect_trt.problem import Problem
 
 
@@ -31,6 +31,6 @@ def all_texts(*, numbered: bool) -> Edit:
                     made = np.array([give(str(item)) for item in array.flat], object).reshape(array.shape)
                     changed += int((made != array).sum())
                     draft.set_input(k, name, made)
-        return f"{changed} texts: {'s0, s1, ...' if numbered else 'empty'}" if changed else ""
+        return f"{counted(changed, 'text')}: {'s0, s1, ...' if numbered else 'empty'}" if changed else ""
 
     return edit

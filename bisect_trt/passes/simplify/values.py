@@ -15,7 +15,7 @@ from bisect_trt.model.edit_measure import Odd, level
 from bisect_trt.model.edit_synthetic import Recipe, is_uniform, ramp, resembling, three_digits
 from bisect_trt.model.frozen import SHAPE_SLOTS
 from bisect_trt.outcome import Verdict
-from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.passes.simplify.propose import Edit, attempt, attempt_each, best_draft, counted
 from bisect_trt.problem import Problem
 
 Array = npt.NDArray[Any]
@@ -136,7 +136,7 @@ def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
         changed = [n for n in plain if level(draft.weights[n], None)[1] > least]
         for name in changed:
             draft.set_weight(name, _simple(draft.weights[name], kind))
-        return f"{len(changed)} weights: {kind}" if changed else ""
+        return f"{counted(len(changed), 'weight')}: {kind}" if changed else ""
 
     return edit
 
@@ -151,7 +151,7 @@ def all_inputs(kind: str) -> Edit:
                 if array.dtype.kind not in "OU" and level(array, None)[1] > Odd.ONES:
                     draft.set_input(k, name, _simple(array, kind))
                     changed += 1
-        return f"{changed} inputs: {kind}" if changed else ""
+        return f"{counted(changed, 'input')}: {kind}" if changed else ""
 
     return edit
 
