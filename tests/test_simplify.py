@@ -597,7 +597,8 @@ REAL = ["nms", "resize_antialias", "averagepool_dilated"]
 @pytest.mark.parametrize("name", REAL)
 def test_real_reproducers_are_tiny(name: str, tmp_path: Path, models_dir: Path) -> None:
     """Under 10 KB with values and script, all dimensions 1 where they can be, and still the same failure."""
-    settings = Settings(TargetSettings(spec="tensorrt-rtx"), RunSettings(repeats=1))
+    run = RunSettings(repeats=1, simplify_budget=60)  # on a busy machine the search may be short by chance
+    settings = Settings(TargetSettings(spec="tensorrt-rtx"), run)
     result = reduce(models_dir / f"{name}.onnx", settings, out=tmp_path / "out")
     assert result.verified == 1 and result.one_minimal and result.simplification is not None
     files = ("repro.onnx", "inputs.npz", "expected.npz", "repro.py")
@@ -605,7 +606,7 @@ def test_real_reproducers_are_tiny(name: str, tmp_path: Path, models_dir: Path) 
     left = onnx.load(result.out / "repro.onnx")
     assert all(set(dims[:2]) <= {1} for dims in shapes(left).values() if len(dims) == 4)
     assert result.nodes[0].startswith("/") and left.graph.node[0].name == f"{result.wanted.op.lower()}0"
-    assert result.simplification.seconds <= result.simplification.budget + 1
+    assert result.simplification.seconds <= result.simplification.budget and not result.simplification.ended
     document = json.loads((result.out / "report.json").read_text())
     assert document["simplification"]["passes"] and document["nodes"] == list(result.nodes)
     assert "What was simplified" in (result.out / "ISSUE.md").read_text()
