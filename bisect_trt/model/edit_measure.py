@@ -22,8 +22,8 @@ from bisect_trt.model.edit_texts import is_plain, value_texts
 
 Array = npt.NDArray[Any]
 
-PLAIN = re.compile(r"[a-z][a-z_]*\d*(?:_shape|_fill)?")
-"""Names as `passes.simplify.names` gives them."""
+_TENSOR = re.compile(r"[xywstbc]\d+(?:_shape)?")
+_FILL = re.compile(r"[xywstbc]\d+_fill")
 
 _INPUT = 64  # what a graph input counts besides its values, in bytes
 _WIDE = {TensorProto.DOUBLE: 2, TensorProto.INT64: 1}
@@ -176,12 +176,14 @@ def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:
 
 
 def _strings(proto: onnx.ModelProto) -> int:
-    """Bytes of texts that mean nothing, and names that tell more than a kind and a number."""
+    """Bytes of texts that mean nothing, and names that are not as `passes.simplify.names` gives them."""
     total = sum(len(text) for text in texts(proto))
     total += sum(len(text) + (0 if is_plain(text) else 100) for text in value_texts(proto.graph))
     for node in inner_nodes(proto.graph):
-        names = [n for n in (node.name, *node.input, *node.output) if n]
-        total += sum(len(name) + (0 if PLAIN.fullmatch(name) else 100) for name in names)
+        own = node.name.startswith(node.op_type.lower()) and node.name[len(node.op_type) :].isdigit()
+        total += len(node.name) + (0 if own or _FILL.fullmatch(node.name) else 100)
+        names = [name for name in (*node.input, *node.output) if name]
+        total += sum(len(name) + (0 if _TENSOR.fullmatch(name) else 100) for name in names)
     return total
 
 

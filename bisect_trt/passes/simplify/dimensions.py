@@ -34,16 +34,18 @@ def smaller_dimensions(problem: Problem) -> None:
 
 
 def sizes_below(size: int) -> Iterator[int]:
-    """Smaller sizes to try, smallest first: all up to `EXACT`, then ever wider steps towards `size`."""
+    """Sizes to try, smallest first: all up to `EXACT`, then ever wider steps, and closer ones near `size`."""
     yield from range(1, min(size, EXACT + 1))
     step = EXACT
     while step * 2 < size:
         step *= 2
         yield step
-    near = size - 1
-    while near > max(step, EXACT):
-        yield near
-        near = size - 2 * (size - near)
+    less = 1
+    while size - less * 2 > max(step, EXACT):
+        less *= 2
+    while less and size - less > max(step, EXACT):
+        yield size - less
+        less //= 2
 
 
 def _all_at_once(draft: Draft) -> Iterator[Edit]:
