@@ -85,26 +85,21 @@ def test_callbacks_are_methods_of_ours() -> None:
             assert all(has(s, call.split(".")[0]) for s in ALL.values()), call
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "IBuilderConfig.set_memory_pool_limit",
-        "IBuilderConfig.set_timing_cache",
-        "IOptimizationProfile.set_shape_input",
-        "IProgressMonitor.phase_start",
-        "IProgressMonitor.step_complete",
-        "OnnxParser.parse",
-    ],
-)
-def test_signatures_are_the_same_in_all_versions(call: str) -> None:
-    """By names of parameters: these, and their order, are what we rely on."""
-    kind, _, member = call.partition(".")
-    seen = {
-        tuple(re.findall(r"(\w+)(?:: [^,)]+)?(?=[,)])", s["classes"][kind][member].split(" -> ")[0]))
-        for s in ALL.values()
-        if member in s["classes"].get(kind, {})
-    }
-    assert len(seen) == 1, seen
+def test_signatures_are_the_same_in_all_versions() -> None:
+    """By names of parameters: these, and their order, are what we rely on. Every method of the table."""
+    checked, differ = 0, set()
+    for call in rows():
+        kind, _, member = call.partition(".")
+        known = (s["classes"].get(kind, {}).get(member, "") for s in ALL.values())
+        seen = {
+            tuple(re.findall(r"(\w+)(?:: [^,)]+)?(?=[,)])", text.split(" -> ")[0]))
+            for text in known
+            if "(" in str(text)
+        }
+        checked += bool(seen)
+        differ |= {call} if len(seen) > 1 else set()
+    assert checked > 40
+    assert differ == {"ICudaEngine.create_execution_context"}  # Polygraphy and repro.py give it nothing
 
 
 @pytest.mark.parametrize("module", ["tensorrt", "tensorrt_rtx"])
