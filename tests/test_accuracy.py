@@ -74,7 +74,7 @@ def test_what_was_wanted_is_told_of_the_whole_model(layer_norm: Reduction) -> No
     assert worst["error"] == pytest.approx(abs(worst["target"] - worst["reference"]))
     assert worst["error"] > tensor["atol"] + tensor["rtol"] * abs(worst["reference"])
     paper, page = ((result.out / name).read_text() for name in ("ISSUE.md", "report.md"))
-    told = " | ".join(str(worst[key]) for key in ("reference", "target", "error"))
+    told = " | ".join(f"{worst[key]:.9g}" for key in ("reference", "target", "error"))
     assert "| index | reference | target | error |" in paper and f"| {told} |" in paper
     assert "| index | reference | target | error |" in page
 
