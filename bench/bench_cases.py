@@ -32,7 +32,6 @@ class Bench:
     messages: tuple[str, ...] = ()  # of TensorRT-RTX; none: an accuracy failure on OpenVINO
     rtol: float = 1e-4
     sanitize: bool = False
-    linear: bool = True
     single: bool = True  # one culprit
     options: tuple[str, ...] = field(default=())
 
@@ -139,21 +138,21 @@ SHAPES = (SHAPE_TENSOR, IN_FLIGHT)
 BENCHES: dict[str, Bench] = {
     "parse-densenet121": Bench(spliced("scatternd_add", "densenet121"), (SCATTER,)),
     "parse-densenet121-sanitized": Bench(
-        spliced("scatternd_add", "densenet121"), (SCATTER,), sanitize=True, linear=False
+        spliced("scatternd_add", "densenet121"), (SCATTER,), sanitize=True
     ),
     "omitted-inputs-densenet121": Bench(
-        spliced("resize_antialias", "densenet121"), (ANTIALIAS,), linear=False
+        spliced("resize_antialias", "densenet121"), (ANTIALIAS,)
     ),
     "build-densenet121": Bench(spliced("attention_gqa", "densenet121"), (NOT_DECOMPOSABLE,)),
     "build-densenet121-sanitized": Bench(
-        spliced("attention_gqa", "densenet121"), (NOT_DECOMPOSABLE,), sanitize=True, linear=False
+        spliced("attention_gqa", "densenet121"), (NOT_DECOMPOSABLE,), sanitize=True
     ),
     "accuracy-resnet50": Bench(cubic),
-    "accuracy-resnet50-sanitized": Bench(cubic, sanitize=True, linear=False),
+    "accuracy-resnet50-sanitized": Bench(cubic, sanitize=True),
     "two-branches-densenet121": Bench(
-        spliced("two_branch_reshape", "densenet121"), SHAPES, single=False, linear=False
+        spliced("two_branch_reshape", "densenet121"), SHAPES, single=False
     ),
     "round-floor-topk": Bench(ties, rtol=1e-3, single=False),
-    "10000-nodes": Bench(deep, (SCATTER,), linear=False),
-    "1.6-GB-of-weights": Bench(wide, (SCATTER,), linear=False),
+    "10000-nodes": Bench(deep, (SCATTER,)),
+    "1.6-GB-of-weights": Bench(wide, (SCATTER,)),
 }

@@ -276,15 +276,20 @@ class Graph:
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(self.order)
         for name in self.order:
-            graph.add_edges_from((self.producer[t], name) for t in self._flows[name] if t in self.producer)
+            graph.add_edges_from((source, name) for source in self.sources_of(name))
         return graph
+
+    def sources_of(self, name: str) -> tuple[str, ...]:
+        """Nodes (generators left out) that make what a node reads, each once."""
+        made = (self.producer[t] for t in self._flows[name] if t in self.producer)
+        return tuple(dict.fromkeys(made))
 
     def neighbourhood(self, names: Iterable[str], radius: int) -> Selection:
         """All nodes within `radius` steps of `names`, against or along the flow."""
         seen = frozenset(self.sorted(names))
         edge = seen
         for _ in range(radius):
-            near = {n for name in edge for n in (*self.digraph.pred[name], *self.digraph.succ[name])}
+            near = {n for name in edge for n in (*self.sources_of(name), *self._readers[name])}
             edge = frozenset(near) - seen
             seen |= edge
         return seen

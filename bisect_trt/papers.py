@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import bisect_trt
 from bisect_trt.environment import describe
-from bisect_trt.oracle import LONGEST_DEADLINE
-from bisect_trt.outcome import Stage
 from bisect_trt.report import pages
-from bisect_trt.reproducer import documents, files, models, texts
+from bisect_trt.reproducer import documents, files, texts
 from bisect_trt.result import Reduction
-from bisect_trt.workers.observe import outputs
-from bisect_trt.workers.pool import Pool
 
 _START = 120.0  # seconds for the script to import its libraries
 
@@ -27,8 +22,6 @@ def write(reduction: Reduction, journal: Path, *, tried: bool = True) -> Reducti
     Raises:
         OSError: a file cannot be written.
     """
-    if tried and reduction.wanted.stage is Stage.COMPARE and reduction.outputs_compared:
-        observe(reduction)
     _write(reduction, journal)
     if tried and reduction.verified and not reduction.settings.run.cluster:  # the target may be there only
         told = disagreement(reduction)
@@ -42,21 +35,6 @@ def _write(reduction: Reduction, journal: Path) -> None:
     environment = describe()
     document = documents.report(reduction, environment, bisect_trt.__version__)
     texts.write_papers(reduction, environment, *pages.render(reduction, document, journal))
-
-
-def observe(reduction: Reduction) -> None:
-    """Write `actual.npz`, what the target gives for the first sample; nothing where it gives nothing."""
-    run = reduction.settings.run
-    with (
-        tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
-        Pool(1, log_dir=Path(scratch) / "logs", memory_limit=run.memory_limit, cluster=run.cluster) as pool,
-    ):
-        candidate = models.read_model(reduction.out, Path(scratch))
-        place = Path(scratch) / "given"
-        arguments = (reduction.settings.target, candidate, place)
-        reply = pool.submit(outputs, *arguments, timeout=run.timeout or LONGEST_DEADLINE).result()
-        if reply.death is None and reply.value:
-            files.write_values(reply.value, reduction.out / files.ACTUAL)
 
 
 def disagreement(reduction: Reduction) -> str:

@@ -20,21 +20,23 @@ from bisect_trt.model.cut import Cutter
 from bisect_trt.model.rest import Rests
 from bisect_trt.outcome import Failure, Outcome, Stage
 from bisect_trt.passes import MENU
-from bisect_trt.passes.hints import resolve
+from bisect_trt.passes.hints import close_by, resolve
 from bisect_trt.passes.localise import halving
 from bisect_trt.passes.neighbour import Neighbour
 from bisect_trt.passes.selections import Selections
 from bisect_trt.prober import Prober
 from bisect_trt.problem import Problem
-from bisect_trt.references.base import Record
+from bisect_trt.recording import Recording
+from bisect_trt.references.base import Record, recorded_inputs
 from bisect_trt.result import OnEvent, Step
 from bisect_trt.secrets import Secrets, secrets_of
 from bisect_trt.session import (
     Session,
     record,
     record_again,
+    record_some,
 )
-from bisect_trt.settings import Settings
+from bisect_trt.settings import DEFAULT_ACCURACY, Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.truth import EXPORT, ask, is_self
 from bisect_trt.workers.pool import Pool
@@ -77,8 +79,30 @@ class Run:
         self.export_on_trial = False  # the framework is the reference, ONNX Runtime the target
 
     @cached_property
+    def recording(self) -> Recording:
+        """The reference run, as far as it is needed."""
+        graph, store, feeds = self.session.graph, self.session.store, self.session.feeds
+        inputs = Record(store.folder, len(feeds), recorded_inputs(graph, store, feeds))
+        return Recording(graph, inputs, self._record_some, self._record)
+
+    @property
     def recorded(self) -> Record:
-        """The reference run."""
+        """The whole reference run."""
+        return self.recording.whole()
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the reference is ONNX Runtime here, which can be run in part and again."""
+        return self.settings.accuracy.reference == DEFAULT_ACCURACY.reference
+
+    def _record_some(self, tensors: list[str]) -> Record:
+        self.tell("record", f"running the reference for {len(tensors)} tensors")
+        began = time.monotonic()
+        recorded = record_some(self.pool, self.session, self.settings, tensors)
+        self._spend_on_reference(began)
+        return recorded
+
+    def _record(self) -> Record:
         self.tell("record", "running the reference")
         began = time.monotonic()
         recorded = record(self.pool, self.session, self.settings)
@@ -87,7 +111,7 @@ class Run:
         if known.blame:
             recorded = self._try_export(known.framework, known.blame)
         self.notes += [known.note] if known.note else []
-        self.spent["reference_seconds"] = time.monotonic() - began
+        self._spend_on_reference(began)
         return recorded
 
     def _try_export(self, framework: Record | None, blame: str) -> Record:
@@ -107,11 +131,17 @@ class Run:
         self.prober.cache = None  # its keys know nothing of the framework
         return framework
 
+    def _spend_on_reference(self, began: float) -> None:
+        before = self.spent.get("reference_seconds", 0.0)
+        self.spent["reference_seconds"] = before + time.monotonic() - began
+
     @cached_property
     def cutter(self) -> Cutter:
         """Cuts the model by recorded values."""
+        if not self._plain:
+            self.recording.whole()  # puts the export on trial, it may be
         graph, store = self.session.graph, self.session.store
-        return Cutter(graph, store, self.recorded, only_recorded=self.export_on_trial)
+        return Cutter(graph, store, self.recording, only_recorded=self.export_on_trial)
 
     @property
     def original(self) -> Candidate:
@@ -119,9 +149,11 @@ class Run:
         original = self.session.original
         if not self.info.can_run or is_self(self.settings):
             return original
+        outputs = self.session.graph.graph_outputs
+        recorded = self.recording.expect(outputs) if self._plain else self.recorded
         if self.settings.accuracy.judge == "outputs":
-            return self.session.with_outputs(self.recorded)
-        return replace(original, expected=self.recorded.values(self.session.graph.graph_outputs))
+            return self.session.with_outputs(recorded)
+        return replace(original, expected=recorded.values(outputs))
 
     @property
     def whole_file(self) -> Candidate:
@@ -164,7 +196,16 @@ class Run:
         problem = self.problem(None)
         problem.wanted = self.wanted(self.failures(problem)[0])
         problem.hybrid = self.hybrid(problem.wanted)
+        self._expect(problem.wanted)
         return problem
+
+    def _expect(self, wanted: Failure) -> None:
+        """Run the reference for what the hints need, when that is all that will be needed most likely."""
+        graph = self.session.graph
+        nodes = close_by(graph, wanted.nodes)
+        if nodes and self._plain and wanted.stage is not Stage.COMPARE:
+            near = (t for name in nodes for t in (*graph.inputs_of(name), *graph.outputs_of(name)))
+            self.recording.expect({t for t in near if t in graph.producer})
 
     def failures(self, problem: Problem) -> tuple[Failure, ...]:
         """What the user's own file shows. Raises ModelDoesNotFail when that is nothing."""
@@ -182,9 +223,10 @@ class Run:
     def keep_failing_samples(self, outcome: Outcome) -> None:
         """When only some of the samples fail, all that follows is about these."""
         failing = outcome.facts.get("failing_samples", [])
-        count = self.recorded.samples
+        count = self.recording.samples
         if 0 < len(failing) < count:
-            self.recorded = self.recorded.only(failing)
+            narrowed = self.recorded.only(failing)
+            self.recording = Recording(self.session.graph, narrowed, lambda _: narrowed, lambda: narrowed)
             feeds = tuple(self.session.feeds[k] for k in failing)
             self.session = replace(self.session, feeds=feeds)
             del self.cutter  # it cut by all of them

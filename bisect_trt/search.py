@@ -23,10 +23,11 @@ T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 REPRODUCES = Verdict.REPRODUCES
+VANISHES = Verdict.VANISHES
 UNRESOLVED = Verdict.UNRESOLVED
 
-LONG = 256
-"""Lists of this length are worth a wide overlap."""
+OVERLAPS = ((256, 4), (72, 2), (16, 1))
+"""Lists of at least so many items are halved with so much overlap, shorter ones without."""
 
 MANY = 12
 """After so many culprits that are no neighbours the rest is thinned out in chunks."""
@@ -60,13 +61,13 @@ def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
 
     Optimistic halving: when the first half does not reproduce, the second is not tested but
     assumed, and *its* first half is tested next. A local failure therefore costs about the weight
-    of `items` in all. The halves overlap a little, so that a local failure lies in one of them. When
-    an assumption proves wrong, windows around all cuts made on the way are tried together, then
-    wider ones; when none reproduces, the culprits are far apart, and the smallest of the nested
-    ranges that does is kept.
+    of `items` in all. The halves overlap by as much as that can afford (see `OVERLAPS`): culprits
+    that span one more never straddle a cut. When an assumption proves wrong, windows around the cuts
+    made on the way are tried, one by one and then together; when none reproduces, the culprits are far
+    apart, and the smallest of the nested ranges that does is kept.
     """
-    overlap = 4 if len(items) >= LONG else 2  # culprits that span one more never straddle a cut
-    short = 2 * overlap + 4  # such a range is not halved: `isolate` is cheaper from there
+    overlap = next((width for least, width in OVERLAPS if len(items) >= least), 0)
+    short = max(1, 3 * overlap)  # such a range is not halved: `isolate` is cheaper from there
     known = list(items)  # the smallest range that was judged REPRODUCES
     assumed: list[int] = []  # where nested ranges inside `known` begin, none of them judged yet
     start = 0
@@ -81,7 +82,7 @@ def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
             assumed.append(start)
     if not assumed or judge.verdict(known[start:]) is REPRODUCES:
         return known[start:]
-    for candidate in _windows(known, assumed, 2 * overlap):
+    for candidate in _windows(known, assumed, overlap + 1):
         if judge.verdict(candidate) is REPRODUCES:
             return candidate
     for begin in reversed(assumed[:-1]):
@@ -91,7 +92,10 @@ def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
 
 
 def _windows(items: list[T], seams: Sequence[int], radius: int) -> Iterator[list[T]]:
-    """What lies within `radius`, then 4 times it, ... of any seam, while that is less than half of all."""
+    """What lies within `radius` of each seam; then twice, 8 times, ... around all, while less than half."""
+    for seam in seams:
+        yield items[max(0, seam - radius) : seam + radius]
+    radius *= 2
     while True:
         near = {k for seam in seams for k in range(max(0, seam - radius), min(len(items), seam + radius))}
         if 2 * len(near) >= len(items):
@@ -133,8 +137,10 @@ def _between(first: list[T], inner: list[T], last: list[T], judge: Judge[T]) -> 
     while inner:
         if beside and judge.verdict(joined(0)) is REPRODUCES:
             break
-        beside = judge.verdict(joined(len(inner) - 1)) is not REPRODUCES
-        length = len(inner) if beside else _least(joined, len(inner) - 1, judge, low=0)
+        answer = judge.verdict(joined(len(inner) - 1))
+        beside = answer is VANISHES
+        longest = len(inner) - (answer is REPRODUCES)
+        length = longest if beside else _least(joined, longest, judge, low=0)
         if length == 0:
             break
         found.append(inner[length - 1])

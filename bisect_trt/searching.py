@@ -71,7 +71,7 @@ def simplified(run: Run, problem: Problem, stop_reason: str) -> Simplification |
     simplified = None
     # simple values would add up to less
     if not stop_reason and not (problem.hybrid and problem.hybrid.accumulated):
-        simplified = simplify_best(problem, run.pool, run.settings, run.recorded)
+        simplified = simplify_best(problem, run.pool, run.settings, run.recording.record)
     if run.settings.run.anonymise:
         require_synthetic(problem, simplified, run.out.name)
     return simplified

@@ -136,9 +136,7 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
             pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
         )
     if not outputs_only:
-        draft = place.with_suffix(".writing")
-        draft.write_text(json.dumps(recorded.to_json()))
-        draft.replace(place)
+        _keep(recorded, place)
     return recorded
 
 
@@ -148,6 +146,20 @@ def cannot_run(recorded: Record, settings: Settings) -> list[str]:
         return []
     made_up = "The input values are random: the model may need others, from --inputs or --input-range."
     return [recorded.error, *([made_up] if settings.run.inputs is None else [])]
+
+
+def record_some(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:
+    """As `record`, for some tensors only, and run again each time: that takes little."""
+    folder, proto, accuracy = session.store.folder, session.graph.proto, settings.accuracy
+    return jobs.record_in(
+        pool, folder, proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
+    )
+
+
+def _keep(recorded: Record, place: Path) -> None:
+    draft = place.with_suffix(".writing")
+    draft.write_text(json.dumps(recorded.to_json()))
+    draft.replace(place)
 
 
 def _record_on_target(
@@ -176,12 +188,9 @@ def record_again(
     place = session.store.folder / f"record-{key}.json"
     if place.exists():
         return Record.from_json(json.loads(place.read_text()))
-    recorded = jobs.record_in(
-        pool, session.store.folder, proto, feeds, settings.run, accuracy=settings.accuracy
-    )
-    draft = place.with_suffix(".writing")
-    draft.write_text(json.dumps(recorded.to_json()))
-    draft.replace(place)
+    folder, accuracy = session.store.folder, settings.accuracy
+    recorded = jobs.record_in(pool, folder, proto, feeds, settings.run, accuracy=accuracy, stem=f"{key}-")
+    _keep(recorded, place)
     return recorded
 
 

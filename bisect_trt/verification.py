@@ -20,6 +20,7 @@ from bisect_trt.session import describe, resolved
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
+from bisect_trt.workers.observe import outputs
 from bisect_trt.workers.pool import Pool
 
 _HANG = 60.0  # seconds for what hung before
@@ -172,10 +173,13 @@ def _status(outcome: Outcome, wanted: Failure, info: TargetInfo) -> tuple[Status
     return Status.FIXED, ""
 
 
-def verify_files(out: Path, settings: Settings, timeout: float, repeats: int) -> list[Outcome]:
+def verify_files(
+    out: Path, settings: Settings, timeout: float, repeats: int, *, keep_outputs: bool = False
+) -> list[Outcome]:
     """Outcomes of `repeats` runs of `repro.onnx` and its inputs in `out`, `settings.run.workers` at a time.
 
-    `timeout` is in seconds, for each run.
+    `timeout` is in seconds, for each run. With `keep_outputs`, `actual.npz` is what the target gives for the
+    first sample where that is not what the reference gives.
     """
     with (
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
@@ -190,6 +194,13 @@ def verify_files(out: Path, settings: Settings, timeout: float, repeats: int) ->
             limit, cluster = settings.run.memory_limit, settings.run.cluster
             with Pool(1, log_dir=logs, memory_limit=limit, devices=one, cluster=cluster) as pool:
                 task = pool.submit(jobs.probe, settings.target, candidate, settings.accuracy, timeout=timeout)
-                return outcome_of(task.result())
+                outcome = outcome_of(task.result())
+                differs = any(failure.stage is Stage.COMPARE for failure in outcome.failures)
+                if keep_outputs and number == 0 and differs:
+                    arguments = (settings.target, candidate, logs / "outputs")
+                    given = pool.submit(outputs, *arguments, timeout=timeout).result()
+                    if given.death is None and given.value:
+                        bundle.write_values(given.value, out / bundle.ACTUAL)
+                return outcome
 
         return list(threads.map(fresh, range(max(1, repeats))))

@@ -41,9 +41,10 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
     """What is known before verification."""
     assert problem.best is not None and problem.wanted is not None
     notes = [*run.info.notes, *run.notes, *run.causes]
-    if run.recorded.error:
+    recorded = run.recording.record
+    if recorded.error:
         notes.append(
-            f"The reference cannot run the whole model: {run.recorded.error}\nTensors that it could not "
+            f"The reference cannot run the whole model: {recorded.error}\nTensors that it could not "
             "make have inferred shapes and seeded values here, and nothing was compared with a reference."
         )
         notes += cannot_run(run.recorded, run.settings)[1:]
@@ -73,7 +74,7 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
         out=out,
         settings=run.settings,
         target=run.info,
-        reference=run.recorded.reference,
+        reference=recorded.reference,
         wanted=shown,
         original_failure=None if shown is problem.wanted else problem.wanted,
         best=problem.best,
@@ -132,7 +133,8 @@ def verify(run: Run, result: Reduction, runs: int) -> Reduction:
     most = min(runs, FRESH) if flaky else result.repeats
     while len(outcomes) < most and not (flaky and agreed):
         wanted = min(workers, most - len(outcomes))
-        outcomes += verify_files(result.out, settings, run.prober.oracle.deadline, wanted)
+        deadline = run.prober.oracle.deadline
+        outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
     run.spent["verify_seconds"] = time.monotonic() - began
     shown = agreed[0] if agreed else outcomes[0]

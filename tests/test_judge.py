@@ -112,6 +112,19 @@ def test_equal_bits_need_no_run(setup: Setup, monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_array_equal(wanted, got)
 
 
+def test_another_look_that_gives_the_same_needs_no_run(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bisect_trt.references import ort
+
+    candidate = setup.candidate(2)
+    _, once = setup.at_outputs(candidate, {"layer2_o": error(0)})
+    with monkeypatch.context() as patched:
+        patched.setattr(ort, "run", lambda *_: pytest.fail("the rest was run"))
+        _, again = setup.at_outputs(candidate, {"layer2_o": error(0)})
+    np.testing.assert_array_equal(once, again)
+    _, other = setup.at_outputs(candidate, {"layer2_o": error(1)})
+    assert not np.array_equal(once, other)
+
+
 def test_a_candidate_with_its_rest_is_another_question(setup: Setup) -> None:
     bare = setup.cutter.cut(frozenset({"layer3"}))
     assert setup.candidate(3).digest != bare.digest

@@ -36,6 +36,12 @@ def test_import_is_light() -> None:
     assert not modules & set(HEAVY)
 
 
+def test_the_script_is_light_until_it_runs() -> None:
+    """Each worker process imports the script that started the tool."""
+    modules = loaded("from bisect_trt.cli import main")
+    assert not modules & {*HEAVY, "typer", "numpy", "onnx"}
+
+
 @pytest.mark.parametrize("command", ["", "reduce", "check", "doctor"])
 def test_help_is_light(command: str) -> None:
     modules = loaded("from bisect_trt.cli.app import main; main()", *command.split(), "--help")

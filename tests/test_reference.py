@@ -254,6 +254,16 @@ def test_only_what_was_asked_for(whole: tuple[onnx.ModelProto, Record], tmp_path
     assert recorded.path(0, outputs[0]).read_bytes() == whole[1].path(0, outputs[0]).read_bytes()
 
 
+def test_names_of_files_do_not_depend_on_what_was_asked_for(tmp_path: Path) -> None:
+    proto, feeds = light(tmp_path)
+    data, (first, *_, last) = proto.SerializeToString(), [n.output[0] for n in proto.graph.node][-9:]
+    some = record(data, tmp_path, feeds, tensors=[last, first])
+    every = record(data, tmp_path, feeds)
+    assert {name: every.path(0, name) for name in (first, last)} == {
+        name: some.path(0, name) for name in (first, last)
+    }
+
+
 def test_agrees_with_another_implementation(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "x"], ["m"]),

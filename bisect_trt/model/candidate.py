@@ -19,6 +19,9 @@ Serialised = bytes
 Content = Serialised | Path
 """A model, or the file that holds it."""
 
+DELTA = "#delta"
+"""Ends the name of an input of `Rest.model` that takes a difference."""
+
 
 @dataclass(frozen=True)
 class Rest:

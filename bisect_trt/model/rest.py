@@ -15,11 +15,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.graph import Graph, Selection, bodies
-from bisect_trt.model.candidate import Candidate, Feeds, Rest
+from bisect_trt.model.candidate import DELTA, Candidate, Feeds, Rest
 from bisect_trt.model.cut import CutStyle, Cutter
 from bisect_trt.model.cut_types import Recorded
 
-DELTA = "#delta"
 _RAW = "#raw"
 _ADDS = (TensorProto.FLOAT, TensorProto.DOUBLE)  # ONNX Runtime's CPU provider adds these for sure
 

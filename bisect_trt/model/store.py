@@ -190,6 +190,13 @@ class Store:
                 continue
             return path
 
+    def put_at(self, stem: str, name: str, array: Array) -> Path:
+        """As `put`, into the file `stem` + `.npy`, replacing what is there (others may have mapped it)."""
+        path, draft = (self.folder / f"{stem}{suffix}" for suffix in (".npy", ".writing"))
+        with draft.open("wb") as out:
+            np.save(out, _plain(name, array), allow_pickle=False)
+        return draft.replace(path)
+
     def put_once(self, name: str, array: Array) -> Path:
         """As `put`, for a value that follows from the tensor's name: a run that is resumed uses it again."""
         path = self.folder / f"seeded-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npy"

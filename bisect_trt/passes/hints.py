@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 
 from bisect_trt.graph import Graph
 from bisect_trt.problem import Problem
@@ -36,6 +36,14 @@ def resolve(graph: Graph, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(name for name in found if name is not None and name in graph.nodes))
 
 
+def close_by(graph: Graph, names: tuple[str, ...]) -> frozenset[str]:
+    """The nodes of the first hints: what is left in the end is most often among them."""
+    blamed = resolve(graph, names)
+    if not blamed:
+        return frozenset()
+    return frozenset(blamed).union(_upstream(graph, blamed[0], FEW), graph.neighbourhood(blamed[:1], 1))
+
+
 def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
     """The first blamed node, all of them, what feeds them, what is around them."""
     yield frozenset(blamed[:1])
@@ -48,7 +56,10 @@ def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
 
 def _upstream(graph: Graph, node: str, count: int) -> list[str]:
     """The node and its nearest ancestors, `count` at most."""
-    import networkx as nx  # takes a while, and most hints are right at once
-
-    backwards = nx.bfs_tree(graph.digraph.reverse(copy=False), node)
-    return list(islice(backwards, count))
+    found = {node: None}
+    todo = deque(found)
+    while todo and len(found) < count:
+        new = [name for name in graph.sources_of(todo.popleft()) if name not in found]
+        found |= dict.fromkeys(new)
+        todo += new
+    return list(found)[:count]

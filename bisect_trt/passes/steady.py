@@ -12,7 +12,7 @@ from bisect_trt.outcome import Stage, Verdict
 from bisect_trt.passes.selections import Selections
 from bisect_trt.problem import Problem
 
-LOOKS = 6  # at a small part that was found by halving, where a look is cheap
+LOOKS = 4  # at a small part that was found by halving, where a look is cheap; fresh runs follow at the end
 MISSES = 0.002  # accepted chance that one probe overlooks a failure that is there
 HITS = 6  # runs that show a flaky failure, after which its rate is known well enough
 CAUTION = 0.7  # of the measured rate: it may have been measured by luck

@@ -78,6 +78,7 @@ class Session:
         options.log_severity_level = 4  # its exceptions say it all
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it burns what others need
         options.add_session_config_entry(FOLDER_KEY, str(folder.absolute()))
         provider, libraries = _used
         try:

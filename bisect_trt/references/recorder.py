@@ -39,6 +39,7 @@ def record(
     *,
     tensors: Sequence[str] | None = None,
     budget: int | None = None,
+    stem: str = "r",
 ) -> Record:
     """Record `tensors` (None: all that nodes make, and the outputs) of a normalised model.
 
@@ -49,12 +50,13 @@ def record(
         tensors: names to record; graph inputs are always part of the record.
         budget: bytes of recorded values that may be in memory at once (a single tensor may be
             larger); None: 1 GiB.
+        stem: what names of files begin with; the rest follows from the place of a tensor in the model.
 
     A tensor that cannot be recorded is no error: the reason is in `Record.missing`, and ONNX
     Runtime's first message in `Record.error`.
     """
     graph = Graph(onnx.load_model_from_string(model))
-    run = _Run(graph, Store(folder), feeds)
+    run = _Run(graph, Store(folder), feeds, stem)
     run.take_inputs()
     for part in _slices(run.wanted(tensors), _Sizes(run), budget or DEFAULT_BUDGET):
         run.make(part)
@@ -88,11 +90,19 @@ class _Run:
     graph: Graph
     store: Store
     feeds: Sequence[Mapping[str, Path]]
+    stem: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)  # part of missing: what needs these fails as well
     error: str = ""
     largest: int = 0  # bytes that a tensor has in all samples
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Names of files must not depend on which tensors were asked for first."""
+        graph = self.graph
+        made = (t for node in graph.nodes for t in graph.outputs_of(node))
+        return {name: k for k, name in enumerate(dict.fromkeys((*graph.initializers, *made)))}
 
     def take_inputs(self) -> None:
         """The graph inputs are recorded already: they are the feeds."""
@@ -247,7 +257,8 @@ class _Run:
     def keep(self, name: str, arrays: Sequence[Array]) -> None:
         """Write one tensor."""
         elem_type = helper.np_dtype_to_tensor_dtype(np.asarray(arrays[0]).dtype)
-        paths = [self.store.put(name, array) for array in arrays]
+        place = f"{self.stem}{self.places[name]:06d}"
+        paths = [self.store.put_at(f"{place}-{k}" if k else place, name, a) for k, a in enumerate(arrays)]
         shapes = tuple(tuple(map(int, array.shape)) for array in arrays)
         self.add(name, Tensor(elem_type, shapes, tuple(path.name for path in paths)))
 

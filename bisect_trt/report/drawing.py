@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import networkx as nx
+from graphlib import TopologicalSorter
 
 from bisect_trt.reproducer.picture import Box, Picture
 
@@ -51,10 +51,7 @@ def draw(picture: Picture) -> Drawing | None:
     """Place a picture; None when there is nothing to draw."""
     if not picture.boxes:
         return None
-    graph: nx.DiGraph[int] = nx.DiGraph()
-    graph.add_nodes_from(range(len(picture.boxes)))
-    graph.add_edges_from((a.source, a.target) for a in picture.arrows)
-    layers = _ordered(graph, [list(layer) for layer in nx.topological_generations(graph)])
+    layers = _layers(picture)
     sizes = [_size(box) for box in picture.boxes]
     widths = [sum(sizes[k][0] for k in layer) + _BETWEEN * (len(layer) - 1) for layer in layers]
     label = max((len(a.label) * _LETTER for a in picture.arrows), default=0.0)
@@ -76,19 +73,31 @@ def _size(box: Box) -> tuple[float, float]:
     return max(len(line) for line in box.lines) * _LETTER + 2 * _PAD, len(box.lines) * _LINE + _PAD
 
 
-def _ordered(graph: nx.DiGraph[int], layers: list[list[int]]) -> list[list[int]]:
-    """Each layer in the order of the middle of its neighbours, a few times down and up."""
-    layers = [sorted(layer) for layer in layers]
-    for sweep in range(_SWEEPS):
-        position = {k: i / max(1, len(layer) - 1) for layer in layers for i, k in enumerate(layer)}
-        near = graph.predecessors if sweep % 2 == 0 else graph.successors
-
-        def middle(k: int, position: dict[int, float] = position, near: object = near) -> float:
-            found = [position[n] for n in near(k)]  # type: ignore[operator]
-            return sum(found) / len(found) if found else position[k]
-
-        layers = [sorted(layer, key=middle) for layer in layers]
+def _layers(picture: Picture) -> list[list[int]]:
+    """Each box below all that lead to it, in the order of the middle of its neighbours."""
+    before: dict[int, set[int]] = {k: set() for k in range(len(picture.boxes))}
+    after: dict[int, set[int]] = {k: set() for k in before}
+    for arrow in picture.arrows:
+        before[arrow.target].add(arrow.source)
+        after[arrow.source].add(arrow.target)
+    sorter, layers = TopologicalSorter(before), []
+    sorter.prepare()
+    while sorter:
+        layers.append(sorted(sorter.get_ready()))
+        sorter.done(*layers[-1])
+    for sweep in range(_SWEEPS):  # a few times down and up
+        layers = _straightened(layers, before if sweep % 2 == 0 else after)
     return layers
+
+
+def _straightened(layers: list[list[int]], near: Mapping[int, set[int]]) -> list[list[int]]:
+    position = {k: i / max(1, len(layer) - 1) for layer in layers for i, k in enumerate(layer)}
+
+    def middle(k: int) -> float:
+        found = [position[n] for n in sorted(near[k])]
+        return sum(found) / len(found) if found else position[k]
+
+    return [sorted(layer, key=middle) for layer in layers]
 
 
 def _lines(picture: Picture, places: dict[int, Placed]) -> list[Line]:

@@ -115,13 +115,14 @@ def record(
     tensors: Sequence[str] | None,
     budget: int | None,
     accuracy: AccuracySettings = DEFAULT_ACCURACY,
+    stem: str = "r",
 ) -> Record:
     """See `references.recorder.record`. Raises StoppedEarly when the disk is full."""
     from bisect_trt.references import recorder
 
     _use_reference(accuracy)
     try:
-        return recorder.record(model, folder, feeds, tensors=tensors, budget=budget)
+        return recorder.record(model, folder, feeds, tensors=tensors, budget=budget, stem=stem)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "make room, or use --out on another disk"
@@ -261,6 +262,7 @@ def record_in(
     *,
     tensors: Sequence[str] | None = None,
     accuracy: AccuracySettings = DEFAULT_ACCURACY,
+    stem: str = "r",
 ) -> Record:
     """Record in a worker. A reference that takes its worker with it gives a record with an error.
 
@@ -268,7 +270,8 @@ def record_in(
     """
     model = proto.SerializeToString()
     budget = run.record_budget or psutil.virtual_memory().total // 4
-    task = pool.submit(record, model, folder, tuple(feeds), tensors, budget, accuracy, timeout=None)
+    arguments = (model, folder, tuple(feeds), tensors, budget, accuracy, stem)
+    task = pool.submit(record, *arguments, timeout=None)
     reply = task.result()
     if reply.death is None:
         recorded: Record = reply.value
