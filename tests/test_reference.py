@@ -304,7 +304,7 @@ def test_a_full_disk_while_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     proto = model([helper.make_node("Relu", ["x"], ["y"])], ["y"], x=(T.FLOAT, [2]))
     feeds = put(tmp_path, {"x": np.ones(2, "f4")})
-    monkeypatch.setattr(Store, "put", full)
+    monkeypatch.setattr(Store, "put_at", full)
     with pytest.raises(StoppedEarly, match="no space left"):
         jobs.record(proto.SerializeToString(), tmp_path, feeds, None, None)
 

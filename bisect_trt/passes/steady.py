@@ -16,7 +16,7 @@ LOOKS = 4  # at a small part that was found by halving, where a look is cheap; f
 MISSES = 0.002  # accepted chance that one probe overlooks a failure that is there
 HITS = 6  # runs that show a flaky failure, after which its rate is known well enough
 CAUTION = 0.7  # of the measured rate: it may have been measured by luck
-MOST_RUNS = 80  # per probe; a failure that would need more is too rare to bisect
+MOST_RUNS = 120  # per probe; a failure that would need more is too rare to bisect
 
 
 def steady(problem: Problem) -> None:

@@ -53,7 +53,7 @@ def _hash(given: Values) -> str:
     for sample in given:
         for name, value in sample.items():
             h.update(f"{name} {value.dtype} {value.shape}".encode())
-            h.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            h.update(value.tobytes())
     return h.hexdigest()
 
 
