@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import costs
+import flaky
 from bench_cases import BENCHES, Bench
 from page import page
 from tools import BISECT, LINEAR, OURS, Case, Row, bisect, linear, reduce_ours, tool
@@ -103,7 +104,7 @@ def main() -> int:
     measured = {name: measure(name, BENCHES[name], given.runs) for name in given.case or list(BENCHES)}
     text = page(measured, BENCHES)
     if not given.case:
-        text += "\n" + costs.section(costs.measured(RAW))
+        text += f"\n{costs.section(costs.measured(RAW))}\n{flaky.section(flaky.kept(RAW))}"
     given.out.write_text(text)
     print(given.out.read_text())
     return 0

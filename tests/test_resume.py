@@ -157,7 +157,8 @@ def test_a_probe_that_took_the_tool_down_twice_is_not_tried_again(tmp_path: Path
     ends = [e for e in read(out / "journal.jsonl")[0] if e["event"] == "end" and e["key"] == victim["key"]]
     assert [e["verdict"] for e in ends] == ["unresolved"]
     assert "twice" in ends[0]["outcome"]["unresolved"]
-    assert len(plain.best.nodes) == 3 < len(result.best.nodes)
+    assert plain.best.digest != result.best.digest, "other nodes, or the same ones cut in another way"
+    assert set(plain.best.nodes) == {"n5", "n21", "n22"} <= set(result.best.nodes)
 
 
 def test_a_whole_model_that_takes_the_tool_down_is_no_endless_loop(tmp_path: Path) -> None:
