@@ -91,6 +91,12 @@ class Run:
         return self.recording.whole()
 
     @property
+    def _with_outputs(self) -> Record:
+        """A record that has the model's outputs."""
+        outputs = self.session.graph.graph_outputs
+        return self.recording.expect(outputs) if self._plain else self.recorded
+
+    @property
     def _plain(self) -> bool:
         """Whether the reference is ONNX Runtime here, which can be run in part and again."""
         return self.settings.accuracy.reference == DEFAULT_ACCURACY.reference
@@ -149,11 +155,9 @@ class Run:
         original = self.session.original
         if not self.info.can_run or is_self(self.settings):
             return original
-        outputs = self.session.graph.graph_outputs
-        recorded = self.recording.expect(outputs) if self._plain else self.recorded
         if self.settings.accuracy.judge == "outputs":
-            return self.session.with_outputs(recorded)
-        return replace(original, expected=recorded.values(outputs))
+            return self.session.with_outputs(self._with_outputs)
+        return replace(original, expected=self._with_outputs.values(self.session.graph.graph_outputs))
 
     @property
     def whole_file(self) -> Candidate:
@@ -161,7 +165,7 @@ class Run:
         original = self.original
         if original.expected or is_self(self.settings):
             return original
-        return replace(original, expected=self.recorded.values(self.session.graph.graph_outputs))
+        return replace(original, expected=self._with_outputs.values(self.session.graph.graph_outputs))
 
     @cached_property
     def secrets(self) -> Secrets:

@@ -151,6 +151,8 @@ def cannot_run(recorded: Record, settings: Settings) -> list[str]:
 def record_some(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:
     """As `record`, for some tensors only, and run again each time: that takes little."""
     folder, proto, accuracy = session.store.folder, session.graph.proto, settings.accuracy
+    if (folder / RECORD).exists():  # of a run that was stopped
+        return record(pool, session, settings)
     return jobs.record_in(
         pool, folder, proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
     )
