@@ -53,7 +53,7 @@ types: $(STAMP) ## mypy --strict
 
 check: lint types test ## lint + types + tests: what .ci/run runs
 
-bench: $(STAMP) ## time the main job and print a table
+bench: $(STAMP) ## compare with Polygraphy, measure the search, write bench/RESULTS.md (an hour; goes on where it was)
 	$(BIN)/python bench/run.py
 
 bench-scale: $(STAMP) ## measure large models: time, memory, disk (20 min, 8 GB of disk)
