@@ -39,14 +39,14 @@ def test_max_probes_ends_early_and_the_same_call_goes_on(tmp_path: Path) -> None
     with pytest.raises(StoppedEarly, match="--max-probes 2 reached before anything smaller"):
         reduced(model, tmp_path / "out", max_probes=2)
     assert len(probes(tmp_path / "out")) == 2
-    result, calls = reduced(model, tmp_path / "out", max_probes=9), 0
-    assert not result.finished and result.stop_reason == "--max-probes 9 reached"
+    result, calls = reduced(model, tmp_path / "out", max_probes=14), 0
+    assert not result.finished and result.stop_reason == "--max-probes 14 reached"
     assert (result.verified, result.one_minimal) == (1, False)
     assert 3 < len(result.best.nodes) < 40 and (result.out / "repro.onnx").exists()
     while not result.finished:
         before = len(probes(result.out))
-        result, calls = reduced(model, tmp_path / "out", max_probes=9), calls + 1
-        assert len(probes(result.out)) <= before + 9
+        result, calls = reduced(model, tmp_path / "out", max_probes=14), calls + 1
+        assert len(probes(result.out)) <= before + 14
     assert calls < 8 and result.one_minimal
     assert result.best.digest == whole.best.digest
     assert probes(tmp_path / "out") == probes(tmp_path / "whole")
@@ -89,7 +89,7 @@ def test_another_run_finds_everything_in_the_cache(tmp_path: Path) -> None:
     other = reduced(model, tmp_path / "three", "planted:node=n5", cache_dir=tmp_path / "cache")
     assert other.counts["shared"] == 0, "another target"
     seeded = reduced(model, tmp_path / "four", cache_dir=tmp_path / "cache", seed=1)
-    assert seeded.counts["shared"] == 0, "other feeds"
+    assert seeded.counts["shared"] <= 2 < seeded.counts["probes"], "other feeds; the last nodes see equal ones"
 
 
 def candidate(folder: Path, name: str = "a", content: bytes = b"1") -> Candidate:
