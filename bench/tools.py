@@ -96,10 +96,19 @@ def timed(words: list[str], folder: Path, checks: Path | None = None, limit: flo
             process.wait()
             code = None
         output.seek(0)
-        told = output.read().strip()[-300:]
+        told = output.read().strip()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Timed(time.monotonic() - began, cpu, code, told)
+
+
+def gist(done: Timed) -> str:
+    """Why there is no result, in a line."""
+    if done.code is None:
+        return f"stopped after {LIMIT:.0f} s"
+    lines = [line.strip() for line in done.told.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("[!]", "[E]", "error:")) or "Error" in line]
+    return (errors or lines or [f"exit code {done.code}"])[-1][:200]
 
 
 def tool(name: str) -> str:
@@ -118,7 +127,7 @@ def reduce_ours(case: Case, row: Row) -> None:
     row.wall.append(done.wall)
     row.cpu.append(done.cpu)
     if done.code != 0:
-        row.trouble = done.told or f"no end after {LIMIT:.0f} s"
+        row.trouble = gist(done)
         return
     report = json.loads((out / "report.json").read_text())
     row.checks = report["counts"]["probes"] + report["repeats"]
@@ -130,7 +139,7 @@ def bisect(case: Case, row: Row) -> None:
     """One run of `polygraphy debug reduce --mode bisect`."""
     done, reduced = _polygraphy(case, case.model, "bisect", row)
     if reduced is None:
-        row.trouble = done.told or "no result"
+        row.trouble = gist(done)
         return
     _look_at(row, case, reduced)
     row.minimal = "yes" if row.nodes == 1 else _still_reducible(case, reduced, row.nodes)
@@ -148,7 +157,7 @@ def linear(case: Case, row: Row, bisected: Row) -> None:
         row.cpu[-1] *= needed / checks
         row.trouble = "no result in time"
     elif reduced is None:
-        row.trouble = done.told or "no result"
+        row.trouble = gist(done)
     else:
         _look_at(row, case, reduced)
         row.minimal = "yes" if row.nodes == 1 else _still_reducible(case, reduced, row.nodes)
