@@ -53,12 +53,13 @@ def page(measured: Mapping[str, Sequence[Row]], benches: Mapping[str, Bench]) ->
 
 
 WHY = (
-    "Asked were 5 times less CPU for one culprit, 3 times after `surgeon sanitize`, never a larger result. Where that",
-    "was missed: bisect-trt runs the user's own file first, and a builder failure cannot be confirmed for less than one",
-    "build of the whole model; accuracy is judged at the model's outputs with the values of the failing run, where the",
-    "check of Polygraphy compares whatever part it is given with random inputs; at the end the written files are run in",
-    "three fresh processes, the script once, and a page with plots is drawn. That is two to four CPU seconds whatever the",
-    "model, which a short search does not win back.",
+    "Asked were 5 times less CPU for one culprit, 3 times after `surgeon sanitize`, never a larger",
+    "result. Where that was missed: bisect-trt runs the user's own file first, and a builder failure",
+    "cannot be confirmed for less than one build of the whole model; accuracy is judged at the model's",
+    "outputs with the values of the failing run, where the check of Polygraphy compares whatever part it",
+    "is given, with random inputs; at the end the written files are run in three fresh processes, the",
+    "script once, and a page with plots is drawn. That is two to four CPU seconds whatever the model,",
+    "which a short search does not win back.",
 )
 
 
