@@ -89,7 +89,7 @@ def test_another_run_finds_everything_in_the_cache(tmp_path: Path) -> None:
     other = reduced(model, tmp_path / "three", "planted:node=n5", cache_dir=tmp_path / "cache")
     assert other.counts["shared"] == 0, "another target"
     seeded = reduced(model, tmp_path / "four", cache_dir=tmp_path / "cache", seed=1)
-    assert seeded.counts["shared"] <= 2 < seeded.counts["probes"], "other feeds; the last nodes see equal ones"
+    assert seeded.counts["shared"] <= 2 < seeded.counts["probes"], "other feeds, but for the last nodes"
 
 
 def candidate(folder: Path, name: str = "a", content: bytes = b"1") -> Candidate:
