@@ -145,7 +145,7 @@ def test_a_probe_that_took_the_tool_down_twice_is_not_tried_again(tmp_path: Path
     model, settings = saved(tmp_path), Settings(TargetSettings(SPEC), RunSettings(repeats=1, simplify=False))
     plain = bisect_trt.reduce(model, settings, out=tmp_path / "plain")
     begun = [e for e in read(tmp_path / "plain" / "journal.jsonl")[0] if e["event"] == "begin"]
-    victim = next(e for e in begun if e["count"] == 3)  # the three culprits themselves
+    victim = next(e for e in begun if e["key"] == plain.best.digest)  # the three culprits themselves
     out = tmp_path / "out"
     head = Journal.header(tmp_path / "plain" / "journal.jsonl")
     assert head is not None
