@@ -15,7 +15,7 @@ from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
 from bisect_trt.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
 from bisect_trt.outcome import Verdict as V
-from bisect_trt.reproducer import models
+from bisect_trt.reproducer import files, models
 from bisect_trt.session import describe, resolved
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
@@ -200,7 +200,7 @@ def verify_files(
                     arguments = (settings.target, candidate, logs / "outputs")
                     given = pool.submit(outputs, *arguments, timeout=timeout).result()
                     if given.death is None and given.value:
-                        bundle.write_values(given.value, out / bundle.ACTUAL)
+                        files.write_values(given.value, out / files.ACTUAL)
                 return outcome
 
         return list(threads.map(fresh, range(max(1, repeats))))

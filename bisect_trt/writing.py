@@ -47,7 +47,7 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
             f"The reference cannot run the whole model: {recorded.error}\nTensors that it could not "
             "make have inferred shapes and seeded values here, and nothing was compared with a reference."
         )
-        notes += cannot_run(run.recorded, run.settings)[1:]
+        notes += cannot_run(recorded, run.settings)[1:]
     shown = problem.shown_by(problem.best)
     alone = run.settings.accuracy
     if problem.hybrid is not None:
