@@ -107,7 +107,8 @@ def gist(done: Timed) -> str:
     if done.code is None:
         return f"stopped after {LIMIT:.0f} s"
     lines = [line.strip() for line in done.told.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("[!]", "[E]", "error:")) or "Error" in line]
+    ends = ("[!]", "[E]", "error:")
+    errors = [line for line in lines if line.startswith(ends) and "FAILED" not in line or "Error" in line]
     return (errors or lines or [f"exit code {done.code}"])[-1][:200]
 
 
