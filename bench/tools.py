@@ -108,7 +108,7 @@ def gist(done: Timed) -> str:
         return f"stopped after {LIMIT:.0f} s"
     lines = [line.strip() for line in done.told.splitlines() if line.strip()]
     ends = ("[!]", "[E]", "error:")
-    errors = [line for line in lines if line.startswith(ends) and "FAILED" not in line or "Error" in line]
+    errors = [line for line in lines if (line.startswith(ends) and "FAILED" not in line) or "Error" in line]
     return (errors or lines or [f"exit code {done.code}"])[-1][:200]
 
 
