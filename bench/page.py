@@ -34,7 +34,8 @@ def page(measured: Mapping[str, Sequence[Row]], benches: Mapping[str, Bench]) ->
         "*same*: the result shows the same failure. Polygraphy's check (bench/check.py) looks for the "
         "failure's own message; both tools have the same inputs, where the case has some. *1-minimal* of "
         "Polygraphy's results is what `bisect-trt reduce` makes of them. "
-        f"A run is stopped after {LIMIT:.0f} s. An interrupted benchmark goes on later: rows may be hours apart.",
+        f"A run is stopped after {LIMIT:.0f} s. An interrupted benchmark goes on later: rows may be hours "
+        "apart.",
         f"Processes that wanted a core when the runs began: {statistics.median(loads):.1f} in the median, "
         f"{max(loads):.1f} at most; where that is above {os.cpu_count()}, wall seconds say little.",
         "",
