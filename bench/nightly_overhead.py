@@ -4,9 +4,9 @@
     python bench/nightly_overhead.py 1000 --small                 (models of a few nodes, real processes)
     python bench/nightly_overhead.py 1000 --memory                (checks that take no time)
 
-The first two compare a night with `bisect_trt.check` in a plain loop over the same files, in this process,
-and with the time inside the target; the last one watches the memory of the night's own process alone. The
-real models are the light ones that come with onnx: squeezenet, resnet50, densenet121, vgg19, ...
+The first two compare a night with the time inside the target; the last one watches the memory of the
+night's own process alone. The real models are the light ones that come with onnx: squeezenet, resnet50,
+densenet121, vgg19, ...
 """
 
 from __future__ import annotations
@@ -22,36 +22,43 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
+
+from bisect_trt.nightly import config, service
+from bisect_trt.nightly.children import Children
+from bisect_trt.nightly.runner import Checked, Trouble
 
 ROOT = Path(__file__).parents[1]
 T = TypeVar("T")
 
 
-def plain_loop(models: list[Path], spec: str) -> tuple[float, float]:
-    """Wall seconds of the loop, and those inside target and reference."""
-    from bisect_trt.checking import check
-    from bisect_trt.settings import Settings, TargetSettings
+class Counting(Children):
+    """Adds up what its jobs took, and what of it was spent inside target and reference."""
 
-    began, target = time.monotonic(), 0.0
-    for model in models:
-        target += check(model, Settings(TargetSettings(spec=spec))).outcome.seconds
-    return time.monotonic() - began, target
+    jobs = target = 0.0
+
+    def check(self, *args: Any, **more: Any) -> Checked | Trouble:
+        answer = super().check(*args, **more)
+        assert isinstance(answer, Checked), answer
+        self.jobs += answer.seconds
+        self.target += answer.target_seconds
+        return answer
 
 
-def night(folder: Path, spec: str) -> tuple[float, float]:
-    """Wall seconds of a night over the same models, and those that its checks took."""
-    from bisect_trt.nightly import config, service
-    from bisect_trt.nightly.history import FILE, History
+def night(folder: Path, spec: str) -> tuple[float, float, float]:
+    """Wall seconds of a night, those of its jobs, and those inside target and reference."""
+    made: list[Counting] = []
+
+    def make(place: Path, logs: Path) -> Counting:
+        made.append(Counting(place, folder, parallel=1, logs=logs))
+        return made[0]
 
     data = {"models": {"include": ["models/*.onnx"]}, "target": [{"spec": spec}], "confirm": 1}
     began = time.monotonic()
-    service.nightly(config.parse(data, folder / "nightly.toml"))
-    wall = time.monotonic() - began
-    history = History(folder / "runs" / FILE, read_only=True)
-    return wall, sum(row.check_seconds for row in history.rows(1))
+    service.nightly(config.parse(data, folder / "nightly.toml"), make_runner=make)
+    return time.monotonic() - began, made[0].jobs, made[0].target
 
 
 def sources(small: bool) -> list[Path]:
@@ -64,26 +71,18 @@ def sources(small: bool) -> list[Path]:
 
 
 def overhead(count: int, spec: str, small: bool) -> None:
-    """A night over `count` models against a loop over at most 100 of them."""
     found = sources(small)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "models").mkdir()
         for k in range(count):
             shutil.copy(found[k % len(found)], folder / "models" / f"m{k:04}.onnx")
-        models = sorted((folder / "models").iterdir())[:100]
-        loop, target = (seconds * count / len(models) for seconds in plain_loop(models, spec))
-        (wall, checks), memory = watched(lambda: night(folder, spec))
-    print(f"{count} models on {spec}, {target:.1f} s inside target and reference")
-    for what, seconds in (
-        ("a plain loop of check()", loop),
-        ("the night", wall),
-        ("the night without its jobs", wall - checks),
-    ):
-        more = seconds - target if seconds > target else seconds
-        print(f"{what:27} {seconds:8.2f} s; beside the target {more / target * 100:+6.1f} %, ", end="")
-        print(f"{more / count * 1000:.0f} ms a model")
-    print(f"memory of the night and its children: {memory}")
+        (wall, jobs, target), memory = watched(lambda: night(folder, spec))
+    print(f"{count} models on {spec}: {wall:.1f} s, of these {target:.1f} s inside target and reference")
+    for what, seconds in (("beside its jobs", wall - jobs), ("in its jobs beside the target", jobs - target)):
+        each = seconds / count * 1000
+        print(f"{what:30}{seconds:7.2f} s, {seconds / target:6.1%} of that, {each:.0f} ms a model")
+    print(f"memory: {memory}")
 
 
 def watched(work: Callable[[], T]) -> tuple[T, str]:

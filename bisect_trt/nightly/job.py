@@ -162,7 +162,15 @@ def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Chec
     seen = check(model, settings, warm=_Worker.of(settings, folder))
     failures = tuple(_short(f) for f in seen.outcome.failures[:MOST])
     took = time.monotonic() - began
-    return Checked(failures, seen.outcome.unresolved[:LONGEST], seen.nodes, seen.target.title, digest, took)
+    return Checked(
+        failures,
+        seen.outcome.unresolved[:LONGEST],
+        seen.nodes,
+        seen.target.title,
+        digest,
+        took,
+        target_seconds=seen.outcome.seconds,
+    )
 
 
 def _verify(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:

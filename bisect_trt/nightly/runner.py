@@ -39,8 +39,9 @@ class Checked:
     """What `check` or `verify` saw.
 
     `version` is the target's title, `digest` that of the model file, `seconds` what the job took in
-    all; `unresolved` says why nothing can be said, if so. `shows` is for `verify`: whether the
-    reproducer still shows what it was made for.
+    all and `target_seconds` what of it was spent inside target and reference; `unresolved` says why
+    nothing can be said, if so. `shows` is for `verify`: whether the reproducer still shows what it was
+    made for.
     """
 
     failures: tuple[Failure, ...] = ()
@@ -50,6 +51,7 @@ class Checked:
     digest: str = ""
     seconds: float = 0.0
     shows: bool = False
+    target_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
