@@ -137,7 +137,8 @@ def assert_replays(candidate: Candidate, store: Store, record: Record, rtol: flo
         assert set(feeds) == {i.name for i in proto.graph.input}
         given = {t: store.load(p, record.elem_type(t)) for t, p in feeds.items()}
         got = run(candidate.model, candidate.folder, given)
-        assert got and set(expected) <= set(got)
+        # Cut narrowly, a sequence may be all that comes out.
+        assert (got or candidate.cut == "narrow") and set(expected) <= set(got)
         for tensor, path in expected.items():
             wanted = store.load(path, record.elem_type(tensor))
             assert got[tensor].dtype == wanted.dtype
