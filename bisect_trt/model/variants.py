@@ -116,12 +116,13 @@ def _unique_names(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 def _other_ir(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     """IR version 8, which all releases since 2021 read."""
-    changed = proto.ir_version != _PLAIN_IR
-    proto.ir_version = _PLAIN_IR
+    changed = proto.ir_version != PLAIN_IR
+    proto.ir_version = PLAIN_IR
     return changed
 
 
-_PLAIN_IR = 8
+PLAIN_IR = 8
+"""All releases since 2021 read it."""
 
 _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] = (
     (
@@ -133,7 +134,7 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
     ("sparse weights", "the sparse initializers written as dense ones", _dense_weights),
     ("weights that are inputs", "the initializers taken out of the inputs", _weights_no_inputs),
     ("declared shapes", "no declared shapes of outputs and inner tensors", _forget_shapes),
-    ("the IR version", f"IR version {_PLAIN_IR}", _other_ir),
+    ("the IR version", f"IR version {PLAIN_IR}", _other_ir),
     ("dynamic dimensions", "the dimensions of all inputs fixed to what was fed", _fixed),
 )
 

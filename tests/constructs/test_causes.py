@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from making import ANTIALIAS, FLOAT, SCALES, bad_resize, chain, const, graph, model, node, reduced, value
+from making import (
+    ANTIALIAS,
+    FLOAT,
+    INT64,
+    SCALES,
+    bad_resize,
+    chain,
+    const,
+    graph,
+    model,
+    node,
+    reduced,
+    value,
+)
 from onnx import helper
 
 from bisect_trt.model.variants import variants
@@ -58,6 +72,31 @@ def test_sparse_weights(then_another: bool, tmp_path: Path) -> None:
         assert told(result.notes) == ["sparse weights"]
     assert result.best.cut == "original" and result.verified == 1
     assert "ONNX Runtime" in elsewhere(result) and elsewhere(result).startswith("yes")
+
+
+@pytest.mark.parametrize(
+    ("refused", "cause"),
+    [
+        ("data[1] > 9", "the IR version"),  # a file begins with it
+        (r"b'\x10\x12' in data[-8:]", "the operator set version"),  # and ends with that one
+        ("b'idx' in data", "the input idx (int64[2])"),
+        ("True", "a model that only hands on its inputs fails so as well"),
+    ],
+)
+def test_a_part_is_not_to_blame_for_its_versions_and_inputs(
+    refused: str, cause: str, tmp_path: Path
+) -> None:
+    nodes = [node("Relu", "x", "a"), node("Tanh", "a", "b"), node("Gather", "b idx", "y", "gather")]
+    inputs = [value("x", ("N", 4)), value("idx", ("K",), INT64)]
+    script = tmp_path / "refuses.py"
+    script.write_text(f"import sys\ndata = open(sys.argv[1], 'rb').read()\nsys.exit({refused})\n")
+    feeds = {"x": np.ones((3, 4), np.float32), "idx": np.array([0, 1])}
+    command = f"command:{sys.executable} -S -E {script} {{model}}"
+    made = model(graph(nodes, inputs, [value("y", None)]))
+    result = reduced(made, tmp_path, command, feeds, {"simplify": False})
+    (told_of,) = result.causes
+    assert told_of.startswith("No node is to blame") and cause in told_of
+    assert len(result.best.nodes) == 1 and result.verified == 1
 
 
 def test_a_plain_failure_of_a_node_has_no_such_cause(tmp_path: Path) -> None:
