@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "real"
 PAGE = ROOT / "docs" / "compatibility.md"
 LIMIT = 900  # seconds for one command
+LONGEST = 110  # characters of a message in a cell
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,13 @@ def checked(model: Path, given: list[str], target: str) -> tuple[str, bool]:
     if code == 0 or not failures:
         return "fine", False
     first = failures[0]  # type: ignore[index]
-    return f"{first['stage']}: {' '.join(first['message'].split())[:120]}", True
+    return f"{first['stage']}: {shortened(first['message'])}", True
+
+
+def shortened(message: str) -> str:
+    """The beginning of a message, cut between words."""
+    text = " ".join(message.split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rpartition(' ')[0]} ..."
 
 
 def reduced(model: Path, given: list[str], target: str, out: Path) -> str:
@@ -121,10 +128,22 @@ def reduced(model: Path, given: list[str], target: str, out: Path) -> str:
     code, data, said = run("reduce", str(model), *arguments, *given)
     if code not in (0, 6) or not data:
         return said
-    count = len(data["nodes"])  # type: ignore[arg-type]
+    names = data["nodes"]
+    count = len(names)  # type: ignore[arg-type]
+    kinds = ", ".join(data["reduced"]["operators"])  # type: ignore[index]
+    left = f"{count} node{'' if count == 1 else 's'}: {kinds}" + (f" ({names[0]})" if count == 1 else "")  # type: ignore[index]
     notes = [str(n) for n in data.get("notes", []) if "to blame but" in str(n)]  # type: ignore[attr-defined]
     ended = "" if code == 0 else ", stopped early"
-    return f"{count} nodes{ended}" + "".join(f"; {note.partition(':')[0]}" for note in notes)
+    verified = f", verified {data['verified']} of {data['repeats']}"
+    return f"{left}{verified}{ended}" + "".join(f"; {note.partition(':')[0]}" for note in notes)
+
+
+def worst(place: Path) -> str:
+    """The tensor with the largest effect on the outputs, and that effect."""
+    tensors = json.loads(place.read_text())["tensors"]
+    effects = [(max((o["rms_error"] or 0.0 for o in t["outputs"]), default=0.0), t) for t in tensors]
+    effect, most = max(effects, key=lambda pair: pair[0])
+    return f"{len(tensors)} tensors; most: {effect:.1e} by {most['tensor']} ({most['op']})"
 
 
 def row(wheel: Wheel, model: Path) -> str:
@@ -133,7 +152,7 @@ def row(wheel: Wheel, model: Path) -> str:
     small = reduced(model, given, "tensorrt-rtx", WORK / f"{model.stem}-rtx") if fails else ""
     out = str(WORK / f"{model.stem}-scan")
     code, _, said = run("scan", str(model), "--target", "emulate:fp16", "--out", out, "--force", *given)
-    scanned = "done" if code == 0 else said[:120]
+    scanned = worst(Path(out) / "scan.json") if code == 0 else said[:LONGEST]
     halved, wrong = checked(model, given, "emulate:fp16")
     half = reduced(model, given, "emulate:fp16", WORK / f"{model.stem}-fp16") if wrong else ""
     print(f"{model.name}: {built} | {small} | {scanned} | {halved} | {half}", flush=True)
