@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
@@ -185,9 +187,15 @@ def cut_off(name: str) -> Edit:
 
 def _feed_ones(draft: Draft, name: str, kind: int, shape: tuple[int, ...]) -> None:
     draft.graph.input.add(name=name).type.CopyFrom(helper.make_tensor_type_proto(kind, shape))
-    ones = np.ones(shape, helper.tensor_dtype_to_np_dtype(kind))
+    ones = _ones(kind, shape)
     for sample in draft.samples:
         sample[name] = ones
+
+
+def _ones(kind: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if kind == TensorProto.STRING:
+        return np.full(shape, "1", dtype=object)
+    return np.ones(shape, helper.tensor_dtype_to_np_dtype(kind))
 
 
 def _ones_instead(name: str) -> Edit:
@@ -203,7 +211,7 @@ def _ones_instead(name: str) -> Edit:
                 if made not in known:
                     return ""
                 kind, shape = known[made]
-                draft.set_weight(made, np.ones(shape, helper.tensor_dtype_to_np_dtype(kind)))
+                draft.set_weight(made, _ones(kind, shape))
         replace(scope.node, [n for n in scope.node if n.name != name])
         draft.drop_unused()
         return f"without {node.op_type}"
