@@ -22,28 +22,33 @@ def has_body(node: NodeProto) -> bool:
     return node.op_type in CONTROL and node.domain in ("", "ai.onnx")
 
 
-def opened(proto: onnx.ModelProto, name: str, is_true: IsTrue) -> Iterator[onnx.ModelProto]:
+def opened(
+    proto: onnx.ModelProto, name: str, is_true: IsTrue, *, all_branches: bool = False
+) -> Iterator[onnx.ModelProto]:
     """The model with the node `name` replaced by each body that it may run, the likeliest first.
 
-    An If becomes the branch that the recorded run took (both are offered when that is not known), a Loop
-    or Scan its first iteration: that means the same only when there is one, so the caller has to ask the
-    target whether the failure survives. Interior types are left out; normalise the result.
+    An If becomes the branch that the recorded run took (then the other one, with `all_branches` or when
+    that is not known), a Loop or Scan its first iteration: that means the same only when there is one, so
+    the caller has to ask the target whether the failure survives. Interior types are left out; normalise
+    the result.
     """
     node = next(node for node in proto.graph.node if node.name == name)
-    for body in _likely(node, is_true):
+    for body in _likely(node, is_true, all_branches):
         made = onnx.ModelProto()
         made.CopyFrom(proto)
         _Inliner(made, node, body).run()
         yield made
 
 
-def _likely(node: NodeProto, is_true: IsTrue) -> list[onnx.GraphProto]:
+def _likely(node: NodeProto, is_true: IsTrue, all_branches: bool) -> list[onnx.GraphProto]:
     by_name = {a.name: a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH}
     if node.op_type != "If":
         return [by_name["body"]]
     taken = is_true(node.input[0])
-    wanted = {None: ("then_branch", "else_branch"), True: ("then_branch",), False: ("else_branch",)}
-    return [by_name[branch] for branch in wanted[taken]]
+    branches = [by_name["else_branch"], by_name["then_branch"]]
+    if taken is not False:
+        branches.reverse()
+    return branches if taken is None or all_branches else branches[:1]
 
 
 class _Inliner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from bisect_trt.model.cut import CutStyle, Cutter
 from bisect_trt.model.inline_body import has_body, opened
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Verdict
+from bisect_trt.outcome import Stage, Verdict
 from bisect_trt.passes.drop import drop
 from bisect_trt.passes.hints import follow_hints, resolve
 from bisect_trt.passes.recut import recut
@@ -38,7 +39,9 @@ def enter_bodies(problem: Problem) -> None:
 
 def _enter_one(problem: Problem, best: Candidate) -> bool:
     """Open the first control flow node of a candidate that the failure does not need."""
-    for flat in _flat(best):
+    assert problem.wanted is not None
+    # What does not run is parsed and built all the same.
+    for flat in _flat(best, problem.wanted.stage in (Stage.PARSE, Stage.BUILD)):
         store = Store(best.folder)
         graph = Graph(flat)
         if problem.rerecord is None:
@@ -51,12 +54,12 @@ def _enter_one(problem: Problem, best: Candidate) -> bool:
     return False
 
 
-def _flat(best: Candidate) -> Iterator[onnx.ModelProto]:
+def _flat(best: Candidate, all_branches: bool) -> Iterator[onnx.ModelProto]:
     """The candidate with one control flow node less, each in turn."""
     proto = onnx.load_model_from_string(best.model)
     for name in [node.name for node in proto.graph.node if has_body(node)]:
-        for made in opened(proto, name, lambda tensor: _is_true(proto, best, tensor)):
-            yield normalise(made)
+        known = partial(_is_true, proto, best)
+        yield from map(normalise, opened(proto, name, known, all_branches=all_branches))
 
 
 def _is_true(proto: onnx.ModelProto, best: Candidate, tensor: str) -> bool | None:

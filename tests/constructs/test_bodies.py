@@ -40,8 +40,9 @@ def branch_model(*, nested: bool, fails_in: str = "then") -> onnx.ModelProto:
         bad = graph(nodes, [], [value("out", None)], name="outer")
     test = [node("ReduceSum", x, "s", "sum", keepdims=0), node("Greater", "s zero", "cond", "greater")]
     branches = {"then_branch": bad, "else_branch": good}
-    if fails_in == "else":
+    if fails_in != "then":
         branches = {"then_branch": good, "else_branch": bad}
+    if fails_in == "else":
         test[1] = node("Less", "s zero", "cond", "less")
     tail, y = chain("t", "mid", FIVE)
     nodes = [*head, *test, node("If", "cond", "mid", "the_if", **branches), *tail]
@@ -98,11 +99,12 @@ def scan_model() -> onnx.ModelProto:
         branch_model(nested=False),
         branch_model(nested=True),
         branch_model(nested=False, fails_in="else"),
+        branch_model(nested=False, fails_in="not taken"),
         loop_model(1),
         loop_model(3),
         scan_model(),
     ],
-    ids=["if", "if in if", "else", "loop once", "loop thrice", "scan"],
+    ids=["if", "if in if", "else", "not taken", "loop once", "loop thrice", "scan"],
 )
 def test_a_failure_inside_a_body_is_reduced_inside_it(made: onnx.ModelProto, tmp_path: Path) -> None:
     result = reduced(made, tmp_path)
