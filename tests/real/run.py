@@ -141,7 +141,7 @@ def reduced(model: Path, given: list[str], target: str, out: Path) -> str:
 def worst(place: Path) -> str:
     """The tensor with the largest effect on the outputs, and that effect."""
     tensors = json.loads(place.read_text())["tensors"]
-    effects = [(max((o["rms_error"] or 0.0 for o in t["outputs"]), default=0.0), t) for t in tensors]
+    effects = [(max((o["rms_error"] or 0.0 for o in t["outputs"] or ()), default=0.0), t) for t in tensors]
     effect, most = max(effects, key=lambda pair: pair[0])
     return f"{len(tensors)} tensors; most: {effect:.1e} by {most['tensor']} ({most['op']})"
 
