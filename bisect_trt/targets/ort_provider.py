@@ -265,7 +265,10 @@ class OrtProvider:
         return TargetResult(failures=failures, log=message, facts=facts)
 
     def _not_taken(self, source: Source) -> dict[str, list[str]]:
-        """Operators that go to other providers, with the candidate's nodes; {} when ORT does not say."""
+        """Operators that go to other providers, with the candidate's nodes; {} when ORT does not say.
+
+        Those of bodies come last: they follow their node.
+        """
         try:
             session = self._session(source, strict=False, record=True)
             parts = session.get_provider_graph_assignment_info()
@@ -279,7 +282,7 @@ class OrtProvider:
                 names = refused.setdefault(op, [])
                 if node.name in known:
                     names.append(node.name)
-        return dict(sorted(refused.items()))
+        return dict(sorted(refused.items(), key=lambda item: (not item[1], item[0])))
 
 
 def _refusal(text: str, op: str, nodes: Sequence[str]) -> Failure:
