@@ -6,7 +6,8 @@ is a matter of the metric:
 
 max          all elements agree
 quantile:Q   the part Q of them does, 0 < Q < 1
-mean, rms    the mean of |target - reference|, or its RMS, is at most atol + rtol * that of the reference
+mean, rms    the mean of |target - reference|, or its RMS, is at most rtol * that of the reference, plus atol
+             where one is given
 cosine       1 - cosine of the angle between both is at most rtol
 
 Whatever the metric, what is finite in the reference has to be finite in the target.
@@ -63,7 +64,7 @@ def compare(
     if rtol is None:
         rtol = max(default_rtol(reference.dtype), default_rtol(target.dtype))
     size = scale(reference)
-    limits = Limits(rtol, rtol * size if atol is None else atol, size, metric)
+    limits = Limits(rtol, rtol * size if atol is None else atol, size, metric, atol or 0.0)
     return _close(name, reference, target, limits, words)
 
 

@@ -180,3 +180,13 @@ def test_a_filler_is_one_in_any_byte_order() -> None:
     """`newbyteorder` gives types that equal numpy's own but say that they are none of these."""
     odd: Any = np.dtype(np.float16).newbyteorder("=")
     assert scale(np.array([1, 1, -65504]).astype(odd)) == 1.0
+
+
+@pytest.mark.parametrize("metric", ["mean", "rms"])
+@pytest.mark.parametrize("error", [0.9, 1.1])
+def test_a_mean_error_is_held_to_rtol_and_no_more(metric: str, error: float) -> None:
+    """The floor that single small elements have would double what was asked for."""
+    reference = np.where(np.arange(1000) % 2, 1.0, -1.0)
+    diff = compare("y", reference, reference + error * 1e-3, rtol=1e-3, metric=metric)
+    assert diff.ok is (error < 1)
+    assert compare("y", reference, reference + error * 1e-3, rtol=0.0, atol=2e-3, metric=metric).ok
