@@ -148,9 +148,9 @@ def probe_line(folder: Path) -> Line:
     return ("a probe of up to 12 nodes, beyond the target's time", "30 ms", seen, middle <= 30)
 
 
-def worker_lines(folder: Path, runs: int = 3) -> list[Line]:
-    """One worker and two, in turn, on a target that takes 0.05 s a node."""
-    model, target = saved(folder, 200), "planted:node=n140,cost=0.05"
+def worker_lines(folder: Path, runs: int = 2) -> list[Line]:
+    """One worker and two, in turn, on a target that takes 0.1 s a node."""
+    model, target = saved(folder, 200), "planted:node=n140,cost=0.1"
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for run in range(runs):
         for workers in seconds:
