@@ -10,6 +10,7 @@ from bisect_trt.anonymise import (
 )
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cut import CutStyle
 from bisect_trt.passes import MENU
 from bisect_trt.passes.causes import causes
 from bisect_trt.passes.drop import is_one_minimal
@@ -115,6 +116,7 @@ def unsteady(run: Run, problem: Problem, found: Candidate, result: Reduction) ->
     flaky = 0 < result.verified < result.repeats and problem.runs == 1
     if not flaky or len(result.best.nodes) == 1 or not result.finished:
         return False
-    problem.best = found  # as it was cut, before it was simplified
+    # As it was cut, before it was simplified; the user's own file is none of our cuts.
+    problem.best = found if found.cut in set(CutStyle) else None
     distrust(problem)
     return problem.runs > 1

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import bisect_trt
+from bisect_trt import searching
 from bisect_trt.errors import FlakyFailure
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.result import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from chains import saved
@@ -55,6 +59,19 @@ def test_a_steady_failure_is_not_called_flaky(tmp_path: Path) -> None:
     assert (result.verified, result.repeats) == (3, 3)
     assert not any("comes and goes" in note for note in result.notes)
     assert result.counts["search_probes"] <= 2 * 5.4 + 4 + module.LOOKS
+
+
+@pytest.mark.parametrize("cut", ["original", "default"])
+def test_what_is_measured_again_is_a_cut_of_ours(
+    cut: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the user's own file, with which a search may have ended by bad luck."""
+    monkeypatch.setattr(searching, "distrust", lambda problem: None)
+    found = Candidate(b"", tmp_path, ("a", "b"), cut=cut)
+    problem: Any = SimpleNamespace(runs=1, best=found)
+    result: Any = SimpleNamespace(verified=1, repeats=3, best=found, finished=True)
+    assert not searching.unsteady(None, problem, found, result)  # type: ignore[arg-type]
+    assert problem.best is (found if cut == "default" else None)
 
 
 def test_a_flaky_failure_that_was_taken_for_steady_is_found_out_at_the_end(
