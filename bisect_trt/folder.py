@@ -85,6 +85,7 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
             "choose another folder with --out, or replace it with --force",
         )
     if any(event["event"] == DONE for event in read(journal)[0]):
+        shutil.rmtree(out / WORK, ignore_errors=True)  # it may have been killed with its last word said
         raise UsageError(
             f"{out} holds a finished run of this model with these options",
             "look at its ISSUE.md, or do it again with --force",

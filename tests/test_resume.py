@@ -102,17 +102,33 @@ def test_kills_at_random_moments_change_nothing(moments: int, tmp_path: Path) ->
             kill_tool(process, out)
             kills += 1
             tear(out, dice)
-        elif process.returncode == 0:
+        else:
+            assert_finished(process)
             assert_same(straight, out)
             out = out.with_name(f"{kills}") / "out"  # a fresh one goes on being killed
             out.parent.mkdir()
             spared.clear()
-        else:
-            raise AssertionError(process.stderr and process.stderr.read().decode())
     process = start(command(model, out))
     process.wait()
-    assert process.returncode == 0, process.stderr and process.stderr.read().decode()
+    assert_finished(process)
     assert_same(straight, out)
+
+
+def test_what_a_kill_after_the_last_word_left_behind_goes(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = command(saved(tmp_path), out)
+    assert start(words).wait() == 0
+    (out / "work").mkdir()
+    process = start(words)
+    assert process.wait() == 2
+    assert_finished(process)
+    assert not (out / "work").exists() and (out / "repro.onnx").exists()
+
+
+def assert_finished(process: subprocess.Popen[bytes]) -> None:
+    """It came to its end, or the one before did, which was killed after its last word."""
+    said = process.stderr.read().decode() if process.stderr else ""
+    assert process.returncode == 0 or "holds a finished run" in said, said
 
 
 def tear(out: Path, dice: random.Random) -> None:
