@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from bisect_trt.audit import find, left, read, shown, summary
 from bisect_trt.audit_values import is_secret
 from bisect_trt.errors import Leak
+from bisect_trt.folder import SCRUBBED
 from bisect_trt.model.edit import Draft
 from bisect_trt.model.edit_attributes import option_inputs, recipe_of, values_of
 from bisect_trt.model.edit_bodies import inner_nodes, scopes
@@ -257,6 +258,7 @@ def scrub_journal(path: Path) -> None:
             ]
             kept["outcome"] = {"failures": failures, "unresolved": "", "facts": {}}
         lines.append(json.dumps(kept))
+    lines.append(json.dumps({"event": SCRUBBED}))
     draft = path.with_suffix(".writing")
     draft.write_text("\n".join(lines) + "\n")
     draft.replace(path)

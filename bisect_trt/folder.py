@@ -16,6 +16,7 @@ from bisect_trt.settings import Settings, TargetSettings
 JOURNAL = "journal.jsonl"
 WORK = "work"
 DONE = "done"  # the event of the journal after which there is nothing to go on with
+SCRUBBED = "scrubbed"  # and the one after which its probes tell nothing any more, see `anonymise`
 
 
 def default_folder(model: Path) -> Path:
@@ -84,7 +85,12 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
             f"{out} holds a run of another model, other options or another version of bisect-trt",
             "choose another folder with --out, or replace it with --force",
         )
-    if any(event["event"] == DONE for event in read(journal)[0]):
+    said = {event["event"] for event in read(journal)[0]}
+    if SCRUBBED in said and DONE not in said:
+        raise UsageError(
+            f"{out} holds an anonymous run that was ended before its audit", "do it again with --force"
+        )
+    if DONE in said:
         shutil.rmtree(out / WORK, ignore_errors=True)  # it may have been killed with its last word said
         raise UsageError(
             f"{out} holds a finished run of this model with these options",

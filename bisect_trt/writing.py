@@ -20,6 +20,7 @@ from bisect_trt.anonymise import (
 )
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.hybrid import facts
+from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.figures import figures
 from bisect_trt.origin import origins
@@ -167,7 +168,7 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
     done = all(result.finished for result in results)
     if done and not run.settings.run.anonymise:
         run.prober.journal.event(folders.DONE)
-    if done:  # a journal that is not scrubbed yet says nothing of an end: whoever is killed here goes on
+    if done:
         shutil.rmtree(run.out / folders.WORK, ignore_errors=True)
     if not run.settings.run.anonymise:
         return list(results)
@@ -177,11 +178,14 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
             "the same command goes on from here",
         )
     run.prober.journal.close()
-    scrub_journal(run.out / folders.JOURNAL)
+    place = run.out / folders.JOURNAL
+    scrub_journal(place)
     secrets = run.secrets.without(operators(result.best.model for result in results))
     require_clean([run.out], secrets)
     found = [zipped(anonymous(result, secrets)) for result in results]
     require_clean_archives([r.archive for r in found if r.archive], secrets)
+    with Journal.open(place, Journal.header(place) or {}) as journal:
+        journal.event(folders.DONE)
     return found
 
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.anonymise import Scrubber, operators, require_clean, require_synthetic
 from bisect_trt.audit import find, left
-from bisect_trt.errors import Leak
+from bisect_trt.errors import Leak, UsageError
 from bisect_trt.model.edit_texts import is_plain
 from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.passes.simplify import simplify
@@ -365,6 +365,14 @@ def test_a_whole_run_leaves_nothing(
     (result.out / "note.txt").write_text("see /home/hopper77/zebra3.py")
     with pytest.raises(Leak, match=r"zebra3"):
         require_clean([result.out], secrets)
+    with pytest.raises(UsageError, match="holds a finished run"):
+        reduce(place, settings)
+    journal = result.out / "journal.jsonl"
+    lines = journal.read_text().splitlines()
+    assert "done" in lines[-1] and "scrubbed" in lines[-2]
+    journal.write_text("\n".join(lines[:-1]) + "\n")  # killed in between: its probes tell nothing any more
+    with pytest.raises(UsageError, match="ended before its audit"):
+        reduce(place, settings)
 
 
 def test_what_is_left_is_listed() -> None:
