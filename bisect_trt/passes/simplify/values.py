@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -239,9 +239,6 @@ class _Elements:
             found = attempt(self._problem, [_input_edit(self._name, self._sample, (what, kept, None))])
             self._seen[key] = Verdict.REPRODUCES if found else Verdict.VANISHES
         return self._seen[key]
-
-    def prefetch(self, sublists: Iterable[Sequence[int]]) -> None:
-        """Each of these depends on what is kept before: nothing to do ahead."""
 
 
 def _toggle_generator(name: str) -> Edit:
