@@ -66,6 +66,12 @@ def spoil() -> None:
     _spoiled = True
 
 
+def heed(message: str) -> None:
+    """Spoil this process where a failure's message says so."""
+    if spoils(message):
+        spoil()
+
+
 def leave_if_spoiled() -> None:
     """End a worker process that is spoiled, before the next candidate is blamed for it.
 

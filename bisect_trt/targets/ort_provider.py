@@ -123,8 +123,7 @@ class OrtProvider:
             return TargetResult(failures=(failed,), log=str(e), facts=source.facts)
 
     def _failure(self, candidate: Candidate, stage: Stage, message: str) -> Failure:
-        if gpu.spoils(message):
-            gpu.spoil()
+        gpu.heed(message)
         return failure(candidate, stage, message)
 
     # Finding the provider

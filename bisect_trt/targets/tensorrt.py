@@ -237,8 +237,8 @@ class TensorRT:
         return TargetResult(outputs=tuple(outputs), log=self._log.text(), facts=facts)
 
     def _failed(self, failures: list[Failure], facts: Mapping[str, Any] | None = None) -> TargetResult:
-        if any(gpu.spoils(failure.message) for failure in failures):
-            gpu.spoil()
+        for failed in failures:
+            gpu.heed(failed.message)
         return TargetResult(failures=tuple(failures), log=self._log.text(), facts=facts or {})
 
 
