@@ -133,7 +133,7 @@ def verify(run: Run, result: Reduction, runs: int) -> Reduction:
     flaky, workers = runs > 1, run.settings.run.workers
     most = min(runs, FRESH) if flaky else result.repeats
     while len(outcomes) < most and not (flaky and agreed):
-        wanted = min(workers, most - len(outcomes))
+        wanted = min(workers, most - len(outcomes)) if flaky else most
         deadline = run.prober.oracle.deadline
         outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 
 def main() -> int:
     """Run the command line of this process and give its exit code."""
+    # OpenBLAS's threads would spin for 0.1 s in each process that imports numpy, and wait for nothing.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     from bisect_trt.cli import app
 
     return app.main()

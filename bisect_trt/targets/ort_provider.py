@@ -35,6 +35,7 @@ _CPU = "CPUExecutionProvider"
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _NO_FALLBACK = "session.disable_cpu_ep_fallback"
 _RECORD = "session.record_ep_graph_assignment_info"
+_SPIN = "session.intra_op.allow_spinning"
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
 _ON_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
@@ -214,6 +215,7 @@ class OrtProvider:
         model, folder = source.model, source.folder
         options = self._ort.SessionOptions()
         options.log_severity_level = 3  # errors; they go to the worker's log
+        options.add_session_config_entry(_SPIN, "0")  # threads that wait burn what others need
         options.add_session_config_entry(_FOLDER, str(folder.absolute()))
         for library in custom_ops():
             options.register_custom_ops_library(str(library.absolute()))
