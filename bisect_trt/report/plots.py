@@ -22,7 +22,7 @@ _INK, _FIRST, _SECOND = "#010203", "#020304", "#030405"  # stand for colours of 
 _COLOURS = {_INK: "currentColor", _FIRST: "var(--accent)", _SECOND: "var(--bad)"}
 _SIDE = 96  # cells of a heat map along one side
 _POINTS = 2000  # of a scatter plot
-_FRAME = (0.17, 0.2, 0.8, 0.74)  # of the axes; layout engines measure every text, which takes longer than all else
+_FRAME = (0.17, 0.2, 0.8, 0.74)  # of the axes: a layout engine takes longer than all the rest
 _SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bisect-trt",

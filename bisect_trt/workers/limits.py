@@ -1,7 +1,8 @@
 """What a worker process may do and hold, and words for how it ended. Linux is the platform that counts.
 
 This module is what a worker imports first: it stays light (no numpy), so that thread counts set here
-are still seen by libraries loaded later.
+are still seen by libraries loaded later. (OpenBLAS, loaded by the server that forks workers, keeps the
+count of the machine.)
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -30,6 +33,20 @@ SIGNAL_WORDS = {
 }
 
 
+def forked(
+    environment: Mapping[str, str], log: Path, pid_file: Path, parent: int, threads: int, device: str
+) -> None:
+    """`prepare_worker` in a process that a server forked, whose environment may be an older one."""
+    server = forkserver._forkserver
+    alive = getattr(server, "_forkserver_alive_fd", None)
+    if alive is not None:  # the server ends when nobody holds this any more: only the tool may
+        os.close(alive)
+        server._forkserver_alive_fd = None  # type: ignore[attr-defined]
+    os.environ.clear()
+    os.environ.update(environment)
+    prepare_worker(log, pid_file, parent, threads, device)
+
+
 def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device: str = "") -> None:
     """Make this process a worker; runs once in each, before any job.
 
@@ -40,7 +57,7 @@ def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device:
         threads: that numeric libraries may use.
         device: the only GPU that it may see, as CUDA_VISIBLE_DEVICES has it; empty: as it is.
     """
-    _die_with_parent(parent)
+    _die_with(parent)
     with suppress(PermissionError):  # already the leader of a group
         os.setsid()  # away from the terminal's Ctrl-C; one group to kill, children included
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -59,11 +76,15 @@ def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device:
     partial.replace(pid_file)
 
 
-def _die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when the tool ends, however it ends."""
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the tool ends, however it ends.
+
+    What the kernel watches is the process that started this one: the tool, or a server that ends with it.
+    """
+    starter = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != starter or not psutil.pid_exists(parent):  # it ended before we asked
         os._exit(1)
 
 

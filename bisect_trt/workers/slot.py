@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import psutil
@@ -41,7 +41,7 @@ class Slot:
         number: int,
         folder: Path,
         threads: int,
-        context: SpawnContext,
+        context: BaseContext,
         closing: threading.Event,
         device: str = "",
     ) -> None:
@@ -206,8 +206,15 @@ class Slot:
                 self._pool = ProcessPool(
                     max_workers=1,
                     context=self._context,
-                    initializer=limits.prepare_worker,
-                    initargs=(self.log, self._pid_file, os.getpid(), self._threads, self._device),
+                    initializer=limits.forked,
+                    initargs=(
+                        dict(os.environ),
+                        self.log,
+                        self._pid_file,
+                        os.getpid(),
+                        self._threads,
+                        self._device,
+                    ),
                 )
             return self._pool
 
@@ -251,7 +258,7 @@ class Slot:
         with suppress(psutil.Error):
             if look_for_children or not self._watched or self._watched[0].pid != pid:
                 process = psutil.Process(pid)
-                if process.ppid() != os.getpid():
+                if os.getpid() not in (parent.pid for parent in process.parents()):
                     return
                 self._watched = [process, *process.children(recursive=True)]
             held = 0
