@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -70,11 +71,12 @@ def kill_a_worker(process: subprocess.Popen[bytes], out: Path, spared: set[str])
     running = set(open_probes(out)) or {f"start of {process.pid}"}
     if running & spared or process.poll() is not None:
         return False
-    for child in psutil.Process(process.pid).children():
-        if "spawn_main" in " ".join(child.cmdline()):
-            spared |= running
-            child.kill()
-            return True
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(child.pid) == child.pid:  # workers are leaders of their own
+                spared |= running
+                child.kill()
+                return True
     return False
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pytest import MonkeyPatch
 
 import worker_jobs as jobs
 from bisect_trt.errors import UsageError
@@ -150,6 +152,31 @@ def test_a_kill_from_outside_is_forgiven_once(pool: Pool, tmp_path: Path) -> Non
     assert (tmp_path / "b").read_text() == "xx"
 
 
+def test_the_server_of_the_workers_may_die(pool: Pool, tmp_path: Path) -> None:
+    assert psutil.Process(pool.submit(jobs.pid, timeout=60).result().value).ppid() != os.getpid()
+    assert pool.submit(jobs.server_killed, tmp_path / "a", timeout=60).result().value == "again"
+    assert pool.submit(jobs.echo, 3, timeout=60).result().value == 3
+
+
+def test_workers_have_the_environment_of_now(pool: Pool, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THEN", "1")
+    assert pool.submit(jobs.environment, timeout=60).result().value["OF_THEN"] == "1"
+    monkeypatch.delenv("OF_THEN")
+    monkeypatch.setenv("OF_NOW", "2")
+    with Pool(1, log_dir=tmp_path) as second:
+        seen = second.submit(jobs.environment, timeout=60).result().value
+    assert seen["OF_NOW"] == "2" and "OF_THEN" not in seen
+
+
+def test_a_long_temporary_folder_is_no_trouble(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    """The name of a socket in it would be too long."""
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with Pool(1, log_dir=tmp_path) as pool:
+        assert pool.submit(jobs.echo, 3, timeout=60).result().value == 3
+
+
 def test_sigterm_ends_a_worker_whatever_it_does(pool: Pool) -> None:
     handlers = pool.submit(jobs.handlers, timeout=60).result().value
     assert handlers == (signal.SIG_DFL, signal.SIG_IGN)
@@ -247,9 +274,11 @@ def test_kill_9_of_the_tool_leaves_no_worker(tmp_path: Path) -> None:
     tool = parent(tmp_path, "task.result()")
     pids = workers_of(tmp_path)
     assert len(pids) == 2 and not any(gone(pid) for pid in pids)
+    servers = {psutil.Process(pid).ppid() for pid in pids}
+    assert tool.pid not in servers
     tool.kill()
     tool.wait()  # not communicate: a worker that is left would keep the pipes open
-    assert wait_for(lambda: all(gone(pid) for pid in pids), 5)
+    assert wait_for(lambda: all(gone(pid) for pid in (*pids, *servers)), 5)
     psutil.Process(int((tmp_path / "child").read_text())).kill()  # a worker's child is not ours to end
 
 

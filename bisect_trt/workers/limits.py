@@ -12,9 +12,7 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -31,20 +29,6 @@ SIGNAL_WORDS = {
     signal.SIGKILL: "killed",
     signal.SIGTERM: "terminated",
 }
-
-
-def forked(
-    environment: Mapping[str, str], log: Path, pid_file: Path, parent: int, threads: int, device: str
-) -> None:
-    """`prepare_worker` in a process that a server forked, whose environment may be an older one."""
-    server = forkserver._forkserver
-    alive = getattr(server, "_forkserver_alive_fd", None)
-    if alive is not None:  # the server ends when nobody holds this any more: only the tool may
-        os.close(alive)
-        server._forkserver_alive_fd = None  # type: ignore[attr-defined]
-    os.environ.clear()
-    os.environ.update(environment)
-    prepare_worker(log, pid_file, parent, threads, device)
 
 
 def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device: str = "") -> None:
@@ -84,8 +68,16 @@ def _die_with(parent: int) -> None:
     starter = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != starter or not psutil.pid_exists(parent):  # it ended before we asked
+    if os.getppid() != starter or not lives(parent):  # it ended before we asked
         os._exit(1)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process has not ended; one that its parent has not heard of yet has."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _no_core_dump() -> None:

@@ -12,7 +12,6 @@ thread of our own drives each slot, because of what pebble leaves open (5.1 and 
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
 import signal
 import threading
@@ -20,12 +19,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from bisect_trt.workers import limits
+from bisect_trt.workers import limits, server
 from bisect_trt.workers.reply import Death, Reply
 from bisect_trt.workers.slot import Slot
 
@@ -37,19 +35,6 @@ __all__ = ["Death", "Pool", "Reply", "Task"]
 
 POLL = 0.05  # seconds between two looks at the workers' memory
 SLOW_POLL = 1.0  # and between two looks for new children of theirs
-
-
-def _context() -> BaseContext:
-    """How processes start: forked from a server that has numpy and onnx but no library of any target.
-
-    That saves 0.2 s for each worker, of which a reduction starts four. Where there is no such server
-    they start on their own.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bisect_trt.workers.jobs"])
-    return context
 
 
 class Task:
@@ -138,7 +123,7 @@ class Pool:
 
     def _local(self, workers: int, log_dir: Path, devices: Sequence[str]) -> list[Slot]:
         threads = max(1, (os.cpu_count() or 1) // workers)
-        context = _context()
+        context = server.context()
         seen = list(devices) or [""]
         return [
             Slot(n, log_dir, threads, context, self._closing, seen[n % len(seen)]) for n in range(workers)

@@ -7,19 +7,21 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from bisect_trt.errors import BisectError
 from bisect_trt.outcome import Symptom
-from bisect_trt.workers import limits
+from bisect_trt.workers import limits, server
 from bisect_trt.workers.ends import DiedError, NotStartedError, PoolError, StoppedError, Wish, late, unless
 from bisect_trt.workers.reply import Answer, Job, Reply, call
 
@@ -55,8 +57,7 @@ class Slot:
         self._pid_file.unlink(missing_ok=True)
         self._progress_file = self._pid_file.with_suffix(".progress")
         self._stop_file = self._pid_file.with_suffix(".stop")
-        self._threads = threads
-        self._device = device
+        self._given = (threads, device)
         self._context = context
         self._closing = closing
         self._pool: ProcessPool | None = None
@@ -188,7 +189,7 @@ class Slot:
         why = self._over_limit.get(pid or 0)
         if why is not None:
             return DiedError(Symptom.OUT_OF_MEMORY, exitcode, OVER, why, again=self._served > 0)
-        if exitcode == -signal.SIGKILL:
+        if exitcode == -signal.SIGKILL or (exitcode == server.LOST and server.gone()):
             message = "killed by the system (SIGKILL), twice: most likely it ran out of memory"
             return DiedError(Symptom.OUT_OF_MEMORY, exitcode, message, again=True)
         return DiedError(Symptom.CRASH, exitcode, limits.describe_exit(exitcode))
@@ -206,15 +207,8 @@ class Slot:
                 self._pool = ProcessPool(
                     max_workers=1,
                     context=self._context,
-                    initializer=limits.forked,
-                    initargs=(
-                        dict(os.environ),
-                        self.log,
-                        self._pid_file,
-                        os.getpid(),
-                        self._threads,
-                        self._device,
-                    ),
+                    initializer=_begin,
+                    initargs=(dict(os.environ), self.log, self._pid_file, os.getpid(), *self._given),
                 )
             return self._pool
 
@@ -289,6 +283,12 @@ class Slot:
                 return file.read(TAIL).decode("utf-8", errors="replace")
         except OSError:
             return ""
+
+
+def _begin(environment: Mapping[str, str], *given: Any) -> None:
+    """In a new process, before its first job."""
+    server.leave(environment)
+    limits.prepare_worker(*given)
 
 
 def _join(pool: ProcessPool) -> None:
