@@ -13,6 +13,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
+from bisect_trt.model.candidate import Content
 from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size
 from bisect_trt.model.wire import Buffer, Field, field, fields
 
@@ -26,6 +27,15 @@ _FLOATS, _RAW, _DOUBLES = 4, 9, 10  # of TensorProto
 _KINDS = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
 
 _Rewrite = Callable[["_Reader", Field], bytes | None]
+
+
+def read(content: Content) -> ModelProto:
+    """A candidate's model; of one that lies in a file without the large weights.
+
+    Raises:
+        DecodeError, OSError: as `read_light`.
+    """
+    return read_light(content) if isinstance(content, Path) else ModelProto.FromString(content)
 
 
 def read_light(path: Path) -> ModelProto:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.model import light
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
@@ -275,7 +275,7 @@ class OrtProvider:
             parts = session.get_provider_graph_assignment_info()
         except Exception:  # ONNX Runtime before 1.24, or it fails on the way: the message has to do
             return {}
-        known = {node.name for node in onnx.load_model_from_string(source.candidate.model).graph.node}
+        known = {node.name for node in light.read(source.candidate.content).graph.node}
         refused: dict[str, list[str]] = {}
         for part in parts:
             for node in part.get_nodes() if part.ep_name != self.name else ():
@@ -297,7 +297,7 @@ def _run(session: Any, candidate: Candidate) -> list[Mapping[str, Array]]:
     """Outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
     from bisect_trt.references.ort import to_array, to_ort
 
-    declared = onnx.load_model_from_string(candidate.model).graph.input
+    declared = light.read(candidate.content).graph.input
     types = {value.name: value.type.tensor_type.elem_type for value in declared}
     store = Store(candidate.folder)
     names = [output.name for output in session.get_outputs()]

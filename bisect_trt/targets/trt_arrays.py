@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.model import light
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.targets.base import Array
@@ -43,7 +43,7 @@ def from_engine(given: Any, elem_type: int) -> Array:
 
 def loaded(candidate: Candidate) -> tuple[list[Mapping[str, Array]], dict[str, int]]:
     """The feeds of each sample with the types that the model declares, and the types of its outputs."""
-    graph = onnx.load_model_from_string(candidate.model).graph
+    graph = light.read(candidate.content).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     store = Store(candidate.folder)
     samples: list[Mapping[str, Array]] = [

@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from bisect_trt.model.candidate import DELTA, Candidate, Feeds, Rest
+from bisect_trt.model import light
+from bisect_trt.model.candidate import DELTA, Candidate, Content, Feeds, Rest
 from bisect_trt.model.store import Store
 
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
 
-def types_of(model: bytes) -> dict[str, int]:
+def types_of(content: Content) -> dict[str, int]:
     """`TensorProto.DataType` of inputs and outputs by name."""
-    graph = onnx.load_model_from_string(model).graph
+    graph = light.read(content).graph
     return {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
 
 
@@ -60,7 +61,7 @@ def _hash(given: Values) -> str:
 def _finish(candidate: Candidate, own: Values, given: Values) -> tuple[Values, Values, str]:
     rest = candidate.rest
     assert rest is not None
-    types = types_of(candidate.model) | (types_of(rest.model) if rest.model else {})
+    types = types_of(candidate.content) | (types_of(rest.model) if rest.model else {})
     expected = load(candidate, rest.expected, types)
     direct = [{t: v for t, v in sample.items() if t in rest.outputs} for sample in given]
     if not rest.model or _equal(own, given):

@@ -145,7 +145,7 @@ def _by_itself(
 ) -> list[TensorDiff]:
     """What is wrong with the target's outputs when there is nothing to compare them with."""
     again = opened(settings).run(candidate)
-    feeds = hybrid.load(candidate, candidate.feeds, hybrid.types_of(candidate.model))
+    feeds = hybrid.load(candidate, candidate.feeds, hybrid.types_of(candidate.content))
     return self_check.inspect(feeds, first, again.outputs or first, accuracy, least)
 
 
@@ -204,7 +204,7 @@ def reference_values(candidate: Candidate) -> Values:
 def _expected(candidate: Candidate) -> tuple[Values, str]:
     """Reference values for each sample, or why there are none."""
     if candidate.expected and all(candidate.expected):
-        return hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.model)), ""
+        return hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.content)), ""
     return _reference_values(candidate)
 
 
@@ -212,7 +212,7 @@ def _reference_values(candidate: Candidate) -> tuple[Values, str]:
     from bisect_trt.references import ort
 
     try:
-        feeds = hybrid.load(candidate, candidate.feeds, hybrid.types_of(candidate.model))
+        feeds = hybrid.load(candidate, candidate.feeds, hybrid.types_of(candidate.content))
         given = ort.run(candidate.model, candidate.folder, feeds)
     except ort.OrtError as error:
         return [], f"the reference cannot run it: {error}"

@@ -92,7 +92,7 @@ def measure(
     if result.failures or result.unresolved or result.outputs is None:
         return Measurement(result.failures, unresolved=result.unresolved)
     announce(Stage.COMPARE)
-    expected = hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.model))
+    expected = hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.content))
     store = Store(candidate.folder)
     rows = []
     for diff in differences(expected, result.outputs, DEFAULT_ACCURACY, precision_rtol(settings)):
@@ -129,7 +129,7 @@ def whole(
     if result.failures or result.unresolved or result.outputs is None:
         return Whole(result.failures, context_why=why, unresolved=result.unresolved, builds=builds)
     announce(Stage.COMPARE)
-    expected = hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.model))
+    expected = hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.content))
     outputs = differences(expected, result.outputs, accuracy, precision_rtol(settings))
     inside = [{t: v for t, v in given.items() if t not in expected[0]} for given in result.outputs]
     context, unmapped = _in_context(inside, record)
@@ -184,7 +184,7 @@ def effect(
     """
     use_reference(accuracy)
     announce_reference()
-    types = hybrid.types_of(candidate.model)
+    types = hybrid.types_of(candidate.content)
     own = hybrid.load(candidate, candidate.expected, types)
     wanted, actual, why = hybrid.finish(candidate, own, hybrid.load(candidate, given, types))
     return tuple(differences(wanted, actual, accuracy, least)), why

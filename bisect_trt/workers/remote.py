@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx
 from onnx import TensorProto
 
 import bisect_trt
-from bisect_trt.model.candidate import Candidate, Content
+from bisect_trt.model import light
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
-from bisect_trt.model.light import read_light
 from bisect_trt.model.store import external_info
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers import node
@@ -129,7 +128,7 @@ def files_of(candidate: Candidate) -> Iterator[Path]:
     if isinstance(content, Path):
         yield content
     for model in (content, rest.model if rest else b""):
-        for tensor in tensors(_read(model)) if model else ():
+        for tensor in tensors(light.read(model)) if model else ():
             if tensor.data_location == TensorProto.EXTERNAL:
                 yield candidate.folder / external_info(tensor)["location"]
     values = (
@@ -140,7 +139,3 @@ def files_of(candidate: Candidate) -> Iterator[Path]:
     )
     for sample in values:
         yield from sample.values()
-
-
-def _read(content: Content) -> onnx.ModelProto:
-    return read_light(content) if isinstance(content, Path) else onnx.load_model_from_string(content)

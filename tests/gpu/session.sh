@@ -59,7 +59,7 @@ workers() { # several workers with a CUDA context each, one killed in the middle
   for k in 1 3; do
     step "$k workers" bt reduce "$scratch/encoder.onnx" --target "$CUDA?use_tf32=1" --rtol 1e-3 --workers $k --out "$scratch/w$k"
   done
-  (sleep 10; memory; kill -9 "$(pgrep -f multiprocessing.spawn | tail -n 1)"; echo "one was killed") >"$OUT/killed.txt" 2>&1 &
+  (sleep 10; memory; kill -9 "$(pgrep -f multiprocessing.forkserver | tail -n 1)"; echo "one was killed") >"$OUT/killed.txt" 2>&1 &
   step "3 workers, one killed" bt reduce "$scratch/encoder.onnx" --target "$CUDA?use_tf32=1" --rtol 1e-3 --workers 3 --out "$scratch/w4"
   wait
   step "memory while three workers run" cat "$OUT/killed.txt"
