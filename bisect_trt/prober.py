@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -13,6 +14,7 @@ from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Outcome, Verdict
+from bisect_trt.settings import AccuracySettings
 from bisect_trt.workers.pool import Task
 
 SHOWN = 64  # names of nodes in a line of the journal
@@ -84,10 +86,19 @@ class Prober:
     judge: Callable[[Outcome], Verdict] = lambda outcome: Verdict.UNRESOLVED
     _running: dict[str, tuple[Task, Candidate]] = field(default_factory=dict)
     _guessed: set[str] = field(default_factory=set)  # finished, but nobody has asked yet
+    _alone: str = ""  # how outputs are compared, where that is not as the settings of the run say
+
+    def compare(self, accuracy: AccuracySettings, *, alone: bool = False) -> None:
+        """How outputs are compared from now on; `alone`: as a part by itself asks for, not as the user did.
+
+        What is seen then is an answer to another question, and not for other runs.
+        """
+        self.oracle.accuracy = accuracy
+        self._alone = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if alone else ""
 
     def peek(self, candidate: Candidate, run: int = 0) -> Outcome | None:
         """What is known without asking the target."""
-        return self.journal.outcome(_key(candidate, run))
+        return self.journal.outcome(self._key(candidate, run))
 
     def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
         """What the target does with a candidate.
@@ -96,7 +107,7 @@ class Prober:
             BudgetSpent: it is not known and may not be asked any more.
             DiskFull: the journal cannot be written.
         """
-        key = _key(candidate, run)
+        key = self._key(candidate, run)
         outcome = self.journal.outcome(key) or self._taken_down(key) or self._shared(key, candidate, run)
         if outcome is not None and key not in self._guessed:
             self.counts.cached += 1
@@ -106,7 +117,7 @@ class Prober:
             if key not in self._running:
                 self._start(key, candidate)
             outcome = self._wait_for(key)
-            if self.cache is not None:
+            if self.cache is not None and not self._alone:
                 self.cache.put(candidate, run, outcome)
         self._guessed.discard(key)
         self.counts.probes += 1
@@ -131,8 +142,10 @@ class Prober:
         return self._end(key, Outcome(unresolved=TOOK_DOWN))
 
     def _shared(self, key: str, candidate: Candidate, run: int) -> Outcome | None:
-        found = self.cache.get(candidate, run) if self.cache is not None else None
-        if found is None or key in self._running:
+        if self.cache is None or self._alone or key in self._running:
+            return None
+        found = self.cache.get(candidate, run)
+        if found is None:
             return None
         self.counts.shared += 1
         return self._end(key, found)
@@ -167,7 +180,7 @@ class Prober:
         if len(self._running) >= self.workers:
             return
         for candidate, run in self.ahead():
-            key = _key(candidate, run)
+            key = self._key(candidate, run)
             if key in self._running or self.journal.outcome(key) or self.journal.deaths(key):
                 continue  # what may be dangerous is not tried on a guess
             self._start(key, candidate)
@@ -175,6 +188,6 @@ class Prober:
             if len(self._running) >= self.workers:
                 return
 
-
-def _key(candidate: Candidate, run: int) -> str:
-    return candidate.digest if run == 0 else f"{candidate.digest}#{run}"
+    def _key(self, candidate: Candidate, run: int) -> str:
+        key = candidate.digest if run == 0 else f"{candidate.digest}#{run}"
+        return f"{key}~{self._alone}" if self._alone else key

@@ -133,7 +133,7 @@ class Run:
         accuracy = replace(self.settings.accuracy, judge="local")
         papers = replace(self.settings.papers, style=self.settings.papers.style or "plain")
         self.settings = replace(self.settings, accuracy=accuracy, papers=papers)
-        self.prober.oracle.accuracy = accuracy
+        self.prober.compare(accuracy)
         self.prober.cache = None  # its keys know nothing of the framework
         return framework
 
@@ -179,6 +179,7 @@ class Run:
     def problem(self, wanted: Failure | None, scope: tuple[str, ...] = ()) -> Problem:
         """A search for one failure."""
         self.phases = []
+        self.prober.compare(self.settings.accuracy)
         return Problem(
             graph=self.session.graph,
             cutter=self.cutter,

@@ -22,7 +22,7 @@ from bisect_trt.passes.options import avoiding
 from bisect_trt.prober import Budget, BudgetSpent, Prober
 from bisect_trt.reduction_all import slug
 from bisect_trt.result import Reduction
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 from cases import LIGHT, splice_resize_antialias
 from chains import chain, saved
 from support import model, tensor_type
@@ -79,6 +79,22 @@ def test_each_of_two_planted_failures_gets_a_reproducer(tmp_path: Path) -> None:
         assert result.archive is not None and result.archive.exists()
         assert json.loads((result.out / "report.json").read_text())["failure"]["message"] in "one two three"
     assert not (tmp_path / "out" / "work").exists()
+
+
+def test_later_failures_are_compared_as_the_user_said(tmp_path: Path) -> None:
+    """The first one is compared by itself at the end, with a tolerance of its own."""
+    nodes = [
+        helper.make_node("Neg", [f"{b}{k - 1}" if k else "x"], [f"{b}{k}"], f"n_{b}{k}")
+        for b in "abc"
+        for k in range(4)
+    ]
+    outputs = [tensor_type(f"{b}3", [4]) for b in "abc"]
+    onnx.save(model(nodes, [tensor_type("x", [4])], outputs), tmp_path / "model.onnx")
+    spec = "+".join(f"node=n_{b}2,fail=mismatch" for b in "abc")
+    accuracy = AccuracySettings(ignore=("b3",), atol=(("c3", 1e4),))
+    settings = replace(planted(spec), accuracy=accuracy)
+    (result,) = bisect_trt.reduce_all(tmp_path / "model.onnx", settings, out=tmp_path / "out")
+    assert result.best.nodes == ("n_a2",)
 
 
 def test_two_real_failures_of_one_model(tmp_path: Path) -> None:
@@ -216,6 +232,7 @@ def test_an_interrupt_while_the_journal_is_written_leaves_it_whole(
         with pytest.raises(KeyboardInterrupt):
             prober.observe(candidate("a"))
     prober.close()
+    prober.journal.close()
     assert prober.journal.deaths(candidate("a").digest) == 0
     with Journal.open(prober.journal.path, {}) as again:
         assert again.deaths(candidate("a").digest) == 0 and not again.died()

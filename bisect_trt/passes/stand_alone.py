@@ -16,14 +16,13 @@ def stand_alone(problem: Problem) -> None:
     hybrid, best = problem.hybrid, problem.best
     if hybrid is None or best is None or best.rest is None or problem.wanted is None:
         return
-    oracle = problem.prober.oracle
+    accuracy = problem.prober.oracle.accuracy
     if hybrid.accumulated and hybrid.output in best.expected[0]:
-        hybrid.alone = only_for(oracle.accuracy, hybrid.output)
+        hybrid.alone = only_for(accuracy, hybrid.output)
     else:
         own = problem.outcomes[best.digest].facts.get("own", [])
-        hybrid.alone = compared_alone(oracle.accuracy, own)
-    oracle.accuracy = hybrid.alone
-    problem.prober.cache = None  # its keys know nothing of this tolerance
+        hybrid.alone = compared_alone(accuracy, own)
+    problem.prober.compare(hybrid.alone, alone=True)
     bare = replace(best, rest=None)
     hybrid.stand_in = in_own_words(problem.wanted, problem.observe(bare))
     if hybrid.stand_in is not None:
