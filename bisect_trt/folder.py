@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bisect_trt
 from bisect_trt.errors import UsageError
-from bisect_trt.journal import Journal, read
+from bisect_trt.journal import Journal, locked, read
 from bisect_trt.settings import Settings, TargetSettings
 
 JOURNAL = "journal.jsonl"
@@ -52,12 +52,15 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
     """Nothing is written here; see `open_folder`.
 
     Raises:
-        UsageError: the folder holds anything but an unfinished run that has this header.
+        UsageError: the folder holds anything but an unfinished run that has this header, or another run
+            is at work in it.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} exists and is not a folder", "choose another one with --out")
     if not out.is_dir() or not any(out.iterdir()):
         return
+    if (out / JOURNAL).exists():
+        locked(out / JOURNAL).close()
     if not force:
         _require_resumable(out, head)
     elif not (out / JOURNAL).exists():
@@ -70,8 +73,9 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
 def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
     """The journal of a new folder, or of the unfinished run of the same model and options."""
     require_free(out, head, force=force)
-    if force and out.is_dir():
-        shutil.rmtree(out)
+    if force and (out / JOURNAL).exists():
+        with locked(out / JOURNAL):
+            shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     return Journal.open(out / JOURNAL, head)
 
@@ -80,6 +84,8 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
     journal = out / JOURNAL
     if not journal.exists():
         raise UsageError(f"{out} exists and is not empty", "choose another folder with --out")
+    if not read(journal)[0] and len(list(out.iterdir())) == 1:
+        return  # it was killed with its first word
     if Journal.header(journal) != head:
         raise UsageError(
             f"{out} holds a run of another model, other options or another version of bisect-trt",

@@ -9,12 +9,14 @@ One event a line, in the order in which things happened:
 
 `t` (seconds since the run, or its resumption, began) and `seconds` (inside the target) are all that
 differs between two equal runs; the outcome carries no time of its own. Lines are flushed to the
-disk one by one: after a kill the last one may be torn, and is cut off when the journal is opened.
+disk one by one: after a kill the last one may be torn, and is cut off when the journal is opened. Whoever
+has it open holds a lock, which the kernel gives back when its holder ends, even by kill -9.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import time
@@ -54,12 +56,41 @@ def read(path: Path) -> tuple[list[Event], int]:
                 raise ValueError("no event")
         except ValueError as error:
             if end + 1 < len(data):
-                where = f"{path}, line {len(events) + 1}"
-                raise UsageError(f"{where} is no event of a journal", "use another --out folder") from error
+                raise no_event(path, len(events) + 1) from error
             break
         events.append(event)
         good = end + 1
     return events, good
+
+
+def no_event(path: Path, number: int) -> UsageError:
+    """What is told of a file that is no journal of ours, or is broken."""
+    hint = "choose another folder with --out, or replace this one with --force"
+    return UsageError(f"{path}, line {number} is no event of a journal", hint)
+
+
+def locked(path: Path) -> BinaryIO:
+    """A journal, opened or made, that nobody else writes until it is closed.
+
+    Raises:
+        UsageError: another run has it open, or it cannot be opened.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))  # not replaced since
+    except BlockingIOError:
+        free = False
+    except OSError:  # a file system that knows no locks
+        free = True
+    if not free:
+        file.close()
+        hint = "wait until it ends, or choose another folder with --out"
+        raise UsageError(f"another run is at work in {path.parent}", hint)
+    return file
 
 
 class Journal:
@@ -73,8 +104,11 @@ class Journal:
         self._outcomes: dict[str, tuple[Outcome, Verdict]] = {}
         self._begun: dict[str, int] = {}
         self._open: set[str] = set()  # begun by this process, and neither ended nor given up
-        for event in events:
-            self._take(event)
+        for number, event in enumerate(events, start=1):
+            try:
+                self._take(event)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise no_event(path, number) from error
 
     @classmethod
     def open(cls, path: Path, header: Mapping[str, Any]) -> Journal:
@@ -83,17 +117,21 @@ class Journal:
         Whether the header of an old one matches is for the caller to ask (`Journal.header`).
 
         Raises:
-            UsageError: the file cannot be opened, or is no journal.
+            UsageError: the file cannot be opened, is no journal, or another run writes it.
             DiskFull: the header cannot be written.
         """
-        events, good = read(path) if path.exists() else ([], 0)
+        file = locked(path)
         try:
-            file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+            events, good = read(path)
             file.truncate(good)
             file.seek(good)
+            journal = cls(file, path, events)
         except OSError as error:
+            file.close()
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
-        journal = cls(file, path, events)
+        except BaseException:
+            file.close()
+            raise
         if not events:
             journal.event("header", header=dict(header))
         return journal

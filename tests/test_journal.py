@@ -101,6 +101,35 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path) -> 
         Journal.open(tmp_path / "missing" / "j", HEADER)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "begin"},
+        {"event": "end", "key": "a", "verdict": "maybe", "outcome": {"failures": []}},
+        {"event": "end", "key": "a", "verdict": "vanishes", "outcome": [1]},
+        {"event": "given up", "key": []},
+    ],
+)
+def test_a_line_that_is_no_event_of_ours_is_refused(line: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    fill(path).close()
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match="line 5"):
+        Journal.open(path, HEADER)
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with fill(path), pytest.raises(UsageError, match="another run is at work"):
+        Journal.open(path, HEADER)
+    with Journal.open(path, HEADER) as again:
+        assert again.outcome("a") == OUTCOME
+        path.rename(tmp_path / "k")
+        path.touch()  # it was replaced: whoever held the old one holds nothing of this
+        Journal.open(path, HEADER).close()
+
+
 def test_kill_9_in_the_middle_of_a_probe(tmp_path: Path) -> None:
     path = tmp_path / "j"
     code = (

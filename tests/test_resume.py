@@ -18,8 +18,10 @@ import psutil
 import pytest
 
 import bisect_trt
-from bisect_trt.errors import ModelDoesNotFail
+from bisect_trt import folder as folders
+from bisect_trt.errors import ModelDoesNotFail, UsageError
 from bisect_trt.journal import Journal, read
+from bisect_trt.model.load import load
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from chains import saved
 
@@ -125,6 +127,30 @@ def test_what_a_kill_after_the_last_word_left_behind_goes(tmp_path: Path) -> Non
     assert process.wait() == 2
     assert_finished(process)
     assert not (out / "work").exists() and (out / "repro.onnx").exists()
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_left_alone(tmp_path: Path) -> None:
+    model, settings = saved(tmp_path), Settings(TargetSettings(SPEC), RunSettings(repeats=1, simplify=False))
+    head = folders.header(load(model).digest, settings)
+    with folders.open_folder(tmp_path / "out", head, force=False):
+        for force in (False, True):
+            with pytest.raises(UsageError, match="another run is at work"):
+                bisect_trt.reduce(model, settings, out=tmp_path / "out", force=force)
+            assert [e["event"] for e in events(tmp_path / "out")] == ["header"]
+
+
+@pytest.mark.parametrize("first", ["", '{"t": 0.0, "event": "head'])
+def test_a_kill_with_the_first_word_leaves_nothing_in_the_way(first: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "journal.jsonl").write_text(first)
+    head = {"model": "m"}
+    with folders.open_folder(out, head, force=False) as journal:
+        assert Journal.header(journal.path) == head
+    (out / "journal.jsonl").write_text(first)
+    (out / "notes.txt").touch()
+    with pytest.raises(UsageError, match="another model"):
+        folders.open_folder(out, head, force=False)
 
 
 def assert_finished(process: subprocess.Popen[bytes]) -> None:
