@@ -5,6 +5,7 @@ One event a line, in the order in which things happened:
     {"t": 0.0, "event": "header", "header": {...}}
     {"t": 1.5, "event": "begin", "key": "3f...", "nodes": [...], "cut": "default"}
     {"t": 1.9, "event": "given up", "key": "77..."}
+    {"t": 2.0, "event": "deadline", "seconds": 10.0}
     {"t": 2.0, "event": "end", "key": "3f...", "verdict": "vanishes", "outcome": {...}, "seconds": 0.4}
 
 `t` (seconds since the run, or its resumption, began) and `seconds` (inside the target) are all that
@@ -103,6 +104,7 @@ class Journal:
         self._start = time.monotonic()
         self._outcomes: dict[str, tuple[Outcome, Verdict]] = {}
         self._begun: dict[str, int] = {}
+        self.deadline: float | None = None  # of all probes but the first
         self._open: set[str] = set()  # begun by this process, and neither ended nor given up
         for number, event in enumerate(events, start=1):
             try:
@@ -222,6 +224,8 @@ class Journal:
             self._begun[event["key"]] = self._begun.get(event["key"], 0) + 1
         if event["event"] == "given up":
             self._begun[event["key"]] = max(0, self._begun.get(event["key"], 0) - 1)
+        if event["event"] == "deadline":
+            self.deadline = float(event["seconds"])
         if event["event"] == "end":
             data = {**event["outcome"], "seconds": event.get("seconds", 0.0)}
             self._outcomes[event["key"]] = (Outcome.from_json(data), Verdict(event["verdict"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bisect_trt.model.candidate import Candidate
@@ -19,7 +20,8 @@ class Oracle:
     """Observes candidates on one target.
 
     The deadline of a probe is `timeout` seconds; without one, ten times what the first probe took,
-    between 10 s and 10 min (the first probe itself has 10 min). `accuracy` says when outputs agree.
+    between 10 s and 10 min (the first probe itself has 10 min), which `on_deadline` is told. `accuracy` says
+    when outputs agree.
     """
 
     def __init__(
@@ -34,11 +36,18 @@ class Oracle:
         self.save: Path | None = None  # folder for the outputs of both sides, of the whole model
         self.target = target
         self.deadline = timeout or LONGEST_DEADLINE
+        self.on_deadline: Callable[[float], None] = lambda seconds: None
         self._adapt = timeout is None
 
     def on(self, target: TargetSettings) -> Oracle:
         """The same, with other settings of the target."""
         return Oracle(self._pool, target, self.deadline, self.accuracy)
+
+    def settle(self, deadline: float | None = None) -> None:
+        """The first probe was done before: its deadline holds, or the longest; a timeout stays."""
+        if self._adapt:
+            self._adapt = False
+            self.deadline = deadline or self.deadline
 
     def submit(self, candidate: Candidate) -> Task:
         """Start a probe; `outcome` waits for it."""
@@ -55,6 +64,7 @@ class Oracle:
         if self._adapt and not guessed:
             self._adapt = False
             self.deadline = min(max(SHORTEST_DEADLINE, 10 * reply.seconds), LONGEST_DEADLINE)
+            self.on_deadline(self.deadline)
         return outcome_of(reply)
 
     def observe(self, candidate: Candidate) -> Outcome:

@@ -42,6 +42,9 @@ class Counts:
         ahead: probes that were begun on a guess; those that were asked for later are in `probes` too.
         nodes_built: nodes of all candidates that the target saw for `probes`.
         target_seconds: spent inside the target for these.
+        asked: different questions, those that an earlier call asked too: what is decided by a count has
+            to be decided alike when a run goes on.
+        asked_seconds: spent inside the target for these.
     """
 
     probes: int = 0
@@ -51,6 +54,8 @@ class Counts:
     ahead: int = 0
     nodes_built: int = 0
     target_seconds: float = 0.0
+    asked: int = 0
+    asked_seconds: float = 0.0
 
 
 @dataclass
@@ -85,6 +90,7 @@ class Prober:
     ahead: Callable[[], Iterable[Question]] = tuple
     judge: Callable[[Outcome], Verdict] = lambda outcome: Verdict.UNRESOLVED
     _running: dict[str, tuple[Task, Candidate]] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)  # by this call
     _guessed: set[str] = field(default_factory=set)  # finished, but nobody has asked yet
     _alone: str = ""  # how outputs are compared, where that is not as the settings of the run say
 
@@ -111,7 +117,7 @@ class Prober:
         outcome = self.journal.outcome(key) or self._taken_down(key) or self._shared(key, candidate, run)
         if outcome is not None and key not in self._guessed:
             self.counts.cached += 1
-            return outcome
+            return self._counted(key, outcome)
         if outcome is None:
             self.budget.require(self.counts.probes)
             if key not in self._running:
@@ -123,7 +129,7 @@ class Prober:
         self.counts.probes += 1
         self.counts.nodes_built += len(candidate.nodes)
         self.counts.target_seconds += outcome.seconds
-        return outcome
+        return self._counted(key, outcome)
 
     def close(self) -> None:
         """Give up what runs: it did not take the tool down, and may be asked again."""
@@ -131,6 +137,13 @@ class Prober:
             task.cancel()
         self._running.clear()
         self.journal.give_up_all()
+
+    def _counted(self, key: str, outcome: Outcome) -> Outcome:
+        if key not in self._asked:
+            self._asked.add(key)
+            self.counts.asked += 1
+            self.counts.asked_seconds += outcome.seconds
+        return outcome
 
     def _taken_down(self, key: str) -> Outcome | None:
         """The outcome of a probe that is not tried again.
@@ -148,6 +161,7 @@ class Prober:
         if found is None:
             return None
         self.counts.shared += 1
+        self.oracle.settle()
         return self._end(key, found)
 
     def _start(self, key: str, candidate: Candidate) -> None:

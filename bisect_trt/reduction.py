@@ -25,12 +25,9 @@ from bisect_trt.result import OnEvent, Reduction, Step
 from bisect_trt.run import Run
 from bisect_trt.searching import (
     INTERRUPTED,
-    avoided,
-    passing,
+    refine,
     search,
-    simplified,
     unsteady,
-    what_it_hangs_on,
 )
 from bisect_trt.session import (
     LONGEST_START,
@@ -108,6 +105,9 @@ def open_run(
                 cache,
             )
             prober.oracle.save = settings.run.save_outputs
+            prober.oracle.on_deadline = lambda seconds: journal.event("deadline", seconds=seconds)
+            if journal.finished():
+                prober.oracle.settle(journal.deadline)
             prober.budget = _budget(settings, began)
             try:
                 run = Run(session, settings, info, prober, pool, out, on_event, began)
@@ -154,10 +154,7 @@ def reduce_one(run: Run, problem: Problem, out: Path) -> Reduction:
             )
         problem.best = run.whole_file
     found = problem.best
-    run.causes = [] if stop_reason else what_it_hangs_on(run, problem)
-    simple = simplified(run, problem, stop_reason)
-    run.neighbour = None if stop_reason else passing(run, problem)
-    run.avoided = [] if stop_reason else avoided(problem)
+    simple, stop_reason = refine(run, problem, stop_reason)
     result = replace(result_of(run, problem, stop_reason, out), simplification=simple)
     result = told_of_the_original(run, problem, found, result)
     if simple is not None:

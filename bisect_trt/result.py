@@ -60,7 +60,7 @@ class Simplifying:
     """What a simplification may do and spend, and what its passes did.
 
     Attributes:
-        until: target seconds (`Counts.target_seconds`) at which it ends.
+        until: target seconds (`Counts.asked_seconds`) at which it ends.
         confirm: the reference runs every edited candidate first; not where it cannot run the original.
         synthetic: values of the original are to be avoided by all means (`--anonymise`).
         profiled: inputs whose names the settings hold.
@@ -91,6 +91,7 @@ class Simplification:
         seconds: inside target and reference.
         budget: seconds that it was allowed, infinite when it was not limited.
         ended: why it ended before nothing changed any more, if so.
+        stopped: the same, if a person or the budget of the whole run ended it: then it can go on.
         before: bytes of the model and its input values, with all weights; `after`: the same at the end.
     """
 
@@ -100,6 +101,7 @@ class Simplification:
     seconds: float = 0.0
     budget: float = 0.0
     ended: str = ""
+    stopped: str = ""
     before: int = 0
     after: int = 0
 

@@ -14,7 +14,7 @@ from bisect_trt.model.cut import CutStyle
 from bisect_trt.passes import MENU
 from bisect_trt.passes.causes import causes
 from bisect_trt.passes.drop import is_one_minimal
-from bisect_trt.passes.neighbour import Neighbour, nearest_passing
+from bisect_trt.passes.neighbour import nearest_passing
 from bisect_trt.passes.options import avoiding
 from bisect_trt.passes.simplify.step import simplify_best
 from bisect_trt.passes.steady import distrust
@@ -60,52 +60,40 @@ def _timed(run: Run, problem: Problem, one_pass: Any) -> None:
     )
 
 
-def simplified(run: Run, problem: Problem, stop_reason: str) -> Simplification | None:
-    """Make the best candidate simple, unless the search did not end or an error accumulates.
+def refine(run: Run, problem: Problem, stop_reason: str) -> tuple[Simplification | None, str]:
+    """What comes after the smallest set is known, unless the search did not end, and what ended it early.
+
+    What a failure hangs on that no node is to blame for, simple values, a neighbour that passes, options of
+    the target that avoid the failure. An error that accumulates keeps its values: simple ones would add up
+    to less.
 
     Raises:
-        StoppedEarly: with `anonymise`, the search did not end.
+        StoppedEarly: with `anonymise`, it did not end.
         Leak: with `anonymise`, values of the original are needed.
     """
-    if stop_reason and run.settings.run.anonymise:
-        raise StoppedEarly(f"{stop_reason}: nothing was anonymised", "the same command goes on from here")
-    simplified = None
-    # simple values would add up to less
-    if not stop_reason and not (problem.hybrid and problem.hybrid.accumulated):
-        simplified = simplify_best(problem, run.pool, run.settings, run.recording.record)
-    if run.settings.run.anonymise:
-        require_synthetic(problem, simplified, run.out.name)
-    return simplified
-
-
-def what_it_hangs_on(run: Run, problem: Problem) -> list[str]:
-    """What a failure hangs on that no node is to blame for, as far as the budget allows to ask."""
-    problem.phase = "causes"
+    run.causes, run.neighbour, run.avoided, simple = [], None, [], None
     try:
-        return causes(problem)
-    except (KeyboardInterrupt, BudgetSpent):
-        return []
-    finally:
-        run.prober.close()
-
-
-def passing(run: Run, problem: Problem) -> Neighbour | None:
-    """A neighbour that passes, unless the budget or a person ends the look for it."""
-    problem.phase = "neighbour"
-    try:
-        return nearest_passing(problem)
-    except (KeyboardInterrupt, BudgetSpent):
-        return None
-    finally:
-        run.prober.close()
-
-
-def avoided(problem: Problem) -> list[str]:
-    """Options of the target that avoid the failure, unless a person ends the look for them."""
-    try:
-        return avoiding(problem)
+        if not stop_reason:
+            problem.phase = "causes"
+            run.causes = causes(problem)
+            if not (problem.hybrid and problem.hybrid.accumulated):
+                simple = simplify_best(problem, run.pool, run.settings, run.recording.record)
+                stop_reason = simple.stopped if simple else ""
+        if not stop_reason:
+            problem.phase = "neighbour"
+            run.neighbour = nearest_passing(problem)
+            run.avoided = avoiding(problem)
     except KeyboardInterrupt:
-        return []
+        stop_reason = INTERRUPTED
+    except BudgetSpent as over:
+        stop_reason = over.message
+    finally:
+        run.prober.close()
+    if run.settings.run.anonymise and stop_reason:
+        raise StoppedEarly(f"{stop_reason}: nothing was anonymised", "the same command goes on from here")
+    if run.settings.run.anonymise:
+        require_synthetic(problem, simple, run.out.name)
+    return simple, stop_reason
 
 
 def unsteady(run: Run, problem: Problem, found: Candidate, result: Reduction) -> bool:

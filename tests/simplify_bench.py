@@ -47,7 +47,8 @@ class FakeProber:
 
     def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
         self.counts.probes += 1
-        self.counts.target_seconds += self.seconds
+        self.counts.asked += 1
+        self.counts.asked_seconds += self.seconds
         outcome = self.seen[candidate.digest] = self._outcome(candidate)
         return outcome
 

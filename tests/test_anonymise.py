@@ -314,7 +314,7 @@ def test_no_budget_keeps_a_secret_in_place(tmp_path: Path) -> None:
         return numpy_helper.to_array(proto.graph.initializer[0]).std() > 0.5
 
     problem = problem_of(proto, {"x": np.ones((2, 30), np.float32)}, fails, tmp_path)
-    problem.simplifying = Simplifying(synthetic=True, until=problem.counts.target_seconds)
+    problem.simplifying = Simplifying(synthetic=True, until=problem.counts.asked_seconds)
     simplify(problem)
     assert problem.simplifying.ended
     require_synthetic(problem, Simplification(nodes=()), "out")

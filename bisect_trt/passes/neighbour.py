@@ -33,9 +33,10 @@ def nearest_passing(problem: Problem) -> Neighbour | None:
     or an edited result with one node less. Only a verdict of VANISHES counts: a neighbour that fails
     in another way is no help.
     """
-    probes = problem.counts.probes
+    before = problem.counts.asked
     for neighbour in _neighbours(problem):
-        if problem.peek(neighbour.candidate) is None and problem.counts.probes - probes >= MOST:
+        known = neighbour.candidate.digest in problem.verdicts
+        if not known and problem.counts.asked - before >= MOST:
             continue
         if problem.verdict(neighbour.candidate) is Verdict.VANISHES:
             return neighbour
@@ -68,14 +69,16 @@ def _edited(problem: Problem, best: Candidate) -> Iterator[Neighbour]:
     base.strict = False  # the reference is asked first, and says more than a checker
     base.confirm = problem.simplifying.confirm
     nodes = base.graph.node
-    edits: list[Edit] = [drop_attribute(node.name, a.name) for node in nodes for a in node.attribute]
-    edits += [cut_off(node.name) for node in nodes]
-    for edit in edits:
+    edits: list[tuple[Edit, str]] = [
+        (drop_attribute(node.name, a.name), "") for node in nodes for a in node.attribute
+    ]
+    edits += [(cut_off(node.name), f"without the node {node.name} ({node.op_type})") for node in nodes]
+    for edit, told in edits:
         draft = base.copy()
         what = edit(draft)
         if not what:
             continue
         try:
-            yield Neighbour(close_draft(draft), what if what.startswith("without") else f"with {what}")
+            yield Neighbour(close_draft(draft), told or f"with {what}")
         except Invalid:
             continue

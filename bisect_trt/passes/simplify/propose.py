@@ -36,7 +36,7 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
     """
     offers = _offers(problem, edits)
     while chunk := list(islice(offers, max(1, problem.workers))):
-        if problem.counts.target_seconds + _a_probe(problem) > problem.simplifying.until:
+        if problem.counts.asked_seconds + _a_probe(problem) > problem.simplifying.until:
             raise OutOfBudget
         if _attempt_chunk(problem, chunk):
             return True
@@ -74,10 +74,10 @@ def tally(problem: Problem) -> Tally:
 
 
 def _attempt_chunk(problem: Problem, chunk: list[tuple[Candidate, Draft, str]]) -> bool:
-    count, before = tally(problem), problem.counts.target_seconds
+    count, before = tally(problem), problem.counts.asked_seconds
     found = problem.attempt_first([candidate for candidate, _, _ in chunk])
     count.tried += len(chunk) if found is None else found + 1
-    count.seconds += problem.counts.target_seconds - before
+    count.seconds += problem.counts.asked_seconds - before
     if found is None:
         return False
     candidate, draft, what = chunk[found]

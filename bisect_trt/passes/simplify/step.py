@@ -38,7 +38,7 @@ def simplify_best(
     best, run = problem.best, settings.run
     if not run.simplify or best is None or best.cut == "original" or problem.rerecord is None:
         return None
-    began, probes = problem.counts.target_seconds, problem.counts.probes
+    began, asked = problem.counts.asked_seconds, problem.counts.asked
     budget = max(LEAST_BUDGET, began) if run.simplify_budget is None else run.simplify_budget
     state = problem.simplifying = Simplifying(
         until=began + budget,
@@ -47,12 +47,13 @@ def simplify_best(
         profiled=_profiled(settings, best),
         seed=run.seed,
     )
+    stopped = ""
     try:
         simplify(problem)
     except KeyboardInterrupt:
-        state.ended = INTERRUPTED
+        stopped = INTERRUPTED
     except BudgetSpent as spent:
-        state.ended = spent.message
+        stopped = spent.message
     finally:
         problem.prober.close()
     assert problem.best is not None
@@ -62,10 +63,11 @@ def simplify_best(
     return Simplification(
         nodes=best.nodes,
         rows=tuple((name, row) for name, row in state.tallies.items() if row.tried),
-        probes=problem.counts.probes - probes,
-        seconds=problem.counts.target_seconds - began,
+        probes=problem.counts.asked - asked,
+        seconds=problem.counts.asked_seconds - began,
         budget=budget,
-        ended=state.ended,
+        ended=stopped or state.ended,
+        stopped=stopped,
         before=carried(best),
         after=carried(problem.best),
     )
