@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
 import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 import bisect_trt
 from bisect_trt.errors import UsageError
 from bisect_trt.journal import Journal, locked, read
 from bisect_trt.settings import Settings, TargetSettings
+
+Array = npt.NDArray[Any]
 
 JOURNAL = "journal.jsonl"
 WORK = "work"
@@ -24,17 +34,23 @@ def default_folder(model: Path) -> Path:
     return Path.cwd() / f"{model.stem}-repro"
 
 
-def header(model_digest: str, settings: Settings, *, every: bool = False) -> dict[str, str]:
+def header(
+    model_digest: str, settings: Settings, samples: Sequence[Mapping[str, Array]], *, every: bool = False
+) -> dict[str, str]:
     """What two runs must share for one to go on with the other's journal.
 
     Workers, deadlines, memory limits, budgets and caches may differ: they do not change what a probe
-    means. `every` says that all failures are looked for, each with a folder of its own.
+    means. `samples` are the input values, wherever they come from. `every` says that all failures are looked
+    for, each with a folder of its own.
     """
+    accuracy = settings.accuracy
+    files = [*accuracy.custom_ops, *named(accuracy.reference), *named(settings.target.spec)]
     found = {
         "target": meaning(settings.target),
-        "inputs": _content(settings.run.inputs),
+        "inputs": _values(samples),
         "seed": settings.run.seed,
-        "accuracy": repr(settings.accuracy),
+        "accuracy": repr(accuracy),
+        "files": [_content(file) for file in files],
         **({"all": True} if every else {}),
     }
     options = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
@@ -46,6 +62,34 @@ def meaning(target: TargetSettings) -> dict[str, str]:
     plain = {k: str(v) for k, v in asdict(target).items() if k != "verbose_log"}
     libraries = [*target.plugins, *(path for _, path in target.ep_libraries)]
     return {**plain, "libraries": " ".join(_content(path) for path in libraries)}
+
+
+def named(spec: str) -> list[Path]:
+    """Files that a target or reference of the user's own consists of: programs, scripts, saved outputs."""
+    kind, _, argument = spec.partition(":")
+    if kind not in ("command", "python", "torchscript", "outputs"):
+        return []
+    words = [argument, argument.rpartition(":")[0]]
+    if kind == "command":
+        with suppress(ValueError):
+            words = shlex.split(argument)
+    files = [Path(word) for word in words if word and Path(word).is_file()]
+    return [f for f in files if kind != "command" or os.access(f, os.X_OK) or f.suffix in (".py", ".sh")]
+
+
+def require_target(journal: Journal, fingerprint: str) -> None:
+    """Say on what probes run; those of a journal must not be of another version or device.
+
+    Raises:
+        UsageError: it is another one than when the run began.
+    """
+    if not journal.target:
+        journal.event("target", fingerprint=fingerprint)
+    elif journal.target != fingerprint:
+        raise UsageError(
+            f"{journal.path.parent} holds a run on {journal.target}; here is {fingerprint}",
+            "choose another folder with --out, or replace it with --force",
+        )
 
 
 def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
@@ -88,7 +132,7 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
         return  # it was killed with its first word
     if Journal.header(journal) != head:
         raise UsageError(
-            f"{out} holds a run of another model, other options or another version of bisect-trt",
+            f"{out} holds a run of another model, other inputs, options or version of bisect-trt",
             "choose another folder with --out, or replace it with --force",
         )
     said = {event["event"] for event in read(journal)[0]}
@@ -102,6 +146,16 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
             f"{out} holds a finished run of this model with these options",
             "look at its ISSUE.md, or do it again with --force",
         )
+
+
+def _values(samples: Sequence[Mapping[str, Array]]) -> str:
+    h = hashlib.sha256()
+    for sample in samples:
+        for name, value in sorted(sample.items()):
+            h.update(f"{name} {value.dtype} {value.shape};".encode())
+            plain = np.ascontiguousarray(value).reshape(-1)
+            h.update(repr(plain.tolist()).encode() if plain.dtype.hasobject else plain.view(np.uint8).data)
+    return h.hexdigest()
 
 
 def _content(path: Path | None) -> str:

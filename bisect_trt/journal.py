@@ -5,6 +5,7 @@ One event a line, in the order in which things happened:
     {"t": 0.0, "event": "header", "header": {...}}
     {"t": 1.5, "event": "begin", "key": "3f...", "nodes": [...], "cut": "default"}
     {"t": 1.9, "event": "given up", "key": "77..."}
+    {"t": 0.3, "event": "target", "fingerprint": "tensorrt-rtx|..."}
     {"t": 2.0, "event": "deadline", "seconds": 10.0}
     {"t": 2.0, "event": "end", "key": "3f...", "verdict": "vanishes", "outcome": {...}, "seconds": 0.4}
 
@@ -104,6 +105,7 @@ class Journal:
         self._start = time.monotonic()
         self._outcomes: dict[str, tuple[Outcome, Verdict]] = {}
         self._begun: dict[str, int] = {}
+        self.target = ""  # on what the probes ran
         self.deadline: float | None = None  # of all probes but the first
         self._open: set[str] = set()  # begun by this process, and neither ended nor given up
         for number, event in enumerate(events, start=1):
@@ -224,7 +226,9 @@ class Journal:
             self._begun[event["key"]] = self._begun.get(event["key"], 0) + 1
         if event["event"] == "given up":
             self._begun[event["key"]] = max(0, self._begun.get(event["key"], 0) - 1)
-        if event["event"] == "deadline":
+        if event["event"] == "target":
+            self.target = str(event.get("fingerprint", ""))  # anonymous ones do not say
+        if event["event"] == "deadline" and "seconds" in event:
             self.deadline = float(event["seconds"])
         if event["event"] == "end":
             data = {**event["outcome"], "seconds": event.get("seconds", 0.0)}

@@ -14,6 +14,7 @@ from pathlib import Path
 import bisect_trt
 from bisect_trt import folder as folders
 from bisect_trt.cache import Cache
+from bisect_trt.environment import first_version
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.on_cluster import target_pool
 from bisect_trt.oracle import Oracle
@@ -38,7 +39,6 @@ from bisect_trt.session import (
     resolved,
 )
 from bisect_trt.settings import Settings, TargetSettings
-from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.watching import watching
@@ -76,7 +76,7 @@ def open_run(
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
     out = out or folders.default_folder(Path("anonymous") if settings.run.anonymise else model)
-    head = folders.header(loaded.digest, settings, every=every)
+    head = folders.header(loaded.digest, settings, samples, every=every)
     folders.require_free(out, head, force=force)
     with (
         _terminable(),
@@ -94,9 +94,12 @@ def open_run(
         for _ in range(settings.run.workers - 1):  # so that none has to start when it is needed
             there.submit(jobs.describe, target, timeout=LONGEST_START)
         info = describe(there, replace(settings, target=target))
-        cache = _shared_cache(settings, info)
+        reference = first_version("onnxruntime", "onnxruntime-gpu")
+        fingerprint = f"{info.fingerprint}|reference={reference}"
+        cache = _shared_cache(settings, fingerprint)
         started = time.monotonic()
         with folders.open_folder(out, head, force=force) as journal:
+            folders.require_target(journal, fingerprint)
             session = prepare(loaded, samples, out / folders.WORK)
             prober = Prober(
                 Oracle(there, target, settings.run.timeout, settings.accuracy),
@@ -134,12 +137,12 @@ def _budget(settings: Settings, began: float) -> Budget:
     return Budget(None if limit is None else began + limit, settings.run.max_probes)
 
 
-def _shared_cache(settings: Settings, info: TargetInfo) -> Cache | None:
+def _shared_cache(settings: Settings, on: str) -> Cache | None:
     """The cache that was asked for; none for a command of the user, which may change unseen."""
     if settings.run.cache_dir is None or settings.target.spec.startswith("command:"):
         return None
     meaning = [folders.meaning(settings.target), repr(settings.accuracy)]
-    fingerprint = [bisect_trt.__version__, info.fingerprint, *meaning]
+    fingerprint = [bisect_trt.__version__, on, *meaning]
     return Cache(settings.run.cache_dir, json.dumps(fingerprint, sort_keys=True))
 
 

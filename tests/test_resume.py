@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -21,7 +22,6 @@ import bisect_trt
 from bisect_trt import folder as folders
 from bisect_trt.errors import ModelDoesNotFail, UsageError
 from bisect_trt.journal import Journal, read
-from bisect_trt.model.load import load
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from chains import saved
 
@@ -131,12 +131,31 @@ def test_what_a_kill_after_the_last_word_left_behind_goes(tmp_path: Path) -> Non
 
 def test_a_folder_in_which_a_run_is_at_work_is_left_alone(tmp_path: Path) -> None:
     model, settings = saved(tmp_path), Settings(TargetSettings(SPEC), RunSettings(repeats=1, simplify=False))
-    head = folders.header(load(model).digest, settings)
-    with folders.open_folder(tmp_path / "out", head, force=False):
+    with folders.open_folder(tmp_path / "out", {}, force=False):
         for force in (False, True):
             with pytest.raises(UsageError, match="another run is at work"):
                 bisect_trt.reduce(model, settings, out=tmp_path / "out", force=force)
             assert [e["event"] for e in events(tmp_path / "out")] == ["header"]
+
+
+def test_a_run_goes_on_with_the_same_values_and_programs_on_the_same_target_only(tmp_path: Path) -> None:
+    values = np.ones((2, 3), np.float32)
+    script = tmp_path / "check.sh"
+    script.write_text("#!/bin/sh\n")
+    settings = Settings(TargetSettings(f"command:sh {script} {{model}}"))
+    head = folders.header("m", settings, [{"x": values}])
+    assert head == folders.header("m", settings, [{"x": values.copy()}])
+    assert head != folders.header("m", settings, [{"x": values * 2}])
+    assert head != folders.header("m", settings, [{"x": values}, {"x": values}])
+    script.write_text("#!/bin/sh\nexit 1\n")
+    assert head != folders.header("m", settings, [{"x": values}])
+    for version in ("1.0", "1.0", "1.1"):
+        with folders.open_folder(tmp_path / "out", head, force=False) as journal:
+            if version == "1.1":
+                with pytest.raises(UsageError, match=r"holds a run on rtx 1\.0; here is rtx 1\.1"):
+                    folders.require_target(journal, f"rtx {version}")
+            else:
+                folders.require_target(journal, f"rtx {version}")
 
 
 @pytest.mark.parametrize("first", ["", '{"t": 0.0, "event": "head'])
