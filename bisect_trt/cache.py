@@ -3,9 +3,9 @@
 One small JSON file an outcome, named by the content of what was asked: the candidate's model with the
 bytes of its weights, its feeds and the values expected, the target with its versions, device and
 settings, and the version of this tool. Nothing in a key depends on where files lie. Any number of
-runs may use a folder at once: files are written aside and renamed, and one that vanishes or is no
-entry of ours counts as absent. Only what a target said itself is kept: a crash, a hang and a lack of
-memory may be the machine's, and are asked again.
+runs may use a folder at once: files are written aside and renamed, and one that vanishes, is damaged or
+is no entry of ours counts as absent. Files of others are never removed. Only what a target said itself is
+kept: a crash, a hang and a lack of memory may be the machine's, and are asked again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
@@ -36,6 +37,14 @@ _BLOCK = 4096  # of a file system
 _CHUNK = 1 << 22
 _EVERY = 64  # entries written between two looks at the size of all
 _OF_THE_MACHINE = frozenset({Symptom.CRASH, Symptom.HANG, Symptom.OUT_OF_MEMORY})
+
+
+_OURS = re.compile(r"[0-9a-f]{62}\.json|tmp\w+\.writing")  # an entry, or what a killed run left of one
+
+
+def _check(content: str) -> str:
+    """What tells a damaged entry."""
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 class Cache:
@@ -69,8 +78,9 @@ class Cache:
         """What an earlier run saw; None when there was none."""
         place = self._place(candidate, run)
         try:
-            found = Outcome.from_json(json.loads(place.read_text()))
-        except (OSError, ValueError, KeyError, TypeError):
+            check, _, content = place.read_text().partition("\n")
+            found = Outcome.from_json(json.loads(content)) if check == _check(content) else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         with suppress(OSError):
             os.utime(place)
@@ -84,9 +94,14 @@ class Cache:
         with suppress(OSError):
             place.parent.mkdir(exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=place.parent, suffix=".writing")
-            with os.fdopen(handle, "w") as file:
-                json.dump(outcome.to_json(), file)
-            Path(draft).replace(place)
+            content = json.dumps(outcome.to_json())
+            try:
+                with os.fdopen(handle, "w") as file:
+                    file.write(f"{_check(content)}\n{content}")
+                Path(draft).replace(place)
+            except BaseException:
+                Path(draft).unlink(missing_ok=True)
+                raise
         if self._put % _EVERY == 0:
             self.trim()
         self._put += 1
@@ -95,6 +110,8 @@ class Cache:
         """Remove what was not used for longest until a tenth below the limit, if it is over it."""
         found = []
         for path in self._folder.glob("??/*"):
+            if not _OURS.fullmatch(path.name):
+                continue
             with suppress(OSError):
                 seen = path.stat()
                 found.append((seen.st_mtime, -(-seen.st_size // _BLOCK) * _BLOCK, path))
@@ -104,7 +121,8 @@ class Cache:
         for _, size, path in sorted(found):
             if held <= 0.9 * self._limit:
                 return
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             held -= size
 
     def _place(self, candidate: Candidate, run: int) -> Path:

@@ -142,9 +142,23 @@ def test_a_broken_entry_is_none(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", "target")
     cache.put(candidate(tmp_path), 0, Outcome())
     (entry,) = (tmp_path / "cache").glob("??/*.json")
-    for broken in ("", "{", "[]", json.dumps({"failures": [{}]})):
+    whole = entry.read_text()
+    assert cache.get(candidate(tmp_path)) == Outcome()
+    for broken in ("", "{", "[]", json.dumps({"failures": [{}]}), whole[:-1], whole.replace("0.0", "1.0")):
         entry.write_text(broken)
         assert cache.get(candidate(tmp_path)) is None
+    entry.write_bytes(b"\xff\x00")
+    assert cache.get(candidate(tmp_path)) is None
+
+
+def test_files_of_others_stay_where_they_are(tmp_path: Path) -> None:
+    """Whoever gives a folder that holds other things, too."""
+    cache = Cache(tmp_path / "cache", "target", limit=0)
+    (tmp_path / "cache" / "en").mkdir()
+    (tmp_path / "cache" / "en" / "thesis.json").write_text("years of work")
+    cache.put(candidate(tmp_path), 0, Outcome())
+    cache.trim()
+    assert [path.name for path in (tmp_path / "cache").glob("??/*")] == ["thesis.json"]
 
 
 def test_a_cache_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
