@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import psutil
 from bench_cases import Bench
-from tools import LIMIT, OURS, Row
+from tools import BISECT, LIMIT, LINEAR, ONCE, OURS, Row
 
 HEAD = "| case | tool | checks | wall s | CPU s | nodes | bytes | same | 1-minimal | |"
 RULE = "|---|---|---:|---:|---:|---:|---:|---|---|---|"
@@ -32,7 +32,8 @@ def page(measured: Mapping[str, Sequence[Row]], benches: Mapping[str, Bench]) ->
         "those of the tool and all processes that it started. Checks of bisect-trt include its "
         "confirmation, and the fresh runs of the written files that Polygraphy has no counterpart of. "
         "*same*: the result shows the same failure. Polygraphy's check (bench/check.py) looks for the "
-        "failure's own message; both tools have the same inputs, where the case has some. *1-minimal* of "
+        "failure's own message; both tools have the same inputs, where the case has some. *The check alone* "
+        "is one run of it on the model as it is: whoever confirms the failure pays for that. *1-minimal* of "
         "Polygraphy's results is what `bisect-trt reduce` makes of them. "
         f"A run is stopped after {LIMIT:.0f} s. An interrupted benchmark goes on later: rows may be hours "
         "apart.",
@@ -72,7 +73,7 @@ def spread(values: Sequence[float]) -> str:
 
 def verdict(rows: Sequence[Row], bench: Bench) -> str:
     """Who wins by how much; where we lose, that is said."""
-    mine, theirs = rows[0], rows[1:]
+    mine, theirs = rows[0], [row for row in rows if row.tool in (BISECT, LINEAR)]
     if mine.trouble:
         return f"**we fail**: {mine.trouble[-100:]}"
     told = []
@@ -84,5 +85,8 @@ def verdict(rows: Sequence[Row], bench: Bench) -> str:
     first = theirs[0] if theirs else None
     short = first and not first.trouble and statistics.median(first.cpu) < asked * statistics.median(mine.cpu)
     missed = f"; **{asked}x was asked**" if bench.single and short else ""
+    alone = [statistics.median(row.cpu) for row in rows if row.tool == ONCE]
+    if missed and first and alone and asked * alone[0] > statistics.median(first.cpu):
+        missed += f", less than its check of the whole model takes ({alone[0]:.1f} s)"
     larger = [row for row in theirs if row.nodes and row.same and mine.nodes > row.nodes]
     return ", linear ".join(told) + missed + ("; **larger result**" if larger else "")

@@ -8,6 +8,7 @@ while its first run took less than a minute.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import re
@@ -20,9 +21,10 @@ from pathlib import Path
 
 import costs
 import flaky
+import tools
 from bench_cases import BENCHES, Bench
 from page import page
-from tools import BISECT, LINEAR, OURS, Case, Row, bisect, linear, reduce_ours, tool
+from tools import BISECT, LINEAR, ONCE, OURS, Case, Row, bisect, linear, reduce_ours, tool
 
 HERE = Path(__file__).parent
 RAW = HERE.parent / "build" / "bench"
@@ -31,7 +33,7 @@ LONG = 60.0  # seconds after which a run is not repeated
 
 def measure(name: str, bench: Bench, runs: int) -> list[Row]:
     """All rows of a case; what was measured before is taken as it is."""
-    rows = {tool: kept(name, tool) for tool in (OURS, BISECT, LINEAR)}
+    rows = {tool: kept(name, tool) for tool in (OURS, BISECT, LINEAR, ONCE)}
     folder = RAW / name
     case: Case | None = None
 
@@ -41,7 +43,7 @@ def measure(name: str, bench: Bench, runs: int) -> list[Row]:
         return case
 
     for _ in range(runs):  # in turn, so that both tools meet the same load
-        for kind, run in ((OURS, reduce_ours), (BISECT, bisect)):
+        for kind, run in ((OURS, reduce_ours), (BISECT, bisect), (ONCE, tools.once)):
             if wanted(rows[kind], runs):
                 once(rows[kind], lambda row, run=run: run(made(), row))
     wide = not rows[BISECT].trouble and rows[BISECT].nodes > 1 and rows[BISECT].same
@@ -101,6 +103,7 @@ def main() -> int:
     if given.fresh:
         shutil.rmtree(RAW, ignore_errors=True)
     RAW.mkdir(parents=True, exist_ok=True)
+    compileall.compile_dir(HERE.parent / "bisect_trt", quiet=1)  # as pip does with all that it installs
     measured = {name: measure(name, BENCHES[name], given.runs) for name in given.case or list(BENCHES)}
     text = page(measured, BENCHES)
     if not given.case:
