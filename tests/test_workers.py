@@ -177,6 +177,13 @@ def test_a_long_temporary_folder_is_no_trouble(tmp_path: Path, monkeypatch: Monk
         assert pool.submit(jobs.echo, 3, timeout=60).result().value == 3
 
 
+def test_temporary_files_go_with_their_worker(pool: Pool) -> None:
+    death = pool.submit(jobs.temporary_folder_and_segfault, timeout=60).result().death
+    assert death is not None
+    folder = Path(death.log.split("Fatal")[0])
+    assert folder.name.startswith("tmp") and not folder.exists()
+
+
 def test_sigterm_ends_a_worker_whatever_it_does(pool: Pool) -> None:
     handlers = pool.submit(jobs.handlers, timeout=60).result().value
     assert handlers == (signal.SIG_DFL, signal.SIG_IGN)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -124,6 +125,11 @@ def server_killed(marker: Path) -> str:
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)
     return ""
+
+
+def temporary_folder_and_segfault() -> None:
+    os.write(1, tempfile.mkdtemp().encode())
+    segfault()
 
 
 def start_child_and_hang(marker: Path) -> None:

@@ -13,10 +13,8 @@ from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
-from bisect_trt.workers import limits
-
 LOST = 255
-"""Exit code of a process whose server ended before it could tell the real one."""
+"""Exit code of a process whose server ended before it could tell the real one; or its own."""
 
 _LONGEST = 107  # bytes of the name of a socket
 _NAMES = len("/pymp-01234567/listener-01234567")  # what is put behind the temporary folder
@@ -44,9 +42,3 @@ def leave(environment: Mapping[str, str]) -> None:
         server._forkserver_alive_fd = None  # type: ignore[attr-defined]
     os.environ.clear()
     os.environ.update(environment)
-
-
-def gone() -> bool:
-    """Whether the server has ended, and its workers with it."""
-    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    return pid is not None and not limits.lives(pid)

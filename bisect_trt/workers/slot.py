@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -55,6 +57,7 @@ class Slot:
         self.log = folder / f"worker-{number}.log"
         self._pid_file = folder / f"worker-{number}.pid"
         self._pid_file.unlink(missing_ok=True)
+        self._scratch = folder / f"worker-{number}.tmp"
         self._progress_file = self._pid_file.with_suffix(".progress")
         self._stop_file = self._pid_file.with_suffix(".stop")
         self._given = (threads, device)
@@ -71,8 +74,9 @@ class Slot:
     def run(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Reply:
         """Run one job.
 
-        A death that may not be the job's fault is forgiven once: a SIGKILL that we did not send, and
-        too much memory held by a worker that had done other jobs before.
+        A death that may not be the job's fault is forgiven once: a SIGKILL that we did not send, the end
+        of the server that the worker came from, and too much memory held by a worker that had done other
+        jobs before.
 
         Raises:
             CancelledError: `cancelled` was set, or the pool closes.
@@ -189,10 +193,12 @@ class Slot:
         why = self._over_limit.get(pid or 0)
         if why is not None:
             return DiedError(Symptom.OUT_OF_MEMORY, exitcode, OVER, why, again=self._served > 0)
-        if exitcode == -signal.SIGKILL or (exitcode == server.LOST and server.gone()):
+        if exitcode == -signal.SIGKILL:
             message = "killed by the system (SIGKILL), twice: most likely it ran out of memory"
             return DiedError(Symptom.OUT_OF_MEMORY, exitcode, message, again=True)
-        return DiedError(Symptom.CRASH, exitcode, limits.describe_exit(exitcode))
+        return DiedError(
+            Symptom.CRASH, exitcode, limits.describe_exit(exitcode), again=exitcode == server.LOST
+        )
 
     # The process
 
@@ -208,7 +214,9 @@ class Slot:
                     max_workers=1,
                     context=self._context,
                     initializer=_begin,
-                    initargs=(dict(os.environ), self.log, self._pid_file, os.getpid(), *self._given),
+                    initargs=(
+                        dict(os.environ), self._scratch, self.log, self._pid_file, os.getpid(), *self._given
+                    ),
                 )
             return self._pool
 
@@ -227,6 +235,7 @@ class Slot:
             if pid is not None:
                 limits.kill_group(pid)
             self._pid_file.unlink(missing_ok=True)
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _pid(self) -> int | None:
         """Process id of the worker; None while there is none that is ready."""
@@ -285,9 +294,11 @@ class Slot:
             return ""
 
 
-def _begin(environment: Mapping[str, str], *given: Any) -> None:
-    """In a new process, before its first job."""
+def _begin(environment: Mapping[str, str], scratch: Path, *given: Any) -> None:
+    """In a new process, before its first job; its temporary files go with it, however it ends."""
     server.leave(environment)
+    scratch.mkdir(exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(scratch)
     limits.prepare_worker(*given)
 
 
