@@ -143,12 +143,15 @@ def parse(data: dict[str, Any], path: Path) -> Config:
 def for_folder(folder: Path) -> Config:
     """What `nightly models/` means: every ONNX file below the folder, defaults for the rest.
 
+    Folders of reproducers, as `reduce` calls them, hold no models of the user's.
+
     Raises:
         UsageError: no such folder.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is neither a configuration file nor a folder of models")
-    return Config(models=Models(include=("**/*.onnx",)), base=folder.resolve(), out=Path("runs").absolute())
+    models = Models(include=("**/*.onnx",), exclude=("*-repro/*",))
+    return Config(models=models, base=folder.resolve(), out=Path("runs").absolute())
 
 
 def with_options(config: Config, *, out: Path | None, until: str | None) -> Config:

@@ -20,6 +20,7 @@ from bisect_trt.cli import nightly as commands
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import lock, watch
 from bisect_trt.nightly.history import FILE, History
+from bisect_trt.nightly.plan import find_models
 from bisect_trt.nightly.rows import Row
 from bisect_trt.nightly.verdicts import Result, Status
 
@@ -98,6 +99,10 @@ def test_plain_folder_means_all_models_below(tmp_path: Path, monkeypatch: pytest
     (config,) = seen
     assert config.base == tmp_path / "models" and config.models.include == ("**/*.onnx",)
     assert config.out == tmp_path / "runs" and config.budget.until is not None
+    for name in ("a.onnx", "b/c.onnx", "a-repro/repro.onnx", "b/c-repro/repro.onnx"):
+        (tmp_path / "models" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models" / name).touch()
+    assert find_models(config) == ["a.onnx", "b/c.onnx"]
 
 
 def test_status_of_a_running_night(tmp_path: Path) -> None:
