@@ -238,7 +238,7 @@ def test_a_whole_model_that_takes_the_tool_down_is_no_endless_loop(tmp_path: Pat
         bisect_trt.reduce(model, settings, out=tmp_path / "out")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_polite_end_is_no_death_and_leaves_the_best_so_far(number: signal.Signals, tmp_path: Path) -> None:
     model, out = saved(tmp_path), tmp_path / "out"
     slow = command(model, out)
