@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from multiprocessing import forkserver
@@ -21,9 +22,9 @@ _NAMES = len("/pymp-01234567/listener-01234567")  # what is put behind the tempo
 
 
 def context() -> BaseContext:
-    """Of all workers. Without such a server, or where its socket would have too long a name, they spawn."""
+    """Of all workers. Where forking is not safe (macOS) or a socket's name would be too long they spawn."""
     short = len(os.fsencode(tempfile.gettempdir())) + _NAMES <= _LONGEST
-    if "forkserver" not in multiprocessing.get_all_start_methods() or not short:
+    if sys.platform != "linux" or not short:
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["bisect_trt.workers.jobs"])
