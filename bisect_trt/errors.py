@@ -56,6 +56,10 @@ class StoppedEarly(BisectError):
     exit_code = 6
 
 
+class ClusterLost(StoppedEarly):
+    """The cluster does not answer any more: nothing can be tried, not even what was found."""
+
+
 class Leak(BisectError):
     """What would be shared holds something of the original although it must not; nothing was zipped."""
 

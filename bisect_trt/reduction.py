@@ -168,13 +168,14 @@ def reduce_one(run: Run, problem: Problem, out: Path) -> Reduction:
             one_minimal=result.one_minimal or len(result.best.nodes) == 1,
         )
     write_models(run, result, out)
-    if stop_reason != INTERRUPTED:
+    tried = stop_reason != INTERRUPTED and run.reachable
+    if tried:
         result = verify(run, result, problem.runs)
         if unsteady(run, problem, found, result):
             return reduce_one(run, problem, out)
     wall = time.monotonic() - run.began
     counts = asdict(problem.counts) | run.spent | {"wall_seconds": wall}
-    return write_papers(run, replace(result, counts=counts), tried=stop_reason != INTERRUPTED)
+    return write_papers(run, replace(result, counts=counts), tried=tried)
 
 
 @contextmanager

@@ -68,6 +68,7 @@ class Run:
         self.timing_cache: Path | None = None  # of TensorRT: the user's, or our own
         self.spent: dict[str, float] = {}  # besides the counts of the prober
         self.one_minimal = False
+        self.reachable = True  # the target; not when its cluster was lost
         self.neighbour: Neighbour | None = None
         self.avoided: list[str] = []  # by which options of the target, as sentences
         self.samples: list[dict[str, Any]] = []

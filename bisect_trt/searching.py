@@ -8,7 +8,7 @@ from typing import Any
 from bisect_trt.anonymise import (
     require_synthetic,
 )
-from bisect_trt.errors import StoppedEarly
+from bisect_trt.errors import ClusterLost, StoppedEarly
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cut import CutStyle
 from bisect_trt.passes import MENU
@@ -27,7 +27,7 @@ INTERRUPTED = "interrupted"
 
 
 def search(run: Run, problem: Problem) -> str:
-    """Run the passes; an interrupt or the budget ends them early and is told in the answer."""
+    """Run the passes; what ends them early (an interrupt, the budget, no cluster) is told in the answer."""
     run.one_minimal = False
     try:
         for one_pass in run.menu:
@@ -40,6 +40,9 @@ def search(run: Run, problem: Problem) -> str:
         return INTERRUPTED
     except BudgetSpent as over:
         return over.message
+    except ClusterLost as lost:
+        run.reachable = False
+        return lost.message
     finally:
         run.prober.close()
     return ""
@@ -72,6 +75,7 @@ def refine(run: Run, problem: Problem, stop_reason: str) -> tuple[Simplification
         Leak: with `anonymise`, values of the original are needed.
     """
     run.causes, run.neighbour, run.avoided, simple = [], None, [], None
+    smallest = problem.best
     try:
         if not stop_reason:
             problem.phase = "causes"
@@ -87,6 +91,9 @@ def refine(run: Run, problem: Problem, stop_reason: str) -> tuple[Simplification
         stop_reason = INTERRUPTED
     except BudgetSpent as over:
         stop_reason = over.message
+    except ClusterLost as lost:
+        run.reachable, stop_reason = False, lost.message
+        problem.best, simple = smallest, None  # what it was half simplified to was not looked at again
     finally:
         run.prober.close()
     if run.settings.run.anonymise and stop_reason:

@@ -7,18 +7,21 @@ import os
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 
 import bisect_trt
 from bisect_trt.cache import Cache
 from bisect_trt.cli.texts import parse_duration
-from bisect_trt.errors import StoppedEarly, UsageError
+from bisect_trt.errors import ClusterLost, StoppedEarly, UsageError
 from bisect_trt.journal import read
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
 from bisect_trt.passes.simplify.step import LEAST_BUDGET
 from bisect_trt.result import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.workers.pool import Task
 from chains import saved
 
 SPEC = "planted:nodes=n5;n21;n22,cost=0.0005"
@@ -58,6 +61,34 @@ def test_max_probes_ends_early_and_the_same_call_goes_on(tmp_path: Path) -> None
         assert (out / name).read_bytes() == (whole.out / name).read_bytes(), name
     said = [e["event"] for e in read(out / "journal.jsonl")[0]]
     assert said.count("deadline") == 1, "that of the first probe holds"
+
+
+@pytest.mark.parametrize("probes_before", [18, 45])
+def test_a_lost_cluster_leaves_the_best_so_far(
+    probes_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the search, and while it is made simple: not verified, and the same call goes on."""
+    model, out = saved(tmp_path), tmp_path / "some" / "out"
+    whole = reduced(model, tmp_path / "whole" / "out", SPEC, simplify=True)
+    outcome, seen = Oracle.outcome, []
+
+    def lost(oracle: Oracle, task: Task, *, guessed: bool = False) -> Outcome:
+        seen.append(task)
+        if len(seen) > probes_before:
+            raise ClusterLost("the cluster has had no node for work for 60 s")
+        return outcome(oracle, task, guessed=guessed)
+
+    monkeypatch.setattr(Oracle, "outcome", lost)
+    result = reduced(model, out, SPEC, simplify=True)
+    assert not result.finished and "no node for work" in result.stop_reason
+    assert result.verified == 0 and len(result.best.nodes) < 40
+    assert (len(result.best.nodes) == 3) == (probes_before > 20)
+    onnx.checker.check_model(str(out / "repro.onnx"))
+    monkeypatch.undo()
+    result = reduced(model, out, SPEC, simplify=True)
+    assert result.finished and result.verified
+    for name in SAME:
+        assert (out / name).read_bytes() == (whole.out / name).read_bytes(), name
 
 
 def test_the_budget_cuts_a_probe_short(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import bisect_trt
-from bisect_trt.errors import StoppedEarly, TargetUnavailable
+from bisect_trt.errors import ClusterLost, TargetUnavailable
 
 RETRIES = 3  # of a task whose node or process was lost
 ALONE = 60.0  # seconds without any node that could work, after which nobody waits any more
@@ -78,7 +78,7 @@ class Cluster:
 
         Raises:
             CancelledError: it was unwanted and gave no answer.
-            StoppedEarly: it was lost with its node, again and again, or the cluster is gone.
+            ClusterLost: it was lost with its node, again and again, or the cluster is gone.
             TargetUnavailable: the nodes cannot run it.
         """
         seen = time.monotonic()
@@ -88,7 +88,7 @@ class Cluster:
             if self._alone(seen):
                 with suppress(Exception):
                     self._ray.cancel(task, force=True)
-                raise StoppedEarly(f"the cluster has had no node for work for {ALONE:.0f} s", _AGAIN)
+                raise ClusterLost(f"the cluster has had no node for work for {ALONE:.0f} s", _AGAIN)
         return self._answer(task)
 
     def send(self, path: Path) -> Any:
@@ -154,7 +154,7 @@ class Cluster:
             raise TargetUnavailable(f"a node of the cluster cannot do this: {said}", _INSTALL) from error
         except (errors.RayError, ConnectionError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise StoppedEarly(f"lost on the cluster: {said}", _AGAIN) from error
+            raise ClusterLost(f"lost on the cluster: {said}", _AGAIN) from error
 
 
 class _Membership:

@@ -40,7 +40,7 @@ class RemoteSlot:
 
         Raises:
             CancelledError: `cancelled` was set, or the pool closes.
-            StoppedEarly: its nodes were lost again and again, or the cluster is gone.
+            ClusterLost: its nodes were lost again and again, or the cluster is gone.
             TargetUnavailable: the nodes cannot run it.
             Exception: whatever the job raised.
         """
