@@ -7,13 +7,14 @@ started again elsewhere by Ray, and its answer is taken once.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -57,6 +58,9 @@ class Cluster:
         self._lock = threading.Lock()
         self._looked = self._company = time.monotonic()
         self._have = ray.cluster_resources()
+        self._asked: Future[dict[str, float]] = Future()
+        self._asked.set_result(self._have)
+        self._lost = False
 
     def slots(self, spec: str) -> int:
         """How many jobs on the target `spec` the cluster can take at the same time."""
@@ -107,7 +111,9 @@ class Cluster:
                 self._sent.pop(path, None)
 
     def close(self, sweep: Callable[[str], None]) -> None:
-        """Have every node that was used do `sweep(self.run)`, and leave."""
+        """Have every node that was used do `sweep(self.run)`, and leave; one that was lost is left alone."""
+        if self._lost:
+            return
         with suppress(Exception):  # nodes that do not answer have nothing worth waiting for
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -123,11 +129,27 @@ class Cluster:
         """Whether there has been no node to work on since long before now, asked every few seconds."""
         now = time.monotonic()
         with self._lock:
-            if now - self._looked > ALONE / 12:
-                self._looked = now
-                if self._ray.cluster_resources().get("CPU", 0.0) >= 1:
-                    self._company = now
-        return now - max(since, self._company) > ALONE
+            if self._asked.done():
+                with suppress(Exception):  # a head that is gone is no company
+                    if self._asked.result().get("CPU", 0.0) >= 1:
+                        self._company = self._looked
+                if now - self._looked > ALONE / 12:
+                    self._looked, self._asked = now, self._ask()
+            self._lost = now - max(since, self._company) > ALONE
+            return self._lost
+
+    def _ask(self) -> Future[dict[str, float]]:
+        """What the cluster has. Where the head is gone Ray waits for it, so nobody waits for Ray."""
+        asked: Future[dict[str, float]] = Future()
+
+        def ask() -> None:
+            try:
+                asked.set_result(self._ray.cluster_resources())
+            except Exception as error:
+                asked.set_exception(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        return asked
 
     def _gpu(self, spec: str) -> bool:
         return self._have.get("GPU", 0.0) >= 1 and spec.startswith(("auto", "tensorrt"))
@@ -183,6 +205,8 @@ class _Membership:
 
 def _init(ray: Any, address: str) -> None:
     terminate = signal.getsignal(signal.SIGTERM)
+    # Ray ends the process that asks when the head has been away for this long; `ALONE` has to come before.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(int(10 * ALONE)))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what fails; the error says it too
