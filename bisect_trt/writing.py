@@ -108,6 +108,7 @@ def told_of_the_original(run: Run, problem: Problem, found: Candidate, result: R
 
 def write_models(run: Run, result: Reduction, out: Path) -> None:
     """What is not text."""
+    files.remove_result(out)
     models.write_model(result.best, out)
     target = run.settings.target
     if target.precision:

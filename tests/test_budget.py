@@ -54,9 +54,13 @@ def test_max_probes_ends_early_and_the_same_call_goes_on(tmp_path: Path) -> None
         result, calls = reduced(model, out, spec, simplify=True, max_probes=14), calls + 1
         assert len(probes(result.out)) <= before + 14
     assert calls < 8 and not result.finished, "its simplification was cut short"
+    (out / ".writing-1").mkdir()
+    for name in ("actual.npz", "inputs-1.npz", "repro.data"):
+        (out / name).touch()  # of a larger result
     result = reduced(model, out, spec, simplify=True)
     assert result.finished
     assert probes(out) == probes(whole.out)
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.out.iterdir()}
     for name in SAME:
         assert (out / name).read_bytes() == (whole.out / name).read_bytes(), name
     said = [e["event"] for e in read(out / "journal.jsonl")[0]]

@@ -25,6 +25,9 @@ REPORT = "report.json"
 PAGE = "report.html"
 SUMMARY = "report.md"
 
+_DRAFT = ".writing-"
+_OF_A_RESULT = ["repro*.onnx", "*.data", PASSING, TIMING, "inputs*.npz", "expected*.npz", ACTUAL, "seeded.*"]
+
 CHUNK = 1 << 24
 """Bytes that are copied at once."""
 
@@ -46,11 +49,18 @@ def sample_file(name: str, k: int) -> str:
 def draft(out: Path, last: str) -> Iterator[Path]:
     """A folder whose files move to `out` at the end, the file `last` after the others."""
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as name:
+    with tempfile.TemporaryDirectory(dir=out, prefix=_DRAFT) as name:
         folder = Path(name)
         yield folder
         for path in sorted(folder.iterdir(), key=lambda p: (p.name == last, p.name)):
             path.replace(out / path.name)
+
+
+def remove_result(out: Path) -> None:
+    """Remove what an earlier, larger result left, or a run that was killed while it wrote."""
+    for pattern in (*_OF_A_RESULT, f"{_DRAFT}*"):
+        for path in out.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_values(feeds: Feeds, path: Path) -> None:
