@@ -20,6 +20,7 @@ from bisect_trt.workers.pool import Task
 SHOWN = 64  # names of nodes in a line of the journal
 TWICE = 2  # deaths of the whole tool in one probe, after which it is not tried again
 GO_ON = "the same command goes on from here"
+NO_FARTHER = "no probe ended in that time, so the same command gets no farther: give it more"
 TOOK_DOWN = "took the tool down twice"
 
 Question = tuple[Candidate, int]
@@ -74,7 +75,7 @@ class Budget:
         if self.max_probes is not None and probes >= self.max_probes:
             raise BudgetSpent(f"--max-probes {self.max_probes} reached", GO_ON)
         if self.left() == 0.0:
-            raise BudgetSpent("--budget used up", GO_ON)
+            raise BudgetSpent("--budget used up", GO_ON if probes else NO_FARTHER)
 
 
 @dataclass
@@ -180,7 +181,7 @@ class Prober:
             running = {task.future: k for k, (task, _) in self._running.items()}
             done, _ = wait(running, timeout=self.budget.left(), return_when=FIRST_COMPLETED)
             if not done:
-                raise BudgetSpent("--budget used up", GO_ON)
+                raise BudgetSpent("--budget used up", GO_ON if self.counts.probes else NO_FARTHER)
             for future in done:
                 ended = running[future]
                 task, _ = self._running[ended]

@@ -19,7 +19,7 @@ from bisect_trt.errors import StoppedEarly
 from bisect_trt.on_cluster import target_pool
 from bisect_trt.oracle import Oracle
 from bisect_trt.passes.simplify.step import shown_at_last
-from bisect_trt.prober import Budget, Prober
+from bisect_trt.prober import GO_ON, NO_FARTHER, Budget, Prober
 from bisect_trt.problem import Problem
 from bisect_trt.reproducer import files
 from bisect_trt.result import OnEvent, Reduction, Step
@@ -151,9 +151,10 @@ def reduce_one(run: Run, problem: Problem, out: Path) -> Reduction:
     stop_reason = search(run, problem)
     if problem.best is None:
         if stop_reason:
+            won = run.prober.counts.probes or stop_reason == INTERRUPTED
             raise StoppedEarly(
                 f"{stop_reason} before anything smaller than the model was found to fail",
-                "the same command goes on from here",
+                GO_ON if won else NO_FARTHER,
             )
         problem.best = run.whole_file
     found = problem.best

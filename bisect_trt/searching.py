@@ -18,7 +18,7 @@ from bisect_trt.passes.neighbour import nearest_passing
 from bisect_trt.passes.options import avoiding
 from bisect_trt.passes.simplify.step import simplify_best
 from bisect_trt.passes.steady import distrust
-from bisect_trt.prober import BudgetSpent
+from bisect_trt.prober import GO_ON, BudgetSpent
 from bisect_trt.problem import Problem
 from bisect_trt.result import Reduction, Simplification
 from bisect_trt.run import Run
@@ -97,7 +97,7 @@ def refine(run: Run, problem: Problem, stop_reason: str) -> tuple[Simplification
     finally:
         run.prober.close()
     if run.settings.run.anonymise and stop_reason:
-        raise StoppedEarly(f"{stop_reason}: nothing was anonymised", "the same command goes on from here")
+        raise StoppedEarly(f"{stop_reason}: nothing was anonymised", GO_ON)
     if run.settings.run.anonymise:
         require_synthetic(problem, simple, run.out.name)
     return simple, stop_reason

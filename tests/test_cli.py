@@ -327,6 +327,23 @@ def test_the_screens_show_names_as_they_are(width: int, tmp_path: Path) -> None:
     assert "unverified" in text and "stopped early: interrupted" in " ".join(text.split())
 
 
+@pytest.mark.parametrize(
+    ("blamed", "told"),
+    [("ab", "node b (Conv)"), ("a", "nodes b, c"), ("", "nodes b, c"), ("cb", "nodes c, b (Conv)")],
+)
+def test_a_node_that_is_not_left_is_not_the_place(blamed: str, told: str, tmp_path: Path) -> None:
+    """The target may have named an innocent one."""
+    failure = replace(FAILURE, nodes=tuple(blamed), op="Conv")
+    nodes = [helper.make_node("Conv", ["x"], [name], name) for name in "bc"]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], [])).SerializeToString()
+    best = Candidate(model, tmp_path, ("b", "c"))
+    console = Console(width=200, highlight=False)
+    with console.capture() as capture:
+        found = Reduction(Path("m.onnx"), tmp_path / "o", Settings(), INFO, "", failure, best, 9)
+        show_reduction(found, tmp_path / "o.zip", console)
+    assert f"Where       {told}\n" in capture.get()
+
+
 def test_ctrl_c_leaves_the_best_so_far_and_the_line_that_goes_on(models_dir: Path, tmp_path: Path) -> None:
     line = ["reduce", str(models_dir / "ok.onnx"), "--out", "o b", "--seed", "1"]
     target = "planted:nodes=/backbone/layer1/Add;/backbone/layer2/Add,fail=error+cost=0.05"

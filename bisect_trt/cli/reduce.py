@@ -144,8 +144,10 @@ def command(
         found = [documents.written(result) for result in results]
         print(json.dumps({"reductions": found} if every else found[0], indent=2))
     else:
-        for result in results:
+        for k, result in enumerate(results):
             assert result.archive is not None
+            if k:
+                print()
             console.show_reduction(result, result.archive)
             console.show_left(result)
     return 0 if all(result.finished for result in results) else StoppedEarly.exit_code

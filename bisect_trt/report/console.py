@@ -197,13 +197,14 @@ def shorten(text: str, limit: int) -> str:
 
 
 def _where(failure: Failure, remaining: Sequence[str]) -> str:
-    """The nodes that the target names, else the ones that remain."""
-    names = failure.nodes or tuple(remaining)
+    """Of the nodes that remain those that the target names, else all: it may have named an innocent one."""
+    blamed = [name for name in failure.nodes if not remaining or name in remaining]
+    names = blamed or remaining
     if not names:
         return "the target names no node"
     named = ", ".join(printable(name) or "(no name)" for name in names[:4])
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    op = f" ({printable(failure.op)})" if failure.op else ""
+    op = f" ({printable(failure.op)})" if failure.op and blamed else ""
     return f"{'node' if len(names) == 1 else 'nodes'} {named}{more}{op}"
 
 
