@@ -99,7 +99,11 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
         UsageError: the folder holds anything but an unfinished run that has this header, or another run
             is at work in it.
     """
-    if out.exists() and not out.is_dir():
+    try:
+        there = out.exists()
+    except OSError as error:  # a name that is too long
+        raise UsageError(f"cannot write {out}: {error.strerror}", "choose another folder with --out") from error
+    if there and not out.is_dir():
         raise UsageError(f"{out} exists and is not a folder", "choose another one with --out")
     if not out.is_dir() or not any(out.iterdir()):
         return
@@ -115,12 +119,19 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
 
 
 def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
-    """The journal of a new folder, or of the unfinished run of the same model and options."""
+    """The journal of a new folder, or of the unfinished run of the same model and options.
+
+    Raises:
+        UsageError: as `require_free` does, or the folder cannot be made.
+    """
     require_free(out, head, force=force)
-    if force and (out / JOURNAL).exists():
-        with locked(out / JOURNAL):
-            shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        if force and (out / JOURNAL).exists():
+            with locked(out / JOURNAL):
+                shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}", "choose another folder with --out") from error
     return Journal.open(out / JOURNAL, head)
 
 

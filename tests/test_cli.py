@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -325,6 +326,20 @@ def test_the_screens_show_names_as_they_are(width: int, tmp_path: Path) -> None:
     resume = shlex.join(["bisect-trt", "reduce", str(model), "--out", str(tmp_path / "o")])
     assert f"Go on       {resume}\n" in text  # one line, whatever the width: to be pasted
     assert "unverified" in text and "stopped early: interrupted" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("place", ["", "/mnt/out/repro.onnx"])
+def test_a_full_disk_is_no_bug_of_ours(
+    place: str, models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", *([place] if place else []))
+
+    monkeypatch.setattr("bisect_trt.reduce", full)
+    assert main(["reduce", str(models_dir / "ok.onnx")]) == 6
+    said = capsys.readouterr().err
+    assert said.splitlines()[0] == f"error: no space left {f'for {place}' if place else 'on a disk'}"
+    assert "run the same line again" in said
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,13 @@ def test_a_run_goes_on_with_the_same_values_and_programs_on_the_same_target_only
                 folders.require_target(journal, f"rtx {version}")
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / ("x" * 300), tmp_path / "file" / "out"):
+        with pytest.raises(UsageError, match="cannot write"):
+            folders.open_folder(out, {}, force=False)
+
+
 @pytest.mark.parametrize("first", ["", '{"t": 0.0, "event": "head'])
 def test_a_kill_with_the_first_word_leaves_nothing_in_the_way(first: str, tmp_path: Path) -> None:
     out = tmp_path / "out"

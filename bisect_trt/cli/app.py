@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import sys
@@ -90,6 +91,9 @@ def _as_ours(error: Exception) -> BisectError:
         return UsageError(
             " ".join(told.split()), "bisect-trt --help lists commands, COMMAND --help its options"
         )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f"for {error.filename}" if error.filename else "on a disk"
+        return StoppedEarly(f"no space left {place}", "make room and run the same line again")
     return BisectError(
         f"internal error: {type(error).__name__}: {' '.join(str(error).split())}",
         f"this is a bug of bisect-trt {__version__}: run it again with --debug and report what that shows",
