@@ -102,7 +102,7 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
     try:
         there = out.exists()
     except OSError as error:  # a name that is too long
-        raise UsageError(f"cannot write {out}: {error.strerror}", "choose another folder with --out") from error
+        raise _cannot_write(out, error) from error
     if there and not out.is_dir():
         raise UsageError(f"{out} exists and is not a folder", "choose another one with --out")
     if not out.is_dir() or not any(out.iterdir()):
@@ -131,7 +131,7 @@ def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
                 shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror}", "choose another folder with --out") from error
+        raise _cannot_write(out, error) from error
     return Journal.open(out / JOURNAL, head)
 
 
@@ -157,6 +157,10 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
             f"{out} holds a finished run of this model with these options",
             "look at its ISSUE.md, or do it again with --force",
         )
+
+
+def _cannot_write(out: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write {out}: {error.strerror}", "choose another folder with --out")
 
 
 def _values(samples: Sequence[Mapping[str, Array]]) -> str:

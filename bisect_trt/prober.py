@@ -158,6 +158,8 @@ class Prober:
     def _shared(self, key: str, candidate: Candidate, run: int) -> Outcome | None:
         if self.cache is None or self._alone or key in self._running:
             return None
+        if candidate.cut == "original" and self.oracle.save is not None:
+            return None  # its outputs are wanted, too
         found = self.cache.get(candidate, run)
         if found is None:
             return None

@@ -135,6 +135,15 @@ def test_another_run_finds_everything_in_the_cache(tmp_path: Path) -> None:
     assert seeded.counts["shared"] <= 2 < seeded.counts["probes"], "other feeds, but for the last nodes"
 
 
+def test_outputs_that_are_to_be_saved_are_made_in_spite_of_the_cache(tmp_path: Path) -> None:
+    model, spec = saved(tmp_path), "planted:node=n30,fail=mismatch"
+    for name in ("one", "two"):
+        saves = {"cache_dir": tmp_path / "cache", "save_outputs": tmp_path / name / "outputs"}
+        result = reduced(model, tmp_path / name / "out", spec, **saves)
+        assert (tmp_path / name / "outputs" / "target.npz").exists()
+    assert result.counts["shared"] > 5
+
+
 def candidate(folder: Path, name: str = "a", content: bytes = b"1") -> Candidate:
     (folder / f"{name}.npy").write_bytes(content)
     return Candidate(b"", folder, ("n",), ({"x": folder / f"{name}.npy"},))
