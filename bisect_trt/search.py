@@ -7,7 +7,7 @@ function is a pure function of the judge's answers: run again with assumed answe
 would be asked next, which is how parallel workers look ahead (`passes.selections`).
 
 Sources: optimistic halving with an overlap is ours; finding culprits one by one with a binary search
-each follows Junker's QuickXplain (AAAI 2004); 1-minimality is Zeller and Hildebrandt's (TSE 2002).
+each follows Junker's QuickXplain (AAAI 2004); 1-minimality is Zeller and Hildebrandt's (TSE 2002);
 thinning out when culprits are many is counter-based delta debugging (arXiv 2408.04735).
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import Protocol, TypeVar
 
 from bisect_trt.outcome import Verdict
@@ -26,8 +27,8 @@ REPRODUCES = Verdict.REPRODUCES
 VANISHES = Verdict.VANISHES
 UNRESOLVED = Verdict.UNRESOLVED
 
-OVERLAPS = ((256, 4), (72, 2), (16, 1))
-"""Lists of at least so many items are halved with so much overlap, shorter ones without."""
+WIDEST = 4
+"""The halves of a list overlap by so many items at most."""
 
 MANY = 12
 """After so many culprits that are no neighbours the rest is thinned out in chunks."""
@@ -61,58 +62,76 @@ def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
 
     Optimistic halving: when the first half does not reproduce, the second is not tested but
     assumed, and *its* first half is tested next. A local failure therefore costs about the weight
-    of `items` in all. The halves overlap by as much as that can afford (see `OVERLAPS`): culprits
-    that span one more never straddle a cut. When an assumption proves wrong, windows around the cuts
-    made on the way are tried, one by one and then together; when none reproduces, the culprits are far
-    apart, and the smallest of the nested ranges that does is kept.
+    of `items` in all. The halves overlap (`_overlap`): culprits that span one item more never straddle
+    a cut, and so many items are left in the end. When these are assumed, each is left out before all
+    are tried: what reproduces then is smaller and proves the assumption, too. When it proves wrong,
+    the surroundings of the cuts are tried, then the nested ranges as long as these reproduce.
     """
-    overlap = next((width for least, width in OVERLAPS if len(items) >= least), 0)
-    short = max(1, 3 * overlap)  # such a range is not halved: `isolate` is cheaper from there
+    overlap = _overlap(len(items))
     known = list(items)  # the smallest range that was judged REPRODUCES
     assumed: list[int] = []  # where nested ranges inside `known` begin, none of them judged yet
     start = 0
-    while len(known) - start > short:
+    while len(known) - start > overlap + 1:
         rest = known[start:]
-        middle = halfway(rest, weight)
-        first = rest[: min(middle + overlap, len(rest) - 1)]
+        middle = halfway(rest, weight, overlap)
+        first = rest[: middle + overlap]
         if judge.verdict(first) is REPRODUCES:
             known, assumed, start = first, [], 0
         else:
             start += middle
             assumed.append(start)
-    if not assumed or judge.verdict(known[start:]) is REPRODUCES:
-        return known[start:]
-    for candidate in _windows(known, assumed, overlap + 1):
+    if not assumed:
+        return known
+    last = _drop_each(known[start:], judge)
+    if len(last) < len(known) - start or judge.verdict(last) is REPRODUCES:
+        return last
+    for candidate in _around(known, assumed, overlap, judge):
         if judge.verdict(candidate) is REPRODUCES:
             return candidate
-    for begin in reversed(assumed[:-1]):
-        if judge.verdict(known[begin:]) is REPRODUCES:
-            return known[begin:]
-    return known
+    begins = takewhile(lambda begin: judge.verdict(known[begin:]) is REPRODUCES, assumed[:-1])
+    return known[max(begins, default=0) :]
 
 
-def _windows(items: list[T], seams: Sequence[int], radius: int) -> Iterator[list[T]]:
-    """What lies within `radius` of each seam; then twice, 8 times, ... around all, while less than half."""
-    for seam in seams:
-        yield items[max(0, seam - radius) : seam + radius]
-    radius *= 2
-    while True:
-        near = {k for seam in seams for k in range(max(0, seam - radius), min(len(items), seam + radius))}
-        if 2 * len(near) >= len(items):
-            return
-        yield [items[k] for k in sorted(near)]
+def _overlap(n: int) -> int:
+    """How many items the halves of a list of `n` share: as many as a local failure can afford.
+
+    To prove that k + 1 neighbours are needed takes k * (k + 1) items, an overlap of k builds k more in each
+    of log2(n) halves. Half of the list pays for both where the former is less than a fifth of it.
+    """
+    return max((k for k in range(2, WIDEST + 1) if 5 * k * (k + 1) < n - 1), default=1)
+
+
+def _around(items: list[T], seams: Sequence[int], overlap: int, judge: Judge[T]) -> Iterator[list[T]]:
+    """What lies around the overlaps that begin at `seams`: narrow windows one by one, wider ones together.
+
+    Where the narrow ones make less than half of the items one probe of all tells whether any is worth one.
+    """
+
+    def near(some: Sequence[int], radius: int) -> list[T]:
+        ranges = (range(max(0, seam - radius), seam + overlap + radius) for seam in some)
+        return [items[k] for k in sorted(set().union(*ranges)) if k < len(items)]
+
+    radius = overlap // 2 + 1
+    together = near(seams, radius)
+    if 2 * len(together) >= len(items) or judge.verdict(together) is REPRODUCES:
+        yield from (near([seam], radius) for seam in seams)
+    while 2 * len(together) < len(items):
+        yield together
         radius *= 4
+        together = near(seams, radius)
 
 
 def isolate(items: Sequence[T], judge: Judge[T]) -> list[T]:
     """Culprits of `items`, which reproduces: the last, the first, and those between them.
 
-    The shortest prefix that reproduces ends in a culprit, the shortest suffix of that begins with
-    one: log2(n) probes each. Those between are found one by one, log2(n) probes each, or one probe
-    each where they are neighbours. Between culprits that are close to each other a few innocent
-    items may stay: `sweep` tries each.
+    The shortest prefix that reproduces ends in a culprit, the shortest suffix of that begins with one:
+    log2(n) probes each. Those between are found one by one, log2(n) probes each, or one probe each
+    where they are neighbours. Innocent items between culprits that are close to each other may stay,
+    and whatever is as short as what halving ends with: `sweep` tries each.
     """
     known = list(items)
+    if len(known) <= WIDEST + 1:
+        return known
     known = known[: _least(lambda length: known[:length], len(known), judge)]
     if len(known) == 1 or judge.verdict(known[-1:]) is REPRODUCES:
         return known[-1:]
@@ -180,45 +199,73 @@ def thin(
 def sweep(items: Sequence[T], judge: Judge[T]) -> list[T]:
     """`items` without everything that can be left out alone: the result is 1-minimal.
 
-    First whole chunks of halving size (long lists only: `isolate` left little to find), then every
-    single element until a full round changes nothing. Where an answer was UNRESOLVED two neighbours
-    may have to go together: pairs are tried as well.
+    First whole chunks of halving size (long lists only: `isolate` left little to find), then single items
+    until none can go. Where an answer was UNRESOLVED two neighbours may have to go together: pairs, too.
     """
     current = list(items)
     size = len(current) // 2 if len(current) > 32 else 1
     while size > 1:
-        current, _ = _drop_chunks(current, size, judge)
-        size = min(size // 2, len(current) // 2)
-    changed = True
-    while changed and len(current) > 1:
-        current, changed = _drop_chunks(current, 1, judge)
-        if not changed and len(current) > 2 and any(a is UNRESOLVED for a in _without_one(current, judge)):
-            current, changed = _drop_chunks(current, 2, judge)
-            if not changed:
-                rest, changed = _drop_chunks(current[:-1], 2, judge, current[-1:])
-                current = [*rest, *current[-1:]] if changed else current
+        current = _drop_chunks(current, size, judge, step=size)
+        size = min(size, len(current)) // 2
+    while len(current) > 1:
+        fewer = _drop_each(current, judge)
+        if len(fewer) == len(current) and any(a is UNRESOLVED for a in _without_one(current, judge)):
+            fewer = _drop_chunks(current, 2, judge, step=1)
+        if len(fewer) == len(current):
+            break
+        current = fewer
+    return current
+
+
+def _drop_each(items: list[T], judge: Judge[T]) -> list[T]:
+    """Try once to leave out each item; last the last one: most often it is known to be needed.
+
+    After the first success all that was not tried yet is left out at once, which finds a single culprit.
+    """
+    current = list(items)
+    for k in (*reversed(range(len(items) - 1)), -1):
+        trial = current[:k] + current[k:][1:]
+        if not trial or judge.verdict(trial) is not REPRODUCES:
+            continue
+        if len(current) == len(items) and k > 0 and judge.verdict(trial[k:]) is REPRODUCES:
+            return trial[k:]
+        current = trial
+    return current
+
+
+def _drop_chunks(items: list[T], size: int, judge: Judge[T], step: int) -> list[T]:
+    """Try once to leave out chunks of `size`, `step` apart; from the end, where effects are, to the start."""
+    current, end = list(items), len(items)
+    while end > 0:
+        start = max(0, end - size)
+        trial = current[:start] + current[end:]
+        dropped = bool(trial) and judge.verdict(trial) is REPRODUCES
+        current, end = (trial, start) if dropped else (current, end - step)
     return current
 
 
 def is_one_minimal(items: Sequence[T], judge: Judge[T]) -> bool:
     """Whether no single element can be left out (asks the judge, which has it in its cache)."""
-    if len(items) < 2:
-        return True
-    return all(answer is not REPRODUCES for answer in _without_one(items, judge))
+    return len(items) < 2 or all(answer is not REPRODUCES for answer in _without_one(items, judge))
 
 
 def _without_one(items: Sequence[T], judge: Judge[T]) -> Iterator[Verdict]:
     return (judge.verdict([*items[:k], *items[k + 1 :]]) for k in range(len(items)))
 
 
-def halfway(items: Sequence[T], weight: Weight[T]) -> int:
-    """Length of the prefix whose weight is nearest to half of all; neither part is empty."""
-    total = sum(weight(item) for item in items)
-    running, best, cut = 0.0, float("inf"), 1
-    for k, item in enumerate(items[:-1], start=1):
-        running += weight(item)
-        if abs(total - 2 * running) < best:
-            best, cut = abs(total - 2 * running), k
+def halfway(items: Sequence[T], weight: Weight[T], overlap: int = 0) -> int:
+    """Where the second half of at least `overlap` + 2 items begins; the first ends `overlap` items later.
+
+    The two are as equal in weight as any cut can make them.
+    """
+    weights = [weight(item) for item in items]
+    before, after = 0.0, sum(weights[overlap:])  # what only the first half has, what only the second has
+    best, cut = float("inf"), 1
+    for k in range(1, len(items) - overlap):
+        before += weights[k - 1]
+        after -= weights[k - 1 + overlap]
+        if abs(before - after) < best:
+            best, cut = abs(before - after), k
     return cut
 
 
@@ -231,15 +278,13 @@ def _least(build: Callable[[int], list[T]], longest: int, judge: Judge[T], low: 
     while low < high:
         middle = (low + high) // 2
         answer = judge.verdict(build(middle))
+        found = middle if answer is REPRODUCES else None
         if answer is UNRESOLVED:
-            other = _step_over(build, low, middle, high, judge)
-            if other is not None:
-                high = other
-                continue
-        if answer is REPRODUCES:
-            high = middle
-        else:
+            found = _step_over(build, low, middle, high, judge)
+        if found is None:
             low = middle + 1
+        else:
+            high = found
     return high
 
 
@@ -252,18 +297,3 @@ def _step_over(
             if low <= length < high and judge.verdict(build(length)) is REPRODUCES:
                 return length
     return None
-
-
-def _drop_chunks(
-    items: list[T], size: int, judge: Judge[T], after: Sequence[T] = ()
-) -> tuple[list[T], bool]:
-    """Try once to leave out each chunk of `size`; from the end, where effects are, to the start."""
-    current, changed = list(items), False
-    end = len(current)
-    while end > 0:
-        start = max(0, end - size)
-        trial = current[:start] + current[end:]
-        if (trial or after) and judge.verdict([*trial, *after]) is REPRODUCES:
-            current, changed = trial, True
-        end = start
-    return current, changed

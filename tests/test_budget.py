@@ -45,8 +45,8 @@ def test_max_probes_ends_early_and_the_same_call_goes_on(tmp_path: Path) -> None
     with pytest.raises(StoppedEarly, match="--max-probes 2 reached before anything smaller"):
         reduced(model, out, spec, simplify=True, max_probes=2)
     assert len(probes(out)) == 2
-    result, calls = reduced(model, out, spec, simplify=True, max_probes=14), 0
-    assert not result.finished and result.stop_reason == "--max-probes 14 reached"
+    result, calls = reduced(model, out, spec, simplify=True, max_probes=20), 0
+    assert not result.finished and result.stop_reason == "--max-probes 20 reached"
     assert (result.verified, result.one_minimal) == (1, False)
     assert 3 < len(result.best.nodes) < 40 and (result.out / "repro.onnx").exists()
     while not result.one_minimal:
@@ -132,7 +132,7 @@ def test_another_run_finds_everything_in_the_cache(tmp_path: Path) -> None:
     other = reduced(model, tmp_path / "three", "planted:node=n5", cache_dir=tmp_path / "cache")
     assert other.counts["shared"] == 0, "another target"
     seeded = reduced(model, tmp_path / "four", cache_dir=tmp_path / "cache", seed=1)
-    assert seeded.counts["shared"] <= 2 < seeded.counts["probes"], "other feeds, but for the last nodes"
+    assert seeded.counts["shared"] <= 6 < seeded.counts["probes"], "other feeds, but for the last nodes"
 
 
 def test_outputs_that_are_to_be_saved_are_made_in_spite_of_the_cache(tmp_path: Path) -> None:
