@@ -67,13 +67,14 @@ def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
     are tried: what reproduces then is smaller and proves the assumption, too. When it proves wrong,
     the surroundings of the cuts are tried, then the nested ranges as long as these reproduce.
     """
-    overlap = _overlap(len(items))
+    overlap, total = _overlap(len(items)), sum(map(weight, items))
     known = list(items)  # the smallest range that was judged REPRODUCES
     assumed: list[int] = []  # where nested ranges inside `known` begin, none of them judged yet
     start = 0
     while len(known) - start > overlap + 1:
         rest = known[start:]
-        middle = halfway(rest, weight, overlap)
+        # By weight and by number in equal parts: where these lie apart neither is built many times.
+        middle = halfway(rest, lambda item: len(items) * weight(item) + total, overlap)
         first = rest[: middle + overlap]
         if judge.verdict(first) is REPRODUCES:
             known, assumed, start = first, [], 0
@@ -281,10 +282,7 @@ def _least(build: Callable[[int], list[T]], longest: int, judge: Judge[T], low: 
         found = middle if answer is REPRODUCES else None
         if answer is UNRESOLVED:
             found = _step_over(build, low, middle, high, judge)
-        if found is None:
-            low = middle + 1
-        else:
-            high = found
+        low, high = (middle + 1, high) if found is None else (low, found)
     return high
 
 
