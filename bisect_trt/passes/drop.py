@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from bisect_trt import search
 from bisect_trt.model.candidate import Candidate
@@ -27,9 +28,27 @@ def drop(problem: Problem) -> None:
 
 
 def minimise(problem: Problem, candidate: Candidate) -> None:
-    """Offer ever fewer of the nodes of a candidate that reproduces, cut as it was."""
-    judge = Selections(problem, CutStyle(candidate.cut))
-    judge.run(lambda asked: search.sweep(search.isolate(candidate.nodes, asked), asked))
+    """Offer ever fewer of the nodes of a candidate that reproduces, cut as it was.
+
+    What cannot be cut apart comes back with what is left, so that few names may stand for many nodes: these
+    are left out, too, as long as that makes the cut smaller.
+    """
+    style = CutStyle(candidate.cut)
+    judge = Selections(problem, style)
+    names = judge.run(lambda asked: search.sweep(search.isolate(candidate.nodes, asked), asked))
+    nodes = problem.cut(names, style).nodes
+    while len(nodes) > len(names):
+        whole = nodes
+        names = judge.run(partial(_sweep_apart, problem, style, whole))
+        nodes = problem.cut(names, style).nodes
+        if len(nodes) >= len(whole):
+            break
+
+
+def _sweep_apart(
+    problem: Problem, style: CutStyle, nodes: tuple[str, ...], asked: search.Judge[str]
+) -> list[str]:
+    return search.sweep(nodes, _Apart(problem, style, nodes, asked))
 
 
 def is_one_minimal(problem: Problem) -> bool:
