@@ -17,7 +17,7 @@ from bisect_trt.passes.drop import is_one_minimal
 from bisect_trt.passes.neighbour import nearest_passing
 from bisect_trt.passes.options import avoiding
 from bisect_trt.passes.simplify.step import simplify_best
-from bisect_trt.passes.steady import distrust
+from bisect_trt.passes.steady import LOOKS, always, distrust
 from bisect_trt.prober import GO_ON, BudgetSpent
 from bisect_trt.problem import Problem
 from bisect_trt.result import Reduction, Simplification
@@ -106,12 +106,23 @@ def refine(run: Run, problem: Problem, stop_reason: str) -> tuple[Simplification
 def unsteady(run: Run, problem: Problem, found: Candidate, result: Reduction) -> bool:
     """Whether fresh runs differ although the failure was taken for a steady one; measures it then.
 
-    One node cannot get smaller, and a search that was ended stays so.
+    One node that shows it at all cannot get smaller, and a search that was ended stays so. What only fresh
+    processes never show is no failure that comes and goes.
+
+    Raises:
+        FlakyFailure: what was found shows too seldom.
     """
-    flaky = 0 < result.verified < result.repeats and problem.runs == 1
-    if not flaky or len(result.best.nodes) == 1 or not result.finished:
+    shown, size = result.verified, len(result.best.nodes)
+    if shown == result.repeats or problem.runs > 1 or not result.finished or (shown and size == 1):
         return False
     # As it was cut, before it was simplified; the user's own file is none of our cuts.
     problem.best = found if found.cut in set(CutStyle) else None
+    if not shown and (problem.best is None or always(problem, problem.best, LOOKS)):
+        problem.best = result.best
+        return False
+    if problem.hybrid is not None and problem.best is not None and not problem.inside:  # at the outputs again
+        run.prober.compare(run.settings.accuracy)
+        problem.hybrid = run.hybrid(problem.wanted)
+        problem.best = problem.cut(found.nodes, CutStyle(found.cut))
     distrust(problem)
     return problem.runs > 1

@@ -34,7 +34,7 @@ def steady(problem: Problem) -> None:
     again = problem.best or problem.cut(problem.scope)
     small = 2 * len(again.nodes) <= len(problem.scope) and not problem.wanted.nodes
     looks = max(problem.repeats, LOOKS) if small else problem.repeats
-    if not _always(problem, again, looks):
+    if not always(problem, again, looks):
         distrust(problem)
 
 
@@ -63,7 +63,8 @@ def distrust(problem: Problem) -> None:
     judge.run(lambda asked: search.localise(again.nodes, asked, problem.graph.weight))
 
 
-def _always(problem: Problem, candidate: Candidate, runs: int) -> bool:
+def always(problem: Problem, candidate: Candidate, runs: int) -> bool:
+    """Whether each of so many runs shows the failure."""
     seen = problem.observations(candidate, runs)
     return all(problem.judge(outcome) is Verdict.REPRODUCES for outcome in seen)
 
