@@ -11,7 +11,7 @@ import pytest
 
 import bisect_trt
 from bisect_trt import searching
-from bisect_trt.errors import FlakyFailure
+from bisect_trt.errors import FlakyFailure, ModelDoesNotFail
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.result import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
@@ -96,7 +96,10 @@ def test_a_flaky_failure_that_was_taken_for_steady_is_found_out_at_the_end(
     monkeypatch.setattr(module, "always", lambda problem, candidate, runs: True)
     for attempt in range(8):
         (tmp_path / str(attempt)).mkdir()
-        result = reduced(tmp_path / str(attempt), f"nodes={nodes},p=0.7{more}", repeats=4)
+        try:
+            result = reduced(tmp_path / str(attempt), f"nodes={nodes},p=0.7{more}", repeats=4)
+        except ModelDoesNotFail:  # four runs without it
+            continue
         if any("comes and goes" in note for note in result.notes):
             assert result.best.nodes == tuple(nodes.split(";"))
             return
