@@ -21,10 +21,9 @@ from pathlib import Path
 
 import costs
 import flaky
-import tools
 from bench_cases import BENCHES, Bench
 from page import page
-from tools import BISECT, LINEAR, ONCE, OURS, Case, Row, bisect, linear, reduce_ours, tool
+from tools import BISECT, FLOOR, LINEAR, OURS, Case, Row, bisect, floor, linear, reduce_ours, tool
 
 HERE = Path(__file__).parent
 RAW = HERE.parent / "build" / "bench"
@@ -33,7 +32,7 @@ LONG = 60.0  # seconds after which a run is not repeated
 
 def measure(name: str, bench: Bench, runs: int) -> list[Row]:
     """All rows of a case; what was measured before is taken as it is."""
-    rows = {tool: kept(name, tool) for tool in (OURS, BISECT, LINEAR, ONCE)}
+    rows = {tool: kept(name, tool) for tool in (OURS, BISECT, LINEAR, FLOOR)}
     folder = RAW / name
     case: Case | None = None
 
@@ -43,7 +42,7 @@ def measure(name: str, bench: Bench, runs: int) -> list[Row]:
         return case
 
     for _ in range(runs):  # in turn, so that both tools meet the same load
-        for kind, run in ((OURS, reduce_ours), (BISECT, bisect), (ONCE, tools.once)):
+        for kind, run in ((OURS, reduce_ours), (BISECT, bisect), (FLOOR, floor)):
             if wanted(rows[kind], runs):
                 once(rows[kind], lambda row, run=run: run(made(), row))
     wide = not rows[BISECT].trouble and rows[BISECT].nodes > 1 and rows[BISECT].same
