@@ -136,12 +136,13 @@ def command_lines(folder: Path) -> list[Line]:
 
 
 def share_line(folder: Path) -> Line:
-    """How much of a reduction is neither target nor reference."""
+    """How much of a reduction is neither target nor reference; the script that it runs once is the target."""
     model = spliced("attention_gqa", "densenet121")(folder)
     report, done = reduced(folder, "share", model, "tensorrt-rtx", "--inputs", str(folder / "inputs.npz"))
     counts = report["counts"]
     theirs = ("start_seconds", "reference_seconds", "target_seconds", "verify_seconds")
-    share = 1 - sum(counts[key] for key in theirs) / done.wall
+    script = timed([sys.executable, str(folder / "share" / "out" / "repro.py")], folder).wall
+    share = 1 - (script + sum(counts[key] for key in theirs)) / done.wall
     seen = f"{share:.0%} of {done.wall:.1f} s"
     return ("our own share, a builder failure in densenet121", "15 %", seen, share <= 0.15)
 
