@@ -26,14 +26,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[rtx,dev]' -c constraints.txt
 	@touch $@
 
-demo: $(STAMP) ## reduce the failing models of models/ on TensorRT-RTX, no GPU needed
+demo: $(STAMP) ## reduce the failing models of models/ on TensorRT-RTX and a crash of our own, no GPU needed
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
 	@set -e; for model in $(DEMO_MODELS); do \
 	  out=$(DEMO)/$$(basename $$model .onnx)-repro; \
 	  echo "\$$ bisect-trt reduce $$model --out $$out"; \
 	  $(BIN)/bisect-trt reduce $$model --target tensorrt-rtx --out $$out; \
 	  echo; \
-	done
+	done; \
+	target="command:$(BIN)/python models/crashing_program.py {model}"; \
+	echo "\$$ bisect-trt reduce models/ok.onnx --target '$$target' --out $(DEMO)/crash-repro"; \
+	$(BIN)/bisect-trt reduce models/ok.onnx --target "$$target" --out $(DEMO)/crash-repro; \
+	echo
 	@echo "Done: one folder for each model under $(DEMO)/; read any ISSUE.md there."
 
 test: $(STAMP) ## run the tests (ARGS="tests/test_x.py -k name" for some of them)

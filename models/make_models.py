@@ -208,18 +208,6 @@ def attention_gqa() -> onnx.ModelProto:
     return _decoder("attention_gqa", grouped)
 
 
-def attention_crash() -> onnx.ModelProto:
-    """Decoder whose Q and K are one tensor: the builder segfaults."""
-
-    def tied(net: Net, path: str, x: str) -> str:
-        qk, v = (
-            _heads(net, f"{path}/{name}", net.linear(f"{path}/{name}", x, 32, 32), 4) for name in ("qk", "v")
-        )
-        return net.node("Attention", path, [qk, qk, v])
-
-    return _decoder("attention_crash", tied)
-
-
 def nms() -> onnx.ModelProto:
     """One-stage detector that ends in NonMaxSuppression."""
     net = Net("nms")
@@ -252,7 +240,6 @@ def shape_from_float() -> onnx.ModelProto:
 
 
 MODELS: tuple[Callable[[], onnx.ModelProto], ...] = (
-    attention_crash,
     attention_gqa,
     averagepool_dilated,
     nms,
