@@ -21,8 +21,8 @@ from tools import Timed, timed, tool
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from bisect_trt import search
 from bisect_trt.outcome import Verdict
+from bisect_trt.reduction import list_search
 from chains import saved
 
 SAME = ("repro.onnx", "inputs.npz", "expected.npz", "repro.py", "passing.onnx")
@@ -49,7 +49,7 @@ class Counting:
 def costs(n: int, culprits: Iterable[int]) -> tuple[int, int]:
     """Probes and nodes built until the culprits are proven 1-minimal, the confirmation included."""
     judge = Counting(culprits)
-    assert search.minimise(range(n), judge) == sorted(judge.culprits)
+    assert list_search.minimise(range(n), judge) == sorted(judge.culprits)
     asked = judge.asked | {tuple(range(n))}
     return len(asked), sum(map(len, asked))
 

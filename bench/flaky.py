@@ -19,18 +19,19 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bisect_trt.errors import FlakyFailure
-from bisect_trt.graph import Graph
-from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cut import Cutter
+from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
-from bisect_trt.passes import drop, localise, steady
-from bisect_trt.passes.steady import distrust
-from bisect_trt.prober import Prober
-from bisect_trt.problem import Problem
+from bisect_trt.reduction.passes.drop import drop
+from bisect_trt.reduction.passes.flaky import distrust, steady
+from bisect_trt.reduction.passes.localise import localise
+from bisect_trt.reduction.problem import Problem
 from bisect_trt.references.base import Record
+from bisect_trt.session.journal import Journal
+from bisect_trt.session.prober import Prober
 from chains import chain
 
 NODES, REPEATS, RUNS = 100, 20, 20

@@ -20,13 +20,13 @@ import psutil
 from big_models import transformer
 
 from bisect_trt import reduce
-from bisect_trt.graph import Graph
-from bisect_trt.model.cut import Cutter
+from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.load import load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.references.base import Record, Tensor
-from bisect_trt.result import Step
+from bisect_trt.results import Step
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 
 PAGE = Path(__file__).parent / "SCALE.md"

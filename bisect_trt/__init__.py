@@ -12,37 +12,36 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "check", "reduce", "reduce_all", "scan", "simplify", "verify"]
 
 if TYPE_CHECKING:
-    from bisect_trt.checking import check
-    from bisect_trt.reduction import reduce
-    from bisect_trt.reduction_all import reduce_all
-    from bisect_trt.scanning import scan
-    from bisect_trt.simplification import simplify
-    from bisect_trt.verification import verify
+    from bisect_trt.reduction.reduce import reduce, simplify
+    from bisect_trt.reduction.reduce_all import reduce_all
+    from bisect_trt.reproducer.verify import verify
+    from bisect_trt.scanning.scan import scan
+    from bisect_trt.session.check import check
 
 
 def __getattr__(name: str) -> Any:
     if name == "reduce":
-        from bisect_trt.reduction import reduce
+        from bisect_trt.reduction.reduce import reduce
 
         return reduce
     if name == "reduce_all":
-        from bisect_trt.reduction_all import reduce_all
+        from bisect_trt.reduction.reduce_all import reduce_all
 
         return reduce_all
     if name == "check":
-        from bisect_trt.checking import check
+        from bisect_trt.session.check import check
 
         return check
     if name == "scan":
-        from bisect_trt.scanning import scan
+        from bisect_trt.scanning.scan import scan
 
         return scan
     if name == "simplify":
-        from bisect_trt.simplification import simplify
+        from bisect_trt.reduction.reduce import simplify
 
         return simplify
     if name == "verify":
-        from bisect_trt.verification import verify
+        from bisect_trt.reproducer.verify import verify
 
         return verify
     raise AttributeError(f"module 'bisect_trt' has no attribute {name!r}")

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 import bisect_trt
-from bisect_trt.report.console import show_reduction
-from bisect_trt.report.progress import plain_line
-from bisect_trt.result import Step
+from bisect_trt.cli.output.console import show_reduction
+from bisect_trt.cli.output.progress import plain_line
+from bisect_trt.results import Step
 from bisect_trt.settings import Settings, TargetSettings
 
 MODEL = Path(__file__).resolve().parents[1] / "models/resize_antialias.onnx"

@@ -14,15 +14,15 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bisect_trt.graph import Graph
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cut import Cutter
+from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
-from bisect_trt.passes.simplify import simplify
-from bisect_trt.prober import Counts
-from bisect_trt.problem import Problem
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.simplify.run import simplify
+from bisect_trt.session.prober import Counts
 from support import record_all, run
 
 FAILURE = Failure(Stage.BUILD, Symptom.ERROR, "it fails", "it fails")

@@ -13,8 +13,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from bisect_trt.graph import Graph
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.store import Store
 
 Array = npt.NDArray[Any]

@@ -15,10 +15,10 @@ from rich.console import Console
 import accuracy_cases as cases
 import bisect_trt
 import openvino_cpu
+from bisect_trt.cli.output.console import show_reduction
 from bisect_trt.errors import ModelDoesNotFail
 from bisect_trt.outcome import Stage, Symptom
-from bisect_trt.report.console import show_reduction
-from bisect_trt.result import Reduction
+from bisect_trt.results import Reduction
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 
 

@@ -16,17 +16,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.anonymise import Scrubber, operators, require_clean, require_synthetic
-from bisect_trt.audit import find, left
+from bisect_trt.anonymise.audit import find, left
+from bisect_trt.anonymise.scrub import Scrubber, operators, require_clean, require_synthetic
+from bisect_trt.anonymise.secrets import secrets_of
 from bisect_trt.errors import Leak, UsageError
-from bisect_trt.model.edit_texts import is_plain
+from bisect_trt.model.editing.attributes import is_plain
 from bisect_trt.model.load import LoadedModel, load
-from bisect_trt.passes.simplify import simplify
-from bisect_trt.passes.simplify.propose import best_draft
-from bisect_trt.passes.simplify.texts import all_texts
-from bisect_trt.reduction import reduce
-from bisect_trt.result import Simplification, Simplifying
-from bisect_trt.secrets import secrets_of
+from bisect_trt.reduction.reduce import reduce
+from bisect_trt.reduction.simplify.propose import best_draft
+from bisect_trt.reduction.simplify.run import simplify
+from bisect_trt.reduction.simplify.values import all_texts
+from bisect_trt.results import Simplification, Simplifying
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from simplify_bench import node, problem_of, simplified, weight
 from support import model

@@ -11,15 +11,15 @@ import onnx
 import pytest
 
 import bisect_trt
-from bisect_trt.cache import Cache
 from bisect_trt.cli.texts import parse_duration
 from bisect_trt.errors import ClusterLost, StoppedEarly, UsageError
-from bisect_trt.journal import read
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.oracle import Oracle
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
-from bisect_trt.passes.simplify.step import LEAST_BUDGET
-from bisect_trt.result import Reduction
+from bisect_trt.reduction.simplify.run import LEAST_BUDGET
+from bisect_trt.results import Reduction
+from bisect_trt.session.cache import Cache
+from bisect_trt.session.journal import read
+from bisect_trt.session.oracle import Oracle
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.workers.pool import Task
 from chains import saved

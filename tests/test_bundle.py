@@ -25,9 +25,11 @@ from onnx import TensorProto, helper
 from bisect_trt.environment import ABSENT, Environment
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import attach, files, markdown, models, script, texts
-from bisect_trt.reproducer.script_words import constant_parts
-from bisect_trt.result import Reduction
+from bisect_trt.reproducer import archive as attach
+from bisect_trt.reproducer import files, markdown, models, script
+from bisect_trt.reproducer import write as texts
+from bisect_trt.reproducer.script_values import constant_parts
+from bisect_trt.results import Reduction
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 
@@ -299,7 +301,7 @@ def test_the_script_tells_failing_from_fixed(failing: Candidate, tmp_path: Path)
 
 def test_the_script_knows_a_build_failure(store: Path, tmp_path: Path) -> None:
     """The parser takes a float8 output, the builder does not."""
-    from bisect_trt.targets.tensorrt import TensorRT
+    from bisect_trt.targets.tensorrt.backend import TensorRT
 
     model = make_model(
         [helper.make_node("Cast", ["x"], ["y"], "c", to=TensorProto.FLOAT8E4M3FN)],

@@ -25,13 +25,13 @@ from rich.console import Console
 import bisect_trt
 from bisect_trt import errors
 from bisect_trt.cli.app import app, main
+from bisect_trt.cli.output.console import show_check, show_reduction
 from bisect_trt.cli.texts import parse_shapes, parse_size
-from bisect_trt.commandline import arguments
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.options import arguments
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
-from bisect_trt.report.console import show_check, show_reduction
-from bisect_trt.result import Check, Reduction
+from bisect_trt.results import Check, Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 

@@ -26,7 +26,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets import exchange
+from bisect_trt.targets import command_files
 from bisect_trt.targets.command import Command
 from probing import candidate
 from support import model, tensor_type
@@ -118,7 +118,7 @@ def test_real_polygraphy_json_is_read(tmp_path: Path) -> None:
     )
     pytest.importorskip("polygraphy")
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "o.json")], check=True, capture_output=True)
-    given = exchange.read_outputs(tmp_path / "o.json", [tensor_type("y", [2])])
+    given = command_files.read_outputs(tmp_path / "o.json", [tensor_type("y", [2])])
     assert given["y"].tolist() == [1, 2]
 
 
@@ -254,7 +254,7 @@ def test_a_program_that_cannot_start_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_big_weights_stay_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "EMBED_LIMIT", 1000)
+    monkeypatch.setattr(command_files, "EMBED_LIMIT", 1000)
     body = """
         import onnx, onnxruntime
         onnx.checker.check_model(sys.argv[1])
@@ -317,7 +317,7 @@ def test_types_of_any_byte_order_are_written_as_they_are(tmp_path: Path) -> None
     orders: list[Any] = ["=", "<", ">"]
     arrays = {o: np.array([1.5, -2]).astype(np.dtype(np.float32).newbyteorder(o)) for o in orders}
     arrays["bf16"] = np.array([1.5]).astype(ml_dtypes.bfloat16)
-    exchange.write_npz(arrays, tmp_path / "x.npz")
+    command_files.write_npz(arrays, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as archive:
         assert all(archive[o].tolist() == [1.5, -2] and archive[o].dtype.kind == "f" for o in orders)
         assert archive["bf16"].dtype == np.uint16

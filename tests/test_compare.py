@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import bisect_trt.sums
-from bisect_trt.compare import TensorDiff, compare, scale
+import bisect_trt.accuracy.sums
+from bisect_trt.accuracy.compare import TensorDiff, compare, scale
 from bisect_trt.outcome import Symptom
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -90,7 +90,7 @@ def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch, size: int) -
     one = rng.normal(size=(size,)).astype("f4")
     other = one + (rng.random(size) < 0.3) * np.float32(0.5)
     whole = compare("t", one, other)
-    monkeypatch.setattr(bisect_trt.sums, "CHUNK", 8)
+    monkeypatch.setattr(bisect_trt.accuracy.sums, "CHUNK", 8)
     pieces = compare("t", one, other)
     assert (whole.mismatches, whole.first_mismatch, whole.max_abs) == (
         pieces.mismatches,
@@ -102,7 +102,7 @@ def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch, size: int) -
 
 @pytest.mark.parametrize("dtype", ["f4", "i8"])
 def test_the_first_mismatch_may_be_far_in(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    monkeypatch.setattr(bisect_trt.sums, "CHUNK", 8)
+    monkeypatch.setattr(bisect_trt.accuracy.sums, "CHUNK", 8)
     one = np.zeros((4, 10), dtype)
     other = one.copy()
     other[3, 5:] = 9

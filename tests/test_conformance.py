@@ -20,8 +20,9 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets import gpu, tensorrt, trt_log
-from bisect_trt.targets.tensorrt import TensorRT
+from bisect_trt.targets import gpu
+from bisect_trt.targets.tensorrt import backend, log
+from bisect_trt.targets.tensorrt.backend import TensorRT
 
 TABLE = Path(__file__).parents[1] / "docs" / "conformance.md"
 ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", re.M)
@@ -146,14 +147,14 @@ def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     module = name.rpartition("-")[0].replace("-", "_")
     fake = fake_trt.Fake(ALL[name], module)
     monkeypatch.setitem(sys.modules, module, fake)  # type: ignore[arg-type]
-    monkeypatch.setattr(trt_log, "_loggers", {})
+    monkeypatch.setattr(log, "_loggers", {})
     monkeypatch.setattr(gpu, "find_gpu", lambda: gpu.Gpu("planted", (8, 9), "13.0", "580"))
     monkeypatch.setattr(Runner, "make", fake.make)
     polygraphy = SimpleNamespace(TrtRunner=Runner)
     exceptions = SimpleNamespace(PolygraphyException=ValueError)
     real = importlib.import_module
     fakes = {"polygraphy.backend.trt": polygraphy, "polygraphy.exception": exceptions, module: fake}
-    monkeypatch.setattr(tensorrt.importlib, "import_module", lambda n: fakes.get(n) or real(n))
+    monkeypatch.setattr(backend.importlib, "import_module", lambda n: fakes.get(n) or real(n))
     return fake
 
 

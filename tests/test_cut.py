@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.graph import Graph
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cut import CutStyle, Cutter
+from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import INLINE_LIMIT, Store, external_info
 from cases import SMALL, small

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from bisect_trt import environment
-from bisect_trt.doctor import Row, apart, diagnose
+from bisect_trt.cli.output.console import show_doctor
 from bisect_trt.environment import ABSENT, describe, gpu_of
-from bisect_trt.report.console import show_doctor
+from bisect_trt.targets.doctor import Row, apart, diagnose
 
 
 def _answer() -> list[int]:

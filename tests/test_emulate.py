@@ -19,7 +19,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.emulate import Emulate
+from bisect_trt.targets.emulate.backend import Emulate
 from probing import candidate, reference
 from support import LIGHT, model, random_feeds, tensor_type
 

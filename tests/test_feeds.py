@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
-from bisect_trt.inputs.feeds import GraphInput, read_inputs
-from bisect_trt.inputs.generate import generate
+from bisect_trt.model.inputs.feeds import GraphInput, read_inputs
+from bisect_trt.model.inputs.generate import generate
 
 T = TensorProto
 IMAGE = GraphInput("image", T.FLOAT, ("N", 3, 8, 8))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import bisect_trt
-from bisect_trt import searching
 from bisect_trt.errors import FlakyFailure, ModelDoesNotFail
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.result import Reduction
+from bisect_trt.reduction import schedule
+from bisect_trt.results import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from chains import saved
 
-module = import_module("bisect_trt.passes.steady")  # the package exports the pass of that name
+module = import_module("bisect_trt.reduction.passes.flaky")  # the package exports the pass of that name
 
 
 def reduced(folder: Path, fault: str, repeats: int = 20, length: int = 40) -> Reduction:
@@ -66,11 +66,11 @@ def test_what_is_measured_again_is_a_cut_of_ours(
     cut: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not the user's own file, with which a search may have ended by bad luck."""
-    monkeypatch.setattr(searching, "distrust", lambda problem: None)
+    monkeypatch.setattr(schedule, "distrust", lambda problem: None)
     found = Candidate(b"", tmp_path, ("a", "b"), cut=cut)
     problem: Any = SimpleNamespace(runs=1, best=found, hybrid=None)
     result: Any = SimpleNamespace(verified=1, repeats=3, best=found, finished=True)
-    assert not searching.unsteady(None, problem, found, result)  # type: ignore[arg-type]
+    assert not schedule.unsteady(None, problem, found, result)  # type: ignore[arg-type]
     assert problem.best is (found if cut == "default" else None)
 
 
@@ -79,12 +79,12 @@ def test_one_node_that_no_fresh_run_shows_is_looked_at_again(
     steady: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have become rarer when it was cut; or only fresh processes do not show it."""
-    monkeypatch.setattr(searching, "always", lambda problem, candidate, runs: steady)
-    monkeypatch.setattr(searching, "distrust", lambda problem: setattr(problem, "runs", 40))
+    monkeypatch.setattr(schedule, "always", lambda problem, candidate, runs: steady)
+    monkeypatch.setattr(schedule, "distrust", lambda problem: setattr(problem, "runs", 40))
     found, simple = Candidate(b"", tmp_path, ("a",)), Candidate(b"1", tmp_path, ("a",), cut="simplified")
     problem: Any = SimpleNamespace(runs=1, best=simple, hybrid=None)
     result: Any = SimpleNamespace(verified=0, repeats=3, best=simple, finished=True)
-    assert searching.unsteady(None, problem, found, result) is not steady  # type: ignore[arg-type]
+    assert schedule.unsteady(None, problem, found, result) is not steady  # type: ignore[arg-type]
     assert problem.best is (simple if steady else found)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.graph import Graph, captures, topological
+from bisect_trt.model.graph import Graph, captures, topological
 from support import model, tensor_type
 
 F = TensorProto.FLOAT

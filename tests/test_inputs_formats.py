@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt import session
 from bisect_trt.errors import UsageError
-from bisect_trt.inputs.feeds import GraphInput, read_inputs
-from bisect_trt.inputs.formats import read_samples, write_samples
-from bisect_trt.inputs.generate import generate
-from bisect_trt.inputs.indices import Accepted, accepted_values, require_inside
+from bisect_trt.model.inputs.feeds import GraphInput, read_inputs
+from bisect_trt.model.inputs.formats import read_samples, write_samples
+from bisect_trt.model.inputs.generate import generate
+from bisect_trt.model.inputs.indices import Accepted, accepted_values, require_inside
 from bisect_trt.model.load import load
 from bisect_trt.references import ort
+from bisect_trt.session import prepare
 from bisect_trt.settings import RunSettings, Settings
 from support import model, tensor_type
 
@@ -184,7 +184,7 @@ def embedding(folder: Path) -> Path:
 
 
 def samples(folder: Path, **run: Any) -> list[dict[str, Any]]:
-    return session.read_samples(load(embedding(folder)), Settings(run=RunSettings(**run)))
+    return prepare.read_samples(load(embedding(folder)), Settings(run=RunSettings(**run)))
 
 
 def test_a_loader_yields_samples(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_made_up_values_are_ones_that_the_operator_takes(op: str, tmp_path: Path
     )
     onnx.save(proto, tmp_path / "m.onnx")
     for seed in range(3):
-        [sample] = session.read_samples(load(tmp_path / "m.onnx"), Settings(run=RunSettings(seed=seed)))
+        [sample] = prepare.read_samples(load(tmp_path / "m.onnx"), Settings(run=RunSettings(seed=seed)))
         [given] = ort.run(proto.SerializeToString(), tmp_path, [sample])
         assert np.size(given["y0"])
 

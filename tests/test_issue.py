@@ -19,14 +19,14 @@ from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.origin import Origin
+from bisect_trt.model.origin import Origin
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import documents, issue, tool_inputs
+from bisect_trt.reproducer import command_lines, document, issue
+from bisect_trt.reproducer.command_lines import recipes
 from bisect_trt.reproducer.markdown import prose
 from bisect_trt.reproducer.picture import MOST_NODES, mermaid, picture
-from bisect_trt.reproducer.recipes import recipes
-from bisect_trt.reproducer.styles import STYLES
-from bisect_trt.result import Reduction
+from bisect_trt.reproducer.trackers import STYLES
+from bisect_trt.results import Reduction
 from bisect_trt.settings import PaperSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from test_bundle import ANTIALIAS, MACHINE, NASTY, candidate, make_model, reduction, resize, write
@@ -69,7 +69,7 @@ def failing(tmp_path: Path) -> Candidate:
 
 
 def text_of(found: Reduction) -> str:
-    return issue.render(found, documents.report(found, MACHINE, "1"), "a.zip")
+    return issue.render(found, document.report(found, MACHINE, "1"), "a.zip")
 
 
 def styled(failing: Candidate, out: Path, style: str, **more: Any) -> Reduction:
@@ -123,8 +123,8 @@ def test_an_unknown_style_or_tool_is_refused(failing: Candidate, tmp_path: Path)
     with pytest.raises(UsageError, match="no such style"):
         text_of(styled(failing, tmp_path, "jira"))
     with pytest.raises(UsageError, match="--with caffe"):
-        tool_inputs.parse("trtexec,caffe")
-    assert tool_inputs.parse(" polygraphy,trtexec,polygraphy") == ("polygraphy", "trtexec")
+        command_lines.parse("trtexec,caffe")
+    assert command_lines.parse(" polygraphy,trtexec,polygraphy") == ("polygraphy", "trtexec")
 
 
 def test_it_is_honest_about_what_was_not_done(failing: Candidate, tmp_path: Path) -> None:

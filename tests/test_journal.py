@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
-from bisect_trt.journal import DiskFull, Journal, read
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
+from bisect_trt.session.journal import DiskFull, Journal, read
 
 HEADER = {"model": "abc", "options": {"seed": 0}}
 FAILURE = Failure(Stage.BUILD, Symptom.ERROR, "sig", "message", ("node",), "Conv")
@@ -133,7 +133,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 def test_kill_9_in_the_middle_of_a_probe(tmp_path: Path) -> None:
     path = tmp_path / "j"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom bisect_trt.journal import Journal\n"
+        "import sys, time\nfrom pathlib import Path\nfrom bisect_trt.session.journal import Journal\n"
         "j = Journal.open(Path(sys.argv[1]), {})\nj.begin('k', nodes=['n'])\n"
         "print('begun', flush=True)\ntime.sleep(60)\n"
     )

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import accuracy_cases as cases
-from bisect_trt.compare import compare
-from bisect_trt.graph import Graph
-from bisect_trt.hybrid import Hybrid, compared_alone
+from bisect_trt.accuracy.compare import compare
+from bisect_trt.accuracy.tolerance import best_agree, differences, failures
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cut import Cutter
+from bisect_trt.model.cutting.continuation import Rests
+from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
-from bisect_trt.model.rest import Rests
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
+from bisect_trt.reduction.at_outputs import Hybrid, compared_alone
 from bisect_trt.settings import AccuracySettings
-from bisect_trt.tolerance import best_agree, differences, failures
-from bisect_trt.workers import hybrid
+from bisect_trt.workers import continue_rest
 from support import record_all
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +55,7 @@ class Setup:
         """Expected and hybrid output when the candidate's outputs are off by `errors`."""
         own = [{name: self.recorded(name) for name in candidate.expected[0]}]
         given_ = [{name: value + errors.get(name, np.float32(0)) for name, value in own[0].items()}]
-        expected, actual, why = hybrid.finish(candidate, own, given_)
+        expected, actual, why = continue_rest.finish(candidate, own, given_)
         assert not why
         return expected[0]["layer11_o"], actual[0]["layer11_o"]
 

@@ -117,13 +117,13 @@ def test_module_has_a_row_and_imports_from_above(module: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "import bisect_trt.problem",
-        "from bisect_trt.problem import Problem",
+        "import bisect_trt.reduction.problem",
+        "from bisect_trt.reduction.problem import Problem",
         "from bisect_trt import problem",
         "from ..problem import Problem",
         "def f():\n    from bisect_trt import oracle",
         "if TYPE_CHECKING:\n    from bisect_trt.cli import app",
-        "importlib.import_module('bisect_trt.reduction')",
+        "importlib.import_module('bisect_trt.reduction.reduce')",
     ],
 )
 def test_imports_from_below_are_found(source: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import UsageError
-from bisect_trt.graph import Graph
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from support import LIGHT, model, random_feeds, run, tensor_type
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from bisect_trt.model.normalise import normalise
-from bisect_trt.origin import Origin, origin_of, origins
+from bisect_trt.model.origin import Origin, origin_of, origins
 
 EXPORTED = Path(__file__).parent / "data/torch_attention.onnx"
 STACK = "pkg.torch.onnx.stack_trace"

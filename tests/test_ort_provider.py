@@ -16,9 +16,9 @@ from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets import ep_libraries
-from bisect_trt.targets.ort_messages import essence
-from bisect_trt.targets.ort_provider import OrtProvider, parse_spec
+from bisect_trt.targets.ort import ep_libraries
+from bisect_trt.targets.ort.messages import essence
+from bisect_trt.targets.ort.provider import OrtProvider, parse_spec
 from probing import candidate, reference
 from support import LIGHT, model, random_feeds, tensor_type
 

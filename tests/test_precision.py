@@ -170,7 +170,7 @@ def test_real_models(tmp_path: Path, models_dir: Path) -> None:
 def test_the_real_builder_takes_them(name: str, kind: str, type_name: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
     from bisect_trt.targets import registry
-    from bisect_trt.targets.trt_engine import built_words
+    from bisect_trt.targets.tensorrt.engine import built_words
 
     source = (LIGHT / f"light_{name}.onnx").read_bytes()
     target = registry.open_target(TargetSettings(spec="tensorrt-rtx", precision=kind, build_only=True))

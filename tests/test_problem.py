@@ -15,13 +15,13 @@ import pytest
 from onnx import helper
 
 import bisect_trt
-from bisect_trt.journal import Journal
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict, judge
-from bisect_trt.passes.options import avoiding
-from bisect_trt.prober import Budget, BudgetSpent, Prober
-from bisect_trt.reduction_all import slug
-from bisect_trt.result import Reduction
+from bisect_trt.reduction.passes.workarounds import avoiding
+from bisect_trt.reduction.reduce_all import slug
+from bisect_trt.results import Reduction
+from bisect_trt.session.journal import Journal
+from bisect_trt.session.prober import Budget, BudgetSpent, Prober
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 from cases import LIGHT, splice_resize_antialias
 from chains import chain, saved

@@ -10,14 +10,14 @@ import pytest
 from onnx import helper
 from rich.console import Console
 
+from bisect_trt.cli.output import console as module_console
+from bisect_trt.cli.output import progress as module
+from bisect_trt.cli.output.console import show_reduction
+from bisect_trt.cli.output.progress import LiveView, PlainProgress, progress
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.origin import Origin
+from bisect_trt.model.origin import Origin
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.report import console as module_console
-from bisect_trt.report import progress as module
-from bisect_trt.report.console import show_reduction
-from bisect_trt.report.progress import LiveView, PlainProgress, progress
-from bisect_trt.result import Reduction, Step
+from bisect_trt.results import Reduction, Step
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 

@@ -10,13 +10,13 @@ from onnx import helper
 
 import bisect_trt
 from bisect_trt.errors import StoppedEarly
-from bisect_trt.graph import Graph
-from bisect_trt.journal import read
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
-from bisect_trt.passes.hints import close_by
-from bisect_trt.recording import Recording
+from bisect_trt.reduction.passes.localise import close_by
 from bisect_trt.references.base import Record, Tensor
-from bisect_trt.result import Step
+from bisect_trt.results import Step
+from bisect_trt.session.journal import read
+from bisect_trt.session.recording import Recording
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from chains import chain, saved
 from support import model, tensor_type

@@ -18,14 +18,14 @@ import pytest
 
 import bisect_trt
 from bisect_trt.errors import ModelDoesNotFail, UsageError
-from bisect_trt.graph import Graph
-from bisect_trt.journal import read
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.outcome import Verdict, judge
-from bisect_trt.reproducer import attach
-from bisect_trt.result import Reduction, Step
+from bisect_trt.reproducer import archive as attach
+from bisect_trt.reproducer.verify import verify_files
+from bisect_trt.results import Reduction, Step
+from bisect_trt.session.journal import read
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
-from bisect_trt.verification import verify_files
 from cases import CASES, Case, base, small
 
 MODELS = Path(__file__).parents[1] / "models"

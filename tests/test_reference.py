@@ -20,9 +20,9 @@ from onnx.reference import ReferenceEvaluator
 
 import support
 from bisect_trt.errors import StoppedEarly
-from bisect_trt.inputs.feeds import GraphInput
-from bisect_trt.inputs.generate import generate
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.inputs.feeds import GraphInput
+from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store, raw_size
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom

@@ -20,7 +20,7 @@ from bisect_trt.errors import ModelDoesNotFail, TargetUnavailable, UsageError
 from bisect_trt.outcome import Symptom
 from bisect_trt.references import self_check, torchscript
 from bisect_trt.references.spec import parse, split_function
-from bisect_trt.result import Check
+from bisect_trt.results import Check
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, Settings, TargetSettings
 from support import model, tensor_type
 

@@ -16,14 +16,15 @@ import pytest
 from onnx import helper
 
 import bisect_trt
-from bisect_trt.journal import Journal
-from bisect_trt.model.figures import figures
-from bisect_trt.origin import Origin
+from bisect_trt.model.origin import Origin
+from bisect_trt.model.summary import figures
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
-from bisect_trt.report import drawing, pages, plots, timeline
-from bisect_trt.reproducer import attach, documents, models
+from bisect_trt.reproducer import archive, models
+from bisect_trt.reproducer import document as documents
+from bisect_trt.reproducer.page import drawing, pages, plots, timeline
 from bisect_trt.reproducer.picture import picture
-from bisect_trt.result import Reduction
+from bisect_trt.results import Reduction
+from bisect_trt.session.journal import Journal
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from test_bundle import ANTIALIAS, MACHINE, NASTY, candidate, make_model, reduction, resize
@@ -257,5 +258,5 @@ def test_reduce_writes_both(models_dir: Path, tmp_path: Path) -> None:
     assert not any("disagrees" in note for note in result.notes), result.notes
     assert [o.node for o in result.origins] == [node] and result.places == (2,)
     assert result.original is not None and result.original.nodes == 17
-    names = {path.name for path in attach.attachments(result.out)}
+    names = {path.name for path in archive.attachments(result.out)}
     assert {"report.html", "report.md", "actual.npz"} <= names

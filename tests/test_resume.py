@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 import bisect_trt
-from bisect_trt import folder as folders
 from bisect_trt.errors import ModelDoesNotFail, UsageError
-from bisect_trt.journal import Journal, read
+from bisect_trt.session import folder as folders
+from bisect_trt.session.journal import Journal, read
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from chains import saved
 

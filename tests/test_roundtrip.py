@@ -20,9 +20,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
-from bisect_trt.graph import Graph, is_random
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cut import Cutter
+from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.graph import Graph, is_random
 from bisect_trt.model.load import load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store

@@ -19,10 +19,10 @@ import openvino_cpu
 from bisect_trt.cli.app import main
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.normalise import normalise
-from bisect_trt.report.scan_document import document
-from bisect_trt.result import Step
-from bisect_trt.scanned import Scan
-from bisect_trt.scanning import BUILDS
+from bisect_trt.results import Step
+from bisect_trt.scanning.page import document
+from bisect_trt.scanning.result import Scan
+from bisect_trt.scanning.scan import BUILDS
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 from support import LIGHT, model, tensor_type
 

@@ -18,19 +18,19 @@ import pytest
 from onnx import TensorProto
 from rich.console import Console
 
-from bisect_trt.diff import TensorDiff
+from bisect_trt.accuracy.diff import TensorDiff
+from bisect_trt.cli.output.scan_table import show_scan
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references.base import Record, recorded_values
-from bisect_trt.report import scan_page, scan_words
-from bisect_trt.report.scan_document import document
-from bisect_trt.report.scan_table import show_scan
-from bisect_trt.scanned import Histogram, Scan, Scanned, error_of
+from bisect_trt.scanning import jobs, words
+from bisect_trt.scanning import page as scan_page
+from bisect_trt.scanning.page import document
+from bisect_trt.scanning.result import Histogram, Scan, Scanned, error_of
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo, TargetResult
-from bisect_trt.targets.tensorrt import TensorRT
-from bisect_trt.workers import measure
+from bisect_trt.targets.tensorrt.backend import TensorRT
 
 MODELS = Path(__file__).parents[1] / "models"
 NASTY = "<script>alert(1)</script>[bold]\x1b[2J"
@@ -85,8 +85,8 @@ def test_noise_is_what_rounding_explains() -> None:
     for dtype in (np.float32, np.float16):
         exact = rng.standard_normal(4096)
         error = float(np.sqrt(np.mean((exact.astype(dtype).astype(np.float64) - exact) ** 2)))
-        assert error < measure.noise(np.dtype(dtype)) < 100 * error
-    assert measure.noise(np.dtype(np.int32)) == measure.noise(np.dtype(bool)) == 0.0
+        assert error < jobs.noise(np.dtype(dtype)) < 100 * error
+    assert jobs.noise(np.dtype(np.int32)) == jobs.noise(np.dtype(bool)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_noise_is_what_rounding_explains() -> None:
     ],
 )
 def test_verdict(found: Scan, told: str) -> None:
-    assert re.search(told, scan_words.verdict(found)), scan_words.verdict(found)
+    assert re.search(told, words.verdict(found)), words.verdict(found)
 
 
 def test_what_is_only_bad_in_context() -> None:
@@ -120,13 +120,13 @@ def test_what_is_only_bad_in_context() -> None:
     )
     found = scan(*items, context_why="", unmapped=("engine/x",))
     assert [t.tensor for t in found.only_in_context] == ["t1"]
-    assert "t1" in scan_words.in_context(found) and "1 tensors of the engine" in scan_words.in_context(found)
+    assert "t1" in words.in_context(found) and "1 tensors of the engine" in words.in_context(found)
     lost = replace(items[4], context=LOST.own)
-    told = scan_words.in_context(scan(*items[:4], lost, context_why=""))
+    told = words.in_context(scan(*items[:4], lost, context_why=""))
     assert "The first that is not finite there is t4" in told
-    assert scan_words.in_context(scan(*items, context_why="no GPU")) == "No view in context: no GPU."
+    assert words.in_context(scan(*items, context_why="no GPU")) == "No view in context: no GPU."
     other = TargetInfo("ort:X", "X", True)
-    assert scan_words.in_context(scan(*items, target=other)) == ""
+    assert words.in_context(scan(*items, target=other)) == ""
 
 
 def test_order_of_the_table() -> None:
@@ -230,13 +230,13 @@ def recorded(folder: Path, **values: Any) -> Record:
     return Record(folder, 1, {k: recorded_values(store, k, [np.float32(v)]) for k, v in values.items()})
 
 
-def whole(target: Shows, folder: Path, monkeypatch: pytest.MonkeyPatch) -> measure.Whole:
+def whole(target: Shows, folder: Path, monkeypatch: pytest.MonkeyPatch) -> jobs.Whole:
     record = recorded(folder, y=[1, 2], t=[[1, 2], [3, 4]])
     output = onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [output])).SerializeToString()
     candidate = Candidate(model, folder, (), ({},), record.values(["y"]))
-    monkeypatch.setattr(measure, "opened", lambda settings: target)
-    return measure.whole(TargetSettings(), candidate, Settings().accuracy, record)
+    monkeypatch.setattr(jobs, "opened", lambda settings: target)
+    return jobs.whole(TargetSettings(), candidate, Settings().accuracy, record)
 
 
 def test_tensors_inside_are_mapped_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bisect_trt import search
 from bisect_trt.outcome import Verdict
+from bisect_trt.reduction import list_search
 
 Predicate = Callable[[frozenset[int]], Verdict]
 
@@ -49,19 +49,19 @@ def needs(culprits: frozenset[int]) -> Predicate:
 def test_monotone_failures_end_at_exactly_the_culprits(n: int, data: st.DataObject) -> None:
     culprits = data.draw(st.frozensets(st.integers(0, n - 1), min_size=1, max_size=8))
     judge = CountingJudge(needs(culprits))
-    assert search.minimise(range(n), judge) == sorted(culprits)
-    assert search.is_one_minimal(sorted(culprits), judge)
+    assert list_search.minimise(range(n), judge) == sorted(culprits)
+    assert list_search.is_one_minimal(sorted(culprits), judge)
     # Halving and then windows and nested ranges in vain, a binary search and two tries for each
     # culprit, a sweep of the culprits and of up to FEW innocent ones between them.
     log = math.log2(n) + 1
-    assert judge.probes <= 3 * log + len(culprits) * (log + 3) + search.FEW
+    assert judge.probes <= 3 * log + len(culprits) * (log + 3) + list_search.FEW
 
 
 @given(st.integers(1, 2000), st.data())
 def test_a_single_culprit_costs_the_model_once_and_log_n_probes(n: int, data: st.DataObject) -> None:
     culprit = data.draw(st.integers(0, n - 1))
     judge = CountingJudge(needs(frozenset([culprit])))
-    assert search.minimise(range(n), judge) == [culprit]
+    assert list_search.minimise(range(n), judge) == [culprit]
     confirmation = 1
     assert judge.probes + confirmation <= math.log2(n) + 7
     assert judge.built + n <= 2.4 * n
@@ -75,7 +75,7 @@ def costs(n: int, culprits: frozenset[int]) -> tuple[int, int]:
     """Probes and items built, the confirmation of all `n` included."""
     judge = CountingJudge(needs(culprits))
     judge.verdict(range(n))
-    assert search.minimise(range(n), judge) == sorted(culprits)
+    assert list_search.minimise(range(n), judge) == sorted(culprits)
     return judge.probes, judge.built
 
 
@@ -115,8 +115,8 @@ def test_no_search_builds_less_for_neighbours_anywhere(k: int, sizes: Sequence[i
 def test_a_longer_run_of_neighbours_costs_three_probes_each(n: int, span: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, n - span))
     judge = CountingJudge(needs(frozenset(range(first, first + span))))
-    assert search.minimise(range(n), judge) == list(range(first, first + span))
-    in_vain = search.WIDEST + 1  # items left out of a range that does not reproduce at all
+    assert list_search.minimise(range(n), judge) == list(range(first, first + span))
+    in_vain = list_search.WIDEST + 1  # items left out of a range that does not reproduce at all
     assert judge.probes <= 3 * math.log2(n) + 3 * span + in_vain
 
 
@@ -124,7 +124,7 @@ def test_a_longer_run_of_neighbours_costs_three_probes_each(n: int, span: int, d
 def test_distant_culprits_within_the_bounds_asked_for(n: int, k: int, random: Random) -> None:
     culprits = frozenset(random.sample(range(n), k))
     judge = CountingJudge(needs(culprits))
-    assert search.minimise(range(n), judge) == sorted(culprits)
+    assert list_search.minimise(range(n), judge) == sorted(culprits)
     assert judge.probes <= (60 if k == 2 else 170)
 
 
@@ -133,7 +133,7 @@ def test_distant_culprits_within_the_bounds_asked_for(n: int, k: int, random: Ra
 def test_many_culprits_are_thinned_out_in_chunks(k: int, random: Random) -> None:
     culprits = frozenset(random.sample(range(1000), k))
     judge = CountingJudge(needs(culprits))
-    assert search.minimise(range(1000), judge) == sorted(culprits)
+    assert list_search.minimise(range(1000), judge) == sorted(culprits)
     assert judge.probes <= 12 * k + 120
 
 
@@ -141,15 +141,15 @@ def test_many_culprits_are_thinned_out_in_chunks(k: int, random: Random) -> None
 def test_thinning_keeps_what_is_needed(n: int, density: float, data: st.DataObject) -> None:
     culprits = data.draw(st.frozensets(st.integers(0, n - 1), min_size=1))
     judge = CountingJudge(needs(culprits | {-1, n}))
-    assert search.thin(range(n), density, judge, [-1], [n]) == sorted(culprits)
+    assert list_search.thin(range(n), density, judge, [-1], [n]) == sorted(culprits)
 
 
 def test_searching_again_with_the_same_answers_asks_the_same() -> None:
     """Looking ahead rests on it."""
     judge = CountingJudge(needs(frozenset([3, 70, 71, 140])))
-    search.minimise(range(200), judge)
+    list_search.minimise(range(200), judge)
     again = CountingJudge(lambda items: judge.answers[tuple(sorted(items))])
-    search.minimise(range(200), again)
+    list_search.minimise(range(200), again)
     assert list(again.answers) == list(judge.answers)
 
 
@@ -160,13 +160,13 @@ def test_any_predicate_ends_one_minimal_and_reproducing(n: int, data: st.DataObj
     answers = {s: data.draw(st.sampled_from(list(Verdict))) for s in sublists}
     answers[frozenset(range(n))] = Verdict.REPRODUCES
     judge = CountingJudge(lambda items: answers[items])
-    result = search.minimise(range(n), judge)
+    result = list_search.minimise(range(n), judge)
     assert judge.probes <= n * n, "of 2 ** n"
     assert answers[frozenset(result)] is Verdict.REPRODUCES
     for left_out in result:
         rest = frozenset(result) - {left_out}
         assert not rest or answers[rest] is not Verdict.REPRODUCES
-    assert search.is_one_minimal(result, judge)
+    assert list_search.is_one_minimal(result, judge)
 
 
 @given(st.integers(8, 300), st.integers(2, 3), st.data())
@@ -180,7 +180,7 @@ def test_unresolved_ranges_are_stepped_over(n: int, step: int, data: st.DataObje
         return needs(culprits)(items)
 
     judge = CountingJudge(predicate)
-    result = search.minimise(range(n), judge)
+    result = list_search.minimise(range(n), judge)
     assert culprits <= frozenset(result)
     assert len(result) <= len(culprits) + 4 * (step - 1)
     assert judge.probes <= 12 * len(culprits) * (math.log2(n) + 1) + 12
@@ -192,7 +192,7 @@ def test_the_halves_weigh_as_equal_as_any_cut_can_make_them(
 ) -> None:
     items = list(range(len(weights)))
     overlap = data.draw(st.integers(0, min(4, len(items) - 2)))
-    middle = search.halfway(items, weights.__getitem__, overlap)
+    middle = list_search.halfway(items, weights.__getitem__, overlap)
     cuts = range(1, len(items) - overlap)
     assert middle in cuts, "both halves are shorter than all"
 
@@ -205,7 +205,7 @@ def test_the_halves_weigh_as_equal_as_any_cut_can_make_them(
 def test_a_dear_item_makes_a_half_with_few_others() -> None:
     judge = CountingJudge(needs(frozenset([99])))
     weights = {k: 1000.0 if k == 0 else 1.0 for k in range(100)}
-    assert 99 in search.localise(range(100), judge, weights.__getitem__)
+    assert 99 in list_search.localise(range(100), judge, weights.__getitem__)
     dear = [key for key in judge.answers if 0 in key]
     assert len(dear) == 1 and len(dear[0]) < 15
 
@@ -220,7 +220,7 @@ def test_neither_weight_nor_number_is_built_many_times(n: int, order: str, rando
     culprit = random.randrange(n)
     judge = CountingJudge(needs(frozenset([culprit])))
     judge.verdict(range(n))
-    assert search.minimise(range(n), judge, weights.__getitem__) == [culprit]
+    assert list_search.minimise(range(n), judge, weights.__getitem__) == [culprit]
     assert judge.probes <= 2 * math.log2(n) + 4
     assert judge.built <= 3.3 * n
     # Items that are dear by themselves are built again with those beside them.

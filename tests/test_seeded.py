@@ -19,13 +19,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bisect_trt
 from bisect_trt.errors import UsageError
-from bisect_trt.model.edit_synthetic import Recipe, ramp
+from bisect_trt.model.seeded_values import Recipe, ramp
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import attach, files, models, seeded, seeded_inputs, texts
+from bisect_trt.reproducer import archive as attach
+from bisect_trt.reproducer import files, models, seeded
+from bisect_trt.reproducer import write as texts
+from bisect_trt.reproducer.verify import Status
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.verification import Status
 from support import model, tensor_type
 from test_bundle import ANTIALIAS, candidate, make_model, reduction, start, write
 
@@ -160,7 +162,7 @@ def test_input_values_that_a_line_tells_do_not_travel(text: str, store: Path, tm
     model = onnx.load(folder / "repro.onnx")
     model.graph.input[0].doc_string = model.graph.input[0].doc_string.replace("sha256:", "sha256:0")
     with pytest.raises(UsageError, match="not what the reproducer was written with"):
-        seeded_inputs.complete(model, ({},), tmp_path)
+        seeded.complete(model, ({},), tmp_path)
 
 
 def test_input_values_that_are_others_are_stored(store: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisect_trt.signature import is_plain, mask, named_in
+from bisect_trt.targets.signature import is_plain, mask, named_in
 
 # Real messages of TensorRT-RTX 1.4, 1.6 and 1.7.1 on onnx's node tests, and TensorRT's own wording.
 # `cause` was given by eye: rows with one number mean one thing.

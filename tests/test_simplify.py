@@ -15,22 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.edit import close_draft, open_draft
-from bisect_trt.model.edit_dims import Net
-from bisect_trt.model.edit_infer import Invalid
-from bisect_trt.model.edit_measure import Odd, level
-from bisect_trt.model.edit_synthetic import Recipe, is_uniform, parse, ramp, resembling
-from bisect_trt.model.edit_ties import Var
-from bisect_trt.oracle import outcome_of
+from bisect_trt.model.editing.dimensions import Net
+from bisect_trt.model.editing.draft import close_draft, open_draft
+from bisect_trt.model.editing.inference import Invalid
+from bisect_trt.model.editing.simplicity import Odd, level
+from bisect_trt.model.editing.ties import Var
+from bisect_trt.model.seeded_values import Recipe, is_uniform, parse, ramp, resembling
 from bisect_trt.outcome import Symptom
-from bisect_trt.passes.simplify import MENU, simplify
-from bisect_trt.passes.simplify.dimensions import sizes_below
-from bisect_trt.passes.simplify.propose import attempt, best_draft
-from bisect_trt.reduction import reduce
-from bisect_trt.reproducer.attach import too_big
-from bisect_trt.result import Simplifying
+from bisect_trt.reduction.reduce import reduce
+from bisect_trt.reduction.reduce import simplify as simplify_model
+from bisect_trt.reduction.simplify.dimensions import sizes_below
+from bisect_trt.reduction.simplify.propose import attempt, best_draft
+from bisect_trt.reduction.simplify.run import MENU, simplify
+from bisect_trt.reproducer.archive import too_big
+from bisect_trt.results import Simplifying
+from bisect_trt.session.oracle import outcome_of
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
-from bisect_trt.simplification import simplify as simplify_model
 from bisect_trt.targets.base import STAGE_MARK
 from bisect_trt.workers.pool import Death, Reply
 from simplify_bench import ints, node, problem_of, shapes, simplified, value_of, weight
@@ -635,5 +635,5 @@ def test_a_big_archive_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with zipfile.ZipFile(archive, "w") as content:
         content.writestr("a/repro.data", bytes(3000))
     assert too_big(archive) == ""
-    monkeypatch.setattr("bisect_trt.reproducer.attach.ATTACHMENT_LIMIT", 1000)
+    monkeypatch.setattr("bisect_trt.reproducer.archive.ATTACHMENT_LIMIT", 1000)
     assert "repro.data" in too_big(archive)

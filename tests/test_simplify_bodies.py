@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.edit_bodies import hoist, inner_nodes, scopes, unique_names
 from bisect_trt.model.external import tensors
+from bisect_trt.model.walk import hoist, inner_nodes, scopes, unique_names
 from simplify_bench import ints, node, simplified, weight
 from support import model
 

@@ -81,10 +81,11 @@ def test_each_worker_sees_its_own_gpu(tmp_path: Path) -> None:
 
 def test_the_real_builder_tells_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
-    from bisect_trt.targets import registry, trt_progress
+    from bisect_trt.targets import registry
+    from bisect_trt.targets.tensorrt import progress
 
     monkeypatch.setenv(WORKER, str(tmp_path / "worker-0"))
-    monkeypatch.setattr(trt_progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
     model = onnx.load(LIGHT / "light_squeezenet.onnx").SerializeToString()
     target = registry.open_target(TargetSettings(spec="tensorrt-rtx"))
     told: set[str] = set()
@@ -93,7 +94,7 @@ def test_the_real_builder_tells_and_stops(tmp_path: Path, monkeypatch: pytest.Mo
         told.add(text.split(" ")[0])
         report_progress(text)
 
-    monkeypatch.setattr(trt_progress, "report_progress", tell)
+    monkeypatch.setattr(progress, "report_progress", tell)
     assert target.run(Candidate(model, tmp_path, ())).facts["engine_bytes"]
     assert told == {"Building", ""} and not list(tmp_path.glob("*.progress"))
     (tmp_path / "worker-0.stop").touch()

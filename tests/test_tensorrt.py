@@ -23,12 +23,14 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets import gpu, registry, tensorrt, trt_failures
+from bisect_trt.targets import gpu, registry
 from bisect_trt.targets.base import WORKER, TargetResult
-from bisect_trt.targets.blame import Blame
 from bisect_trt.targets.gpu import Gpu
-from bisect_trt.targets.trt_arrays import for_engine, from_engine
-from bisect_trt.targets.trt_log import Log, trim
+from bisect_trt.targets.tensorrt import backend
+from bisect_trt.targets.tensorrt import log as trt_failures
+from bisect_trt.targets.tensorrt.api import for_engine, from_engine
+from bisect_trt.targets.tensorrt.blame import Blame
+from bisect_trt.targets.tensorrt.log import Log, trim
 from bisect_trt.workers import jobs
 
 pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
@@ -289,10 +291,10 @@ def test_builder_options_are_taken(tmp_path: Path) -> None:
 
 
 def test_options_arrive_in_the_config(tmp_path: Path) -> None:
-    from bisect_trt.targets.trt_config import make_config
+    from bisect_trt.targets.tensorrt.config import make_config
 
-    trt = tensorrt.import_tensorrt("tensorrt-rtx")
-    target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
+    trt = backend.import_tensorrt("tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
     builder = trt.Builder(target._logger)
     network = builder.create_network(0)
     candidate = Candidate(b"", tmp_path, ())
@@ -345,14 +347,14 @@ def test_many_targets_in_one_process_share_a_logger(tmp_path: Path) -> None:
     nodes = [helper.make_node("RoiAlign", ["x", "rois", "at"], ["y"], "roi")]
     inputs: list[Value] = [("x", F, [1, 3, 16, 16]), ("rois", F, [2, 4]), ("at", I64, [2])]
     proto = model(nodes, inputs, [("y", F, [2, 3, 1, 1])])
-    targets = [tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx") for _ in range(2)]
+    targets = [backend.TensorRT(TargetSettings(), "tensorrt-rtx") for _ in range(2)]
     assert targets[0]._logger is targets[1]._logger
     seen = {only_failure(run(proto, tmp_path)).key for _ in range(5)}
     assert len(seen) == 1
 
 
 def test_info_on_this_machine() -> None:
-    target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
     info = target.info()
     assert info.name == "tensorrt-rtx" and info.title.startswith("TensorRT-RTX 1.")
     assert info.versions["tensorrt-rtx"] == info.title.split()[1]
@@ -366,8 +368,8 @@ def test_info_on_this_machine() -> None:
     [((7, 5), False), ((8, 0), True), ((8, 9), True), ((9, 0), False), ((10, 0), False), ((12, 1), True)],
 )
 def test_rtx_runs_on_some_gpus_only(capability: tuple[int, int], can_run: bool) -> None:
-    target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
-    asked = tensorrt.TensorRT(TargetSettings(build_only=True), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
+    asked = backend.TensorRT(TargetSettings(build_only=True), "tensorrt-rtx")
     target._gpu = asked._gpu = Gpu("H-like", capability, "13.0", "580.1")
     if can_run:
         info = target.info()
@@ -384,7 +386,7 @@ def test_rtx_runs_on_some_gpus_only(capability: tuple[int, int], can_run: bool) 
 
 
 def test_an_engine_that_does_not_load_is_a_failure_of_loading(tmp_path: Path) -> None:
-    target = tensorrt.TensorRT(TargetSettings(), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
     if target._gpu is not None:
         pytest.skip("this machine has a GPU")
     target._gpu = Gpu("none really", (12, 0), "13.0", "")
@@ -393,7 +395,7 @@ def test_an_engine_that_does_not_load_is_a_failure_of_loading(tmp_path: Path) ->
 
 
 def test_arrays_go_in_with_the_types_of_the_engine() -> None:
-    trt = tensorrt.import_tensorrt("tensorrt-rtx")
+    trt = backend.import_tensorrt("tensorrt-rtx")
     kinds = {"i": trt.int32, "f": trt.float32, "b": trt.bfloat16, "l": trt.int64}
     engine = SimpleNamespace(get_tensor_dtype=kinds.__getitem__)
     bf16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
@@ -414,7 +416,7 @@ def test_arrays_go_in_with_the_types_of_the_engine() -> None:
 @pytest.mark.parametrize("order", ["=", ">"])
 def test_numpys_own_types_are_no_bits_to_an_engine(order: Any) -> None:
     """`newbyteorder` gives types that equal numpy's own but say that they are none of these."""
-    trt = tensorrt.import_tensorrt("tensorrt-rtx")
+    trt = backend.import_tensorrt("tensorrt-rtx")
     engine = SimpleNamespace(get_tensor_dtype={"h": trt.float16, "f": trt.float32}.__getitem__)
     feeds = {
         "h": np.array([1.5, -2]).astype(np.dtype(np.float16).newbyteorder(order)),
@@ -490,11 +492,11 @@ def test_outputs_come_from_the_gpu(tmp_path: Path) -> None:
 def test_a_missing_module_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(TargetUnavailable) as error:
-        tensorrt.import_tensorrt("tensorrt")
+        backend.import_tensorrt("tensorrt")
     assert "pip install 'bisect-trt[trt]'" in error.value.hint
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4"))  # a stub
     with pytest.raises(TargetUnavailable):
-        tensorrt.import_tensorrt("tensorrt")
+        backend.import_tensorrt("tensorrt")
 
 
 def test_the_parent_loads_nothing_heavy() -> None:

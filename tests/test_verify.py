@@ -19,13 +19,14 @@ from onnx import TensorProto, helper
 
 import bisect_trt
 from bisect_trt.cli.app import main
-from bisect_trt.commandline import verify_line
 from bisect_trt.errors import UsageError
+from bisect_trt.options import verify_line
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer import attach, untrusted
+from bisect_trt.reproducer import archive as attach
+from bisect_trt.reproducer import untrusted
+from bisect_trt.reproducer.verify import Status, Verification, exit_code, verify
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.verification import Status, Verification, exit_code, verify
 from test_bundle import ANTIALIAS, candidate, make_model, reduction, resize, write
 
 MISMATCH = Failure(Stage.COMPARE, Symptom.MISMATCH, "outputs differ", "y differs")
@@ -150,7 +151,7 @@ def test_exit_codes(statuses: list[Status], code: int, round_: int) -> None:
 
 
 def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
-    from bisect_trt.report import junit
+    from bisect_trt.cli.output import junit
 
     evil = Failure(Stage.RUN, Symptom.ERROR, "x", "\x00\x1b[2J <&>")
     junit.write([Verification("a\x01<b>", Status.OTHER, seen=evil)], tmp_path / "o.xml", expect_fixed=False)

@@ -89,13 +89,13 @@ def command(
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
+    from bisect_trt.cli.output import console
     from bisect_trt.errors import TargetUnavailable
-    from bisect_trt.report import console
-    from bisect_trt.reproducer import documents
+    from bisect_trt.reproducer import document
 
     result = bisect_trt.check(model, settings)
     if as_json:
-        print(json.dumps(documents.check(result, bisect_trt.__version__), indent=2))
+        print(json.dumps(document.check(result, bisect_trt.__version__), indent=2))
     else:
         console.show_check(result)
     if result.outcome.unresolved:

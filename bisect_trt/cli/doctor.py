@@ -10,8 +10,8 @@ from bisect_trt.cli import options as o
 def command(as_json: o.Json = False, debug: o.Debug = False) -> int:
     """Show what can be used on this machine, and for what cannot: why, and how to get it."""
     # Heavy imports wait until a command runs, so that --help is quick.
-    from bisect_trt.doctor import diagnose
-    from bisect_trt.report import console
+    from bisect_trt.cli.output import console
+    from bisect_trt.targets.doctor import diagnose
 
     rows = diagnose()
     if as_json:

@@ -77,7 +77,7 @@ def run(
 
     if cluster is None:
         return nightly(settings, _tell)
-    from bisect_trt.nightly.cluster import OnRay
+    from bisect_trt.nightly.ray import OnRay
 
     runner = OnRay(cluster, tuple(target.spec for target in settings.target))
     settings = settings.model_copy(update={"workers": runner.slots})
@@ -90,7 +90,7 @@ def status(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """What is happening now, or how the last night ended; writes nothing."""
-    from bisect_trt.nightly.watch import lines
+    from bisect_trt.nightly.status import lines
 
     for line in lines(out):
         print(line)

@@ -306,11 +306,11 @@ def target_settings(
 def papers(style: str | None, tools: str | None) -> PaperSettings:
     """What the folder holds besides what is always there. Raises UsageError for an unknown name."""
     # They load the libraries of models, which --help does without.
-    from bisect_trt.reproducer import styles, tool_inputs
+    from bisect_trt.reproducer import command_lines, trackers
 
     if style:
-        styles.require(style)
-    return PaperSettings(style=style or "", inputs_for=tool_inputs.parse(tools or ""))
+        trackers.require(style)
+    return PaperSettings(style=style or "", inputs_for=command_lines.parse(tools or ""))
 
 
 def settings(

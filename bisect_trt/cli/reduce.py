@@ -130,10 +130,10 @@ def command(
     settings = dataclasses.replace(settings, papers=o.papers(style, tools))
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
+    from bisect_trt.cli.output import console
+    from bisect_trt.cli.output.progress import progress
     from bisect_trt.errors import StoppedEarly
-    from bisect_trt.report import console
-    from bisect_trt.report.progress import progress
-    from bisect_trt.reproducer import documents
+    from bisect_trt.reproducer import document
 
     with progress(quiet=as_json) as on_event:
         if every:
@@ -141,7 +141,7 @@ def command(
         else:
             results = (bisect_trt.reduce(model, settings, out=out, force=force, on_event=on_event),)
     if as_json:
-        found = [documents.written(result) for result in results]
+        found = [document.written(result) for result in results]
         print(json.dumps({"reductions": found} if every else found[0], indent=2))
     else:
         for k, result in enumerate(results):

@@ -106,9 +106,9 @@ def command(
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
-    from bisect_trt.report.progress import progress
-    from bisect_trt.report.scan_document import document
-    from bisect_trt.report.scan_table import show_scan
+    from bisect_trt.cli.output.progress import progress
+    from bisect_trt.cli.output.scan_table import show_scan
+    from bisect_trt.scanning.page import document
 
     with progress(quiet=as_json) as on_event:
         result = bisect_trt.scan(

@@ -70,16 +70,16 @@ def command(
     )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
+    from bisect_trt.cli.output import console
+    from bisect_trt.cli.output.progress import progress
     from bisect_trt.errors import StoppedEarly
-    from bisect_trt.report import console
-    from bisect_trt.report.progress import progress
-    from bisect_trt.reproducer import documents
+    from bisect_trt.reproducer import document
 
     with progress(quiet=as_json) as on_event:
         result = bisect_trt.simplify(model, settings, out=out, force=force, on_event=on_event)
     assert result.archive is not None
     if as_json:
-        print(json.dumps(documents.written(result), indent=2))
+        print(json.dumps(document.written(result), indent=2))
     else:
         console.show_reduction(result, result.archive)
         console.show_left(result)

@@ -50,14 +50,14 @@ def command(
     """
     limit = parse_size("--memory-limit", memory_limit)
     # Heavy imports wait until a command runs, so that --help is quick.
-    from bisect_trt import verification
+    from bisect_trt.cli.output import console
+    from bisect_trt.cli.output import junit as xml
     from bisect_trt.errors import UsageError
-    from bisect_trt.report import console
-    from bisect_trt.report import junit as xml
+    from bisect_trt.reproducer import verify
     from bisect_trt.settings import TargetSettings
 
     given = TargetSettings(**o.by_hand(plugins, ep_library, fail_regex))
-    results = verification.verify(
+    results = verify.verify(
         place,
         target=target,
         given=given,
@@ -67,7 +67,7 @@ def command(
         custom_ops=a.libraries(custom_ops),
         on_result=(lambda result: None) if as_json else console.show_verification,
     )
-    code = verification.exit_code(results, expect_fixed=expect_fixed)
+    code = verify.exit_code(results, expect_fixed=expect_fixed)
     if as_json:
         found = [result.to_json() for result in results]
         print(json.dumps({"results": found, "exit_code": code}, indent=2))

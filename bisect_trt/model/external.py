@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
-from bisect_trt.graph import bodies
+from bisect_trt.model.graph import bodies
 from bisect_trt.model.store import INLINE_LIMIT, external_info, raw_size
 
 

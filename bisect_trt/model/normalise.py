@@ -11,7 +11,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 
 from bisect_trt.errors import UsageError
-from bisect_trt.graph import bodies, consumed, topological
+from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.skeleton import skeleton
 
 _DENSE_LIMIT = 1 << 28

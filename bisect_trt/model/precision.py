@@ -26,7 +26,7 @@ from onnx.external_data_helper import (
     write_external_data_tensors,
 )
 
-from bisect_trt.graph import bodies, consumed, topological
+from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 
 NARROW: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

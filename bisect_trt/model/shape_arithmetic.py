@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
-from bisect_trt.graph import topological
-from bisect_trt.model.frozen import SHAPE_SLOTS
+from bisect_trt.model.cutting.constants import SHAPE_SLOTS
+from bisect_trt.model.graph import topological
 
 # What shapes are computed with; anything else ends the way back from a shape to where it comes from.
 _ON_SHAPES = frozenset(

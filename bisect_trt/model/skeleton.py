@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.graph import bodies
+from bisect_trt.model.graph import bodies
 from bisect_trt.model.store import INLINE_LIMIT, raw_size
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.graph import bodies
+from bisect_trt.model.graph import bodies
 
 INLINE_LIMIT = 1024
 """Bytes; a weight above it is external data."""

@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
-from bisect_trt.graph import bodies, consumed, topological
 from bisect_trt.model.external import tensor_size, tensors
+from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import bits_per_element
 

@@ -1,15 +1,23 @@
-"""The same model in another form: what a failure may hang on although no node is to blame."""
+"""The same model in another form: what a failure may hang on although no node is to blame.
+
+What is left of a model without its nodes: its inputs, handed on, and its versions.
+
+A candidate with unrelated nodes in front, to see what depends on the size of a network alone.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import onnx
-from onnx import inliner, version_converter
+from onnx import TensorProto, helper, inliner, version_converter
 
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.normalise import dense, name_nodes
+from bisect_trt.model.summary import type_text
 
 MOST_BYTES = 1 << 29
 """Of a model that is taken apart by ONNX's own tools, which copy it several times."""
@@ -152,3 +160,79 @@ def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
                 continue
             change = f"operator set {version} instead of {now}"
             yield Variant("the operator set version", change, made, same_meaning=False)
+
+
+_OPSETS = (17, 13, 20)
+
+
+def frame(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    """The model with one plain node behind each input instead of its own; None: it has no inputs.
+
+    The plain nodes are of a kind that the model does not have, so that what fails is none of its kinds.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    if not inputs:
+        return None
+    op = "Transpose" if any(node.op_type == "Identity" for node in proto.graph.node) else "Identity"
+    nodes, outputs = [], []
+    for k, value in enumerate(inputs):
+        nodes.append(helper.make_node(op, [value.name], [f"handed_on_{k}"], f"plain_{k}"))
+        kind = onnx.TypeProto()
+        kind.CopyFrom(value.type)
+        kind.tensor_type.ClearField("shape")
+        outputs.append(helper.make_value_info(f"handed_on_{k}", kind))
+    graph = helper.make_graph(nodes, "frame", inputs, outputs)
+    return helper.make_model(graph, ir_version=proto.ir_version, opset_imports=proto.opset_import)
+
+
+def frames(made: onnx.ModelProto) -> Iterator[Variant]:
+    """Frames that differ in one thing: the IR version, the operator set version, an input less."""
+    if made.ir_version != PLAIN_IR:
+        other = _copy(made)
+        other.ir_version = PLAIN_IR
+        yield Variant("the IR version", f"IR version {PLAIN_IR} instead of {made.ir_version}", other)
+    now = next((o.version for o in made.opset_import if o.domain in ("", "ai.onnx")), 0)
+    for version in _OPSETS:
+        if version != now:
+            other = _copy(made)
+            del other.opset_import[:]
+            other.opset_import.append(helper.make_opsetid("", version))
+            change = f"operator set {version} instead of {now}"
+            yield Variant("the operator set version", change, other)
+    for k, value in enumerate(made.graph.input if len(made.graph.input) > 1 else ()):
+        other = _copy(made)
+        for part in (other.graph.input, other.graph.node, other.graph.output):
+            del part[k]
+        yield Variant(f"the input {value.name} ({type_text(value.type)})", "that input left out", other)
+
+
+def _copy(made: onnx.ModelProto) -> onnx.ModelProto:
+    other = onnx.ModelProto()
+    other.CopyFrom(made)
+    return other
+
+
+PADDING = 32
+"""Nodes; TensorRT-RTX 1.7.1 was seen to word a shape error differently below 17 layers."""
+
+_NAME = "bisect_trt_padding"
+
+
+def padded(candidate: Candidate) -> Candidate:
+    """`PADDING` Relu nodes on an input and to an output of their own, before everything else.
+
+    The new input has no feed: this is for stages before the run.
+    """
+    proto = onnx.load_model_from_string(candidate.model)
+    names = [f"{_NAME}_{k}" for k in range(PADDING + 1)]
+    nodes = [
+        helper.make_node("Relu", [source], [result], f"{result}_node")
+        for source, result in pairwise(names)
+    ]
+    kept = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes, *kept])
+    proto.graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [1]))
+    proto.graph.output.append(helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, [1]))
+    return replace(candidate, content=proto.SerializeToString(deterministic=True), cut="padded", expected=())

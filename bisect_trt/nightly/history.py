@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly.rows import Night, Row
+from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.verdicts import WINDOW, Past, Result, Status
 
 FILE = "history.sqlite"

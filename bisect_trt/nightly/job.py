@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 
 from pydantic import TypeAdapter
 
-from bisect_trt.checking import check, pool_for
 from bisect_trt.errors import (
     BisectError,
     FlakyFailure,
@@ -31,9 +30,10 @@ from bisect_trt.errors import (
     TargetUnavailable,
     UsageError,
 )
-from bisect_trt.nightly import options, shape
+from bisect_trt.nightly import options, same_bugs
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.outcome import Failure
+from bisect_trt.session.check import check, pool_for
 from bisect_trt.settings import Settings
 from bisect_trt.workers import limits
 from bisect_trt.workers.pool import Pool
@@ -111,7 +111,7 @@ class _Worker:
 
 def _warm_up() -> None:
     """Import what every job needs; the heavy libraries are the workers' own business."""
-    import bisect_trt.reduction  # noqa: F401  # for the import alone
+    import bisect_trt.reduction.reduce  # noqa: F401  # for the import alone
 
 
 def run(request: Mapping[str, Any], folder: Path) -> Checked | Reduced | Trouble:
@@ -174,7 +174,7 @@ def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Chec
 
 
 def _verify(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
-    from bisect_trt.verification import verify_files
+    from bisect_trt.reproducer.verify import verify_files
 
     _Worker.close()
     began = time.monotonic()
@@ -190,8 +190,8 @@ def _verify(request: Mapping[str, Any], settings: Settings, folder: Path) -> Che
 
 
 def _reduce(request: Mapping[str, Any], settings: Settings, folder: Path) -> Reduced:
-    from bisect_trt.reduction import reduce
-    from bisect_trt.result import Step
+    from bisect_trt.reduction.reduce import reduce
+    from bisect_trt.results import Step
 
     _Worker.close()
     began = time.monotonic()
@@ -213,7 +213,7 @@ def _reduce(request: Mapping[str, Any], settings: Settings, folder: Path) -> Red
     return Reduced(
         failure=_short(result.original_failure or result.wanted),
         nodes=len(result.best.nodes),
-        shape=shape.describe(out / "repro.onnx"),
+        shape=same_bugs.describe(out / "repro.onnx"),
         verified=result.verified,
         repeats=result.repeats,
         finished=result.finished,
@@ -234,7 +234,7 @@ def _finished(out: Path) -> Reduced | None:
     return Reduced(
         failure=_short(Failure.from_json(report.get("original_failure") or report["failure"])),
         nodes=len(report["nodes"]),
-        shape=shape.describe(out / "repro.onnx"),
+        shape=same_bugs.describe(out / "repro.onnx"),
         verified=report["verified"],
         repeats=report["repeats"],
         finished=True,

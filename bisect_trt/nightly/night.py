@@ -10,13 +10,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 
-from bisect_trt.nightly import plan, steps
+from bisect_trt.nightly import answers, plan
 from bisect_trt.nightly.clock import Clock, Limit, next_time
 from bisect_trt.nightly.config import Config, target_name
 from bisect_trt.nightly.history import History
+from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.plan import Item
 from bisect_trt.nightly.retention import drop_ballast
-from bisect_trt.nightly.rows import Night, Row
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Runner, Trouble
 
 Answer = Checked | Reduced | Trouble
@@ -106,17 +106,17 @@ class Work:
 
     def _check(self, item: Item, row: Row, limit: float) -> Answer:
         limit = min(limit, self.config.budget.check)
-        settings = steps.with_probe_deadline(item.settings, limit)
+        settings = answers.with_probe_deadline(item.settings, limit)
         return self.runner.check(item.slug, item.path, settings, limit, fresh=bool(row.runs))
 
     def _take_check(self, row: Row, answer: Answer) -> Row:
-        return steps.checked(row, answer, self.history.past, self.config.confirm)
+        return answers.checked(row, answer, self.history.past, self.config.confirm)
 
     def _to_confirm(self) -> list[Row]:
         return sorted(self._rows("checked"), key=lambda r: (r.check_seconds, r.model, r.target))
 
     def _take_confirm(self, row: Row, answer: Answer) -> Row:
-        return steps.confirmed(row, answer, self.history.past, self.config.confirm)
+        return answers.confirmed(row, answer, self.history.past, self.config.confirm)
 
     def _to_verify(self) -> list[Row]:
         rows = [r for r in self._rows("confirmed") if self.history.reproducer(r, self.out)]
@@ -126,21 +126,21 @@ class Work:
         return self.runner.verify(item.slug, self.out / row.repro, item.settings, limit)
 
     def _take_verify(self, row: Row, answer: Answer) -> Row:
-        return steps.verified(row, answer)
+        return answers.verified(row, answer)
 
     def _to_reduce(self) -> list[Row]:
         return plan.reduce_order(self._rows("confirmed"))
 
     def _reduce(self, item: Item, row: Row, limit: float) -> Answer:
-        out = self.out / steps.repro_folder(item, row)
+        out = self.out / answers.repro_folder(item, row)
         out.parent.mkdir(parents=True, exist_ok=True)
-        again = row.reduction == steps.STALE
-        settings = steps.with_budget(item.settings, limit)
+        again = row.reduction == answers.STALE
+        settings = answers.with_budget(item.settings, limit)
         return self.runner.reduce(item.slug, item.path, settings, out, limit, again=again)
 
     def _take_reduce(self, row: Row, answer: Answer) -> Row:
-        folder = steps.repro_folder(self._items[row.name], row)
-        return steps.reduced(row, answer, folder, self.out, self.history.past)
+        folder = answers.repro_folder(self._items[row.name], row)
+        return answers.reduced(row, answer, folder, self.out, self.history.past)
 
     # What all phases share
 
@@ -204,11 +204,11 @@ class Work:
         limit = min(self.limit.left(), self.config.budget.per_model - row.seconds)
         if row.begun >= TRIES:
             self._save(
-                steps.given_up(row, f"the night was killed {TRIES} times while it was at work on this")
+                answers.given_up(row, f"the night was killed {TRIES} times while it was at work on this")
             )
             return None
         if limit < LEAST:
-            self._save(steps.given_up(row, "its time (budget.per_model) was over"))
+            self._save(answers.given_up(row, "its time (budget.per_model) was over"))
             return None
         row = replace(row, begun=row.begun + 1)
         self._save(row)

@@ -12,7 +12,7 @@ from pathlib import Path
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import options
 from bisect_trt.nightly.config import Config, target_name
-from bisect_trt.nightly.rows import Row
+from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.verdicts import Key, Status
 from bisect_trt.settings import Settings
 

@@ -18,9 +18,9 @@ from xml.etree import ElementTree
 import jinja2
 
 import bisect_trt
-from bisect_trt.nightly.clusters import Cluster
 from bisect_trt.nightly.history import History
-from bisect_trt.nightly.rows import Night, Row
+from bisect_trt.nightly.history_rows import Night, Row
+from bisect_trt.nightly.same_bugs import Cluster
 from bisect_trt.nightly.verdicts import Status
 
 PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "results.json"

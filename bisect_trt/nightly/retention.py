@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bisect_trt.nightly.config import Retention
 from bisect_trt.nightly.history import History
-from bisect_trt.nightly.rows import Night
+from bisect_trt.nightly.history_rows import Night
 
 NIGHTS = "nights"
 REPRODUCERS = "reproducers"

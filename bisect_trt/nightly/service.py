@@ -15,12 +15,12 @@ from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
 from bisect_trt.nightly import hooks, lock, plan, report, retention
 from bisect_trt.nightly.children import Children
 from bisect_trt.nightly.clock import Clock
-from bisect_trt.nightly.clusters import Cluster, find
 from bisect_trt.nightly.config import Config
 from bisect_trt.nightly.history import FILE, History
+from bisect_trt.nightly.history_rows import Night
 from bisect_trt.nightly.night import GONE, SIGNALLED, Work
-from bisect_trt.nightly.rows import Night
 from bisect_trt.nightly.runner import Runner
+from bisect_trt.nightly.same_bugs import Cluster, find
 from bisect_trt.nightly.verdicts import Status
 
 LOG = "nightly.log"

@@ -115,10 +115,10 @@ def _reference(value: str) -> str:
 
 
 def _style(value: str) -> str:
-    from bisect_trt.reproducer import styles
+    from bisect_trt.reproducer import trackers
 
     if value:
-        _as_value_error(lambda: styles.require(value))
+        _as_value_error(lambda: trackers.require(value))
     return value
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import helper
 
-from bisect_trt.graph import Graph
 from bisect_trt.model.candidate import Feeds
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.store import Store, raw_size
 
 

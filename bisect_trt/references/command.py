@@ -17,7 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from bisect_trt.errors import UsageError
-from bisect_trt.inputs.formats import read_samples, write_samples
+from bisect_trt.model.inputs.formats import read_samples, write_samples
 
 Array = npt.NDArray[Any]
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.graph import Graph, dims_of
-from bisect_trt.model.guess import inferred_types
+from bisect_trt.model.cutting.types import inferred_types
+from bisect_trt.model.graph import Graph, dims_of
 from bisect_trt.model.store import Store, bits_per_element, raw_size
 from bisect_trt.references import ort
 from bisect_trt.references.base import Record, Tensor, recorded_inputs

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bisect_trt.diff import TensorDiff
+from bisect_trt.accuracy.diff import TensorDiff
+from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.outcome import Symptom
 from bisect_trt.settings import AccuracySettings
-from bisect_trt.tolerance import differences
 
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]

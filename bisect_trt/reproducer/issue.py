@@ -10,14 +10,14 @@ from typing import Any
 
 import onnx
 
-from bisect_trt.commandline import line
 from bisect_trt.environment import ABSENT
+from bisect_trt.options import line
+from bisect_trt.reproducer.command_lines import recipes
 from bisect_trt.reproducer.markdown import cell, code, fence, figure, flatten, prose
 from bisect_trt.reproducer.picture import mermaid, picture
-from bisect_trt.reproducer.recipes import recipes
 from bisect_trt.reproducer.script import environment, template_for
-from bisect_trt.reproducer.styles import STYLES, failure_words, style_of, title
-from bisect_trt.result import Reduction
+from bisect_trt.reproducer.trackers import STYLES, failure_words, style_of, title
+from bisect_trt.results import Reduction
 
 _LOG = 20_000  # characters; GitHub takes 65536 in all, the whole log is attached
 _DRAWING = 12_000

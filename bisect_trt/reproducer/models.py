@@ -16,7 +16,7 @@ from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.external import tensors
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
-from bisect_trt.reproducer import script, seeded, seeded_inputs
+from bisect_trt.reproducer import script, seeded
 from bisect_trt.reproducer.files import (
     CHUNK,
     EXPECTED,
@@ -30,7 +30,7 @@ from bisect_trt.reproducer.files import (
     sample_file,
     write_values,
 )
-from bisect_trt.targets.emulated_graph import emulate
+from bisect_trt.targets.emulate.graph import emulate
 
 EMBED_LIMIT = 1_500_000_000
 """Bytes; models with more weights than this keep them in one file beside (protobuf ends at 2 GiB)."""
@@ -119,7 +119,7 @@ def read_model(out: Path, scratch: Path) -> Candidate:
         content=model,
         folder=scratch if made else out,
         nodes=tuple(node.name for node in proto.graph.node),
-        feeds=seeded_inputs.complete(proto, _read_samples(out, INPUTS, scratch), scratch),
+        feeds=seeded.complete(proto, _read_samples(out, INPUTS, scratch), scratch),
         expected=_read_samples(out, EXPECTED, scratch),
         cut="written",
     )
@@ -140,7 +140,7 @@ def _write_model(
         outside = tensor.data_location == TensorProto.EXTERNAL
         return b"".join(_bytes(tensor, candidate.folder)) if outside else tensor.raw_data
 
-    seeded_inputs.mark(proto, candidate.feeds)
+    seeded.mark(proto, candidate.feeds)
     if owner is None:
         left = seeded.leave_out(proto, every, raw, folder / seeded.FILE)
     else:
@@ -164,7 +164,7 @@ def _write_model(
 def _write_script(folder: Path) -> None:
     """`seeded.py`, where there is something for it to make."""
     proto = skeleton_of(folder)
-    rows = [seeded_inputs.row(one, sample_file(INPUTS, one.sample)) for one in seeded_inputs.all_told(proto)]
+    rows = [seeded.row(one, sample_file(INPUTS, one.sample)) for one in seeded.all_told(proto)]
     words = seeded.words(proto, rows)
     if words["weights"] or rows:
         text = script.environment().get_template("seeded.py.j2").render(words)

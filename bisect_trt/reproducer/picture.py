@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from bisect_trt.graph import consumed
-from bisect_trt.model.figures import type_text
+from bisect_trt.model.graph import consumed
+from bisect_trt.model.summary import type_text
 
 MOST_NODES = 60
 """More than that nobody looks at; a viewer for models does it better."""

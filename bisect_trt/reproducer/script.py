@@ -12,15 +12,15 @@ from typing import Any
 import jinja2
 import onnx
 
+from bisect_trt.accuracy.tolerance import alone
 from bisect_trt.model.validate import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.reproducer import seeded
 from bisect_trt.reproducer.files import MODEL, narrow_file
-from bisect_trt.reproducer.script_words import MODULES, failure_words, model_words, raw_types
-from bisect_trt.result import Reduction
-from bisect_trt.targets.ep_libraries import bare, find_package
-from bisect_trt.targets.ort_provider import parse_spec
-from bisect_trt.tolerance import alone
+from bisect_trt.reproducer.script_values import MODULES, failure_words, model_words, raw_types
+from bisect_trt.results import Reduction
+from bisect_trt.targets.ort.ep_libraries import bare, find_package
+from bisect_trt.targets.ort.provider import parse_spec
 
 NEEDS_US = "needs_us.py.j2"
 """The script for targets that are a part of bisect-trt."""

@@ -18,11 +18,11 @@ from typing import Any
 import onnx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from bisect_trt.commandline import SAFE_SPEC, by_hand, line
 from bisect_trt.errors import UsageError
 from bisect_trt.model.external import tensors
 from bisect_trt.model.store import external_info
 from bisect_trt.model.validate import unknown_operators
+from bisect_trt.options import SAFE_SPEC, by_hand, line
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer.files import MODEL, REPORT, WEIGHTS
 from bisect_trt.reproducer.seeded import FILE as SEEDED

@@ -38,11 +38,11 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.signature import mask
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
-from bisect_trt.targets.blame import Blame
-from bisect_trt.targets.exchange import read_outputs, write_model, write_npz
-from bisect_trt.targets.trt_log import trim
+from bisect_trt.targets.command_files import read_outputs, write_model, write_npz
+from bisect_trt.targets.signature import mask
+from bisect_trt.targets.tensorrt.blame import Blame
+from bisect_trt.targets.tensorrt.log import trim
 
 CANNOT_TELL = 125  # as `git bisect run` has it
 _READ = 4 << 20  # bytes of each stream that are looked at: the last ones

@@ -52,10 +52,10 @@ from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references import ort
 from bisect_trt.settings import TargetSettings
-from bisect_trt.signature import mask
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
-from bisect_trt.targets.blame import Blame
 from bisect_trt.targets.planted_spec import STAGES, Fault, culprits, parse_spec
+from bisect_trt.targets.signature import mask
+from bisect_trt.targets.tensorrt.blame import Blame
 
 _STEP = 64 * 2**20  # bytes taken at once by fail=oom
 _SPARE = 512 * 2**20  # bytes left to the machine when nothing kills us

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import onnx
 
 from bisect_trt.errors import UsageError
-from bisect_trt.graph import consumed
+from bisect_trt.model.graph import consumed
 from bisect_trt.outcome import Stage
 
 WHAT = ("op", "node", "pair", "nodes", "fused")

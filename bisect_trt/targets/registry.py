@@ -53,13 +53,13 @@ class Availability:
 
 
 def _tensorrt(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.tensorrt import TensorRT
+    from bisect_trt.targets.tensorrt.backend import TensorRT
 
     return TensorRT(settings, "tensorrt")
 
 
 def _tensorrt_rtx(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.tensorrt import TensorRT
+    from bisect_trt.targets.tensorrt.backend import TensorRT
 
     return TensorRT(settings, "tensorrt-rtx")
 
@@ -71,13 +71,13 @@ def _planted(settings: TargetSettings) -> Target:
 
 
 def _ort(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.ort_provider import OrtProvider
+    from bisect_trt.targets.ort.provider import OrtProvider
 
     return OrtProvider(settings)
 
 
 def _emulate(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.emulate import Emulate
+    from bisect_trt.targets.emulate.backend import Emulate
 
     return Emulate(settings)
 

@@ -1,4 +1,7 @@
-"""What runs in a worker process, and the reference run as seen from the parent."""
+"""What runs in a worker process, and the reference run as seen from the parent.
+
+Keeps what a target gives, so that a report can show where it differs from the reference.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ import numpy.typing as npt
 import onnx
 import psutil
 
-from bisect_trt.diff import TensorDiff
+from bisect_trt.accuracy.diff import TensorDiff
+from bisect_trt.accuracy.tolerance import alone, differences, precision_rtol
+from bisect_trt.accuracy.tolerance import failures as compare_failures
 from bisect_trt.errors import StoppedEarly
-from bisect_trt.graph import Graph
-from bisect_trt.inputs import formats
 from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.graph import Graph
+from bisect_trt.model.inputs import formats
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Outcome, Stage
 from bisect_trt.references import self_check, target_at
@@ -28,9 +33,7 @@ from bisect_trt.references.spec import SELF, Spec, split_function
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, TargetSettings
 from bisect_trt.targets import gpu
 from bisect_trt.targets.base import Target, TargetInfo, announce, announce_reference
-from bisect_trt.tolerance import alone, differences, precision_rtol
-from bisect_trt.tolerance import failures as compare_failures
-from bisect_trt.workers import hybrid
+from bisect_trt.workers import continue_rest
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
@@ -101,7 +104,7 @@ def probe(
         else:
             own = differences(expected, result.outputs, alone(DEFAULT_ACCURACY), least)
             facts["own"] = [diff.to_json() for diff in own[:SHOWN]]
-            wanted, actual, unresolved = hybrid.finish(candidate, expected, result.outputs)
+            wanted, actual, unresolved = continue_rest.finish(candidate, expected, result.outputs)
             diffs = differences(wanted, actual, accuracy, least)
         failures = compare_failures(diffs, by_name=candidate.rest is not None)
         facts |= _metrics(diffs)
@@ -145,7 +148,7 @@ def _by_itself(
 ) -> list[TensorDiff]:
     """What is wrong with the target's outputs when there is nothing to compare them with."""
     again = opened(settings).run(candidate)
-    feeds = hybrid.load(candidate, candidate.feeds, hybrid.types_of(candidate.content))
+    feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
     return self_check.inspect(feeds, first, again.outputs or first, accuracy, least)
 
 
@@ -204,7 +207,8 @@ def reference_values(candidate: Candidate) -> Values:
 def _expected(candidate: Candidate) -> tuple[Values, str]:
     """Reference values for each sample, or why there are none."""
     if candidate.expected and all(candidate.expected):
-        return hybrid.load(candidate, candidate.expected, hybrid.types_of(candidate.content)), ""
+        types = continue_rest.types_of(candidate.content)
+        return continue_rest.load(candidate, candidate.expected, types), ""
     return _reference_values(candidate)
 
 
@@ -212,7 +216,7 @@ def _reference_values(candidate: Candidate) -> tuple[Values, str]:
     from bisect_trt.references import ort
 
     try:
-        feeds = hybrid.load(candidate, candidate.feeds, hybrid.types_of(candidate.content))
+        feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
         given = ort.run(candidate.model, candidate.folder, feeds)
     except ort.OrtError as error:
         return [], f"the reference cannot run it: {error}"
@@ -280,3 +284,9 @@ def record_in(
     inputs = recorded_inputs(Graph(proto), Store(folder), feeds)
     return Record(folder, len(feeds), inputs, error=ended)
 
+
+def outputs(settings: TargetSettings, candidate: Candidate, folder: Path) -> dict[str, Path]:
+    """In a worker: outputs of the first sample as `.npy` files in `folder`; empty when there are none."""
+    given = opened(settings).run(candidate).outputs
+    store = Store(folder)
+    return {name: store.put(name, value) for name, value in given[0].items()} if given else {}

@@ -7,6 +7,9 @@ thread of our own drives each slot, because of what pebble leaves open (5.1 and 
 - rubbish on the connection ends pebble's reader thread: the job is lost;
 - workers are started by the thread that first asks, and the kernel's parent-death signal is tied to
   that *thread*: it has to live as long as the slot.
+
+
+How far the builds in the workers are, told while one waits for them.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -28,8 +32,9 @@ from bisect_trt.workers.reply import Death, Reply
 from bisect_trt.workers.slot import Slot
 
 if TYPE_CHECKING:
-    from bisect_trt.workers.cluster import Cluster
-    from bisect_trt.workers.remote import RemoteSlot
+    from bisect_trt.workers.ray.cluster import Cluster
+    from bisect_trt.workers.ray.remote import RemoteSlot
+
 
 __all__ = ["Death", "Pool", "Reply", "Task"]
 
@@ -103,8 +108,8 @@ class Pool:
         self._slots: Sequence[Slot | RemoteSlot]
         self._cluster: Cluster | None = None
         if cluster:
-            from bisect_trt.workers.cluster import Cluster
-            from bisect_trt.workers.remote import RemoteSlot
+            from bisect_trt.workers.ray.cluster import Cluster
+            from bisect_trt.workers.ray.remote import RemoteSlot
 
             joined = self._cluster = Cluster(cluster)
             self._slots = [RemoteSlot(n, joined, self._closing, memory_limit) for n in range(workers)]
@@ -170,7 +175,7 @@ class Pool:
             if thread is not threading.current_thread():
                 thread.join(timeout=10)
         if self._cluster is not None:
-            from bisect_trt.workers.node import sweep
+            from bisect_trt.workers.ray.node import sweep
 
             self._cluster.close(sweep)
             self._cluster = None
@@ -228,3 +233,28 @@ class Pool:
                 slow = time.monotonic()
             for slot in self._slots:
                 slot.watch(self.memory_limit, look_for_children=look_for_children)
+
+
+INTERVAL = 0.5  # seconds between two looks
+
+
+@contextmanager
+def watching(pool: Pool, tell: Callable[[str], None]) -> Iterator[None]:
+    """Call `tell`, from another thread, whenever there is something new; empty: no build is running."""
+    done = threading.Event()
+
+    def look() -> None:
+        last = ""
+        while not done.wait(INTERVAL):
+            text = pool.progress()
+            if text != last:
+                last = text
+                tell(text)
+
+    thread = threading.Thread(target=look, name="build progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=5)

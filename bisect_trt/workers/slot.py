@@ -24,8 +24,19 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from bisect_trt.errors import BisectError
 from bisect_trt.outcome import Symptom
 from bisect_trt.workers import limits, server
-from bisect_trt.workers.ends import DiedError, NotStartedError, PoolError, StoppedError, Wish, late, unless
-from bisect_trt.workers.reply import Answer, Job, Reply, call
+from bisect_trt.workers.reply import (
+    Answer,
+    DiedError,
+    Job,
+    NotStartedError,
+    PoolError,
+    Reply,
+    StoppedError,
+    Wish,
+    call,
+    late,
+    unless,
+)
 
 POLL = 0.05  # seconds between two looks whether the worker is still there
 LOST = 1.0  # seconds that an answer may be on its way after its worker has gone

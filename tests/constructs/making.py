@@ -12,7 +12,7 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 import bisect_trt
-from bisect_trt.result import Reduction
+from bisect_trt.results import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 
 Array = npt.NDArray[Any]

@@ -13,9 +13,9 @@ from making import ANTIALIAS, INT64, SCALES, bad_resize, chain, const, graph, mo
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import BisectError
-from bisect_trt.graph import Graph
-from bisect_trt.inputs.feeds import GraphInput
-from bisect_trt.model.cut import CutStyle, Cutter
+from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.graph import Graph
+from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage

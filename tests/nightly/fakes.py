@@ -11,7 +11,7 @@ from pathlib import Path
 from bisect_trt.nightly.clock import Clock
 from bisect_trt.nightly.config import Config, parse
 from bisect_trt.nightly.history import FILE, History
-from bisect_trt.nightly.rows import Row
+from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.nightly.service import nightly
 from bisect_trt.outcome import Failure, Stage, Symptom

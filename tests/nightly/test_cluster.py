@@ -19,11 +19,11 @@ import bisect_trt
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.nightly import config, service
 from bisect_trt.nightly.history import FILE, History
-from bisect_trt.nightly.rows import Row
-from bisect_trt.result import Step
+from bisect_trt.nightly.history_rows import Row
+from bisect_trt.results import Step
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
-from bisect_trt.workers import node
-from bisect_trt.workers.cluster import Cluster
+from bisect_trt.workers.ray import node
+from bisect_trt.workers.ray.cluster import Cluster
 
 ray = pytest.importorskip("ray", reason="needs the extra `cluster`")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -106,7 +106,7 @@ def test_probes_on_a_cluster_that_loses_a_node(machines: Machines, tmp_path: Pat
             seen.append(step.probes)
             machines.kill_one()
 
-    def reduced(out: str, **run: Any) -> bisect_trt.result.Reduction:
+    def reduced(out: str, **run: Any) -> bisect_trt.results.Reduction:
         settings = Settings(target, RunSettings(simplify=False, repeats=1, **run))
         return bisect_trt.reduce(
             model, settings, out=tmp_path / out, on_event=kill if run["cluster"] else _ignore
@@ -168,7 +168,7 @@ def same(rows: dict[str, Row]) -> dict[str, tuple[Any, ...]]:
 
 @pytest.mark.long
 def test_night_on_a_cluster_that_loses_a_node(tmp_path: Path, machines: Machines) -> None:
-    from bisect_trt.nightly.cluster import OnRay
+    from bisect_trt.nightly.ray import OnRay
 
     for k in range(5):
         chain(tmp_path / f"m{k}.onnx", "Abs", *([ERROR] if k % 2 else []))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from bisect_trt.nightly import clusters, shape
+from bisect_trt.nightly import same_bugs
+from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.plan import reduce_order
-from bisect_trt.nightly.rows import Row
 from bisect_trt.nightly.verdicts import Result, Status
 
 
@@ -27,28 +27,28 @@ def test_one_bug_in_37_models_is_one_entry() -> None:
         row(f"m{k}", "one", "A#1" if k % 2 else "", repro="r" if k % 2 else "", repro_nodes=9 - k)
         for k in range(37)
     ]
-    (one,) = clusters.find(rows)
+    (one,) = same_bugs.find(rows)
     assert len(one.rows) == 37 and one.shape == "A#1" and one.new
     assert one.first.repro and one.first.repro_nodes == min(r.repro_nodes for r in rows if r.repro)
 
 
 def test_signature_and_shape_both_count() -> None:
     rows = [row("a", "one", "A#1"), row("b", "one", "B#2"), row("c", "two", "A#1"), row("d", "one")]
-    found = clusters.find(rows)
+    found = same_bugs.find(rows)
     assert sorted(tuple(sorted(r.model for r in c.rows)) for c in found) == [("a", "d"), ("b",), ("c",)]
     assert len({c.id for c in found}) == 3
-    assert {c.id for c in clusters.find(reversed(rows))} == {c.id for c in found}
+    assert {c.id for c in same_bugs.find(reversed(rows))} == {c.id for c in found}
 
 
 def test_known_bug_in_a_new_model_is_not_new() -> None:
     known, new = row("a", "one", status=Status.KNOWN), row("b", "two")
-    found = clusters.find([known, row("c", "one"), new])
+    found = same_bugs.find([known, row("c", "one"), new])
     assert [(c.key[2], c.new) for c in found] == [("two", True), ("one", False)], "new ones first"
 
 
 def test_what_does_not_fail_is_in_none() -> None:
     rows = [row("a", "one", status=s) for s in (Status.FIXED, Status.PASSING, Status.NOT_RUN)]
-    assert clusters.find(rows) == []
+    assert same_bugs.find(rows) == []
 
 
 @given(
@@ -96,9 +96,9 @@ BASE = [("Relu", ["x"], ["a"]), ("Abs", ["x"], ["b"]), ("Sub", ["a", "b"], ["c"]
 
 @given(st.integers(1, 10**6), st.integers(1, 100))
 def test_shape_does_not_see_names_sizes_order(seed: int, size: int) -> None:
-    plain = shape.of(graph(BASE))
+    plain = same_bugs.of(graph(BASE))
     assert plain.startswith("Abs+2xRelu+Sub#")
-    assert shape.of(graph(BASE, seed, size)) == plain
+    assert same_bugs.of(graph(BASE, seed, size)) == plain
 
 
 def test_shape_sees_ops_edges_and_slots() -> None:
@@ -109,9 +109,9 @@ def test_shape_sees_ops_edges_and_slots() -> None:
         [*BASE[:2], ("Sub", ["a", "a"], ["c"]), BASE[3]],
         [*BASE[:3], ("Relu", ["b"], ["d"])],
     ]
-    assert len({shape.of(graph(g)) for g in (BASE, *others)}) == 6
+    assert len({same_bugs.of(graph(g)) for g in (BASE, *others)}) == 6
 
 
 def test_shape_of_many_ops_is_short() -> None:
     many = [(op, ["x"], [op]) for op in ("Abs", "Relu", "Neg", "Sin", "Cos", "Tan", "Exp", "Log")]
-    assert "+2 more#" in shape.of(graph(many))
+    assert "+2 more#" in same_bugs.of(graph(many))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly.history import History
-from bisect_trt.nightly.rows import Row
+from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.verdicts import Result, Status
 
 NOW = datetime(2026, 5, 1, 22, tzinfo=UTC)

@@ -18,10 +18,10 @@ from small import ERROR, chain
 
 from bisect_trt.cli import nightly as commands
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly import lock, watch
+from bisect_trt.nightly import lock, status
 from bisect_trt.nightly.history import FILE, History
+from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.plan import find_models
-from bisect_trt.nightly.rows import Row
 from bisect_trt.nightly.verdicts import Result, Status
 
 
@@ -110,14 +110,14 @@ def test_status_of_a_running_night(tmp_path: Path) -> None:
     seen: list[list[str]] = []
     site.night(
         {"a": passes(), "b": fails("one"), "c": passes()},
-        before=lambda runner, asked: seen.append(list(watch.lines(site.out))),
+        before=lambda runner, asked: seen.append(list(status.lines(site.out))),
     )
     first, last = "\n".join(seen[0]), "\n".join(seen[-1])
     assert f"running by process {os.getpid()}" in first and "phase check" in first
     assert (
         "checked 0 of 3" in first and "checked 3 of 3" in last and "1 new" in last and "phase reduce" in last
     )
-    after = "\n".join(watch.lines(site.out))
+    after = "\n".join(status.lines(site.out))
     assert "finished" in after and "exit code 1" in after and "report: " in after
 
 
@@ -125,16 +125,16 @@ def test_status_tells_what_runs_and_how_far_it_is(tmp_path: Path) -> None:
     out = tmp_path / "runs"
     out.mkdir()
     history = History(out / FILE)
-    assert list(watch.lines(out)) == ["no night yet"]
+    assert list(status.lines(out)) == ["no night yet"]
     history.begin_night(datetime.now(UTC), 0)
     history.save(Row(1, "m.onnx", "rtx", "s", phase="confirmed", result=Result.FAIL, status=Status.NEW))
     (tmp_path / "job").mkdir()
     step = {"phase": "drop", "text": "", "nodes": 17, "probes": 40}
     (tmp_path / "job/progress.json").write_text(json.dumps(step))
     history.set_running("m.onnx", "rtx", "reduce", str(tmp_path / "job"))
-    assert "not finished and not running" in "\n".join(watch.lines(out))
+    assert "not finished and not running" in "\n".join(status.lines(out))
     with lock.hold(out):
-        text = "\n".join(watch.lines(out))
+        text = "\n".join(status.lines(out))
     assert "reduce m.onnx on rtx, for 0." in text and "drop, 17 nodes left, 40 probes" in text
 
 
@@ -142,7 +142,7 @@ def test_status_writes_nothing(tmp_path: Path) -> None:
     site = Site(tmp_path, confirm=1)
     site.night({"a": passes()})
     before = {p: p.stat().st_mtime_ns for p in site.out.rglob("*")}
-    list(watch.lines(site.out))
+    list(status.lines(site.out))
     assert {
         p: p.stat().st_mtime_ns for p in site.out.rglob("*") if not p.name.startswith(f"{FILE}-")
     } == before
@@ -171,4 +171,4 @@ def test_sigterm_ends_a_real_night_in_order(tmp_path: Path) -> None:
     assert night.wait(30) == 6 and time.monotonic() - began < 15, rest
     assert "stopped by a signal" in rest and "Traceback" not in rest
     assert (tmp_path / "runs/index.html").exists()
-    assert "goes on with it" in "\n".join(watch.lines(tmp_path / "runs"))
+    assert "goes on with it" in "\n".join(status.lines(tmp_path / "runs"))

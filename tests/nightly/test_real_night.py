@@ -16,7 +16,7 @@ from test_children import left_running
 
 from bisect_trt.nightly import retention
 from bisect_trt.nightly.history import FILE, History
-from bisect_trt.nightly.rows import Row
+from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.verdicts import Result
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]

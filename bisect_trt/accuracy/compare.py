@@ -1,0 +1,176 @@
+"""Tensors against tensors, with numpy alone.
+
+An element agrees when `|target - reference| <= atol + rtol * |reference|`. Integers, bools and strings
+have to be equal; so do NaN and infinities, which agree with themselves. When a tensor of floats agrees
+is a matter of the metric:
+
+max          all elements agree
+quantile:Q   the part Q of them does, 0 < Q < 1
+mean, rms    the mean of |target - reference|, or its RMS, is at most rtol * that of the reference, plus atol
+             where one is given
+cosine       1 - cosine of the angle between both is at most rtol
+
+Whatever the metric, what is finite in the reference has to be finite in the target.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bisect_trt.accuracy.diff import TensorDiff
+from bisect_trt.accuracy.sums import Limits, Sums, Worst, chunks, cosine_of, index_of, ratio, wide
+from bisect_trt.outcome import Symptom
+
+Array = npt.NDArray[Any]
+
+METRICS = ("max", "mean", "rms", "cosine", "quantile")
+FILL = 1e9  # what is larger is taken for a filler (attention masks), not for the scale of a tensor
+
+# Relative tolerance by type. TensorRT multiplies float32 in TF32 unless told otherwise, whose 10 bits are
+# those of float16: measured on 24 MatMuls, 1.1e-3 of RMS on average and five times that for single
+# elements. bfloat16 has 7 bits. A real fault is seldom smaller; who knows better gives a tolerance.
+RTOL = {"float64": 1e-4, "float32": 1e-2, "float16": 2e-2, "bfloat16": 1e-1}
+RTOL_NARROW = 2.5e-1  # float8 and narrower: 2 or 3 bits
+
+
+def compare(
+    name: str,
+    reference: Array,
+    target: Array,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    metric: str = "max",
+) -> TensorDiff:
+    """Compare two tensors of any shape and type, in pieces, so that large ones cost little memory.
+
+    Without `rtol` it follows from the less precise type of both (`RTOL`). Without `atol` it is
+    `rtol` times the RMS of the reference: a tolerance at the tensor's own scale, whatever that is.
+    """
+    reference, target = np.asarray(reference), np.asarray(target)
+    if reference.shape != target.shape:
+        words = f"shape {list(reference.shape)} became {list(target.shape)}"
+        return TensorDiff(name, False, reference.size, difference=words, symptom=Symptom.MISMATCH)
+    kinds = kind_of(reference.dtype), kind_of(target.dtype)
+    words = "" if reference.dtype == target.dtype else f"type {reference.dtype} became {target.dtype}"
+    if kinds[0] != kinds[1]:
+        return TensorDiff(name, False, reference.size, difference=words, symptom=Symptom.MISMATCH)
+    if kinds[0] != "float":
+        return _exact(name, reference, target, kinds[0], words)
+    if rtol is None:
+        rtol = max(default_rtol(reference.dtype), default_rtol(target.dtype))
+    size = scale(reference)
+    limits = Limits(rtol, rtol * size if atol is None else atol, size, metric, atol or 0.0)
+    return _close(name, reference, target, limits, words)
+
+
+def default_rtol(dtype: np.dtype[Any]) -> float:
+    """The relative tolerance of a float type."""
+    return RTOL.get("float64" if dtype.kind == "c" else dtype.name, RTOL_NARROW)
+
+
+def scale(reference: Array) -> float:
+    """RMS of what is finite and no filler; 0.0 when there is nothing."""
+    limit = min(FILL, 0.9 * _largest(reference.dtype))
+    for bound in (limit, math.inf):  # fillers count only where there is nothing else
+        rms, count = 0.0, 0
+        for _, chunk in chunks(reference):
+            size = np.abs(wide(chunk))
+            used = size[np.isfinite(size) & (size < bound)]
+            if used.size == 0:
+                continue
+            top = float(used.max()) or 1.0  # squares of large doubles would overflow
+            part = top * math.sqrt(float(np.mean(np.square(used / top))))
+            old, count = count, count + used.size
+            rms = math.hypot(rms * math.sqrt(old / count), part * math.sqrt(used.size / count))
+        if count:
+            return rms
+    return 0.0
+
+
+def _largest(dtype: np.dtype[Any]) -> float:
+    own = np.dtype(dtype.type).isbuiltin == 1  # numpy takes float8_e5m2 for kind "f", too
+    known = dtype.kind in "fc" and own
+    return float(np.finfo(dtype).max) if known else math.inf
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """`float`, `int`, `bool` or `string`; types of ml_dtypes are known by their names."""
+    if dtype.kind in "OUST":
+        return "string"
+    if dtype.kind == "b":
+        return "bool"
+    if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")):
+        return "int"
+    return "float"
+
+
+def _exact(name: str, reference: Array, target: Array, kind: str, words: str) -> TensorDiff:
+    """Integers, bools and strings: equal or not."""
+    mismatches, first, largest = 0, None, 0.0
+    worst = Worst(reference.shape)
+    pieces = zip(chunks(reference), chunks(target), strict=True)
+    for (start, one), (_, other) in pieces:
+        differs = np.asarray(one != other, dtype=bool)
+        found = int(np.count_nonzero(differs))
+        if not found:
+            continue
+        mismatches += found
+        if first is None:
+            first = start + int(np.argmax(differs))
+        distance = np.full(found, math.inf)
+        if kind == "int":
+            distance = np.abs(wide(other[differs]) - wide(one[differs]))
+            largest = max(largest, float(distance.max()))
+        worst.add(start + np.flatnonzero(differs), distance, one[differs], other[differs])
+    return TensorDiff(
+        name,
+        ok=mismatches == 0,
+        elements=reference.size,
+        mismatches=mismatches,
+        first_mismatch=index_of(first, reference.shape),
+        max_abs=largest,
+        difference=words,
+        agrees_at=math.inf if mismatches else 0.0,
+        worst=worst.elements(),
+        symptom=Symptom.MISMATCH if mismatches else None,
+    )
+
+
+def _close(name: str, reference: Array, target: Array, limits: Limits, words: str) -> TensorDiff:
+    """Floats: close or not."""
+    sums, worst = Sums(), Worst(reference.shape)
+    nans, infs = [0, 0], [0, 0]
+    with np.errstate(all="ignore"):
+        for (start, one), (_, other) in zip(chunks(reference), chunks(target), strict=True):
+            pair = wide(one), wide(other)
+            for side, chunk in enumerate(pair):
+                nans[side] += int(np.count_nonzero(np.isnan(chunk)))
+                infs[side] += int(np.count_nonzero(np.isinf(chunk)))
+            sums.add(start, *pair, limits, worst)
+    symptom = Symptom.NOT_FINITE if sums.lost else Symptom.MISMATCH
+    ok = limits.accepts(sums)
+    return TensorDiff(
+        name,
+        ok=ok,
+        elements=reference.size,
+        mismatches=sums.mismatches,
+        first_mismatch=index_of(sums.first, reference.shape),
+        max_abs=sums.max_abs,
+        max_rel=sums.max_rel,
+        rms_error=ratio(math.sqrt(sums.error), math.sqrt(sums.one)),
+        cosine=cosine_of(sums),
+        nans=(nans[0], nans[1]),
+        infs=(infs[0], infs[1]),
+        rtol=limits.rtol,
+        atol=limits.atol,
+        difference=words,
+        agrees_at=math.inf if sums.mismatches > sums.beyond else sums.agrees_at,
+        metric=limits.metric,
+        worst=worst.elements(),
+        symptom=None if ok else symptom,
+    )

@@ -1,0 +1,158 @@
+"""Pieces of tensors, and what they add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bisect_trt.accuracy.diff import Element
+
+Array = npt.NDArray[Any]
+
+CHUNK = 1 << 20  # elements that are held in float64 at once
+WORST = 5  # elements that are shown with their values
+
+
+def wide(chunk: Array) -> Array:
+    """In float64, or complex128."""
+    return chunk.astype(np.complex128 if chunk.dtype.kind == "c" else np.float64)
+
+
+def chunks(array: Array) -> Iterator[tuple[int, Array]]:
+    """Start and values of pieces of at most `CHUNK` elements, in C order."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, CHUNK):
+        yield start, flat[start : start + CHUNK]
+
+
+def index_of(position: int | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The index of an element that is known by its position in C order."""
+    return None if position is None else tuple(int(i) for i in np.unravel_index(position, shape))
+
+
+class Worst:
+    """The elements with the largest scores, the earliest of equal ones."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._found: list[tuple[float, int, Element]] = []
+
+    def add(self, at: Array, score: Array, reference: Array, target: Array) -> None:
+        """Offer elements by their positions."""
+        for k in np.argsort(-score, kind="stable")[:WORST].tolist():
+            index = index_of(int(at[k]), self._shape) or ()
+            one, other = (v.item() if isinstance(v, np.generic) else v for v in (reference[k], target[k]))
+            numbers = isinstance(one, int | float) and isinstance(other, int | float)
+            error = abs(float(other) - float(one)) if numbers else math.inf
+            shown = [v if isinstance(v, int | float | str) else str(v) for v in (one, other)]
+            error = error if math.isfinite(error) else math.inf
+            self._found.append((-float(score[k]), int(at[k]), Element(index, shown[0], shown[1], error)))
+        self._found = sorted(self._found, key=lambda item: item[:2])[:WORST]
+
+    def elements(self) -> tuple[Element, ...]:
+        """The worst first."""
+        return tuple(element for _, _, element in self._found)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When elements count as equal, and which metric decides."""
+
+    rtol: float
+    atol: float
+    size: float  # RMS of the reference, see `scale`
+    metric: str
+    given: float = 0.0  # atol where one was asked for: a mean needs no floor for small elements
+
+    def accepts(self, sums: Sums) -> bool:
+        """Whether the metric is satisfied by what the finite elements add up to."""
+        if sums.lost or self.metric == "max":
+            return sums.mismatches == 0
+        kind, _, part = self.metric.partition(":")
+        if kind == "quantile":
+            return sums.mismatches <= (1 - float(part)) * sums.elements
+        if sums.mismatches > sums.beyond:  # NaN or Inf in one of both only
+            return False
+        count = max(1, sums.finite)
+        if kind == "cosine":
+            return 1 - cosine_of(sums) <= self.rtol
+        error, size = sums.distance / count, sums.size / count
+        if kind == "rms":
+            error, size = math.sqrt(sums.error / count), math.sqrt(sums.one / count)
+        return error <= self.given + self.rtol * size
+
+
+@dataclass
+class Sums:
+    """What the pieces of a float tensor add up to."""
+
+    elements: int = 0
+    finite: int = 0  # in both
+    mismatches: int = 0
+    beyond: int = 0  # those of them that are finite in both
+    first: int | None = None
+    lost: int = 0  # elements that are finite in the reference only
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    agrees_at: float = 0.0
+    distance: float = 0.0  # sums
+    size: float = 0.0
+    error: float = 0.0  # sums of squares, and the inner product
+    one: float = 0.0
+    other: float = 0.0
+    inner: float = 0.0
+
+    def add(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
+        """Take a piece of both tensors, in float64, that begins at element `start`."""
+        finite = np.isfinite(one) & np.isfinite(other)
+        agrees = (one == other) | (np.isnan(one) & np.isnan(other))
+        self.elements += int(one.size)
+        self.finite += int(np.count_nonzero(finite))
+        self.lost += int(np.count_nonzero(np.isfinite(one) & ~np.isfinite(other)))
+        a, b = one[finite], other[finite]
+        distance, size = np.abs(b - a), np.abs(a)
+        close = distance <= limits.atol + limits.rtol * size
+        self.beyond += int(np.count_nonzero(~close & ~agrees[finite]))
+        agrees[finite] |= close
+        bad = int(agrees.size - np.count_nonzero(agrees))
+        if bad:
+            self.first = start + int(np.argmin(agrees)) if self.first is None else self.first
+            wrong = np.flatnonzero(~agrees)
+            score = np.abs(other[wrong] - one[wrong]) - limits.rtol * np.abs(one[wrong])
+            worst.add(start + wrong, np.nan_to_num(score, nan=math.inf), one[wrong], other[wrong])
+        self.mismatches += bad
+        if a.size:
+            self._add_finite(a, b, distance, size, limits)
+
+    def _add_finite(self, a: Array, b: Array, distance: Array, size: Array, limits: Limits) -> None:
+        self.max_abs = max(self.max_abs, float(distance.max()))
+        nonzero = size > 0
+        self.max_rel = max(self.max_rel, float(np.max(distance[nonzero] / size[nonzero], initial=0.0)))
+        off = distance > 0
+        share = distance[off] / (size[off] + limits.size)
+        self.agrees_at = max(self.agrees_at, float(np.max(share, initial=0.0)))
+        self.distance += float(np.sum(distance))
+        self.size += float(np.sum(size))
+        self.error += float(np.sum(np.square(distance)))
+        self.one += float(np.sum(np.square(size)))
+        self.other += float(np.sum(np.square(np.abs(b))))
+        self.inner += float(np.real(np.vdot(a, b)))
+
+
+def ratio(error: float, size: float) -> float:
+    """`error` over `size`, where nothing over nothing is 0."""
+    if size == 0:
+        return 0.0 if error == 0 else math.inf
+    return error / size
+
+
+def cosine_of(sums: Sums) -> float:
+    """Of the angle between both tensors; 1 if both are 0, 0 if one is."""
+    if sums.one == 0 or sums.other == 0:
+        return 1.0 if sums.one == sums.other else 0.0
+    return max(-1.0, min(1.0, sums.inner / (math.sqrt(sums.one) * math.sqrt(sums.other))))

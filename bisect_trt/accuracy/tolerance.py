@@ -1,0 +1,134 @@
+"""Which tolerance holds for which tensor, and the comparison of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bisect_trt.accuracy.compare import RTOL, RTOL_NARROW, compare
+from bisect_trt.accuracy.diff import TensorDiff
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.settings import AccuracySettings, TargetSettings
+
+Array = npt.NDArray[Any]
+Values = Sequence[Mapping[str, Array]]
+
+PRECISIONS = {"fp16": RTOL["float16"], "bf16": RTOL["bfloat16"], "tf32": RTOL["float32"]}
+PRECISIONS |= {"fp8": RTOL_NARROW, "int8": RTOL["bfloat16"]}
+ALONE = "outputs differ"
+LOST = "outputs are not finite"
+OTHER_KIND = "outputs differ in shape or type"
+
+
+def precision_rtol(target: TargetSettings) -> float:
+    """The least default tolerance of a target that computes in another precision than its tensors have."""
+    name, _, argument = target.spec.partition(":")
+    if target.precision:
+        return PRECISIONS.get(target.precision.lower(), 0.0)
+    return PRECISIONS.get(argument.lower(), 0.0) if name == "emulate" else 0.0
+
+
+def differences(
+    expected: Values, given: Values, accuracy: AccuracySettings, least: float = 0.0
+) -> list[TensorDiff]:
+    """Every tensor of every sample against its reference; disagreeing ones first, the worst first.
+
+    `least` is the smallest default of rtol, see `precision_rtol`. A tensor that the target does not give
+    is a difference, as are another shape and another kind of type.
+    """
+    found = []
+    for sample, (values, got) in enumerate(zip(expected, given, strict=False)):
+        for name, value in values.items():
+            if name not in accuracy.ignore:
+                found.append(replace(_difference(name, value, got.get(name), accuracy, least), sample=sample))
+    return sorted(found, key=lambda diff: (diff.ok, diff.symptom is not Symptom.NOT_FINITE, -diff.damage))
+
+
+def _difference(
+    name: str, value: Array, given: Array | None, accuracy: AccuracySettings, least: float
+) -> TensorDiff:
+    if given is None:
+        words = "the target gives no such output"
+        return TensorDiff(name, False, value.size, difference=words, symptom=Symptom.MISMATCH)
+    ranks = dict(accuracy.topk).get(name)
+    if ranks is not None and value.shape == given.shape:
+        return best_agree(name, value, given, ranks)
+    rtol, atol = _given(name, accuracy.rtol), _given(name, accuracy.atol)
+    if rtol is None and least and value.dtype.kind == "f":
+        rtol = max(least, RTOL.get(value.dtype.name, RTOL_NARROW))
+    if atol is not None and rtol is None:
+        rtol = 0.0  # who gives an absolute tolerance means that one
+    return compare(name, value, given, rtol=rtol, atol=atol, metric=accuracy.metric)
+
+
+def _given(name: str, values: tuple[tuple[str, float], ...]) -> float | None:
+    known = dict(values)
+    return known.get(name, known.get(""))
+
+
+def best_agree(name: str, reference: Array, target: Array, count: int) -> TensorDiff:
+    """Whether the `count` best along the last axis are the same, in any order.
+
+    Scores (floats): the target's best elements have to be among the reference's best; of elements that are
+    equal in the reference any may be taken. Integers are indices already: the first `count` are compared.
+    """
+    rows = reference.reshape(-1, reference.shape[-1] if reference.ndim else 1)
+    others = target.reshape(rows.shape)
+    count = min(count, rows.shape[1])
+    if reference.dtype.kind in "iu":
+        first, second = np.sort(rows[:, :count], axis=1), np.sort(others[:, :count], axis=1)
+        wrong = first != second
+    else:
+        with np.errstate(invalid="ignore"):
+            least = np.sort(rows.astype(np.float64), axis=1)[:, rows.shape[1] - count, None]
+            best = np.argsort(-others.astype(np.float64), axis=1, kind="stable")[:, :count]
+        wrong = ~(np.take_along_axis(rows.astype(np.float64), best, axis=1) >= least)
+        wrong |= ~np.isfinite(np.take_along_axis(others.astype(np.float64), best, axis=1))
+    bad = int(np.count_nonzero(wrong))
+    return TensorDiff(
+        name,
+        ok=bad == 0,
+        elements=int(wrong.size),
+        mismatches=bad,
+        first_mismatch=tuple(int(i) for i in np.argwhere(wrong)[0]) if bad else None,
+        difference=f"of the {count} best along the last axis",
+        metric=f"top {count}",
+        symptom=Symptom.MISMATCH if bad else None,
+    )
+
+
+def failures(diffs: Sequence[TensorDiff], *, by_name: bool) -> tuple[Failure, ...]:
+    """What does not agree, as failures of stage compare.
+
+    With `by_name` one for each tensor, whose signature names it: the outputs of the whole model are the
+    same whatever part of it ran on the target. Else one for each symptom.
+    """
+    found: dict[str, list[TensorDiff]] = {}
+    for diff in diffs:
+        if diff.symptom is not None:
+            lost = diff.symptom is Symptom.NOT_FINITE
+            words = f"output {diff.name} {'is not finite' if lost else 'differs'}"
+            if not by_name:
+                words = LOST if lost else ALONE if diff.mismatches else OTHER_KIND
+            found.setdefault(words, []).append(diff)
+    return tuple(_failure(signature, bad) for signature, bad in found.items())
+
+
+def _failure(signature: str, bad: Sequence[TensorDiff]) -> Failure:
+    message = bad[0].describe()
+    others = len({diff.name for diff in bad}) - 1
+    if others:
+        message += f" (and {others} more tensor{'s' if others > 1 else ''})"
+    assert bad[0].symptom is not None
+    return Failure(Stage.COMPARE, bad[0].symptom, signature, message)
+
+
+def alone(accuracy: AccuracySettings) -> AccuracySettings:
+    """What holds for a part of the model that is compared by itself: names of outputs mean nothing there."""
+    if accuracy.judge != "outputs":
+        return accuracy
+    return AccuracySettings(rtol=() if accuracy.alone is None else (("", accuracy.alone),))

@@ -1,0 +1,296 @@
+"""`--anonymise`: what of the original must not be shared, and papers without it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from bisect_trt.anonymise.audit import find, left, read, shown, summary
+from bisect_trt.anonymise.audit_values import is_secret
+from bisect_trt.anonymise.secrets import SMALL, TOKEN, WORD, Secrets
+from bisect_trt.errors import Leak
+from bisect_trt.model.editing.attributes import (
+    is_plain,
+    option_inputs,
+    recipe_of,
+    takes_texts,
+    texts_of,
+    values_of,
+)
+from bisect_trt.model.editing.draft import Draft
+from bisect_trt.model.editing.simplicity import Odd, level
+from bisect_trt.model.seeded_values import Recipe
+from bisect_trt.model.walk import inner_nodes, scopes
+from bisect_trt.outcome import Failure
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.simplify.run import BUDGET
+from bisect_trt.references.spec import parse
+from bisect_trt.results import Reduction, Simplification
+from bisect_trt.session.folder import SCRUBBED
+from bisect_trt.settings import AccuracySettings, Shapes
+
+Array = npt.NDArray[Any]
+
+NAME = "model.onnx"
+"""What the user's model is called in anonymous papers."""
+
+_KEPT = ("t", "event", "key", "count", "verdict", "seconds", "header")
+REMOVED = "<removed>"
+_SYNTHETIC = {Odd.ZEROS, Odd.ONES, Odd.SHORT, Odd.RAMP, Odd.SEEDED}
+"""Values that tell nothing but statistics."""
+
+_UNSHARED = (
+    "no reproducer was written; send the figures told here, or run it again without --anonymise if the "
+    "values may be shared"
+)
+_TEXTS = (".csv", ".html", ".json", ".log", ".md", ".py", ".svg", ".txt", ".xml")
+_HALF = 65504.0  # largest float16
+
+
+def require_synthetic(problem: Problem, simplified: Simplification | None, folder: str) -> None:
+    """All values are simple or made by a recipe; integers of at most 64 elements are sizes and axes.
+
+    Raises:
+        Leak: some are not: which, and why.
+    """
+    state, hint = problem.simplifying, f"{_UNSHARED}; {folder} holds the original: do not share that"
+    if simplified is None or state.draft is None:
+        why = state.ended or "only the file as it is fails, or its error accumulates"
+        raise Leak(f"--anonymise: the model cannot be simplified: {why}", hint)
+    draft = state.draft[1]
+    reasons = [*_real_weights(draft), *_real_inputs(draft), *_real_attributes(draft)]
+    if reasons and state.ended not in ("", BUDGET):
+        why = f"the simplification ended early ({state.ended}) before other values were found for "
+        more = f"give it more time with --simplify-budget; {folder} holds the original: do not share that"
+        raise Leak(f"--anonymise: {why}{'; '.join(reasons)}", more)
+    if reasons:
+        raise Leak("--anonymise: the failure needs values of the original: " + "; ".join(reasons), hint)
+
+
+def _real_weights(draft: Draft) -> Iterator[str]:
+    options = {name for node in inner_nodes(draft.graph) for name in option_inputs(node)}
+    for name, array in draft.weights.items():
+        if not (name in options and array.size <= SMALL):
+            yield from _reasons(f"weight {draft.called(name)}", array, draft.recipes.get(name))
+    for scope in scopes(draft.graph):
+        for tensor in scope.initializer:
+            yield from _reasons(f"constant {draft.called(tensor.name)}", numpy_helper.to_array(tensor), None)
+
+
+def _real_inputs(draft: Draft) -> Iterator[str]:
+    for k, sample in enumerate(draft.samples):
+        for name, array in sample.items():
+            yield from _reasons(f"input {draft.called(name)}", array, draft.fed.get((k, name)))
+
+
+def _real_attributes(draft: Draft) -> Iterator[str]:
+    """Tensors, long lists, and texts that are no words of ONNX."""
+    for node in inner_nodes(draft.graph):
+        for attribute in node.attribute:
+            what = f"attribute {attribute.name} of {node.op_type}"
+            values = values_of(attribute)
+            if values is not None:
+                yield from _reasons(what, values, recipe_of(attribute))
+            if takes_texts(node) and (told := [t for t in texts_of(attribute) if not is_plain(t)]):
+                yield f"{what} ({shown(told[0])}): without this text it was not reproduced"
+
+
+def _reasons(what: str, array: Array, recipe: Recipe | None) -> list[str]:
+    """Why a value is one of the original, if it is."""
+    if array.dtype.kind in "OUS":
+        odd = [str(t) for t in array.flat if not is_plain(str(t))]
+        return [f"{what} (texts, {shown(odd[0])} for one): with others it was not reproduced"] if odd else []
+    if not is_secret(array) or level(array, recipe)[1] in _SYNTHETIC:
+        return []
+    shape = "x".join(map(str, array.shape)) or "scalar"
+    tried = "zeros, ones, one value, and random values of its mean and deviation, range and distribution"
+    return [f"{what} ({array.dtype.name} {shape}{_figures(array)}): it was not reproduced with {tried}"]
+
+
+def _figures(array: Array) -> str:
+    """Statistics that can be told instead of the values, and what stands out in them."""
+    if array.dtype.kind in "OU" or array.size == 0:
+        return ""
+    with np.errstate(all="ignore"):
+        wide = np.asarray(array, dtype=np.float64)
+        finite = wide[np.isfinite(wide)]
+    if not finite.size:
+        return ", nothing in it is finite"
+    text = f", mean {finite.mean():.3g}, deviation {finite.std():.3g}"
+    text += f", {finite.min():.3g} to {finite.max():.3g}"
+    if finite.size < wide.size:
+        text += f", {wide.size - finite.size} elements are not finite"
+    if np.abs(finite).max() > _HALF:
+        above = np.count_nonzero(np.abs(finite) > _HALF)
+        text += f", {above} elements are above {_HALF:.0f}, the largest float16"
+    return text
+
+
+def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
+    """The same result told without the names, texts and paths of the original."""
+    clean = Scrubber(secrets)
+    settings = reduction.settings
+    inputs = {i.name for i in onnx.load_model_from_string(reduction.best.model).graph.input}
+    target = replace(
+        settings.target,
+        verbose_log=None,
+        timing_cache=None,
+        plugins=tuple(Path(path.name) for path in settings.target.plugins),
+        shapes=_of(settings.target.shapes, inputs),
+        min_shapes=_of(settings.target.min_shapes, inputs),
+        opt_shapes=_of(settings.target.opt_shapes, inputs),
+        max_shapes=_of(settings.target.max_shapes, inputs),
+    )
+    run = replace(settings.run, inputs=None, cache_dir=None)
+    kind = parse(settings.accuracy.reference).kind
+    simplification = reduction.simplification
+    if simplification is not None:
+        simplification = replace(simplification, nodes=reduction.best.nodes)
+    return replace(
+        reduction,
+        model=Path(NAME),
+        settings=replace(settings, target=target, run=run, accuracy=_nameless(settings.accuracy)),
+        alone=_nameless(reduction.alone),
+        wanted=clean.failure(reduction.wanted),
+        original_failure=None,
+        also_seen=tuple(clean.failure(failure) for failure in reduction.also_seen),
+        notes=tuple(clean.text(note.replace(settings.accuracy.reference, kind)) for note in reduction.notes),
+        causes=tuple(clean.text(cause) for cause in reduction.causes),
+        log=clean.text(reduction.log),
+        accuracy={},
+        origins=(),
+        left=(*left(reduction.best.model), *_of_the_original(reduction)),
+        workarounds=tuple(clean.text(said) for said in reduction.workarounds),
+        simplification=simplification,
+    )
+
+
+def _of_the_original(reduction: Reduction) -> Iterator[str]:
+    """What the reports compare the reduced model with."""
+    it = reduction.original
+    if it is not None:
+        yield f"the original: {it.nodes:,} nodes; {it.weights:,} weights, {it.weight_bytes:,} bytes"
+        yield f"its inputs: {', '.join(it.inputs)}; its outputs: {', '.join(it.outputs)}; opset {it.opset}"
+
+
+def operators(models: Iterable[bytes]) -> Iterator[str]:
+    """Operators that are not ONNX's own, their attributes and domains: a reproducer needs them."""
+    for model in models:
+        for node in inner_nodes(onnx.load_model_from_string(model).graph):
+            if node.domain not in ("", "ai.onnx"):
+                yield from (node.op_type, *re.split(r"\W", node.domain), node.domain)
+                yield from (attribute.name for attribute in node.attribute)
+
+
+def _nameless(accuracy: AccuracySettings) -> AccuracySettings:
+    """Without names of outputs and paths: of the reference its kind is left."""
+    return replace(
+        accuracy,
+        rtol=tuple(pair for pair in accuracy.rtol if not pair[0]),
+        atol=tuple(pair for pair in accuracy.atol if not pair[0]),
+        ignore=(),
+        topk=(),
+        reference=parse(accuracy.reference).kind if parse(accuracy.reference).outside else accuracy.reference,
+        custom_ops=tuple(Path(path.name) for path in accuracy.custom_ops),
+    )
+
+
+def _of(shapes: Shapes, inputs: set[str]) -> Shapes:
+    """Shapes of inputs that are left."""
+    return tuple((name, dims) for name, dims in shapes if name in inputs)
+
+
+class Scrubber:
+    """Takes the texts of the original out of a text."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        """Take out what `audit.find` looks for."""
+        self._whole = {text.lower() for text in secrets.whole}
+        self._parts = secrets.parts
+        self._inside = secrets.inside
+
+    def text(self, text: str) -> str:
+        """Without them."""
+        for one in self._inside:
+            text = text.replace(one, REMOVED)
+        return TOKEN.sub(lambda match: self._token(match.group()), text)
+
+    def _token(self, token: str) -> str:
+        bare = token.strip(".:/\\*")
+        if token.lower() in self._whole or bare.lower() in self._whole:
+            return token.replace(bare, REMOVED) if bare else REMOVED
+        return WORD.sub(lambda m: REMOVED if self._is_secret(m[0].lower()) else m[0], token)
+
+    def _is_secret(self, word: str) -> bool:
+        return word in self._parts or word in self._whole
+
+    def failure(self, failure: Failure) -> Failure:
+        """Without them; the names of nodes are ours by then."""
+        return replace(
+            failure,
+            message=self.text(failure.message),
+            signature=self.text(failure.signature),
+            nodes=tuple(self.text(name) for name in failure.nodes),
+        )
+
+
+def scrub_papers(folder: Path, secrets: Secrets) -> None:
+    """Take the texts of the original out of all that is text in a folder."""
+    clean = Scrubber(secrets)
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _TEXTS:
+            path.write_text(clean.text(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def scrub_journal(path: Path) -> None:
+    """Leave the verdicts and times of a journal, and nothing that names anything."""
+    lines = []
+    for line in path.read_text().splitlines():
+        event = json.loads(line)
+        kept = {k: event[k] for k in _KEPT if k in event}
+        if event["event"] == "end":
+            failures = [
+                {**failure, "signature": "", "message": "", "nodes": []}
+                for failure in event["outcome"].get("failures", ())
+            ]
+            kept["outcome"] = {"failures": failures, "unresolved": "", "facts": {}}
+        lines.append(json.dumps(kept))
+    lines.append(json.dumps({"event": SCRUBBED}))
+    draft = path.with_suffix(".writing")
+    draft.write_text("\n".join(lines) + "\n")
+    draft.replace(path)
+
+
+def require_clean(paths: Sequence[Path], secrets: Secrets) -> None:
+    """Nothing of the original is in these files, folders and archives.
+
+    Raises:
+        Leak: something is; the message names it and the file.
+    """
+    found = find(read(paths), secrets)
+    if found:
+        raise Leak(
+            f"--anonymise: {len(found)} things of the original are left: {summary(found)}",
+            f"do not share {paths[0].name}; report this as a bug unless a name was yours to give (--out)",
+        )
+
+
+def require_clean_archives(archives: Sequence[Path], secrets: Secrets) -> None:
+    """As `require_clean`; archives that are not clean are removed."""
+    try:
+        require_clean(archives, secrets)
+    except Leak:
+        for archive in archives:
+            archive.unlink(missing_ok=True)
+        raise
+
+

@@ -1,0 +1,250 @@
+"""What must not be shared of a model: its names, texts and values, and who and where the user is."""
+
+from __future__ import annotations
+
+import getpass
+import math
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.editing.attributes import option_inputs, takes_texts, values_of
+from bisect_trt.model.external import tensors
+from bisect_trt.model.load import LoadedModel
+from bisect_trt.model.store import external_info, raw_size
+from bisect_trt.model.walk import inner_nodes
+from bisect_trt.settings import Settings
+
+Array = npt.NDArray[Any]
+
+SMALL = 64
+"""Integers of at most so many elements are sizes, axes and the like."""
+
+PATH = "a path"
+"""What a path is called among the texts."""
+
+TOKEN = re.compile(r"[^\s\"'`,;<>()\[\]{}=|]+")
+WORD = re.compile(r"[A-Za-z0-9_]+")
+_OURS = re.compile(r"(?:[xywstbcd]|body)\d+(?:_shape|_fill)?")
+_PART = 5  # letters of a part of a name that tells something
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What must not be found.
+
+    Attributes:
+        texts: names, texts and paths of the original, with what each is.
+        arrays: weights and input values with their names; a new iterator each time it is called.
+        told: words in small letters that are shared all the same.
+    """
+
+    texts: Mapping[str, str]
+    arrays: Callable[[], Iterable[tuple[str, Array]]]
+    told: frozenset[str] = frozenset()
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """Words inside the texts that tell something, in small letters, with what they are of."""
+        found: dict[str, str] = {}
+        for text, what in self.texts.items():
+            for word in WORD.findall(text):
+                if len(word) >= _PART and not word.isdigit() and not self._is_known(word):
+                    found.setdefault(word.lower(), what)
+        return found
+
+    @cached_property
+    def whole(self) -> dict[str, str]:
+        """The texts that tell something as a whole."""
+        told = ((t, what) for t, what in self.texts.items() if len(t) > 2 and re.search(r"[^\W\d_]", t))
+        return {t: what for t, what in told if not self._is_known(t)}
+
+    def _is_known(self, word: str) -> bool:
+        """Whether it may be found anyway: as a word, or as a name that we give a node of it."""
+        return is_ours(word) or word.lower().rstrip("0123456789") in self.told
+
+    @cached_property
+    def inside(self) -> list[str]:
+        """Those of `whole` that may be a part of a word, longest first: paths, and what has several words."""
+        found = (t for t, what in self.whole.items() if what == PATH or not TOKEN.fullmatch(t))
+        return sorted(found, key=len, reverse=True)
+
+    def without(self, told: Iterable[str]) -> Secrets:
+        """Less what is told anyway: operators of the user's own, their attributes and domains."""
+        return replace(self, told=frozenset(text.lower() for text in told))
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    """Words that our files can hold whatever the model: those of our own source, and ONNX's."""
+    folder = Path(__file__).parent
+    words: set[str] = set()
+    for path in (*folder.rglob("*.py"), *folder.rglob("*.j2")):
+        words.update(WORD.findall(path.read_text(encoding="utf-8")))
+    for schema in onnx.defs.get_all_schemas_with_history():
+        words.update((schema.name, *schema.attributes, *(p.name for p in (*schema.inputs, *schema.outputs))))
+        for attribute in schema.attributes.values():
+            words.update(WORD.findall(attribute.description))
+    return frozenset(word.lower() for word in words)
+
+
+def is_ours(word: str) -> bool:
+    """Whether a word is one of ours, or a name that we give: `x0`, `conv1`."""
+    plain = word.lower()
+    return (
+        plain in _vocabulary()
+        or _OURS.fullmatch(word) is not None
+        or plain.rstrip("0123456789") in _vocabulary()
+    )
+
+
+def secrets_of(loaded: LoadedModel, samples: Sequence[Mapping[str, Array]], settings: Settings) -> Secrets:
+    """Names, texts, weights and input values of a model, and who and where the user is."""
+    folder = loaded.path.resolve().parent
+
+    def arrays() -> Iterator[tuple[str, Array]]:
+        yield from _weights(loaded.proto, folder)
+        for sample in samples:
+            yield from ((f"input {name}", np.asarray(value)) for name, value in sample.items())
+
+    found = [*_texts(loaded.proto), *_fed_texts(samples), *_surroundings(loaded.path, settings)]
+    lines = ((line.strip(), what) for text, what in found for line in (text, *text.splitlines()))
+    return Secrets({line: what for line, what in lines if line}, arrays)
+
+
+def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]]:
+    """All values of a model, those of training and long attributes too, that are no options of operators."""
+    options = {name for node in _all_nodes(proto) for name in option_inputs(node)}
+    for tensor in (*tensors(proto), *_training_tensors(proto)):
+        if tensor.data_type != TensorProto.STRING and not (tensor.name in options and is_option(tensor)):
+            yield tensor.name or "a constant", _value(tensor, folder)
+    for node in _all_nodes(proto):
+        for attribute in node.attribute:
+            values = values_of(attribute)
+            if values is not None and attribute.type != onnx.AttributeProto.TENSOR:
+                yield f"attribute {attribute.name} of {node.op_type}", values
+
+
+def is_option(tensor: TensorProto) -> bool:
+    """Few enough numbers to be one."""
+    return bool(math.prod(tensor.dims) <= SMALL)
+
+
+def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from inner_nodes(proto.graph)
+    for function in proto.functions:
+        yield from inner_nodes(onnx.GraphProto(node=function.node))
+
+
+def _training_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    for training in proto.training_info:
+        for graph in (training.initialization, training.algorithm):
+            yield from tensors(onnx.ModelProto(graph=graph))
+
+
+def _value(tensor: TensorProto, folder: Path) -> Array:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    info = external_info(tensor)
+    size = raw_size(tensor.data_type, tensor.dims)
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if size == 0 or raw_size(tensor.data_type, (2,)) != 2 * dtype.itemsize:
+        return np.zeros(0, np.uint8)  # narrower than a byte: too short to tell anything
+    return np.memmap(folder / info["location"], dtype, "r", int(info.get("offset", 0)), tuple(tensor.dims))
+
+
+def _texts(message: Any, label: str = "") -> Iterator[tuple[str, str]]:
+    """Every name and text of a protobuf message: in functions, bodies, metadata, training, wherever.
+
+    Operators, names of attributes and what standard operators take as an attribute are none.
+    """
+    kind = type(message).__name__
+    label = _LABELS.get(kind, label)
+    for field, value in message.ListFields():
+        if (kind, field.name) in _NO_TEXTS or (field.name == "domain" and value == "ai.onnx"):
+            continue
+        if field.name in ("s", "strings") and label == _STRUCTURAL:
+            continue
+        several = not isinstance(value, str | bytes) and hasattr(value, "extend")
+        for item in value if several else (value,):
+            if isinstance(item, str):
+                yield item, f"{label} {field.name.replace('_', ' ')}"
+            elif isinstance(item, bytes) and field.name in ("s", "strings", "string_data"):
+                yield item.decode(errors="replace"), "a text"
+            elif hasattr(item, "ListFields"):
+                yield from _texts(item, _operator(message) if kind == "NodeProto" else label)
+            else:
+                break  # numbers
+
+
+def _operator(node: onnx.NodeProto) -> str:
+    """What an attribute is called whose owner may be one of ONNX's own operators."""
+    return "attribute" if takes_texts(node) else _STRUCTURAL
+
+
+_STRUCTURAL = "attribute of ONNX"
+_LABELS = {
+    "ModelProto": "model",
+    "GraphProto": "graph",
+    "FunctionProto": "function",
+    "NodeProto": "node",
+    "TensorProto": "weight",
+    "ValueInfoProto": "tensor",
+    "Dimension": "dimension",
+    "StringStringEntryProto": "metadata",
+    "OperatorSetIdProto": "operator set",
+}
+_NO_TEXTS = {("NodeProto", "op_type"), ("AttributeProto", "name"), ("TensorProto", "raw_data")}
+
+
+def _fed_texts(samples: Sequence[Mapping[str, Array]]) -> Iterator[tuple[str, str]]:
+    for sample in samples:
+        for name, value in sample.items():
+            yield name, "an input"
+            if np.asarray(value).dtype.kind in "OUS":
+                yield from ((str(item), "an input value") for item in np.asarray(value).flat)
+
+
+def _surroundings(model: Path, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Paths, host and user; names that many machines have tell nothing."""
+    yield model.stem, "the name of the model's file"
+    for path in (model, *_paths(settings)):
+        yield str(path), PATH
+        yield str(path.resolve().parent), PATH
+        yield from ((part, "a folder or file") for part in path.resolve().parts[1:] if _told(part))
+    yield str(Path.home()), PATH
+    for name in (socket.gethostname(), socket.gethostname().split(".")[0]):
+        yield from [(name, "the host")] if _told(name) else []
+    try:
+        yield from [(getpass.getuser(), "the user")] if _told(getpass.getuser()) else []
+    except (KeyError, OSError):  # nobody in particular
+        return
+
+
+def _paths(setting: Any) -> Iterator[Path]:
+    """Every path that settings hold, also inside of a command line."""
+    if isinstance(setting, Path):
+        yield setting
+    elif isinstance(setting, str):
+        yield from (Path(word) for word in re.split(r"[\s:=,'\"]+", setting) if "/" in word)
+    elif is_dataclass(setting):
+        yield from (path for f in fields(setting) for path in _paths(getattr(setting, f.name)))
+    elif isinstance(setting, tuple):
+        yield from (path for item in setting for path in _paths(item))
+
+
+_COMMON = frozenset({"root", "user", "admin", "ubuntu", "localhost", "home", "model", "models", "tmp", "usr"})
+_COMMON |= {"bin", "lib", "opt", "python", "python3", "etc", "var", "localdomain"}
+
+
+def _told(name: str) -> bool:
+    return name.lower() not in _COMMON and not is_ours(name)

@@ -1,0 +1,287 @@
+"""What the commands print at the end. Everything is `Text`: nothing from a model is markup."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from bisect_trt.cli.output.progress import printable, seconds
+from bisect_trt.options import line, reduce_line, verify_line
+from bisect_trt.outcome import Failure
+from bisect_trt.reproducer.archive import too_big
+from bisect_trt.reproducer.issue import operators
+from bisect_trt.reproducer.verify import Status, Verification, exit_code
+from bisect_trt.results import Check, Reduction
+from bisect_trt.targets.doctor import Row
+
+_MESSAGE = 240  # characters of a message; the whole of it is in the report
+_ALSO = 2
+# `[file.cpp::function::48]`, `file.h:12 function`
+_PLACE = re.compile(
+    r"(\[[^\[\]]*|( In \w+ at )?/?\b[\w./]+)\.(cpp|cc|cu|hpp|h)\b([^\[\]]*\]|:\d+(:| \w+)?) ?"
+)
+_WAITING = {
+    0: "nothing is fixed yet, as --expect-fixed takes for granted",
+    1: "fixed: what works around it can go, and so can --expect-fixed",
+    3: "it cannot be told here whether it is fixed",
+    4: "it fails in another way now",
+}
+_LABELS = {Status.SAME: "Fails", Status.OTHER: "Otherwise", Status.FIXED: "Fixed", Status.UNKNOWN: "Unclear"}
+
+
+def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
+    """The last screen of `reduce`: what fails, where, why it is believed, how small, what next.
+
+    Ten lines, on a terminal of any width; everything else is in the reports.
+    """
+    page = Page(console, whole=False)
+    page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
+    page.row("", _gist(result.wanted))
+    page.row("Where", _accumulated(result) or _place(result))
+    left = f"{_count(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
+    page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
+    page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
+    page.row("Note", *_note(result))
+    page.exact("Folder", f"{show_path(result.out)}/", "(ISSUE.md to paste, report.html to look at)")
+    page.exact("Attach", show_path(archive))
+    page.exact("Next", line("python", show_path(result.out / "repro.py")))
+    if not result.finished:
+        page.exact("Go on", reduce_line(result.model, result.settings, result.out))
+    else:
+        page.exact("", verify_line(show_path(result.out), result.settings), "(after an update)")
+
+
+def show_left(result: Reduction, console: Console | None = None) -> None:
+    """What an anonymous reproducer tells of the original all the same; what is too big."""
+    page = Page(console)
+    for k, told in enumerate(result.left):
+        page.row("" if k else "Still told", printable(told))
+    if result.archive is not None and (told := too_big(result.archive)):
+        page.row("Too big", printable(told), style="bold yellow")
+
+
+def show_verification(result: Verification, console: Console | None = None) -> None:
+    """What one reproducer does now."""
+    page = Page(console)
+    styles = {Status.FIXED: "bold green", Status.SAME: "bold red"}
+    runs = f", {_count(result.runs, 'run')}" if result.runs else ""
+    on = f" on {printable(result.target)}" if result.target else ""
+    said = f"{result.status.value}{on} ({seconds(result.seconds)}{runs})"
+    style = styles.get(result.status, "bold yellow")
+    page.row(_LABELS[result.status], f"{printable(result.name)}: {said}", style=style)
+    if result.why:
+        page.row("", shorten(printable(result.why), _MESSAGE))
+    if result.seen is not None:
+        page.row("Seen", f"{_what(result.seen)}: {_message(result.seen)}")
+    if result.wanted is not None and result.status is not Status.SAME:
+        page.row("Before", f"{_what(result.wanted)}: {_message(result.wanted)}")
+
+
+def show_verifications(
+    results: Sequence[Verification], *, expect_fixed: bool, console: Console | None = None
+) -> None:
+    """At the end of several how many of each status; with `expect_fixed` also what the exit code means."""
+    page = Page(console)
+    if len(results) > 1:
+        counts = Counter(result.status for result in results)
+        told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+        page.row("In all", f"{_count(len(results), 'reproducer')}: {told}")
+    if expect_fixed:
+        code = exit_code(results, expect_fixed=True)
+        page.row("Exit code", f"{code}: {_WAITING[code]}")
+
+
+def show_check(result: Check, console: Console | None = None) -> None:
+    """The result of one probe of a whole model."""
+    page = Page(console)
+    title, outcome = printable(result.target.title), result.outcome
+    if not outcome.failures:
+        style = "bold yellow" if outcome.unresolved else "bold green"
+        page.row("Unclear" if outcome.unresolved else "Fine", _fine(result), style=style)
+    for k, failure in enumerate(outcome.failures[:_ALSO]):
+        if result.export_differs:
+            page.row("Export", printable(failure.message), style="bold red")
+            continue
+        page.row("Also" if k else "Fails", f"{_what(failure)} on {title}", style="bold red")
+        page.row("", _message(failure))
+        page.row("Where", _where(failure, ()))
+    if len(outcome.failures) > _ALSO:
+        page.row("", f"and {len(outcome.failures) - _ALSO} more of the same probe")
+    page.row(
+        "Model", f"{printable(result.model.name)}, {_count(result.nodes, 'node')}, {seconds(result.seconds)}"
+    )
+    for note in result.notes:
+        page.row("Note", shorten(printable(note), _MESSAGE))
+    if result.next_line:
+        page.exact("Next", result.next_line)
+
+
+def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
+    """What can be used here; for each that cannot: why, and how to get it."""
+    page = Page(console)
+    group = ""
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            page.heading(group)
+        mark, style = {True: ("yes", "bold green"), False: ("no", "bold red"), None: ("", "bold")}[row.usable]
+        page.row(f"{mark:>3}", f"{printable(row.name)}  {printable(row.detail)}", style=style)
+        if row.hint:
+            page.exact("", f"-> {printable(row.hint)}")
+
+
+class Page:
+    """Rows of a label and a text, in the columns that a terminal has.
+
+    A file, a pipe or the log of a CI job has no width: there each row is one line, whole.
+    """
+
+    _LABEL = 12
+
+    def __init__(self, console: Console | None, *, whole: bool = True) -> None:
+        """Print to `console`. On a terminal a row is wrapped, or, unless `whole`, cut to one line."""
+        self._console = console or Console(highlight=False)
+        self._whole = whole
+
+    def heading(self, text: str) -> None:
+        """A line that begins a group."""
+        self._print(Text(text, style="bold"))
+
+    def row(self, label: str, text: str, aside: str = "", style: str = "bold") -> None:
+        """Text for reading; `aside` follows it and is not cut."""
+        aside = f" {aside}" if aside else ""
+        width = max(20, self._console.width - self._LABEL)
+        lines = [text + aside]
+        if self._console.is_terminal and not self._whole:
+            lines = [shorten(text, max(8, width - len(aside))) + aside]
+        elif self._console.is_terminal:
+            lines = textwrap.wrap(lines[0], width, break_long_words=False, break_on_hyphens=False) or [""]
+        for k, part in enumerate(lines):
+            self._print(Text.assemble((f"{'' if k else label:<{self._LABEL}}", style), part))
+
+    def exact(self, label: str, text: str, aside: str = "") -> None:
+        """Text for copying: never wrapped, whatever its length. An `aside` has to fit, or is left out."""
+        whole = f"{text} {aside}" if aside else text
+        fits = not self._console.is_terminal or len(whole) <= self._console.width - self._LABEL
+        self._print(Text.assemble((f"{label:<{self._LABEL}}", "bold"), whole if fits else text))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)
+
+
+def _what(failure: Failure) -> str:
+    return f"{failure.stage} {failure.symptom}"
+
+
+def _message(failure: Failure, limit: int = _MESSAGE) -> str:
+    return shorten(printable(failure.message), limit)
+
+
+def _gist(failure: Failure) -> str:
+    """The message without places in the target's own source and numbers of its errors, which come first."""
+    text = _PLACE.sub("", failure.message)
+    text = re.sub(r"^([\w:]+: )?Error Code \d+: ", "", printable(text))
+    text = re.sub(r"^Internal Error \((.*)\)$", r"\1", text)
+    return shorten(text or printable(failure.message), _MESSAGE)
+
+
+def shorten(text: str, limit: int) -> str:
+    """The beginning of a text that is longer than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
+
+
+def _where(failure: Failure, remaining: Sequence[str]) -> str:
+    """Of the nodes that remain those that the target names, else all: it may have named an innocent one."""
+    blamed = [name for name in failure.nodes if not remaining or name in remaining]
+    names = blamed or remaining
+    if not names:
+        return "the target names no node"
+    named = ", ".join(printable(name) or "(no name)" for name in names[:4])
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    op = f" ({printable(failure.op)})" if failure.op and blamed else ""
+    return f"{'node' if len(names) == 1 else 'nodes'} {named}{more}{op}"
+
+
+def _place(result: Reduction) -> str:
+    """What is to blame: the form of the model, a place in the user's code, or nodes."""
+    if result.causes:
+        return printable(result.causes[0])
+    return _origin(result) or _where(result.original_failure or result.wanted, result.nodes)
+
+
+def _accumulated(result: Reduction) -> str:
+    """That no node is to blame, if so, and what contributes most."""
+    parts = result.accuracy.get("accumulated") or []
+    if not parts:
+        return ""
+    most = f"{printable(parts[0]['nodes'][0])} adds most ({parts[0]['error']:.2g})"
+    return f"no node: the error accumulates, {most}"
+
+
+def _origin(result: Reduction) -> str:
+    """Where the first node that the target names comes from in the user's code; else the first known one."""
+    blamed = (result.original_failure or result.wanted).nodes
+    known = {origin.node: origin for origin in result.origins if origin.file}
+    first = next((known[name] for name in blamed if name in known), next(iter(known.values()), None))
+    return printable(first.sentence()) if first else ""
+
+
+def _note(result: Reduction) -> tuple[str, str]:
+    """The most telling note, and how many more there are; that nothing was compared comes first."""
+    own = [note for note in result.notes if note not in result.target.notes]
+    limits = list(result.target.notes)
+    notes = [*own, *limits] if result.outputs_compared else [*limits, *own]
+    if result.also_seen:
+        place = 0 if result.outputs_compared else len(limits)
+        notes.insert(place, f"{_count(len(result.also_seen), 'other failure')} seen on the way")
+    more = f"(+{len(notes) - 1} in report.md)" if len(notes) > 1 else ""
+    return printable(notes[0]) if notes else "-", more
+
+
+def _belief(result: Reduction) -> str:
+    if not result.verified and not result.finished:
+        seen = "unverified"
+    else:
+        seen = f"{result.verified} of {result.repeats} fresh runs of the written files fail in this way"
+    minimal = "1-minimal" if result.one_minimal else "not proved minimal"
+    stopped = "" if result.finished else f"; stopped early: {printable(result.stop_reason)}"
+    return f"{minimal}; {seen}{stopped}"
+
+
+def _solid(result: Reduction) -> bool:
+    return result.finished and result.one_minimal and 0 < result.repeats == result.verified
+
+
+def _spent(result: Reduction) -> str:
+    probes, wall = result.counts.get("probes"), result.counts.get("wall_seconds")
+    parts = [_count(int(probes), "probe")] if probes is not None else []
+    parts += [seconds(float(wall))] if wall is not None else []
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _fine(result: Check) -> str:
+    if result.outcome.unresolved:
+        return f"nothing can be said: {printable(result.outcome.unresolved)}"
+    title = printable(result.target.title)
+    if not result.outputs_compared:
+        return f"{title} parses and builds it; outputs were not compared"
+    other = printable(result.reference) or "itself: two runs, rows of a batch if there is one, finite values"
+    return f"{title} builds and runs it, and agrees with {other}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def show_path(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

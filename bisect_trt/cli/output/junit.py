@@ -1,0 +1,56 @@
+"""Verifications as JUnit's XML, which every CI reads."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+from bisect_trt.cli.output.progress import printable
+from bisect_trt.reproducer.verify import Status, Verification
+
+
+def write(results: Sequence[Verification], file: Path, *, expect_fixed: bool) -> None:
+    """One test case for each reproducer; the file fits the schemas of Ant and of Jenkins.
+
+    A failure is what the exit code 1 says: it still fails, or with `expect_fixed`, it is fixed. What
+    fails in another way or cannot be told is an error. Raises OSError.
+    """
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    where = {"package": "bisect-trt", "id": "0", "timestamp": now, "hostname": "localhost"}
+    suite = ET.Element("testsuite", where, name="verify", tests=str(len(results)))
+    ET.SubElement(suite, "properties")
+    counts = {"failures": 0, "errors": 0}
+    for result in results:
+        case = ET.SubElement(suite, "testcase", name=printable(result.name), time=f"{result.seconds:.3f}")
+        case.set("classname", printable(result.target) or "reproducer")
+        code = result.exit_code(expect_fixed=expect_fixed)
+        if code:
+            kind = "failure" if code == 1 else "error"
+            counts["failures" if code == 1 else "errors"] += 1
+            ET.SubElement(case, kind, message=result.status.value, type=_type(result)).text = _text(result)
+    for stream in ("system-out", "system-err"):
+        ET.SubElement(suite, stream)
+    suite.attrib |= {key: str(value) for key, value in counts.items()}
+    suite.set("time", f"{sum(result.seconds for result in results):.3f}")
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ET.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+
+
+def _type(result: Verification) -> str:
+    failure = result.seen or result.wanted
+    return f"{failure.stage} {failure.symptom}" if failure else result.status.value
+
+
+def _text(result: Verification) -> str:
+    lines = [result.why] if result.why else []
+    if result.seen is not None:
+        lines.append(f"seen: {result.seen.message}")
+    if result.wanted is not None and result.status is not Status.SAME:
+        lines.append(f"before: {result.wanted.message}")
+    # XML has no escape for control characters.
+    return "\n".join(printable(line) for line in lines)

@@ -1,0 +1,177 @@
+"""A control flow node replaced by what it runs: the branch taken, or the first iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import onnx
+from onnx import NodeProto, TensorProto, helper
+
+from bisect_trt.model.graph import bodies, topological
+
+CONTROL = frozenset({"If", "Loop", "Scan"})
+"""Operators that have bodies."""
+
+IsTrue = Callable[[str], bool | None]
+"""The recorded value of a condition by the name of its tensor; None: it is not known."""
+
+
+def has_body(node: NodeProto) -> bool:
+    """Whether a node is control flow of ONNX."""
+    return node.op_type in CONTROL and node.domain in ("", "ai.onnx")
+
+
+def opened(
+    proto: onnx.ModelProto, name: str, is_true: IsTrue, *, all_branches: bool = False
+) -> Iterator[onnx.ModelProto]:
+    """The model with the node `name` replaced by each body that it may run, the likeliest first.
+
+    An If becomes the branch that the recorded run took (then the other one, with `all_branches` or when
+    that is not known), a Loop or Scan its first iteration: that means the same only when there is one, so
+    the caller has to ask the target whether the failure survives. Interior types are left out; normalise
+    the result.
+    """
+    node = next(node for node in proto.graph.node if node.name == name)
+    for body in _likely(node, is_true, all_branches):
+        made = onnx.ModelProto()
+        made.CopyFrom(proto)
+        _Inliner(made, node, body).run()
+        yield made
+
+
+def _likely(node: NodeProto, is_true: IsTrue, all_branches: bool) -> list[onnx.GraphProto]:
+    by_name = {a.name: a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH}
+    if node.op_type != "If":
+        return [by_name["body"]]
+    taken = is_true(node.input[0])
+    branches = [by_name["else_branch"], by_name["then_branch"]]
+    if taken is not False:
+        branches.reverse()
+    return branches if taken is None or all_branches else branches[:1]
+
+
+class _Inliner:
+    """Puts one body in the place of its node."""
+
+    def __init__(self, model: onnx.ModelProto, node: NodeProto, body: onnx.GraphProto) -> None:
+        self.graph = model.graph
+        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        self.node = node
+        self.body = onnx.GraphProto()
+        self.body.CopyFrom(body)
+        self.taken = set(_names(self.graph))
+        self.added: list[NodeProto] = []
+
+    def run(self) -> None:
+        """Change the model."""
+        self._rename_all()
+        {"If": self._branch, "Loop": self._iteration, "Scan": self._step}[self.node.op_type]()
+        kept = [node for node in self.graph.node if node.name != self.node.name]
+        nodes = [*kept, *self.body.node, *self.added]
+        fresh = onnx.GraphProto()
+        fresh.node.extend(nodes[i] for i in topological(nodes))
+        del self.graph.node[:]
+        self.graph.node.extend(fresh.node)
+        self.graph.initializer.extend(self.body.initializer)
+        del self.graph.value_info[:]
+
+    def _rename_all(self) -> None:
+        """Give what the body makes names that the model does not have."""
+        own = [i.name for i in self.body.input] + [t.name for t in self.body.initializer]
+        own += [t for node in self.body.node for t in node.output if t]
+        self.renamed = {name: self._fresh(name) for name in own}
+        _rename(self.body, self.renamed)
+
+    def _fresh(self, name: str) -> str:
+        if name in self.taken:
+            name = f"{self.node.name}/{name}"
+            while name in self.taken:
+                name += "_"
+        self.taken.add(name)
+        return name
+
+    def _add(self, op: str, inputs: Iterable[str], output: str, **attributes: Any) -> None:
+        self.added.append(helper.make_node(op, list(inputs), [output], f"{op}/{output}", **attributes))
+
+    def _constant(self, value: list[int]) -> str:
+        name = self._fresh(f"{self.node.name}/constant")
+        self.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(value)], value))
+        return name
+
+    def _pass_on(self, made: list[str], wanted: list[str]) -> None:
+        """Outputs of the body become those of the node."""
+        for inner, outer in zip(made, wanted, strict=False):
+            if outer:
+                self._add("Identity", [inner], outer)
+
+    def _branch(self) -> None:
+        self._pass_on([o.name for o in self.body.output], list(self.node.output))
+
+    def _iteration(self) -> None:
+        trip, condition, *carried = [i.name for i in self.body.input]
+        number = helper.make_tensor(trip, TensorProto.INT64, [], [0])
+        self.graph.initializer.append(number)
+        given = self.node.input[1] if len(self.node.input) > 1 else ""
+        if given:
+            self._add("Identity", [given], condition)
+        else:
+            self.graph.initializer.append(helper.make_tensor(condition, TensorProto.BOOL, [], [True]))
+        self._pass_on(list(self.node.input[2:]), carried)
+        made = [o.name for o in self.body.output][1:]
+        self._pass_on(made[: len(carried)], list(self.node.output))
+        self._stack(made[len(carried) :], list(self.node.output)[len(carried) :], [])
+
+    def _step(self) -> None:
+        node = self.node
+        scans = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
+        states = len(self.body.input) - scans
+        names = [i.name for i in self.body.input]
+        self._pass_on(list(node.input[:states]), names[:states])
+        axes, backward = _ints(node, "scan_input_axes"), _ints(node, "scan_input_directions")
+        for k, (source, inner) in enumerate(zip(node.input[states:], names[states:], strict=True)):
+            first = -1 if backward[k : k + 1] == [1] else 0
+            place = helper.make_tensor(self._fresh(f"{inner}/place"), TensorProto.INT64, [], [first])
+            self.graph.initializer.append(place)
+            self._add("Gather", [source, place.name], inner, axis=axes[k] if k < len(axes) else 0)
+        made = [o.name for o in self.body.output]
+        self._pass_on(made[:states], list(node.output))
+        self._stack(made[states:], list(node.output)[states:], _ints(node, "scan_output_axes"))
+
+    def _stack(self, made: list[str], wanted: list[str], axes: list[int]) -> None:
+        """What each iteration gives is stacked along a new axis."""
+        for k, (inner, outer) in enumerate(zip(made, wanted, strict=False)):
+            if not outer:
+                continue
+            axis = axes[k] if k < len(axes) else 0
+            if self.opset >= 13:
+                self._add("Unsqueeze", [inner, self._constant([axis])], outer)
+            else:
+                node = helper.make_node("Unsqueeze", [inner], [outer], f"Unsqueeze/{outer}", axes=[axis])
+                self.added.append(node)
+
+
+def _ints(node: NodeProto, name: str) -> list[int]:
+    return next((list(a.ints) for a in node.attribute if a.name == name), [])
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (i.name for i in graph.input)
+    yield from (t.name for t in graph.initializer)
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for body in bodies(node):
+            yield from _names(body)
+
+
+def _rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
+    """Rename tensors in a body, and where the bodies in it capture them."""
+    for item in (*graph.input, *graph.output, *graph.initializer):
+        item.name = new.get(item.name, item.name)
+    for node in graph.node:
+        for field in (node.input, node.output):
+            field[:] = [new.get(name, name) for name in field]
+        for body in bodies(node):
+            hidden = {i.name for i in body.input} | {t.name for t in body.initializer}
+            hidden.update(t for inner in body.node for t in inner.output)
+            _rename(body, {k: v for k, v in new.items() if k not in hidden})

@@ -1,0 +1,126 @@
+"""The rest of the model behind a candidate: what the target gave goes on to the model's outputs.
+
+A candidate is fed with recorded values, so its nodes do not see each other's errors across a gap (nodes
+in between that run on the reference). The rest therefore computes nodes of the candidate that lie
+behind a gap again, and adds the difference that the target made there: right to first order, and exact
+where there is no gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import onnx
+from onnx import TensorProto, helper
+
+from bisect_trt.model.candidate import DELTA, Candidate, Feeds, Rest
+from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.cutting.types import Recorded
+from bisect_trt.model.graph import Graph, Selection, bodies
+
+_RAW = "#raw"
+_ADDS = (TensorProto.FLOAT, TensorProto.DOUBLE)  # ONNX Runtime's CPU provider adds these for sure
+
+
+class Rests:
+    """Continues candidates of one model."""
+
+    def __init__(self, graph: Graph, cutter: Cutter, record: Recorded) -> None:
+        """Continue candidates of `graph` that were cut by `cutter`."""
+        self._graph = graph
+        self._cutter = cutter
+        self._record = record
+
+    def attach(self, candidate: Candidate) -> Candidate:
+        """The candidate with its rest. One whose outputs were not recorded stays as it is."""
+        if not candidate.expected or not candidate.expected[0]:
+            return candidate
+        made = tuple(candidate.expected[0])
+        inside = frozenset(candidate.nodes)
+        behind = self._behind(made, inside)
+        outputs = tuple(
+            t
+            for t in self._graph.graph_outputs
+            if t in self._record and (t in made or self._graph.producer.get(t) in behind)
+        )
+        expected = tuple(
+            {t: self._record.path(k, t) for t in outputs} for k in range(self._record.samples)
+        )
+        rest = Rest(outputs=outputs, expected=expected)
+        if behind and any(self._graph.producer.get(t) in behind for t in outputs):
+            rest = self._cut(rest, made, behind, behind & inside)
+        return replace(candidate, rest=rest)
+
+    def _behind(self, made: Iterable[str], inside: Selection) -> Selection:
+        """All nodes that the tensors have an influence on by way of a node outside of the candidate."""
+        graph = self._graph
+        todo = [n for t in made for n in graph.consumers.get(t, ()) if n not in inside]
+        found: set[str] = set()
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo += [n for t in graph.outputs_of(name) for n in graph.consumers.get(t, ())]
+        return frozenset(found)
+
+    def _cut(self, rest: Rest, made: Sequence[str], behind: Selection, again: Selection) -> Rest:
+        part = self._cutter.cut(behind, CutStyle.UNFROZEN, fed=made)
+        proto = onnx.load_model_from_string(part.model)
+        for value in proto.graph.input:
+            if value.name in made:  # the target may give another shape
+                value.type.tensor_type.ClearField("shape")
+        del proto.graph.value_info[:]
+        feeds: list[Feeds] = [dict(sample) for sample in part.feeds]
+        deltas: tuple[str, ...] = ()
+        if again:
+            deltas, feeds = self._add_differences(proto, made, again, feeds)
+        wanted = [t for t in rest.outputs if self._graph.producer.get(t) in behind]
+        del proto.graph.output[:]
+        proto.graph.output.extend(
+            helper.make_tensor_value_info(t, self._record.elem_type(t), None) for t in wanted
+        )
+        return replace(rest, model=proto.SerializeToString(), feeds=tuple(feeds), deltas=deltas)
+
+    def _add_differences(
+        self, proto: onnx.ModelProto, made: Sequence[str], again: Selection, feeds: list[Feeds]
+    ) -> tuple[tuple[str, ...], list[Feeds]]:
+        """Nodes of the candidate that run again see no error of the target: their own results bring it."""
+        graph = proto.graph
+        kinds = {t: self._record.elem_type(t) for t in made}
+        inner = {t for name in again for t in self._graph.outputs_of(name)}
+        deltas = tuple(t for t in made if t in inner and kinds[t] in _ADDS)
+        nodes = list(graph.node)
+        read = {t for node in nodes if node.name in again for t in node.input}
+        fed = [t for t in made if t in read and t not in inner]
+        renamed = {t: t + _RAW for t in made if t in inner or t in fed}
+        del graph.node[:]
+        for node in nodes:
+            if node.name in again and not list(bodies(node)):
+                _rename(node, renamed)
+            elif node.name in again:
+                _rename_outputs(node, renamed)
+            graph.node.append(node)
+            for t in self._graph.outputs_of(node.name) if node.name in again else ():
+                if t in deltas:
+                    graph.node.append(helper.make_node("Add", [t + _RAW, t + DELTA], [t], f"{t}{DELTA}"))
+        for t in deltas:
+            graph.input.append(helper.make_tensor_value_info(t + DELTA, kinds[t], None))
+        for t in fed:
+            graph.input.append(helper.make_tensor_value_info(t + _RAW, kinds[t], None))
+        for t in made:  # what cannot be added is replaced
+            if t in inner and t not in deltas:
+                graph.input.append(helper.make_tensor_value_info(t, kinds[t], None))
+        raw = [{t + _RAW: self._record.path(k, t) for t in fed} for k in range(len(feeds))]
+        return deltas, [{**sample, **more} for sample, more in zip(feeds, raw, strict=True)]
+
+
+def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    for k, name in enumerate(node.input):
+        node.input[k] = names.get(name, name)
+    _rename_outputs(node, names)
+
+
+def _rename_outputs(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    for k, name in enumerate(node.output):
+        node.output[k] = names.get(name, name)

@@ -1,0 +1,271 @@
+"""Cut a selection of nodes out of a model, as a candidate fed with recorded values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+from onnx import TensorProto
+
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.cutting.constants import INNER_TYPES, feeds_build_time_slot, is_shape_like
+from bisect_trt.model.cutting.pieces import Pieces
+from bisect_trt.model.cutting.types import Recorded, Types, header
+from bisect_trt.model.graph import Boundary, Graph, Selection, dims_of
+from bisect_trt.model.inputs.feeds import GraphInput
+from bisect_trt.model.inputs.generate import generate
+from bisect_trt.model.store import Store, raw_size
+
+
+class CutStyle(StrEnum):
+    """How a selection is cut out."""
+
+    DEFAULT = "default"
+    """Recorded static shapes; shape-like cut tensors become constants; all that leaves is an output."""
+    UNFROZEN = "unfrozen"
+    """As DEFAULT, but shape-like cut tensors stay inputs."""
+    DYNAMIC = "dynamic"
+    """As DEFAULT, but inputs keep declared and inferred symbolic dimensions."""
+    NARROW = "narrow"
+    """As DEFAULT, but also cut through edges of types that builders do not take as inputs everywhere;
+    sequences, optionals and strings may be outputs (they are not compared)."""
+    HIDDEN = "hidden"
+    """As DEFAULT, but tensors that are read inside as well are not exposed (that would stop
+    fusion), unless the model itself exposes them."""
+
+
+class _Frozen(NamedTuple):
+    piece: bytes
+    bytes: int
+
+
+class Cutter:
+    """Cuts one model; what it serialises and decides is kept for the next cut."""
+
+    def __init__(
+        self, graph: Graph, store: Store, record: Recorded, *, only_recorded: bool = False
+    ) -> None:
+        """Cut the model of `graph`, whose weights were adopted by `store`.
+
+        With `only_recorded` nothing is cut through tensors that were not recorded, nor exposed of them.
+        """
+        self._graph = graph
+        self._store = store
+        self._record = record
+        self._only_recorded = only_recorded
+        self._pieces = Pieces(graph)
+        self._frozen: dict[str, _Frozen | None] = {}
+        self._types = Types(graph, record)
+        self._interior: dict[tuple[str, bool], dict[str, bytes]] = {}
+        self._sizes: dict[str, int] = {}
+        self._made: dict[str, Path | None] = {}
+        self._carried: dict[str, tuple[str, ...]] = {}
+
+    def cut(
+        self, selection: Selection, style: CutStyle = CutStyle.DEFAULT, fed: Iterable[str] = ()
+    ) -> Candidate:
+        """The selection as a model of its own; tensors in `fed` become inputs whatever the style says.
+
+        It grows over edges that cannot be cut (sequences, optionals, strings, tensors of unknown
+        type), so `Candidate.nodes` may be more. Tensors that were not recorded get an input of the
+        inferred shape and seeded values.
+
+        Raises:
+            KeyError: a node does not exist.
+            ValueError: no node was selected.
+        """
+        names, (inputs, outputs) = self._grow(self._graph.sorted(selection), style)
+        if not names:
+            raise ValueError("nothing selected")
+        if style is CutStyle.HIDDEN:
+            outputs = self._visible(names, outputs)
+        if self._only_recorded:
+            outputs = tuple(t for t in outputs if t in self._record) or outputs
+        inside, fed = frozenset(names), frozenset(fed)
+        frozen = {t: f for t in inputs if t not in fed and (f := self._freeze(t, inside, style))}
+        return self._assemble(names, [t for t in inputs if t not in frozen], outputs, frozen, style)
+
+    def whole(self, style: CutStyle = CutStyle.DYNAMIC) -> Candidate:
+        """All nodes, with all inputs and outputs of the model; dimensions as declared by default."""
+        graph = self._graph
+        return self._assemble(list(graph.order), list(graph.graph_inputs), graph.graph_outputs, {}, style)
+
+    def _grow(self, names: list[str], style: CutStyle) -> tuple[list[str], Boundary]:
+        """The selection (sorted) grown until its boundary can be cut, and that boundary."""
+        graph = self._graph
+        while True:
+            boundary = graph.boundary_of_sorted(names)
+            added = {
+                graph.producer[t]
+                for t in boundary.inputs
+                if t in graph.producer and not (self._can_feed(t) and self._can_cut(t, style))
+            }
+            for tensor in boundary.outputs if style is not CutStyle.NARROW else ():
+                if not self._can_cut(tensor, style):
+                    added.update(graph.consumers.get(tensor, ()))
+            if added.issubset(names):
+                return names, boundary
+            names = graph.sorted(added.union(names))
+
+    def _can_feed(self, tensor: str) -> bool:
+        return not self._only_recorded or tensor in self._record
+
+    def _can_cut(self, tensor: str, style: CutStyle) -> bool:
+        elem_type = self._types.elem_type(tensor)
+        if elem_type is None or elem_type == TensorProto.STRING:
+            return False
+        return style is CutStyle.NARROW or elem_type not in INNER_TYPES
+
+    def _visible(self, names: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
+        """Outputs of the model, and of nodes that feed no other node of the selection."""
+        read = {t for name in names for t in self._graph.inputs_of(name)}
+        sinks = {name for name in names if read.isdisjoint(self._graph.outputs_of(name))}
+        shown = set(self._graph.graph_outputs)
+        return tuple(t for t in outputs if t in shown or self._graph.producer[t] in sinks)
+
+    def _freeze(self, tensor: str, inside: Selection, style: CutStyle) -> _Frozen | None:
+        """The cut tensor as a constant, if it has to be one."""
+        graph = self._graph
+        if tensor not in graph.producer or tensor not in self._record:  # inputs of the model stay inputs
+            return None
+        if tensor not in graph.constants:
+            if style is CutStyle.UNFROZEN:
+                return None
+            shape_like = is_shape_like(self._record.elem_type(tensor), self._record.shape(tensor))
+            if not shape_like and not self._wired(tensor, inside):
+                return None
+        if tensor not in self._frozen:
+            self._frozen[tensor] = self._constant(tensor)
+        return self._frozen[tensor]
+
+    def _wired(self, tensor: str, inside: Selection) -> bool:
+        consumers = self._graph.consumers.get(tensor, ())
+        return any(c in inside and feeds_build_time_slot(self._graph, c, tensor) for c in consumers)
+
+    def _constant(self, tensor: str) -> _Frozen | None:
+        """The recorded value as an initializer; None when the samples differ."""
+        record = self._record
+        elem_type, shape = record.elem_type(tensor), record.shape(tensor)
+        first = record.path(0, tensor)
+        for sample in range(1, record.samples):
+            if not _same(first, record.path(sample, tensor)):
+                return None
+        proto = self._store.tensor(tensor, first, elem_type, shape)
+        return _Frozen(self._pieces.initializer(proto), raw_size(elem_type, shape))
+
+    def _assemble(
+        self,
+        names: Sequence[str],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        frozen: dict[str, _Frozen],
+        style: CutStyle,
+    ) -> Candidate:
+        pieces, graph = self._pieces, self._graph
+        carried = dict.fromkeys(chain.from_iterable(map(self._carried_by, names)))
+        generators = [graph.producer[t] for t in carried if t in graph.producer]
+        weights = [t for t in carried if t in graph.initializers]
+        weights += [t for name in generators for t in graph.inputs_of(name) if t not in carried]
+        weights += [t for t in outputs if t in graph.initializers and t not in carried]
+        weights = list(dict.fromkeys(weights))
+        dynamic = style is CutStyle.DYNAMIC
+        parts = [pieces.input(t, self._input_type(t, dynamic)) for t in inputs]
+        parts += [pieces.output(t, self._output_type(t, dynamic)) for t in outputs]
+        parts += [pieces.weight(t) for t in weights]
+        parts += [f.piece for f in frozen.values()]
+        parts += [pieces.node(name) for name in (*generators, *names)]
+        parts += self._interior_types(names, outputs, dynamic)
+        size = sum(map(self._weight_size, weights))
+        return Candidate(
+            content=pieces.model(parts),
+            folder=self._store.folder,
+            nodes=tuple(names),
+            feeds=self._feeds(inputs),
+            # What was recorded does not follow from seeded values.
+            expected=self._values(outputs if all(t in self._record for t in inputs) else ()),
+            cut=style.value,
+            bytes=size + sum(f.bytes for f in frozen.values()),
+        )
+
+    def _weight_size(self, name: str) -> int:
+        if name not in self._sizes:
+            weight = self._graph.initializers[name]
+            self._sizes[name] = raw_size(weight.data_type, weight.dims)
+        return self._sizes[name]
+
+    def _carried_by(self, name: str) -> tuple[str, ...]:
+        """Weights that a node reads, and tensors that generators make for it."""
+        found = self._carried.get(name)
+        if found is None:
+            graph = self._graph
+            found = self._carried[name] = tuple(
+                t
+                for t in graph.inputs_of(name)
+                if t in graph.initializers or graph.producer.get(t) in graph.generators
+            )
+        return found
+
+    def _feeds(self, inputs: Sequence[str]) -> tuple[Feeds, ...]:
+        """Recorded values, and seeded ones for inputs that were not recorded."""
+        made = {t: path for t in inputs if t not in self._record and (path := self._seeded(t)) is not None}
+        return tuple({**sample, **made} for sample in self._values(inputs))
+
+    def _seeded(self, tensor: str) -> Path | None:
+        """A value for an input that the reference could not make, written once; dimensions unknown are 1."""
+        if tensor not in self._made:
+            kind = self._types.static(tensor)
+            dims = None if kind is None else dims_of(kind)
+            self._made[tensor] = None
+            if kind is not None and dims is not None:
+                wanted = GraphInput(tensor, kind.tensor_type.elem_type, dims)
+                self._made[tensor] = self._store.put_once(tensor, generate([wanted], 0, {})[tensor])
+        return self._made[tensor]
+
+    def _values(self, tensors: Iterable[str]) -> tuple[Feeds, ...]:
+        known = [t for t in tensors if t in self._record]
+        return tuple({t: self._record.path(s, t) for t in known} for s in range(self._record.samples))
+
+    def _interior_types(self, names: Sequence[str], outputs: Sequence[str], dynamic: bool) -> list[bytes]:
+        exposed = frozenset(outputs)
+        parts: list[bytes] = []
+        for name in names:
+            types = self._interior.get((name, dynamic))
+            if types is None:
+                types = self._interior[name, dynamic] = self._types_of(name, dynamic)
+            if exposed.isdisjoint(types):
+                parts += types.values()
+            else:
+                parts += [piece for tensor, piece in types.items() if tensor not in exposed]
+        return parts
+
+    def _types_of(self, name: str, dynamic: bool) -> dict[str, bytes]:
+        """The types of what a node makes, serialised; unknown ones are left out."""
+        types = {}
+        for tensor in self._graph.outputs_of(name):
+            kind = self._graph.value_info(tensor) if dynamic else self._types.declared(tensor)
+            if kind:
+                types[tensor] = self._pieces.value_info(tensor, kind)
+        return types
+
+    def _input_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto:
+        kind = self._types.dynamic(tensor) if dynamic else self._types.static(tensor)
+        assert kind is not None, f"the cut goes through {tensor!r}, which has no type"
+        return kind
+
+    def _output_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto | None:
+        return self._types.dynamic(tensor) if dynamic else self._types.static(tensor)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both files hold the same bits (so NaN equals itself)."""
+    if header(one) != header(other) or one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as a, other.open("rb") as b:
+        while chunk := a.read(1 << 20):
+            if chunk != b.read(1 << 20):
+                return False
+    return True

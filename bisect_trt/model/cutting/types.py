@@ -1,0 +1,200 @@
+"""Types of tensors at the border of a cut: as recorded, declared, or as they follow from these.
+
+Types of tensors that the reference could not make: inferred from what it made, else guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnx
+
+from bisect_trt.model.cutting.pieces import type_of
+from bisect_trt.model.graph import Dims, Graph, dims_of
+from bisect_trt.model.skeleton import skeleton
+
+
+class Recorded(Protocol):
+    """Reference values of tensors; `samples` runs of the model, `t` numbers them from 0."""
+
+    @property
+    def samples(self) -> int:
+        """Number of recorded runs."""
+        ...
+
+    def path(self, sample: int, tensor: str) -> Path:
+        """File with the value, see `Store.put`."""
+        ...
+
+    def __contains__(self, tensor: object) -> bool:
+        """Whether the tensor was recorded."""
+        ...
+
+    def elem_type(self, tensor: str) -> int:
+        """`TensorProto.DataType` of the value."""
+        ...
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Dimensions in sample 0."""
+        ...
+
+
+class Types:
+    """Types of the tensors of one model."""
+
+    def __init__(self, graph: Graph, record: Recorded) -> None:
+        """Types in `graph`, whose reference values were recorded."""
+        self._graph = graph
+        self._record = record
+        self._static: dict[str, onnx.TypeProto | None] = {}
+
+    def elem_type(self, tensor: str) -> int | None:
+        """`TensorProto.DataType` of a tensor; None when it is unknown or no tensor."""
+        if tensor in self._record:
+            return self._record.elem_type(tensor)
+        known = self._graph.elem_type(tensor)
+        return known if known is not None else _elem_type(self._inferred.get(tensor))
+
+    @cached_property
+    def _inferred(self) -> Mapping[str, onnx.TypeProto]:
+        """Types that follow from the recorded ones, for what the reference could not make."""
+        graph, record = self._graph, self._record
+        known = {t: self.static(t) for t in (*graph.graph_inputs, *graph.producer) if t in record}
+        return inferred_types(graph.proto, {t: kind for t, kind in known.items() if kind is not None})
+
+    def static(self, tensor: str) -> onnx.TypeProto | None:
+        """Recorded type with its static shape; else the inferred one without its symbols."""
+        if tensor not in self._static:
+            self._static[tensor] = self._make_static(tensor)
+        return self._static[tensor]
+
+    def _make_static(self, tensor: str) -> onnx.TypeProto | None:
+        recorded = self._dims(tensor)
+        if recorded is not None:
+            return type_of(self._record.elem_type(tensor), recorded)
+        declared = self.declared(tensor)
+        if declared is not None and (not declared.HasField("tensor_type") or _is_static(declared)):
+            return declared
+        return _without_symbols(self._inferred.get(tensor, declared))
+
+    def declared(self, tensor: str) -> onnx.TypeProto | None:
+        """Declared or inferred type without symbols.
+
+        Interior tensors get this one, never the recorded type: ONNX Runtime would infer further
+        from it than it does in the whole model, and then refuse branches that are not taken.
+        """
+        elem_type, shape = self._graph.elem_type(tensor), self._graph.shape(tensor)
+        if elem_type is None:
+            return self._graph.value_info(tensor)  # a sequence or the like
+        return type_of(elem_type, shape and tuple(d if isinstance(d, int) else None for d in shape))
+
+    def _dims(self, tensor: str) -> Dims | None:
+        """Dimensions of the recorded values; those that differ between samples are left open."""
+        record = self._record
+        if tensor not in record:
+            return None
+        dims: Dims = record.shape(tensor)
+        for sample in range(1, record.samples):
+            other = header(record.path(sample, tensor))[0]
+            if len(other) != len(dims):
+                return self._graph.shape(tensor)
+            dims = tuple(a if a == b else None for a, b in zip(dims, other, strict=True))
+        return dims
+
+    def dynamic(self, tensor: str) -> onnx.TypeProto | None:
+        """Declared or inferred type with its symbols; what it leaves open is as recorded."""
+        static, declared = self.static(tensor), self._graph.shape(tensor)
+        if tensor not in self._graph.producer and declared is not None:
+            return self._graph.value_info(tensor)
+        elem_type, recorded = self.elem_type(tensor), self._dims(tensor)
+        if elem_type is None or declared is None or recorded is None or len(declared) != len(recorded):
+            return static
+        return type_of(
+            elem_type, tuple(b if a is None else a for a, b in zip(declared, recorded, strict=True))
+        )
+
+
+def _elem_type(kind: onnx.TypeProto | None) -> int | None:
+    return (kind.tensor_type.elem_type or None) if kind is not None else None
+
+
+def _without_symbols(kind: onnx.TypeProto | None) -> onnx.TypeProto | None:
+    if kind is None or not kind.HasField("tensor_type"):
+        return kind
+    dims = dims_of(kind)
+    static = dims and tuple(d if isinstance(d, int) else None for d in dims)
+    return type_of(kind.tensor_type.elem_type, static)
+
+
+def _is_static(kind: onnx.TypeProto) -> bool:
+    dims = dims_of(kind)
+    return dims is not None and all(isinstance(d, int) for d in dims)
+
+
+def header(path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and type of a recorded value."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array.shape, array.dtype
+
+
+ROUNDS = 64
+"""Of inference; each goes as far as the next operator that nobody knows."""
+
+KnownTypes = Mapping[str, onnx.TypeProto]
+
+
+def inferred_types(proto: onnx.ModelProto, known: KnownTypes) -> dict[str, onnx.TypeProto]:
+    """KnownTypes of all tensors that follow from `known` ones, static where these are.
+
+    An operator that ONNX does not know (a plugin) is taken to give what its first input is: most do. A
+    declaration in the model goes before that.
+    """
+    light = skeleton(proto)
+    graph = light.graph
+    declared = [v for v in graph.value_info if v.name not in known and not _is_symbolic(v.type)]
+    fresh = onnx.GraphProto()
+    fresh.value_info.extend(declared)
+    fresh.value_info.extend(onnx.ValueInfoProto(name=name, type=kind) for name, kind in known.items())
+    del graph.value_info[:]
+    graph.value_info.extend(fresh.value_info)
+    for item in graph.input:
+        if item.name in known:
+            item.type.CopyFrom(known[item.name])
+    del graph.output[:]  # declared shapes are those of other inputs
+    weights = {t.name: onnx.helper.make_tensor_type_proto(t.data_type, t.dims) for t in graph.initializer}
+    for _ in range(ROUNDS):
+        types = weights | _infer(light)
+        guessed = list(_guesses(light.graph.node, types))
+        if not guessed:
+            break
+        light.graph.value_info.extend(guessed)
+    return _infer(light)
+
+
+def _infer(light: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, strict_mode=False, data_prop=True).graph
+    except Exception:  # it is a help only: odd models make it raise
+        inferred = light.graph
+    return {v.name: v.type for v in (*inferred.input, *inferred.value_info)}
+
+
+def _guesses(nodes: Iterable[onnx.NodeProto], types: KnownTypes) -> Iterable[onnx.ValueInfoProto]:
+    """For outputs of unknown operators: the type of the first input that has one."""
+    for node in nodes:
+        if onnx.defs.has(node.op_type, "" if node.domain == "ai.onnx" else node.domain):
+            continue
+        missing = [name for name in node.output if name and name not in types]
+        source = next((types[name] for name in node.input if name in types), None)
+        if source is not None:
+            yield from (onnx.ValueInfoProto(name=name, type=source) for name in missing)
+
+
+def _is_symbolic(kind: onnx.TypeProto) -> bool:
+    """Whether a declared type leaves dimensions open that static inputs may settle."""
+    dims = kind.tensor_type.shape.dim
+    return kind.HasField("tensor_type") and not all(d.HasField("dim_value") for d in dims)

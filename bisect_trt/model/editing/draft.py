@@ -1,0 +1,337 @@
+"""A candidate opened for editing: nodes as a proto, weights and input values as arrays.
+
+Opening reads nothing but headers (big values are memory mapped), closing writes only what an edit
+changed, under names that follow from the content: so an edited candidate has the same digest in every
+run, and the journal of an interrupted run knows it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.editing.inference import infer, known_dims
+from bisect_trt.model.editing.simplicity import simplicity
+from bisect_trt.model.graph import consumed
+from bisect_trt.model.seeded_values import TOLD_FROM, Recipe, tell
+from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
+from bisect_trt.model.walk import hoist, inner_nodes, scopes, unique_names
+
+Array = npt.NDArray[Any]
+
+SIMPLIFIED = "simplified"
+"""`Candidate.cut` of an edited candidate."""
+
+
+@dataclass
+class Draft:
+    """An edited candidate; `copy` before changing it.
+
+    Attributes:
+        proto: the model without dense initializers, generators and interior types. Never share it.
+        weights: values of initializers by name; never written to. Strings stay in `proto`.
+        generated: weights that are made by a ConstantOfShape node instead of being stored.
+        recipes: weights that are seeded random numbers.
+        samples: input values, one mapping a sample; empty when nothing was recorded.
+        folder: the store.
+        typed: interior types are written (some targets fail only with them).
+        strict: ONNX's own checks have to accept the model; False when they refuse the original.
+        empty: tensors without elements are nothing new.
+        fed: input values that are seeded random numbers, by sample and name.
+        origins: what tensors that were renamed are called in the original.
+        confirm: the reference has to run it; False when it does not run the original either.
+        parse_only: see `Candidate`.
+    """
+
+    proto: onnx.ModelProto
+    weights: dict[str, Array]
+    generated: set[str]
+    recipes: dict[str, Recipe]
+    samples: list[dict[str, Array]]
+    folder: Path
+    typed: bool = False
+    strict: bool = True
+    confirm: bool = True
+    parse_only: bool = False
+    empty: bool = False
+    fed: dict[tuple[int, str], Recipe] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    _stored: dict[str, tuple[Array, TensorProto]] = field(default_factory=dict)
+    _paths: dict[int, tuple[Array, Path]] = field(default_factory=dict)
+
+    def copy(self) -> Draft:
+        """An independent draft; arrays are shared, as nobody writes to them."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        samples = [dict(sample) for sample in self.samples]
+        return Draft(
+            proto, dict(self.weights), set(self.generated), dict(self.recipes), samples, self.folder,
+            self.typed, self.strict, self.confirm, self.parse_only, self.empty, dict(self.fed), self.origins,
+            self._stored, self._paths,
+        )  # fmt: skip
+
+    @property
+    def graph(self) -> onnx.GraphProto:
+        """The graph of `proto`."""
+        return self.proto.graph
+
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators."""
+        return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+    def known_dims(self) -> dict[str, tuple[int, tuple[int | None, ...]]]:
+        """Element type and dimensions of all tensors, as far as ONNX can infer them."""
+        return known_dims(self.proto, self.weights)
+
+    def node(self, name: str) -> onnx.NodeProto | None:
+        """The node of that name, in a body too; None when it is gone."""
+        return next((node for node in inner_nodes(self.graph) if node.name == name), None)
+
+    def readers(self, tensor: str) -> Iterator[tuple[onnx.NodeProto, int]]:
+        """Nodes that read a tensor, in bodies too, with the number of the input."""
+        for node in inner_nodes(self.graph):
+            yield from ((node, k) for k, name in enumerate(node.input) if name == tensor)
+
+    def is_read(self, tensor: str, scope: onnx.GraphProto | None = None) -> bool:
+        """Whether a node (or a body in it) of a scope reads the tensor, or it is an output of that."""
+        scope = scope or self.graph
+        named = any(tensor in consumed(node) for node in scope.node)
+        return named or any(output.name == tensor for output in scope.output)
+
+    def called(self, tensor: str) -> str:
+        """A tensor for a person who knows the original."""
+        old = self.origins.get(tensor, tensor)
+        return tensor if old == tensor else f"{tensor} ({old!r} in the original)"
+
+    def set_weight(self, name: str, value: Array, recipe: Recipe | None = None) -> None:
+        """Give a weight another value; it is no longer generated unless that is asked again."""
+        self.weights[name] = value
+        self.recipes.pop(name, None)
+        if recipe is not None:
+            self.recipes[name] = recipe
+            self.generated.discard(name)
+
+    def set_input(self, sample: int, name: str, value: Array, recipe: Recipe | None = None) -> None:
+        """Give an input another value in one sample."""
+        self.samples[sample][name] = value
+        self.fed.pop((sample, name), None)
+        if recipe is not None:
+            self.fed[sample, name] = recipe
+
+    def drop_weight(self, name: str) -> None:
+        """Forget a weight."""
+        self.weights.pop(name, None)
+        self.recipes.pop(name, None)
+        self.generated.discard(name)
+
+    def drop_unused(self) -> None:
+        """Forget nodes, weights and inputs that no output needs, those of bodies first."""
+        for graph in reversed(list(scopes(self.graph))):
+            needed = _drop_unused_nodes(graph)
+        for name in [name for name in self.weights if name not in needed]:
+            self.drop_weight(name)
+        self.drop_inputs({i.name for i in self.graph.input} - needed)
+
+    def drop_inputs(self, names: set[str]) -> None:
+        """Forget graph inputs and their values."""
+        replace(self.graph.input, [i for i in self.graph.input if i.name not in names])
+        for sample in self.samples:
+            for name in names:
+                sample.pop(name, None)
+
+
+def _drop_unused_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Nodes of one scope; the tensors that are still needed are returned."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(consumed(node))
+    if len(kept) != len(graph.node):
+        replace(graph.node, kept[::-1])
+    return needed
+
+
+def replace(field_of: Any, items: list[Any]) -> None:
+    """Put other messages into a repeated field, which may be some of its own."""
+    copies = [type(item).FromString(item.SerializeToString()) for item in items]
+    del field_of[:]
+    field_of.extend(copies)
+
+
+def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
+    """A candidate as a draft. Raises OSError when values of it are missing.
+
+    `hoisted`: weights of bodies become those of the graph; else they stay as they are and cannot be edited.
+    """
+    proto = onnx.load_model_from_string(candidate.model)
+    draft = Draft(proto, {}, set(), {}, [], candidate.folder)
+    graph, kept = proto.graph, []
+    unique_names(graph)
+    if hoisted:
+        hoist(graph)
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.STRING:
+            kept.append(tensor)
+            continue
+        array = _read(tensor, candidate.folder)
+        copy = TensorProto.FromString(tensor.SerializeToString())
+        draft.weights[tensor.name] = array
+        draft._stored[tensor.name] = (array, copy)
+    replace(graph.initializer, kept)
+    _take_generators(draft)
+    draft.typed = bool(graph.value_info)
+    for scope in scopes(graph):
+        del scope.value_info[:]
+    types = {i.name: i.type.tensor_type.elem_type for i in graph.input}
+    store = Store(candidate.folder)
+    for sample in candidate.feeds:
+        values = {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+        for name, array in values.items():
+            draft._paths[id(array)] = (array, sample[name])
+        draft.samples.append(values)
+    return draft
+
+
+def close_draft(draft: Draft) -> Candidate:
+    """The draft as a candidate whose expected values are not known yet.
+
+    Raises:
+        Invalid: ONNX's checker or shape inference refuses it.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(draft.proto)
+    graph = proto.graph
+    for name, array in draft.weights.items():
+        if name not in draft.generated:
+            graph.initializer.append(_tensor(draft, name, array))
+    generators = [_generator(draft, name, graph) for name in sorted(draft.generated)]
+    if generators:
+        replace(graph.node, [*generators, *graph.node])
+    _tell_inputs(draft, graph)
+    infer(proto, strict=draft.strict, typed=draft.typed, empty=draft.empty)
+    made = {node.name for node in generators}
+    carried = [draft.weights[name] for name in draft.weights if name not in draft.generated]
+    return Candidate(
+        content=proto.SerializeToString(deterministic=True),
+        folder=draft.folder,
+        nodes=tuple(node.name for node in graph.node if node.name not in made),
+        feeds=tuple({name: _file(draft, value) for name, value in s.items()} for s in draft.samples),
+        cut=SIMPLIFIED,
+        bytes=sum(array.nbytes for array in carried),
+        simplicity=simplicity(proto, draft.weights, draft.generated, draft.recipes, draft.samples, draft.fed),
+        edited=draft.confirm,
+        parse_only=draft.parse_only,
+    )
+
+
+def _read(tensor: TensorProto, folder: Path) -> Array:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return _frozen(numpy_helper.to_array(tensor))
+    info = external_info(tensor)
+    offset, shape = int(info.get("offset", 0)), tuple(tensor.dims)
+    if bits_per_element(tensor.data_type) >= 8 and math.prod(shape):
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        return np.memmap(folder / info["location"], dtype, "r", offset, shape)
+    with (folder / info["location"]).open("rb") as file:
+        file.seek(offset)
+        raw = file.read(raw_size(tensor.data_type, shape))
+    whole = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=shape, raw_data=raw)
+    return _frozen(numpy_helper.to_array(whole))
+
+
+def _frozen(array: Array) -> Array:
+    array = np.asarray(array)
+    array.flags.writeable = False
+    return array
+
+
+def _take_generators(draft: Draft) -> None:
+    """ConstantOfShape nodes of known shape become weights: one value, seen in all places."""
+    outputs = {output.name for output in draft.graph.output}
+    kept = []
+    for node in draft.graph.node:
+        shape = draft.weights.get(node.input[0]) if node.input else None
+        if node.op_type != "ConstantOfShape" or shape is None or node.output[0] in outputs:
+            kept.append(node)
+            continue
+        value = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), None)
+        value = np.zeros(1, np.float32) if value is None else value
+        name = node.output[0]
+        draft.weights[name] = np.broadcast_to(value.reshape(()), tuple(int(d) for d in shape))
+        draft.generated.add(name)
+    if len(kept) != len(draft.graph.node):
+        replace(draft.graph.node, kept)
+        used = {name for node in draft.graph.node for name in consumed(node)} | outputs
+        for name in [name for name in draft.weights if name not in used]:
+            draft.drop_weight(name)
+
+
+def _generator(draft: Draft, name: str, graph: onnx.GraphProto) -> onnx.NodeProto:
+    array = draft.weights[name]
+    shape = f"{name}_shape"
+    graph.initializer.append(numpy_helper.from_array(np.array(array.shape, np.int64), shape))
+    value = numpy_helper.from_array(np.array(array.reshape(-1)[:1]), "")
+    return helper.make_node("ConstantOfShape", [shape], [name], f"{name}_fill", value=value)
+
+
+def _tensor(draft: Draft, name: str, array: Array) -> TensorProto:
+    """A weight as an initializer: unchanged, inline, or in a file of its own."""
+    stored = draft._stored.get(name)
+    if stored is not None and stored[0] is array:
+        return stored[1]
+    tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+    if name in draft.recipes:
+        tensor.doc_string = draft.recipes[name].text
+    if len(tensor.raw_data) > INLINE_LIMIT:
+        data = tensor.raw_data
+        place = draft.folder / f"w{hashlib.sha256(data).hexdigest()[:24]}.bin"
+        if not place.exists():
+            _write(place, data)
+        point_to(tensor, place.name, 0, len(data))
+    draft._stored[name] = (array, tensor)
+    return tensor
+
+
+def _tell_inputs(draft: Draft, graph: onnx.GraphProto) -> None:
+    """Doc strings of inputs say how their large values can be made: a line for each sample."""
+    for info in graph.input:
+        values = [sample.get(info.name) for sample in draft.samples]
+        if any(v is not None and v.nbytes > TOLD_FROM and v.dtype.kind in "fiu" for v in values):
+            lines = (
+                "" if v is None else tell(v, draft.fed.get((k, info.name))) for k, v in enumerate(values)
+            )
+            info.doc_string = "\n".join(lines).rstrip()
+
+
+def _file(draft: Draft, array: Array) -> Path:
+    """The `.npy` file of an input value."""
+    known = draft._paths.get(id(array))
+    if known is not None and known[0] is array:
+        return known[1]
+    plain = np.ascontiguousarray(array).reshape(array.shape)
+    kind = f"{array.dtype.name}{array.shape}".encode()
+    data = "".join(map(str, array.flat)).encode() if array.dtype.kind in "OU" else plain.tobytes()
+    place = draft.folder / f"v{hashlib.sha256(kind + data).hexdigest()[:24]}.npy"
+    if not place.exists():
+        Store(draft.folder).put("value", plain).replace(place)
+    draft._paths[id(array)] = (array, place)
+    return place
+
+
+def _write(place: Path, data: bytes) -> None:
+    draft = place.with_suffix(".writing")
+    draft.write_bytes(data)
+    draft.replace(place)

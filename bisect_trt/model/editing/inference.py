@@ -1,0 +1,126 @@
+"""What ONNX says of an edited model: whether it is one, and the types of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.graph import dims_of
+from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.store import INLINE_LIMIT
+from bisect_trt.model.walk import scopes
+
+Array = npt.NDArray[Any]
+
+
+class Invalid(Exception):
+    """An edit made a model that ONNX's checker or shape inference refuses."""
+
+
+def infer(proto: onnx.ModelProto, *, strict: bool, typed: bool, empty: bool) -> None:
+    """Check a model and write the inferred types of its outputs, those of bodies too.
+
+    Args:
+        proto: changed in place.
+        strict: ONNX's own checks have to accept the model.
+        typed: write the types of interior tensors, too.
+        empty: tensors without elements are allowed.
+
+    Raises:
+        Invalid: ONNX's checker or shape inference refuses it.
+    """
+    ranks = [_forget_shapes(graph) for graph in scopes(proto.graph)]
+    try:
+        inferred = onnx.shape_inference.infer_shapes(
+            skeleton(proto), check_type=strict, strict_mode=strict, data_prop=True
+        ).graph
+    except Exception as error:  # onnx raises several kinds, with no common base
+        raise Invalid(str(error)) from error
+    seen = [v for graph in scopes(inferred) for v in (*graph.value_info, *graph.output)]
+    if not empty and any(0 in (dims_of(v.type) or ()) for v in seen):
+        raise Invalid("a tensor would be empty")
+    for graph, known, rank in zip(scopes(proto.graph), scopes(inferred), ranks, strict=True):
+        _write_outputs(graph, {v.name: v.type for v in known.output}, rank)
+        if typed:
+            del graph.value_info[:]
+            graph.value_info.extend(known.value_info)
+    if strict:
+        _check(proto)
+
+
+def _forget_shapes(graph: onnx.GraphProto) -> dict[str, int]:
+    """Clear what is declared of outputs, and tell their ranks: it may be wrong by now; the type is not."""
+    ranks = {}
+    for output in graph.output:
+        if output.type.HasField("tensor_type"):
+            ranks[output.name] = len(output.type.tensor_type.shape.dim)
+            output.type.tensor_type.ClearField("shape")
+    return ranks
+
+
+def _check(proto: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(skeleton(proto, empty=True))
+    except Exception as error:  # as above
+        raise Invalid(str(error)) from error
+
+
+def _write_outputs(
+    graph: onnx.GraphProto, types: dict[str, onnx.TypeProto], ranks: dict[str, int]
+) -> None:
+    """Inferred types; where no shape could be inferred, as many unknown dimensions as were declared."""
+    for output in graph.output:
+        if output.name in types:
+            output.type.CopyFrom(types[output.name])
+        kind = output.type.tensor_type
+        if output.type.HasField("tensor_type") and not kind.HasField("shape"):
+            kind.shape.SetInParent()
+            for _ in range(ranks.get(output.name, 0)):
+                kind.shape.dim.add()
+        for dim in output.type.tensor_type.shape.dim:
+            if dim.dim_param.startswith("unk__"):  # inference gives names to what it does not know
+                dim.Clear()
+
+
+def known_dims(
+    model: onnx.ModelProto, weights: Mapping[str, Array]
+) -> dict[str, tuple[int, tuple[int | None, ...]]]:
+    """Element type and dimensions of all tensors, in bodies too, as far as ONNX can infer them.
+
+    `weights` are those that the model lacks. Nothing is checked: what cannot be inferred is missing.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
+    for graph in scopes(proto.graph):
+        _forget_shapes(graph)
+    known: dict[str, tuple[int, tuple[int | None, ...]]] = {}
+    for name, array in weights.items():
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        known[name] = (kind, array.shape)
+        proto.graph.initializer.append(_for_inference(name, array, kind))
+    try:
+        found = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    except Exception:  # onnx raises several kinds; then only what is declared is known
+        found = proto.graph
+    for graph in scopes(found):
+        for info in (*graph.input, *graph.value_info, *graph.output):
+            dims = dims_of(info.type)
+            if dims is not None:
+                plain = tuple(d if isinstance(d, int) else None for d in dims)
+                known[info.name] = (info.type.tensor_type.elem_type, plain)
+    return known
+
+
+def _for_inference(name: str, array: Array, kind: int) -> TensorProto:
+    """Small integers with their values, which may be shapes; all else without."""
+    if array.dtype.kind in "iu" and array.nbytes <= INLINE_LIMIT:
+        return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+    stub = TensorProto(name=name, data_type=kind, dims=array.shape)
+    stub.data_location = TensorProto.EXTERNAL
+    stub.external_data.add(key="location", value="weights")
+    return stub

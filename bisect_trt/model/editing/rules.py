@@ -1,0 +1,329 @@
+"""What each operator asks of the dimensions around it, see `edit_ties`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from bisect_trt.model.editing.ties import ATTRIBUTES, PATTERNS, Rule, Var, axis, same_axes, tie_pattern
+from bisect_trt.model.graph import bodies
+
+_SIZES = {"Reshape": 1, "Expand": 1, "Resize": 3, "ConstantOfShape": 0, "CenterCropPad": 1}
+"""Inputs that hold the dimensions of the output."""
+
+_LISTS: dict[str, tuple[int, ...]] = {
+    **{op: (slot,) for op, slot in _SIZES.items()},
+    **dict.fromkeys(("Tile", "Split", "Squeeze", "Unsqueeze", "TopK"), (1,)),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Pad": (1, 3),
+}
+_REDUCED = (1,)
+"""Inputs that have an element for each of certain axes: their length stays."""
+
+
+def tie_node(rule: Rule) -> None:
+    """Add what one node asks for."""
+    op = rule.node.op_type
+    slots = _REDUCED if op.startswith("Reduce") else _LISTS.get(op, ())
+    rule.ties.fixed.update(axis(rule.input(k), 0) for k in slots if rule.input(k))
+    if op in _SIZES and (sizes := rule.input(_SIZES[op])):
+        for k in range(len(rule.values.get(sizes, ()))):
+            rule.ties.tie(axis(rule.node.output[0], k), Var("value", sizes, k))
+    for name, index, at in ATTRIBUTES.get(op, ()):
+        rule.ties.tie(axis(rule.node.output[0], at), rule.of(name, index))
+    if op in _RULES:
+        _RULES[op](rule)
+    elif op in PATTERNS:
+        tie_pattern(rule, PATTERNS[op])
+    elif op.startswith("Reduce") or op in ("ArgMax", "ArgMin"):
+        _reduce(rule)
+    elif _is_elementwise(rule):
+        _broadcast(rule)
+    else:
+        _same_valued(rule)
+
+
+def _is_elementwise(rule: Rule) -> bool:
+    """Whether each output's shape is the broadcast of all inputs."""
+    inputs = [t for t in rule.node.input if t]
+    known = all(t in rule.dims for t in (*inputs, *rule.node.output) if t)
+    if not known or not inputs or any(a.type in (5, 10) for a in rule.node.attribute):
+        return False
+    rank = max(rule.rank(t) for t in inputs)
+    outputs = [t for t in rule.node.output if t]
+    if any(rule.rank(t) != rank for t in outputs):
+        return False
+    for tensor in (*inputs, *outputs):
+        dims = rule.dims[tensor]
+        full = rule.dims[outputs[0]][rank - len(dims) :]
+        if any(a != b and a != 1 for a, b in zip(dims, full, strict=True)):
+            return False
+    return True
+
+
+def _broadcast(rule: Rule) -> None:
+    for out in rule.node.output:
+        for tensor in rule.node.input:
+            shift = rule.rank(out) - rule.rank(tensor)
+            for k in range(rule.rank(tensor)):
+                rule.ties.tie(axis(tensor, k), axis(out, k + shift))
+
+
+def _same_valued(rule: Rule) -> None:
+    """Nothing is known of the op: equal dimensions are taken to be one."""
+    seen: dict[int, Var] = {}
+    for tensor in (*rule.node.input, *rule.node.output):
+        for k, size in enumerate(rule.dims.get(tensor, ())):
+            if size is not None and size > 1:
+                rule.ties.tie(axis(tensor, k), seen.setdefault(size, axis(tensor, k)))
+
+
+def _reduce(rule: Rule) -> None:
+    """Axes stay in order; with `keepdims=0` the reduced ones are missing."""
+    one, out = rule.input(0), rule.node.output[0]
+    if rule.rank(one) == rule.rank(out):
+        same_axes(rule, one, out)
+        return
+    axes = _axes(rule, 1)
+    kept = [k for k in range(rule.rank(one)) if k not in axes]
+    for to, k in enumerate(kept):
+        rule.ties.tie(axis(one, k), axis(out, to))
+
+
+def _axes(rule: Rule, slot: int) -> set[int]:
+    """Axes from an attribute or a constant input, not negative; all when not given."""
+    rank = rule.rank(rule.input(0))
+    found = [a for a in rule.node.attribute if a.name in ("axes", "axis")]
+    given: Sequence[int] = rule.values.get(rule.input(slot), ())
+    if found:
+        given = list(found[0].ints) or [found[0].i]
+    return {k % rank for k in given} if rank and given else set(range(rank))
+
+
+def _reshape(rule: Rule) -> None:
+    """Equal axes at both ends are the same; what is between has the same product."""
+    one, out = rule.input(0), rule.node.output[0]
+    a, b = rule.dims.get(one, ()), rule.dims.get(out, ())
+    start = 0
+    while start < min(len(a), len(b)) and a[start] == b[start]:
+        rule.ties.tie(axis(one, start), axis(out, start))
+        start += 1
+    end = 0
+    while end < min(len(a), len(b)) - start and a[-1 - end] == b[-1 - end]:
+        rule.ties.tie(axis(one, len(a) - 1 - end), axis(out, len(b) - 1 - end))
+        end += 1
+    left = [axis(one, k) for k in range(start, len(a) - end)]
+    right = [axis(out, k) for k in range(start, len(b) - end)]
+    if left or right:
+        rule.ties.product(left, right)
+
+
+def _transpose(rule: Rule) -> None:
+    one, out = rule.input(0), rule.node.output[0]
+    perm = next((list(a.ints) for a in rule.node.attribute if a.name == "perm"), None)
+    for to, k in enumerate(perm or reversed(range(rule.rank(one)))):
+        rule.ties.tie(axis(one, k), axis(out, to))
+
+
+def _squeeze(rule: Rule) -> None:
+    """Axes that stay keep their order."""
+    short, long = rule.input(0), rule.node.output[0]
+    if rule.node.op_type == "Squeeze":
+        short, long = long, short
+    a, b = rule.dims.get(short, ()), rule.dims.get(long, ())
+    at = 0
+    for k, size in enumerate(b):
+        if at < len(a) and size == a[at] and (size != 1 or len(b) - k == len(a) - at):
+            rule.ties.tie(axis(long, k), axis(short, at))
+            at += 1
+
+
+def _matmul(rule: Rule) -> None:
+    a, b = rule.input(0), rule.input(1)
+    ra, rb, out = rule.rank(a), rule.rank(b), rule.node.output[0]
+    if not ra or not rb:
+        return
+    rule.ties.tie(axis(a, ra - 1), axis(b, max(0, rb - 2)))
+    ro = rule.rank(out)
+    if rb > 1:
+        rule.ties.tie(axis(b, rb - 1), axis(out, ro - 1))
+    if ra > 1:
+        rule.ties.tie(axis(a, ra - 2), axis(out, ro - (2 if rb > 1 else 1)))
+    for tensor, rank in ((a, ra), (b, rb)):
+        for k in range(rank - 2):
+            rule.ties.tie(axis(tensor, k), axis(out, ro - rank + k))
+    for k in range(3, min(ra, rb) + 1):
+        rule.ties.tie(axis(a, ra - k), axis(b, rb - k))
+
+
+def _gemm(rule: Rule) -> None:
+    first = "KM" if rule.attribute("transA", 0) else "MK"
+    second = "NK" if rule.attribute("transB", 0) else "KN"
+    third = "N" if rule.rank(rule.input(2)) == 1 else "MN"
+    tie_pattern(rule, f"{first},{second},{third}->MN")
+
+
+def _concat(rule: Rule) -> None:
+    """All axes but one are equal everywhere; Split is the same backwards."""
+    joined = rule.node.input if rule.node.op_type == "Concat" else rule.node.input[:1]
+    tensors = [*rule.node.output, *joined]
+    rank = rule.rank(tensors[0])
+    along = rule.attribute("axis", 0) % rank if rank else 0
+    for k in range(rank):
+        if k != along:
+            for one, other in pairwise(tensors):
+                rule.ties.tie(axis(one, k), axis(other, k))
+
+
+def _gather(rule: Rule) -> None:
+    """Axes of the data around those of the indices."""
+    data, indices, out = rule.input(0), rule.input(1), rule.node.output[0]
+    along = rule.attribute("axis", 0) % max(1, rule.rank(data))
+    for k in range(along):
+        rule.ties.tie(axis(data, k), axis(out, k))
+    for k in range(rule.rank(indices)):
+        rule.ties.tie(axis(indices, k), axis(out, along + k))
+    for k in range(along + 1, rule.rank(data)):
+        rule.ties.tie(axis(data, k), axis(out, k + rule.rank(indices) - 1))
+
+
+def _elements(rule: Rule) -> None:
+    """GatherElements: indices and output; ScatterElements: data and output, indices and updates."""
+    data, indices, out = rule.input(0), rule.input(1), rule.node.output[0]
+    if rule.node.op_type == "GatherElements":
+        same_axes(rule, indices, out)
+    else:
+        same_axes(rule, data, out)
+        same_axes(rule, indices, rule.input(2))
+
+
+def _nd(rule: Rule) -> None:
+    """GatherND and ScatterND: slices of the data at places that the last axis of the indices names."""
+    data, indices = rule.input(0), rule.input(1)
+    slices = rule.node.output[0] if rule.node.op_type == "GatherND" else rule.input(2)
+    if rule.node.op_type == "ScatterND":
+        same_axes(rule, data, rule.node.output[0])
+    batch, places = rule.attribute("batch_dims", 0), rule.rank(indices) - 1
+    if places < 0 or (depth := rule.dims[indices][-1]) is None:
+        return
+    for k in range(places):
+        rule.ties.tie(axis(indices, k), axis(slices, k))
+    for k in range(batch):
+        rule.ties.tie(axis(data, k), axis(indices, k))
+    for k in range(batch + depth, rule.rank(data)):
+        rule.ties.tie(axis(data, k), axis(slices, places + k - batch - depth))
+
+
+def _resized(rule: Rule) -> None:
+    """Axes that have the same size on both sides are the same."""
+    same_axes(rule, rule.input(0), rule.node.output[0])
+    if rule.node.op_type == "TopK":
+        along = rule.attribute("axis", -1) % max(1, rule.rank(rule.input(0)))
+        for out in rule.node.output:
+            rule.ties.tie(axis(out, along), Var("value", rule.input(1), 0))
+
+
+def _attention(rule: Rule) -> None:
+    ranks = [rule.rank(rule.input(k)) for k in range(3)]
+    if ranks == [4, 4, 4]:
+        tie_pattern(rule, "BHSD,BKTD,BKTV->BHSV")
+    else:
+        tie_pattern(rule, "BSX,BTY,BTZ->BSW")
+    for k, name in ((0, "q_num_heads"), (1, "kv_num_heads")):
+        if ranks[0] == 4:
+            rule.ties.tie(axis(rule.input(k), 1), rule.of(name))
+
+
+def _einsum(rule: Rule) -> None:
+    equation = next((a.s.decode() for a in rule.node.attribute if a.name == "equation"), "")
+    if "." in equation or "->" not in equation:
+        _same_valued(rule)
+    else:
+        tie_pattern(rule, equation.replace(" ", ""))
+
+
+def _blocks(rule: Rule) -> None:
+    size = rule.attribute("blocksize", 1)
+    wide, narrow = rule.input(0), rule.node.output[0]
+    if rule.node.op_type == "SpaceToDepth":
+        wide, narrow = narrow, wide
+    rule.ties.tie(axis(wide, 0), axis(narrow, 0))
+    rule.ties.product([axis(wide, 1)], [axis(narrow, 1)], size * size)
+
+
+def _if(rule: Rule) -> None:
+    """Each branch makes the outputs."""
+    for branch in bodies(rule.node):
+        for inner, out in zip(branch.output, rule.node.output, strict=False):
+            same_axes(rule, inner.name, out)
+
+
+def _loop(rule: Rule) -> None:
+    """States come in, are carried and go out; what is collected gets a first axis."""
+    node, body = rule.node, next(bodies(rule.node))
+    states = len(node.input) - 2
+    for k in range(states):
+        _carried(rule, node.input[2 + k], body.input[2 + k].name, body.output[1 + k].name, node.output[k])
+    for inner, out in zip(body.output[1 + states :], node.output[states:], strict=False):
+        _collected(rule, inner.name, out, 0)
+
+
+def _scan(rule: Rule) -> None:
+    """As Loop; a scanned input loses the axis along which it is read, all of these are equal."""
+    node, body = rule.node, next(bodies(rule.node))
+    scanned = rule.attribute("num_scan_inputs", len(node.input))
+    states = len(node.input) - scanned
+    for k in range(states):
+        _carried(rule, node.input[k], body.input[k].name, body.output[k].name, node.output[k])
+    steps: list[Var] = []
+    sides = (
+        ("scan_input_axes", zip(body.input[states:], node.input[states:], strict=False)),
+        ("scan_output_axes", zip(body.output[states:], node.output[states:], strict=False)),
+    )
+    for name, pairs in sides:
+        axes = next((list(a.ints) for a in node.attribute if a.name == name), [])
+        for k, (inner, outer) in enumerate(pairs):
+            at = (axes[k] if k < len(axes) else 0) % max(1, rule.rank(outer))
+            _collected(rule, inner.name, outer, at)
+            steps.append(axis(outer, at))
+    for one, other in pairwise(steps):
+        rule.ties.tie(one, other)
+
+
+def _carried(rule: Rule, *tensors: str) -> None:
+    for one, other in pairwise([t for t in tensors if t]):
+        same_axes(rule, one, other)
+
+
+def _collected(rule: Rule, inner: str, outer: str, at: int) -> None:
+    """`outer` is many of `inner`, one behind the other along the axis `at`."""
+    for k in range(rule.rank(inner)):
+        rule.ties.tie(axis(inner, k), axis(outer, k if k < at else k + 1))
+
+
+_RULES: dict[str, Callable[[Rule], None]] = {
+    "If": _if,
+    "Loop": _loop,
+    "Scan": _scan,
+    "Reshape": _reshape,
+    "Flatten": _reshape,
+    "Transpose": _transpose,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _squeeze,
+    "MatMul": _matmul,
+    "MatMulInteger": _matmul,
+    "Gemm": _gemm,
+    "Concat": _concat,
+    "Split": _concat,
+    "Gather": _gather,
+    "GatherElements": _elements,
+    "ScatterElements": _elements,
+    "GatherND": _nd,
+    "ScatterND": _nd,
+    "Attention": _attention,
+    "Einsum": _einsum,
+    "DepthToSpace": _blocks,
+    "SpaceToDepth": _blocks,
+    **dict.fromkeys(("Resize", "Slice", "Pad", "Tile", "TopK", "Expand", "Trilu", "CumSum"), _resized),
+}

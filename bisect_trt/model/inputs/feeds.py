@@ -1,0 +1,184 @@
+"""Input values from the user's files."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.inputs.formats import read_samples
+
+Array = npt.NDArray[Any]
+Dims = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """An input of a model.
+
+    Attributes:
+        name: of the input.
+        elem_type: `TensorProto.DataType`; 0 when the input is no tensor.
+        dims: a number, a symbol or None (unknown) each; None when even the rank is unknown.
+    """
+
+    name: str
+    elem_type: int
+    dims: Dims | None
+
+    @classmethod
+    def from_value_info(cls, value: onnx.ValueInfoProto) -> GraphInput:
+        """From a model's declaration."""
+        tensor = value.type.tensor_type
+        if not value.type.HasField("tensor_type"):
+            return cls(value.name, 0, None)
+        if not tensor.HasField("shape"):
+            return cls(value.name, tensor.elem_type, None)
+        return cls(value.name, tensor.elem_type, tuple(_dim(dim) for dim in tensor.shape.dim))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of arrays for this input (of ml_dtypes where numpy has none; object for strings).
+
+        Raises:
+            UsageError: the input is no tensor.
+        """
+        if self.elem_type == 0:
+            hint = "sequences, optionals and maps as inputs are not supported"
+            raise UsageError(f"the input {self.name} is no tensor", hint)
+        if self.elem_type == TensorProto.STRING:
+            return np.dtype(object)
+        return helper.tensor_dtype_to_np_dtype(self.elem_type)
+
+    def shape_text(self) -> str:
+        """Declared dimensions for messages: `1x3xHx?`."""
+        if self.dims is None:
+            return "any shape"
+        return "x".join("?" if d is None else str(d) for d in self.dims) or "a scalar"
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None  # some exporters write -1
+    return None if dim.dim_param == "?" else dim.dim_param or None  # `?`: PaddlePaddle knows no size
+
+
+def read_inputs(
+    path: Path, inputs: Sequence[GraphInput], notes: list[str] | None = None
+) -> list[dict[str, Array]]:
+    """Read input values: a mapping for each sample, see `formats.read_samples` for the formats.
+
+    Arrays of another type are converted where no value changes; `notes` gets a sentence for each.
+
+    Raises:
+        UsageError: the file cannot be read; a name is no input; an input has no array; a shape or
+            type does not fit.
+    """
+    return fit(path, read_samples(path, [item.name for item in inputs]), inputs, notes)
+
+
+def fit(
+    path: Path,
+    samples: Sequence[Mapping[str, Array]],
+    inputs: Sequence[GraphInput],
+    notes: list[str] | None = None,
+) -> list[dict[str, Array]]:
+    """Samples that were read from `path` (named in messages) as the model declares its inputs.
+
+    Raises:
+        UsageError: as `read_inputs`.
+    """
+    told: list[str] = []
+    found = [_fit(path, sample, inputs, told) for sample in samples]
+    if notes is not None:
+        notes += dict.fromkeys(told)
+    return found
+
+
+def _fit(
+    path: Path, arrays: Mapping[str, Array], inputs: Sequence[GraphInput], notes: list[str]
+) -> dict[str, Array]:
+    known = {item.name: item for item in inputs}
+    for name in arrays:
+        if name not in known:
+            raise UsageError(f"{path}: the model has no input {name}", _suggest(name, list(known)))
+    sample = {}
+    sizes: dict[str, tuple[int, str]] = {}
+    for item in inputs:
+        if item.name not in arrays:
+            there = ", ".join(arrays) or "nothing"
+            raise UsageError(f"{path}: no value for the input {item.name}", f"the file holds: {there}")
+        array = arrays[item.name]
+        _require_shape(path, item, array)
+        _note_symbols(item, array, sizes, notes)
+        sample[item.name] = _cast(path, item, array, notes)
+    return sample
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return "its inputs are: " + (", ".join(known) or "none")
+
+
+def _require_shape(path: Path, item: GraphInput, array: Array) -> None:
+    """Check declared dimensions."""
+    if item.dims is None:
+        return
+    given = "x".join(map(str, array.shape)) or "a scalar"
+    fits = len(item.dims) == array.ndim
+    for want, have in zip(item.dims, array.shape, strict=False):
+        fits = fits and (not isinstance(want, int) or want == have)
+    if not fits:
+        wanted = item.shape_text()
+        raise UsageError(f"{path}: {item.name} has the shape {given}, but the model declares {wanted}")
+
+
+def _note_symbols(
+    item: GraphInput, array: Array, sizes: dict[str, tuple[int, str]], notes: list[str]
+) -> None:
+    """ONNX Runtime takes unequal sizes for equal symbols (in `sizes`, with who set it); TensorRT may not."""
+    for want, have in zip(item.dims or (), array.shape, strict=False):
+        if isinstance(want, str):
+            size, other = sizes.setdefault(want, (have, item.name))
+            if size != have:
+                notes.append(f"The dimension {want} is {size} in {other} but {have} in {item.name}.")
+
+
+def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array:
+    """The array in the declared type, if that keeps every value."""
+    wanted = item.dtype
+    if array.dtype == wanted:
+        return array
+    message = f"{path}: {item.name} is {array.dtype}, but the model declares {_type_name(item)}"
+    if item.elem_type == TensorProto.STRING:
+        if array.dtype.kind not in "US":
+            raise UsageError(message)
+        return array.astype(np.str_).astype(object)
+    bits = array.dtype == np.dtype(f"u{wanted.itemsize}") and wanted.isbuiltin != 1
+    if (array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize) or bits:
+        return array.view(wanted)  # how numpy.savez keeps bfloat16 and the like
+    if array.dtype.kind not in "biuf":
+        raise UsageError(message)
+    with np.errstate(all="ignore"):
+        cast = array.astype(wanted)
+        same = np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+        if path.suffix.lower() == ".json" and array.dtype.kind == "f" and "float" in wanted.name:
+            same = bool(np.all(np.isfinite(cast.astype(np.float64)) == np.isfinite(array)))  # digits, no bits
+    if not same:
+        raise UsageError(message, "converting it would change values; convert it yourself if that is meant")
+    notes.append(f"{item.name} was converted from {array.dtype} to {_type_name(item)}; no value changed.")
+    return cast
+
+
+def _type_name(item: GraphInput) -> str:
+    return str(TensorProto.DataType.Name(item.elem_type)).lower()

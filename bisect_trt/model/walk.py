@@ -1,0 +1,83 @@
+"""Graphs inside graphs (the bodies of If, Loop and Scan) as an edit sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import TensorProto
+
+from bisect_trt.model.graph import bodies
+
+
+def inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes of a graph, those of bodies too, each before those inside it."""
+    for node in graph.node:
+        yield node
+        for body in bodies(node):
+            yield from inner_nodes(body)
+
+
+def scopes(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and all bodies in it."""
+    yield graph
+    for node in inner_nodes(graph):
+        yield from bodies(node)
+
+
+def rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
+    """Give tensors other names, in bodies too; what is not named keeps its own."""
+    for part in scopes(graph):
+        for info in (*part.input, *part.output, *part.value_info, *part.initializer):
+            info.name = new.get(info.name, info.name)
+        for sparse in part.sparse_initializer:
+            sparse.values.name = new.get(sparse.values.name, sparse.values.name)
+        for node in part.node:
+            for names in (node.input, node.output):
+                for k, name in enumerate(names):
+                    names[k] = new.get(name, name)
+
+
+def unique_names(graph: onnx.GraphProto) -> None:
+    """Rename tensors of bodies until each name means one tensor: bodies beside each other may share some."""
+    taken: set[str] = set()
+    for part in scopes(graph):
+        new = {}
+        for name in dict.fromkeys(_made(part)):
+            k, free = 1, name
+            while free in taken:
+                k, free = k + 1, f"{name}_{k}"
+            taken.add(free)
+            if free != name:
+                new[name] = free
+        if new:
+            rename(part, new)
+
+
+def _made(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (info.name for info in (*graph.input, *graph.initializer))
+    yield from (name for node in graph.node for name in node.output if name)
+
+
+def hoist(graph: onnx.GraphProto) -> None:
+    """Make the weights of bodies weights of the graph, which the bodies capture. Names are unique.
+
+    The meaning stays the same, and each weight has one place, whatever reads it.
+    """
+    for body in list(scopes(graph))[1:]:
+        fixed = {info.name for info in body.input}
+        made = {output.name for output in body.output}
+        stay = []
+        for tensor in body.initializer:
+            copy = TensorProto.FromString(tensor.SerializeToString())
+            if tensor.data_type == TensorProto.STRING or tensor.name in fixed:
+                stay.append(copy)
+                continue
+            if tensor.name in made:  # a body makes its outputs itself
+                copy.name = f"{tensor.name}_value"
+                body.node.add(
+                    op_type="Identity", name=f"{tensor.name}_out", input=[copy.name], output=[tensor.name]
+                )
+            graph.initializer.append(copy)
+        del body.initializer[:]
+        body.initializer.extend(stay)

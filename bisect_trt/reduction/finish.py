@@ -1,0 +1,197 @@
+"""Steps of a reduction that leave something: the result, its files, their verification."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt.anonymise.scrub import (
+    anonymous,
+    operators,
+    require_clean,
+    require_clean_archives,
+    scrub_journal,
+    scrub_papers,
+)
+from bisect_trt.errors import StoppedEarly
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.origin import origins
+from bisect_trt.model.summary import figures
+from bisect_trt.outcome import Outcome, Verdict, judge
+from bisect_trt.reduction.at_outputs import facts
+from bisect_trt.reduction.context import Run
+from bisect_trt.reduction.passes.workarounds import workarounds
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reproducer import archive as attach
+from bisect_trt.reproducer import files, models, write
+from bisect_trt.reproducer.verify import verify_files
+from bisect_trt.results import Reduction
+from bisect_trt.session import folder as folders
+from bisect_trt.session.journal import Journal
+from bisect_trt.session.prepare import cannot_run
+from bisect_trt.targets.tensorrt.engine import built_words
+
+FRESH = 12  # processes in which a flaky failure may show again
+BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell what TensorRT made of it
+
+
+def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduction:
+    """What is known before verification."""
+    assert problem.best is not None and problem.wanted is not None
+    notes = [*run.info.notes, *run.notes, *run.causes]
+    recorded = run.recording.record
+    if recorded.error:
+        notes.append(
+            f"The reference cannot run the whole model: {recorded.error}\nTensors that it could not "
+            "make have inferred shapes and seeded values here, and nothing was compared with a reference."
+        )
+        notes += cannot_run(recorded, run.settings)[1:]
+    shown = problem.shown_by(problem.best)
+    alone = run.settings.accuracy
+    if problem.hybrid is not None:
+        alone = problem.hybrid.written(alone, problem.best)
+        notes += problem.hybrid.notes()
+    if shown is not problem.wanted and problem.hybrid is None:
+        notes.append(
+            "In a model so small the target words this failure differently; with unrelated nodes in "
+            f"front of it, it says what it says of the whole model: {problem.wanted.message}"
+        )
+    if problem.runs > 1:
+        notes.append(
+            f"The failure comes and goes: it showed in about {problem.rate:.0%} of all runs, so a "
+            f"probe counted as passing only after {problem.runs} runs without it."
+        )
+    if run.neighbour is not None:
+        notes.append(f"{files.PASSING} passes: it is {files.MODEL} {run.neighbour.difference}.")
+    elif not stop_reason:
+        notes.append("No neighbour of this model is known that passes, so there is no passing.onnx.")
+    if problem.best.cut == "original":
+        notes.append("Only the file as it is fails; any normalised or cut form of it does not.")
+    return Reduction(
+        model=run.session.loaded.path,
+        out=out,
+        settings=run.settings,
+        target=run.info,
+        reference=recorded.reference,
+        wanted=shown,
+        original_failure=None if shown is problem.wanted else problem.wanted,
+        best=problem.best,
+        original_nodes=len(run.session.graph.order),
+        also_seen=tuple(problem.also_seen.values()),
+        one_minimal=run.one_minimal,
+        repeats=run.settings.run.repeats,
+        finished=not stop_reason,
+        stop_reason=stop_reason,
+        phases=tuple(run.phases),
+        outputs_compared=run.info.can_run,
+        notes=tuple(notes),
+        causes=tuple(run.causes),
+        alone=alone,
+        accuracy=facts(run.settings.accuracy, problem.hybrid, run.confirmed),
+    )
+
+
+def told_of_the_original(run: Run, problem: Problem, found: Candidate, result: Reduction) -> Reduction:
+    """With what a report says of the user's own model; next to nothing with `--anonymise`."""
+    graph, kept, secret = run.session.graph, set(result.nodes), run.settings.run.anonymise
+    return replace(
+        result,
+        original=figures(run.session.loaded.proto, names=not secret),
+        places=tuple(k for k, name in enumerate(graph.order) if name in kept),
+        origins=() if secret else origins(graph.node(name) for name in graph.order if name in kept),
+        workarounds=() if secret else workarounds(problem, found, run.neighbour, run.avoided),
+    )
+
+
+def write_models(run: Run, result: Reduction, out: Path) -> None:
+    """What is not text."""
+    files.remove_result(out)
+    models.write_model(result.best, out)
+    target = run.settings.target
+    if target.precision:
+        models.write_narrow(out, target.precision)
+    if run.info.name.startswith("emulate:"):
+        models.write_emulated(out, run.info.name.partition(":")[2])
+    if run.timing_cache is not None and not run.settings.run.anonymise:
+        models.write_timing_cache(run.timing_cache, out)
+    if run.neighbour is not None:
+        models.write_passing(run.neighbour.candidate, out)
+
+
+def verify(run: Run, result: Reduction, runs: int) -> Reduction:
+    """Run the written files in fresh processes; a flaky failure has a few to show at all."""
+    run.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
+    began = time.monotonic()
+    target = run.settings.target
+    if (result.out / files.TIMING).exists():
+        target = replace(target, timing_cache=result.out / files.TIMING)
+    settings = replace(run.settings, accuracy=result.alone, target=target)
+    outcomes: list[Outcome] = []
+    agreed: list[Outcome] = []
+    flaky, workers = runs > 1, run.settings.run.workers
+    most = min(runs, FRESH) if flaky else result.repeats
+    while len(outcomes) < most and not (flaky and agreed):
+        wanted = min(workers, most - len(outcomes)) if flaky else most
+        deadline = run.prober.oracle.deadline
+        outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
+        agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
+    run.spent["verify_seconds"] = time.monotonic() - began
+    shown = agreed[0] if agreed else outcomes[0]
+    built = {key: shown.facts[key] for key in BUILT if key in shown.facts}
+    words = built_words(shown.facts)
+    notes = (*result.notes, words) if words else result.notes
+    return replace(
+        result, verified=len(agreed), repeats=len(outcomes), log=shown.log, built=built, notes=notes
+    )
+
+
+def write_papers(run: Run, result: Reduction, *, tried: bool) -> Reduction:
+    """What is text, and the zip; an anonymous one is made when all is done and was audited."""
+    journal = run.prober.journal.path
+    if not run.settings.run.anonymise:
+        return zipped(write.write(result, journal, tried=tried))
+    secrets = run.secrets.without(operators([result.best.model]))
+    write.write(anonymous(result, secrets), journal, tried=tried)
+    scrub_papers(result.out, secrets)
+    return result
+
+
+def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
+    """Nothing more is to be done, unless a result is unfinished: what only the search needs goes.
+
+    Raises:
+        Leak: with `anonymise`, something of the original is left.
+        StoppedEarly: with `anonymise`, the search did not end, so the folder cannot be shared.
+    """
+    done = all(result.finished for result in results)
+    if done and not run.settings.run.anonymise:
+        run.prober.journal.event(folders.DONE)
+    if done:
+        shutil.rmtree(run.out / folders.WORK, ignore_errors=True)
+    if not run.settings.run.anonymise:
+        return list(results)
+    if not done:
+        raise StoppedEarly(
+            f"{results[-1].stop_reason}: {run.out.name} still holds the original and was not zipped",
+            "the same command goes on from here",
+        )
+    run.prober.journal.close()
+    place = run.out / folders.JOURNAL
+    scrub_journal(place)
+    secrets = run.secrets.without(operators(result.best.model for result in results))
+    require_clean([run.out], secrets)
+    found = [zipped(anonymous(result, secrets)) for result in results]
+    require_clean_archives([r.archive for r in found if r.archive], secrets)
+    with Journal.open(place, Journal.header(place) or {}) as journal:
+        journal.event(folders.DONE)
+    return found
+
+
+def zipped(result: Reduction) -> Reduction:
+    """With the zip that is to be attached; a note where it is too big for that."""
+    archive = attach.zip_it(result.out)
+    told = attach.too_big(archive)
+    return replace(result, archive=archive, notes=(*result.notes, *([told] if told else [])))

@@ -1,0 +1,106 @@
+"""When no node is to blame: vary the form of the model, and name what the failure hangs on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.model.summary import type_text
+from bisect_trt.model.variants import frame, frames, variants
+from bisect_trt.outcome import Stage, Verdict
+from bisect_trt.reduction.problem import Problem
+
+VARIANT = "variant"
+"""`Candidate.cut` of another form."""
+
+FEW = 3  # nodes that are left of a model when none of them is to blame
+LONGEST = 200  # characters of a message in a sentence
+
+
+def causes(problem: Problem) -> list[str]:
+    """Sentences on what removes the failure of a model that only fails in one form; empty: nothing known.
+
+    Where the search ended with the user's own file, or with a part that needs dynamic dimensions, the form
+    of the model is varied. All other results are typed and fed plainly, and their nodes are to blame,
+    unless their inputs and versions fail without them.
+    """
+    best = problem.best
+    if problem.rerecord is None or best is None or best.rest is not None:
+        return []
+    if best.cut in ("original", CutStyle.DYNAMIC.value):
+        return _forms(problem, best)
+    return _frames(problem, best)
+
+
+def _forms(problem: Problem, best: Candidate) -> list[str]:
+    """What of the form of a model its failure hangs on."""
+    found, otherwise = [_profile(problem, best)], list[str]()
+    proto = onnx.load_model_from_string(best.model)
+    for variant in variants(proto, _fed(best)):
+        made = replace(best, content=variant.model.SerializeToString(), cut=VARIANT, expected=())
+        if any(found) and variant.cause == "dynamic dimensions":
+            continue  # they come with all that was found already
+        if problem.verdict(made) is Verdict.VANISHES:
+            found.append(_sentence(variant.cause, variant.change))
+        elif variant.same_meaning and (other := _other_failure(problem, made)):
+            otherwise.append(f"With {variant.change} it fails in another way instead: {other}")
+    return [text for text in found if text] or otherwise[:1]
+
+
+def _frames(problem: Problem, best: Candidate) -> list[str]:
+    """What else than its nodes a small part fails for; asked when the target does not name a node."""
+    wanted = problem.wanted
+    if wanted is None or wanted.nodes or wanted.stage is Stage.COMPARE or len(best.nodes) > FEW:
+        return []
+    plain = frame(onnx.load_model_from_string(best.model))
+    if plain is None or problem.verdict(_with(best, plain)) is not Verdict.REPRODUCES:
+        return []
+    for variant in frames(plain):
+        if problem.verdict(_with(best, variant.model)) is Verdict.VANISHES:
+            return [_sentence(variant.cause, variant.change)]
+    kinds = ", ".join(f"{value.name} ({type_text(value.type)})" for value in plain.graph.input)
+    return [f"No node is to blame: a model that only hands on its inputs fails so as well: {kinds}."]
+
+
+def _with(best: Candidate, proto: onnx.ModelProto) -> Candidate:
+    """The candidate with another model of the same inputs, or of some of them."""
+    names = {value.name for value in proto.graph.input}
+    feeds = tuple({name: path for name, path in sample.items() if name in names} for sample in best.feeds)
+    nodes = tuple(node.name for node in proto.graph.node)
+    return replace(
+        best, content=proto.SerializeToString(), nodes=nodes, feeds=feeds, expected=(), cut=VARIANT, bytes=0
+    )
+
+
+def _other_failure(problem: Problem, made: Candidate) -> str:
+    """What a candidate shows that does not show the wanted failure."""
+    outcome = problem.prober.peek(made)
+    if outcome is None or not outcome.failures or problem.judge(outcome) is Verdict.REPRODUCES:
+        return ""
+    return " ".join(outcome.failures[0].message.split())[:LONGEST]
+
+
+def _profile(problem: Problem, best: Candidate) -> str:
+    """Whether a profile that takes only the sizes that were fed removes it."""
+    oracle = problem.prober.oracle
+    target = oracle.target
+    if not (target.min_shapes or target.max_shapes):
+        return ""
+    narrow = replace(target, min_shapes=(), max_shapes=(), opt_shapes=())
+    outcome = oracle.on(narrow).observe(best)
+    if problem.judge(outcome) is not Verdict.VANISHES:
+        return ""
+    return _sentence("the optimisation profile", "a profile of nothing but the sizes that were fed")
+
+
+def _fed(best: Candidate) -> dict[str, tuple[int, ...]]:
+    sample = best.feeds[0] if best.feeds else {}
+    return {name: np.load(path, mmap_mode="r", allow_pickle=False).shape for name, path in sample.items()}
+
+
+def _sentence(cause: str, change: str) -> str:
+    return f"No node is to blame but {cause}: with {change} the failure is gone."

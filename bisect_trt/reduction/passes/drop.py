@@ -1,0 +1,108 @@
+"""Drop nodes until every one that is left was tried without.
+
+VANISHES is weak evidence while cutting itself can hide a failure: try the other ways of cutting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.outcome import Verdict
+from bisect_trt.reduction import list_search
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.selections import Selections
+
+
+def drop(problem: Problem) -> None:
+    """Minimise the node set of the best candidate; without one, of the whole model.
+
+    An accumulated error has no culprits to find one by one.
+    """
+    if problem.hybrid is not None and problem.hybrid.accumulated:
+        return
+    if problem.best is None:
+        problem.attempt(problem.cut(problem.scope))
+    if problem.best is not None:
+        minimise(problem, problem.best)
+
+
+def minimise(problem: Problem, candidate: Candidate) -> None:
+    """Offer ever fewer of the nodes of a candidate that reproduces, cut as it was.
+
+    What cannot be cut apart comes back with what is left, so that few names may stand for many nodes: these
+    are left out, too, as long as that makes the cut smaller.
+    """
+    style = CutStyle(candidate.cut)
+    judge = Selections(problem, style)
+    names = judge.run(lambda asked: list_search.sweep(list_search.isolate(candidate.nodes, asked), asked))
+    nodes = problem.cut(names, style).nodes
+    while len(nodes) > len(names):
+        whole = nodes
+        names = judge.run(partial(_sweep_apart, problem, style, whole))
+        nodes = problem.cut(names, style).nodes
+        if len(nodes) >= len(whole):
+            break
+
+
+def _sweep_apart(
+    problem: Problem, style: CutStyle, nodes: tuple[str, ...], asked: list_search.Judge[str]
+) -> list[str]:
+    return list_search.sweep(nodes, _Apart(problem, style, nodes, asked))
+
+
+def is_one_minimal(problem: Problem) -> bool:
+    """Whether every single node of the best candidate was tried without, and was needed.
+
+    A node that cannot be left out, as nothing can be cut between it and the others, is needed; but where
+    that is for want of recorded values alone, nothing is proved.
+    """
+    if problem.best is None:
+        return False
+    nodes, style = problem.best.nodes, CutStyle(problem.best.cut)
+    judge = Selections(problem, style)
+    return judge.run(lambda asked: list_search.is_one_minimal(nodes, _Apart(problem, style, nodes, asked)))
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """A judge for whom a cut that has all of `nodes` again is no answer."""
+
+    problem: Problem
+    style: CutStyle
+    nodes: tuple[str, ...]
+    asked: list_search.Judge[str]
+
+    def verdict(self, items: Sequence[str]) -> Verdict:
+        """As `asked`."""
+        known = self.problem.rerecord is not None
+        if known and set(self.nodes).issubset(self.problem.cut(items, self.style).nodes):
+            return Verdict.VANISHES
+        return self.asked.verdict(items)
+
+
+RESERVE = (CutStyle.NARROW, CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC)
+FEW = 16
+
+
+def recut(problem: Problem) -> None:
+    """Drop nodes again in each reserve style that also reproduces, while it makes a difference.
+
+    Types like int4 may be cut after all and sequences be outputs (NARROW), an exposed tensor cannot be
+    fused away (HIDDEN), a frozen one is no longer computed (UNFROZEN), a static dimension is no longer
+    dynamic (DYNAMIC).
+    """
+    if problem.hybrid is not None and problem.hybrid.accumulated:
+        return
+    for style in RESERVE:
+        best = problem.best
+        if best is not None and len(best.nodes) == 1:
+            return
+        again = problem.cut(best.nodes if best else problem.scope, style)
+        if best is not None and again.digest == best.digest and len(best.nodes) > FEW:
+            continue  # cut alike as a whole; that its parts would not be is not worth many probes
+        if problem.attempt(again):
+            minimise(problem, again)

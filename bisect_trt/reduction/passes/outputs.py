@@ -1,0 +1,109 @@
+"""Does the error accumulate? Then no node is guilty: rank what each contributes, and say so.
+
+From here on the best candidate has to show its failure by itself, as the written reproducer will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from bisect_trt.outcome import Outcome, Verdict
+from bisect_trt.reduction.at_outputs import Contribution, Hybrid, compared_alone, in_own_words, only_for
+from bisect_trt.reduction.problem import Problem
+
+FEW = 3  # nodes that are searched as usual
+PARTS = 48  # that are run by themselves, at most
+ADDS_UP = 0.5  # part of the whole error that all contributions together have to explain
+DOMINATES = 0.75  # part of the whole error from which on one contribution is to blame
+
+
+def accumulate(problem: Problem) -> None:
+    """When what is left fails only as a whole, and the errors of its parts add up to that: say so.
+
+    The best candidate stays as it is, in one piece; the parts with the largest contributions, as few as
+    still fail together, are named.
+    """
+    hybrid = problem.hybrid
+    if hybrid is None or (problem.best is not None and len(problem.best.nodes) <= FEW):
+        return
+    if problem.best is None and not problem.attempt(problem.cut(problem.scope)):
+        return
+    assert problem.best is not None
+    whole = _error(problem.outcomes[problem.best.digest], hybrid)
+    parts = _contributions(problem, hybrid, problem.best.nodes)
+    if parts is None or not _adds_up(parts, whole):
+        return
+    if len(problem.best.nodes) < len(problem.scope):
+        parts = _contributions(problem, hybrid, problem.scope) or parts
+    hybrid.accumulated = tuple(sorted(parts, key=lambda part: -part.error))
+    hybrid.together = _fewest(problem, hybrid.accumulated)
+
+
+def _contributions(problem: Problem, hybrid: Hybrid, nodes: Sequence[str]) -> list[Contribution] | None:
+    """Each part of the nodes by itself; None when one of them fails, and so is to blame."""
+    found = []
+    for part in _parts(nodes, problem):
+        candidate = problem.cut(part)
+        if problem.attempt(candidate):
+            return None
+        found.append(Contribution(tuple(part), _error(problem.observe(candidate), hybrid)))
+    return found
+
+
+def _parts(nodes: Sequence[str], problem: Problem) -> Iterator[list[str]]:
+    """Neighbours in topological order, of about equal weight; single nodes when there are few."""
+    weights = {name: problem.graph.weight(name) for name in nodes}
+    share = sum(weights.values()) / PARTS if len(nodes) > PARTS else 0.0
+    part: list[str] = []
+    for name in nodes:
+        part.append(name)
+        if sum(weights[n] for n in part) >= share:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _error(outcome: Outcome, hybrid: Hybrid) -> float:
+    return float(outcome.facts.get("errors", {}).get(hybrid.output, 0.0))
+
+
+def _adds_up(parts: Sequence[Contribution], whole: float) -> bool:
+    errors = [part.error for part in parts]
+    return sum(errors) >= ADDS_UP * whole > 0 and max(errors) < DOMINATES * whole
+
+
+def _fewest(problem: Problem, ranked: Sequence[Contribution]) -> tuple[str, ...]:
+    """The nodes of the fewest of the largest contributions that fail together."""
+    low, high = 1, len(ranked)  # `high` is known to fail, or all that there is
+    while low < high:
+        middle = (low + high) // 2
+        together = problem.cut(name for part in ranked[:middle] for name in part.nodes)
+        if problem.verdict(together) is Verdict.REPRODUCES:
+            high = middle
+        else:
+            low = middle + 1
+    return tuple(problem.graph.sorted(name for part in ranked[:high] for name in part.nodes))
+
+
+def stand_alone(problem: Problem) -> None:
+    """Compare the best candidate's own outputs, with a tolerance at which what it does shows.
+
+    The words for it change, since its outputs are others than the model's.
+    """
+    hybrid, best = problem.hybrid, problem.best
+    if hybrid is None or best is None or best.rest is None or problem.wanted is None:
+        return
+    accuracy = problem.prober.oracle.accuracy
+    if hybrid.accumulated and hybrid.output in best.expected[0]:
+        hybrid.alone = only_for(accuracy, hybrid.output)
+    else:
+        own = problem.outcomes[best.digest].facts.get("own", [])
+        hybrid.alone = compared_alone(accuracy, own)
+    problem.prober.compare(hybrid.alone, alone=True)
+    bare = replace(best, rest=None)
+    hybrid.stand_in = in_own_words(problem.wanted, problem.observe(bare))
+    if hybrid.stand_in is not None:
+        problem.verdict(bare)
+        problem.best = bare

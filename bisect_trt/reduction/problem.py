@@ -1,0 +1,210 @@
+"""The one noun of the search: what is wanted, what is best, what was tried."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, count
+
+from onnx import ModelProto
+
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.graph import Graph, Selection
+from bisect_trt.model.variants import padded
+from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
+from bisect_trt.reduction.at_outputs import Hybrid
+from bisect_trt.references.base import Record
+from bisect_trt.results import OnEvent, Simplifying, Step
+from bisect_trt.session.prober import Counts, Prober, Question
+
+
+@dataclass
+class Problem:
+    """Passes propose to it; it alone decides what is kept.
+
+    `wanted` is None only until the whole model was confirmed to fail. `scope` is what is searched: all
+    nodes, unless some were set aside (`reduce --all`). `repeats` is how often a failure is looked at to
+    call it steady. A flaky one shows in a part `rate` of all runs, and a probe is then repeated up to
+    `runs` times until it reproduces.
+    """
+
+    graph: Graph
+    cutter: Cutter
+    prober: Prober
+    wanted: Failure | None
+    on_event: OnEvent
+    scope: tuple[str, ...] = ()
+    repeats: int = 1
+    runs: int = 1
+    rate: float = 1.0
+    phase: str = ""
+    best: Candidate | None = None
+    also_seen: dict[tuple[str, str, str], Failure] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    rewordings: dict[str, Failure] = field(default_factory=dict)
+    _guesses: Callable[[], Iterable[Candidate]] = tuple
+    simplifying: Simplifying = field(default_factory=Simplifying)
+    hybrid: Hybrid | None = None  # how accuracy is judged at the model's outputs; None: it is not
+    # Reference run of another model; None: nothing is true but what was recorded, so edits cannot be judged.
+    rerecord: Callable[[ModelProto, Sequence[Feeds]], Record] | None = None
+    inside: bool = False  # `graph` is no longer the user's: a body was put in the place of its node
+
+    def __post_init__(self) -> None:
+        self.scope = self.scope or self.graph.order
+        self.prober.judge = self.judge
+
+    @property
+    def counts(self) -> Counts:
+        """What was spent."""
+        return self.prober.counts
+
+    @property
+    def workers(self) -> int:
+        """Probes that may run at the same time."""
+        return self.prober.workers
+
+    @property
+    def nodes_left(self) -> int:
+        """Nodes of the best candidate, or of all that is searched while nothing smaller is known to fail."""
+        return len(self.best.nodes) if self.best else len(self.scope)
+
+    def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
+        """A candidate of these nodes."""
+        selection: Selection = frozenset(nodes)
+        candidate = self.cutter.cut(selection, style)
+        return candidate if self.hybrid is None or self.inside else self.hybrid.rests.attach(candidate)
+
+    def attempt(self, candidate: Candidate) -> bool:
+        """Probe; keep the candidate when it reproduces and is smaller than the best so far."""
+        reproduces = self.verdict(candidate) is Verdict.REPRODUCES
+        if reproduces and (self.best is None or candidate.size < self.best.size):
+            self.best = candidate
+            count = len(candidate.nodes)
+            self._tell("1 node still fails" if count == 1 else f"{count:,} nodes still fail", accepted=True)
+        return reproduces
+
+    def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:
+        """Index of the first candidate, in order, that reproduces; free workers look ahead."""
+        ahead: deque[Candidate] = deque()
+        source = iter(candidates)
+
+        def guesses() -> Iterator[Candidate]:
+            yield from list(ahead)
+            for candidate in source:
+                ahead.append(candidate)
+                yield candidate
+
+        with self.looking_ahead(guesses):
+            for k in count():
+                candidate = ahead.popleft() if ahead else next(source, None)
+                if candidate is None:
+                    return None
+                if self.attempt(candidate):
+                    return k
+        return None
+
+    @contextmanager
+    def looking_ahead(self, guesses: Callable[[], Iterable[Candidate]]) -> Iterator[None]:
+        """While a probe runs, free workers begin with what `guesses` gives, in its order."""
+        before = self._guesses
+        self._guesses = guesses
+        try:
+            yield
+        finally:
+            self._guesses = before
+
+    def peek(self, candidate: Candidate) -> Verdict | None:
+        """The verdict, or what one run lets expect; None when nothing is known yet."""
+        outcome = self.prober.peek(candidate)
+        return self.verdicts.get(candidate.digest) or (self.judge(outcome) if outcome else None)
+
+    def verdict(self, candidate: Candidate) -> Verdict:
+        """Judge a candidate; every question is asked of the target only once."""
+        digest = candidate.digest
+        if digest in self.verdicts:
+            self.counts.cached += 1
+            return self.verdicts[digest]
+        verdict = Verdict.VANISHES
+        for outcome in self.observations(candidate, self.runs):
+            seen = self.judge(outcome)
+            if seen is Verdict.UNRESOLVED and self._reworded(candidate, outcome):
+                seen = Verdict.REPRODUCES
+            if seen is Verdict.UNRESOLVED:
+                verdict = seen
+                for failure in outcome.failures:
+                    self.also_seen.setdefault(failure.key, failure)
+            if seen is Verdict.REPRODUCES:
+                verdict = seen
+                self.outcomes[digest] = outcome
+                break
+        self.counts.unresolved += verdict is Verdict.UNRESOLVED
+        self.verdicts[digest] = verdict
+        count = len(candidate.nodes)
+        self._tell(f"{count:,} node{'' if count == 1 else 's'}: {verdict.value}")
+        return verdict
+
+    def repeat_probes(self, runs: int, rate: float) -> None:
+        """From now on a probe needs `runs` runs to vanish; verdicts that rest on fewer are forgotten."""
+        self.runs, self.rate = runs, rate
+        self.verdicts = {k: v for k, v in self.verdicts.items() if v is Verdict.REPRODUCES}
+        self._tell(f"flaky: shows in about {rate:.0%} of the runs, so each probe has up to {runs}")
+
+    def shown_by(self, candidate: Candidate) -> Failure:
+        """The wanted failure in the words in which the target tells it of this candidate."""
+        assert self.wanted is not None
+        if self.hybrid is not None:
+            return self.hybrid.words(self.wanted)
+        return self.rewordings.get(candidate.digest, self.wanted)
+
+    def _reworded(self, candidate: Candidate, outcome: Outcome) -> bool:
+        """Whether the target only tells the wanted failure in other words, as the model is small.
+
+        Seen: TensorRT has sanity checks that fire in small networks only. When it blames the same
+        node at the same stage, and tells the wanted failure again as soon as unrelated nodes stand
+        before these, then it is the wanted one.
+        """
+        wanted = self.wanted
+        if wanted is None or not wanted.nodes or wanted.stage not in (Stage.PARSE, Stage.BUILD):
+            return False
+        for failure in outcome.failures:
+            same_place = failure.stage is wanted.stage and failure.symptom is wanted.symptom
+            if same_place and failure.nodes[:1] == wanted.nodes[:1]:
+                if self.judge(self.observe(padded(candidate))) is not Verdict.REPRODUCES:
+                    return False
+                self.rewordings[candidate.digest] = failure
+                return True
+        return False
+
+    def observations(self, candidate: Candidate, runs: int, *, rarely: bool = False) -> Iterator[Outcome]:
+        """What the target does with a candidate, `runs` times; `rarely`: hardly more than once."""
+        for run in range(runs):
+
+            def ahead(run: int = run) -> Iterator[Question]:
+                later = [(candidate, k) for k in range(run + 1, runs)]
+                others = ((guess, 0) for guess in self._guesses())
+                return chain(others, later) if rarely else chain(later, others)
+
+            self.prober.ahead = ahead
+            yield self.prober.observe(candidate, run)
+
+    def observe(self, candidate: Candidate) -> Outcome:
+        """What the target does with a candidate; what was seen before is not asked again."""
+        return next(self.observations(candidate, 1))
+
+    def judge(self, outcome: Outcome) -> Verdict:
+        """Whether an outcome shows the wanted failure; before there is one, whether it shows any."""
+        if self.wanted is None:
+            return Verdict.REPRODUCES if outcome.failures else Verdict.VANISHES
+        if self.hybrid is not None:
+            return self.hybrid.judge(outcome, self.wanted)
+        return judge(outcome, self.wanted)
+
+    def _tell(self, text: str, *, accepted: bool = False) -> None:
+        c = self.counts
+        spent = (c.probes, c.cached, c.unresolved, c.target_seconds)
+        self.on_event(Step(self.phase, text, self.nodes_left, *spent, accepted))
+

@@ -1,0 +1,99 @@
+"""Connects the pure search to a problem: sublists of node names become candidates.
+
+Looking ahead: the search is a pure function of the answers, so running it again with an assumed
+answer tells what it would ask next. While a probe runs, free workers begin with the most probable
+of these questions. No answer ever depends on it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import TypeVar
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.outcome import Verdict
+from bisect_trt.reduction.list_search import Judge
+from bisect_trt.reduction.problem import Problem
+
+R = TypeVar("R")
+Items = tuple[str, ...]
+
+REPLAYS = 16  # of a search, for one look ahead
+
+
+class _UnknownError(Exception):
+    """A search that is run again asks what nobody has answered."""
+
+    def __init__(self, items: Items) -> None:
+        super().__init__()
+        self.items = items
+
+
+class _Answers:
+    """A judge that knows some answers."""
+
+    def __init__(self, known: Mapping[Items, Verdict], assumed: Mapping[Items, Verdict]) -> None:
+        self._known = known
+        self._assumed = assumed
+
+    def verdict(self, items: Sequence[str]) -> Verdict:
+        key = tuple(items)
+        found = self._known.get(key) or self._assumed.get(key)
+        if found is None:
+            raise _UnknownError(key)
+        return found
+
+
+class Selections:
+    """A `search.Judge` of node names, all cut in one style."""
+
+    def __init__(self, problem: Problem, style: CutStyle = CutStyle.DEFAULT) -> None:
+        self._problem = problem
+        self._style = style
+        self._known: dict[Items, Verdict] = {}
+        self._cut: dict[Items, Candidate] = {}
+
+    def run(self, search: Callable[[Judge[str]], R]) -> R:
+        """What the search gives, asked with this judge; free workers look ahead."""
+        with self._problem.looking_ahead(lambda: self.guesses(search)):
+            return search(self)
+
+    def verdict(self, items: Sequence[str]) -> Verdict:
+        """Try these nodes; the problem keeps them when they are its best so far."""
+        key = tuple(items)
+        if key not in self._known:
+            candidate = self._candidate(key)
+            self._problem.attempt(candidate)
+            self._known[key] = self._problem.verdicts[candidate.digest]
+            self._cut.clear()
+        return self._known[key]
+
+    def guesses(self, search: Callable[[Judge[str]], object]) -> Iterator[Candidate]:
+        """What a search may ask from here on, most probable first."""
+        tie = count()
+        futures: list[tuple[float, int, dict[Items, Verdict]]] = [(-1.0, next(tie), {})]
+        for _ in range(REPLAYS):
+            if not futures:
+                return
+            chance, _, assumed = heapq.heappop(futures)
+            try:
+                search(_Answers(self._known, assumed))
+                continue  # this future ends here
+            except _UnknownError as unknown:
+                asked = unknown.items
+            candidate = self._candidate(asked)
+            known = self._problem.peek(candidate)
+            if known is None:
+                yield candidate
+                for answer in (Verdict.VANISHES, Verdict.REPRODUCES):
+                    heapq.heappush(futures, (chance / 2, next(tie), {**assumed, asked: answer}))
+            else:
+                heapq.heappush(futures, (chance, next(tie), {**assumed, asked: known}))
+
+    def _candidate(self, items: Items) -> Candidate:
+        if items not in self._cut:
+            self._cut[items] = self._problem.cut(items, self._style)
+        return self._cut[items]

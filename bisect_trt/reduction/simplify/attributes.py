@@ -1,0 +1,184 @@
+"""Attributes and optional inputs: left out, or set to what says least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import AttributeProto, helper
+
+from bisect_trt.model.editing.attributes import LONG, give_values, recipe_of, values_of
+from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.editing.simplicity import Odd, level
+from bisect_trt.model.seeded_values import Recipe, three_digits
+from bisect_trt.model.walk import inner_nodes
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, counted, together
+from bisect_trt.reduction.simplify.values import ladder
+
+Array = npt.NDArray[Any]
+
+_SIMPLE_INTS = (0, 1)
+
+
+def simple_attributes(problem: Problem) -> None:
+    """Each attribute dropped (its default holds), else with numbers 0 or 1; optional inputs left out."""
+    attempt(problem, [_drop_all])
+    for node in list(inner_nodes(best_draft(problem).graph)):
+        for attribute in node.attribute:
+            attempt(problem, _simpler(node.name, attribute))
+            attempt(problem, _other_values(problem, node.name, attribute))
+    optional = list(_optional_inputs(best_draft(problem)))
+    if len(optional) < 2 or not attempt(problem, [together(optional)]):
+        attempt_each(problem, optional)
+    attempt_each(problem, list(_optional_outputs(best_draft(problem))))
+
+
+def schema_of(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
+    """What ONNX says of the operator; None for others' operators."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    try:
+        return onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _required(node: onnx.NodeProto, opset: int) -> frozenset[str]:
+    schema = schema_of(node, opset)
+    if schema is None:
+        return frozenset(a.name for a in node.attribute)
+    return frozenset(name for name, a in schema.attributes.items() if a.required)
+
+
+def _droppable(node: onnx.NodeProto, opset: int) -> list[AttributeProto]:
+    required = _required(node, opset)
+    return [a for a in node.attribute if a.name not in required]
+
+
+def _drop_all(draft: Draft) -> str:
+    count = 0
+    for node in inner_nodes(draft.graph):
+        gone = {a.name for a in _droppable(node, draft.opset)}
+        count += len(gone)
+        replace(node.attribute, [a for a in node.attribute if a.name not in gone])
+    return f"{counted(count, 'attribute')} left out" if count else ""
+
+
+def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
+    """Without the attribute; with simple numbers."""
+    yield drop_attribute(name, attribute.name)
+    values: Iterator[int | float | list[int] | list[float]] = iter(())
+    if attribute.type == AttributeProto.INT:
+        values = (n for n in (*_SIMPLE_INTS, attribute.i // 2) if abs(n) < abs(attribute.i))
+    elif attribute.type == AttributeProto.INTS and len(attribute.ints) <= LONG:
+        values = _simpler_list(list(attribute.ints))
+    elif attribute.type == AttributeProto.FLOAT:
+        values = (value for value in (0.0, 1.0, three_digits(attribute.f)) if value != attribute.f)
+    elif attribute.type == AttributeProto.FLOATS and 0 < len(attribute.floats) <= LONG:
+        mean = three_digits(float(np.mean(attribute.floats)))
+        values = ([value] * len(attribute.floats) for value in (0.0, 1.0, mean))
+    for value in values:
+        yield _set(name, attribute.name, value)
+
+
+def _other_values(problem: Problem, name: str, attribute: AttributeProto) -> Iterator[Edit]:
+    """The ladder of weights, for numbers that are values rather than options."""
+    array, state = values_of(attribute), problem.simplifying
+    if array is None or array.size == 0 or level(array, recipe_of(attribute))[1] is Odd.ZEROS:
+        return
+    for text, values, recipe in ladder(array, state.seed, weight=True, synthetic=state.synthetic):
+        yield _give(name, attribute.name, text, values, recipe)
+
+
+def _give(node_name: str, name: str, text: str, values: Array, recipe: Recipe | None) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = draft.node(node_name)
+        found = [a for a in node.attribute if a.name == name] if node is not None else []
+        if node is None or not found:
+            return ""
+        give_values(found[0], values, recipe)
+        return f"{node.op_type}.{name}: {text}"
+
+    return edit
+
+
+def _simpler_list(old: list[int]) -> Iterator[list[int]]:
+    """All the same simple number, else one of them."""
+    yield from ([number] * len(old) for number in _SIMPLE_INTS)
+    for k, value in enumerate(old):
+        for number in _SIMPLE_INTS:
+            if abs(number) < abs(value):
+                yield [*old[:k], number, *old[k + 1 :]]
+
+
+def drop_attribute(node_name: str, attribute: str) -> Edit:
+    """Without an attribute of a node, unless it is required: its default holds."""
+
+    def edit(draft: Draft) -> str:
+        node = draft.node(node_name)
+        if node is None or attribute not in {a.name for a in _droppable(node, draft.opset)}:
+            return ""
+        replace(node.attribute, [a for a in node.attribute if a.name != attribute])
+        return f"{node.op_type}.{attribute} at its default"
+
+    return edit
+
+
+def _set(node_name: str, attribute: str, value: int | float | list[int] | list[float]) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = draft.node(node_name)
+        if node is None or attribute not in {a.name for a in node.attribute}:
+            return ""
+        rest = [a for a in node.attribute if a.name != attribute]
+        replace(node.attribute, [*rest, helper.make_attribute(attribute, value)])
+        return f"{node.op_type}.{attribute} = {value}"
+
+    return edit
+
+
+def _optional_inputs(draft: Draft) -> Iterator[Edit]:
+    for node in inner_nodes(draft.graph):
+        schema = schema_of(node, draft.opset)
+        for k, name in enumerate(node.input):
+            if schema is None or not name or k >= len(schema.inputs) or node.op_type == "Loop":
+                continue  # a Loop without its count or condition may never end
+            if schema.inputs[k].option == onnx.defs.OpSchema.FormalParameterOption.Optional:
+                yield _unwire(node.name, k)
+
+
+def _unwire(node_name: str, k: int) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = draft.node(node_name)
+        if node is None or k >= len(node.input) or not node.input[k]:
+            return ""
+        node.input[k] = ""
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+        draft.drop_unused()
+        return f"{node.op_type} without input {k}" if draft.graph.input else ""
+
+    return edit
+
+
+def _optional_outputs(draft: Draft) -> Iterator[Edit]:
+    for node in inner_nodes(draft.graph):
+        for k, name in enumerate(node.output):
+            if k and name and not draft.is_read(name):
+                yield _unmake(node.name, k)
+
+
+def _unmake(node_name: str, k: int) -> Edit:
+    def edit(draft: Draft) -> str:
+        node = draft.node(node_name)
+        if node is None or k >= len(node.output) or not node.output[k]:
+            return ""
+        node.output[k] = ""
+        while len(node.output) > 1 and not node.output[-1]:
+            del node.output[-1]
+        return f"{node.op_type} without output {k}"
+
+    return edit

@@ -1,0 +1,103 @@
+"""Outputs, samples and inputs: fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from bisect_trt.model.cutting.pieces import type_of
+from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.editing.simplicity import level
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
+
+
+def fewer_outputs(problem: Problem) -> None:
+    """One output alone, else without each; nodes that are then good for nothing go too."""
+    names = [output.name for output in best_draft(problem).graph.output]
+    if len(names) > 1 and not attempt(problem, (_keep_outputs({name}) for name in names)):
+        attempt_each(problem, (_drop_output(name) for name in reversed(names)))
+
+
+def fewer_samples(problem: Problem) -> None:
+    """One sample of input values alone."""
+    count = len(best_draft(problem).samples)
+    if count > 1:
+        attempt(problem, (_keep_sample(k) for k in range(count)))
+
+
+def fewer_inputs(problem: Problem) -> None:
+    """Each input as a constant of its value; values that are needed as constants fed instead, if zeros do.
+
+    One input stays: a model without any is a constant, which builders fold away.
+    """
+    attempt_each(problem, (_freeze(i.name) for i in best_draft(problem).graph.input))
+    attempt_each(problem, (_thaw(name) for name in _heavy(best_draft(problem))))
+
+
+def _keep_outputs(names: set[str]) -> Edit:
+    def edit(draft: Draft) -> str:
+        before = len(draft.graph.output)
+        replace(draft.graph.output, [o for o in draft.graph.output if o.name in names])
+        draft.drop_unused()
+        return f"outputs: {before} -> {len(draft.graph.output)}" if draft.graph.input else ""
+
+    return edit
+
+
+def _drop_output(name: str) -> Edit:
+    def edit(draft: Draft) -> str:
+        rest = {output.name for output in draft.graph.output} - {name}
+        return _keep_outputs(rest)(draft) if rest else ""
+
+    return edit
+
+
+def _keep_sample(k: int) -> Edit:
+    def edit(draft: Draft) -> str:
+        before = len(draft.samples)
+        draft.samples = [draft.samples[k]]
+        draft.fed = {(0, name): recipe for (j, name), recipe in draft.fed.items() if j == k}
+        return f"samples: {before} -> 1"
+
+    return edit
+
+
+def _freeze(name: str) -> Edit:
+    def edit(draft: Draft) -> str:
+        values = [sample.get(name) for sample in draft.samples]
+        first = values[0] if values else None
+        if len(draft.graph.input) < 2 or first is None or first.dtype.kind in "OU":
+            return ""
+        if not all(v is not None and np.array_equal(v, first) for v in values[1:]):
+            return ""
+        recipe = draft.fed.get((0, name))
+        draft.drop_inputs({name})
+        draft.set_weight(name, first, recipe)
+        return f"input {name} is a constant"
+
+    return edit
+
+
+def _thaw(name: str) -> Edit:
+    def edit(draft: Draft) -> str:
+        value = draft.weights[name]
+        draft.drop_weight(name)
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        if kind == TensorProto.UNDEFINED:
+            return ""
+        draft.graph.input.add(name=name, type=type_of(kind, tuple(value.shape)))
+        for sample in draft.samples:
+            sample[name] = np.zeros(value.shape, value.dtype)
+        return f"constant {name} is an input"
+
+    return edit
+
+
+def _heavy(draft: Draft) -> Iterator[str]:
+    """Weights whose values have to travel."""
+    for name, array in list(draft.weights.items()):
+        if level(array, draft.recipes.get(name))[0] > 0:
+            yield name

@@ -1,0 +1,158 @@
+"""Every dimension towards 1, consistently through the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bisect_trt.model.editing.dimensions import Net, size_slots
+from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.editing.ties import Var
+from bisect_trt.model.walk import inner_nodes
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
+
+_WINDOWS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"}
+_PADS = ("pads", "auto_pad", "output_padding", "output_shape")
+_ALL = (*_PADS, "dilations", "strides")
+
+EXACT = 16  # up to this size every smaller one is tried
+
+
+def smaller_dimensions(problem: Problem) -> None:
+    """All free dimensions at once, then each: 1, then the smallest that still fails.
+
+    Dimensions that have to be equal change together. Where a dimension does not shrink by itself, all
+    of its size are tried together, for operators whose rules are not known.
+    """
+    if not attempt(problem, _all_at_once(best_draft(problem))):
+        _halves(problem)
+    names = [n.name for n in inner_nodes(best_draft(problem).graph) if n.op_type in _WINDOWS]
+    attempt_each(problem, (_point(name, dropped) for name in names for dropped in (_ALL, _PADS)))
+    for coarse in (False, True):
+        _each(problem, coarse)
+    _numbers(problem)
+
+
+def sizes_below(size: int) -> Iterator[int]:
+    """Sizes to try, smallest first: all up to `EXACT`, then ever wider steps, and closer ones near `size`."""
+    yield from range(1, min(size, EXACT + 1))
+    step = EXACT
+    while step * 2 < size:
+        step *= 2
+        yield step
+    less = 1
+    while size - less * 2 > max(step, EXACT):
+        less *= 2
+    while less and size - less > max(step, EXACT):
+        yield size - less
+        less //= 2
+
+
+def _all_at_once(draft: Draft) -> Iterator[Edit]:
+    """Everything 1, else 2, else half."""
+    net = Net(draft)
+    for size in (1, 2):
+        larger = {head: size for head in net.free if net.size(head) > size}
+        yield _resize(net, larger, f"all free sizes {size}")
+    yield all_halved
+
+
+def all_ones(draft: Draft) -> str:
+    """Every window and every free dimension 1."""
+    windows = [node.name for node in inner_nodes(draft.graph) if node.op_type in _WINDOWS]
+    said = [text for name in windows if (text := _point(name, _ALL)(draft))]
+    net = Net(draft)
+    said.append(_resize(net, dict.fromkeys(net.free, 1), "all free sizes 1")(draft))
+    return "; ".join(text for text in said if text)
+
+
+def all_halved(draft: Draft) -> str:
+    """Every free dimension half of what it is."""
+    net = Net(draft)
+    return _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved")(draft)
+
+
+def _halves(problem: Problem) -> None:
+    """All free dimensions that follow each other, 1 at once: half of them, a quarter, down to two."""
+    span = (len(Net(best_draft(problem)).free) + 1) // 2
+    while span > 1:
+        start = 0
+        while start < len((net := Net(best_draft(problem))).free):
+            some = net.free[start : start + span]
+            kept = attempt(problem, [_resize(net, dict.fromkeys(some, 1), f"{len(some)} free sizes 1")])
+            start += 0 if kept else span
+        span //= 2
+
+
+def _point(name: str, dropped: tuple[str, ...]) -> Edit:
+    """A window of one element: kernel and padding can only shrink together."""
+
+    def edit(draft: Draft) -> str:
+        node = draft.node(name)
+        if node is None:
+            return ""
+        dims = [a for a in node.attribute if a.name == "kernel_shape"]
+        weight = draft.weights.get(node.input[1]) if len(node.input) > 1 else None
+        if node.op_type.startswith("Conv"):
+            if weight is None:
+                return ""
+            recipe, generated = draft.recipes.get(node.input[1]), node.input[1] in draft.generated
+            window = (slice(0, 1),) * (weight.ndim - 2)
+            draft.set_weight(node.input[1], weight[(slice(None), slice(None), *window)])
+            if recipe is not None:
+                small = draft.weights[node.input[1]]
+                draft.set_weight(node.input[1], recipe.make(small.shape, small.dtype), recipe)
+            if generated:
+                draft.generated.add(node.input[1])
+        for attribute in dims:
+            attribute.ints[:] = [1] * len(attribute.ints)
+        replace(node.attribute, [a for a in node.attribute if a.name not in dropped])
+        return f"{node.op_type} with a window of 1"
+
+    return edit
+
+
+def _resize(net: Net, sizes: dict[Var, int], what: str) -> Edit:
+    def edit(draft: Draft) -> str:
+        made = net.resized(sizes) if sizes else None
+        if made is None:
+            return ""
+        draft.proto, draft.weights, draft.samples = made.proto, made.weights, made.samples
+        draft.generated, draft.recipes, draft.fed = made.generated, made.recipes, made.fed
+        return what
+
+    return edit
+
+
+def _each(problem: Problem, coarse: bool) -> None:
+    """One class after the other, of what is best by then; the classes are found again after each change."""
+    done: set[tuple[Var, int]] = set()
+    while True:
+        net = Net(best_draft(problem), coarse=coarse)
+        left = [h for h in net.free if (h, net.size(h)) not in done and _is_dimension(net, h)]
+        if not left:
+            return
+        head = left[0]
+        size = net.size(head)
+        if not attempt(problem, (_resize(net, {head: k}, f"{size} -> {k}") for k in sizes_below(size))):
+            done.add((head, size))
+
+
+def _is_dimension(net: Net, head: Var) -> bool:
+    """Whether a class has more to it than a number in a weight (`_numbers` tries those)."""
+    return any(var.kind != "value" for var in net.classes[head])
+
+
+def _numbers(problem: Problem) -> None:
+    """Numbers that are read as sizes or places and are tied to nothing: the end of a slice, say."""
+    for name in list(best_draft(problem).weights):
+        draft = best_draft(problem)
+        if name not in draft.weights or not size_slots(draft, name):
+            continue
+        for k in range(draft.weights[name].size):
+            net = Net(best_draft(problem))
+            head = net.ties.find(Var("value", name, k))
+            if head in net.free and not _is_dimension(net, head):
+                size = net.size(head)
+                below = sizes_below(min(size, 1 << 16))
+                attempt(problem, (_resize(net, {head: n}, f"{size} -> {n}") for n in below))

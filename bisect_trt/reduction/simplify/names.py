@@ -1,0 +1,158 @@
+"""Names that tell nothing, and no texts that mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from bisect_trt.model.editing.draft import Draft
+from bisect_trt.model.graph import bodies
+from bisect_trt.model.seeded_values import parse
+from bisect_trt.model.walk import inner_nodes, rename, scopes
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, counted
+
+_TEXTS = {"producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props"}
+_TEXTS |= {"configuration"}  # of devices
+
+
+def plain_names(problem: Problem) -> None:
+    """`x0`, `conv1`, ... and no doc strings, metadata, producer or unused domains: all, else by kind."""
+    fixed = problem.simplifying.profiled
+    if not attempt(problem, [plain(fixed)]):
+        attempt_each(problem, _kinds(fixed))
+
+
+def plain(fixed: frozenset[str]) -> Edit:
+    """All of it; inputs of the names `fixed` keep these."""
+
+    def edit(draft: Draft) -> str:
+        return ", ".join(said for kind in _kinds(fixed) if (said := kind(draft)))
+
+    return edit
+
+
+def _kinds(fixed: frozenset[str]) -> tuple[Edit, ...]:
+    return drop_texts, drop_imports, rename_nodes, _rename_tensors(fixed), rename_dimensions
+
+
+def drop_texts(draft: Draft) -> str:
+    """Doc strings, metadata, producer, domain and version of the model."""
+    proto = draft.proto
+    before = proto.ByteSize()
+    for name in _TEXTS.intersection(f.name for f in proto.DESCRIPTOR.fields):
+        proto.ClearField(name)
+    _clear_graph(proto.graph)
+    saved = before - proto.ByteSize()
+    return f"{saved} bytes of text dropped" if saved > 0 else ""
+
+
+def _clear_graph(graph: onnx.GraphProto) -> None:
+    for k, part in enumerate(scopes(graph)):
+        for name in ("doc_string", "metadata_props", "quantization_annotation"):
+            part.ClearField(name)
+        part.name = f"body{k - 1}" if k else "graph"
+        infos = (*part.input, *part.output, *part.value_info)
+        for holder in (*infos, *part.initializer, *part.node):
+            holder.ClearField("doc_string")
+            holder.ClearField("metadata_props")
+        for info in infos:
+            info.type.ClearField("denotation")
+            for dim in info.type.tensor_type.shape.dim:
+                dim.ClearField("denotation")
+        for node in part.node:
+            _clear_node(node)
+
+
+def _clear_node(node: onnx.NodeProto) -> None:
+    for name in {"overload", "device_configurations"}.intersection(f.name for f in node.DESCRIPTOR.fields):
+        node.ClearField(name)
+    for attribute in node.attribute:
+        if parse(attribute.doc_string) is None:
+            attribute.ClearField("doc_string")
+        for tensor in ([attribute.t] if attribute.HasField("t") else attribute.tensors):
+            for name in ("name", "doc_string", "metadata_props"):
+                tensor.ClearField(name)
+
+
+def drop_imports(draft: Draft) -> str:
+    """Operator sets that no node is of."""
+    used = {node.domain for node in inner_nodes(draft.graph)} | {""}
+    kept = [entry for entry in draft.proto.opset_import if entry.domain in used]
+    gone = len(draft.proto.opset_import) - len(kept)
+    entries = [(entry.domain, entry.version) for entry in kept]
+    del draft.proto.opset_import[:]
+    for domain, version in entries:
+        draft.proto.opset_import.add(domain=domain, version=version)
+    return f"{counted(gone, 'operator set')} dropped" if gone else ""
+
+
+def rename_nodes(draft: Draft) -> str:
+    """`conv0`, `conv1`, `relu0`: the operator and a number."""
+    counts: dict[str, int] = {}
+    changed = 0
+    for node in inner_nodes(draft.graph):
+        op = node.op_type.lower()
+        name = f"{op}{counts.get(op, 0)}"
+        counts[op] = counts.get(op, 0) + 1
+        changed += name != node.name
+        node.name = name
+    return f"{counted(changed, 'node')} renamed" if changed else ""
+
+
+def _rename_tensors(fixed: frozenset[str]) -> Edit:
+    """Inputs `x0`, outputs `y0`, weights `w0`, all others `t0`."""
+
+    def edit(draft: Draft) -> str:
+        new = _tensor_names(draft, fixed)
+        changed = sum(old != name for old, name in new.items())
+        rename(draft.graph, new)
+        draft.weights = {new[n]: a for n, a in draft.weights.items()}
+        draft.recipes = {new[n]: r for n, r in draft.recipes.items()}
+        draft.generated = {new[n] for n in draft.generated}
+        draft.fed = {(k, new.get(n, n)): r for (k, n), r in draft.fed.items()}
+        draft.origins = {name: draft.origins.get(old, old) for old, name in new.items()}
+        draft.samples = [{new.get(n, n): a for n, a in sample.items()} for sample in draft.samples]
+        return f"{counted(changed, 'tensor')} renamed" if changed else ""
+
+    return edit
+
+
+def _tensor_names(draft: Draft, fixed: frozenset[str]) -> dict[str, str]:
+    graph = draft.graph
+    new = {i.name: i.name for i in graph.input if i.name in fixed}
+    taken = set(new.values())
+
+    def give(names: Iterable[str], letter: str) -> None:
+        number = 0
+        for name in names:
+            if not name or name in new:
+                continue
+            while f"{letter}{number}" in taken:
+                number += 1
+            new[name] = f"{letter}{number}"
+            taken.add(new[name])
+
+    give((i.name for i in graph.input), "x")
+    give((o.name for o in graph.output), "y")
+    give(draft.weights, "w")
+    give((t.name for t in graph.initializer), "s")
+    for node in inner_nodes(graph):
+        for body in bodies(node):
+            give((i.name for i in body.input), "b")
+            give((t.name for t in body.initializer), "c")
+        give(node.output, "t")
+    return new
+
+
+def rename_dimensions(draft: Draft) -> str:
+    """Symbols of dynamic dimensions: `d0`, `d1`; equal ones stay equal."""
+    new: dict[str, str] = {}
+    infos = (*draft.graph.input, *draft.graph.output)
+    for info in infos:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = new.setdefault(dim.dim_param, f"d{len(new)}")
+    changed = sum(old != name for old, name in new.items())
+    return f"{counted(changed, 'dimension')} renamed" if changed else ""

@@ -1,0 +1,106 @@
+"""How the passes of the simplification propose: edits of the best candidate, judged like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.editing.draft import Draft, close_draft, open_draft
+from bisect_trt.model.editing.inference import Invalid
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.results import Tally
+
+Edit = Callable[[Draft], str]
+"""Changes a draft in place and says what it did, in a few words; empty: there is nothing to do."""
+
+
+class OutOfBudget(Exception):
+    """`Simplifying.until` has come."""
+
+
+def best_draft(problem: Problem) -> Draft:
+    """The best candidate, opened. Copy it before changing it."""
+    best, state = problem.best, problem.simplifying
+    assert best is not None
+    if state.draft is None or state.draft[0] != best.digest:
+        state.draft = (best.digest, open_draft(best))
+    return state.draft[1]
+
+
+def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
+    """Keep the first of these edits, each of the best candidate, that still fails and is simpler.
+
+    Raises:
+        OutOfBudget: no more target seconds.
+    """
+    offers = _offers(problem, edits)
+    while chunk := list(islice(offers, max(1, problem.workers))):
+        if problem.counts.asked_seconds + _a_probe(problem) > problem.simplifying.until:
+            raise OutOfBudget
+        if _attempt_chunk(problem, chunk):
+            return True
+    return False
+
+
+def attempt_each(problem: Problem, edits: Iterable[Edit]) -> bool:
+    """Try one edit after the other, each of what is best by then; whether any was kept."""
+    return any([attempt(problem, [edit]) for edit in edits])
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def together(edits: Sequence[Edit]) -> Edit:
+    """All of them, one after the other, as one."""
+
+    def edit(draft: Draft) -> str:
+        return "; ".join(said for one in edits if (said := one(draft)))
+
+    return edit
+
+
+def _a_probe(problem: Problem) -> float:
+    """Target seconds that the next probe may take: as many as one of the slowest pass did."""
+    counts = [(count.seconds, count.tried - count.invalid) for count in problem.simplifying.tallies.values()]
+    return max((seconds / asked for seconds, asked in counts if asked), default=0.0)
+
+
+def tally(problem: Problem) -> Tally:
+    """Of the pass that runs."""
+    return problem.simplifying.tallies.setdefault(problem.phase, Tally())
+
+
+def _attempt_chunk(problem: Problem, chunk: list[tuple[Candidate, Draft, str]]) -> bool:
+    count, before = tally(problem), problem.counts.asked_seconds
+    found = problem.attempt_first([candidate for candidate, _, _ in chunk])
+    count.tried += len(chunk) if found is None else found + 1
+    count.seconds += problem.counts.asked_seconds - before
+    if found is None:
+        return False
+    candidate, draft, what = chunk[found]
+    count.kept += 1
+    count.won.append(what)
+    problem.simplifying.draft = (candidate.digest, draft)
+    return True
+
+
+def _offers(problem: Problem, edits: Iterable[Edit]) -> Iterator[tuple[Candidate, Draft, str]]:
+    """Candidates that are valid and simpler than the best, each with its draft and what it is."""
+    base = best_draft(problem)
+    for edit in edits:
+        draft = base.copy()
+        what = edit(draft)
+        if not what:
+            continue
+        try:
+            candidate = close_draft(draft)
+        except Invalid:
+            count = tally(problem)
+            count.tried, count.invalid = count.tried + 1, count.invalid + 1
+            continue
+        assert problem.best is not None
+        if candidate.size < problem.best.size:
+            yield candidate, draft, what

@@ -1,0 +1,173 @@
+"""Element types and the operator set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import AttributeProto, TensorProto, helper, version_converter
+
+from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.walk import inner_nodes, scopes
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.simplify.attributes import schema_of
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
+
+Array = npt.NDArray[Any]
+
+_NARROWER: dict[int, tuple[int, np.dtype[Any], np.dtype[Any]]] = {
+    TensorProto.DOUBLE: (TensorProto.FLOAT, np.dtype(np.float64), np.dtype(np.float32)),
+    TensorProto.INT64: (TensorProto.INT32, np.dtype(np.int64), np.dtype(np.int32)),
+}
+_OLDEST = 7  # the oldest operator set that ONNX Runtime promises to run
+
+
+def narrower_types(problem: Problem) -> None:
+    """float64 to float32 and int64 to int32: everywhere, else tensor by tensor."""
+    for kind in _NARROWER:
+        attempt(problem, [_narrow(kind, None)])
+        draft = best_draft(problem)
+        names = [i.name for i in draft.graph.input if i.type.tensor_type.elem_type == kind]
+        names += [n for n, a in draft.weights.items() if a.dtype == _NARROWER[kind][1]]
+        attempt_each(problem, (_narrow(kind, name) for name in names))
+
+
+def lower_opset(problem: Problem) -> None:
+    """The lowest operator set that still fails; where nothing else changes, only its number does."""
+    now = best_draft(problem).opset
+    attempt(problem, (_opset(version) for version in range(_OLDEST, now)))
+    attempt(problem, [_ir_version])
+
+
+def lowest_opset(draft: Draft) -> str:
+    """The lowest operator set that there is for these nodes, and its file format."""
+    ways = (_opset(version)(draft) for version in range(_OLDEST, draft.opset))
+    said = (next((text for text in ways if text), ""), _ir_version(draft))
+    return "; ".join(text for text in said if text)
+
+
+def _narrow(kind: int, only: str | None) -> Edit:
+    new, wide, narrow = _NARROWER[kind]
+
+    def edit(draft: Draft) -> str:
+        changed = _narrow_inputs(draft, kind, only)
+        for name, array in draft.weights.items():
+            if array.dtype == wide and only in (None, name):
+                draft.weights[name], changed = _cast(array, narrow), changed + 1
+        if only is None:
+            changed += _narrow_attributes(draft, kind, new)
+        for output in draft.graph.output:
+            output.type.tensor_type.elem_type = 0
+        text = f"{TensorProto.DataType.Name(kind).lower()} -> {TensorProto.DataType.Name(new).lower()}"
+        return f"{text} ({changed} places)" if changed else ""
+
+    return edit
+
+
+def _narrow_inputs(draft: Draft, kind: int, only: str | None) -> int:
+    new, _, narrow = _NARROWER[kind]
+    changed = 0
+    for info in draft.graph.input:
+        if info.type.tensor_type.elem_type != kind or only not in (None, info.name):
+            continue
+        info.type.tensor_type.elem_type, changed = new, changed + 1
+        for sample in draft.samples:
+            if info.name in sample:
+                sample[info.name] = _cast(sample[info.name], narrow)
+    return changed
+
+
+def _cast(array: Array, narrow: np.dtype[Any]) -> Array:
+    """In another type; one repeated value stays one."""
+    with np.errstate(all="ignore"):
+        if array.size > 1 and not any(array.strides):
+            return np.broadcast_to(array.reshape(-1)[0].astype(narrow), array.shape)
+        return array.astype(narrow)
+
+
+def _narrow_attributes(draft: Draft, kind: int, new: int) -> int:
+    """`to` of Cast and `dtype` of what makes values."""
+    changed = 0
+    for node in inner_nodes(draft.graph):
+        for attribute in node.attribute:
+            named = attribute.name in ("to", "dtype") and attribute.type == AttributeProto.INT
+            if named and attribute.i == kind:
+                attribute.i, changed = new, changed + 1
+    return changed
+
+
+def _opset(version: int) -> Edit:
+    def edit(draft: Draft) -> str:
+        if version >= draft.opset:
+            return ""
+        before = draft.opset
+        if _is_unchanged(draft, version):
+            for entry in draft.proto.opset_import:
+                if entry.domain in ("", "ai.onnx"):
+                    entry.version = version
+        elif not _convert(draft, version):
+            return ""
+        return f"opset {before} -> {version}"
+
+    return edit
+
+
+def _is_unchanged(draft: Draft, version: int) -> bool:
+    """Whether every operator is the same one in both operator sets."""
+    for node in inner_nodes(draft.graph):
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        one, other = schema_of(node, draft.opset), schema_of(node, version)
+        if one is None or other is None or one.since_version != other.since_version:
+            return False
+    return not draft.generated or version >= 9  # ConstantOfShape came with 9
+
+
+def _convert(draft: Draft, version: int) -> bool:
+    """By ONNX's own converter, which knows few ways down."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(draft.proto)
+    for name, array in draft.weights.items():
+        if array.nbytes > 1 << 16:
+            return False
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+    for output in proto.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    try:
+        new = version_converter.convert_version(proto, version)
+    except Exception:  # it raises several kinds, and knows few ways down
+        return False
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in new.graph.initializer}
+    new.graph.ClearField("initializer")
+    for part in scopes(new.graph):
+        part.ClearField("value_info")
+    draft.proto = new
+    for name in [name for name in draft.weights if name not in weights]:
+        draft.drop_weight(name)
+    for name, array in weights.items():
+        if name not in draft.weights:
+            draft.set_weight(name, array)
+    names = {node.name for node in new.graph.node}
+    replace(new.graph.node, [_named(node, names, k) for k, node in enumerate(new.graph.node)])
+    return True
+
+
+def _named(node: onnx.NodeProto, taken: set[str], k: int) -> onnx.NodeProto:
+    if not node.name:
+        while f"{node.op_type}_{k}" in taken:
+            k += 1
+        node.name = f"{node.op_type}_{k}"
+        taken.add(node.name)
+    return node
+
+
+def _ir_version(draft: Draft) -> str:
+    """The oldest file format of the operator set; 4 at least, as weights are no inputs."""
+    oldest = max(4, int(helper.find_min_ir_version_for(list(draft.proto.opset_import), ignore_unknown=True)))
+    if oldest >= draft.proto.ir_version:
+        return ""
+    before, draft.proto.ir_version = draft.proto.ir_version, oldest
+    return f"IR version {before} -> {oldest}"
+

@@ -1,0 +1,285 @@
+"""Weights and input values: the simplest that still fail.
+
+Texts that are values: none, else `s0`, `s1`, ... for those that differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bisect_trt.model.cutting.constants import SHAPE_SLOTS
+from bisect_trt.model.editing.attributes import replace_texts
+from bisect_trt.model.editing.draft import Draft
+from bisect_trt.model.editing.simplicity import Odd, level
+from bisect_trt.model.seeded_values import Recipe, is_uniform, ramp, resembling, three_digits
+from bisect_trt.outcome import Verdict
+from bisect_trt.reduction import list_search
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, counted
+
+Array = npt.NDArray[Any]
+Value = tuple[str, Array, Recipe | None]
+"""What it is called, the values, and how they can be made."""
+
+QUANTILES = 17
+
+SPARSE_LIMIT = 1 << 14
+"""Elements of an array of which delta debugging looks for the ones that matter."""
+
+_PADDED_GENERATOR = 256  # bytes of a constant that is worth a node of its own
+
+
+def simple_weights(problem: Problem) -> None:
+    """Zeros, ones, one value, seeded random of the same mean and deviation, rounded: all, then each."""
+    for kind in ("zeros", "ones"):
+        if attempt(problem, [all_weights(kind)]):
+            break
+    attempt_each(problem, _ladders(problem, lambda draft: draft.weights, _weight_edit))
+
+
+def simple_inputs(problem: Problem) -> None:
+    """Zeros, ones, a ramp, seeded random of the same range, rounded, and last only what matters."""
+    for kind in ("zeros", "ones"):
+        if attempt(problem, [all_inputs(kind)]):
+            break
+    for name in [i.name for i in best_draft(problem).graph.input]:
+        for sample in range(len(best_draft(problem).samples)):
+            _climb(problem, name, sample)
+
+
+def sparse_values(problem: Problem) -> None:
+    """Which elements matter: delta debugging on the values that no simple ones could replace."""
+    for k, sample in enumerate(best_draft(problem).samples):
+        for name in sample:
+            _sparse(problem, name, k)
+
+
+def generators(problem: Problem) -> None:
+    """Big constants are made by a ConstantOfShape, small ones are stored."""
+    names = list(best_draft(problem).weights)
+    attempt_each(problem, (_toggle_generator(name) for name in names))
+
+
+def is_shape(draft: Draft, name: str) -> bool:
+    """Whether a weight is read as sizes, axes or the like: its values are those of dimensions."""
+    array = draft.weights[name]
+    if array.dtype.kind not in "iu" or array.ndim > 1:
+        return False
+    return any(k in SHAPE_SLOTS.get(node.op_type, ()) for node, k in draft.readers(name))
+
+
+def ladder(array: Array, seed: int, *, weight: bool, synthetic: bool) -> Iterator[Value]:
+    """Replacements of values from the simplest to the least simple."""
+    shape, dtype = array.shape, array.dtype
+    yield "zeros", _full(shape, 0, dtype), None
+    yield "ones", _full(shape, 1, dtype), None
+    recipe = resembling(array, seed) if dtype.kind != "b" else None
+    if recipe is not None:
+        yield "one value", _full(shape, recipe.mean, dtype), None
+    if not weight:
+        yield "a ramp", ramp(shape, dtype), None
+    if recipe is not None:
+        ranged = _range_recipe(array, seed)
+        if weight:
+            yield "random", recipe.make(shape, dtype), recipe
+        yield "random of the same range", ranged.make(shape, dtype), ranged
+        alike = _alike(array, seed)
+        yield "random of the same distribution", alike.make(shape, dtype), alike
+    if not synthetic:
+        yield "rounded", _rounded(array), None
+
+
+def _full(shape: Sequence[int], value: float, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(all="ignore"):
+        return np.broadcast_to(np.array(value).astype(dtype), tuple(shape))
+
+
+def _range_recipe(array: Array, seed: int) -> Recipe:
+    """Numbers that reach as far as the original's: 3.46 deviations from the mean are the ends."""
+    wide = np.asarray(array, dtype=np.float64)
+    low, high = float(wide.min()), float(wide.max())
+    return Recipe(seed, three_digits((low + high) / 2), three_digits((high - low) / (2 * math.sqrt(12))))
+
+
+def _alike(array: Array, seed: int) -> Recipe:
+    """Numbers whose quantiles are the original's, to three digits."""
+    wide = np.asarray(array, dtype=np.float64).reshape(-1)
+    count = min(QUANTILES, 2 + wide.size // 4)  # of few values, quantiles are the values
+    points = tuple(three_digits(float(q)) for q in np.quantile(wide, np.linspace(0, 1, count)))
+    return Recipe(seed, three_digits(float(wide.mean())), three_digits(float(wide.std())), points)
+
+
+def _rounded(array: Array) -> Array:
+    """Floats that a float16 holds, or two digits where it holds none."""
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(all="ignore"):
+        wide = np.asarray(array)
+        half = wide.astype(np.float16).astype(wide.dtype)
+        lost = ~np.isfinite(half) & np.isfinite(wide) | (half == 0) & (wide != 0)
+        if lost.any():
+            half = np.where(lost, np.array([float(f"{v:.1e}") for v in wide.flat]).reshape(wide.shape), half)
+    return half.astype(array.dtype)
+
+
+def _simple(array: Array, kind: str) -> Array:
+    return _full(array.shape, 0 if kind == "zeros" else 1, array.dtype)
+
+
+def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
+    """All weights that are less simple than that, but those that hold sizes."""
+    least = Odd.ZEROS if kind == "zeros" else Odd.ONES
+
+    def edit(draft: Draft) -> str:
+        plain = (n for n in draft.weights if n not in but and not is_shape(draft, n))
+        changed = [n for n in plain if level(draft.weights[n], None)[1] > least]
+        for name in changed:
+            draft.set_weight(name, _simple(draft.weights[name], kind))
+        return f"{counted(len(changed), 'weight')}: {kind}" if changed else ""
+
+    return edit
+
+
+def all_inputs(kind: str) -> Edit:
+    """All input values that are not zeros or ones yet."""
+
+    def edit(draft: Draft) -> str:
+        changed = 0
+        for k, sample in enumerate(draft.samples):
+            for name, array in list(sample.items()):
+                if array.dtype.kind not in "OU" and level(array, None)[1] > Odd.ONES:
+                    draft.set_input(k, name, _simple(array, kind))
+                    changed += 1
+        return f"{counted(changed, 'input')}: {kind}" if changed else ""
+
+    return edit
+
+
+def _ladders(
+    problem: Problem,
+    arrays: Callable[[Draft], dict[str, Array]],
+    edit_of: Callable[[str, Value], Edit],
+) -> Iterator[Edit]:
+    """For each array one edit after the other, simplest first; the rest is skipped once one is kept."""
+    seed = problem.simplifying.seed
+    for number, name in enumerate(list(arrays(best_draft(problem)))):
+        for step in range(9):
+            draft = best_draft(problem)
+            array = arrays(draft).get(name)
+            if array is None or array.size == 0 or array.dtype.kind in "OU":
+                break
+            if is_shape(draft, name) or level(array, draft.recipes.get(name))[1] is Odd.ZEROS:
+                break
+            made = ladder(array, seed + number, weight=True, synthetic=problem.simplifying.synthetic)
+            values = list(made)
+            if step >= len(values):
+                break
+            yield edit_of(name, values[step])
+
+
+def _weight_edit(name: str, value: Value) -> Edit:
+    text, array, recipe = value
+
+    def edit(draft: Draft) -> str:
+        draft.set_weight(name, array, recipe)
+        return f"{name}: {text}"
+
+    return edit
+
+
+def _climb(problem: Problem, name: str, sample: int) -> None:
+    """The simplest value of one input that still fails."""
+    draft = best_draft(problem)
+    array = draft.samples[sample].get(name)
+    if array is None or array.size == 0 or array.dtype.kind in "OU":
+        return
+    if level(array, draft.fed.get((sample, name)))[1] is Odd.ZEROS:
+        return
+    state = problem.simplifying
+    values = ladder(array, state.seed, weight=False, synthetic=state.synthetic)
+    attempt(problem, (_input_edit(name, sample, value) for value in values))
+
+
+def _input_edit(name: str, sample: int, value: Value) -> Edit:
+    text, array, recipe = value
+
+    def edit(draft: Draft) -> str:
+        draft.set_input(sample, name, array, recipe)
+        return f"{name}: {text}"
+
+    return edit
+
+
+def _sparse(problem: Problem, name: str, sample: int) -> None:
+    draft = best_draft(problem)
+    array = draft.samples[sample].get(name)
+    if (sample, name) in draft.fed or problem.simplifying.synthetic:
+        return  # some elements of a secret are a secret, too
+    if array is None or array.dtype.kind in "OUb" or not 1 < array.size <= SPARSE_LIMIT or is_uniform(array):
+        return
+    used = np.flatnonzero(np.asarray(array).reshape(-1) != 0).tolist()
+    if len(used) > 1:
+        list_search.minimise(used, _Elements(problem, name, sample, array))
+
+
+class _Elements:
+    """A `list_search.Judge` of the elements of one input: the others are zero."""
+
+    def __init__(self, problem: Problem, name: str, sample: int, array: Array) -> None:
+        self._problem, self._name, self._sample, self._array = problem, name, sample, np.asarray(array)
+        self._seen: dict[tuple[int, ...], Verdict] = {}
+
+    def verdict(self, items: Sequence[int]) -> Verdict:
+        key = tuple(items)
+        if key not in self._seen:
+            kept = np.zeros_like(self._array)
+            kept.reshape(-1)[list(items)] = self._array.reshape(-1)[list(items)]
+            what = f"only {len(items)} elements"
+            found = attempt(self._problem, [_input_edit(self._name, self._sample, (what, kept, None))])
+            self._seen[key] = Verdict.REPRODUCES if found else Verdict.VANISHES
+        return self._seen[key]
+
+
+def _toggle_generator(name: str) -> Edit:
+    def edit(draft: Draft) -> str:
+        array = draft.weights[name]
+        if name in draft.generated:
+            draft.generated.discard(name)
+            return f"{name} is stored" if array.nbytes <= _PADDED_GENERATOR else ""
+        if array.nbytes <= _PADDED_GENERATOR or array.dtype.kind in "OU" or not is_uniform(array):
+            return ""
+        draft.generated.add(name)
+        return f"{name} is generated"
+
+    return edit
+
+
+def simple_texts(problem: Problem) -> None:
+    """Texts of tensors, inputs and attributes: empty, else `s0`, `s1`, ...; equal ones stay equal."""
+    attempt(problem, (all_texts(numbered=numbered) for numbered in (False, True)))
+
+
+def all_texts(*, numbered: bool) -> Edit:
+    """The same for all texts at once, so that those that are equal stay equal."""
+
+    def edit(draft: Draft) -> str:
+        new: dict[str, str] = {}
+
+        def give(text: str) -> str:
+            return new.setdefault(text, f"s{len(new)}") if numbered else ""
+
+        changed = replace_texts(draft.graph, give)
+        for k, sample in enumerate(draft.samples):
+            for name, array in list(sample.items()):
+                if array.dtype.kind in "OU" and array.size:
+                    made = np.array([give(str(item)) for item in array.flat], object).reshape(array.shape)
+                    changed += int((made != array).sum())
+                    draft.set_input(k, name, made)
+        return f"{counted(changed, 'text')}: {'s0, s1, ...' if numbered else 'empty'}" if changed else ""
+
+    return edit

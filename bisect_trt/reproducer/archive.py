@@ -1,0 +1,111 @@
+"""The zip of a reproducer: what is attached to a bug report."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from bisect_trt.model.seeded_values import TOLD_FROM
+from bisect_trt.outcome import Stage
+from bisect_trt.reproducer import command_lines, seeded
+from bisect_trt.reproducer.files import (
+    INPUTS,
+    ISSUE,
+    LOG,
+    MODEL,
+    PAGE,
+    REPORT,
+    SCRIPT,
+    SUMMARY,
+    TIMING,
+    WEIGHTS,
+    add_to,
+    entry,
+    sample_file,
+)
+from bisect_trt.reproducer.models import skeleton_of
+
+ATTACHMENT_LIMIT = 25_000_000
+"""Bytes of an attachment that GitHub takes."""
+
+
+def zip_it(out: Path) -> Path:
+    """Zip what is to be attached, beside the folder; the same files give the same bytes.
+
+    A file of that name that is no such zip is left alone and another name is taken.
+    """
+    title = folder_name(out)
+    place = _free(out.parent, title)
+    draft = place.with_name(f".{place.name}.writing")
+    try:
+        with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            made = list(seeded.all_told(skeleton_of(out)))
+            needless = _needless(out)
+            for source in [source for source in attachments(out) if source not in needless]:
+                names = {one.name for one in made if sample_file(INPUTS, one.sample) == source.name}
+                if names:
+                    archive.writestr(
+                        entry(archive, f"{title}/{source.name}"), seeded.lighter(source, names)
+                    )
+                else:
+                    add_to(archive, f"{title}/{source.name}", source)
+        draft.replace(place)
+    finally:
+        draft.unlink(missing_ok=True)
+    return place
+
+
+def _needless(out: Path) -> set[Path]:
+    """Large expected outputs of what is never run: the reference gives them again."""
+    try:
+        stage = json.loads((out / REPORT).read_bytes())["failure"]["stage"]
+    except (OSError, ValueError, KeyError):
+        return set()
+    large = {path for path in out.glob("expected*.npz") if path.stat().st_size > TOLD_FROM}
+    return large if stage in (Stage.PARSE, Stage.BUILD) else set()
+
+
+def too_big(archive: Path) -> str:
+    """What to do about an archive that GitHub does not take, as a sentence; empty when it does."""
+    size = archive.stat().st_size
+    if size <= ATTACHMENT_LIMIT:
+        return ""
+    with zipfile.ZipFile(archive) as content:
+        largest = sorted(content.infolist(), key=lambda found: -found.compress_size)[:3]
+    big = [found for found in largest if found.compress_size > size / 100]
+    told = ", ".join(f"{Path(e.filename).name} {e.compress_size / 1e6:.1f} MB" for e in big)
+    limit = f"GitHub takes {ATTACHMENT_LIMIT / 1e6:.0f}"
+    return f"{archive.name} has {size / 1e6:.1f} MB, {limit}; what is big: {told}"
+
+
+def attachments(out: Path) -> list[Path]:
+    """Those files of a bundle that are attached, sorted by name."""
+    patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
+    patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT, ISSUE)
+    patterns += (LOG, seeded.SCRIPT)
+    patterns += (REPORT, PAGE, SUMMARY, "trtexec-*.raw", command_lines.JSON)
+    return sorted(path for pattern in patterns for path in out.glob(pattern))
+
+
+def folder_name(out: Path) -> str:
+    """Name of the folder inside of the zip, and of the zip but for its suffix."""
+    name = out.absolute().name
+    return name if name.endswith("-repro") else f"{name}-repro"
+
+
+def _free(folder: Path, title: str) -> Path:
+    k = 1
+    while True:
+        place = folder / (f"{title}.zip" if k == 1 else f"{title}-{k}.zip")
+        if not place.exists() or _ours(place, title):
+            return place
+        k += 1
+
+
+def _ours(place: Path, title: str) -> bool:
+    try:
+        with zipfile.ZipFile(place) as archive:
+            return f"{title}/{REPORT}" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False

@@ -1,0 +1,106 @@
+"""Results as JSON: `report.json`, which docs/report.schema.json describes, and what `check` prints."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from bisect_trt.environment import Environment
+from bisect_trt.model.summary import figures
+from bisect_trt.options import arguments, nameless, target_arguments
+from bisect_trt.reproducer.files import REPORT
+from bisect_trt.results import Check, Reduction
+from bisect_trt.targets.base import TargetInfo
+
+SCHEMA = 1
+
+
+def report(reduction: Reduction, environment: Environment, version: str) -> dict[str, Any]:
+    """Plain JSON data. Holds file names but no folders of the user's machine."""
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "bisect-trt", "version": version},
+        "model": {"file": reduction.model.name, "nodes": reduction.original_nodes},
+        "target": _target(reduction.target),
+        "reference": reduction.reference,
+        "failure": reduction.wanted.to_json(),
+        "also_seen": [failure.to_json() for failure in reduction.also_seen],
+        "nodes": list(reduction.nodes),
+        "places": list(reduction.places),
+        "origins": [origin.to_json() for origin in reduction.origins],
+        "original": plain(reduction.original.to_json()) if reduction.original else None,
+        "reduced": plain(figures(onnx.load_model_from_string(reduction.best.model)).to_json()),
+        "workarounds": list(reduction.workarounds),
+        "left": list(reduction.left),
+        "simplification": reduction.simplification.to_json() if reduction.simplification else None,
+        "one_minimal": reduction.one_minimal,
+        "verified": reduction.verified,
+        "repeats": reduction.repeats,
+        "outputs_compared": reduction.outputs_compared,
+        "compared": plain(asdict(reduction.alone)),
+        "finished": reduction.finished,
+        "stop_reason": reduction.stop_reason,
+        "counts": plain(reduction.counts),
+        "phases": plain(reduction.phases),
+        "notes": list(reduction.notes),
+        "accuracy": plain(reduction.accuracy),
+        "built": plain(reduction.built),
+        "settings": plain(asdict(nameless(reduction.settings))),
+        "arguments": arguments(nameless(reduction.settings)),
+        "builder_arguments": target_arguments(nameless(reduction.settings).target),
+        "environment": environment.to_json(),
+    }
+
+
+def written(reduction: Reduction) -> dict[str, Any]:
+    """`report.json` as it was written, and where folder and zip are. Raises OSError."""
+    document: dict[str, Any] = json.loads((reduction.out / REPORT).read_bytes())
+    places = {"out": str(reduction.out), "zip": str(reduction.archive)}
+    return {**document, "notes": list(reduction.notes), **places}
+
+
+def check(result: Check, version: str) -> dict[str, Any]:
+    """What `check --json` prints."""
+    return {
+        "tool": {"name": "bisect-trt", "version": version},
+        "model": {"file": result.model.name, "nodes": result.nodes},
+        "target": _target(result.target),
+        "reference": result.reference,
+        "agrees": not result.outcome.failures and not result.outcome.unresolved,
+        "failures": [failure.to_json() for failure in result.outcome.failures],
+        "unresolved": result.outcome.unresolved,
+        "facts": plain(result.outcome.facts),
+        "seconds": round(result.seconds, 3),
+        "outputs_compared": result.outputs_compared,
+        "notes": list(result.notes),
+        "reduce": result.next_line,
+    }
+
+
+def _target(target: TargetInfo) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "title": target.title,
+        "can_run": target.can_run,
+        "notes": list(target.notes),
+        "versions": dict(target.versions),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, paths as file names, numbers that JSON does not know as text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,156 @@
+"""`report.html` and `report.md`: the same facts to look at and to read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from bisect_trt.cli.output.progress import printable, seconds
+from bisect_trt.reproducer import issue, markdown
+from bisect_trt.reproducer.archive import attachments
+from bisect_trt.reproducer.command_lines import recipes
+from bisect_trt.reproducer.files import PAGE, SUMMARY
+from bisect_trt.reproducer.page import plots, timeline
+from bisect_trt.reproducer.page.drawing import draw
+from bisect_trt.reproducer.page.timeline import Compared, compared
+from bisect_trt.reproducer.picture import mermaid, picture
+from bisect_trt.reproducer.trackers import failure_words, title
+from bisect_trt.results import Reduction
+from bisect_trt.session.journal import read
+
+ROWS = 10_000
+"""Probes in the table; a search that took more is drawn from all of them."""
+
+_LOG = 200_000  # characters; all of it is in target.log
+_STRIP = 400  # cells of the original model
+_WORTH_A_PLOT = 8  # probes
+_PLOTTED = 5000  # points of the plots of the search
+_ERROR = re.compile(r"error|fail|assert|exception", re.IGNORECASE)
+
+
+def render(
+    reduction: Reduction, document: Mapping[str, Any], journal: Path
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Both texts by file name, and the facts in them that the document has not, as plain JSON data.
+
+    `document` is `documents.report` of the same reduction.
+    """
+    words = _words(reduction, document, journal)
+    environment = _environment()
+    found = environment.get_template("report.html.j2").render(words, plots=_plots(words))
+    text = environment.get_template("report.md.j2").render(words)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return {PAGE: found, SUMMARY: text}, _facts(words)
+
+
+def _facts(words: Mapping[str, Any]) -> dict[str, Any]:
+    seen: Compared | None = words["accuracy_seen"]
+    return {
+        "title": words["title"],
+        "commands": [asdict(recipe) | {"lines": list(recipe.lines)} for recipe in words["recipes"]],
+        "errors": [diff.to_json() for diff in seen.diffs] if seen else [],
+        "probes": [asdict(row) for row in words["probes"]],
+        "log": "\n".join(line for line, _ in words["log_lines"]),
+    }
+
+
+def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> dict[str, Any]:
+    operators = issue.operators(reduction.best.model)
+    gpu = issue.gpu_of(reduction, document["environment"])
+    blamed = reduction.wanted.nodes
+    drawn = picture(reduction.best.model, blamed)
+    secret = reduction.settings.run.anonymise
+    probes = timeline.rows(read(journal)[0], reduction.original_nodes, names=not secret)
+    return {
+        **document,
+        "title": title(reduction, operators, gpu),
+        "what": failure_words(reduction.wanted),
+        "operators": operators,
+        "sure": reduction.one_minimal and 0 < reduction.repeats == reduction.verified,
+        "minimal": issue.minimal(reduction),
+        "verified_text": issue.verified(reduction),
+        "compared_text": issue.compared(reduction),
+        "elsewhere": issue.elsewhere(reduction),
+        "origins_told": reduction.origins,
+        "code_of": markdown.code,
+        "fields": issue.fields(reduction, document["environment"]),
+        "changes": issue.changes(document),
+        "recipes": recipes(reduction),
+        "drawing": draw(drawn),
+        "mermaid": mermaid(drawn),
+        "strip": _strip(reduction),
+        "probes": probes,
+        "shown": probes[:ROWS],
+        "accuracy_seen": compared(reduction.out, reduction.alone, reduction.settings.target),
+        "contributions": reduction.accuracy.get("accumulated", []),
+        "accuracy": reduction.accuracy,
+        "log_lines": [(line, bool(_ERROR.search(line))) for line in _trim(reduction.log).splitlines()],
+        "files": sorted({*(p.name for p in attachments(reduction.out)), PAGE, SUMMARY}),
+    }
+
+
+def _plots(words: Mapping[str, Any]) -> dict[str, Any]:
+    """SVG by name; `missing` says why there are none."""
+    if len(words["probes"]) < _WORTH_A_PLOT and words["accuracy_seen"] is None:
+        return {"missing": ""}  # importing matplotlib takes longer than such a search
+    missing = plots.unavailable()
+    if missing:
+        return {"missing": missing}
+    nodes, probes = words["model"]["nodes"], words["probes"]
+    step = max(1, len(probes) // _PLOTTED)
+    few = [*probes[:-1:step], *probes[-1:]]
+    found: dict[str, Any] = {"missing": ""}
+    if probes:
+        found["probes"] = plots.left_against_probes(few, nodes)
+        found["seconds"] = plots.left_against_seconds(few, nodes)
+    seen: Compared | None = words["accuracy_seen"]
+    if seen is not None and seen.reference.size:
+        error = seen.target - seen.reference
+        found["histogram"] = plots.histogram(error)
+        found["scatter"] = plots.scatter(seen.reference, seen.target)
+        found["heat"] = plots.heat_map(error)
+    return found
+
+
+def _strip(reduction: Reduction) -> dict[str, Any]:
+    """The original model as cells, of which some hold nodes that are left."""
+    nodes, places = max(1, reduction.original_nodes), reduction.places
+    cells = min(nodes, _STRIP)
+    marked = sorted({place * cells // nodes for place in places})
+    told = [f"{place + 1:,}" for place in places[:12]]
+    return {"cells": cells, "marked": marked, "places": ", ".join(told), "more": max(0, len(places) - 12)}
+
+
+def _trim(log: str) -> str:
+    half = _LOG // 2
+    return log if len(log) <= _LOG else f"{log[:half]}\n... see target.log for the rest ...\n{log[-half:]}"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("bisect_trt.reproducer.page"),
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {
+        "plain": printable,
+        "duration": seconds,
+        "count": issue.count,
+        "fence": markdown.fence,
+        "code": markdown.code,
+        "prose": markdown.prose,
+        "cell": markdown.cell,
+        "figure": markdown.figure,
+        "line": markdown.flatten,
+    }
+    return made

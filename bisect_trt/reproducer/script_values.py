@@ -1,0 +1,167 @@
+"""What `repro.py` has to know of a failure and of a model, as values of its template."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import onnx
+import psutil
+from onnx import TensorProto, helper
+
+from bisect_trt.accuracy.compare import default_rtol
+from bisect_trt.accuracy.tolerance import alone, precision_rtol
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.results import Reduction
+from bisect_trt.settings import AccuracySettings, TargetSettings
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Targets that a script can use without us, and the Python modules of them."""
+
+_HANGS = 60.0  # seconds, where no time limit was given
+_PARTS = 3
+_SHORTEST, _LONGEST = 4, 80  # characters of a part of a message
+
+Shape = tuple[int, ...]
+_INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
+
+
+def failure_words(reduction: Reduction) -> dict[str, Any]:
+    """Which failure it is, and how it is told from others."""
+    wanted, run = reduction.wanted, reduction.settings.run
+    died = wanted.signature.startswith(f"{wanted.symptom}: ")  # as the oracle writes it when a worker died
+    compared = wanted.stage is Stage.COMPARE
+    in_child = wanted.symptom in (Symptom.CRASH, Symptom.HANG)
+    in_child = in_child or (wanted.symptom is Symptom.OUT_OF_MEMORY and died)
+    return {
+        "stage": f"compare: {wanted.symptom}" if compared else wanted.stage.value,
+        "in_child": in_child,
+        "runs": wanted.stage in (Stage.LOAD, Stage.RUN, Stage.COMPARE),
+        "compares": compared and not in_child,
+        "parts": [] if compared or died else constant_parts(wanted),
+        "timeout": run.timeout or _HANGS,
+        "memory": run.memory_limit or int(psutil.virtual_memory().total * 0.8 / run.workers),
+    }
+
+
+def model_words(reduction: Reduction) -> dict[str, Any]:
+    """How the model is built, fed and compared."""
+    target, best = reduction.settings.target, reduction.best
+    proto = onnx.load_model_from_string(best.model)
+    shapes = profile_ranges(target, proto, best)
+    constant = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value.type.tensor_type for value in proto.graph.input if value.name not in constant]
+    return {
+        "raw": raw_types(proto),
+        "plugins": [str(path) for path in target.plugins],
+        "options": builder_lines(target),
+        "precision": target.precision if reduction.target.name in MODULES else "",
+        "timing": reduction.target.name == "tensorrt" and (reduction.out / "timing.cache").exists(),
+        "shapes": shapes,
+        # short integer vectors may turn out to be what TensorRT calls shape tensors
+        "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
+        "stored": bool(best.expected) and all(best.expected),
+        "bounds": {
+            v.name: bounds(v, alone(reduction.alone), precision_rtol(target))
+            for v in proto.graph.output
+            if v.type.tensor_type.elem_type  # sequences and maps are not compared
+        },
+        "ignored": alone(reduction.alone).ignore,
+    }
+
+
+def constant_parts(failure: Failure) -> list[str]:
+    """Pieces of the message that are the same in every model: what the signature does not mask.
+
+    At most three, the longest ones. A parse failure's signature starts with `CODE:OP:FUNCTION: `,
+    of which the script sees `[OP in FUNCTION]`.
+    """
+    signature, parts = failure.signature, []
+    if failure.stage is Stage.PARSE and re.match(r"\w+:\w*:[^\s:]*: ", signature):
+        where, signature = signature.split(": ", 1)
+        _, op, function = where.split(":")
+        parts.append(f"[{op} in {function}]")
+    message = " ".join(failure.message.split())
+    pieces = [_shorten(piece.strip()) for piece in re.split(r"<\w+>", signature)]
+    pieces = [piece for piece in dict.fromkeys(pieces) if len(piece) >= _SHORTEST and piece in message]
+    return parts + sorted(pieces, key=len, reverse=True)[:_PARTS]
+
+
+def raw_types(proto: onnx.ModelProto) -> dict[str, str]:
+    """Inputs and outputs whose type numpy does not know, with the name that ml_dtypes has for it."""
+    found = {}
+    for value in (*proto.graph.input, *proto.graph.output):
+        elem = value.type.tensor_type.elem_type
+        if elem not in (TensorProto.UNDEFINED, TensorProto.STRING):
+            dtype = helper.tensor_dtype_to_np_dtype(elem)
+            if dtype.isbuiltin != 1:
+                found[value.name] = dtype.name
+    return found
+
+
+def builder_lines(target: TargetSettings) -> list[str]:
+    """Python lines that configure the builder as it was."""
+    lines = []
+    if target.workspace is not None:
+        lines.append(f"config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, {target.workspace})")
+    if target.opt_level is not None:
+        lines.append(f"config.builder_optimization_level = {target.opt_level}")
+    if target.tf32 is not None:
+        lines.append(f"config.{'set' if target.tf32 else 'clear'}_flag(trt.BuilderFlag.TF32)")
+    return lines
+
+
+def profile_ranges(
+    target: TargetSettings, proto: onnx.ModelProto, best: Candidate
+) -> dict[str, tuple[Shape, Shape, Shape]]:
+    """Least, best and most dimensions of each dynamic input: as given, else as fed, else ones."""
+    sides = [
+        dict(target.shapes) | dict(given)
+        for given in (target.min_shapes, target.opt_shapes, target.max_shapes)
+    ]
+    constant = {tensor.name for tensor in proto.graph.initializer}
+    found = {}
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name in constant or all(d.HasField("dim_value") for d in dims):
+            continue
+        fed = [
+            np.load(s[value.name], mmap_mode="r", allow_pickle=False).shape
+            for s in best.feeds
+            if value.name in s
+        ]
+        ones = tuple(d.dim_value or 1 for d in dims)
+        usual = (
+            (tuple(map(min, *fed, fed[0])), fed[0], tuple(map(max, *fed, fed[0])))
+            if fed
+            else (ones, ones, ones)
+        )
+        low, mid, high = (side.get(value.name) for side in sides)
+        mid = mid or high or low  # as the target takes what is given in part
+        found[value.name] = (low or mid, mid, high or mid) if mid else usual
+    return found
+
+
+def bounds(
+    value: onnx.ValueInfoProto, accuracy: AccuracySettings, least: float
+) -> tuple[float, float | None]:
+    """Relative and absolute tolerance of an output; None: relative to the RMS of the tensor.
+
+    `least` is the smallest default, of a target that computes in another precision.
+    """
+    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    if dtype.kind in "iubOU" or dtype.name.startswith(("int", "uint")):
+        return 0.0, 0.0
+    rtol, atol = (
+        dict(given).get(value.name, dict(given).get("")) for given in (accuracy.rtol, accuracy.atol)
+    )
+    if rtol is None:
+        rtol = max(least, default_rtol(dtype)) if atol is None else 0.0
+    return rtol, atol
+
+
+def _shorten(text: str) -> str:
+    """At most `_LONGEST` characters, cut between words."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST + 1].rsplit(" ", 1)[0][:_LONGEST]

@@ -1,0 +1,112 @@
+"""Trackers of bugs: which template their issues follow, and how their titles are written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bisect_trt.errors import UsageError
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.results import Reduction
+
+
+@dataclass(frozen=True)
+class Style:
+    """A tracker.
+
+    Attributes:
+        template: of this package.
+        prefix: of every title.
+        new_issue: page that opens an issue; empty where there is none.
+        latest: page of the newest release.
+    """
+
+    template: str
+    prefix: str = ""
+    new_issue: str = ""
+    latest: str = ""
+
+
+# As their templates were in autumn 2026 (.github/ISSUE_TEMPLATE of each repository).
+STYLES = {
+    "tensorrt": Style(
+        "issue-tensorrt.md.j2",
+        new_issue="https://github.com/NVIDIA/TensorRT/issues/new?template=bug_report.md",
+        latest="https://developer.nvidia.com/tensorrt",
+    ),
+    "tensorrt-rtx": Style(
+        "issue-tensorrt-rtx.md.j2",
+        prefix="[BUG] ",
+        new_issue="https://github.com/NVIDIA/TensorRT-RTX/issues/new?template=bug_report.md",
+        latest="https://developer.nvidia.com/tensorrt-rtx",
+    ),
+    "onnxruntime": Style(
+        "issue-onnxruntime.md.j2",
+        new_issue="https://github.com/microsoft/onnxruntime/issues/new?template=08-general.yml",
+        latest="https://github.com/microsoft/onnxruntime/releases",
+    ),
+    "openvino": Style(
+        "issue-openvino.md.j2",
+        prefix="[Bug]: ",
+        new_issue="https://github.com/openvinotoolkit/openvino/issues/new?template=bug.yml",
+        latest="https://github.com/openvinotoolkit/openvino/releases",
+    ),
+    "plain": Style("issue-plain.md.j2"),
+}
+
+_WORDS = {
+    Symptom.CRASH: "crash",
+    Symptom.HANG: "hang",
+    Symptom.OUT_OF_MEMORY: "out-of-memory failure",
+    Symptom.NOT_FINITE: "NaN/Inf failure",
+    Symptom.MISMATCH: "accuracy failure",
+}
+_STAGES = {
+    Stage.PARSE: "ONNX parser failure",
+    Stage.BUILD: "engine build failure",
+    Stage.LOAD: "engine load failure",
+    Stage.RUN: "inference failure",
+    Stage.COMPARE: "accuracy failure",
+}
+_DOING = {Stage.PARSE: "parsing", Stage.BUILD: "building", Stage.LOAD: "loading"}
+
+
+def style_of(reduction: Reduction) -> str:
+    """Name of the style that was asked for, else the one that fits the target."""
+    asked = reduction.settings.papers.style
+    if asked:
+        require(asked)
+        return asked
+    target = reduction.target.name
+    if target.startswith("ort:"):
+        return "openvino" if "openvino" in target.lower() else "onnxruntime"
+    return target if target in STYLES else "plain"
+
+
+def require(style: str) -> None:
+    """Raises UsageError for a style that does not exist."""
+    if style not in STYLES:
+        raise UsageError(f"--style {style!r}: no such style", f"Styles: {', '.join(STYLES)}.")
+
+
+def title(reduction: Reduction, operators: str, gpu: str) -> str:
+    """In the pattern of NVIDIA's template: `X failure of TensorRT Y when running Z on GPU W`."""
+    count = len(reduction.best.nodes)
+    what = f"{operators} ({count} node{'' if count == 1 else 's'})"
+    where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
+    doing = _DOING.get(reduction.wanted.stage, "running")
+    words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what}{where}"
+    # names of operators may hold anything, and a title is one line and no Markdown
+    words = " ".join(re.sub(r"[<>`|\\]", "", words).split())
+    return STYLES[style_of(reduction)].prefix + words[:1].upper() + words[1:]
+
+
+def failure_words(failure: Failure) -> str:
+    """`ONNX parser failure`, `crash while building`, `accuracy failure`."""
+    if failure.symptom not in _WORDS or failure.stage is Stage.COMPARE:
+        return _kind(failure)
+    return f"{_kind(failure)} while {_DOING.get(failure.stage, 'running')}"
+
+
+def _kind(failure: Failure) -> str:
+    return _WORDS.get(failure.symptom, _STAGES[failure.stage])

@@ -1,0 +1,206 @@
+"""Runs a written reproducer from its own files, each time in a fresh process."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
+from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
+from bisect_trt.outcome import Verdict as V
+from bisect_trt.reproducer import files, models
+from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
+from bisect_trt.session.prepare import describe, resolved
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.targets.base import TargetInfo
+from bisect_trt.workers import jobs
+from bisect_trt.workers.jobs import outputs
+from bisect_trt.workers.pool import Pool
+
+_HANG = 60.0  # seconds for what hung before
+
+
+class Status(StrEnum):
+    """What became of a failure."""
+
+    SAME = "same failure"
+    OTHER = "other failure"
+    FIXED = "fixed"
+    UNKNOWN = "cannot tell"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What one reproducer does now.
+
+    Attributes:
+        name: of its folder or zip.
+        status: what became of the failure.
+        target: on which it was tried; empty when that could not be found out.
+        wanted: the failure that was seen when it was written.
+        seen: the failure that is seen now, if any.
+        why: in words, when it cannot be told.
+        runs: fresh processes that were needed.
+        seconds: in all.
+    """
+
+    name: str
+    status: Status
+    target: str = ""
+    wanted: Failure | None = None
+    seen: Failure | None = None
+    why: str = ""
+    runs: int = 0
+    seconds: float = 0.0
+
+    def exit_code(self, *, expect_fixed: bool = False) -> int:
+        """0 fixed, 1 the same failure, 4 another one, 3 cannot tell; `expect_fixed` turns 0 and 1 round."""
+        codes = {Status.FIXED: 0, Status.SAME: 1, Status.OTHER: ModelDoesNotFail.exit_code}
+        code = codes.get(self.status, TargetUnavailable.exit_code)
+        return 1 - code if expect_fixed and code < 2 else code
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {
+            "name": self.name,
+            "status": self.status.value,
+            "target": self.target,
+            "wanted": self.wanted.to_json() if self.wanted else None,
+            "seen": self.seen.to_json() if self.seen else None,
+            "why": self.why,
+            "runs": self.runs,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def verify(
+    path: Path,
+    *,
+    target: str | None = None,
+    given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
+    repeats: int = RunSettings.repeats,
+    timeout: float | None = None,
+    memory_limit: int | None = None,
+    custom_ops: Sequence[Path] = (),
+    on_result: Callable[[Verification], None] = lambda result: None,
+) -> list[Verification]:
+    """Run a reproducer, or each one in a folder of them, again: on this machine, with what is installed.
+
+    Each runs until its failure shows, `repeats` times at most; parsing is deterministic and done once. A
+    reproducer that cannot be tried among several has the status UNKNOWN; one alone raises.
+
+    Args:
+        path: folder or zip of a reproducer, or a folder that holds some.
+        target: other than the one of its report.
+        given: libraries (`plugins`, `ep_libraries`) and `fail_regex`, which no report may ask for.
+        repeats: fresh runs before the failure counts as gone.
+        timeout: seconds for a run; as its report says, else 10 min (1 min for what hung).
+        memory_limit: bytes that a run may hold.
+        custom_ops: libraries of custom operators for ONNX Runtime; a report's own are never loaded.
+        on_result: called with each as it comes.
+
+    Raises:
+        UsageError: there is no reproducer, or it is broken or asks for what is not safe.
+        TargetUnavailable: the target cannot be used here.
+    """
+    from bisect_trt.reproducer import untrusted  # pydantic takes a while, and a reduction needs none
+
+    found = untrusted.find(path)
+    results = []
+    run = RunSettings(repeats=repeats, timeout=timeout, memory_limit=memory_limit)
+    for place in found:
+        began = time.monotonic()
+        try:
+            result = _verify_one(place, target, given, run, tuple(custom_ops))
+        except BisectError as error:
+            if place == path:
+                raise
+            why = f"{error.message} ({error.hint})" if error.hint else error.message
+            result = Verification(place.name, Status.UNKNOWN, why=why, seconds=time.monotonic() - began)
+        on_result(result)
+        results.append(result)
+    return results
+
+
+def exit_code(results: Sequence[Verification], *, expect_fixed: bool = False) -> int:
+    """Of several: 1 when any has it, else 4, else 3, else 0."""
+    codes = {result.exit_code(expect_fixed=expect_fixed) for result in results}
+    return next((code for code in (1, 4, 3) if code in codes), 0)
+
+
+def _verify_one(
+    place: Path, spec: str | None, given: TargetSettings, run: RunSettings, custom_ops: tuple[Path, ...]
+) -> Verification:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
+        from bisect_trt.reproducer import untrusted
+
+        folder, report = untrusted.opened(place, Path(scratch))
+        accuracy = replace(report.accuracy, custom_ops=custom_ops)
+        untrusted.require_custom_ops(folder, report, custom_ops)
+        settings = resolved(Settings(report.target(spec, given), run, accuracy))
+        with Pool(1, log_dir=Path(scratch) / "logs") as pool:
+            info = describe(pool, settings)
+        wanted, name = report.wanted, place.absolute().name
+        longest = _HANG if wanted.symptom is Symptom.HANG else LONGEST_DEADLINE
+        timeout = run.timeout or report.timeout or longest
+        most = 1 if wanted.stage is Stage.PARSE else run.repeats
+        seen, runs = Outcome(), 0
+        while runs < max(1, most) and judge(seen, wanted) is not V.REPRODUCES:
+            seen, runs = verify_files(folder, settings, timeout, 1)[0], runs + 1
+    status, why = _status(seen, wanted, info)
+    first = next((f for f in seen.failures if f.same_as(wanted)), next(iter(seen.failures), None))
+    return Verification(name, status, info.title, wanted, first, why, runs, time.monotonic() - began)
+
+
+def _status(outcome: Outcome, wanted: Failure, info: TargetInfo) -> tuple[Status, str]:
+    if judge(outcome, wanted) is V.REPRODUCES:
+        return Status.SAME, ""
+    if outcome.failures:
+        return Status.OTHER, ""
+    if outcome.unresolved:
+        return Status.UNKNOWN, outcome.unresolved
+    if not info.can_run and wanted.stage not in (Stage.PARSE, Stage.BUILD):
+        return Status.UNKNOWN, f"it builds, but to see a failure of stage {wanted.stage} it has to run: " + (
+            " ".join(info.notes) or "this target is build only here"
+        )
+    return Status.FIXED, ""
+
+
+def verify_files(
+    out: Path, settings: Settings, timeout: float, repeats: int, *, keep_outputs: bool = False
+) -> list[Outcome]:
+    """Outcomes of `repeats` runs of `repro.onnx` and its inputs in `out`, `settings.run.workers` at a time.
+
+    `timeout` is in seconds, for each run. With `keep_outputs`, `actual.npz` is what the target gives for the
+    first sample where that is not what the reference gives.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
+        ThreadPoolExecutor(max(1, min(repeats, settings.run.workers))) as threads,
+    ):
+        candidate = models.read_model(out, Path(scratch))
+
+        def fresh(number: int) -> Outcome:
+            logs = Path(scratch) / f"run-{number}"
+            gpus = settings.run.devices
+            one = gpus[number % len(gpus) :][:1] if gpus else ()
+            limit, cluster = settings.run.memory_limit, settings.run.cluster
+            with Pool(1, log_dir=logs, memory_limit=limit, devices=one, cluster=cluster) as pool:
+                task = pool.submit(jobs.probe, settings.target, candidate, settings.accuracy, timeout=timeout)
+                outcome = outcome_of(task.result())
+                differs = any(failure.stage is Stage.COMPARE for failure in outcome.failures)
+                if keep_outputs and number == 0 and differs:
+                    arguments = (settings.target, candidate, logs / "outputs")
+                    given = pool.submit(outputs, *arguments, timeout=timeout).result()
+                    if given.death is None and given.value:
+                        files.write_values(given.value, out / files.ACTUAL)
+                return outcome
+
+        return list(threads.map(fresh, range(max(1, repeats))))

@@ -1,0 +1,98 @@
+"""All that is text in the folder of a reproducer, and the proof that its script does what it says.
+
+All that is text in the folder of a reproducer.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import bisect_trt
+from bisect_trt.environment import Environment, describe
+from bisect_trt.reproducer import archive, command_lines, files, issue, script
+from bisect_trt.reproducer import document as documents
+from bisect_trt.reproducer.files import ISSUE, LOG, REPORT, SCRIPT, draft
+from bisect_trt.reproducer.page import pages
+from bisect_trt.results import Reduction
+
+_START = 120.0  # seconds for the script to import its libraries
+
+
+def write(reduction: Reduction, journal: Path, *, tried: bool = True) -> Reduction:
+    """Write the papers; with `tried` run `repro.py` once, and say so where it disagrees.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    _write(reduction, journal)
+    if tried and reduction.verified and not reduction.settings.run.cluster:  # the target may be there only
+        told = disagreement(reduction)
+        if told:
+            reduction = replace(reduction, notes=(*reduction.notes, told))
+            _write(reduction, journal)
+    return reduction
+
+
+def _write(reduction: Reduction, journal: Path) -> None:
+    environment = describe()
+    document = documents.report(reduction, environment, bisect_trt.__version__)
+    write_papers(reduction, environment, *pages.render(reduction, document, journal))
+
+
+def disagreement(reduction: Reduction) -> str:
+    """What `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing."""
+    limit = _START + 2 * (reduction.settings.run.timeout or 60.0)
+    command = [sys.executable, str((reduction.out / files.SCRIPT).absolute())]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{files.SCRIPT} was tried once and did not end: {error}"
+    if done.returncode == 1:
+        return ""
+    said = [line for line in done.stdout.splitlines() if line.strip()] or done.stderr.splitlines() or [""]
+    code = done.returncode
+    told = f"exit code {code} instead of 1 ({said[-1].strip()})"
+    return f"{files.SCRIPT} was tried once and disagrees: {told}."
+
+
+def write_papers(
+    reduction: Reduction,
+    environment: Environment | None = None,
+    pages: Mapping[str, str] = MappingProxyType({}),
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write all that is text, `report.json` last: when it is there, everything is.
+
+    `pages` are further texts by file name, `facts` what `report.json` holds of them. Input values for
+    other tools are written where asked for.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    version = bisect_trt.__version__
+    document = documents.report(reduction, environment or describe(), version)
+    texts = {
+        SCRIPT: script.render(reduction, version),
+        ISSUE: issue.render(reduction, document, f"{archive.folder_name(reduction.out)}.zip"),
+        LOG: reduction.log.rstrip("\n") + "\n",
+        **pages,
+        REPORT: json.dumps({**document, **facts}, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    with draft(reduction.out, REPORT) as folder:
+        command_lines.write(reduction.best, reduction.settings.papers.inputs_for, folder)
+        for file, text in texts.items():
+            (folder / file).write_bytes(text.encode("utf-8", errors="replace"))

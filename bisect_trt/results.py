@@ -1,0 +1,201 @@
+"""What the library hands back: progress steps, the result of a reduction and of a check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.editing.draft import Draft
+from bisect_trt.model.origin import Origin
+from bisect_trt.model.summary import Figures
+from bisect_trt.options import export_line, reduce_line
+from bisect_trt.outcome import Failure, Outcome
+from bisect_trt.settings import AccuracySettings, Settings
+from bisect_trt.targets.base import TargetInfo
+
+
+@dataclass(frozen=True)
+class Step:
+    """One event on the way; `accepted` marks the ones that made the best candidate smaller."""
+
+    phase: str
+    text: str
+    nodes: int
+    probes: int = 0
+    cached: int = 0
+    unresolved: int = 0
+    target_seconds: float = 0.0
+    accepted: bool = False
+    builder: str = ""  # how far running builds are; such a step has no phase and says nothing else
+
+
+OnEvent = Callable[[Step], None]
+
+
+@dataclass
+class Tally:
+    """What one pass of the simplification tried and won.
+
+    Attributes:
+        tried: edits that it proposed.
+        invalid: those that ONNX's own checks refused, so that no probe was needed.
+        kept: those that still fail in the same way and are simpler.
+        seconds: inside target and reference.
+        won: what became smaller, in words, one entry for each edit that was kept.
+    """
+
+    tried: int = 0
+    invalid: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+    won: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Simplifying:
+    """What a simplification may do and spend, and what its passes did.
+
+    Attributes:
+        until: target seconds (`Counts.asked_seconds`) at which it ends.
+        confirm: the reference runs every edited candidate first; not where it cannot run the original.
+        synthetic: values of the original are to be avoided by all means (`--anonymise`).
+        profiled: inputs whose names the settings hold.
+        seed: of random values.
+        tallies: by name of the pass, in the order in which they first ran.
+        draft: the best candidate opened, with its digest.
+        ended: why it ended before a fixed point, if so.
+    """
+
+    until: float = float("inf")
+    confirm: bool = True
+    synthetic: bool = False
+    profiled: frozenset[str] = frozenset()
+    seed: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    draft: tuple[str, Draft] | None = None
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Simplification:
+    """What the simplification of a reduced model did.
+
+    Attributes:
+        nodes: of the reduced model before, with the names that the user's model has.
+        rows: what each pass tried and won, in the order in which they first ran.
+        probes: that it took.
+        seconds: inside target and reference.
+        budget: seconds that it was allowed, infinite when it was not limited.
+        ended: why it ended before nothing changed any more, if so.
+        stopped: the same, if a person or the budget of the whole run ended it: then it can go on.
+        before: bytes of the model and its input values, with all weights; `after`: the same at the end.
+    """
+
+    nodes: tuple[str, ...]
+    rows: tuple[tuple[str, Tally], ...] = ()
+    probes: int = 0
+    seconds: float = 0.0
+    budget: float = 0.0
+    ended: str = ""
+    stopped: str = ""
+    before: int = 0
+    after: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        rows = [{"pass": name, **asdict(row), "seconds": round(row.seconds, 3)} for name, row in self.rows]
+        return {
+            "passes": rows,
+            "probes": self.probes,
+            "seconds": round(self.seconds, 3),
+            "budget": round(self.budget, 3) if math.isfinite(self.budget) else None,
+            "ended": self.ended,
+            "bytes_before": self.before,
+            "bytes_after": self.after,
+        }
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The result of `reduce`.
+
+    `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
+    `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
+    differently, `original_failure` has those words. `finished` is False when a budget or a signal
+    ended the search early, see `stop_reason`. `alone` is how the outputs of the written files are compared,
+    `accuracy` what is known of the differences, see `hybrid.facts`, `built` what was built of the written
+    files (types of the network, layers and tactics of the engine), as far as the target tells. After a
+    simplification `best` and `wanted` have names of their own, and `original_failure` is told with those of
+    the user's model.
+    `original` are the figures of the user's model, `places` the positions of `nodes` in its topological
+    order, `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
+    failure, as sentences; `causes`, also among the `notes`, what the failure hangs on where no node is to
+    blame; `left`, after `--anonymise`, what of the original is told all the same.
+    """
+
+    model: Path
+    out: Path
+    settings: Settings
+    target: TargetInfo
+    reference: str
+    wanted: Failure
+    best: Candidate
+    original_nodes: int
+    original_failure: Failure | None = None
+    also_seen: tuple[Failure, ...] = ()
+    one_minimal: bool = False
+    verified: int = 0
+    repeats: int = 0
+    finished: bool = True
+    stop_reason: str = ""
+    counts: Mapping[str, int | float] = field(default_factory=dict)
+    phases: tuple[Mapping[str, Any], ...] = ()
+    log: str = ""
+    outputs_compared: bool = False
+    notes: tuple[str, ...] = ()
+    archive: Path | None = None
+    simplification: Simplification | None = None
+    left: tuple[str, ...] = ()
+    alone: AccuracySettings = field(default_factory=AccuracySettings)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    built: Mapping[str, Any] = field(default_factory=dict)
+    original: Figures | None = None
+    places: tuple[int, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    workarounds: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that were found, as the user's model has them."""
+        return self.simplification.nodes if self.simplification else self.best.nodes
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of `check`: one probe of the whole model.
+
+    With `export_differs` the target was not asked: ONNX Runtime and the outside reference disagree.
+    """
+
+    model: Path
+    settings: Settings
+    target: TargetInfo
+    reference: str
+    outcome: Outcome
+    nodes: int
+    seconds: float
+    outputs_compared: bool
+    notes: tuple[str, ...] = ()
+    export_differs: bool = False
+
+    @property
+    def next_line(self) -> str:
+        """The command that reduces what was seen; empty when all is well."""
+        if not self.outcome.failures:
+            return ""
+        return (export_line if self.export_differs else reduce_line)(self.model, self.settings)

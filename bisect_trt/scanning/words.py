@@ -1,0 +1,148 @@
+"""What a scan says, in sentences and figures that table and page share."""
+
+from __future__ import annotations
+
+import math
+
+from bisect_trt.cli.output.progress import printable
+from bisect_trt.outcome import Symptom
+from bisect_trt.scanning.result import Scan, Scanned
+
+SHOWN = 3
+
+
+def verdict(scan: Scan) -> str:
+    """The answer, in one or two sentences."""
+    guilty = scan.guilty
+    if guilty:
+        whole = " (run as a whole, the model agrees)" if scan.agrees else ""
+        error = guilty[0].effect_error or 0.0
+        does = f"gives them an error of {figure(error)}" if math.isfinite(error) else "makes them not finite"
+        if len(guilty) == 1:
+            return f"One tensor alone makes the outputs disagree{whole}: {where(guilty[0])} {does}."
+        return (
+            f"{len(guilty):,} tensors, each alone, make the outputs disagree{whole}. The worst is "
+            f"{where(guilty[0])}, which {does}."
+        )
+    worst = [item for item in scan.ranked if item.effect_error]
+    if scan.accumulates and worst:
+        largest = ", ".join(f"{where(item)} {figure(item.effect_error)}" for item in worst[:SHOWN])
+        return (
+            "The outputs disagree, but no tensor alone makes them: the error accumulates. The effects of "
+            f"{len(worst)} tensors add up to at most {figure(scan.all_effects)}; the largest are {largest}."
+        )
+    if scan.agrees is False:
+        return (
+            "The outputs disagree, and what tensors do alone does not explain it (their effects add up to "
+            f"{figure(scan.all_effects)}): look for what only happens when nodes are built together "
+            "(fusion), with reduce."
+        )
+    if scan.agrees is None:
+        return "Whether the outputs agree is not known, and no tensor alone makes them disagree."
+    if worst:
+        item = worst[0]
+        largest = figure(item.effect_error)
+        return f"The model agrees at its outputs. The largest effect, {largest}, is that of {where(item)}."
+    if above := [item for item in scan.ranked if item.above_noise]:
+        item = above[0]
+        end = ", without effect on them" if item.effect is not None else ""
+        largest = f"{figure(item.own_error)}, is that of {where(item)}{end}"
+        return f"The model agrees at its outputs. The largest own error, {largest}."
+    return "The model agrees at its outputs, and no tensor has an error above rounding."
+
+
+def where(item: Scanned) -> str:
+    """A tensor with the node that makes it."""
+    return f"{printable(item.tensor)} (node {printable(item.node)}, {printable(item.op)})"
+
+
+def short(item: Scanned) -> str:
+    """A tensor with the operator that makes it."""
+    return f"{printable(item.tensor)} ({printable(item.op)})"
+
+
+def first_lost(scan: Scan) -> str:
+    """Where NaN or Inf comes from; empty when nothing is lost."""
+    item = scan.first_lost
+    if item is None or item.own is None:
+        return ""
+    nans, infs = item.own.nans[1] - item.own.nans[0], item.own.infs[1] - item.own.infs[0]
+    parts = [f"{max(0, nans):,} NaN", f"{max(0, infs):,} Inf"]
+    more = " and ".join(parts)
+    return f"The first NaN or Inf is born in {where(item)}: {more} more than the reference has."
+
+
+def whole(scan: Scan) -> str:
+    """Why the whole model gave no outputs, if so."""
+    if not scan.whole:
+        return ""
+    return f"The whole model gave no outputs on the target: {printable(scan.whole)}"
+
+
+def effects_left(scan: Scan) -> str:
+    """That not all effects were run, if so."""
+    if not scan.effects_left:
+        return ""
+    return (
+        f"Effects were run for the tensors with the largest own errors only; {scan.effects_left:,} more are "
+        "above noise (--tensors asks for some of them)."
+    )
+
+
+def in_context(scan: Scan) -> str:
+    """What the view inside the whole engine adds, or why there is none."""
+    if not scan.target.name.startswith("tensorrt"):
+        return ""  # nobody expects it
+    if scan.context_why:
+        return f"No view in context: {printable(scan.context_why)}."
+    found = scan.only_in_context
+    lost = next((t for t in scan.tensors if t.context and t.context.symptom is Symptom.NOT_FINITE), None)
+    extra = f" The first that is not finite there is {where(lost)}." if lost else ""
+    extra += f" {len(scan.unmapped):,} tensors of the engine are none of the model." if scan.unmapped else ""
+    if not found:
+        return f"Inside the whole engine no tensor is much worse than by itself.{extra}"
+    return (
+        f"Much worse inside the whole engine than by itself (fusion): "
+        f"{', '.join(where(item) for item in found[:SHOWN])}.{extra}"
+    )
+
+
+def notes(scan: Scan) -> list[str]:
+    """What else there is to know."""
+    found = (whole(scan), effects_left(scan), in_context(scan), *map(printable, scan.notes))
+    return [note for note in found if note]
+
+
+def failing(scan: Scan) -> list[str]:
+    """A line for each failure: which nodes were not measured, and why."""
+    groups: dict[str, list[Scanned]] = {}
+    for item in scan.failing:
+        failure = item.failure
+        assert failure is not None
+        text = f"{failure.stage} {failure.symptom}: {failure.message}"
+        groups.setdefault(f"{item.suspects} {text}", []).append(item)
+    lines = []
+    for message, items in ((key.partition(" ")[2], items) for key, items in groups.items()):
+        nodes = list(dict.fromkeys(item.node for item in items))
+        some = ", ".join(map(printable, nodes[:SHOWN])) + (", ..." if len(nodes) > SHOWN else "")
+        which = some if items[0].suspects == 1 else f"one of {items[0].suspects} nodes ({some})"
+        lines.append(f"{which}: {printable(message)}")
+    return lines
+
+
+def unmeasured(scan: Scan) -> dict[str, int]:
+    """Why tensors have no own error, other than failures; and how many."""
+    found: dict[str, int] = {}
+    for item in scan.tensors:
+        if item.own is None and item.failure is None:
+            found[printable(item.why)] = found.get(printable(item.why), 0) + 1
+    return found
+
+
+def figure(value: float | None) -> str:
+    """An error for people."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.1e}" if 0 < value < 0.01 else f"{value:.3g}"

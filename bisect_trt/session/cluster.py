@@ -1,0 +1,63 @@
+"""Probes on the nodes of a Ray cluster: `--cluster`. The reference is recorded here, the target is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt.errors import UsageError
+from bisect_trt.references.spec import parse
+from bisect_trt.settings import Settings
+from bisect_trt.targets.registry import AUTO, resolve
+from bisect_trt.workers.pool import Pool
+from bisect_trt.workers.ray import node
+from bisect_trt.workers.ray.cluster import Cluster
+
+
+def on_cluster(settings: Settings) -> Settings:
+    """With the target that `auto` stands for on the nodes, and as many workers as they can take.
+
+    Raises:
+        TargetUnavailable: no cluster answers, or its nodes have no such target.
+        UsageError: an option that works on this machine only.
+    """
+    _require_possible(settings)
+    spec = settings.target.spec
+    cluster = Cluster(settings.run.cluster)
+    try:
+        slots = cluster.slots(spec)
+        if spec == AUTO:
+            spec = cluster.wait(cluster.start(spec, resolve, spec), lambda: False)
+    finally:
+        cluster.close(node.sweep)
+    wanted = settings.run.workers
+    workers = slots if wanted == 1 else min(wanted, slots)
+    target = replace(settings.target, spec=resolve(spec))
+    return replace(settings, target=target, run=replace(settings.run, workers=workers))
+
+
+@contextmanager
+def target_pool(here: Pool, settings: Settings, logs: Path, workers: int) -> Iterator[Pool]:
+    """The pool that runs the target: the one on this machine, else one on the cluster."""
+    run = settings.run
+    if not run.cluster:
+        yield here
+        return
+    with Pool(workers, log_dir=logs, memory_limit=run.memory_limit, cluster=run.cluster) as pool:
+        yield pool
+
+
+def _require_possible(settings: Settings) -> None:
+    run, target = settings.run, settings.target
+    impossible = {
+        "--device": bool(run.devices),
+        "--verbose-log": target.verbose_log is not None,
+        f"--reference {settings.accuracy.reference}": parse(settings.accuracy.reference).kind == "target-at",
+    }
+    for option, given in impossible.items():
+        if given:
+            raise UsageError(
+                f"{option} works on this machine only, not with --cluster", "leave one of them out"
+            )

@@ -1,0 +1,196 @@
+"""References other than ONNX Runtime: does the export agree with the framework that it comes from?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+from onnx import helper
+
+from bisect_trt.accuracy.compare import kind_of
+from bisect_trt.accuracy.diff import TensorDiff
+from bisect_trt.accuracy.tolerance import differences
+from bisect_trt.errors import UsageError
+from bisect_trt.model.cutting.constants import is_shape_like
+from bisect_trt.model.store import Store
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.references.base import Record, Tensor, recorded_values
+from bisect_trt.references.spec import SELF, parse
+from bisect_trt.session.prepare import Session
+from bisect_trt.settings import Settings
+from bisect_trt.workers import jobs
+from bisect_trt.workers.pool import Pool
+
+Array = npt.NDArray[Any]
+Values = Sequence[Mapping[str, Array]]
+
+EXPORT = "ort:CPUExecutionProvider"
+"""The target on which the export itself is on trial, when the framework is the reference."""
+BLAME = "the export differs from the framework; TensorRT is not to blame"
+OUTPUTS_ONLY = (
+    "gives outputs of the model only. With tensors inside it, under their names in the ONNX file, reduce "
+    "finds the nodes that differ."
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The outside reference beside ONNX Runtime.
+
+    Attributes:
+        record: with outputs of the outside reference where ONNX Runtime could not make them.
+        note: a sentence on how both agree, or on what is not known; empty without an outside reference.
+        blame: what to say when they do not.
+        diffs: of ONNX Runtime against the outside reference, the worst first.
+        framework: what is known to be true then: values of the outside reference, see `_vouched_for`. None
+            when ONNX Runtime agrees, or where an output differs in its kind of type.
+    """
+
+    record: Record
+    note: str = ""
+    blame: str = ""
+    diffs: tuple[TensorDiff, ...] = ()
+    framework: Record | None = None
+
+    @property
+    def failure(self) -> Failure:
+        """The disagreement as a failure, for `check`."""
+        return Failure(Stage.COMPARE, Symptom.MISMATCH, "the export differs", self.blame)
+
+
+def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> Truth:
+    """Compare ONNX Runtime to the outside reference, if one was named.
+
+    A reference that gives interior tensors too, under their names in the model, shows where the export
+    begins to differ: the first of them that does is named.
+
+    Raises:
+        UsageError: the reference fails, or gives no output of the model.
+        TargetUnavailable: it needs a library that is not installed.
+    """
+    reference = parse(settings.accuracy.reference)
+    if not reference.outside:
+        return Truth(recorded)
+    graph, store = session.graph, session.store
+    samples = [
+        {name: store.load(path, graph.elem_type(name) or 0) for name, path in sample.items()}
+        for sample in session.feeds
+    ]
+    inputs, outputs = graph.graph_inputs, graph.graph_outputs
+    arguments = (reference, session.loaded.path.absolute(), samples, inputs, outputs)
+    reply = pool.submit(jobs.outside, *arguments, timeout=None).result()
+    if reply.death is not None:
+        raise UsageError(f"--reference {settings.accuracy.reference} ends its process: {reply.death.message}")
+    values: list[dict[str, Array]] = reply.value
+    if not any(name in values[0] for name in outputs):
+        there = ", ".join(values[0]) or "nothing"
+        raise UsageError(
+            f"--reference {settings.accuracy.reference} gives {there}, which is no output of the model",
+            f"its outputs are: {', '.join(outputs)}",
+        )
+    return _compared(session, settings, recorded, values)
+
+
+def _compared(session: Session, settings: Settings, recorded: Record, values: Values) -> Truth:
+    graph, store = session.graph, session.store
+    always = [name for name in values[0] if all(name in sample for sample in values)]
+    known = [name for name in always if name in recorded and name not in graph.graph_inputs]
+    ort = [
+        {name: store.load(recorded.path(k, name), recorded.elem_type(name)) for name in known}
+        for k in range(recorded.samples)
+    ]
+    given = [{name: sample[name] for name in known} for sample in values]
+    diffs = differences(given, ort, settings.accuracy)
+    made = {*graph.graph_outputs, *graph.producer}
+    types = {t: graph.elem_type(t) for t in always if t in made and t not in recorded}
+    added = {
+        t: recorded_values(store, t, [_as_declared(kind, v[t]) for v in values]) for t, kind in types.items()
+    }
+    name = f"--reference {settings.accuracy.reference}"
+    record = replace(recorded, tensors={**recorded.tensors, **added}) if added else recorded
+    if added:
+        record = replace(record, reference=name)
+    if any(not diff.ok and diff.name in graph.graph_outputs for diff in diffs):
+        return _export_differs(session, record, values, diffs, name)
+    largest = max((diff.rms_error for diff in diffs), default=0.0)
+    note = f"ONNX Runtime agrees with {name} (largest RMS error over RMS: {largest:.3g})." if diffs else ""
+    left_out = [t for t in graph.graph_outputs if t not in always]
+    note += f" It does not give {', '.join(left_out)}." if left_out else ""
+    return Truth(record, note, diffs=tuple(diffs))
+
+
+def _as_declared(elem_type: int | None, array: Array) -> Array:
+    """Floats in the width that the model declares: frameworks are free to give another one."""
+    wanted = helper.tensor_dtype_to_np_dtype(elem_type) if elem_type else array.dtype
+    return array.astype(wanted) if kind_of(wanted) == kind_of(array.dtype) else array
+
+
+def _export_differs(
+    session: Session, record: Record, values: Values, diffs: Sequence[TensorDiff], name: str
+) -> Truth:
+    """What is said when ONNX Runtime and the outside reference disagree on an output."""
+    graph = session.graph
+    worst = next(diff for diff in diffs if not diff.ok and diff.name in graph.graph_outputs)
+    blame = f"{BLAME}: ONNX Runtime and {name} disagree: {worst.describe()}" + _first(session, diffs)
+    inner = any(t in graph.producer and t not in graph.graph_outputs for t in values[0])
+    note = "" if inner else f"{name} {OUTPUTS_ONLY}"
+    framework = replace(_vouched_for(session, record, values), reference=name)
+    known = framework if worst.name in framework else None
+    return Truth(record, note, blame, tuple(diffs), known)
+
+
+def _vouched_for(session: Session, recorded: Record, values: Values) -> Record:
+    """What is true when the export is on trial, to cut it by.
+
+    Outputs of the framework, and those of its interior tensors that have ONNX Runtime's shape and kind of
+    type; of ONNX Runtime only inputs, constants, and shapes, which frameworks do not compute as tensors.
+    """
+    graph, store = session.graph, session.store
+    kept = {
+        t: known
+        for t, known in recorded.tensors.items()
+        if t in graph.graph_inputs or t in graph.constants or is_shape_like(known.elem_type, known.shapes[0])
+    }
+    for name in values[0]:
+        known = recorded.tensors.get(name)
+        if known is None or name in graph.graph_inputs or not all(name in sample for sample in values):
+            continue
+        arrays = [sample[name] for sample in values]
+        fits = [array.shape for array in arrays] == list(known.shapes)
+        wanted = helper.tensor_dtype_to_np_dtype(known.elem_type)
+        if all(kind_of(array.dtype) == kind_of(wanted) for array in arrays) and (
+            fits or name in graph.graph_outputs
+        ):
+            files = tuple(_kept_file(store, name, array.astype(wanted)) for array in arrays)
+            kept[name] = Tensor(known.elem_type, tuple(array.shape for array in arrays), files)
+    return replace(recorded, tensors=kept, missing={}, error="")
+
+
+def _kept_file(store: Store, name: str, array: Array) -> str:
+    """A value in the store; the same one in a run that is resumed."""
+    content = hashlib.sha256(array.tobytes()).hexdigest()
+    return store.put_once(f"{name} {array.shape} {content}", array).name
+
+
+def _first(session: Session, diffs: Sequence[TensorDiff]) -> str:
+    """The first interior tensor that differs, when the reference gave any."""
+    order = {t: k for k, node in enumerate(session.graph.order) for t in session.graph.outputs_of(node)}
+    inner = [d for d in diffs if d.name in order and d.name not in session.graph.graph_outputs]
+    wrong = sorted((d for d in inner if not d.ok), key=lambda d: order[d.name])
+    if not wrong:
+        return ""
+    node = session.graph.node(session.graph.producer[wrong[0].name])
+    return f". The first tensor that differs is {wrong[0].name}, made by {node.name} ({node.op_type})"
+
+
+def outside(settings: Settings) -> bool:
+    """Whether the reference gives outputs of the whole model only."""
+    return parse(settings.accuracy.reference).outside
+
+
+def is_self(settings: Settings) -> bool:
+    """Whether there is nothing to compare with."""
+    return settings.accuracy.reference == SELF

@@ -1,0 +1,177 @@
+"""The output folder: made, resumed, or refused; never overwritten unasked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import bisect_trt
+from bisect_trt.errors import UsageError
+from bisect_trt.session.journal import Journal, locked, read
+from bisect_trt.settings import Settings, TargetSettings
+
+Array = npt.NDArray[Any]
+
+JOURNAL = "journal.jsonl"
+WORK = "work"
+DONE = "done"  # the event of the journal after which there is nothing to go on with
+SCRUBBED = "scrubbed"  # and the one after which its probes tell nothing any more, see `anonymise`
+
+
+def default_folder(model: Path) -> Path:
+    """`MODEL-repro/` in the current directory."""
+    return Path.cwd() / f"{model.stem}-repro"
+
+
+def header(
+    model_digest: str, settings: Settings, samples: Sequence[Mapping[str, Array]], *, every: bool = False
+) -> dict[str, str]:
+    """What two runs must share for one to go on with the other's journal.
+
+    Workers, deadlines, memory limits, budgets and caches may differ: they do not change what a probe
+    means. `samples` are the input values, wherever they come from. `every` says that all failures are looked
+    for, each with a folder of its own.
+    """
+    accuracy = settings.accuracy
+    files = [*accuracy.custom_ops, *named(accuracy.reference), *named(settings.target.spec)]
+    found = {
+        "target": meaning(settings.target),
+        "inputs": _values(samples),
+        "seed": settings.run.seed,
+        "accuracy": repr(accuracy),
+        "files": [_content(file) for file in files],
+        **({"all": True} if every else {}),
+    }
+    options = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return {"tool": bisect_trt.__version__, "model": model_digest, "options": options}
+
+
+def meaning(target: TargetSettings) -> dict[str, str]:
+    """All of the target's settings that an outcome depends on, libraries by content."""
+    plain = {k: str(v) for k, v in asdict(target).items() if k != "verbose_log"}
+    libraries = [*target.plugins, *(path for _, path in target.ep_libraries)]
+    return {**plain, "libraries": " ".join(_content(path) for path in libraries)}
+
+
+def named(spec: str) -> list[Path]:
+    """Files that a target or reference of the user's own consists of: programs, scripts, saved outputs."""
+    kind, _, argument = spec.partition(":")
+    if kind not in ("command", "python", "torchscript", "outputs"):
+        return []
+    words = [argument, argument.rpartition(":")[0]]
+    if kind == "command":
+        with suppress(ValueError):
+            words = shlex.split(argument)
+    files = [Path(word) for word in words if word and Path(word).is_file()]
+    return [f for f in files if kind != "command" or os.access(f, os.X_OK) or f.suffix in (".py", ".sh")]
+
+
+def require_target(journal: Journal, fingerprint: str) -> None:
+    """Say on what probes run; those of a journal must not be of another version or device.
+
+    Raises:
+        UsageError: it is another one than when the run began.
+    """
+    if not journal.target:
+        journal.event("target", fingerprint=fingerprint)
+    elif journal.target != fingerprint:
+        raise UsageError(
+            f"{journal.path.parent} holds a run on {journal.target}; here is {fingerprint}",
+            "choose another folder with --out, or replace it with --force",
+        )
+
+
+def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
+    """Nothing is written here; see `open_folder`.
+
+    Raises:
+        UsageError: the folder holds anything but an unfinished run that has this header, or another run
+            is at work in it.
+    """
+    try:
+        there = out.exists()
+    except OSError as error:  # a name that is too long
+        raise _cannot_write(out, error) from error
+    if there and not out.is_dir():
+        raise UsageError(f"{out} exists and is not a folder", "choose another one with --out")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if (out / JOURNAL).exists():
+        locked(out / JOURNAL).close()
+    if not force:
+        _require_resumable(out, head)
+    elif not (out / JOURNAL).exists():
+        raise UsageError(
+            f"{out} was not written by bisect-trt and is not removed, --force or not",
+            "choose another folder with --out",
+        )
+
+
+def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
+    """The journal of a new folder, or of the unfinished run of the same model and options.
+
+    Raises:
+        UsageError: as `require_free` does, or the folder cannot be made.
+    """
+    require_free(out, head, force=force)
+    try:
+        if force and (out / JOURNAL).exists():
+            with locked(out / JOURNAL):
+                shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    return Journal.open(out / JOURNAL, head)
+
+
+def _require_resumable(out: Path, head: dict[str, str]) -> None:
+    journal = out / JOURNAL
+    if not journal.exists():
+        raise UsageError(f"{out} exists and is not empty", "choose another folder with --out")
+    if not read(journal)[0] and len(list(out.iterdir())) == 1:
+        return  # it was killed with its first word
+    if Journal.header(journal) != head:
+        raise UsageError(
+            f"{out} holds a run of another model, other inputs, options or version of bisect-trt",
+            "choose another folder with --out, or replace it with --force",
+        )
+    said = {event["event"] for event in read(journal)[0]}
+    if SCRUBBED in said and DONE not in said:
+        raise UsageError(
+            f"{out} holds an anonymous run that was ended before its audit", "do it again with --force"
+        )
+    if DONE in said:
+        shutil.rmtree(out / WORK, ignore_errors=True)  # it may have been killed with its last word said
+        raise UsageError(
+            f"{out} holds a finished run of this model with these options",
+            "look at its ISSUE.md, or do it again with --force",
+        )
+
+
+def _cannot_write(out: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write {out}: {error.strerror}", "choose another folder with --out")
+
+
+def _values(samples: Sequence[Mapping[str, Array]]) -> str:
+    h = hashlib.sha256()
+    for sample in samples:
+        for name, value in sorted(sample.items()):
+            h.update(f"{name} {value.dtype} {value.shape};".encode())
+            plain = np.ascontiguousarray(value).reshape(-1)
+            h.update(repr(plain.tolist()).encode() if plain.dtype.hasobject else plain.view(np.uint8).data)
+    return h.hexdigest()
+
+
+def _content(path: Path | None) -> str:
+    return "" if path is None or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()

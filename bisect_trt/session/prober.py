@@ -1,0 +1,210 @@
+"""Asks the target: what is known already, what runs now, what may still be spent."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass, field
+
+from bisect_trt.errors import StoppedEarly
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Outcome, Verdict
+from bisect_trt.session.cache import Cache
+from bisect_trt.session.journal import Journal
+from bisect_trt.session.oracle import Oracle
+from bisect_trt.settings import AccuracySettings
+from bisect_trt.workers.pool import Task
+
+SHOWN = 64  # names of nodes in a line of the journal
+TWICE = 2  # deaths of the whole tool in one probe, after which it is not tried again
+GO_ON = "the same command goes on from here"
+NO_FARTHER = "no probe ended in that time, so the same command gets no farther: give it more"
+TOOK_DOWN = "took the tool down twice"
+
+Question = tuple[Candidate, int]
+"""A candidate, and the how-manieth run of it, from 0."""
+
+
+class BudgetSpent(StoppedEarly):
+    """`--budget` or `--max-probes` is used up."""
+
+
+@dataclass
+class Counts:
+    """What was spent by this call.
+
+    Attributes:
+        probes: questions that the target was asked, on behalf of the search.
+        cached: questions that were answered from the journal, or asked before.
+        shared: questions that were answered from the cache that runs share.
+        unresolved: candidates of which nothing can be said.
+        ahead: probes that were begun on a guess; those that were asked for later are in `probes` too.
+        nodes_built: nodes of all candidates that the target saw for `probes`.
+        target_seconds: spent inside the target for these.
+        asked: different questions, those that an earlier call asked too: what is decided by a count has
+            to be decided alike when a run goes on.
+        asked_seconds: spent inside the target for these.
+    """
+
+    probes: int = 0
+    cached: int = 0
+    shared: int = 0
+    unresolved: int = 0
+    ahead: int = 0
+    nodes_built: int = 0
+    target_seconds: float = 0.0
+    asked: int = 0
+    asked_seconds: float = 0.0
+
+
+@dataclass
+class Budget:
+    """When to stop: `deadline` of `time.monotonic`, and the number of probes."""
+
+    deadline: float | None = None
+    max_probes: int | None = None
+
+    def left(self) -> float | None:
+        """Seconds; None: as many as it takes."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def require(self, probes: int) -> None:
+        """Raises BudgetSpent when no further probe may begin after so many."""
+        if self.max_probes is not None and probes >= self.max_probes:
+            raise BudgetSpent(f"--max-probes {self.max_probes} reached", GO_ON)
+        if self.left() == 0.0:
+            raise BudgetSpent("--budget used up", GO_ON if probes else NO_FARTHER)
+
+
+@dataclass
+class Prober:
+    """Asks each question once; while it waits, free workers begin with what `ahead` offers."""
+
+    oracle: Oracle
+    journal: Journal
+    workers: int = 1
+    cache: Cache | None = None
+    budget: Budget = field(default_factory=Budget)
+    counts: Counts = field(default_factory=Counts)
+    ahead: Callable[[], Iterable[Question]] = tuple
+    judge: Callable[[Outcome], Verdict] = lambda outcome: Verdict.UNRESOLVED
+    _running: dict[str, tuple[Task, Candidate]] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)  # by this call
+    _guessed: set[str] = field(default_factory=set)  # finished, but nobody has asked yet
+    _alone: str = ""  # how outputs are compared, where that is not as the settings of the run say
+
+    def compare(self, accuracy: AccuracySettings, *, alone: bool = False) -> None:
+        """How outputs are compared from now on; `alone`: as a part by itself asks for, not as the user did.
+
+        What is seen then is an answer to another question, and not for other runs.
+        """
+        self.oracle.accuracy = accuracy
+        self._alone = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if alone else ""
+
+    def peek(self, candidate: Candidate, run: int = 0) -> Outcome | None:
+        """What is known without asking the target."""
+        return self.journal.outcome(self._key(candidate, run))
+
+    def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
+        """What the target does with a candidate.
+
+        Raises:
+            BudgetSpent: it is not known and may not be asked any more.
+            DiskFull: the journal cannot be written.
+        """
+        key = self._key(candidate, run)
+        outcome = self.journal.outcome(key) or self._taken_down(key) or self._shared(key, candidate, run)
+        if outcome is not None and key not in self._guessed:
+            self.counts.cached += 1
+            return self._counted(key, outcome)
+        if outcome is None:
+            self.budget.require(self.counts.probes)
+            if key not in self._running:
+                self._start(key, candidate)
+            outcome = self._wait_for(key)
+            if self.cache is not None and not self._alone:
+                self.cache.put(candidate, run, outcome)
+        self._guessed.discard(key)
+        self.counts.probes += 1
+        self.counts.nodes_built += len(candidate.nodes)
+        self.counts.target_seconds += outcome.seconds
+        return self._counted(key, outcome)
+
+    def close(self) -> None:
+        """Give up what runs: it did not take the tool down, and may be asked again."""
+        for task, _ in self._running.values():
+            task.cancel()
+        self._running.clear()
+        self.journal.give_up_all()
+
+    def _counted(self, key: str, outcome: Outcome) -> Outcome:
+        if key not in self._asked:
+            self._asked.add(key)
+            self.counts.asked += 1
+            self.counts.asked_seconds += outcome.seconds
+        return outcome
+
+    def _taken_down(self, key: str) -> Outcome | None:
+        """The outcome of a probe that is not tried again.
+
+        Even when a crash is wanted: nobody knows whether the probe or a person ended the tool.
+        """
+        if self.journal.deaths(key) < TWICE or key in self._running:
+            return None
+        return self._end(key, Outcome(unresolved=TOOK_DOWN))
+
+    def _shared(self, key: str, candidate: Candidate, run: int) -> Outcome | None:
+        if self.cache is None or self._alone or key in self._running:
+            return None
+        if candidate.cut == "original" and self.oracle.save is not None:
+            return None  # its outputs are wanted, too
+        found = self.cache.get(candidate, run)
+        if found is None:
+            return None
+        self.counts.shared += 1
+        self.oracle.settle()
+        return self._end(key, found)
+
+    def _start(self, key: str, candidate: Candidate) -> None:
+        shown = list(candidate.nodes[:SHOWN])
+        self.journal.begin(key, count=len(candidate.nodes), nodes=shown, cut=candidate.cut)
+        self._running[key] = (self.oracle.submit(candidate), candidate)
+
+    def _end(self, key: str, outcome: Outcome) -> Outcome:
+        self.journal.end(key, outcome, self.judge(outcome))
+        return outcome
+
+    def _wait_for(self, key: str) -> Outcome:
+        """Wait for one probe; write down whatever ends meanwhile, and keep all workers busy."""
+        while True:
+            self._look_ahead()
+            running = {task.future: k for k, (task, _) in self._running.items()}
+            done, _ = wait(running, timeout=self.budget.left(), return_when=FIRST_COMPLETED)
+            if not done:
+                raise BudgetSpent("--budget used up", GO_ON if self.counts.probes else NO_FARTHER)
+            for future in done:
+                ended = running[future]
+                task, _ = self._running[ended]
+                outcome = self._end(ended, self.oracle.outcome(task, guessed=ended != key))
+                del self._running[ended]
+                if ended == key:
+                    return outcome
+                self._guessed.add(ended)
+
+    def _look_ahead(self) -> None:
+        if len(self._running) >= self.workers:
+            return
+        for candidate, run in self.ahead():
+            key = self._key(candidate, run)
+            if key in self._running or self.journal.outcome(key) or self.journal.deaths(key):
+                continue  # what may be dangerous is not tried on a guess
+            self._start(key, candidate)
+            self.counts.ahead += 1
+            if len(self._running) >= self.workers:
+                return
+
+    def _key(self, candidate: Candidate, run: int) -> str:
+        key = candidate.digest if run == 0 else f"{candidate.digest}#{run}"
+        return f"{key}~{self._alone}" if self._alone else key

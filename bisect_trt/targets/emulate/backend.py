@@ -1,0 +1,96 @@
+"""`emulate:fp16|bf16|tf32|fp8|int8`: what a precision would do to a model, before one owns the GPU.
+
+The model is rewritten (`emulated_graph`) and runs in ONNX Runtime on the CPU with optimisations off.
+
+fp16, bf16   every input, weight and value is rounded to nearest, ties to even; beyond 65504 (FP16) it is
+             Inf, and subnormals are kept. The arithmetic between stays FP32: a matrix product or a
+             convolution accumulates in FP32, as tensor cores do, and is rounded once, at its output.
+tf32         what enters a matrix product or a convolution is rounded to 10 bits of significand; nothing else.
+int8, fp8    every tensor is scaled so that its own largest magnitude is 127, or 448 (E4M3), rounded and
+             scaled back: symmetric, one scale a tensor, as good as a calibration can get (weights often
+             have a scale a channel in TensorRT, which is better). Values beyond saturate, which only
+             Inf can; NaN stays NaN so that it is seen.
+
+An operator is a unit: what TensorRT rounds inside a Softmax or a fused attention is not seen; nor are
+fusions, which round less often than this emulation.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.normalise import unname_twins
+from bisect_trt.model.store import Store
+from bisect_trt.outcome import Stage
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.emulate import graph
+from bisect_trt.targets.emulate.rounding import FORMATS
+
+_SHOWN = 20
+
+
+class Emulate:
+    """A precision as a target, see `targets.base.Target` and the module's own text."""
+
+    def __init__(self, settings: TargetSettings) -> None:
+        """Read the precision of `settings.spec`.
+
+        Raises:
+            UsageError: there is no such precision.
+        """
+        self._precision = settings.spec.partition(":")[2].lower()
+        if self._precision not in FORMATS:
+            raise UsageError(
+                f"target {settings.spec!r}: no precision {self._precision!r}",
+                f"Write emulate:{'|'.join(FORMATS)}.",
+            )
+
+    def info(self) -> TargetInfo:
+        """Describe the precision and ONNX Runtime."""
+        from bisect_trt.references import ort
+
+        where = "what enters a matrix product or convolution" if self._precision == "tf32" else "every tensor"
+        return TargetInfo(
+            name=f"emulate:{self._precision}",
+            title=f"{self._precision.upper()} emulated on {ort.title()}",
+            can_run=True,
+            notes=(f"An emulation: {where} is rounded to {self._precision.upper()}, arithmetic is FP32.",),
+            versions={"onnxruntime": ort.title().split()[-1]},
+        )
+
+    def run(self, candidate: Candidate) -> TargetResult:
+        """Run the rewritten candidate on each of its samples.
+
+        There are no failures: what ONNX Runtime cannot run is unresolved.
+
+        Raises:
+            UsageError: the candidate's opset is too old.
+        """
+        from bisect_trt.references import ort
+
+        announce(Stage.BUILD)
+        model = onnx.load_model_from_string(candidate.model)
+        unname_twins(model.graph)  # those that are emulated may take equal names
+        types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+        emulation = graph.emulate(
+            model, self._precision, lambda names: ort.types(candidate.model, candidate.folder, names)
+        )
+        facts: dict[str, object] = {"rounded": emulation.rounded}
+        if emulation.unknown:
+            facts["not_rounded"] = emulation.unknown[:_SHOWN]
+        announce(Stage.RUN)
+        store = Store(candidate.folder)
+        feeds: list[dict[str, Array]] = [
+            {emulation.inputs[k]: store.load(path, types[k]) for k, path in sample.items() if k in types}
+            for sample in candidate.feeds
+        ]
+        try:
+            given = ort.run(emulation.model.SerializeToString(), candidate.folder, feeds)
+        except ort.OrtError as e:
+            why = f"ONNX Runtime cannot run the emulation: {e}"
+            return TargetResult(unresolved=why, log=str(e), facts=facts)
+        outputs = tuple({k: v for k, v in one.items() if not isinstance(v, str)} for one in given)
+        return TargetResult(outputs=outputs, facts=facts)

@@ -1,0 +1,315 @@
+"""`ort:PROVIDER[?OPTION=VALUE&...]`: any execution provider of ONNX Runtime, built in or a plugin.
+
+The CPU provider may not step in (`session.disable_cpu_ep_fallback`): what PROVIDER does not take is a
+failure of stage build, one for each operator. Graph optimisations stay as ONNX Runtime has them by
+default, since that is what people run. PROVIDER is written as ONNX Runtime writes it or without
+`ExecutionProvider`, in any case. In options, `%XX` stands for a character (`%26` for `&`).
+
+A plugin's device is chosen by `device_type` (`cpu`, `gpu`, `npu`) and `device_id` (0 is the first of
+that type); by default it is the first that ONNX Runtime lists. Built-in providers get these two as
+they are. Plugins may ignore options that they do not know without a word.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from onnx import TensorProto, helper
+
+from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.load import read_without_weights
+from bisect_trt.model.store import Store
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets import gpu
+from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.narrow import Narrower, Source
+from bisect_trt.targets.ort import ep_libraries
+from bisect_trt.targets.ort.messages import essence, failure
+
+_CPU = "CPUExecutionProvider"
+_FOLDER = "session.model_external_initializers_file_folder_path"
+_NO_FALLBACK = "session.disable_cpu_ep_fallback"
+_RECORD = "session.record_ep_graph_assignment_info"
+_SPIN = "session.intra_op.allow_spinning"
+_REFUSED = "fallback to CPU EP has been explicitly disabled"
+_ON_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Provider and options of `ort:PROVIDER[?OPTION=VALUE&...]`.
+
+    Raises:
+        UsageError: no provider, or an option without `=`.
+    """
+    provider, _, query = spec.partition(":")[2].partition("?")
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    if not provider or any(not equals or not key for key, equals, _ in pairs):
+        raise UsageError(f"target {spec!r} is not written 'ort:PROVIDER[?OPTION=VALUE&...]'")
+    return provider, {unquote(key): unquote(value) for key, _, value in pairs}
+
+
+class OrtProvider:
+    """An execution provider as a target, see `targets.base.Target`."""
+
+    def __init__(self, settings: TargetSettings) -> None:
+        """Find the provider, load its library and try it on one node.
+
+        Raises:
+            UsageError: unknown provider or device, wrong option, wrong `--ep-library`.
+            TargetUnavailable: the provider's package is missing, or it does not work here.
+        """
+        self._wanted, self._options = parse_spec(settings.spec)
+        try:
+            self._ort: Any = importlib.import_module("onnxruntime")
+        except ImportError as e:
+            raise TargetUnavailable(
+                f"ONNX Runtime cannot be used: {e}", "Install it with: pip install onnxruntime"
+            ) from e
+        self._given = settings.ep_libraries
+        self._library: tuple[str, Path] | None = None
+        self._plugin = True
+        self._precision = settings.precision
+        self._narrower = Narrower(settings.precision)
+        self.name = self._find()
+        self._device = ""
+        if self._plugin:
+            chosen = self._devices()[0]
+            chip = chosen.ep_metadata.get("FULL_DEVICE_NAME") or chosen.device.vendor
+            self._device = f"{chosen.device.type.name} ({chip})"
+        self._try_out()
+
+    def info(self) -> TargetInfo:
+        """Describe the provider, its device and ONNX Runtime."""
+        runtime = str(self._ort.__version__)
+        versions = {"onnxruntime": runtime}
+        if self._plugin:
+            versions[self.name] = str(self._devices()[0].ep_metadata.get("version", "unknown"))
+        card = gpu.find_gpu() if self.name in _ON_NVIDIA else None
+        device = self._device or (card.name if card else "")
+        notes = [f"Options: {self._options}."] if self._options else []
+        if self._precision:
+            notes.append(f"--precision {self._precision}: the model gets casts to it.")
+            if self.name == _CPU:
+                notes.append("The CPU provider computes much of it in float32; emulate: rounds every tensor.")
+        return TargetInfo(
+            name=f"ort:{self.name}",
+            title=f"ONNX Runtime {runtime}, {self.name}{f' on {device}' if device else ''}",
+            can_run=True,
+            notes=tuple(notes),
+            versions=versions | dict(card.versions() if card else {}),
+        )
+
+    def run(self, candidate: Candidate) -> TargetResult:
+        """Build the candidate on the provider alone and run it on each of its samples.
+
+        Raises:
+            UsageError: `--precision` for a model that does not compute in float32.
+        """
+        source = self._narrower.source(candidate)
+        announce(Stage.BUILD)
+        try:
+            session = self._session(source, self.name != _CPU)
+        except Exception as e:  # ONNX Runtime's exceptions have no common base but this
+            return self._not_built(source, str(e))
+        announce(Stage.RUN)
+        try:
+            return TargetResult(outputs=tuple(_run(session, candidate)), facts=source.facts)
+        except Exception as e:  # as above
+            failed = self._failure(candidate, Stage.RUN, str(e))
+            return TargetResult(failures=(failed,), log=str(e), facts=source.facts)
+
+    def _failure(self, candidate: Candidate, stage: Stage, message: str) -> Failure:
+        gpu.heed(message)
+        return failure(candidate, stage, message)
+
+    # Finding the provider
+
+    def _find(self) -> str:
+        """The provider's own name; its library is registered."""
+        for name, path in self._given:
+            ep_libraries.register(self._ort, name, path, given=True)
+            for ep_name in [d.ep_name for d in self._ort.get_ep_devices() if _made_by(d, path)]:
+                if ep_libraries.bare(self._wanted) in (ep_libraries.bare(name), ep_libraries.bare(ep_name)):
+                    self._library = (name, path)
+                    return str(ep_name)
+            if ep_libraries.bare(self._wanted) == ep_libraries.bare(name):
+                raise self._no_device(str(path))
+        # ONNX Runtime lists plugins that are registered already among the available providers, too.
+        listed = self._match([d.ep_name for d in self._all_devices() if d.ep_name != _CPU])
+        built_in = self._match(self._ort.get_available_providers())
+        self._plugin = bool(listed) or not built_in
+        return listed or built_in or self._find_packaged()
+
+    def _find_packaged(self) -> str:
+        package = ep_libraries.find_package(self._wanted.partition(".")[0])
+        if package is None:
+            raise self._unknown()
+        name = self._ort_name(package)
+        self._library = (name, ep_libraries.library_of(package))
+        ep_libraries.register(self._ort, *self._library, given=False)
+        listed = self._match([d.ep_name for d in self._all_devices()])
+        if not listed:
+            raise self._no_device(package.distribution)
+        return listed
+
+    def _ort_name(self, package: ep_libraries.Package) -> str:
+        """The name under which the package wants to be registered."""
+        module = importlib.import_module(package.module)
+        names = module.get_ep_names() if hasattr(module, "get_ep_names") else []
+        return str(names[0]) if names else self._wanted
+
+    def _match(self, names: Sequence[str]) -> str:
+        return next((n for n in names if ep_libraries.bare(n) == ep_libraries.bare(self._wanted)), "")
+
+    def _all_devices(self) -> Sequence[Any]:
+        return self._ort.get_ep_devices() if hasattr(self._ort, "get_ep_devices") else ()
+
+    def _unknown(self) -> UsageError | TargetUnavailable:
+        package = ep_libraries.pip_name(self._wanted)
+        if package:
+            return TargetUnavailable(
+                f"{self._wanted}: this ONNX Runtime does not have it, and no package with it is installed",
+                f"Install it with: pip install {package}",
+            )
+        there = [*self._ort.get_available_providers(), *(p.provider for p in ep_libraries.packages())]
+        there += [name for name, _ in self._given]
+        return UsageError(
+            f"unknown execution provider {self._wanted!r}",
+            f"Available: {', '.join(dict.fromkeys(there))}. Give a plugin by --ep-library NAME=PATH.",
+        )
+
+    def _no_device(self, library: str) -> TargetUnavailable:
+        seen = dict.fromkeys(f"{d.device.type.name} {d.device.vendor}" for d in self._all_devices())
+        hint = "It needs other hardware or a driver."
+        if "openvino" in library.lower():
+            hint = "It takes Intel devices only; onnxruntime-openvino has the provider built in, for any CPU."
+        return TargetUnavailable(
+            f"{library} offers no device for {self._wanted} here (there is: {', '.join(seen)})", hint
+        )
+
+    def _devices(self) -> list[Any]:
+        """The plugin's devices, the chosen one first. Never kept: another instance may unload them."""
+        if self._library is not None:
+            given = any(self._library == known for known in self._given)
+            ep_libraries.register(self._ort, *self._library, given=given)
+        mine = [d for d in self._all_devices() if d.ep_name == self.name]
+        kind, index = self._options.get("device_type", ""), self._options.get("device_id", "0")
+        fitting = [d for d in mine if kind.upper() in ("", d.device.type.name)]
+        if not index.isdecimal() or int(index) >= len(fitting):
+            there = ", ".join(d.device.type.name.lower() for d in mine)
+            raise UsageError(
+                f"{self.name} has no device {kind or 'of any type'} number {index}", f"Its devices: {there}."
+            )
+        return fitting[int(index) :]
+
+    # Sessions
+
+    def _session(self, source: Source, strict: bool, record: bool = False) -> Any:
+        from bisect_trt.references.ort import custom_ops
+
+        model, folder = source.model, source.folder
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3  # errors; they go to the worker's log
+        options.add_session_config_entry(_SPIN, "0")  # threads that wait burn what others need
+        options.add_session_config_entry(_FOLDER, str(folder.absolute()))
+        for library in custom_ops():
+            options.register_custom_ops_library(str(library.absolute()))
+        if strict:
+            options.add_session_config_entry(_NO_FALLBACK, "1")
+        if record:
+            options.add_session_config_entry(_RECORD, "1")
+        if not self._plugin:
+            providers = [(self.name, self._options)]
+            return self._ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        rest = {k: v for k, v in self._options.items() if k not in ("device_type", "device_id")}
+        options.add_provider_for_devices(self._devices()[:1], rest)
+        return self._ort.InferenceSession(model, options)
+
+    def _try_out(self) -> None:
+        """A provider that does not load leaves its nodes to the CPU provider, with a line in the log."""
+        tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "trial", tensors[:1], tensors[1:])
+        model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+        try:
+            trial = Candidate(model.SerializeToString(), Path(), ())
+            loaded = self._session(Source(trial, trial.model, trial.folder), strict=False).get_providers()
+        except UsageError:
+            raise
+        except Exception as e:  # ONNX Runtime's exceptions have no common base but this
+            why = essence(str(e))
+            if self._options:
+                options, self._options = self._options, {}
+                self._try_out()  # raises when the options are not to blame
+                raise UsageError(f"{self.name} does not take the options {options}: {why}") from e
+            raise TargetUnavailable(f"{self.name} cannot be used here: {why}") from e
+        if self.name not in loaded:
+            raise TargetUnavailable(
+                f"{self.name} does not load here", "A library or a driver that it needs is missing."
+            )
+
+    def _not_built(self, source: Source, message: str) -> TargetResult:
+        refused: dict[str, list[str]] = {}
+        if _REFUSED in message:
+            refused = self._not_taken(source)
+        if not refused:
+            failed = self._failure(source.candidate, Stage.BUILD, message)
+            return TargetResult(failures=(failed,), log=message, facts=source.facts)
+        failures = tuple(
+            _refusal(f"{self.name} does not take {op}", op, nodes) for op, nodes in refused.items()
+        )
+        facts = source.facts | {"not_taken": {op: len(nodes) for op, nodes in refused.items()}}
+        return TargetResult(failures=failures, log=message, facts=facts)
+
+    def _not_taken(self, source: Source) -> dict[str, list[str]]:
+        """Operators that go to other providers, with the candidate's nodes; {} when ORT does not say.
+
+        Those of bodies come last: they follow their node.
+        """
+        try:
+            session = self._session(source, strict=False, record=True)
+            parts = session.get_provider_graph_assignment_info()
+        except Exception:  # ONNX Runtime before 1.24, or it fails on the way: the message has to do
+            return {}
+        known = {node.name for node in read_without_weights(source.candidate.content).graph.node}
+        refused: dict[str, list[str]] = {}
+        for part in parts:
+            for node in part.get_nodes() if part.ep_name != self.name else ():
+                op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+                names = refused.setdefault(op, [])
+                if node.name in known:
+                    names.append(node.name)
+        return dict(sorted(refused.items(), key=lambda item: (not item[1], item[0])))
+
+
+def _refusal(text: str, op: str, nodes: Sequence[str]) -> Failure:
+    """That a provider does not take an operator."""
+    some = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
+    message = f"{text} ({some})" if some else text
+    return Failure(Stage.BUILD, Symptom.ERROR, text, message, tuple(nodes), op)
+
+
+def _run(session: Any, candidate: Candidate) -> list[Mapping[str, Array]]:
+    """Outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
+    from bisect_trt.references.ort import to_array, to_ort
+
+    declared = read_without_weights(candidate.content).graph.input
+    types = {value.name: value.type.tensor_type.elem_type for value in declared}
+    store = Store(candidate.folder)
+    names = [output.name for output in session.get_outputs()]
+    results: list[Mapping[str, Array]] = []
+    for sample in candidate.feeds:
+        held = {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+        given = session.run_with_ort_values(None, {name: to_ort(value) for name, value in held.items()})
+        pairs = zip(names, given, strict=True)
+        results.append({name: to_array(value) for name, value in pairs if value.is_tensor()})
+    return results
+
+
+def _made_by(device: Any, library: Path) -> bool:
+    return Path(device.ep_metadata.get("library_path", "")).resolve() == library.resolve()

@@ -1,0 +1,279 @@
+"""TensorRT and TensorRT-RTX: parse, build and, where a GPU allows, run.
+
+One adapter for both: `tensorrt` and `tensorrt_rtx` have one API. Methods that came or went between
+TensorRT 8.6 and 11 are looked up, never assumed. The module is imported by `TensorRT()` only, which
+happens in worker processes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from bisect_trt.errors import BisectError, TargetUnavailable
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Failure, Stage
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets import gpu
+from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.narrow import Narrower, Source
+from bisect_trt.targets.tensorrt import (
+    api,
+    progress,
+)
+from bisect_trt.targets.tensorrt import (
+    config as trt_config,
+)
+from bisect_trt.targets.tensorrt import (
+    engine as trt_debug,
+)
+from bisect_trt.targets.tensorrt import (
+    engine as trt_engine,
+)
+from bisect_trt.targets.tensorrt.api import for_engine, from_engine, loaded
+from bisect_trt.targets.tensorrt.log import (
+    blame_of,
+    detail,
+    failure,
+    first,
+    first_that_matters,
+    logger_for,
+    parse_failure,
+)
+
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+
+TITLES: Mapping[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+HOW_TO_GET: Mapping[Flavour, str] = {
+    "tensorrt": "pip install 'bisect-trt[trt]'",
+    "tensorrt-rtx": "pip install bisect-trt[rtx]",
+}
+_REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not supported", re.IGNORECASE)
+_BUILD_ONLY = "--build-only builds the engines and does not run them."
+
+
+class TensorRT:
+    """One TensorRT module as a target, see `targets.base.Target`."""
+
+    def __init__(self, settings: TargetSettings, flavour: Flavour) -> None:
+        """Import the module and load plugins.
+
+        Raises:
+            TargetUnavailable: the module is missing or has no libraries (PyPI's `tensorrt` is a stub).
+            UsageError: a plugin library or the verbose log cannot be used.
+        """
+        self._settings = settings
+        self._flavour = flavour
+        self._trt = import_tensorrt(flavour)
+        self._logger, self._log = logger_for(self._trt)
+        self._log.write_all_to(settings.verbose_log)
+        self._gpu = gpu.find_gpu()
+        self._look_inside = False
+        casts = settings.precision if api.is_strongly_typed(self._trt) else ""
+        self._narrower = Narrower(casts)
+        trt_config.load_plugins(self._trt, self._logger, settings.plugins)
+
+    def info(self) -> TargetInfo:
+        """Describe the module and the GPU. Build only without a GPU, or where that is asked for.
+
+        Raises:
+            TargetUnavailable: the GPU that is here cannot run its engines, or it cannot build without one.
+        """
+        refused = self._refused_card()
+        if refused and not self._settings.build_only:
+            raise TargetUnavailable(refused, _BUILD_ONLY)
+        if self._gpu is None:
+            self._builder()
+        version = str(self._trt.__version__)
+        versions = {self._flavour: version, **(self._gpu.versions() if self._gpu else {})}
+        notes = [f"{refused}." if refused else "", self._why_not_run()]
+        notes.append(api.precision_note(self._trt, self._settings.precision))
+        if api.is_rtx(self._trt) and self._settings.timing_cache is not None:
+            notes.append("TensorRT-RTX keeps no timing cache: --timing-cache has no effect.")
+        return TargetInfo(
+            name=self._flavour,
+            title=f"{TITLES[self._flavour]} {version}",
+            can_run=not self._why_not_run(),
+            notes=tuple(filter(None, (*notes, *api.missing(self._trt)))),
+            versions=versions,
+        )
+
+    def _why_not_run(self) -> str:
+        """Why engines are not run here; empty when they are."""
+        why = "--build-only" if self._settings.build_only else "" if self._gpu else "No GPU here"
+        return f"{why}: engines are built but not run, outputs are not compared." if why else ""
+
+    def _refused_card(self) -> str:
+        """That this GPU cannot run the engines; empty when it can, or none is here."""
+        if self._gpu is None or not api.is_rtx(self._trt):
+            return ""
+        major, minor = self._gpu.compute_capability
+        # As TensorRT-RTX 1.7.1 says itself: 8.0 8.6 8.9 12.0 12.1 >12.0.
+        if major >= 12 or (major, minor) in ((8, 0), (8, 6), (8, 9)):
+            return ""
+        return (
+            f"TensorRT-RTX cannot run on this GPU ({self._gpu.name}, compute capability {major}.{minor};"
+            " it takes 8.0, 8.6, 8.9 and 12.0 up)"
+        )
+
+    def _builder(self) -> Any:
+        """A builder. Raises TargetUnavailable where there can be none: no driver, or too old a GPU."""
+        before = len(self._log.records)
+        try:
+            return self._trt.Builder(self._logger)
+        except (TypeError, RuntimeError) as e:  # pybind11: the factory gave nothing
+            said = " ".join(first(self._log.errors(before), str(e)).split())
+            hint = "It needs an NVIDIA GPU even to build. TensorRT-RTX builds without: --target tensorrt-rtx"
+            raise TargetUnavailable(f"{TITLES[self._flavour]} cannot make a builder: {said}", hint) from e
+
+    def run(self, candidate: Candidate) -> TargetResult:
+        """Parse, build and, where possible, run the candidate on each of its samples.
+
+        Raises:
+            UsageError: settings that this model or this TensorRT cannot follow.
+            TargetUnavailable: the GPU refuses the engine, which says nothing of the model.
+        """
+        self._log.clear()
+        try:
+            return self._parse(self._narrower.source(candidate))
+        except BisectError:
+            raise
+        except MemoryError as e:
+            return self._failed([failure(candidate.model, Stage.BUILD, f"std::bad_alloc {e}".strip())])
+
+    def run_in_context(self, candidate: Candidate) -> TargetResult:
+        """As `run`; outputs also hold the tensors inside the engine, as far as it shows them.
+
+        They have the engine's own names, which often are those of the model.
+        """
+        self._look_inside = True
+        try:
+            return self.run(candidate)
+        finally:
+            self._look_inside = False
+
+    def _parse(self, source: Source) -> TargetResult:
+        # All three stay alive to the end of this function: the parser holds pointers to the others.
+        announce(Stage.PARSE)
+        trt, candidate = self._trt, source.candidate
+        builder = self._builder()
+        network = builder.create_network(api.network_flags(trt))
+        parser = trt.OnnxParser(network, self._logger)
+        parsed = parser.parse(source.model, str(source.folder / "probe.onnx"))
+        if not parsed:
+            errors = [parser.get_error(index) for index in range(parser.num_errors)]
+            blame = blame_of(candidate.model)
+            failures = list(dict.fromkeys(parse_failure(e, blame) for e in errors))
+            if not failures:
+                message = first(self._log.errors(), "The parser refused the model without a message.")
+                failures = [failure(candidate.model, Stage.PARSE, message)]
+            stacks = {
+                str(i): stack
+                for i, e in enumerate(errors)
+                if (stack := list(detail(e, "local_function_stack", ())))
+            }
+            return self._failed(failures, {"local_function_stack": stacks} if stacks else {})
+        if candidate.parse_only:
+            return TargetResult(log=self._log.text())
+        if self._settings.precision:
+            # What is really asked of the builder: the types of the network, whatever the flags say.
+            source.facts["network_types"] = trt_engine.network_types(network)
+        return self._build(source, builder, network)
+
+    def _build(self, source: Source, builder: Any, network: Any) -> TargetResult:
+        announce(Stage.BUILD)
+        candidate, facts = source.candidate, source.facts
+        if self._look_inside:
+            trt_debug.mark(network)
+        config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
+        phases = progress.watch(self._trt, config)
+        before = len(self._log.records)
+        try:
+            plan = builder.build_serialized_network(network, config)
+            raised = ""
+        except RuntimeError as e:
+            plan, raised = None, str(e)
+        finally:
+            phases.close()
+        if plan is None and phases.stopped:
+            return TargetResult(log=self._log.text(), unresolved="the build was asked to stop")
+        if plan is None:
+            # The parser may accept a model and log an error that only the build trips over.
+            errors = [*self._log.errors(before), *self._log.errors()]
+            silent = raised or "The builder gave no engine and no message."
+            message = first_that_matters(errors, silent, here=self._gpu is not None)
+            return self._failed([failure(candidate.model, Stage.BUILD, message)], facts)
+        # Frozen after that: what one probe measured must not change what the next one chooses.
+        if self._settings.timing_cache is not None and candidate.cut == "original":
+            trt_config.save_timing_cache(config, self._settings.timing_cache)
+        facts["engine_bytes"] = plan.nbytes
+        if self._why_not_run():
+            return TargetResult(log=self._log.text(), facts=facts)
+        return self._run(candidate, plan, facts)
+
+    def _run(self, candidate: Candidate, plan: Any, facts: dict[str, Any]) -> TargetResult:
+        announce(Stage.LOAD)
+        before = len(self._log.records)
+        runtime = self._trt.Runtime(self._logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            message = first(self._log.errors(before), "The engine could not be loaded.")
+            if _REFUSES_CARD.search(message):
+                raise TargetUnavailable(f"{TITLES[self._flavour]}: {' '.join(message.split())}", _BUILD_ONLY)
+            return self._failed([failure(candidate.model, Stage.LOAD, message)], facts)
+        if candidate.cut in ("original", "written"):
+            facts["engine"] = trt_engine.engine_layers(self._trt, engine)
+        # Read when Polygraphy is imported.
+        os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(self._flavour == "tensorrt-rtx"))
+        polygraphy = importlib.import_module("polygraphy.backend.trt")
+        exception = importlib.import_module("polygraphy.exception").PolygraphyException
+        samples, types = loaded(candidate)
+        announce(Stage.RUN)
+        outputs: list[Mapping[str, Array]] = []
+        try:
+            with polygraphy.TrtRunner(engine) as runner:
+                if self._look_inside:
+                    trt_debug.switch_on(runner.context)
+                for feeds in samples:
+                    given = runner.infer(for_engine(self._trt, engine, feeds), check_inputs=False)
+                    made = {name: from_engine(given[name], kind) for name, kind in types.items()}
+                    if self._look_inside:
+                        made = trt_debug.inside(given, types, self._settings.precision) | made
+                    outputs.append(made)
+        except (exception, RuntimeError) as e:
+            gpu.spoil()
+            message = first(self._log.errors(before), str(e))
+            return self._failed([failure(candidate.model, Stage.RUN, message)], facts)
+        return TargetResult(outputs=tuple(outputs), log=self._log.text(), facts=facts)
+
+    def _failed(self, failures: list[Failure], facts: Mapping[str, Any] | None = None) -> TargetResult:
+        for failed in failures:
+            gpu.heed(failed.message)
+        return TargetResult(failures=tuple(failures), log=self._log.text(), facts=facts or {})
+
+
+def import_tensorrt(flavour: Flavour) -> Any:
+    """The module of a flavour.
+
+    Raises:
+        TargetUnavailable: it is missing or does not load.
+    """
+    try:
+        module = importlib.import_module(flavour.replace("-", "_"))
+        module.Builder, module.OnnxParser  # noqa: B018 - a stub without libraries may still import
+        old = flavour == "tensorrt" and api.release(module) < api.FLOOR
+    except Exception as e:  # a missing libcudart raises OSError, PyPI's stub whatever it likes
+        why = " ".join(str(e).split())[:300]
+        raise TargetUnavailable(
+            f"{TITLES[flavour]} cannot be used: {why}", f"Install it with: {HOW_TO_GET[flavour]}"
+        ) from e
+    if old:
+        oldest = ".".join(map(str, api.FLOOR))
+        raise TargetUnavailable(
+            f"TensorRT {module.__version__} is too old: {oldest} is the oldest that works",
+            f"Install it with: {HOW_TO_GET[flavour]}",
+        )
+    return module

@@ -1,0 +1,113 @@
+"""From what TensorRT calls a layer back to the nodes of the candidate."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+
+import onnx
+
+from bisect_trt.model.graph import bodies, consumed
+from bisect_trt.targets.signature import is_plain, named_in
+
+_FOREIGN = re.compile(r"\{?ForeignNode\[(.*?)\.\.\.(.*?)\](?:\}|$)")
+_FOREIGN_ONE = re.compile(r"\{?ForeignNode\[([^\]]*?)\]\}?")
+_TOKEN = re.compile(r"""[^\s"'`()\[\]{}<>,=]+""")
+_SUFFIX = re.compile(r"(?:_\d+|_[A-Z][A-Za-z]*|_clone_\d+)$")
+
+
+class Blame:
+    """Finds nodes in messages. `model` is the candidate as TensorRT parsed it.
+
+    A node that has no name of its own, or shares it, goes by its first output.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._graph = model.graph
+        self._order = _labels(self._graph)
+        self._op: dict[str, str] = {
+            label: node.op_type for label, node in zip(self._order, self._graph.node, strict=True)
+        }
+        self._at = {name: at for at, name in enumerate(self._order) if name}
+        self._maker = {out: at for at, node in enumerate(self._graph.node) for out in node.output if out}
+        self._users: dict[str, list[int]] = {}
+        for at, node in enumerate(self._graph.node):
+            for tensor in consumed(node):
+                if tensor not in self._maker:
+                    self._users.setdefault(tensor, []).append(at)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All names of nodes and tensors, those of subgraphs too, for `signature.mask`."""
+        return frozenset(_names(self._graph))
+
+    def node_at(self, index: int) -> str:
+        """The name of a node of the graph by its index; empty when there is none."""
+        return self._order[index] if 0 <= index < len(self._order) else ""
+
+    def has(self, node: str) -> bool:
+        """Whether the graph has a node of this name."""
+        return node in self._at
+
+    def op(self, node: str) -> str:
+        """The operator of a node, empty when unknown."""
+        return self._op.get(node, "")
+
+    def nodes_in(self, message: str) -> tuple[str, ...]:
+        """The nodes that a message of the builder names, best guess first.
+
+        When it names none but an operator that the graph has (`Attention operation was not
+        supported`), the nodes with that operator.
+        """
+        found: list[int] = []
+        for first, last in _FOREIGN.findall(message):
+            ends = [at for at in map(self._resolve, (first, last)) if at is not None]
+            found += range(min(ends), max(ends) + 1) if len(ends) == 2 else ends
+        rest = _FOREIGN.sub(" ", message)
+        found += [at for name in _FOREIGN_ONE.findall(rest) if (at := self._resolve(name)) is not None]
+        words = [*named_in(rest), *(word for word in _tokens(rest) if not is_plain(word))]
+        found += [at for at in map(self._resolve, words) if at is not None]
+        found += [at for word in words for at in self._users.get(word, ())]
+        names = [name for at in dict.fromkeys(found) if (name := self._order[at])]
+        return tuple(names) or tuple(self._with_operator(rest))
+
+    def _resolve(self, word: str) -> int | None:
+        """The index of the node that a layer name stands for."""
+        for name in dict.fromkeys((word, word.removeprefix("node_of_"))):
+            for candidate in dict.fromkeys((name, _SUFFIX.sub("", name))):
+                at = self._at.get(candidate, self._maker.get(candidate))
+                if at is not None:
+                    return at
+        return None
+
+    def _with_operator(self, message: str) -> Iterator[str]:
+        words = {word for word in _tokens(message) if word[:1].isupper()}
+        return (name for name in self._order if self._op.get(name) in words)
+
+
+def _labels(graph: onnx.GraphProto) -> list[str]:
+    times = Counter(node.name for node in graph.node)
+    return [
+        node.name if node.name and times[node.name] == 1 else next(filter(None, node.output), "")
+        for node in graph.node
+    ]
+
+
+def _tokens(message: str) -> Iterator[str]:
+    for match in _TOKEN.finditer(message):
+        token = match.group()
+        yield token
+        bare = token.rstrip(".:;!?")
+        if bare != token:
+            yield bare
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (value.name for value in graph.input)
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from filter(None, (node.name, *node.input, *node.output))
+        for body in bodies(node):
+            yield from _names(body)

@@ -1,0 +1,190 @@
+"""From our settings to TensorRT's builder configuration."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.settings import Shapes, TargetSettings
+from bisect_trt.targets.tensorrt import api
+from bisect_trt.targets.tensorrt.log import Log
+
+Dims = tuple[int, ...]
+Range = tuple[Dims, Dims, Dims]
+"""Minimum, optimum, maximum: of the dimensions, or of the values of a shape tensor."""
+
+
+def load_plugins(trt: Any, logger: Any, libraries: Sequence[Path]) -> None:
+    """Register TensorRT's own plugins and those of the user's libraries.
+
+    Raises:
+        UsageError: a library is missing or cannot be loaded.
+    """
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(logger, "")
+    for library in libraries:
+        try:
+            loaded = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        except OSError as e:
+            raise UsageError(
+                f"--plugins {library}: cannot be loaded ({e})", "Name a built plugin library."
+            ) from e
+        # Old libraries register themselves while loading, new ones export a table for the registry.
+        if any(hasattr(loaded, table) for table in ("getCreators", "getPluginCreators")):
+            trt.get_plugin_registry().load_library(str(library))
+
+
+def make_config(
+    trt: Any, builder: Any, network: Any, settings: TargetSettings, candidate: Candidate, log: Log
+) -> Any:
+    """The builder configuration for a parsed network.
+
+    Raises:
+        UsageError: an option that this TensorRT cannot follow, shapes that do not fit an input.
+    """
+    config = builder.create_builder_config()
+    if settings.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
+    if settings.opt_level is not None:
+        if not hasattr(config, "builder_optimization_level"):
+            raise UsageError(
+                f"--opt-level: TensorRT {trt.__version__} has no optimisation levels", "Leave it out."
+            )
+        config.builder_optimization_level = settings.opt_level
+        if config.builder_optimization_level != settings.opt_level:  # it clamps without a word
+            highest = config.builder_optimization_level
+            raise UsageError(f"--opt-level {settings.opt_level}: no such level", f"The highest is {highest}.")
+    if settings.tf32 is not None:
+        change = config.set_flag if settings.tf32 else config.clear_flag
+        change(trt.BuilderFlag.TF32)
+    flag = api.precision_flag(trt, settings.precision)
+    if flag is not None:
+        config.set_flag(flag)
+    # Only what the engine tells of itself depends on it; names of layers and tactics are for the report.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if settings.timing_cache is not None:
+        _use_timing_cache(config, settings.timing_cache, log)
+        if hasattr(trt.BuilderFlag, "EDITABLE_TIMING_CACHE") and not api.is_rtx(trt):
+            # The builder takes the tactic that the cache names, and does not measure again.
+            config.set_flag(trt.BuilderFlag.EDITABLE_TIMING_CACHE)
+    profile = _make_profile(builder, network, settings, candidate)
+    if profile is not None:
+        config.add_optimization_profile(profile)
+    return config
+
+
+def _use_timing_cache(config: Any, file: Path, log: Log) -> None:
+    try:
+        data = file.read_bytes() if file.exists() else b""
+    except OSError as e:
+        raise UsageError(f"--timing-cache {file}: {e.strerror}", "Name a readable file.") from e
+    before = len(log.records)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a no-op in TensorRT-RTX, see its notes
+        cache = config.create_timing_cache(data)
+        refused = any("timing cache" in r.message and "eserialize" in r.message for r in log.records[before:])
+        if data and (cache is None or refused):
+            raise UsageError(
+                f"--timing-cache {file}: no timing cache of this TensorRT and GPU",
+                "Name another file; it is made when it does not exist.",
+            )
+        config.set_timing_cache(cache, False)
+
+
+def save_timing_cache(config: Any, file: Path) -> None:
+    """Write what the builder measured; other workers and a kill at any moment see a whole file.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        cache = config.get_timing_cache()
+        data = None if cache is None else cache.serialize()
+    if data is None:
+        return
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(bytes(data))
+        part.replace(file)
+    except OSError as e:
+        raise UsageError(f"--timing-cache {file}: {e.strerror}", "Name a file in a writable folder.") from e
+
+
+def _make_profile(builder: Any, network: Any, settings: TargetSettings, candidate: Candidate) -> Any:
+    """One optimisation profile; None when no input is dynamic or a shape tensor."""
+    profile = None
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        declared = tuple(tensor.shape)
+        is_shape = tensor.is_shape_tensor
+        if not is_shape and all(dim >= 0 for dim in declared):
+            continue
+        profile = profile or builder.create_optimization_profile()
+        fed = [np.load(s[tensor.name], mmap_mode="r") for s in candidate.feeds if tensor.name in s]
+        if is_shape:
+            profile.set_shape_input(tensor.name, *_value_range(declared, fed))
+        else:
+            profile.set_shape(tensor.name, *_shape_range(tensor.name, declared, settings, fed))
+    return profile
+
+
+def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Sequence[Any]) -> Range:
+    """From the settings, else from the samples, else 1 for each dynamic dimension."""
+    static = _of(settings.shapes, name)
+    given = [
+        _of(shapes, name) or static
+        for shapes in (settings.min_shapes, settings.opt_shapes, settings.max_shapes)
+    ]
+    low, best, high = given
+    if any(given):
+        best = best or high or low
+        low, high = low or best, high or best
+    elif fed:
+        shapes = np.array([array.shape for array in fed])
+        low, high = tuple(shapes.min(axis=0).tolist()), tuple(shapes.max(axis=0).tolist())
+        best = tuple(shapes[0].tolist())
+    else:
+        low = best = high = tuple(dim if dim >= 0 else 1 for dim in declared)
+    assert low is not None and best is not None and high is not None
+    for shape in (low, best, high):
+        if len(shape) != len(declared) or any(
+            d not in (-1, s) for d, s in zip(declared, shape, strict=False)
+        ):
+            raise UsageError(
+                f"shape {_show(shape)} does not fit input {name}, which is {_show(declared)}",
+                "Give one size for each dimension; only -1 may vary.",
+            )
+    if not all(a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
+        raise UsageError(
+            f"shapes of input {name}: minimum {_show(low)}, optimum {_show(best)}, maximum {_show(high)}"
+            " are not in ascending order",
+            "Correct --min-shapes, --opt-shapes or --max-shapes.",
+        )
+    return low, best, high
+
+
+def _value_range(declared: Dims, fed: Sequence[Any]) -> Range:
+    """Values of a shape tensor over the samples; ones when there are none."""
+    if not fed:
+        ones = (1,) * (declared[0] if declared else 1)
+        return ones, ones, ones
+    values = np.stack([np.asarray(array).reshape(-1) for array in fed]).astype(np.int64)
+    low, high = tuple(values.min(axis=0).tolist()), tuple(values.max(axis=0).tolist())
+    return low, tuple(values[0].tolist()), high
+
+
+def _of(shapes: Shapes, name: str) -> Dims | None:
+    return dict(shapes).get(name)
+
+
+def _show(shape: Dims) -> str:
+    return "x".join(map(str, shape)) or "a scalar"

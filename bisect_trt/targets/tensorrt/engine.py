@@ -1,0 +1,111 @@
+"""What is in a network and in an engine: types of tensors, layers, tactics.
+
+Looking into an engine: the tensors that fusion has left, under the names that the engine gives them.
+
+`mark_unfused_tensors_as_debug_tensors` (late TensorRT 10, TensorRT-RTX) leaves fusion alone, which
+`mark_debug` does not; its tensors have a switch of their own on the context. Polygraphy's runner brings the
+listener that copies them. Whatever is missing leaves the engine as it would be without.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from bisect_trt.targets.base import Array
+
+SHOWN = 200  # layers of an engine that are kept with an outcome
+
+
+def network_types(network: Any) -> dict[str, int]:
+    """Types of what the layers of a parsed network make, with how many layers make it: `{"HALF": 120}`."""
+    found: Counter[str] = Counter()
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.num_outputs:
+            output = layer.get_output(0)
+            if output is not None:
+                found[output.dtype.name] += 1
+    return dict(found.most_common())
+
+
+def built_words(facts: Mapping[str, Any]) -> str:
+    """In which types a model was really built, from the facts of an outcome; empty when these do not say."""
+    network, engine = facts.get("network_types"), facts.get("engine", {}).get("types")
+    words = []
+    if cast := facts.get("cast"):
+        words.append(_cast_words(**cast))
+    for what, types in (("network", network), ("engine", engine)):
+        if types:
+            listed = ", ".join(f"{kind} {n}" for kind, n in types.items())
+            words.append(f"types of the {what}: {listed} (layers)")
+    return f"Built with {'; '.join(words)}." if words else ""
+
+
+def _cast_words(narrow_nodes: int, float32_nodes: Mapping[str, int], clamped_weights: int) -> str:
+    words = [f"{narrow_nodes} nodes cast"]
+    if float32_nodes:
+        words.append("in float32 " + ", ".join(f"{op} {n}" for op, n in float32_nodes.items()))
+    if clamped_weights:
+        words.append(f"{clamped_weights} values of weights beyond its range made its largest value")
+    return ", ".join(words)
+
+
+def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
+    """Layers of an engine with type and tactic, as far as the engine inspector tells; for the report.
+
+    Returns:
+        `layers`: how many; `shown`: the first `SHOWN` of them; `types`: of their outputs, with numbers.
+    """
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    try:
+        layers = json.loads(text).get("Layers", [])
+    except (ValueError, AttributeError):  # nothing, or a list of names, where verbosity is low
+        return {}
+    found = [_layer(told) for told in layers]
+    types = Counter(kind for known in found for kind in known.get("types", ()))
+    return {"layers": len(found), "types": dict(types.most_common()), "shown": found[:SHOWN]}
+
+
+def _layer(told: Any) -> dict[str, Any]:
+    if not isinstance(told, Mapping):
+        return {"name": str(told)}
+    outputs = [item for item in told.get("Outputs", ()) if isinstance(item, Mapping)]
+    tactic = told.get("TacticName") or told.get("TacticValue") or ""
+    return {
+        "name": str(told.get("Name", "")),
+        "kind": str(told.get("LayerType", "")),
+        "tactic": str(tactic),
+        "types": [str(item.get("Datatype") or item.get("Format/Datatype", "")) for item in outputs],
+    }
+
+
+def mark(network: Any) -> bool:
+    """Ask for the tensors inside, before the build. False: this TensorRT cannot, or does not."""
+    ask = getattr(network, "mark_unfused_tensors_as_debug_tensors", None)
+    return ask is not None and bool(ask())
+
+
+def switch_on(context: Any) -> None:
+    """Have marked tensors shown; the runner that made the context has set its listener already."""
+    if hasattr(context, "unfused_tensors_debug_state"):
+        context.unfused_tensors_debug_state = True
+
+
+def inside(given: Mapping[str, Any], outputs: Iterable[str], precision: str = "") -> dict[str, Array]:
+    """What a run gave besides the outputs of the model; only what numpy has a type for.
+
+    The narrow twin of a tensor (see `model.precision`) goes by the name of that.
+    """
+    known = set(outputs)
+    twin = f"__{precision}" if precision else ""
+    return {
+        name.removesuffix(twin): np.array(value)
+        for name, value in given.items()
+        if name not in known and isinstance(value, np.ndarray)
+    }

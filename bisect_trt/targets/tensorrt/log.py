@@ -1,0 +1,204 @@
+"""What TensorRT says: collected, trimmed for the report, and copied to the user's verbose log.
+
+From what TensorRT says to failures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from bisect_trt.errors import UsageError
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.targets.base import to_worker_log
+from bisect_trt.targets.signature import mask
+from bisect_trt.targets.tensorrt.blame import Blame
+
+_HEAD, _TAIL = 24 * 1024, 40 * 1024  # characters kept of a probe's log: 64 KB in all
+_ERRORS = ("INTERNAL_ERROR", "ERROR")
+_KEPT = (*_ERRORS, "WARNING")
+
+
+class Record(NamedTuple):
+    """One message, as TensorRT gave it; `severity` is the name of an `ILogger.Severity`."""
+
+    severity: str
+    message: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether TensorRT calls it an error."""
+        return self.severity in _ERRORS
+
+
+class Log:
+    """The messages of one probe at a time, warnings and worse; everything goes to `verbose`."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._verbose: TextIO | None = None
+
+    def write_all_to(self, file: Path | None) -> None:
+        """Append every message of any severity to `file` from now on.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        if self._verbose is not None:
+            self._verbose.close()
+        self._verbose = None
+        if file is None:
+            return
+        try:
+            # Line buffered and appending: several workers may share one file.
+            self._verbose = file.open("a", buffering=1, encoding="utf-8")
+        except OSError as e:
+            raise UsageError(
+                f"--verbose-log {file}: {e.strerror}", "Name a file in a writable folder."
+            ) from e
+
+    def clear(self) -> None:
+        """Forget the messages of the last probe."""
+        self.records = []
+
+    def add(self, severity: str, message: str) -> None:
+        """Take one message; called by TensorRT, from any of its threads, so it must never raise."""
+        if severity in _KEPT:
+            self.records.append(Record(severity, message))
+            to_worker_log(f"[{severity}] {message}")  # all that is left should this process die
+        if self._verbose is not None:
+            try:
+                self._verbose.write(f"[{severity}] {message}\n")
+            except OSError:  # disk full: the probe is worth more than its log
+                self._verbose = None
+
+    def errors(self, since: int = 0) -> list[str]:
+        """Messages of error severity from record number `since` on."""
+        return [r.message for r in self.records[since:] if r.is_error and r.message.strip()]
+
+    def text(self) -> str:
+        """Warnings and errors, one a line; the middle of a very long log is left out."""
+        return trim(f"[{r.severity}] {r.message}" for r in self.records)
+
+
+def trim(lines: Any) -> str:
+    """Lines joined, at most 64 KB: the head says what went wrong first, the tail how it ended."""
+    head: list[str] = []
+    tail: deque[str] = deque()
+    used_head = used_tail = left_out = 0
+    for line in lines:
+        line = line if len(line) <= _HEAD // 2 else line[: _HEAD // 2] + " ..."
+        if not tail and not left_out and used_head + len(line) < _HEAD:
+            head.append(line)
+            used_head += len(line) + 1
+            continue
+        tail.append(line)
+        used_tail += len(line) + 1
+        while used_tail > _TAIL:
+            used_tail -= len(tail.popleft()) + 1
+            left_out += 1
+    middle = [f"... {left_out} messages left out ..."] if left_out else []
+    return "\n".join([*head, *middle, *tail])
+
+
+_loggers: dict[str, tuple[Any, Log]] = {}
+
+
+def logger_for(trt: Any) -> tuple[Any, Log]:
+    """TensorRT's logger and where its messages arrive: one a process and TensorRT module.
+
+    TensorRT's plugin registry keeps a pointer to the first logger that it was given: a second one,
+    with the first collected, ends in a segmentation fault (seen with RoiAlign in TensorRT-RTX 1.7.1).
+    """
+    if trt.__name__ not in _loggers:
+        log = Log()
+
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                log.add(severity.name, msg)
+
+        _loggers[trt.__name__] = (Logger(), log)
+    return _loggers[trt.__name__]
+
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of (?:device |host |gpu )?memory|OutOfMemory|bad_alloc|MEM_ALLOC_FAILED|cannot allocate memory"
+    r"|insufficient (?:memory|workspace)|could not be allocated|(?:memory|workspace) (?:is )?too small",
+    re.IGNORECASE,
+)
+_NEEDS_GPU = re.compile(r"\bCuda Runtime \(In |\bcudaError 35\b")
+# Messages that are the same for every operator: without it, two causes would have one signature.
+_SAYS_ONLY_WHO = re.compile(r" has no runners|any implementation for node (?!\{?ForeignNode)")
+
+
+def parse_failure(error: Any, blame: Blame) -> Failure:
+    """An error of the parser."""
+    desc, name, op = str(error.desc()), detail(error, "node_name", ""), detail(error, "node_operator", "")
+    index, func = int(error.node()), detail(error, "func", "")
+    code = getattr(error.code(), "name", str(error.code()))
+    inner = bool(detail(error, "local_function_stack", ()))
+    # The name is surest, but inside a function or a subgraph it is not a node of the graph.
+    node = name if name and not inner and blame.has(name) else blame.node_at(index)
+    return Failure(
+        stage=Stage.PARSE,
+        symptom=symptom(f"{code} {desc}"),
+        signature=f"{code}:{op}:{func}: {mask(desc, blame.names)}",
+        message=f"{desc}\n{detail(error, 'file', '')}:{detail(error, 'line', '')} {func}".rstrip(" :\n"),
+        nodes=(node,) if node else (),
+        op=op or blame.op(node),
+    )
+
+
+def failure(model: bytes, stage: Stage, message: str) -> Failure:
+    """A failure that is known by a message of the log only. `model` is the candidate's."""
+    blame = blame_of(model)
+    nodes = blame.nodes_in(message)
+    op = blame.op(nodes[0]) if nodes else ""
+    signature = mask(message, blame.names)
+    if op and _SAYS_ONLY_WHO.search(message):
+        signature = f"{op}: {signature}"
+    return Failure(stage, symptom(message), signature, message, nodes, op)
+
+
+def first_that_matters(errors: Sequence[str], silent: str, *, here: bool) -> str:
+    """The error that made a build fail: the first.
+
+    Where no GPU is `here`, TensorRT also complains of the missing driver, which says nothing of the model.
+    """
+    about_model = errors if here else [e for e in errors if not _NEEDS_GPU.search(e)]
+    if errors and not about_model:
+        return f"{errors[0]}\nThis step of the builder asks for a GPU, and none is here."
+    return first(about_model, silent)
+
+
+def symptom(message: str) -> Symptom:
+    """Lack of memory is a symptom of its own."""
+    return Symptom.OUT_OF_MEMORY if _OUT_OF_MEMORY.search(message) else Symptom.ERROR
+
+
+def detail(error: Any, method: str, default: Any) -> Any:
+    """A detail of a parser error; TensorRT 8.6 lacks some."""
+    found = getattr(error, method, None)
+    return default if found is None else found()
+
+
+def blame_of(model: bytes) -> Blame:
+    """Of a serialised model."""
+    try:
+        return Blame(onnx.load_model_from_string(model))
+    except DecodeError:  # what TensorRT refused is no model at all
+        return Blame(onnx.ModelProto())
+
+
+def first(messages: Sequence[str], default: str) -> str:
+    """The first message, else the default."""
+    return messages[0] if messages else default

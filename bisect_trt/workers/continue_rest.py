@@ -1,0 +1,107 @@
+"""The hybrid run: what a candidate gave on the target goes through the rest of the model on the reference."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from bisect_trt.model.candidate import DELTA, Candidate, Content, Feeds, Rest
+from bisect_trt.model.load import read_without_weights
+from bisect_trt.model.store import Store
+
+Array = npt.NDArray[Any]
+Values = Sequence[Mapping[str, Array]]
+
+
+def types_of(content: Content) -> dict[str, int]:
+    """`TensorProto.DataType` of inputs and outputs by name."""
+    graph = read_without_weights(content).graph
+    return {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
+
+
+def load(candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int]) -> Values:
+    """Recorded values, memory mapped when they are large."""
+    store = Store(candidate.folder)
+    return [{name: store.load(path, types[name]) for name, path in sample.items()} for sample in samples]
+
+
+def finish(candidate: Candidate, own: Values, given: Values) -> tuple[Values, Values, str]:
+    """Expected and actual values of the model's outputs, or why they are not known.
+
+    Args:
+        candidate: with its rest.
+        own: recorded reference values of the candidate's outputs, one mapping a sample.
+        given: what the target gave for them.
+    """
+    key = (candidate.digest, _hash(given))
+    if key not in _known:
+        _known.clear()
+        _known[key] = _finish(candidate, own, given)
+    return _known[key]
+
+
+_known: dict[tuple[str, str], tuple[Values, Values, str]] = {}
+"""What came of the last candidate: another look at it most often gives the same."""
+
+
+def _hash(given: Values) -> str:
+    h = hashlib.blake2b(digest_size=16)
+    for sample in given:
+        for name, value in sample.items():
+            h.update(f"{name} {value.dtype} {value.shape}".encode())
+            h.update(value.tobytes())
+    return h.hexdigest()
+
+
+def _finish(candidate: Candidate, own: Values, given: Values) -> tuple[Values, Values, str]:
+    rest = candidate.rest
+    assert rest is not None
+    types = types_of(candidate.content) | (types_of(rest.model) if rest.model else {})
+    expected = load(candidate, rest.expected, types)
+    direct = [{t: v for t, v in sample.items() if t in rest.outputs} for sample in given]
+    if not rest.model or _equal(own, given):
+        return expected, [{**want, **got} for want, got in zip(expected, direct, strict=True)], ""
+    from bisect_trt.references import ort
+
+    try:
+        feeds = _feeds(candidate, rest, types, own, given)
+        made = ort.run(rest.model, candidate.folder, feeds)
+    except (ort.OrtError, ValueError) as error:
+        return [], [], f"the reference cannot go on from what the target gave: {error}"
+    behind = [{k: v for k, v in sample.items() if not isinstance(v, str)} for sample in made]
+    return expected, [{**one, **two} for one, two in zip(direct, behind, strict=True)], ""
+
+
+def _equal(own: Values, given: Values) -> bool:
+    """Whether the target gave the recorded values, bit by bit."""
+    return all(
+        name in got and got[name].dtype == value.dtype and np.array_equal(got[name], value)
+        for values, got in zip(own, given, strict=True)
+        for name, value in values.items()
+    )
+
+
+def _feeds(
+    candidate: Candidate, rest: Rest, types: Mapping[str, int], own: Values, given: Values
+) -> list[dict[str, Array]]:
+    """What the rest is fed with. Raises ValueError when the target did not give some output."""
+    inputs = {value.name for value in onnx.load_model_from_string(rest.model).graph.input}
+    found = []
+    for recorded, values, got in zip(load(candidate, rest.feeds, types), own, given, strict=True):
+        feeds = dict(recorded)
+        for name, value in values.items():
+            if name not in got:
+                raise ValueError(f"the target gives no output {name}")
+            made = np.asarray(got[name]).astype(value.dtype, copy=False)
+            if name in rest.deltas:
+                with np.errstate(invalid="ignore", over="ignore"):
+                    feeds[name + DELTA] = np.where(made == value, 0, made - value).astype(value.dtype)
+            elif name in inputs:
+                feeds[name] = made
+        found.append(feeds)
+    return found

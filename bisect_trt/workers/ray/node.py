@@ -1,0 +1,152 @@
+"""What runs on a node of a cluster: jobs in a warm isolated worker, on copies of the files that they need."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import bisect_trt
+from bisect_trt.errors import TargetUnavailable
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.settings import TargetSettings
+from bisect_trt.workers import limits
+from bisect_trt.workers.pool import Pool
+from bisect_trt.workers.ray import cluster
+from bisect_trt.workers.reply import Answer, Job, Reply, call
+
+OLD = 3600.0  # seconds after which the folder of a run that nobody holds is removed
+
+Made = dict[str, bytes]
+"""Files that a job left in its result folder, by name."""
+
+
+class ResultFolder:
+    """Stands for a folder of the caller that a job writes into."""
+
+
+@dataclass
+class _Warm:
+    """The worker that this process keeps between jobs, and the GPU that it was started for."""
+
+    run: str
+    device: str
+    pool: Pool
+
+
+_held: dict[str, int] = {}  # locks of folders, by run
+_warm: list[_Warm] = []
+
+
+def run(
+    name: str, version: str, job: Job, files: Mapping[str, Any], timeout: float | None, memory: int | None
+) -> tuple[Answer, Made]:
+    """Do one job in the isolated worker of this process.
+
+    Args:
+        name: of the run.
+        version: of bisect-trt, which has to be the same here.
+        job: function and arguments; paths in these are relative to the folder of the run.
+        files: what was sent (see `Cluster.send`), by path relative to the folder of the run.
+        timeout: seconds, as in `Pool.submit`.
+        memory: bytes that the worker may hold; None: its share of the node.
+    """
+    require_version(version)
+    place = folder(name)
+    receive(files, place)
+    function, packed = job
+    given = Path(tempfile.mkdtemp(prefix="result-", dir=place))
+    try:
+        arguments = tuple(_unpacked(argument, place, given) for argument in packed)
+        answer = call(_isolated, (name, memory, function, arguments, timeout))
+        return answer, {p.name: p.read_bytes() for p in given.iterdir()}
+    finally:
+        shutil.rmtree(given, ignore_errors=True)
+
+
+def require_version(version: str) -> None:
+    """Raises TargetUnavailable when this node has another bisect-trt."""
+    if version != bisect_trt.__version__:
+        raise TargetUnavailable(f"node {os.uname().nodename} has bisect-trt {bisect_trt.__version__}")
+
+
+def folder(name: str) -> Path:
+    """This node's folder for a run; what runs that are over have left is removed.
+
+    It is held by a lock of this process, which the kernel gives back when the process ends.
+    """
+    home = Path(tempfile.gettempdir()) / f"bisect-trt-cluster-{os.getuid()}"
+    place = home / name
+    home.mkdir(mode=0o700, exist_ok=True)
+    if home.stat().st_uid != os.getuid():
+        raise PermissionError(f"{home} belongs to somebody else")
+    place.mkdir(exist_ok=True)
+    if name not in _held:
+        _held[name] = os.open(place / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(_held[name], fcntl.LOCK_SH)
+        for other in home.iterdir():
+            if other != place:
+                _remove_if_over(other)
+    return place
+
+
+def sweep(name: str) -> None:
+    """Remove what this node holds of a run."""
+    home = Path(tempfile.gettempdir()) / f"bisect-trt-cluster-{os.getuid()}"
+    shutil.rmtree(home / name, ignore_errors=True)
+
+
+def receive(files: Mapping[str, Any], place: Path) -> None:
+    """Write those of the files that are not there yet, each whole or not at all."""
+    missing = [name for name in files if not (place / name).exists()]
+    for name, content in zip(missing, cluster.fetch(files[name] for name in missing), strict=True):
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        content.tofile(draft)
+        draft.replace(path)
+
+
+def _remove_if_over(place: Path) -> None:
+    with suppress(OSError):
+        if time.time() - place.stat().st_mtime < OLD:
+            return
+        fd = os.open(place / ".lock", os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(place, ignore_errors=True)
+        finally:
+            os.close(fd)
+
+
+def _unpacked(argument: Any, place: Path, given: Path) -> Any:
+    if isinstance(argument, Candidate):
+        return argument.moved(lambda path: place / path)
+    if isinstance(argument, ResultFolder):
+        return given
+    if isinstance(argument, TargetSettings) and argument.timing_cache is not None:
+        return replace(argument, timing_cache=place / argument.timing_cache)
+    return argument
+
+
+def _isolated(name: str, memory: int | None, function: Any, args: Any, timeout: float | None) -> Reply:
+    return _worker(name, memory).submit(function, *args, timeout=timeout).result()
+
+
+def _worker(name: str, memory: int | None) -> Pool:
+    """The worker of this process; a new one for another run, and for another GPU."""
+    device = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    memory = memory or limits.default_limit(cluster.jobs_beside())
+    if _warm and (_warm[0].run, _warm[0].device, _warm[0].pool.memory_limit) != (name, device, memory):
+        _warm.pop().pool.close(kill=True)
+    if not _warm:
+        logs = folder(name) / f"logs-{os.getpid()}"
+        _warm.append(_Warm(name, device, Pool(1, log_dir=logs, memory_limit=memory)))
+    return _warm[0].pool

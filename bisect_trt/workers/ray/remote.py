@@ -1,0 +1,141 @@
+"""A slot of a pool whose jobs run on a cluster: the interface of `slot.Slot`."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from onnx import TensorProto
+
+import bisect_trt
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.external import tensors
+from bisect_trt.model.load import read_without_weights
+from bisect_trt.model.store import external_info
+from bisect_trt.settings import AccuracySettings, TargetSettings
+from bisect_trt.workers.ray import node
+from bisect_trt.workers.ray.cluster import Cluster
+from bisect_trt.workers.reply import Job, Reply
+
+
+class RemoteSlot:
+    """Runs one job at a time on some node, where it is isolated as it is locally; never holds a node."""
+
+    def __init__(
+        self, number: int, cluster: Cluster, closing: threading.Event, memory_limit: int | None
+    ) -> None:
+        """`closing` set means that the whole pool ends; `memory_limit` None: a job's share of its node."""
+        self.number = number
+        self._cluster = cluster
+        self._closing = closing
+        self._memory = memory_limit
+
+    def run(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Reply:
+        """Run one job; its first argument are the settings of the target.
+
+        Raises:
+            CancelledError: `cancelled` was set, or the pool closes.
+            ClusterLost: its nodes were lost again and again, or the cluster is gone.
+            TargetUnavailable: the nodes cannot run it.
+            Exception: whatever the job raised.
+        """
+        function, args = job
+        parcel = Parcel(self._cluster)
+        packed = tuple(parcel.packed(argument) for argument in args)
+        name, version = self._cluster.run, bisect_trt.__version__
+        task = self._cluster.start(
+            args[0].spec, node.run, name, version, (function, packed), parcel.sent, timeout, self._memory
+        )
+        (ok, value, _), made = self._cluster.wait(task, lambda: cancelled.is_set() or self._closing.is_set())
+        result = pickle.loads(value)  # from a node of the user's cluster; never content of a model
+        if not ok:
+            raise result
+        assert isinstance(result, Reply)
+        return replace(result, value=parcel.unpacked(result.value, made))
+
+    def stop(self) -> None:
+        """Nothing is held between jobs."""
+
+    def progress(self) -> str:
+        """Builds on nodes do not tell how far they are."""
+        return ""
+
+    def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
+        """Nodes watch their own workers."""
+
+
+class Parcel:
+    """The arguments of a job with the files that they refer to."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        """Nothing is in it."""
+        self._cluster = cluster
+        self.sent: dict[str, Any] = {}
+        self._results: Path | None = None
+
+    def packed(self, argument: Any) -> Any:
+        """An argument with paths relative to the run's folder on the node."""
+        if isinstance(argument, Candidate):
+            for path in files_of(argument):
+                self.sent[str(there(argument.folder, path))] = self._cluster.send(path)
+            return argument.moved(lambda path: there(argument.folder, path))
+        if isinstance(argument, Path):
+            self._results = argument
+            return node.ResultFolder()
+        if isinstance(argument, TargetSettings):
+            return _on_any_node(argument)
+        if isinstance(argument, AccuracySettings):
+            return replace(argument, custom_ops=tuple(p.absolute() for p in argument.custom_ops))
+        return argument
+
+    def unpacked(self, value: Any, made: node.Made) -> Any:
+        """The job's value; files that it wrote lie in the caller's folder then."""
+        if self._results is None:
+            return value
+        self._results.mkdir(parents=True, exist_ok=True)
+        for name, content in made.items():
+            (self._results / name).write_bytes(content)
+        if isinstance(value, dict):
+            return {k: self._results / v.name if isinstance(v, Path) else v for k, v in value.items()}
+        return value
+
+
+def _on_any_node(target: TargetSettings) -> TargetSettings:
+    """Libraries by absolute path, as a shared folder has them; a timing cache of the node's own."""
+    cache = target.timing_cache
+    return replace(
+        target,
+        plugins=tuple(path.absolute() for path in target.plugins),
+        ep_libraries=tuple((name, path.absolute()) for name, path in target.ep_libraries),
+        timing_cache=Path(cache.name) if cache else None,
+    )
+
+
+def there(folder: Path, path: Path) -> Path:
+    """Where a file (or the folder itself) lies on a node, relative to the run's folder."""
+    home = folder if path.is_relative_to(folder) else path.parent
+    return Path(hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:16]) / path.relative_to(home)
+
+
+def files_of(candidate: Candidate) -> Iterator[Path]:
+    """The files that a candidate refers to: weights, input values, expected values."""
+    rest, content = candidate.rest, candidate.content
+    if isinstance(content, Path):
+        yield content
+    for model in (content, rest.model if rest else b""):
+        for tensor in tensors(read_without_weights(model)) if model else ():
+            if tensor.data_location == TensorProto.EXTERNAL:
+                yield candidate.folder / external_info(tensor)["location"]
+    values = (
+        *candidate.feeds,
+        *candidate.expected,
+        *(rest.feeds if rest else ()),
+        *(rest.expected if rest else ()),
+    )
+    for sample in values:
+        yield from sample.values()
