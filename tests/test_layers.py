@@ -1,4 +1,4 @@
-"""The import order of docs/architecture.md, read from its table and held against the source."""
+"""The map of the house: the rooms of docs/architecture.md in one order, held against the source."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -17,29 +18,32 @@ PACKAGE = ROOT / "bisect_trt"
 HEAVY = ("tensorrt", "tensorrt_rtx", "onnxruntime", "polygraphy")
 # The modules that wrap each: others go through them.
 OWNERS = {
-    "tensorrt": {"targets/tensorrt.py"},
-    "tensorrt_rtx": {"targets/tensorrt.py"},
-    "polygraphy": {"targets/tensorrt.py"},
-    "onnxruntime": {"references/ort.py", "targets/ort_provider.py"},
+    "tensorrt": {"targets/tensorrt/backend.py"},
+    "tensorrt_rtx": {"targets/tensorrt/backend.py"},
+    "polygraphy": {"targets/tensorrt/backend.py"},
+    "onnxruntime": {"references/ort.py", "targets/ort/provider.py"},
 }
 MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 
 
-def layers() -> dict[str, int]:
-    """`graph.py` or `model/` to the number of its row."""
+# The package itself hands out what the rooms below the command line offer, and the version is for all.
+FREE = {"__init__", "__main__", "_version"}
+LEVELS = 12
+"""Rooms on the longest way of imports, which is what a reader has to know at most."""
+
+
+def rooms() -> dict[str, int]:
+    """Each room to its floor."""
     rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", (ROOT / "docs/architecture.md").read_text(), re.M)
-    return {name: int(number) for number, where in rows for name in re.findall(r"`([\w/.]+)`", where)}
+    return {name: int(number) for number, names in rows for name in re.findall(r"`(\w+)`", names)}
 
 
-LAYERS = layers()
+ROOMS = rooms()
 
 
-def layer(module: str) -> int | None:
-    """Row of a module, given as a path below the package; None for the package itself and unknown ones."""
-    if module == "__init__.py":
-        return None
-    top = module.split("/")[0] + ("/" if "/" in module else "")
-    return LAYERS.get(top)
+def room(module: str) -> str:
+    """The room of a module, given as a path below the package."""
+    return module.split("/")[0].removesuffix(".py")
 
 
 def everything(source: str) -> Iterator[ast.AST]:
@@ -91,27 +95,26 @@ def path_of(dotted: str) -> str | None:
 
 
 def wrong_imports(source: str, module: str) -> list[str]:
-    """Imports of `module` from rows below its own."""
-    own = layer(module)
-    found = []
+    """Imports of `module` from rooms on its own floor or above."""
+    own, found = room(module), []
     for line, dotted in imports(everything(source), module):
         target = path_of(dotted)
-        if own is None or target is None or (other := layer(target)) is None:
+        if target is None or room(target) in FREE | {own}:
             continue
-        if other > own:
-            found.append(f"{module}:{line} (layer {own}) imports {target} (layer {other})")
+        if ROOMS[room(target)] >= ROOMS[own] and not (ROOMS[own] == ROOMS[room(target)] == 0):
+            found.append(f"{module}:{line} (floor {ROOMS[own]}) imports {target}")
     return found
 
 
 def test_the_table_was_read() -> None:
-    assert {LAYERS["errors.py"], LAYERS["model/"], LAYERS["cli/"]} == {0, 2, 10}
+    assert ROOMS["errors"] == 0 < ROOMS["model"] < ROOMS["targets"] < ROOMS["session"] < ROOMS["cli"]
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_module_has_a_row_and_imports_from_above(module: str) -> None:
-    if module != "__init__.py":
-        assert module in LAYERS or module.split("/")[0] + "/" in LAYERS, "not in the table of architecture.md"
-    assert not wrong_imports((PACKAGE / module).read_text(), module)
+def test_module_has_a_floor_and_imports_from_below(module: str) -> None:
+    assert room(module) in ROOMS or room(module) in FREE, "not in the table of architecture.md"
+    if room(module) not in FREE:
+        assert not wrong_imports((PACKAGE / module).read_text(), module)
 
 
 @pytest.mark.parametrize(
@@ -119,16 +122,33 @@ def test_module_has_a_row_and_imports_from_above(module: str) -> None:
     [
         "import bisect_trt.reduction.problem",
         "from bisect_trt.reduction.problem import Problem",
-        "from bisect_trt import problem",
-        "from ..problem import Problem",
-        "def f():\n    from bisect_trt import oracle",
+        "from bisect_trt import reduction",
+        "from ..reduction.problem import Problem",
+        "def f():\n    from bisect_trt.session import oracle",
         "if TYPE_CHECKING:\n    from bisect_trt.cli import app",
-        "importlib.import_module('bisect_trt.reduction.reduce')",
+        "importlib.import_module('bisect_trt.reduction')",
     ],
 )
-def test_imports_from_below_are_found(source: str) -> None:
+def test_imports_from_above_are_found(source: str) -> None:
     assert len(wrong_imports(source, "targets/base.py")) == 1
     assert not wrong_imports("from bisect_trt.outcome import Failure\nimport numpy", "targets/base.py")
+
+
+def arrows() -> dict[str, set[str]]:
+    """What each module imports of ours, lazily or not."""
+    found: dict[str, set[str]] = {}
+    for module in MODULES:
+        source = (PACKAGE / module).read_text()
+        paths = {path_of(dotted) for _, dotted in imports(everything(source), module)}
+        found[module] = {p for p in paths if p and p != module and room(p) != "__init__"}
+    return found
+
+
+def test_there_is_no_circle_and_the_house_is_not_too_deep() -> None:
+    pairs = [(a, b) for a, many in arrows().items() for b in many if room(a) != "__init__"]
+    assert not list(nx.simple_cycles(nx.DiGraph(pairs)))
+    levels = nx.DiGraph([(room(a), room(b)) for a, b in pairs if room(a) != room(b)])
+    assert nx.dag_longest_path_length(levels) + 1 <= LEVELS
 
 
 @pytest.mark.parametrize("library", HEAVY)

@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from bisect_trt import __version__
+from bisect_trt._version import __version__
 from bisect_trt.cli import check, doctor, nightly, reduce, scan, simplify, verify
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.nightly import verdicts
 from bisect_trt.nightly.history_rows import Row, with_key
 from bisect_trt.nightly.plan import Item
@@ -110,7 +110,7 @@ def repro_folder(item: Item, row: Row) -> str:
         row.digest,
         row.version,
         *(row.key or ()),
-        bisect_trt.__version__,
+        __version__,
     )
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
     return f"{REPRODUCERS}/{item.slug}-{digest}/{item.path.stem[:80]}-repro"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 from bisect_trt.nightly import options
 from bisect_trt.nightly.children import GRACE, Children
@@ -106,7 +106,7 @@ class OnRay:
             return Trouble(Cause.USAGE, f"cannot read {model}: {error.strerror}"), {}
         job = replace(job, settings=options.to_json(settings), sent=sent)
         task = self._cluster.start(
-            settings.target.spec, on_node, self._cluster.run, bisect_trt.__version__, job
+            settings.target.spec, on_node, self._cluster.run, __version__, job
         )
         try:
             # a node ends a reduction in order, which takes a while

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import jinja2
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.nightly.history import History
 from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.same_bugs import Cluster
@@ -42,7 +42,7 @@ def collect(history: History, night: Night, clusters: list[Cluster], out: Path) 
     counts = Counter(row.status.value for row in rows)
     return {
         "schema": SCHEMA,
-        "tool": {"name": "bisect-trt", "version": bisect_trt.__version__},
+        "tool": {"name": "bisect-trt", "version": __version__},
         "night": {
             "id": night.id,
             "started": _time(night.started),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,6 @@ from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.options import export_line
 from bisect_trt.outcome import Failure, Outcome, Stage
 from bisect_trt.reduction.at_outputs import Hybrid, output_of
-from bisect_trt.reduction.passes import MENU
 from bisect_trt.reduction.passes.localise import close_by, halving, resolve
 from bisect_trt.reduction.passes.neighbour import Neighbour
 from bisect_trt.reduction.problem import Problem
@@ -66,7 +65,6 @@ class Run:
         self.neighbour: Neighbour | None = None
         self.avoided: list[str] = []  # by which options of the target, as sentences
         self.samples: list[dict[str, Any]] = []
-        self.menu: Sequence[Callable[[Problem], None]] = MENU
         self.phases: list[dict[str, Any]] = []
         self.notes: list[str] = []  # on the input values
         self.causes: list[str] = []  # see `passes.causes`

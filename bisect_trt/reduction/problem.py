@@ -19,6 +19,7 @@ from bisect_trt.reduction.at_outputs import Hybrid
 from bisect_trt.references.base import Record
 from bisect_trt.results import OnEvent, Simplifying, Step
 from bisect_trt.session.prober import Counts, Prober, Question
+from bisect_trt.text import counted
 
 
 @dataclass
@@ -144,7 +145,7 @@ class Problem:
         self.counts.unresolved += verdict is Verdict.UNRESOLVED
         self.verdicts[digest] = verdict
         count = len(candidate.nodes)
-        self._tell(f"{count:,} node{'' if count == 1 else 's'}: {verdict.value}")
+        self._tell(f"{counted(count, 'node')}: {verdict.value}")
         return verdict
 
     def repeat_probes(self, runs: int, rate: float) -> None:

@@ -15,10 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.environment import first_version
 from bisect_trt.errors import StoppedEarly
-from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import (
     finish,
@@ -29,7 +28,7 @@ from bisect_trt.reduction.finish import (
     write_papers,
 )
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.schedule import INTERRUPTED, refine, search, unsteady
+from bisect_trt.reduction.schedule import AS_IT_IS, INTERRUPTED, SEARCH, Schedule, refine, search, unsteady
 from bisect_trt.reduction.simplify.run import shown_at_last
 from bisect_trt.reproducer import files
 from bisect_trt.results import OnEvent, Reduction, Step
@@ -141,13 +140,13 @@ def _shared_cache(settings: Settings, on: str) -> Cache | None:
     if settings.run.cache_dir is None or settings.target.spec.startswith("command:"):
         return None
     meaning = [folders.meaning(settings.target), repr(settings.accuracy)]
-    fingerprint = [bisect_trt.__version__, on, *meaning]
+    fingerprint = [__version__, on, *meaning]
     return Cache(settings.run.cache_dir, json.dumps(fingerprint, sort_keys=True))
 
 
-def reduce_one(run: Run, problem: Problem, out: Path) -> Reduction:
+def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARCH) -> Reduction:
     """Search for one failure, write what is found into `out`, verify it."""
-    stop_reason = search(run, problem)
+    stop_reason = search(run, problem, schedule)
     if problem.best is None:
         if stop_reason:
             won = run.prober.counts.probes or stop_reason == INTERRUPTED
@@ -172,7 +171,7 @@ def reduce_one(run: Run, problem: Problem, out: Path) -> Reduction:
     if tried:
         result = verify(run, result, problem.runs)
         if unsteady(run, problem, found, result):
-            return reduce_one(run, problem, out)
+            return reduce_one(run, problem, out, schedule)
     wall = time.monotonic() - run.began
     counts = asdict(problem.counts) | run.spent | {"wall_seconds": wall}
     return write_papers(run, replace(result, counts=counts), tried=tried)
@@ -216,12 +215,4 @@ def simplify(
     budget = math.inf if run.simplify_budget is None else run.simplify_budget
     settings = replace(settings, run=replace(run, simplify=True, simplify_budget=budget))
     with open_run(model, settings, out=out, force=force, on_event=on_event) as opened:
-        opened.menu = (as_it_is,)
-        return finish(opened, [reduce_one(opened, opened.confirm(), opened.out)])[0]
-
-
-def as_it_is(problem: Problem) -> None:
-    """All nodes, in the first way of cutting in which they fail by themselves."""
-    for style in (CutStyle.DEFAULT, CutStyle.DYNAMIC, CutStyle.UNFROZEN, CutStyle.HIDDEN):
-        if problem.attempt(problem.cut(problem.scope, style)):
-            return
+        return finish(opened, [reduce_one(opened, opened.confirm(), opened.out, AS_IT_IS)])[0]

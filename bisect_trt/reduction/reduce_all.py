@@ -11,7 +11,7 @@ from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import finish
 from bisect_trt.reduction.passes.localise import resolve
 from bisect_trt.reduction.reduce import open_run, reduce_one
-from bisect_trt.reduction.schedule import search
+from bisect_trt.reduction.schedule import SEARCH, search
 from bisect_trt.results import OnEvent, Reduction
 from bisect_trt.session.prober import BudgetSpent
 from bisect_trt.settings import Settings
@@ -109,7 +109,7 @@ class _Failures:
         if blamed or not outcome.failures:
             return blamed
         problem = self._run.problem(self._run.wanted(outcome.failures[0]), scope)
-        search(self._run, problem)
+        search(self._run, problem, SEARCH)
         return set(problem.best.nodes) if problem.best else set()
 
 

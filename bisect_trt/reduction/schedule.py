@@ -3,35 +3,78 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from bisect_trt.anonymise.scrub import require_synthetic
 from bisect_trt.errors import ClusterLost, StoppedEarly
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.reduction.context import Run
-from bisect_trt.reduction.passes import MENU
+from bisect_trt.reduction.passes.bodies import enter_bodies
 from bisect_trt.reduction.passes.causes import causes
-from bisect_trt.reduction.passes.drop import is_one_minimal
-from bisect_trt.reduction.passes.flaky import LOOKS, always, distrust
+from bisect_trt.reduction.passes.drop import drop, is_one_minimal, recut
+from bisect_trt.reduction.passes.flaky import LOOKS, always, distrust, steady
+from bisect_trt.reduction.passes.localise import follow_hints, localise
 from bisect_trt.reduction.passes.neighbour import nearest_passing
+from bisect_trt.reduction.passes.outputs import accumulate, stand_alone
 from bisect_trt.reduction.passes.workarounds import avoiding
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.run import simplify_best
+from bisect_trt.reduction.simplify.secrecy import require_synthetic
 from bisect_trt.results import Reduction, Simplification
 from bisect_trt.session.prober import GO_ON, BudgetSpent
 
 INTERRUPTED = "interrupted"
 
+Pass = Callable[[Problem], None]
 
-def search(run: Run, problem: Problem) -> str:
+
+@dataclass(frozen=True)
+class Schedule:
+    """The passes of a search in the order in which they run.
+
+    `proves_minimal`: the last ones try every single node without, so that what is left is 1-minimal.
+    """
+
+    passes: tuple[Pass, ...]
+    proves_minimal: bool
+
+
+def as_it_is(problem: Problem) -> None:
+    """All nodes, in the first way of cutting in which they fail by themselves."""
+    for style in (CutStyle.DEFAULT, CutStyle.DYNAMIC, CutStyle.UNFROZEN, CutStyle.HIDDEN):
+        if problem.attempt(problem.cut(problem.scope, style)):
+            return
+
+
+SEARCH = Schedule(
+    (
+        follow_hints,  # nodes that the target names: one probe often ends the search
+        localise,  # halves, until nothing smaller fails
+        steady,  # where nothing smaller failed: does the failure come and go?
+        accumulate,  # where no range fails by itself: the fewest nodes that fail together
+        drop,  # each node without; this proves 1-minimality
+        recut,  # other ways of cutting the same nodes
+        stand_alone,  # judged at its own outputs, as the written files are
+        enter_bodies,  # nodes of an If, Loop or Scan in place of it
+    ),
+    proves_minimal=True,
+)
+"""What `reduce` does."""
+
+AS_IT_IS = Schedule((as_it_is,), proves_minimal=False)
+"""What `simplify` does: no look for fewer nodes."""
+
+
+def search(run: Run, problem: Problem, schedule: Schedule) -> str:
     """Run the passes; what ends them early (an interrupt, the budget, no cluster) is told in the answer."""
     run.one_minimal = False
     try:
-        for one_pass in run.menu:
+        for one_pass in schedule.passes:
             problem.phase = one_pass.__name__.replace("_", " ")
             _timed(run, problem, one_pass)
-        run.one_minimal = run.menu is MENU and is_one_minimal(problem)
+        run.one_minimal = schedule.proves_minimal and is_one_minimal(problem)
         spent = problem.counts
         run.spent |= {"search_probes": spent.probes, "search_nodes_built": spent.nodes_built}
     except KeyboardInterrupt:

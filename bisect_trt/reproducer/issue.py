@@ -18,6 +18,7 @@ from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.script import environment, template_for
 from bisect_trt.reproducer.trackers import STYLES, failure_words, style_of, title
 from bisect_trt.results import Reduction
+from bisect_trt.text import counted
 
 _LOG = 20_000  # characters; GitHub takes 65536 in all, the whole log is attached
 _DRAWING = 12_000
@@ -39,7 +40,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             "title": title(reduction, found, gpu),
             "what": failure_words(reduction.wanted),
             "also_seen": document["also_seen"][:_ALSO],
-            "count": count,
+            "count": counted,
             "operators": found,
             "minimal": minimal(reduction),
             "verified": verified(reduction),
@@ -64,10 +65,6 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def count(number: int, noun: str) -> str:
-    """`1 node`, `2 nodes`, `12,345 nodes`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
 
 def minimal(reduction: Reduction) -> str:
     """Whether the result is 1-minimal, as a sentence."""
@@ -81,7 +78,7 @@ def verified(reduction: Reduction) -> str:
     """How often the written files failed again, as a sentence."""
     if not reduction.verified and not reduction.finished:
         return "Unverified: stopped before the written files were run again."
-    runs = count(reduction.repeats, "run")
+    runs = counted(reduction.repeats, "run")
     return f"Verified: {reduction.verified} of {runs} of the written files in fresh processes fail so."
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.results import Reduction
+from bisect_trt.text import counted
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def require(style: str) -> None:
 def title(reduction: Reduction, operators: str, gpu: str) -> str:
     """In the pattern of NVIDIA's template: `X failure of TensorRT Y when running Z on GPU W`."""
     count = len(reduction.best.nodes)
-    what = f"{operators} ({count} node{'' if count == 1 else 's'})"
+    what = f"{operators} ({counted(count, 'node')})"
     where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
     doing = _DOING.get(reduction.wanted.stage, "running")
     words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what}{where}"

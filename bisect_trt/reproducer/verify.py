@@ -15,6 +15,7 @@ from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
 from bisect_trt.outcome import Verdict as V
 from bisect_trt.reproducer import files, models
+from bisect_trt.session.cluster import seats_of
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.prepare import describe, resolved
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
@@ -191,8 +192,8 @@ def verify_files(
             logs = Path(scratch) / f"run-{number}"
             gpus = settings.run.devices
             one = gpus[number % len(gpus) :][:1] if gpus else ()
-            limit, cluster = settings.run.memory_limit, settings.run.cluster
-            with Pool(1, log_dir=logs, memory_limit=limit, devices=one, cluster=cluster) as pool:
+            limit = settings.run.memory_limit
+            with Pool(1, log_dir=logs, memory_limit=limit, devices=one, seats=seats_of(settings)) as pool:
                 task = pool.submit(jobs.probe, settings.target, candidate, settings.accuracy, timeout=timeout)
                 outcome = outcome_of(task.result())
                 differs = any(failure.stage is Stage.COMPARE for failure in outcome.failures)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.environment import Environment, describe
 from bisect_trt.reproducer import archive, command_lines, files, issue, script
 from bisect_trt.reproducer import document as documents
@@ -42,7 +42,7 @@ def write(reduction: Reduction, journal: Path, *, tried: bool = True) -> Reducti
 
 def _write(reduction: Reduction, journal: Path) -> None:
     environment = describe()
-    document = documents.report(reduction, environment, bisect_trt.__version__)
+    document = documents.report(reduction, environment, __version__)
     write_papers(reduction, environment, *pages.render(reduction, document, journal))
 
 
@@ -83,7 +83,7 @@ def write_papers(
     Raises:
         OSError: a file cannot be written.
     """
-    version = bisect_trt.__version__
+    version = __version__
     document = documents.report(reduction, environment or describe(), version)
     texts = {
         SCRIPT: script.render(reduction, version),

@@ -17,13 +17,13 @@ from typing import Any
 
 import jinja2
 
-from bisect_trt import __version__
-from bisect_trt.cli.output.progress import printable, seconds
+from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments
 from bisect_trt.reproducer.document import plain
 from bisect_trt.scanning import words
 from bisect_trt.scanning.files import DOCUMENT, PAGE
 from bisect_trt.scanning.result import Histogram, Scan, Scanned
+from bisect_trt.text import printable, seconds
 
 ROWS = 100
 WIDTH = 1000.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from bisect_trt.cli.output.progress import printable
 from bisect_trt.outcome import Symptom
 from bisect_trt.scanning.result import Scan, Scanned
+from bisect_trt.text import printable
 
 SHOWN = 3
 

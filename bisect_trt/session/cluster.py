@@ -14,6 +14,7 @@ from bisect_trt.targets.registry import AUTO, resolve
 from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.ray import node
 from bisect_trt.workers.ray.cluster import Cluster
+from bisect_trt.workers.ray.remote import ClusterSeats
 
 
 def on_cluster(settings: Settings) -> Settings:
@@ -45,8 +46,18 @@ def target_pool(here: Pool, settings: Settings, logs: Path, workers: int) -> Ite
     if not run.cluster:
         yield here
         return
-    with Pool(workers, log_dir=logs, memory_limit=run.memory_limit, cluster=run.cluster) as pool:
+    seats = seats_of(settings)
+    with Pool(workers, log_dir=logs, memory_limit=run.memory_limit, seats=seats) as pool:
         yield pool
+
+
+def seats_of(settings: Settings) -> ClusterSeats | None:
+    """Where jobs run instead of on this machine: None without `--cluster`.
+
+    Raises:
+        TargetUnavailable: there is no such cluster.
+    """
+    return ClusterSeats(settings.run.cluster) if settings.run.cluster else None
 
 
 def _require_possible(settings: Settings) -> None:

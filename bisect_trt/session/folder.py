@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.errors import UsageError
 from bisect_trt.session.journal import Journal, locked, read
 from bisect_trt.settings import Settings, TargetSettings
@@ -54,7 +54,7 @@ def header(
         **({"all": True} if every else {}),
     }
     options = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
-    return {"tool": bisect_trt.__version__, "model": model_digest, "options": options}
+    return {"tool": __version__, "model": model_digest, "options": options}
 
 
 def meaning(target: TargetSettings) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.environment import ABSENT, Environment, describe, version
 from bisect_trt.targets.registry import survey
 
@@ -74,7 +74,7 @@ def _available_providers() -> list[str]:
 
 
 def _libraries() -> list[Row]:
-    rows = [Row(_LIBRARIES, "bisect-trt", None, bisect_trt.__version__)]
+    rows = [Row(_LIBRARIES, "bisect-trt", None, __version__)]
     for name in _KNOWN:
         found = version(name)
         there = found != ABSENT

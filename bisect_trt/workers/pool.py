@@ -25,21 +25,46 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from bisect_trt.workers import limits, server
-from bisect_trt.workers.reply import Death, Reply
+from bisect_trt.workers.reply import Death, Job, Reply
 from bisect_trt.workers.slot import Slot
-
-if TYPE_CHECKING:
-    from bisect_trt.workers.ray.cluster import Cluster
-    from bisect_trt.workers.ray.remote import RemoteSlot
-
 
 __all__ = ["Death", "Pool", "Reply", "Task"]
 
 POLL = 0.05  # seconds between two looks at the workers' memory
 SLOW_POLL = 1.0  # and between two looks for new children of theirs
+
+
+class AnySlot(Protocol):
+    """A place where one job runs at a time, here (`slot.Slot`) or elsewhere."""
+
+    number: int
+
+    def run(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Reply:
+        """Run one job and give its answer."""
+
+    def progress(self) -> str:
+        """How far the running job is, for people; empty where it does not tell."""
+
+    def watch(self, limit: int, *, look_for_children: bool) -> None:
+        """End the job if it holds more than `limit` bytes."""
+
+    def stop(self) -> None:
+        """End whatever runs."""
+
+
+class Seats(Protocol):
+    """Slots that are not on this machine."""
+
+    def slots(
+        self, workers: int, closing: threading.Event, memory_limit: int | None
+    ) -> Sequence[AnySlot]:
+        """Make `workers` slots; `closing` is set when the whole pool ends."""
+
+    def close(self) -> None:
+        """Give back what the slots hold; to close twice does no harm."""
 
 
 class Task:
@@ -82,7 +107,7 @@ class Pool:
         log_dir: Path,
         memory_limit: int | None = None,
         devices: Sequence[str] = (),
-        cluster: str = "",
+        seats: Seats | None = None,
     ) -> None:
         """Make the slots; processes start with the first jobs.
 
@@ -92,11 +117,7 @@ class Pool:
             memory_limit: bytes that one worker may hold, its children included (see
                 `limits.held_bytes`); None: 80 % of the machine / workers.
             devices: GPUs, as CUDA_VISIBLE_DEVICES has them; each worker sees one of them, in turn.
-            cluster: address of a Ray cluster whose nodes do the jobs (see `cluster.Cluster`); each job's
-                first argument has to be the settings of its target, and the GPUs are Ray's business.
-
-        Raises:
-            TargetUnavailable: there is no such cluster.
+            seats: where the jobs run instead of on this machine (see `ray.remote.ClusterSeats`).
         """
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
@@ -105,14 +126,10 @@ class Pool:
         self._lock = threading.Condition()
         self._pending: deque[Task] = deque()
         self._closing = threading.Event()
-        self._slots: Sequence[Slot | RemoteSlot]
-        self._cluster: Cluster | None = None
-        if cluster:
-            from bisect_trt.workers.ray.cluster import Cluster
-            from bisect_trt.workers.ray.remote import RemoteSlot
-
-            joined = self._cluster = Cluster(cluster)
-            self._slots = [RemoteSlot(n, joined, self._closing, memory_limit) for n in range(workers)]
+        self._seats = seats
+        self._slots: Sequence[AnySlot]
+        if seats is not None:
+            self._slots = seats.slots(workers, self._closing, memory_limit)
         else:
             self._slots = self._local(workers, log_dir.absolute(), devices)
         self._idle = [False] * workers
@@ -174,11 +191,8 @@ class Pool:
         for thread in (*self._threads, self._watcher):
             if thread is not threading.current_thread():
                 thread.join(timeout=10)
-        if self._cluster is not None:
-            from bisect_trt.workers.ray.node import sweep
-
-            self._cluster.close(sweep)
-            self._cluster = None
+        if self._seats is not None:
+            self._seats.close()
 
     def __enter__(self) -> Pool:
         """Give the pool itself."""
@@ -209,7 +223,7 @@ class Pool:
             self._idle[number] = False
             return self._pending.popleft()
 
-    def _drive(self, slot: Slot | RemoteSlot) -> None:
+    def _drive(self, slot: AnySlot) -> None:
         """What a slot's thread does: one job after the other, until the pool closes."""
         # Processes inherit this: Ctrl-C must not reach a worker that is still starting.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bisect_trt.cli.output.progress import printable, seconds
 from bisect_trt.options import line, reduce_line, verify_line
 from bisect_trt.outcome import Failure
 from bisect_trt.reproducer.archive import too_big
@@ -19,6 +18,7 @@ from bisect_trt.reproducer.issue import operators
 from bisect_trt.reproducer.verify import Status, Verification, exit_code
 from bisect_trt.results import Check, Reduction
 from bisect_trt.targets.doctor import Row
+from bisect_trt.text import counted, printable, seconds
 
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2
@@ -44,7 +44,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _gist(result.wanted))
     page.row("Where", _accumulated(result) or _place(result))
-    left = f"{_count(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
+    left = f"{counted(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
     page.row("Note", *_note(result))
@@ -70,7 +70,7 @@ def show_verification(result: Verification, console: Console | None = None) -> N
     """What one reproducer does now."""
     page = Page(console)
     styles = {Status.FIXED: "bold green", Status.SAME: "bold red"}
-    runs = f", {_count(result.runs, 'run')}" if result.runs else ""
+    runs = f", {counted(result.runs, 'run')}" if result.runs else ""
     on = f" on {printable(result.target)}" if result.target else ""
     said = f"{result.status.value}{on} ({seconds(result.seconds)}{runs})"
     style = styles.get(result.status, "bold yellow")
@@ -91,7 +91,7 @@ def show_verifications(
     if len(results) > 1:
         counts = Counter(result.status for result in results)
         told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
-        page.row("In all", f"{_count(len(results), 'reproducer')}: {told}")
+        page.row("In all", f"{counted(len(results), 'reproducer')}: {told}")
     if expect_fixed:
         code = exit_code(results, expect_fixed=True)
         page.row("Exit code", f"{code}: {_WAITING[code]}")
@@ -114,7 +114,7 @@ def show_check(result: Check, console: Console | None = None) -> None:
     if len(outcome.failures) > _ALSO:
         page.row("", f"and {len(outcome.failures) - _ALSO} more of the same probe")
     page.row(
-        "Model", f"{printable(result.model.name)}, {_count(result.nodes, 'node')}, {seconds(result.seconds)}"
+        "Model", f"{printable(result.model.name)}, {counted(result.nodes, 'node')}, {seconds(result.seconds)}"
     )
     for note in result.notes:
         page.row("Note", shorten(printable(note), _MESSAGE))
@@ -239,7 +239,7 @@ def _note(result: Reduction) -> tuple[str, str]:
     notes = [*own, *limits] if result.outputs_compared else [*limits, *own]
     if result.also_seen:
         place = 0 if result.outputs_compared else len(limits)
-        notes.insert(place, f"{_count(len(result.also_seen), 'other failure')} seen on the way")
+        notes.insert(place, f"{counted(len(result.also_seen), 'other failure')} seen on the way")
     more = f"(+{len(notes) - 1} in report.md)" if len(notes) > 1 else ""
     return printable(notes[0]) if notes else "-", more
 
@@ -260,7 +260,7 @@ def _solid(result: Reduction) -> bool:
 
 def _spent(result: Reduction) -> str:
     probes, wall = result.counts.get("probes"), result.counts.get("wall_seconds")
-    parts = [_count(int(probes), "probe")] if probes is not None else []
+    parts = [counted(int(probes), "probe")] if probes is not None else []
     parts += [seconds(float(wall))] if wall is not None else []
     return f" ({', '.join(parts)})" if parts else ""
 
@@ -274,9 +274,6 @@ def _fine(result: Check) -> str:
     other = printable(result.reference) or "itself: two runs, rows of a batch if there is one, finite values"
     return f"{title} builds and runs it, and agrees with {other}"
 
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def show_path(path: Path) -> str:

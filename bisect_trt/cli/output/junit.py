@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from bisect_trt.cli.output.progress import printable
 from bisect_trt.reproducer.verify import Status, Verification
+from bisect_trt.text import printable
 
 
 def write(results: Sequence[Verification], file: Path, *, expect_fixed: bool) -> None:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bisect_trt.results import OnEvent, Step
+from bisect_trt.text import counted, printable, seconds
 
 
 @contextmanager
@@ -51,27 +52,8 @@ class PlainProgress:
 
 def plain_line(step: Step) -> str:
     """`drop: 3 nodes still fail (12 probes, 4.1 s in the target)`."""
-    spent = (
-        f"{step.probes} probe{'' if step.probes == 1 else 's'}, {seconds(step.target_seconds)} in the target"
-    )
+    spent = f"{counted(step.probes, 'probe')}, {seconds(step.target_seconds)} in the target"
     return f"{printable(step.phase)}: {printable(step.text)} ({spent})"
-
-
-def seconds(value: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if value < 10:
-        return f"{value:.1f} s"
-    whole = round(value)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def printable(text: str) -> str:
-    """One line without control characters: names in a model may hold anything, escape codes too."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 class LiveView:

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bisect_trt.cli.output.console import Page, shorten, show_path
-from bisect_trt.cli.output.progress import printable, seconds
 from bisect_trt.scanning import words
 from bisect_trt.scanning.files import DOCUMENT, PAGE
 from bisect_trt.scanning.result import Scan, Scanned
+from bisect_trt.text import counted, printable, seconds
 
 ROWS = 15
 _MESSAGE = 240
@@ -36,13 +36,13 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
     for line in words.failing(scan):
         page.row("Not taken", shorten(line, _MESSAGE), style="bold yellow")
     for why, count in words.unmeasured(scan).items():
-        page.row("Left out", f"{count:,} tensor{'' if count == 1 else 's'}: {shorten(why, _MESSAGE)}")
+        page.row("Left out", f"{counted(count, 'tensor')}: {shorten(why, _MESSAGE)}")
     for note in words.notes(scan):
         if note == scan.blame:
             continue
         page.row("Note", shorten(note, _MESSAGE))
     spent = sum((scan.seconds or {}).values())
-    builds = f"{scan.builds} build{'' if scan.builds == 1 else 's'}"
+    builds = counted(scan.builds, "build")
     page.row("Spent", f"{len(scan.tensors):,} tensors, {builds}, {seconds(spent)}")
     page.exact("Page", show_path(scan.out / PAGE))
     page.exact("Data", show_path(scan.out / DOCUMENT))

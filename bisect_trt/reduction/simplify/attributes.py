@@ -16,8 +16,9 @@ from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.seeded_values import Recipe, three_digits
 from bisect_trt.model.walk import inner_nodes
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, counted, together
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, together
 from bisect_trt.reduction.simplify.values import ladder
+from bisect_trt.text import counted
 
 Array = npt.NDArray[Any]
 

@@ -48,10 +48,6 @@ def attempt_each(problem: Problem, edits: Iterable[Edit]) -> bool:
     return any([attempt(problem, [edit]) for edit in edits])
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 node`, `2 nodes`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
 
 def together(edits: Sequence[Edit]) -> Edit:
     """All of them, one after the other, as one."""

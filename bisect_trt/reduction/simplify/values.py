@@ -20,7 +20,8 @@ from bisect_trt.model.seeded_values import Recipe, is_uniform, ramp, resembling,
 from bisect_trt.outcome import Verdict
 from bisect_trt.reduction import list_search
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, counted
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.text import counted
 
 Array = npt.NDArray[Any]
 Value = tuple[str, Array, Recipe | None]

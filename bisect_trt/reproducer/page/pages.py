@@ -11,7 +11,6 @@ from typing import Any
 
 import jinja2
 
-from bisect_trt.cli.output.progress import printable, seconds
 from bisect_trt.reproducer import issue, markdown
 from bisect_trt.reproducer.archive import attachments
 from bisect_trt.reproducer.command_lines import recipes
@@ -23,6 +22,7 @@ from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.trackers import failure_words, title
 from bisect_trt.results import Reduction
 from bisect_trt.session.journal import read
+from bisect_trt.text import counted, printable, seconds
 
 ROWS = 10_000
 """Probes in the table; a search that took more is drawn from all of them."""
@@ -145,7 +145,7 @@ def _environment() -> jinja2.Environment:
     made.filters |= {
         "plain": printable,
         "duration": seconds,
-        "count": issue.count,
+        "count": counted,
         "fence": markdown.fence,
         "code": markdown.code,
         "prose": markdown.prose,

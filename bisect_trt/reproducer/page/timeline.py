@@ -17,10 +17,10 @@ from onnx import helper
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import alone, differences, precision_rtol
-from bisect_trt.cli.output.progress import printable
 from bisect_trt.outcome import Verdict
 from bisect_trt.reproducer.files import ACTUAL, EXPECTED, MODEL
 from bisect_trt.settings import AccuracySettings, TargetSettings
+from bisect_trt.text import printable
 
 _NAMES = 3  # of the nodes of a probe that are told
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.errors import ClusterLost, TargetUnavailable
 
 RETRIES = 3  # of a task whose node or process was lost
@@ -30,7 +30,7 @@ ALONE = 60.0  # seconds without any node that could work, after which nobody wai
 POLL = 0.2  # seconds between two looks whether an answer is still wanted
 SWEEP = 10.0  # seconds for the nodes to remove what they hold of a run
 _AGAIN = "see to the cluster; the same command goes on from here"
-_INSTALL = f"every node needs bisect-trt {bisect_trt.__version__}, Python and Ray in the versions used here"
+_INSTALL = f"every node needs bisect-trt {__version__}, Python and Ray in the versions used here"
 
 
 class Cluster:

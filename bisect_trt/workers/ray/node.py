@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.errors import TargetUnavailable
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.settings import TargetSettings
@@ -73,8 +73,8 @@ def run(
 
 def require_version(version: str) -> None:
     """Raises TargetUnavailable when this node has another bisect-trt."""
-    if version != bisect_trt.__version__:
-        raise TargetUnavailable(f"node {os.uname().nodename} has bisect-trt {bisect_trt.__version__}")
+    if version != __version__:
+        raise TargetUnavailable(f"node {os.uname().nodename} has bisect-trt {__version__}")
 
 
 def folder(name: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from onnx import TensorProto
 
-import bisect_trt
+from bisect_trt._version import __version__
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
 from bisect_trt.model.load import read_without_weights
@@ -47,7 +47,7 @@ class RemoteSlot:
         function, args = job
         parcel = Parcel(self._cluster)
         packed = tuple(parcel.packed(argument) for argument in args)
-        name, version = self._cluster.run, bisect_trt.__version__
+        name, version = self._cluster.run, __version__
         task = self._cluster.start(
             args[0].spec, node.run, name, version, (function, packed), parcel.sent, timeout, self._memory
         )
@@ -67,6 +67,34 @@ class RemoteSlot:
 
     def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
         """Nodes watch their own workers."""
+
+
+class ClusterSeats:
+    """Slots of a pool on the nodes of a Ray cluster.
+
+    Each job's first argument has to be the settings of its target; GPUs are Ray's business.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Join the cluster at `address`.
+
+        Raises:
+            TargetUnavailable: there is no such cluster.
+        """
+        self._cluster: Cluster | None = Cluster(address)
+
+    def slots(
+        self, workers: int, closing: threading.Event, memory_limit: int | None
+    ) -> list[RemoteSlot]:
+        """Make `workers` slots; no node is held between jobs."""
+        assert self._cluster is not None
+        return [RemoteSlot(n, self._cluster, closing, memory_limit) for n in range(workers)]
+
+    def close(self) -> None:
+        """Leave the cluster and remove what the nodes hold of this run."""
+        if self._cluster is not None:
+            self._cluster.close(node.sweep)
+            self._cluster = None
 
 
 class Parcel:
