@@ -19,9 +19,9 @@ from pytest import MonkeyPatch
 
 import worker_jobs as jobs
 from bisect_trt.errors import UsageError
+from bisect_trt.isolation import limits
 from bisect_trt.outcome import Symptom
 from bisect_trt.targets.base import STAGE_MARK, readable
-from bisect_trt.workers import limits
 from bisect_trt.workers.pool import Pool
 
 

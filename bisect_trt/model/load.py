@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 from bisect_trt.errors import UsageError
+from bisect_trt.isolation import native
 from bisect_trt.model.candidate import Content
 from bisect_trt.model.external import inline_small, referenced_files
 from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size
@@ -68,6 +69,7 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
         UsageError: the file is missing, no ONNX model, truncated, or invalid; its external data is
             missing, too short, or outside the model's folder. The message says what and where.
     """
+    native.forget_strikes()
     _check_file(path)
     proto = _parse(path)
     with path.open("rb") as stream:

@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.isolation import native
 from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.skeleton import skeleton
 
@@ -63,9 +64,9 @@ def _inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     for function in light.functions:
         for k, node in enumerate(function.node):
             node.name = node.name or f"{function.name}/{node.op_type}_{k}"  # else nobody finds it again
-    model = inliner.inline_local_functions(light)
+    model = native.inline_local_functions(light)
     if model.functions:  # they import other operator set versions than the model
-        model = inliner.inline_local_functions(light, convert_version=True)
+        model = native.inline_local_functions(light, convert_version=True)
     del model.graph.initializer[:]
     model.graph.initializer.extend(weights)
     return model
@@ -270,8 +271,8 @@ def _infer(model: onnx.ModelProto) -> None:
     """Add the types that ONNX infers; what it cannot infer is filled from the recorded run later."""
     light = skeleton(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(light, strict_mode=False, data_prop=True)
-    except Exception:  # it is a help only: odd models and unknown operators make it raise
+        inferred = native.infer_shapes(light, data_prop=True)
+    except (native.RefusedError, native.NotKnownError):  # it is a help only
         return
     graph = model.graph
     del graph.value_info[:]

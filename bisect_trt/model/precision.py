@@ -26,8 +26,10 @@ from onnx.external_data_helper import (
     write_external_data_tensors,
 )
 
+from bisect_trt.isolation import native
 from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
+from bisect_trt.model.skeleton import skeleton
 
 NARROW: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 """Precisions by the name that users write."""
@@ -233,9 +235,9 @@ class _Narrowing:
 def _float_tensors(proto: onnx.ModelProto) -> set[str]:
     """Tensors of the main graph that are known to be float32."""
     try:
-        graph = onnx.shape_inference.infer_shapes(proto).graph
-    except Exception:  # what it cannot do leaves tensors unknown, and these stay as they are
-        graph = proto.graph
+        graph = native.infer_shapes(skeleton(proto)).graph
+    except (native.RefusedError, native.NotKnownError):
+        graph = proto.graph  # tensors of unknown type stay as they are
     values = (*graph.input, *graph.output, *graph.value_info, *proto.graph.value_info)
     found = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     return found | {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}

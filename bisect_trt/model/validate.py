@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
+from bisect_trt.isolation import native
 from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.skeleton import skeleton
@@ -236,8 +237,10 @@ def _check_with_onnx(proto: onnx.ModelProto, name: str, has_unknown: bool) -> No
     if has_unknown:
         _hide_unknown(copy)
     try:
-        onnx.checker.check_model(copy)
-    except onnx.checker.ValidationError as error:
+        native.check_model(copy)
+    except native.NotKnownError:
+        return  # our own checks have passed
+    except native.RefusedError as error:
         raise UsageError(f"{name} is not valid ONNX: {_one_line(str(error))}", _AGAIN) from error
 
 

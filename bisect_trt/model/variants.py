@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import onnx
-from onnx import TensorProto, helper, inliner, version_converter
+from onnx import TensorProto, helper
 
+from bisect_trt.isolation import native
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.normalise import dense, name_nodes
 from bisect_trt.model.summary import type_text
@@ -150,13 +151,13 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
 def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
     """What ONNX's tools make; they refuse some models."""
     if proto.functions:
-        yield Variant("local functions", "the local functions inlined", inliner.inline_local_functions(proto))
+        yield Variant("local functions", "the local functions inlined", native.inline_local_functions(proto))
     now = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
     for version in (17, 13, 20):
         if version != now:
             try:
-                made = version_converter.convert_version(proto, version)
-            except Exception:  # no adapter, an unknown operator, ...: raises several kinds
+                made = native.convert_version(proto, version)
+            except (native.RefusedError, native.NotKnownError):  # no adapter, an unknown operator, ...
                 continue
             change = f"operator set {version} instead of {now}"
             yield Variant("the operator set version", change, made, same_meaning=False)

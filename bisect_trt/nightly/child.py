@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 
+from bisect_trt.isolation import limits
 from bisect_trt.nightly.job import ANSWERS
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
-from bisect_trt.workers import limits
 
 # The child finds modules where we do, and never in the folder that it works in.
 _START = "import sys; sys.path[:] = sys.argv[4:]; from bisect_trt.nightly.job import main; main()"

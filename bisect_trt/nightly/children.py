@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bisect_trt.isolation import limits
 from bisect_trt.nightly import options
 from bisect_trt.nightly.child import Child
 from bisect_trt.nightly.job import clean
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.settings import Settings
-from bisect_trt.workers import limits
 
 POLL = 0.1  # seconds between two looks at a child
 SLOW_POLL = 1.0  # and at its memory

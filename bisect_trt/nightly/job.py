@@ -30,12 +30,12 @@ from bisect_trt.errors import (
     TargetUnavailable,
     UsageError,
 )
+from bisect_trt.isolation import limits
 from bisect_trt.nightly import options, same_bugs
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.outcome import Failure
 from bisect_trt.session.check import check, pool_for
 from bisect_trt.settings import Settings
-from bisect_trt.workers import limits
 from bisect_trt.workers.pool import Pool
 
 PROGRESS = "progress.json"

@@ -12,7 +12,9 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from bisect_trt.isolation import native
 from bisect_trt.model.graph import consumed
+from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.summary import type_text
 
 MOST_NODES = 60
@@ -99,8 +101,8 @@ def _escape(text: str) -> str:
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, str]:
-    with suppress(Exception):  # onnx raises several kinds; a picture can do without
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    with suppress(native.RefusedError, native.NotKnownError):  # a picture can do without
+        proto = native.infer_shapes(skeleton(proto), data_prop=True)
     graph = proto.graph
     values = (*graph.input, *graph.value_info, *graph.output)
     return {value.name: type_text(value.type) for value in values}

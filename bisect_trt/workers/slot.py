@@ -22,8 +22,8 @@ import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from bisect_trt.errors import BisectError
+from bisect_trt.isolation import limits, native, server
 from bisect_trt.outcome import Symptom
-from bisect_trt.workers import limits, server
 from bisect_trt.workers.reply import (
     Answer,
     DiedError,
@@ -308,6 +308,7 @@ class Slot:
 def _begin(environment: Mapping[str, str], scratch: Path, *given: Any) -> None:
     """In a new process, before its first job; its temporary files go with it, however it ends."""
     server.leave(environment)
+    native.stay_here()
     scratch.mkdir(exist_ok=True)
     tempfile.tempdir = os.environ["TMPDIR"] = str(scratch)
     limits.prepare_worker(*given)

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import onnx
 
+from bisect_trt.isolation import native
 from bisect_trt.model.cutting.pieces import type_of
 from bisect_trt.model.graph import Dims, Graph, dims_of
 from bisect_trt.model.skeleton import skeleton
@@ -177,8 +178,8 @@ def inferred_types(proto: onnx.ModelProto, known: KnownTypes) -> dict[str, onnx.
 
 def _infer(light: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     try:
-        inferred = onnx.shape_inference.infer_shapes(light, strict_mode=False, data_prop=True).graph
-    except Exception:  # it is a help only: odd models make it raise
+        inferred = native.infer_shapes(light, data_prop=True).graph
+    except (native.RefusedError, native.NotKnownError):  # it is a help only
         inferred = light.graph
     return {v.name: v.type for v in (*inferred.input, *inferred.value_info)}
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.isolation import native
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import INLINE_LIMIT
@@ -34,13 +35,18 @@ def infer(proto: onnx.ModelProto, *, strict: bool, typed: bool, empty: bool) -> 
     Raises:
         Invalid: ONNX's checker or shape inference refuses it.
     """
+    declared = skeleton(proto)
     ranks = [_forget_shapes(graph) for graph in scopes(proto.graph)]
     try:
-        inferred = onnx.shape_inference.infer_shapes(
+        inferred = native.infer_shapes(
             skeleton(proto), check_type=strict, strict_mode=strict, data_prop=True
         ).graph
-    except Exception as error:  # onnx raises several kinds, with no common base
+    except native.RefusedError as error:
         raise Invalid(str(error)) from error
+    except native.NotKnownError as error:  # it ends the process that is asked: what is declared stays
+        if strict:
+            raise Invalid(str(error)) from error
+        inferred = declared.graph
     seen = [v for graph in scopes(inferred) for v in (*graph.value_info, *graph.output)]
     if not empty and any(0 in (dims_of(v.type) or ()) for v in seen):
         raise Invalid("a tensor would be empty")
@@ -65,8 +71,8 @@ def _forget_shapes(graph: onnx.GraphProto) -> dict[str, int]:
 
 def _check(proto: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(skeleton(proto, empty=True))
-    except Exception as error:  # as above
+        native.check_model(skeleton(proto, empty=True))
+    except (native.RefusedError, native.NotKnownError) as error:
         raise Invalid(str(error)) from error
 
 
@@ -104,8 +110,8 @@ def known_dims(
         known[name] = (kind, array.shape)
         proto.graph.initializer.append(_for_inference(name, array, kind))
     try:
-        found = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    except Exception:  # onnx raises several kinds; then only what is declared is known
+        found = native.infer_shapes(proto, data_prop=True).graph
+    except (native.RefusedError, native.NotKnownError):  # then only what is declared is known
         found = proto.graph
     for graph in scopes(found):
         for info in (*graph.input, *graph.value_info, *graph.output):

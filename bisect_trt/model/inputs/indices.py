@@ -13,6 +13,7 @@ import onnx
 from onnx import numpy_helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.isolation import native
 from bisect_trt.model.skeleton import skeleton
 
 Array = npt.NDArray[Any]
@@ -135,8 +136,8 @@ class _Model:
             dims = value.type.tensor_type.shape.dim
             for dim, size in zip(dims, self._given.get(value.name, ()), strict=False):
                 dim.dim_value = size
-        with suppress(Exception):  # it is a help only: odd models make it raise
-            light = onnx.shape_inference.infer_shapes(light, data_prop=True)
+        with suppress(native.RefusedError, native.NotKnownError):  # it is a help only
+            light = native.infer_shapes(light, data_prop=True)
         graph = light.graph
         for value in (*graph.value_info, *graph.output, *graph.input):
             if value.type.tensor_type.HasField("shape"):

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import AttributeProto, TensorProto, helper, version_converter
+from onnx import AttributeProto, TensorProto, helper
 
+from bisect_trt.isolation import native
 from bisect_trt.model.editing.draft import Draft, replace
 from bisect_trt.model.walk import inner_nodes, scopes
 from bisect_trt.reduction.problem import Problem
@@ -136,8 +137,8 @@ def _convert(draft: Draft, version: int) -> bool:
     for output in proto.graph.output:
         output.type.tensor_type.ClearField("shape")
     try:
-        new = version_converter.convert_version(proto, version)
-    except Exception:  # it raises several kinds, and knows few ways down
+        new = native.convert_version(proto, version)
+    except (native.RefusedError, native.NotKnownError):  # it knows few ways down
         return False
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in new.graph.initializer}
     new.graph.ClearField("initializer")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
-from onnx import TensorProto, inliner
+from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
+from bisect_trt.isolation import native
 from bisect_trt.model.graph import bodies, consumed
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.targets.emulate.rounding import FORMATS, OLDEST, Rounder
@@ -95,7 +96,7 @@ def emulate(
         UsageError: the model's opset is too old for the nodes that round.
     """
     if model.functions:
-        model = inliner.inline_local_functions(model)
+        model = native.inline_local_functions(model)
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
     if opset < OLDEST[precision]:
         raise UsageError(
@@ -103,7 +104,7 @@ def emulate(
             "Convert it with onnx.version_converter.convert_version.",
         )
     model.ir_version = max(model.ir_version, 4)  # before, each weight had to be an input
-    _take_types(onnx.shape_inference.infer_shapes(skeleton(model)).graph, model.graph)
+    _take_types(native.infer_shapes(skeleton(model)).graph, model.graph)
     if untyped := _untyped(model.graph):
         model.graph.value_info.extend(
             onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in ask(untyped).items()

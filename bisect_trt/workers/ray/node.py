@@ -15,9 +15,9 @@ from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.errors import TargetUnavailable
+from bisect_trt.isolation import limits
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.settings import TargetSettings
-from bisect_trt.workers import limits
 from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.ray import cluster
 from bisect_trt.workers.reply import Answer, Job, Reply, call

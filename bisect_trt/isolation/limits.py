@@ -41,13 +41,13 @@ def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device:
         threads: that numeric libraries may use.
         device: the only GPU that it may see, as CUDA_VISIBLE_DEVICES has it; empty: as it is.
     """
-    _die_with(parent)
+    die_with(parent)
     with suppress(PermissionError):  # already the leader of a group
         os.setsid()  # away from the terminal's Ctrl-C; one group to kill, children included
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A handler written in Python would wait for native code to return: the default ends it at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _no_core_dump()
+    no_core_dump()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     os.environ["BISECT_TRT_WORKER"] = str(pid_file.with_suffix(""))  # see `targets.base.WORKER`
@@ -60,7 +60,7 @@ def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device:
     partial.replace(pid_file)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Ask the kernel to kill this process when the tool ends, however it ends.
 
     What the kernel watches is the process that started this one: the tool, or a server that ends with it.
@@ -80,11 +80,20 @@ def lives(pid: int) -> bool:
         return False
 
 
-def _no_core_dump() -> None:
+def no_core_dump() -> None:
+    """Leave no core file of this process when it crashes."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_memory(most: int) -> None:
+    """Let this process have `most` bytes of address space; what needs more gets an error."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _write_into(log: Path) -> None:

@@ -1,0 +1,200 @@
+"""onnx's own C++ on strangers' models, in a process that may die: inference, checker, converter, inliner.
+
+One process is started with the first question and kept warm; a question costs a copy of the model without
+its weights. Shape inference was seen to abort and to run for ever on models of other projects: a question
+that ends the process, or is not answered in time, is *not known*, and the tool goes on without. In a worker,
+which is such a process already, the same questions are answered where they are asked.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import onnx
+from onnx import ModelProto, inliner, version_converter
+
+from bisect_trt.isolation import limits, server
+
+PATIENCE = 10.0
+"""Seconds for a question about a small model; one of usual size takes milliseconds."""
+
+SECONDS_PER_BYTE = 1e-5
+"""More time for large models: ten seconds for each megabyte of graph."""
+
+STRIKES = 2
+"""Deaths over one kind of question after which it is not asked again of the same model."""
+
+_START = 120.0  # seconds that the process may take to start on a busy machine
+_MEMORY = 0.5  # of the machine's memory, as address space of the process
+
+
+class RefusedError(Exception):
+    """onnx answered that the model is not valid, or that it cannot do this; the text is its own."""
+
+
+class NotKnownError(Exception):
+    """The question ended the process that was asked, or was not answered in time."""
+
+
+def infer_shapes(
+    proto: ModelProto, *, check_type: bool = False, strict_mode: bool = False, data_prop: bool = False
+) -> ModelProto:
+    """`onnx.shape_inference.infer_shapes`. Raises RefusedError or NotKnownError."""
+    options = {"check_type": check_type, "strict_mode": strict_mode, "data_prop": data_prop}
+    return _answer("infer", proto, options)
+
+
+def check_model(proto: ModelProto) -> None:
+    """`onnx.checker.check_model`. Raises RefusedError or NotKnownError."""
+    _answer("check", proto, {})
+
+
+def convert_version(proto: ModelProto, version: int) -> ModelProto:
+    """`onnx.version_converter.convert_version`. Raises RefusedError or NotKnownError."""
+    return _answer("convert", proto, {"target_version": version})
+
+
+def inline_local_functions(proto: ModelProto, *, convert_version: bool = False) -> ModelProto:
+    """`onnx.inliner.inline_local_functions`. Raises RefusedError or NotKnownError."""
+    return _answer("inline", proto, {"convert_version": convert_version})
+
+
+def _check(proto: ModelProto) -> ModelProto:
+    onnx.checker.check_model(proto)
+    return ModelProto()
+
+
+# What travels to the process is where each is found: tests put programs of ours that end themselves here.
+_TOOLS: dict[str, Callable[..., ModelProto]] = {
+    "infer": onnx.shape_inference.infer_shapes,
+    "check": _check,
+    "convert": version_converter.convert_version,
+    "inline": inliner.inline_local_functions,
+}
+
+
+class _Service:
+    """The process that is asked, one question at a time."""
+
+    def __init__(self) -> None:
+        self.here = False  # this process may die itself: it is a worker
+        self.strikes: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def ask(self, tool: str, model: bytes, options: dict[str, Any]) -> tuple[bool, bytes]:
+        """Whether it answered, and the model or the words of its refusal. Raises NotKnownError."""
+        with self._lock:
+            if self.strikes[tool] >= STRIKES:
+                raise NotKnownError(f"{tool}: it ended its process {STRIKES} times")
+            pipe = self._started()
+            try:
+                pipe.send((_TOOLS[tool], model, options))
+                if not pipe.poll(PATIENCE + len(model) * SECONDS_PER_BYTE):
+                    raise TimeoutError
+                ok, answer = pipe.recv()
+            except (OSError, EOFError) as error:  # TimeoutError is an OSError
+                self._stop()
+                self.strikes[tool] += 1
+                raise NotKnownError(f"{tool}: {type(error).__name__}") from error
+            except BaseException:  # Ctrl-C: the answer that is on its way is nobody's
+                self._stop()
+                raise
+            return ok, answer
+
+    def _started(self) -> Connection:
+        if self._pipe is not None and self._process is not None and self._process.is_alive():
+            return self._pipe
+        self._stop()
+        context = server.context()
+        ours, theirs = context.Pipe()
+        process = context.Process(  # type: ignore[attr-defined]
+            target=_serve, args=(theirs, dict(os.environ), os.getpid()), daemon=True
+        )
+        try:
+            process.start()
+            theirs.close()
+            if not ours.poll(_START):
+                raise TimeoutError
+            ours.recv()
+        except (OSError, EOFError) as error:
+            if process.pid is not None:
+                process.kill()
+            raise NotKnownError("a process to ask cannot be started") from error
+        self._process, self._pipe = process, ours
+        return ours
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.close()
+        if process is not None:
+            with suppress(OSError):
+                process.kill()
+            process.join()
+
+
+_service = _Service()
+
+
+def _answer(tool: str, proto: ModelProto, options: dict[str, Any]) -> ModelProto:
+    if _service.here:
+        try:
+            return _TOOLS[tool](proto, **options)
+        except Exception as error:  # onnx raises several kinds, with no common base
+            raise RefusedError(_words(error)) from error
+    ok, answer = _service.ask(tool, proto.SerializeToString(), options)
+    if not ok:
+        raise RefusedError(answer.decode())
+    made: ModelProto = ModelProto.FromString(answer)
+    return made
+
+
+def stay_here() -> None:
+    """From now on this process answers its own questions: it is a worker, and its death is noticed."""
+    _service.here = True
+
+
+def forget_strikes() -> None:
+    """Another model is on its turn: what its predecessor did to the process says nothing of it."""
+    _service.strikes.clear()
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _serve(pipe: Connection, environment: dict[str, str], parent: int) -> None:
+    """In the process: answer until the tool ends."""
+    server.leave(environment)
+    limits.die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    limits.no_core_dump()
+    limits.limit_memory(int(limits.total_memory() * _MEMORY))
+    silence = os.open(os.devnull, os.O_WRONLY)  # what C++ prints when it ends itself is not for the user
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    pipe.send("ready")
+    while True:
+        try:
+            function, model, options = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = True, function(ModelProto.FromString(model), **options).SerializeToString()
+        except MemoryError:
+            os._exit(1)
+        except Exception as error:  # as in `_answer`
+            answer = False, _words(error).encode(errors="replace")
+        pipe.send(answer)
