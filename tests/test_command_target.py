@@ -25,7 +25,8 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage, Symptom
-from bisect_trt.settings import TargetSettings
+from bisect_trt.reduction.reduce import reduce
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets import command_files
 from bisect_trt.targets.command import Command
 from probing import candidate
@@ -281,7 +282,8 @@ WORKER = """
 import sys
 from pathlib import Path
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.settings import TargetSettings
+from bisect_trt.reduction.reduce import reduce
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.command import Command
 model, command = sys.argv[1:]
 target = Command(TargetSettings(spec="command:" + command + " {model}"))
@@ -321,3 +323,24 @@ def test_types_of_any_byte_order_are_written_as_they_are(tmp_path: Path) -> None
     with np.load(tmp_path / "x.npz", allow_pickle=False) as archive:
         assert all(archive[o].tolist() == [1.5, -2] and archive[o].dtype.kind == "f" for o in orders)
         assert archive["bf16"].dtype == np.uint16
+
+
+def test_the_code_of_a_silent_program_is_its_signature(tmp_path: Path) -> None:
+    """A fault that ends with 1 was reduced to a node that ends with 2."""
+    command = script(tmp_path, "sys.exit(int(sys.argv[1]))")
+    seen = [target(f"{command} {code}").run(stored(tmp_path)).failures[0] for code in (1, 2)]
+    assert [failure.signature for failure in seen] == ["exit code 1", "exit code 2"]
+    assert not seen[0].same_as(seen[1])
+
+
+def test_what_a_hanging_program_started_goes_with_it_and_with_the_script(tmp_path: Path) -> None:
+    """In a session of its own, too: a reduction of a hang left one process for each run of `repro.py`."""
+    onnx.save(add_one(), tmp_path / "m.onnx")
+    child = "subprocess.Popen(['sleep', '7654'], start_new_session=True)"
+    body = f"import subprocess, time\n{child}\ntime.sleep(600)"
+    spec = f"command:{script(tmp_path, body)} {{model}}"
+    run = RunSettings(timeout=1.0, repeats=1, max_probes=4, simplify=False)
+    found = reduce(tmp_path / "m.onnx", Settings(TargetSettings(spec), run), out=tmp_path / "out")
+    assert found.wanted.symptom is Symptom.HANG
+    left = [p.pid for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "7654"]]
+    assert not left

@@ -10,10 +10,11 @@ from pathlib import Path
 import onnx
 import pytest
 
+from bisect_trt.isolation.limits import WORKER
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import WORKER, asked_to_stop, report_progress
+from bisect_trt.targets.base import asked_to_stop, report_progress
 from bisect_trt.workers import jobs, slot
 from bisect_trt.workers.pool import Pool
 from support import LIGHT

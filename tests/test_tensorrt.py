@@ -19,12 +19,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.isolation.limits import WORKER
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu, registry
-from bisect_trt.targets.base import WORKER, TargetResult
+from bisect_trt.targets.base import TargetResult
 from bisect_trt.targets.gpu import Gpu
 from bisect_trt.targets.tensorrt import backend
 from bisect_trt.targets.tensorrt import log as trt_failures

@@ -20,6 +20,9 @@ import psutil
 PR_SET_PDEATHSIG = 1
 WORKER_SHARE = 0.8  # of the machine's memory, for all workers together
 
+WORKER = "BISECT_TRT_WORKER"
+"""Environment variable of a worker process: where its files lie, without their suffix."""
+
 SIGNAL_WORDS = {
     signal.SIGSEGV: "segmentation fault",
     signal.SIGABRT: "aborted",
@@ -50,7 +53,7 @@ def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device:
     no_core_dump()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
-    os.environ["BISECT_TRT_WORKER"] = str(pid_file.with_suffix(""))  # see `targets.base.WORKER`
+    os.environ[WORKER] = str(pid_file.with_suffix(""))
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     _write_into(log)
@@ -143,6 +146,18 @@ def describe_exit(code: int | None) -> str:
         return f"signal {-code}"
     words = SIGNAL_WORDS.get(number) or (signal.strsignal(-code) or "").lower()
     return f"{number.name} ({words})" if words else number.name
+
+
+def kill_descendants(variable: str, value: str) -> None:
+    """Kill every process that was started with this environment variable, in whatever group it is.
+
+    A worker sets `WORKER` in itself: all that it starts inherits it, and it itself is none of them.
+    """
+    wanted = f"{variable}={value}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended, or belongs to somebody else
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def kill_group(pid: int) -> None:

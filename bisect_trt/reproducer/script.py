@@ -25,6 +25,8 @@ from bisect_trt.targets.ort.provider import parse_spec
 NEEDS_US = "needs_us.py.j2"
 """The script for targets that are a part of bisect-trt."""
 
+COMMAND_IMPORTS = ("contextlib", "signal", "subprocess", "tempfile")
+
 # What ONNX Runtime says of a node that it may not leave to the CPU.
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
 
@@ -60,7 +62,7 @@ def render(reduction: Reduction, version: str) -> str:
         words["imports"] = _imports(words, ctypes=False)
     elif name == "command.py.j2":
         words |= _command_words(reduction, words)
-        words["imports"] = sorted({*_imports(words, ctypes=False), "subprocess", "tempfile", *words["more"]})
+        words["imports"] = sorted({*_imports(words, ctypes=False), *COMMAND_IMPORTS, *words["more"]})
     else:
         words |= {"spec": reduction.settings.target.spec, "given": _given(reduction)}
     return environment().get_template(name).render(words)

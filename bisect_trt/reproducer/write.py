@@ -6,8 +6,10 @@ All that is text in the folder of a reproducer.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +18,14 @@ from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.environment import Environment, describe
+from bisect_trt.isolation import limits
 from bisect_trt.reproducer import archive, command_lines, files, issue, script
 from bisect_trt.reproducer import document as documents
 from bisect_trt.reproducer.files import ISSUE, LOG, REPORT, SCRIPT, draft
 from bisect_trt.reproducer.page import pages
 from bisect_trt.results import Reduction
 
+_TRIED = "BISECT_TRT_TRIED"  # environment variable of the script and of all that it starts
 _START = 120.0  # seconds for the script to import its libraries
 
 
@@ -50,9 +54,11 @@ def disagreement(reduction: Reduction) -> str:
     """What `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing."""
     limit = _START + 2 * (reduction.settings.run.timeout or 60.0)
     command = [sys.executable, str((reduction.out / files.SCRIPT).absolute())]
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
     try:
         done = subprocess.run(
             command,
+            env={**os.environ, _TRIED: mark},
             capture_output=True,
             text=True,
             errors="replace",
@@ -61,6 +67,8 @@ def disagreement(reduction: Reduction) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{files.SCRIPT} was tried once and did not end: {error}"
+    finally:
+        limits.kill_descendants(_TRIED, mark)
     if done.returncode == 1:
         return ""
     said = [line for line in done.stdout.splitlines() if line.strip()] or done.stderr.splitlines() or [""]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from bisect_trt.isolation.limits import WORKER
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage
 
@@ -67,10 +68,6 @@ class Target(Protocol):
     def run(self, candidate: Candidate) -> TargetResult:
         """Parse, build and (when possible) run the candidate on each of its samples."""
         ...
-
-
-WORKER = "BISECT_TRT_WORKER"
-"""Environment variable of a worker process: where its files lie, without their suffix."""
 
 
 def report_progress(text: str) -> None:

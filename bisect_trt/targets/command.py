@@ -40,7 +40,7 @@ from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.command_files import read_outputs, write_model, write_npz
-from bisect_trt.targets.signature import mask
+from bisect_trt.targets.signature import bounded, mask
 from bisect_trt.targets.tensorrt.blame import Blame
 from bisect_trt.targets.tensorrt.log import trim
 
@@ -171,14 +171,14 @@ class Command:
             return TargetResult(unresolved=f"the command cannot tell (exit code {CANNOT_TELL})", log=log)
         how = f"exit code {code}" if code > 0 else _signal_name(-code)
         lines = [line.strip() for line in (err.splitlines() or out.splitlines()) if line.strip()]
-        message = lines[-1] if lines else how
+        message = bounded(lines[-1]) if lines else how
         blame = Blame(onnx.load_model_from_string(candidate.model))
-        signature = mask(message, blame.names)
+        signature = mask(message, blame.names) if lines else how  # masked, all codes would be one
         if self._fail_regex is not None:
             match = self._fail_regex.search(err) or self._fail_regex.search(out)
             if match is None:
                 return TargetResult(unresolved=f"the command fails ({how}) but not by --fail-regex", log=log)
-            message = signature = match.group()
+            message = signature = bounded(match.group())
         elif code < 0:
             message, signature = f"{how}: {message}" if lines else how, how
         nodes = blame.nodes_in(message)

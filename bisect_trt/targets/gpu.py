@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bisect_trt.targets.base import WORKER
+from bisect_trt.isolation.limits import WORKER
 
 _COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute, cuda.h
 _COMPUTE_CAPABILITY_MINOR = 76

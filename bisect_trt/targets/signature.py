@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from itertools import islice
 
 NAME = "<name>"
 """Stands for a node, layer or tensor."""
@@ -66,6 +67,12 @@ _WIDE_POSITIONS = tuple(
         r"(?P<a>(?:^|\bfailed)\. )(?P<name>.+?)(?P<b> has no runners\b)",
     )
 )
+LONGEST_MASKED = 1500
+"""Characters of a message that make its signature: masking takes more time than in proportion."""
+
+LONGEST_MESSAGE = 4000
+"""Characters of a message that are kept with a failure; the target's log has the rest."""
+
 _DERIVED = re.compile(
     r"\(Unnamed Layer\* (?:\d+|<n>)\)(?: \[[\w ]+\])?"
     r"|\bnode_of_[^\s:()\[\]{}]*[^\s:()\[\]{}.,;!]"
@@ -129,12 +136,31 @@ def _mask_once(message: str, names: AbstractSet[str], odd: list[str]) -> str:
 
 def _first_error(message: str) -> str:
     """The first line, with the second when the first only says which node it is about."""
-    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
+    lines = list(islice((short for line in message.splitlines() if (short := _shortened(line))), 2))
     if not lines:
         return ""
     if len(lines) > 1 and lines[0].startswith("Invalid Node - "):
-        return f"Invalid Node - {NAME} {lines[1]}"
+        return f"Invalid Node - {NAME} {lines[1]}"[:LONGEST_MASKED]
     return lines[0]
+
+
+def _shortened(line: str) -> str:
+    """A line with plain spaces, cut where it is very long; the layers of a ForeignNode are one name."""
+    if len(line) > LONGEST_MASKED:
+        parts, at = [], 0
+        while (start := line.find("ForeignNode[", at)) >= 0 and (end := line.find("]}", start)) >= 0:
+            parts += [line[at:start], f"ForeignNode[{NAME}"]
+            at = end
+        line = "".join([*parts, line[at:]])[:LONGEST_MASKED]
+    return " ".join(line.split())
+
+
+def bounded(message: str) -> str:
+    """A message as it is kept with a failure; one that is very long without its middle."""
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    half = LONGEST_MESSAGE // 2
+    return f"{message[:half]} ... {message[-half:]}"
 
 
 def _mask_formatted(text: str, names: AbstractSet[str], odd: list[str]) -> str:
@@ -169,7 +195,7 @@ def _mask_token(token: str, names: AbstractSet[str]) -> str:
 
 def named_in(message: str) -> list[str]:
     """What a message has in places where a name stands, plain words too, in order of the message."""
-    text = " ".join(message.split())
+    text = " ".join(bounded(message).split())
     found = [m for pattern in (*_WIDE_POSITIONS, *_POSITIONS) for m in pattern.finditer(text)]
     names: dict[str, None] = {}
     for match in sorted(found, key=lambda m: m.start("name")):

@@ -245,6 +245,7 @@ class Slot:
             helper.join(timeout=5)
             if pid is not None:
                 limits.kill_group(pid)
+            limits.kill_descendants(limits.WORKER, str(self._pid_file.with_suffix("")))
             self._pid_file.unlink(missing_ok=True)
             shutil.rmtree(self._scratch, ignore_errors=True)
 

@@ -1,15 +1,24 @@
-"""What ONNX Runtime's exceptions say, in one line, and the failures that they stand for."""
+"""What ONNX Runtime's exceptions say, and the failures that they stand for.
+
+A provider's own text comes through as it is. OpenVINO's is a list of the nodes that were not converted, in
+no order that counts, or the description of a node of its own graph with all that flows into it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import onnx
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.targets.signature import mask
+from bisect_trt.targets.signature import bounded, mask
 from bisect_trt.targets.tensorrt.blame import Blame
+
+TELLING_LINES = 4
+"""Lines of a message of unknown form that make its signature: further ones are lists and contexts."""
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (?P<code>[A-Z_]+) : ")
 # A library's own words, without functions, files, the host's name and the GPU's number around them.
@@ -18,31 +27,96 @@ _LIBRARY = re.compile(
     r"(?:expr=(?P<call>[^;]*))?;?\s*$",
     re.DOTALL,
 )
-_WHERE_ONLY = re.compile(r"Exception from \S+:\d+:?")
+_NO_NEWS = re.compile(
+    r"\s*|Exception from \S+:\d+:?|FrontEnd API failed with \w+:?|Summary:|-- Conversion is failed.*"
+)
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|failed to allocate|OUT_OF_MEMORY", re.IGNORECASE)
+# OpenVINO's list of what it did not convert: `-- Resize-18 with a message:` and lines up to the next entry.
+_ENTRY = re.compile(r"^-- (?P<op>[\w.:]+?)(?:-\d+)? with a message:\s*$", re.MULTILINE)
+_END = re.compile(r"^Summary:\s*$", re.MULTILINE)
+_AT_NODE = re.compile(r"While validating ONNX node '<Node\((?P<op>[^)]*)\)(?:: (?P<name>[^>']*))?>':?\s*")
+_CHECK = re.compile(r"Check '.*?' failed at \S+:\d+:?\s*")
+_RANK = re.compile(r"\brank\b[^.]*\b(?:known|static|dynamic)|\b(?:known|static|dynamic)\b[^.]*\brank\b", re.I)
+# A node of OpenVINO's graph: type, a name with an id, what flows in and out.
+_INNER = re.compile(r"(?P<kind>\bopset\d+::\w+) \S+ \([^()]*\) -> \([^()]*\)")
+_THROWN = re.compile(
+    r"(?P<task>\[\w+\]) END: node: opset\d+::(?P<kind>\w+).*?CALLBACK HAS THROWN: ?(?P<why>.*)", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """One fault that a message tells of: its cause, the whole text, and who it is about where it says so."""
+
+    cause: str
+    text: str
+    node: str = ""
+    kind: str = ""
 
 
 def essence(message: str) -> str:
     """An exception of ONNX Runtime in one line, without its numbering and bare source positions."""
-    library = _LIBRARY.search(message)
-    if library is not None:
-        return f"{library['what']} ({library['call']})" if library["call"] else library["what"]
-    match = _PREFIX.match(message)
-    lines = [line.strip() for line in message[match.end() if match else 0 :].splitlines()]
-    telling = [line for line in lines if line and not _WHERE_ONLY.fullmatch(line)]
-    return " ".join([f"{match['code']}:" if match else "", *telling[:4]]).strip() or message.strip()
+    return next(_read(message)).cause
 
 
-def failure(candidate: Candidate, stage: Stage, message: str) -> Failure:
-    """The failure that an exception of ONNX Runtime stands for, with the nodes that it names."""
+def failures(candidate: Candidate, stage: Stage, message: str) -> tuple[Failure, ...]:
+    """The failures that an exception of ONNX Runtime stands for, with the nodes that it names."""
     blame = Blame(onnx.load_model_from_string(candidate.model))
-    text = essence(message)
-    nodes = blame.nodes_in(text)
+    return tuple(_failure(blame, stage, told) for told in _read(message))
+
+
+def _failure(blame: Blame, stage: Stage, told: Told) -> Failure:
+    nodes = blame.nodes_in(told.node) if told.node else ()
+    nodes = nodes or blame.with_operator_like(told.kind) or blame.nodes_in(told.cause)
     return Failure(
         stage=stage,
-        symptom=Symptom.OUT_OF_MEMORY if _OUT_OF_MEMORY.search(text) else Symptom.ERROR,
-        signature=mask(text, blame.names),
-        message=text,
+        symptom=Symptom.OUT_OF_MEMORY if _OUT_OF_MEMORY.search(told.text) else Symptom.ERROR,
+        signature=mask(told.cause, blame.names),
+        message=bounded(told.text),
         nodes=nodes,
         op=blame.op(nodes[0]) if nodes else "",
     )
+
+
+def _read(message: str) -> Iterator[Told]:
+    library = _LIBRARY.search(message)
+    entries = list(_entries(message))
+    thrown = _THROWN.search(message)
+    if library is not None:
+        text = f"{library['what']} ({library['call']})" if library["call"] else library["what"]
+        yield Told(text, text)
+    elif entries:
+        causes = [entry for entry in entries if not _RANK.search(entry.cause)]
+        yield from causes or entries  # a rank is not known where the node before was not converted
+    elif thrown is not None:
+        cause = f"{thrown['task']} {_one_line(thrown['why'])}"
+        yield Told(cause, f"{cause}\n{_one_line(thrown[0])}", kind=thrown["kind"])
+    else:
+        yield _plain(message)
+
+
+def _entries(message: str) -> Iterator[Told]:
+    starts = list(_ENTRY.finditer(message))
+    end = next((m.start() for m in _END.finditer(message)), len(message))
+    for k, start in enumerate(starts):
+        body = message[start.end() : starts[k + 1].start() if k + 1 < len(starts) else end]
+        at = _AT_NODE.search(body)
+        where = " ".join(m[0].strip() for pattern in (_AT_NODE, _CHECK) for m in pattern.finditer(body))
+        cause = _one_line(_CHECK.sub("", _AT_NODE.sub("", body))) or where
+        name, kind = (at["name"] or "", at["op"]) if at else ("", start["op"].rpartition("::")[2])
+        yield Told(cause, f"{cause}\n{where}".strip(), name, kind)
+
+
+def _plain(message: str) -> Told:
+    match = _PREFIX.match(message)
+    lines = [line.strip() for line in message[match.end() if match else 0 :].splitlines()]
+    telling = [line for line in lines if not _NO_NEWS.fullmatch(line)]
+    code = f"{match['code']}:" if match else ""
+    cause = _INNER.sub(r"\g<kind>", " ".join([code, *telling[:TELLING_LINES]]).strip())
+    text = " ".join([code, *telling]).strip() or message.strip()
+    return Told(cause or text, text)
+
+
+def _one_line(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return " ".join(line for line in lines if not _NO_NEWS.fullmatch(line))

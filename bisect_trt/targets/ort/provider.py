@@ -30,7 +30,7 @@ from bisect_trt.targets import gpu
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.ort import ep_libraries
-from bisect_trt.targets.ort.messages import essence, failure
+from bisect_trt.targets.ort.messages import essence, failures
 
 _CPU = "CPUExecutionProvider"
 _FOLDER = "session.model_external_initializers_file_folder_path"
@@ -121,12 +121,12 @@ class OrtProvider:
         try:
             return TargetResult(outputs=tuple(_run(session, candidate)), facts=source.facts)
         except Exception as e:  # as above
-            failed = self._failure(candidate, Stage.RUN, str(e))
-            return TargetResult(failures=(failed,), log=str(e), facts=source.facts)
+            failed = self._failures(candidate, Stage.RUN, str(e))
+            return TargetResult(failures=failed, log=str(e), facts=source.facts)
 
-    def _failure(self, candidate: Candidate, stage: Stage, message: str) -> Failure:
+    def _failures(self, candidate: Candidate, stage: Stage, message: str) -> tuple[Failure, ...]:
         gpu.heed(message)
-        return failure(candidate, stage, message)
+        return failures(candidate, stage, message)
 
     # Finding the provider
 
@@ -258,13 +258,13 @@ class OrtProvider:
         if _REFUSED in message:
             refused = self._not_taken(source)
         if not refused:
-            failed = self._failure(source.candidate, Stage.BUILD, message)
-            return TargetResult(failures=(failed,), log=message, facts=source.facts)
-        failures = tuple(
+            failed = self._failures(source.candidate, Stage.BUILD, message)
+            return TargetResult(failures=failed, log=message, facts=source.facts)
+        found = tuple(
             _refusal(f"{self.name} does not take {op}", op, nodes) for op, nodes in refused.items()
         )
         facts = source.facts | {"not_taken": {op: len(nodes) for op, nodes in refused.items()}}
-        return TargetResult(failures=failures, log=message, facts=facts)
+        return TargetResult(failures=found, log=message, facts=facts)
 
     def _not_taken(self, source: Source) -> dict[str, list[str]]:
         """Operators that go to other providers, with the candidate's nodes; {} when ORT does not say.

@@ -73,6 +73,14 @@ class Blame:
         names = [name for at in dict.fromkeys(found) if (name := self._order[at])]
         return tuple(names) or tuple(self._with_operator(rest))
 
+    def with_operator_like(self, kind: str) -> tuple[str, ...]:
+        """The nodes whose operator is `kind`, or what it begins with: `LSTM` of a builder's LSTMSequence."""
+        exact = tuple(name for name in self._order if name and self._op.get(name) == kind)
+        if exact or not kind:
+            return exact
+        longest = max((op for op in self._op.values() if kind.startswith(op)), key=len, default="")
+        return tuple(name for name in self._order if name and longest and self._op.get(name) == longest)
+
     def _resolve(self, word: str) -> int | None:
         """The index of the node that a layer name stands for."""
         for name in dict.fromkeys((word, word.removeprefix("node_of_"))):

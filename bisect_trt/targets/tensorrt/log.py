@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.targets.base import to_worker_log
-from bisect_trt.targets.signature import mask
+from bisect_trt.targets.signature import bounded, mask
 from bisect_trt.targets.tensorrt.blame import Blame
 
 _HEAD, _TAIL = 24 * 1024, 40 * 1024  # characters kept of a probe's log: 64 KB in all
@@ -145,6 +145,7 @@ def parse_failure(error: Any, blame: Blame) -> Failure:
     desc, name, op = str(error.desc()), detail(error, "node_name", ""), detail(error, "node_operator", "")
     index, func = int(error.node()), detail(error, "func", "")
     code = getattr(error.code(), "name", str(error.code()))
+    place = f"{detail(error, 'file', '')}:{detail(error, 'line', '')}"
     inner = bool(detail(error, "local_function_stack", ()))
     # The name is surest, but inside a function or a subgraph it is not a node of the graph.
     node = name if name and not inner and blame.has(name) else blame.node_at(index)
@@ -152,7 +153,7 @@ def parse_failure(error: Any, blame: Blame) -> Failure:
         stage=Stage.PARSE,
         symptom=symptom(f"{code} {desc}"),
         signature=f"{code}:{op}:{func}: {mask(desc, blame.names)}",
-        message=f"{desc}\n{detail(error, 'file', '')}:{detail(error, 'line', '')} {func}".rstrip(" :\n"),
+        message=f"{bounded(desc)}\n{place} {func}".rstrip(" :\n"),
         nodes=(node,) if node else (),
         op=op or blame.op(node),
     )
@@ -166,7 +167,7 @@ def failure(model: bytes, stage: Stage, message: str) -> Failure:
     signature = mask(message, blame.names)
     if op and _SAYS_ONLY_WHO.search(message):
         signature = f"{op}: {signature}"
-    return Failure(stage, symptom(message), signature, message, nodes, op)
+    return Failure(stage, symptom(message), signature, bounded(message), nodes, op)
 
 
 def first_that_matters(errors: Sequence[str], silent: str, *, here: bool) -> str:
