@@ -103,8 +103,6 @@ class AccuracySettings:
         topk: outputs of which only the K best along the last axis are compared, as a set.
         judge: `outputs`: what a part of the model gave on the target goes through the rest of the model
             on the reference, and the model's outputs are compared; `local`: the part's own outputs are.
-        alone: rtol for a part that is compared by itself although `judge` is `outputs` (a written
-            reproducer is), where the defaults would not show the failure.
         reference: where truth comes from, see `references.spec`.
         reference_provider: execution provider of ONNX Runtime as the reference.
         custom_ops: libraries of custom operators for ONNX Runtime as the reference.
@@ -116,7 +114,6 @@ class AccuracySettings:
     ignore: tuple[str, ...] = ()
     topk: tuple[tuple[str, int], ...] = ()
     judge: str = "outputs"
-    alone: float | None = None
     reference: str = "ort"
     reference_provider: str = "CPUExecutionProvider"
     custom_ops: tuple[Path, ...] = ()

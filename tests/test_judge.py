@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 import accuracy_cases as cases
 from bisect_trt.accuracy.compare import compare
-from bisect_trt.accuracy.tolerance import best_agree, differences, failures
+from bisect_trt.accuracy.tolerance import best_agree, differences, failures, only_for
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.model.cutting.cutter import Cutter
@@ -23,7 +23,7 @@ from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
-from bisect_trt.reduction.at_outputs import Hybrid, compared_alone
+from bisect_trt.reduction.at_outputs import Hybrid
 from bisect_trt.settings import AccuracySettings
 from bisect_trt.workers import continue_rest
 from support import record_all
@@ -136,7 +136,7 @@ def outcome(name: str, damage: float, symptom: Symptom = Symptom.MISMATCH) -> Ou
 
 
 def test_the_same_output_has_to_fail_and_by_enough(setup: Setup) -> None:
-    judge = Hybrid(setup.rests, "y", 0.5)
+    judge = Hybrid(setup.rests, "y", 0.5, AccuracySettings())
     wanted = outcome("y", 0.5).failures[0]
     assert judge.judge(outcome("y", 0.1), wanted) is Verdict.REPRODUCES
     assert judge.judge(outcome("y", 1e-7), wanted) is Verdict.VANISHES
@@ -144,14 +144,29 @@ def test_the_same_output_has_to_fail_and_by_enough(setup: Setup) -> None:
     assert judge.judge(Outcome(), wanted) is Verdict.VANISHES
 
 
-def test_a_part_is_compared_by_itself_so_that_it_shows() -> None:
-    accuracy = AccuracySettings(rtol=(("", 1e-6),), metric="rms", custom_ops=(Path("ops.so"),))
-    shows = compared_alone(accuracy, [{"ok": False, "agrees_at": 1.0}])
-    assert shows == AccuracySettings(custom_ops=(Path("ops.so"),))  # fresh processes need the library, too
-    assert (
-        compared_alone(accuracy, [{"ok": True, "agrees_at": 2e-4}, {"ok": True, "agrees_at": 1e-5}]).alone
-        == 1e-4
-    )
+def test_a_part_is_compared_by_itself_at_the_users_tolerance() -> None:
+    """That of the output that fails, whatever the part's own outputs are called; never another one."""
+    accuracy = AccuracySettings(
+        rtol=(("", 1e-6), ("y", 1e-3)), atol=(("z", 0.5),), metric="rms", ignore=("i",), topk=(("z", 5),),
+        custom_ops=(Path("ops.so"),),
+    )  # fmt: skip
+    y, z = only_for(accuracy, "y"), only_for(accuracy, "z")
+    assert (y.rtol, y.atol, y.metric, y.ignore, y.topk) == ((("", 1e-3),), (), "rms", (), ())
+    assert (z.rtol, z.atol) == ((("", 1e-6),), (("", 0.5),))
+    assert y.custom_ops == (Path("ops.so"),)  # fresh processes need the library, too
+    assert only_for(AccuracySettings(), "y") == AccuracySettings(judge="local")
+
+
+def test_what_must_fail_by_itself_needs_both(setup: Setup) -> None:
+    judge = Hybrid(setup.rests, "y", 0.5, AccuracySettings())
+    seen = outcome("y", 0.5)
+    hidden = Outcome(seen.failures, facts={**seen.facts, "own": {"": [{"ok": True}], "y": [{"ok": True}]}})
+    shown = Outcome(seen.failures, facts={**seen.facts, "own": {"": [{"ok": True}], "y": [{"ok": False}]}})
+    assert judge.judge(hidden, seen.failures[0]) is Verdict.REPRODUCES
+    judge.by_itself = True
+    assert judge.judge(hidden, seen.failures[0]) is Verdict.VANISHES
+    assert judge.judge(shown, seen.failures[0]) is Verdict.REPRODUCES
+    assert judge.judge(Outcome(facts=shown.facts), seen.failures[0]) is Verdict.VANISHES
 
 
 def test_tolerances_by_output_and_ignored_ones() -> None:

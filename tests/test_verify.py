@@ -272,7 +272,7 @@ def test_paths_of_a_report_are_not_used(failing: Path) -> None:
     assert report.target(None, mine).plugins == mine.plugins
     target = report.target("tensorrt-rtx")
     assert (target.plugins, target.timing_cache, target.verbose_log, target.opt_level) == ((), None, None, 1)
-    assert (report.accuracy.reference, report.accuracy.custom_ops, report.accuracy.alone) == ("ort", (), None)
+    assert (report.accuracy.reference, report.accuracy.custom_ops) == ("ort", ())
     assert report.accuracy.rtol == (("", 0.5),)
 
 

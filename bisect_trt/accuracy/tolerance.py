@@ -127,8 +127,16 @@ def _failure(signature: str, bad: Sequence[TensorDiff]) -> Failure:
     return Failure(Stage.COMPARE, bad[0].symptom, signature, message)
 
 
-def alone(accuracy: AccuracySettings) -> AccuracySettings:
-    """What holds for a part of the model that is compared by itself: names of outputs mean nothing there."""
-    if accuracy.judge != "outputs":
-        return accuracy
-    return AccuracySettings(rtol=() if accuracy.alone is None else (("", accuracy.alone),))
+def only_for(accuracy: AccuracySettings, output: str) -> AccuracySettings:
+    """The user's tolerance of one output for everything that is compared: a part of the model by itself.
+
+    Names of outputs mean nothing there: a part has outputs of its own. Which of several scores are the best
+    can only be asked of the output itself, so `topk` does not count. "" has no tolerance of its own.
+    """
+
+    def value(given: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+        found = _given(output, given)
+        return () if found is None else (("", found),)
+
+    rtol, atol = value(accuracy.rtol), value(accuracy.atol)
+    return replace(accuracy, judge="local", rtol=rtol, atol=atol, ignore=(), topk=())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bisect_trt.accuracy.tolerance import ALONE, LOST
@@ -31,6 +31,25 @@ class Contribution:
         return {"nodes": list(self.nodes), "error": self.error}
 
 
+@dataclass(frozen=True)
+class Passage:
+    """What a node makes of an error that reaches it: errors before and behind it, RMS error over RMS."""
+
+    node: str
+    op: str
+    before: float
+    behind: float
+
+    @property
+    def growth(self) -> float:
+        """How many times larger the error is behind the node."""
+        return self.behind / self.before if self.before > 0 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {"node": self.node, "op": self.op, "before": self.before, "behind": self.behind}
+
+
 @dataclass
 class Hybrid:
     """How a failure of stage compare is judged.
@@ -39,8 +58,11 @@ class Hybrid:
         rests: continues candidates to the outputs of the model.
         output: of the model, whose failure is wanted.
         damage: of the whole model there.
+        alone: how a part is compared by itself: at the tolerance that the user has for `output`.
         stand_in: the failure as the smallest part shows it when it is compared by itself.
-        alone: how that is compared.
+        by_itself: whether a candidate has to fail by itself, too, as a reproducer does that is handed over.
+        source: the smallest set of nodes whose error makes the model's outputs differ.
+        way: what becomes of that error on its way to the outputs, see `Passage`.
         accumulated: contributions, the largest first, when no part of the model fails by itself.
         together: the fewest nodes with the largest contributions that fail when they run on the target.
     """
@@ -48,8 +70,11 @@ class Hybrid:
     rests: Rests
     output: str
     damage: float
+    alone: AccuracySettings
     stand_in: Failure | None = None
-    alone: AccuracySettings = field(default_factory=AccuracySettings)
+    by_itself: bool = False
+    source: tuple[str, ...] = ()
+    way: tuple[Passage, ...] = ()
     accumulated: tuple[Contribution, ...] = ()
     together: tuple[str, ...] = ()
 
@@ -61,7 +86,18 @@ class Hybrid:
         done = outcome.facts.get("damage", {}).get(self.output, 0.0)
         if verdict is Verdict.REPRODUCES and done < SHARE * self.damage:
             return Verdict.VANISHES
+        if verdict is Verdict.REPRODUCES and self.by_itself and not self.fails_alone(outcome):
+            return Verdict.VANISHES
         return verdict
+
+    def own(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """Metrics of a candidate's own outputs at the user's tolerance, the worst first."""
+        known = outcome.facts.get("own", {})
+        return list(known.get(self.output, known.get("", [])))
+
+    def fails_alone(self, outcome: Outcome) -> bool:
+        """Whether a candidate's own outputs disagree at the user's tolerance."""
+        return any(not diff["ok"] for diff in self.own(outcome))
 
     def words(self, wanted: Failure) -> Failure:
         """The failure as written files show it: by themselves."""
@@ -83,11 +119,6 @@ class Hybrid:
                 f"error over RMS of {self.output}), by {_names(first.nodes)}. The fewest of the largest "
                 f"that fail together on the target: {_names(self.together)}."
             )
-        if self.alone.alone is not None:
-            found.append(
-                f"By itself the part that is written is compared with rtol {self.alone.alone:.3g}, half of "
-                "what it would agree at: what it does is small there, and grows on the way to the outputs."
-            )
         return found
 
 
@@ -106,7 +137,8 @@ def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> 
         "samples": whole.facts["failing_samples"],
     }
     if hybrid is not None:
-        found |= {"output": hybrid.output, "alone_rtol": hybrid.alone.alone}
+        found |= {"output": hybrid.output, "source": list(hybrid.source)}
+        found["way"] = [passage.to_json() for passage in hybrid.way]
         found["accumulated"] = [part.to_json() for part in hybrid.accumulated]
         found["together"] = list(hybrid.together)
     return found
@@ -122,29 +154,6 @@ def output_of(failure: Failure, outcome: Outcome) -> str:
         if failure.signature.startswith(f"output {diff['name']} "):
             return str(diff["name"])
     return ""
-
-
-def only_for(accuracy: AccuracySettings, output: str) -> AccuracySettings:
-    """The user's tolerance of one output for all that is compared: for a part that ends in it."""
-
-    def value(given: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
-        known = dict(given)
-        found = known.get(output, known.get(""))
-        return () if found is None else (("", found),)
-
-    return replace(accuracy, judge="local", rtol=value(accuracy.rtol), atol=value(accuracy.atol))
-
-
-def compared_alone(accuracy: AccuracySettings, own: list[dict[str, Any]]) -> AccuracySettings:
-    """How a part is compared by itself so that what it does still shows.
-
-    `own` are the metrics of its own outputs with default tolerances, as in `Outcome.facts`. When these show
-    nothing, half of the tolerance at which it would agree is taken.
-    """
-    plain = replace(accuracy, rtol=(), atol=(), metric="max", ignore=(), topk=(), judge="outputs")
-    if not own or not all(diff["ok"] for diff in own):
-        return plain
-    return replace(plain, alone=max(float(diff["agrees_at"]) for diff in own) / 2)
 
 
 def in_own_words(failure: Failure, outcome: Outcome) -> Failure | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from bisect_trt.accuracy.tolerance import only_for
 from bisect_trt.anonymise.secrets import Secrets, secrets_of
 from bisect_trt.errors import ModelDoesNotFail
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -239,7 +240,8 @@ class Run:
             return None
         output = output_of(wanted, self.confirmed)
         damage = self.confirmed.facts.get("damage", {}).get(output, 0.0)
-        return Hybrid(Rests(self.session.graph, self.cutter, self.recorded), output, damage)
+        rests = Rests(self.session.graph, self.cutter, self.recorded)
+        return Hybrid(rests, output, damage, only_for(self.settings.accuracy, output))
 
     def continued(self, candidate: Candidate) -> Candidate:
         """A candidate that is compared at the outputs of the model, where they are what counts."""

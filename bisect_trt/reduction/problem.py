@@ -148,6 +148,11 @@ class Problem:
         self._tell(f"{counted(count, 'node')}: {verdict.value}")
         return verdict
 
+    def judge_anew(self) -> None:
+        """From now on something else is asked of a candidate: no verdict holds, what was seen does."""
+        self.verdicts.clear()
+        self.best = None
+
     def repeat_probes(self, runs: int, rate: float) -> None:
         """From now on a probe needs `runs` runs to vanish; verdicts that rest on fewer are forgotten."""
         self.runs, self.rate = runs, rate

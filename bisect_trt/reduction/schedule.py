@@ -17,7 +17,8 @@ from bisect_trt.reduction.passes.drop import drop, is_one_minimal, recut
 from bisect_trt.reduction.passes.flaky import LOOKS, always, distrust, steady
 from bisect_trt.reduction.passes.localise import follow_hints, localise
 from bisect_trt.reduction.passes.neighbour import nearest_passing
-from bisect_trt.reduction.passes.outputs import accumulate, stand_alone
+from bisect_trt.reduction.passes.outputs import accumulate
+from bisect_trt.reduction.passes.standing import stand_alone
 from bisect_trt.reduction.passes.workarounds import avoiding
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.run import simplify_best
@@ -56,7 +57,7 @@ SEARCH = Schedule(
         accumulate,  # where no range fails by itself: the fewest nodes that fail together
         drop,  # each node without; this proves 1-minimality
         recut,  # other ways of cutting the same nodes
-        stand_alone,  # judged at its own outputs, as the written files are
+        stand_alone,  # judged at its own outputs, as the written files are; grows where it has to
         enter_bodies,  # nodes of an If, Loop or Scan in place of it
     ),
     proves_minimal=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bisect_trt.accuracy.tolerance import alone, precision_rtol
+from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.inputs.formats import write_samples
@@ -148,7 +148,7 @@ def _compared(reduction: Reduction) -> list[str]:
 
 def _tolerances(reduction: Reduction) -> dict[str, tuple[float, float]]:
     """Relative and absolute tolerance of each output that is compared, from the expected values."""
-    accuracy, target = alone(reduction.alone), reduction.settings.target
+    accuracy, target = reduction.alone, reduction.settings.target
     found = {}
     for value in onnx.load_model_from_string(reduction.best.model).graph.output:
         if value.type.tensor_type.elem_type and value.name not in accuracy.ignore:

@@ -12,7 +12,6 @@ from typing import Any
 import jinja2
 import onnx
 
-from bisect_trt.accuracy.tolerance import alone
 from bisect_trt.model.validate import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.reproducer import seeded
@@ -70,7 +69,7 @@ def render(reduction: Reduction, version: str) -> str:
 
 def template_for(reduction: Reduction) -> str:
     """Which script it is: for TensorRT, for ONNX Runtime, for a command, else one that needs us."""
-    accuracy, wanted, name = alone(reduction.alone), reduction.wanted, reduction.target.name
+    accuracy, wanted, name = reduction.alone, reduction.wanted, reduction.target.name
     if wanted.stage is Stage.COMPARE and (accuracy.metric != "max" or accuracy.topk):
         return NEEDS_US  # these metrics are more than a page of code
     if name in MODULES:

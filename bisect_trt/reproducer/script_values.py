@@ -11,7 +11,7 @@ import psutil
 from onnx import TensorProto, helper
 
 from bisect_trt.accuracy.compare import default_rtol
-from bisect_trt.accuracy.tolerance import alone, precision_rtol
+from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.results import Reduction
@@ -64,11 +64,11 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
         "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
         "stored": bool(best.expected) and all(best.expected),
         "bounds": {
-            v.name: bounds(v, alone(reduction.alone), precision_rtol(target))
+            v.name: bounds(v, reduction.alone, precision_rtol(target))
             for v in proto.graph.output
             if v.type.tensor_type.elem_type  # sequences and maps are not compared
         },
-        "ignored": alone(reduction.alone).ignore,
+        "ignored": reduction.alone.ignore,
     }
 
 

@@ -40,7 +40,7 @@ _CHUNK = 1 << 22
 _TARGET_KEYS = {
     f.name for f in fields(TargetSettings)
 } - {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex"}
-_ACCURACY_KEYS = {"rtol", "atol", "metric", "ignore", "topk", "judge", "alone"}
+_ACCURACY_KEYS = {"rtol", "atol", "metric", "ignore", "topk", "judge"}
 _BY_HAND = {"spec", "plugins", "ep_libraries", "fail_regex"}
 
 

@@ -19,7 +19,7 @@ import onnx
 import psutil
 
 from bisect_trt.accuracy.diff import TensorDiff
-from bisect_trt.accuracy.tolerance import alone, differences, precision_rtol
+from bisect_trt.accuracy.tolerance import differences, only_for, precision_rtol
 from bisect_trt.accuracy.tolerance import failures as compare_failures
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -100,10 +100,9 @@ def probe(
             unresolved = ""
             diffs = _by_itself(settings, candidate, result.outputs, accuracy, least)
         elif candidate.rest is None or unresolved:
-            diffs = differences(expected, result.outputs, alone(accuracy), least)
+            diffs = differences(expected, result.outputs, accuracy, least)
         else:
-            own = differences(expected, result.outputs, alone(DEFAULT_ACCURACY), least)
-            facts["own"] = [diff.to_json() for diff in own[:SHOWN]]
+            facts["own"] = _own(expected, result.outputs, accuracy, least)
             wanted, actual, unresolved = continue_rest.finish(candidate, expected, result.outputs)
             diffs = differences(wanted, actual, accuracy, least)
         failures = compare_failures(diffs, by_name=candidate.rest is not None)
@@ -141,6 +140,13 @@ def _use_reference(accuracy: AccuracySettings) -> None:
         from bisect_trt.references import ort
 
         ort.use(*given)
+
+
+def _own(expected: Values, given: Values, accuracy: AccuracySettings, least: float) -> dict[str, Any]:
+    """The candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
+    names = {"", *(name for name, _ in (*accuracy.rtol, *accuracy.atol))}
+    found = {name: differences(expected, given, only_for(accuracy, name), least) for name in sorted(names)}
+    return {name: [diff.to_json() for diff in diffs[:SHOWN]] for name, diffs in found.items()}
 
 
 def _by_itself(

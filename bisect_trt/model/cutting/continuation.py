@@ -8,6 +8,7 @@ where there is no gap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -32,8 +33,11 @@ class Rests:
         self._cutter = cutter
         self._record = record
 
-    def attach(self, candidate: Candidate) -> Candidate:
-        """The candidate with its rest. One whose outputs were not recorded stays as it is."""
+    def attach(self, candidate: Candidate, through: Sequence[str] = ()) -> Candidate:
+        """The candidate with its rest. One whose outputs were not recorded stays as it is.
+
+        `through` are recorded tensors that the rest makes and that are compared besides the model's outputs.
+        """
         if not candidate.expected or not candidate.expected[0]:
             return candidate
         made = tuple(candidate.expected[0])
@@ -41,7 +45,7 @@ class Rests:
         behind = self._behind(made, inside)
         outputs = tuple(
             t
-            for t in self._graph.graph_outputs
+            for t in dict.fromkeys((*self._graph.graph_outputs, *through))
             if t in self._record and (t in made or self._graph.producer.get(t) in behind)
         )
         expected = tuple(
@@ -51,6 +55,10 @@ class Rests:
         if behind and any(self._graph.producer.get(t) in behind for t in outputs):
             rest = self._cut(rest, made, behind, behind & inside)
         return replace(candidate, rest=rest)
+
+    def elements(self, tensor: str) -> int:
+        """Elements of a recorded tensor; none of one that was not recorded."""
+        return math.prod(self._record.shape(tensor)) if tensor in self._record else 0
 
     def _behind(self, made: Iterable[str], inside: Selection) -> Selection:
         """All nodes that the tensors have an influence on by way of a node outside of the candidate."""

@@ -1,15 +1,11 @@
-"""Does the error accumulate? Then no node is guilty: rank what each contributes, and say so.
-
-From here on the best candidate has to show its failure by itself, as the written reproducer will.
-"""
+"""Does the error accumulate? Then no node is guilty: rank what each contributes, and say so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from bisect_trt.outcome import Outcome, Verdict
-from bisect_trt.reduction.at_outputs import Contribution, Hybrid, compared_alone, in_own_words, only_for
+from bisect_trt.reduction.at_outputs import Contribution, Hybrid
 from bisect_trt.reduction.problem import Problem
 
 FEW = 3  # nodes that are searched as usual
@@ -85,25 +81,3 @@ def _fewest(problem: Problem, ranked: Sequence[Contribution]) -> tuple[str, ...]
         else:
             low = middle + 1
     return tuple(problem.graph.sorted(name for part in ranked[:high] for name in part.nodes))
-
-
-def stand_alone(problem: Problem) -> None:
-    """Compare the best candidate's own outputs, with a tolerance at which what it does shows.
-
-    The words for it change, since its outputs are others than the model's.
-    """
-    hybrid, best = problem.hybrid, problem.best
-    if hybrid is None or best is None or best.rest is None or problem.wanted is None:
-        return
-    accuracy = problem.prober.oracle.accuracy
-    if hybrid.accumulated and hybrid.output in best.expected[0]:
-        hybrid.alone = only_for(accuracy, hybrid.output)
-    else:
-        own = problem.outcomes[best.digest].facts.get("own", [])
-        hybrid.alone = compared_alone(accuracy, own)
-    problem.prober.compare(hybrid.alone, alone=True)
-    bare = replace(best, rest=None)
-    hybrid.stand_in = in_own_words(problem.wanted, problem.observe(bare))
-    if hybrid.stand_in is not None:
-        problem.verdict(bare)
-        problem.best = bare

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper
 
 from bisect_trt.accuracy.diff import TensorDiff
-from bisect_trt.accuracy.tolerance import alone, differences, precision_rtol
+from bisect_trt.accuracy.tolerance import differences, precision_rtol
 from bisect_trt.outcome import Verdict
 from bisect_trt.reproducer.files import ACTUAL, EXPECTED, MODEL
 from bisect_trt.settings import AccuracySettings, TargetSettings
@@ -109,7 +109,7 @@ def compared(out: Path, accuracy: AccuracySettings, target: TargetSettings) -> C
     graph = onnx.load(out / MODEL, load_external_data=False).graph
     types = {v.name: v.type.tensor_type.elem_type for v in graph.output}
     expected, actual = (_values(out / name, types) for name in (EXPECTED, ACTUAL))
-    diffs = differences([expected], [actual], alone(accuracy), precision_rtol(target))
+    diffs = differences([expected], [actual], accuracy, precision_rtol(target))
     plain = [d for d in diffs if d.name in actual and expected[d.name].shape == actual[d.name].shape]
     if not plain or expected[plain[0].name].size > MOST:
         return None

@@ -1,0 +1,127 @@
+"""Does the best candidate fail by itself, at the tolerance of the user? Where it does not, it grows.
+
+Only the user's tolerance counts for what is handed over, never one that follows from what was seen. An error
+that is too small for it where it is made grows on its way to the outputs; the nodes through which it grows
+belong to the reproducer, as few as will do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import networkx as nx
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.model.graph import Graph, Selection
+from bisect_trt.outcome import Outcome
+from bisect_trt.reduction.at_outputs import Hybrid, Passage, in_own_words
+from bisect_trt.reduction.passes.drop import minimise
+from bisect_trt.reduction.problem import Problem
+
+WAYS = 6  # tensors on the way at which a part may end, the nearest first
+COMPARED = 1 << 28  # elements of tensors on the way that are compared in one run
+
+
+def stand_alone(problem: Problem) -> None:
+    """Leave a best candidate that fails at its own outputs, at the user's tolerance of the model's output.
+
+    The words for it change, since its outputs are others than the model's. Where no part of the model fails
+    by itself there is no best candidate any more: the whole model is what fails.
+    """
+    hybrid, best = problem.hybrid, problem.best
+    if hybrid is None or best is None or best.rest is None or problem.wanted is None:
+        return
+    seen = problem.outcomes[best.digest]
+    hybrid.source = best.nodes
+    nodes = _way(problem.graph, best.nodes, hybrid.output)
+    measured = _measured(problem, hybrid, best, nodes)
+    hybrid.way = tuple(_passages(problem.graph, hybrid, seen, measured, nodes))
+    if not hybrid.fails_alone(seen):
+        _grow(problem, hybrid, best, measured, nodes)
+    if problem.best is not None:
+        _judge_alone(problem, hybrid, problem.best)
+
+
+def _judge_alone(problem: Problem, hybrid: Hybrid, best: Candidate) -> None:
+    """From now on a candidate's own outputs are all that is compared."""
+    assert problem.wanted is not None
+    problem.prober.compare(hybrid.alone, alone=True)
+    bare = replace(best, rest=None)
+    for outcome in problem.observations(bare, problem.runs):
+        hybrid.stand_in = in_own_words(problem.wanted, outcome)
+        if hybrid.stand_in is not None:
+            problem.verdict(bare)
+            problem.best = bare
+            return
+    problem.best = None
+
+
+def _grow(problem: Problem, hybrid: Hybrid, best: Candidate, measured: Outcome, nodes: Selection) -> None:
+    """Take nodes along the way until the part fails by itself, then leave out what is not needed."""
+    style = CutStyle(best.cut)
+    hybrid.by_itself = True
+    problem.judge_anew()
+    for selection in _larger(problem, best, measured, nodes):
+        if problem.attempt(problem.cut(selection, style)):
+            if not hybrid.accumulated and problem.best is not None:
+                minimise(problem, problem.best)
+            return
+
+
+def _larger(problem: Problem, best: Candidate, measured: Outcome, nodes: Selection) -> Iterator[Selection]:
+    """The candidate with the nodes up to a tensor that fails, fewest first; up to the outputs; all."""
+    graph, inside = problem.graph, frozenset(best.nodes)
+    failing = [t for t in measured.facts.get("damage", {}) if graph.producer.get(t) in nodes]
+    ends = {inside | _up_to(graph, nodes, graph.producer[t]) for t in failing}
+    yield from sorted(ends, key=lambda some: (len(some), graph.sorted(some)))[:WAYS]
+    for more in (inside | nodes, frozenset(problem.scope)):
+        if more not in ends:
+            yield more
+
+
+def _measured(problem: Problem, hybrid: Hybrid, best: Candidate, nodes: Selection) -> Outcome:
+    """The candidate on the target once more, with all tensors on the way to the output compared."""
+    left, through = COMPARED, []
+    for name in problem.graph.sorted(nodes):
+        for tensor in problem.graph.outputs_of(name):
+            size = hybrid.rests.elements(tensor)
+            left -= size
+            through += [tensor] if size and left >= 0 else []
+    if not through:
+        return problem.outcomes[best.digest]
+    return problem.observe(hybrid.rests.attach(replace(best, rest=None), through))
+
+
+def _way(graph: Graph, nodes: tuple[str, ...], output: str) -> Selection:
+    """Nodes between some nodes and an output of the model; those that make it are among them."""
+    behind = {n for name in nodes for n in nx.descendants(graph.digraph, name)}
+    last = graph.producer.get(output)
+    return _up_to(graph, frozenset(behind.difference(nodes)), last) if last is not None else frozenset()
+
+
+def _up_to(graph: Graph, nodes: Selection, last: str) -> Selection:
+    """Of these nodes those that the last one needs, and itself if it is one of them."""
+    return nodes & {last, *nx.ancestors(graph.digraph, last)}
+
+
+def _passages(
+    graph: Graph, hybrid: Hybrid, seen: Outcome, measured: Outcome, nodes: Selection
+) -> Iterator[Passage]:
+    """The error before and behind each node on the way."""
+    errors: dict[str, float] = {diff["name"]: _error(diff) for diff in hybrid.own(seen)[::-1]}
+    damage = measured.facts.get("damage", {})
+    for tensor, error in measured.facts.get("errors", {}).items():
+        errors[tensor] = max(error, damage.get(tensor, 0.0))
+    for name in graph.sorted(nodes):
+        before = max((errors.get(t, 0.0) for t in graph.inputs_of(name)), default=0.0)
+        behind = max((errors.get(t, 0.0) for t in graph.outputs_of(name)), default=0.0)
+        if before and behind:
+            yield Passage(name, graph.node(name).op_type, before, behind)
+
+
+def _error(diff: dict[str, object]) -> float:
+    error = float(str(diff["rms_error"]))
+    return error if math.isfinite(error) else 1.0
