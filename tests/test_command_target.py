@@ -268,8 +268,8 @@ def test_big_weights_stay_beside_the_model(tmp_path: Path, monkeypatch: pytest.M
     assert result.outputs is not None and np.array_equal(result.outputs[0]["file"][999], X + 1)
 
 
-def test_weights_of_the_user_that_are_linked_into_the_store(tmp_path: Path) -> None:
-    """The store's hard link of an external data file is embedded like any other."""
+def test_external_weights_of_the_user_go_into_the_file(tmp_path: Path) -> None:
+    """The store's copy of an external data file is embedded like any other weight."""
     onnx.save_model(
         add_one(), tmp_path / "user.onnx", save_as_external_data=True, location="user.bin", size_threshold=0
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
@@ -57,19 +56,6 @@ def referenced_files(proto: onnx.ModelProto, path: Path) -> dict[str, Path]:
             sizes[location] = files[location].stat().st_size
         _check_range(tensor, files[location], sizes[location])
     return files
-
-
-def inner_files(proto: onnx.ModelProto) -> frozenset[str]:
-    """Locations of what bodies and attributes refer to.
-
-    ONNX Runtime has these checked by ONNX, which refuses a file that has another hard link.
-    """
-    inner = chain(_node_tensors(proto.graph.node), *(_node_tensors(f.node) for f in proto.functions))
-    return frozenset(
-        external_info(tensor).get("location", "")
-        for tensor in inner
-        if tensor.data_location == TensorProto.EXTERNAL
-    )
 
 
 def _resolve(location: str, path: Path, tensor: str) -> Path:

@@ -1,17 +1,19 @@
 """The store: one flat folder with the weights and recorded values that probes refer to.
 
-ONNX Runtime refuses external data that is absolute, holds `..`, or is a symlink out of the folder.
-It takes hard links, and any offset: so a recorded `.npy` file is external data as it is.
+ONNX Runtime refuses external data that is absolute, holds `..`, or is a symlink out of the folder. It
+takes any offset: so a recorded `.npy` file is external data as it is. The user's own files are never
+linked: onnx refuses data with more than one hard link, so his model would load in no program any more.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +28,7 @@ from bisect_trt.model.graph import bodies
 INLINE_LIMIT = 1024
 """Bytes; a weight above it is external data."""
 
+_FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file
 _MAP_LIMIT = 1 << 20
 _CHUNK = 1 << 20
 _ALIGNMENT = 64
@@ -82,7 +85,7 @@ class Store:
         """Use `folder`, which is made when it does not exist."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._links: dict[Path, str] = {}
+        self._copies: dict[Path, str] = {}  # of the user's files, by name
         self._end = 0
         self._next = 0
 
@@ -92,14 +95,13 @@ class Store:
         model_dir: Path,
         *,
         model_file: str = "",
-        copied: Collection[str] = frozenset(),
     ) -> None:
         """Make all weights of `proto` above `INLINE_LIMIT` external data in the folder, in place.
 
         Embedded weights, and those that lie in the file `model_file` itself (see `light`), are appended
         to `weights.bin` (which the first call of a `Store` begins anew, so that a run that is resumed
-        writes the same bytes); external files in `model_dir` are linked under flat names, or copied: those
-        in `copied` and those that cannot be linked. Weights in bodies are treated alike.
+        writes the same bytes); external files in `model_dir` are copied under flat names, which takes no
+        disk where the file system shares blocks (Btrfs, XFS). Weights in bodies are treated alike.
 
         Raises:
             OSError: a file cannot be read, or the folder cannot be written.
@@ -116,7 +118,7 @@ class Store:
                 elif embedded is not None and external_info(tensor)["location"] == model_file:
                     self._copy(tensor, embedded, out)
                 else:
-                    self._link(tensor, model_dir, copied)
+                    self._refer(tensor, model_dir)
 
     def _copy(self, tensor: TensorProto, source: BinaryIO, out: BinaryIO) -> None:
         """Embedded values may begin anywhere in the file; runtimes map them, and want them aligned."""
@@ -148,27 +150,27 @@ class Store:
         self._end = start + length
         point_to(tensor, _WEIGHTS, start, length)
 
-    def _link(self, tensor: TensorProto, model_dir: Path, copied: Collection[str]) -> None:
+    def _refer(self, tensor: TensorProto, model_dir: Path) -> None:
         info = external_info(tensor)
         source = (model_dir / info["location"]).resolve()
         if source.parent == self.folder.resolve():
             return  # adopted before
-        if source not in self._links:
-            self._links[source] = self._adopt_file(source, info["location"] in copied)
+        if source not in self._copies:
+            self._copies[source] = self._copy_file(source)
         offset = int(info.get("offset", 0))
-        point_to(tensor, self._links[source], offset, raw_size(tensor.data_type, tensor.dims))
+        point_to(tensor, self._copies[source], offset, raw_size(tensor.data_type, tensor.dims))
 
-    def _adopt_file(self, source: Path, copy: bool) -> str:
+    def _copy_file(self, source: Path) -> str:
+        """A copy of the user's file under a plain name; that of a run which is resumed is used again."""
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", source.name)[-80:]
-        name = f"ext{len(self._links):05d}-{safe}"
-        place = self.folder / name
-        place.unlink(missing_ok=True)
-        if not copy:
-            with suppress(OSError):  # another file system, or links are not allowed
-                os.link(source, place)
-                return name
-        shutil.copyfile(source, place)
-        return name
+        place = self.folder / f"ext{len(self._copies):05d}-{safe}"
+        if not place.exists():
+            unfinished = place.with_suffix(".writing")
+            with source.open("rb") as given, unfinished.open("wb") as made:
+                if not _share_blocks(given, made):
+                    shutil.copyfileobj(given, made, _CHUNK)
+            unfinished.replace(place)
+        return place.name
 
     def put(self, name: str, array: Array) -> Path:
         """Write one recorded tensor to a new `.npy` file, `t000000.npy` and so on.
@@ -184,8 +186,7 @@ class Store:
             path = self.folder / f"t{self._next:06d}.npy"
             self._next += 1
             try:
-                with path.open("xb") as out:  # other processes may write to the same folder
-                    np.save(out, plain, allow_pickle=False)
+                _save(path, plain, "xb")  # other processes may write to the same folder
             except FileExistsError:
                 continue
             return path
@@ -193,8 +194,7 @@ class Store:
     def put_at(self, stem: str, name: str, array: Array) -> Path:
         """As `put`, into the file `stem` + `.npy`, replacing what is there (others may have mapped it)."""
         path, draft = (self.folder / f"{stem}{suffix}" for suffix in (".npy", ".writing"))
-        with draft.open("wb") as out:
-            np.save(out, _plain(name, array), allow_pickle=False)
+        _save(draft, _plain(name, array), "wb")
         return draft.replace(path)
 
     def put_once(self, name: str, array: Array) -> Path:
@@ -237,6 +237,28 @@ class Store:
         length = raw_size(elem_type, shape)
         point_to(tensor, path.name, path.stat().st_size - length, length)
         return tensor
+
+
+def _share_blocks(source: BinaryIO, copy: BinaryIO) -> bool:
+    """Make `copy` a copy of `source` that shares its blocks on disk; False where that cannot be."""
+    try:
+        import fcntl
+
+        fcntl.ioctl(copy.fileno(), _FICLONE, source.fileno())
+    except (ImportError, OSError):  # another system, or a file system that copies
+        return False
+    return True
+
+
+def _save(place: Path, array: Array, mode: str) -> None:
+    """`np.save`, whose error on a full disk has no number: it wrote less than it was to."""
+    with place.open(mode) as out:
+        try:
+            np.save(out, array, allow_pickle=False)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
 
 
 def _plain(name: str, array: Array) -> Array:

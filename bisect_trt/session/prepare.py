@@ -17,7 +17,6 @@ import onnx
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
-from bisect_trt.model.external import inner_files
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.feeds import GraphInput, fit, read_inputs
 from bisect_trt.model.inputs.formats import write_samples
@@ -106,9 +105,7 @@ def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) 
         shutil.rmtree(folder)
     store = Store(folder)
     proto = normalise(loaded.proto)
-    store.adopt(
-        proto, loaded.path.absolute().parent, model_file=loaded.path.name, copied=inner_files(loaded.proto)
-    )
+    store.adopt(proto, loaded.path.absolute().parent, model_file=loaded.path.name)
     graph = Graph(proto)
     if again:
         known = Record.from_json(json.loads((folder / RECORD).read_text()))

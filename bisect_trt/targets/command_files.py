@@ -25,8 +25,7 @@ EMBED_LIMIT = 1_500_000_000
 def write_model(candidate: Candidate, path: Path) -> None:
     """The candidate as a file of its own, with its weights inside, or in one file beside it when too big.
 
-    The store's files are read here and not by onnx, which refuses hard links; so they are no use beside
-    the model either.
+    The store's files are no use beside the model: they hold weights of the whole model.
 
     Raises:
         OSError: disk full, or a weight file is missing.
