@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 import bisect_trt
-from bisect_trt.cli.texts import parse_duration
 from bisect_trt.errors import ClusterLost, StoppedEarly, UsageError
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.options import kinds
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
 from bisect_trt.reduction.simplify.run import LEAST_BUDGET
 from bisect_trt.results import Reduction
@@ -111,13 +111,13 @@ def test_the_budget_cuts_a_probe_short(tmp_path: Path) -> None:
     [("90s", 90), ("20m", 1200), ("2h", 7200), ("1h30m", 5400), ("45", 45), ("0.5h", 1800)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration("--budget", text) == seconds
+    assert kinds.duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "3x", "-5s", "0", "1m2h", "nan"])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(UsageError, match="--budget"):
-        parse_duration("--budget", text)
+    with pytest.raises(ValueError, match="is not a duration"):
+        kinds.duration(text)
 
 
 def test_another_run_finds_everything_in_the_cache(tmp_path: Path) -> None:

@@ -17,8 +17,6 @@ from typing import Any
 import jsonschema
 import pytest
 import typer
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import helper
 from rich.console import Console
 
@@ -26,13 +24,11 @@ import bisect_trt
 from bisect_trt import errors
 from bisect_trt.cli.app import app, main
 from bisect_trt.cli.output.console import show_check, show_reduction
-from bisect_trt.cli.texts import parse_shapes, parse_size
-from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.options import arguments
+from bisect_trt.options import ROWS, kinds
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
 from bisect_trt.results import Check, Reduction
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 
 ROOT = Path(__file__).parents[1]
@@ -61,10 +57,12 @@ def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["b:2, a:1x1,c:0"], {"a": (1, 1), "b": (2,), "c": (0,)}),
         (["input:0:1x3"], {"input:0": (1, 3)}),
         (["my input:4 b:5"], {"my input": (4,), "b": (5,)}),
+        (["x:[1,3, 224],y:[2]"], {"x": (1, 3, 224), "y": (2,)}),  # as Polygraphy has them
     ],
 )
 def test_shapes(texts: list[str] | None, shapes: dict[str, tuple[int, ...]]) -> None:
-    assert dict(parse_shapes("--shapes", texts)) == shapes
+    (row,) = (r for r in ROWS if r.flag == "--shapes")
+    assert dict(row.read(texts)) == shapes
 
 
 @pytest.mark.parametrize(
@@ -72,8 +70,6 @@ def test_shapes(texts: list[str] | None, shapes: dict[str, tuple[int, ...]]) -> 
     ["", " ", "x", "x:", "x:axb", "x:1x-1", "x:1x", "1x3", "x:1.5", ":3", "x:1 y", "x:1,x:2"],
 )
 def test_wrong_shapes_are_one_clear_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError):
-        parse_shapes("--shapes", [text])
     assert main(["check", "model.onnx", "--shapes", text]) == 2
     seen = capsys.readouterr()
     first, second = seen.err.splitlines()
@@ -82,16 +78,16 @@ def test_wrong_shapes_are_one_clear_line(text: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("2G", 2 << 30), ("512MiB", 512 << 20), ("1.5k", 1536), ("7", 7), ("1 TB", 1 << 40), (None, None)],
+    [("2G", 2 << 30), ("512MiB", 512 << 20), ("1.5k", 1536), ("7", 7), ("1 TB", 1 << 40)],
 )
-def test_sizes(text: str | None, size: int | None) -> None:
-    assert parse_size("--workspace", text) == size
+def test_sizes(text: str, size: int) -> None:
+    assert kinds.size(text) == size == kinds.size(kinds.size_text(size))
 
 
 @pytest.mark.parametrize("text", ["", "G", "-1", "0", "2X", "1e9", "2GG"])
 def test_wrong_sizes(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a size"):
-        parse_size("--workspace", text)
+    with pytest.raises(ValueError, match="is not a size"):
+        kinds.size(text)
 
 
 @pytest.mark.parametrize(
@@ -118,56 +114,6 @@ def test_wrong_options(words: list[str], said: str, capsys: pytest.CaptureFixtur
     assert main(["reduce", "model.onnx", *words]) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert said in error and error.startswith("error: ") and hint.startswith("hint: ")
-
-
-names = st.text(
-    st.characters(categories=["L", "N"], include_characters="/_.:-[]$'\" "), min_size=1, max_size=12
-).filter(lambda name: name == name.strip() and not any(part[0:1].isdigit() for part in name.split(":")[1:]))
-dims = st.lists(st.integers(0, 999), min_size=1, max_size=4).map(tuple)
-shape_maps = st.dictionaries(names, dims, max_size=3).map(lambda d: tuple(sorted(d.items())))
-files = st.none() | st.sampled_from(["a b.bin", "-dash", "dir/x"]).map(Path)
-
-
-@st.composite
-def all_settings(draw: st.DrawFn) -> Settings:
-    profile = draw(shape_maps)
-    static = tuple((name, shape) for name, shape in draw(shape_maps) if name not in dict(profile))
-    target = TargetSettings(
-        spec=draw(st.sampled_from(["auto", "tensorrt-rtx", "planted:op=Conv,symptom=hang"])),
-        shapes=static,
-        min_shapes=profile,
-        opt_shapes=profile,
-        max_shapes=tuple((name, tuple(d + 1 for d in shape)) for name, shape in profile),
-        workspace=draw(st.none() | st.integers(1, 1 << 40)),
-        opt_level=draw(st.none() | st.integers(0, 5)),
-        tf32=draw(st.none() | st.booleans()),
-        timing_cache=draw(files),
-        plugins=tuple(draw(st.lists(st.just(Path(__file__)), max_size=2))),
-        verbose_log=draw(files),
-    )
-    run = RunSettings(
-        inputs=draw(files),
-        seed=draw(st.integers(0, 99)),
-        timeout=draw(st.none() | st.floats(0.01, 1e6)),
-        repeats=draw(st.integers(1, 9)),
-        workers=draw(st.integers(1, 9)),
-        memory_limit=draw(st.none() | st.integers(1, 1 << 40)),
-    )
-    return Settings(target=target, run=run)
-
-
-@given(all_settings())
-def test_a_pasted_line_gives_the_same_settings(settings: Settings) -> None:
-    seen: list[Settings] = []
-
-    def fake(model: Path, settings: Settings, **rest: Any) -> Any:
-        seen.append(settings)
-        raise UsageError("enough")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bisect_trt, "reduce", fake, raising=False)
-        assert main(["reduce", "m.onnx", *shlex.split(shlex.join(arguments(settings)))]) == 2
-    assert seen == [settings]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +179,7 @@ def test_check_says_what_fails_and_what_to_paste(models_dir: Path, tmp_path: Pat
         "--target",
         "tensorrt-rtx",
         "--workspace",
-        str(1 << 30),
+        "1G",
     ]
     assert list(tmp_path.iterdir()) == []
 

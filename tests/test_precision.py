@@ -14,8 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import bisect_trt
-from bisect_trt.cli.options import target_settings
-from bisect_trt.cli.texts import devices
+from bisect_trt import options
 from bisect_trt.errors import UsageError
 from bisect_trt.model import precision
 from bisect_trt.model.candidate import Candidate
@@ -247,18 +246,15 @@ def test_a_precision_is_never_ignored(spec: str, models_dir: Path) -> None:
 
 
 def test_options() -> None:
-    plain: dict[str, Any] = dict.fromkeys(
-        ("workspace", "opt_level", "tf32", "timing_cache", "plugins", "verbose_log")
-    )
-    none = (None, None, None, None)
-    assert target_settings("auto", none, precision="bf16", build_only=True, **plain).precision == "bf16"
+    assert options.settings({"precision": "bf16"}).target.precision == "bf16"
     with pytest.raises(UsageError, match="--precision 'fp8'"):
-        target_settings("auto", none, precision="fp8", **plain)
-    assert devices("0, 1", 1) == (("0", "1"), 2)
-    assert devices(None, 3) == ((), 3)
-    for text, workers in (("0,,1", 1), ("0,0", 1), ("0", 2), ("", 1)):
+        options.settings({"precision": "fp8"})
+    run = options.settings({"devices": "0, 1"}).run
+    assert (run.devices, run.workers) == (("0", "1"), 2)
+    assert options.settings({"workers": "3"}).run.workers == 3
+    for text, workers in (("0,,1", "1"), ("0,0", "1"), ("0", "2"), ("", "1")):
         with pytest.raises(UsageError):
-            devices(text, workers)
+            options.settings({"devices": text, "workers": workers})
 
 
 def test_reduce_writes_both_models_and_the_script_says_which(tmp_path: Path, models_dir: Path) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Annotated, ParamSpec
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from bisect_trt._version import __version__
 from bisect_trt.cli import check, doctor, nightly, reduce, scan, simplify, verify
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
-
-P = ParamSpec("P")
 
 app = typer.Typer(
     name="bisect-trt",
@@ -29,26 +26,8 @@ app = typer.Typer(
 )
 
 
-def _interruptible(command: Callable[P, int]) -> Callable[P, int]:
-    """Ctrl-C as one of our errors: versions of Typer disagree on what becomes of it."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt as error:
-            hint = "the same command goes on from where it was, if it had begun"
-            raise StoppedEarly("interrupted", hint) from error
-
-    return run
-
-
-app.command("reduce")(_interruptible(reduce.command))
-app.command("simplify")(_interruptible(simplify.command))
-app.command("check")(_interruptible(check.command))
-app.command("scan")(_interruptible(scan.command))
-app.command("verify")(_interruptible(verify.command))
-app.command("doctor")(_interruptible(doctor.command))
+for _module in (check, reduce, scan, simplify, verify, doctor):
+    _module.COMMAND.add_to(app)
 app.add_typer(nightly.app, name="nightly")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from bisect_trt.cli import options as o
+from bisect_trt.cli.commands import JSON, Command
 
 
-def command(as_json: o.Json = False, debug: o.Debug = False) -> int:
+def run(*, as_json: bool) -> int:
     """Show what can be used on this machine, and for what cannot: why, and how to get it."""
     # Heavy imports wait until a command runs, so that --help is quick.
     from bisect_trt.cli.output import console
@@ -19,3 +19,6 @@ def command(as_json: o.Json = False, debug: o.Debug = False) -> int:
     else:
         console.show_doctor(rows)
     return 0
+
+
+COMMAND = Command("doctor", run, (JSON,), argument=None)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from bisect_trt.cli.commands import Command
 from bisect_trt.errors import UsageError
+from bisect_trt.options import Option
+from bisect_trt.options import kinds as k
 
 _RUN = "run"
 
@@ -31,35 +34,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+OUT = Option("out", "--out", k.FOLDER, "History, reports and reproducers (runs/).")
+UNTIL = Option("until", "--until", k.text("HH:MM"), "Be done by this time of day.")
+CLUSTER = Option("cluster", "--cluster", k.text("ADDRESS"), "Run on a Ray cluster: auto or ray://HOST:10001.")
+INIT = Option("init", "--init", k.SWITCH, "Write a commented nightly.toml and stop.")
 
-@app.command(_RUN)
-def run(
-    config: Annotated[
-        Path | None,
-        typer.Argument(help="Configuration (TOML), or a folder of models.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="DIR", help="History, reports and reproducers (runs/).", show_default=False
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option("--until", metavar="HH:MM", help="Be done by this time of day.", show_default=False),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            "--cluster",
-            metavar="ADDRESS",
-            help="Run on a Ray cluster: auto or ray://HOST:10001.",
-            show_default=False,
-        ),
-    ] = None,
-    init: Annotated[bool, typer.Option("--init", help="Write a commented nightly.toml and stop.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> int:
+
+def run(config: Path | None, *, out: Path | None, until: str | None, cluster: str | None, init: bool) -> int:
     """Check all models, reduce what fails, write the report. `nightly CONFIG` is short for this.
 
     Exit code: 0 nothing new, 1 new failures, 2 bad usage or configuration, 3 not one model could
@@ -84,17 +65,23 @@ def run(
     return nightly(settings, _tell, make_runner=lambda folder, logs: runner)
 
 
-@app.command("status")
-def status(
-    out: Annotated[Path, typer.Argument(help="The output folder of the nights.", show_default=False)],
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> int:
+def status(out: Path) -> int:
     """What is happening now, or how the last night ended; writes nothing."""
     from bisect_trt.nightly.status import lines
 
     for line in lines(out):
         print(line)
     return 0
+
+
+Command(
+    _RUN,
+    run,
+    (OUT, UNTIL, CLUSTER, INIT),
+    argument=("CONFIG", "Configuration (TOML), or a folder of models."),
+    needed=False,
+).add_to(app)
+Command("status", status, argument=("OUT", "The output folder of the nights.")).add_to(app)
 
 
 def _write_template(path: Path, text: str) -> int:

@@ -3,107 +3,37 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from bisect_trt import options
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.options import Option
+from bisect_trt.options import kinds as k
+from bisect_trt.options.table import VALUES
+from bisect_trt.settings import Settings
 
-from bisect_trt.cli import accuracy as a
-from bisect_trt.cli import options as o
-
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", metavar="DIR", help="Where to write; MODEL-scan here without it.", show_default=False
-    ),
-]
-Tensors = Annotated[
-    list[str] | None,
-    typer.Option("--tensors", metavar="NAME", help="Look at these tensors only; repeat it."),
-]
-SaveTensors = Annotated[
-    Path | None,
-    typer.Option("--save-tensors", metavar="DIR", help="Keep the values of both sides as .npy files."),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier scan left in the folder.")]
+TENSORS = Option("tensors", "--tensors", k.NAMES, "Look at these tensors only; repeat it.")
+SAVE_TENSORS = Option(
+    "save_tensors", "--save-tensors", k.FOLDER, "Keep the values of both sides as .npy files.", VALUES
+)
 
 
-def command(
-    model: o.Model,
-    out: Out = None,
-    target: o.Target = "auto",
-    tensors: Tensors = None,
-    save_tensors: SaveTensors = None,
-    inputs: o.Inputs = None,
-    seed: o.Seed = 0,
-    timeout: o.Timeout = None,
-    workers: o.Workers = 1,
-    memory_limit: o.MemoryLimit = None,
-    shapes: o.StaticShapes = None,
-    min_shapes: o.MinShapes = None,
-    opt_shapes: o.OptShapes = None,
-    max_shapes: o.MaxShapes = None,
-    workspace: o.Workspace = None,
-    opt_level: o.OptLevel = None,
-    tf32: o.Tf32 = None,
-    precision: o.Precision = None,
-    timing_cache: o.TimingCache = None,
-    plugins: o.Plugins = None,
-    verbose_log: o.VerboseLog = None,
-    ep_library: o.EpLibrary = None,
-    reference: a.Reference = "ort",
-    reference_provider: a.ReferenceProvider = "CPUExecutionProvider",
-    custom_ops: a.CustomOps = None,
-    rtol: a.Rtol = None,
-    atol: a.Atol = None,
-    metric: a.Metric = "max",
-    ignore: a.Ignore = None,
-    topk: a.TopK = None,
-    input_range: a.InputRange = None,
-    save_inputs: a.SaveInputs = None,
-    record_budget: a.RecordBudget = None,
-    as_json: o.Json = False,
-    force: Force = False,
-    debug: o.Debug = False,
+def run(
+    model: Path,
+    settings: Settings,
+    *,
+    out: Path | None,
+    tensors: tuple[str, ...],
+    save_tensors: Path | None,
+    force: bool,
+    as_json: bool,
 ) -> int:
     """Where does the error come from? Own error of every tensor, and its effect on the model's outputs.
 
     Exit code: 0 done, 2 bad usage or model, 3 target not usable here or cannot run what it builds,
     70 a bug of bisect-trt.
     """
-    settings = o.settings(
-        o.target_settings(
-            target,
-            (shapes, min_shapes, opt_shapes, max_shapes),
-            workspace=workspace,
-            opt_level=opt_level,
-            tf32=tf32,
-            precision=precision,
-            timing_cache=timing_cache,
-            plugins=plugins,
-            verbose_log=verbose_log,
-            ep_library=ep_library,
-        ),
-        inputs=inputs,
-        seed=seed,
-        timeout=timeout,
-        workers=workers,
-        memory_limit=memory_limit,
-        accuracy=a.accuracy_settings(
-            reference=reference,
-            reference_provider=reference_provider,
-            custom_ops=custom_ops,
-            rtol=rtol,
-            atol=atol,
-            metric=metric,
-            ignore=ignore,
-            topk=topk,
-            judge="outputs",
-        ),
-        input_ranges=a.parse_ranges(input_range),
-        save_inputs=save_inputs,
-        record_budget=record_budget,
-    )
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
     from bisect_trt.cli.output.progress import progress
@@ -116,7 +46,7 @@ def command(
             settings,
             out=out,
             force=force,
-            tensors=tensors or (),
+            tensors=tensors,
             save_tensors=save_tensors,
             on_event=on_event,
         )
@@ -125,3 +55,19 @@ def command(
     else:
         show_scan(result)
     return 0
+
+
+COMMAND = Command(
+    "scan",
+    run,
+    (
+        replace(OUT, help="Where to write; MODEL-scan here without it."),
+        *options.without(
+            *options.SEARCHING, "judge", "save_outputs", "build_only", "fail_regex", "devices", "cluster"
+        ),
+        TENSORS,
+        SAVE_TENSORS,
+        FORCE,
+        JSON,
+    ),
+)

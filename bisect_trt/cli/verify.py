@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from bisect_trt import options
+from bisect_trt.cli.commands import JSON, Command
+from bisect_trt.options import Option
+from bisect_trt.options import kinds as k
+from bisect_trt.settings import Settings
 
-from bisect_trt.cli import accuracy as a
-from bisect_trt.cli import options as o
-from bisect_trt.cli.texts import parse_size
-
-Place = Annotated[
-    Path,
-    typer.Argument(help="Folder or zip of a reproducer, or a folder of several.", show_default=False),
-]
-Target = Annotated[
-    str | None, typer.Option("--target", help="Another target than that of the report.", show_default=False)
-]
-ExpectFixed = Annotated[
-    bool, typer.Option("--expect-fixed", help="Wait for the fix: 0 while it still fails, 1 once it is fixed.")
-]
-Junit = Annotated[
-    Path | None, typer.Option("--junit", metavar="FILE", help="Write the results as JUnit's XML, too.")
-]
+TARGET = Option("other", "--target", k.text("TARGET"), "Another target than that of the report.")
+EXPECT_FIXED = Option(
+    "expect_fixed", "--expect-fixed", k.SWITCH, "Wait for the fix: 0 while it fails, 1 once it is fixed."
+)
+JUNIT = Option("junit", "--junit", k.FILE, "Write the results as JUnit's XML, too.")
 
 
-def command(
-    place: Place,
-    target: Target = None,
-    plugins: o.Plugins = None,
-    ep_library: o.EpLibrary = None,
-    fail_regex: o.FailRegex = "",
-    repeats: o.Repeats = 3,
-    timeout: o.Timeout = None,
-    memory_limit: o.MemoryLimit = None,
-    custom_ops: a.CustomOps = None,
-    expect_fixed: ExpectFixed = False,
-    junit: Junit = None,
-    as_json: o.Json = False,
-    debug: o.Debug = False,
+def run(
+    place: Path,
+    settings: Settings,
+    *,
+    other: str | None,
+    expect_fixed: bool,
+    junit: Path | None,
+    as_json: bool,
 ) -> int:
     """Run reproducers again, on another machine or version: same failure, another one, or fixed?
 
@@ -48,23 +33,20 @@ def command(
     fails in another way, 70 a bug of bisect-trt. With --expect-fixed, 0 the same failure and 1 fixed. Of
     several: 1 when any has it, else 4, else 3; 0 when all have it.
     """
-    limit = parse_size("--memory-limit", memory_limit)
     # Heavy imports wait until a command runs, so that --help is quick.
     from bisect_trt.cli.output import console
     from bisect_trt.cli.output import junit as xml
     from bisect_trt.errors import UsageError
     from bisect_trt.reproducer import verify
-    from bisect_trt.settings import TargetSettings
 
-    given = TargetSettings(**o.by_hand(plugins, ep_library, fail_regex))
     results = verify.verify(
         place,
-        target=target,
-        given=given,
-        repeats=repeats,
-        timeout=timeout,
-        memory_limit=limit,
-        custom_ops=a.libraries(custom_ops),
+        target=other,
+        given=settings.target,
+        repeats=settings.run.repeats,
+        timeout=settings.run.timeout,
+        memory_limit=settings.run.memory_limit,
+        custom_ops=settings.accuracy.custom_ops,
         on_result=(lambda result: None) if as_json else console.show_verification,
     )
     code = verify.exit_code(results, expect_fixed=expect_fixed)
@@ -79,3 +61,19 @@ def command(
         except OSError as error:
             raise UsageError(f"--junit {junit}: cannot be written: {error.strerror or error}") from error
     return code
+
+
+COMMAND = Command(
+    "verify",
+    run,
+    (
+        TARGET,
+        *options.only(
+            "plugins", "ep_libraries", "fail_regex", "repeats", "timeout", "memory_limit", "custom_ops"
+        ),
+        EXPECT_FIXED,
+        JUNIT,
+        JSON,
+    ),
+    argument=("PLACE", "Folder or zip of a reproducer, or a folder of several."),
+)

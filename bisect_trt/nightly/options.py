@@ -1,53 +1,24 @@
-"""Tables of options in the configuration, as settings.
+"""The rows of the table of options as keys of a configuration.
 
-The accepted keys are the fields of the settings themselves, so that an option
-which those learn can be used here at once.
+A key is the name of the setting, and its value is read as the command line reads it: a text, a number, a
+list of them, or a table by name. An option which the table learns can be used here at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, create_model
 from pydantic.fields import FieldInfo
 
-from bisect_trt.nightly.values import LIMITS, pairs, shapes
-from bisect_trt.settings import Settings, Shapes
+from bisect_trt import options as rows
+from bisect_trt.options.make import each_path, of_values
+from bisect_trt.settings import Settings
 
-_NOT_HERE = ("spec", "verbose_log")  # `spec` names a target, one log file cannot take many models
-
-
-def _annotations(cls: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, hint in get_type_hints(cls).items():
-        if name in _NOT_HERE:
-            continue
-        if hint == Shapes:
-            hint = Annotated[hint, BeforeValidator(shapes)]
-        elif _is_pairs(hint):
-            hint = Annotated[hint, BeforeValidator(pairs)]
-        for limit in LIMITS.get(name, ()):
-            hint = Annotated[hint, limit]
-        found[name] = hint
-    return found
-
-
-def _is_pairs(hint: Any) -> bool:
-    """`tuple[tuple[str, X], ...]`."""
-    inner = get_args(hint)[0] if get_origin(hint) is tuple else None
-    return get_origin(inner) is tuple and get_args(inner)[0] is str
-
-
-SECTIONS: dict[str, Any] = {
-    name: hint for name, hint in get_type_hints(Settings).items() if is_dataclass(hint)
-}
-"""The parts of the settings; no two of them have a field of the same name (a test)."""
-
-OPTIONS: dict[str, Any] = {k: hint for cls in SECTIONS.values() for k, hint in _annotations(cls).items()}
-"""What can be configured, with its type as pydantic takes it."""
+OPTIONS = {row.key: row for row in rows.without("spec", "verbose_log")}
+"""What can be configured: `spec` names a target, and one log file cannot take many models."""
 
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=False)
 
@@ -55,9 +26,24 @@ STRICT = ConfigDict(extra="forbid", frozen=True, strict=False)
 def table(title: str, /, **own: Any) -> Any:
     """A pydantic model with its own fields and all options, each optional."""
     entries: dict[str, Any] = {
-        key: (hint, FieldInfo(default=None, validate_default=False)) for key, hint in OPTIONS.items()
+        key: (
+            Annotated[Any, BeforeValidator(_reader(row))],
+            FieldInfo(default=None, validate_default=False),
+        )
+        for key, row in OPTIONS.items()
     }
     return create_model(title, __config__=STRICT, **(entries | own))
+
+
+def _reader(row: rows.Option) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        try:
+            return row.kind.of_toml(value)
+        except ValueError as error:
+            example = f": write it as {row.kind.example}" if row.kind.example else ""
+            raise ValueError(f"{error}{example}") from error
+
+    return read
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,24 +57,26 @@ def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: 
     Paths are relative to `base`; `{stem}` and `{folder}` in them stand for the model's file name
     without its ending and for its folder.
     """
+
+    def placed(path: Path) -> Path:
+        text = str(path).replace("{stem}", model.stem).replace("{folder}", str(model.parent))
+        return base / text
+
     merged: dict[str, Any] = {}
     for layer in layers:
         merged |= layer
-    merged = {key: _placed(value, base, model) for key, value in merged.items()} | {"spec": spec}
-    parts = {
-        section: cls(**{f.name: merged[f.name] for f in fields(cls) if f.name in merged})
-        for section, cls in SECTIONS.items()
-    }
-    return Settings(**parts)
+    return of_values({key: each_path(value, placed) for key, value in merged.items()} | {"spec": spec})
 
 
-def _placed(value: Any, base: Path, model: Path) -> Any:
-    if isinstance(value, Path):
-        text = str(value).replace("{stem}", model.stem).replace("{folder}", str(model.parent))
-        return base / text
-    if isinstance(value, tuple):
-        return tuple(_placed(v, base, model) for v in value)
-    return value
+def to_toml(settings: Settings) -> dict[str, str | bool | list[str]]:
+    """The settings that are not at their defaults as keys and values of a table of a configuration."""
+    found: dict[str, str | bool | list[str]] = {}
+    for key, row in OPTIONS.items():
+        value = row.value(settings)
+        if value != row.default:
+            texts = value if row.kind.switch else row.kind.texts(value)
+            found[key] = texts if row.kind.many or row.kind.switch else texts[0]
+    return found
 
 
 _JSON = TypeAdapter(Settings)

@@ -87,17 +87,17 @@ def test_template_and_schema_name_the_same_keys() -> None:
         ("on_new = ['x']\n" + MODELS, "on_new: not a text", ""),
         (MODELS + "[defaults]\nreference = 'orrt'", "'orrt' is none of ort, ", ""),
         (MODELS + "[defaults]\njudge = 'x'", "'x' is none of outputs, local", ""),
-        (MODELS + "[defaults]\nprecision = 'fp7'", "is none of fp16, bf16", ""),
+        (MODELS + "[defaults]\nprecision = 'fp7'", "'fp7' is none of fp16, bf16", ""),
         (MODELS + "[defaults]\nmetric = 'quantile:2'", "is none of max, mean", ""),
-        (MODELS + "[defaults]\nstyle = 'x'", "no such style", ""),
-        (MODELS + "[defaults]\nrtol = nan", "defaults.rtol: has to be at least 0", ""),
-        (MODELS + "[defaults]\nrtol = 'x'", "defaults.rtol: not a number", ""),
-        (MODELS + "[defaults]\natol = {y = -1.0}", "defaults.atol: has to be at least 0", ""),
+        (MODELS + "[defaults]\nstyle = 'x'", "defaults.style: 'x' is none of tensorrt, ", ""),
+        (MODELS + "[defaults]\nrtol = nan", "defaults.rtol: 'nan' is not a number of at least 0: write", ""),
+        (MODELS + "[defaults]\nrtol = 'x'", "defaults.rtol: 'x' is not a number", ""),
+        (MODELS + "[defaults]\natol = {y = -1.0}", "defaults.atol: '-1.0' is not a number of at least 0", ""),
         (MODELS + "[defaults]\nopt_level = 9", "has to be between 0 and 5", ""),
         (MODELS + "[defaults]\nrepeats = 0", "has to be at least 1", ""),
-        (MODELS + "[defaults]\ntimeout = 0", "has to be more than 0", ""),
-        (MODELS + "[defaults]\nshapes = {x = 3}", "the shape of 'x'", ""),
-        (MODELS + "[defaults]\nshapes = 3", "write shapes as a table", ""),
+        (MODELS + "[defaults]\ntimeout = 0", "'0' is not a duration", ""),
+        (MODELS + "[defaults]\nshapes = {x = 'y'}", "'x:y' is not NAME:DIMS", ""),
+        (MODELS + "[defaults]\nshapes = 3", "'3' is not NAME:DIMS", ""),
         (MODELS + '[defaults]\nseed = "many"', "defaults.seed", ""),
         (MODELS + "[[target]]\n[[target]]", "two targets are called 'auto'", ""),
         ("[models\n", "is not TOML", ""),
@@ -133,7 +133,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert values.duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "h", "1x", "1h30", "-1h", "1 h"])
+@pytest.mark.parametrize("text", ["", "h", "1x", "1h30", "-1h"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         values.duration(text)
@@ -192,10 +192,8 @@ def test_layers_of_options(tmp_path: Path) -> None:
 
 
 def test_every_setting_can_be_configured() -> None:
-    known = [f.name for cls in options.SECTIONS.values() for f in fields(cls)]
-    assert len(known) == len(set(known)), "a name that two sections have could not be told apart"
-    assert set(known) - {"spec", "verbose_log"} == options.OPTIONS.keys()
-    assert options.SECTIONS.keys() == {f.name for f in fields(Settings)}
+    known = {f.name for part in fields(Settings) for f in fields(getattr(Settings(), part.name))}
+    assert known - {"spec", "verbose_log"} == options.OPTIONS.keys()
 
 
 def test_tolerances_and_references(tmp_path: Path) -> None:

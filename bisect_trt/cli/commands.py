@@ -1,0 +1,117 @@
+"""Commands made of rows of the table of options: Typer reads a signature that is put together here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from bisect_trt import options
+from bisect_trt.errors import StoppedEarly
+from bisect_trt.options import Option
+from bisect_trt.options import kinds as k
+from bisect_trt.options.table import MACHINE, PANELS
+
+OUT = Option("out", "--out", k.FOLDER, "Where to write; MODEL-repro here without it.")
+FORCE = Option("force", "--force", k.SWITCH, "Replace what an earlier run left in the folder.")
+JSON = Option("as_json", "--json", k.SWITCH, "One JSON document on standard output, and nothing else.")
+DEBUG = Option("debug", "--debug", k.SWITCH, "Show the traceback of an error.", MACHINE)
+
+Argument = tuple[str, str]
+"""What stands for the argument in `--help`, and what is said of it."""
+MODEL: Argument = ("MODEL", "ONNX model.")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its function, and the rows of the options that it takes.
+
+    Attributes:
+        run: does it and gives the exit code; called with the argument (if there is one), the settings
+            (if rows of the table are taken), and by name what each option of its own was given. Its
+            docstring is the command's help.
+        options: rows of the table, and rows of its own, in the order of `--help`; `--debug` is added.
+        argument: the argument, or None.
+        needed: the argument cannot be left out.
+    """
+
+    name: str
+    run: Callable[..., int]
+    options: tuple[Option, ...] = ()
+    argument: Argument | None = MODEL
+    needed: bool = True
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Make it a command of the application."""
+
+        def body(**given: Any) -> int:
+            try:
+                return self._called(given)
+            except KeyboardInterrupt as error:  # versions of Typer disagree on what becomes of it
+                hint = "the same command goes on from where it was, if it had begun"
+                raise StoppedEarly("interrupted", hint) from error
+
+        body.__doc__ = self.run.__doc__
+        body.__signature__ = inspect.Signature(list(self._parameters()))  # type: ignore[attr-defined]
+        app.command(self.name, cls=Panelled)(body)
+
+    def _called(self, given: dict[str, Any]) -> int:
+        words: list[Any] = [given["argument"]] if self.argument else []
+        if any(row.section for row in self.options):
+            words.append(options.settings({row.key: given[row.key] for row in self.options if row.section}))
+        own = {row.key: row.read(given[row.key]) for row in self.options if not row.section}
+        return self.run(*words, **own)
+
+    def _parameters(self) -> Iterator[inspect.Parameter]:
+        if self.argument:
+            name, told = self.argument
+            info = typer.Argument(help=told, metavar=name if self.needed else f"[{name}]", show_default=False)
+            kind: Any = Annotated[Path if self.needed else Path | None, info]
+            yield _parameter("argument", kind, inspect.Parameter.empty if self.needed else None)
+        for row in (*self.options, DEBUG):
+            yield _parameter(row.key, *_as_typer_has_it(row))
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _as_typer_has_it(row: Option) -> tuple[Any, Any]:
+    """Type and default of an option: texts, which the row reads itself; paths, which a shell completes."""
+    files = row.kind.one is Path and not row.kind.parts
+    kind: Any = bool if row.kind.switch else Path if files else str
+    default = row.default
+    if not row.kind.switch:
+        kind = list[kind] if row.kind.many else kind
+        default = None if default in (None, "", ()) else row.kind.texts(default)[0]
+    kind = kind if row.kind.switch and default is not None else kind | None
+    info = typer.Option(
+        row.flag,
+        metavar=row.kind.metavar or None,
+        help=row.help,
+        rich_help_panel=row.panel,
+        show_default=default not in (None, False),
+    )
+    return Annotated[kind, info], default
+
+
+class Panelled(TyperCommand):
+    """A command whose `--help` groups its options, in plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then each panel."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{name: [] for name in PANELS}}
+        for parameter in self.get_params(ctx):
+            told = parameter.get_help_record(ctx)
+            if told is not None:
+                plain = "Arguments" if parameter.param_type_name == "argument" else PANELS[0]
+                groups[getattr(parameter, "rich_help_panel", None) or plain].append(told)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)

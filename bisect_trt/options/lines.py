@@ -1,0 +1,79 @@
+"""Settings as the words that give them: for lines that users paste."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt.options.kinds import shape_text as shape_text
+from bisect_trt.options.make import each_path, of_values
+from bisect_trt.options.table import ROWS
+from bisect_trt.settings import Settings, TargetSettings
+
+SAFE_SPEC = re.compile(r"(auto|tensorrt|tensorrt-rtx|(planted|emulate):.+|ort:[\w.-]+)", re.DOTALL)
+"""Targets that start no program and load no library that a stranger could name."""
+
+_PATHS = ("outputs", "python", "torchscript")  # references that are named by a path
+
+
+def line(*arguments: str | Path) -> str:
+    """A line for a POSIX shell."""
+    return shlex.join(str(a) for a in arguments)
+
+
+def reduce_line(model: Path, settings: Settings, out: Path | None = None) -> str:
+    """`bisect-trt reduce ...` with the same options."""
+    where = ["--out", str(out)] if out else []
+    # A path that looks like an option is made to look like a path.
+    file = f"./{model}" if str(model).startswith("-") else str(model)
+    return line("bisect-trt", "reduce", file, *where, *arguments(settings))
+
+
+def export_line(model: Path, settings: Settings) -> str:
+    """The line that reduces the difference between ONNX Runtime and an outside reference."""
+    return reduce_line(model, replace(settings, target=TargetSettings("ort:CPU", settings.target.shapes)))
+
+
+def arguments(settings: Settings) -> list[str]:
+    """The words for every setting that is not at its default; a command makes the same settings of them."""
+    run = settings.run
+    endless = run.simplify_budget is not None and not math.isfinite(run.simplify_budget)
+    settings = replace(
+        settings,
+        run=replace(
+            run,
+            simplify_budget=None if endless else run.simplify_budget,
+            workers=1 if run.workers == len(run.devices) else run.workers,
+        ),
+    )
+    return [word for row in ROWS for word in row.words(row.value(settings))]
+
+
+def target_arguments(target: TargetSettings) -> list[str]:
+    """The words that say which target, and how its builder is configured."""
+    return arguments(Settings(target=target))
+
+
+def verify_line(place: str | Path, settings: Settings) -> str:
+    """`bisect-trt verify ...` with what a report may not ask for by itself."""
+    libraries = [word for path in settings.accuracy.custom_ops for word in ("--custom-ops", str(path))]
+    return line("bisect-trt", "verify", place, *by_hand(settings.target), *libraries)
+
+
+def nameless(settings: Settings) -> Settings:
+    """The same without folders of this machine: for texts that others read."""
+    values = {row.key: each_path(row.value(settings), lambda path: Path(path.name)) for row in ROWS}
+    kind, _, place = settings.accuracy.reference.partition(":")
+    if kind in _PATHS:
+        values["reference"] = f"{kind}:{place.rpartition('/')[2]}"
+    return of_values(values)
+
+
+def by_hand(target: TargetSettings) -> list[str]:
+    """The words that start programs or load libraries: of strangers' reports they are not followed."""
+    asked = {row.key: getattr(target, row.key) for row in ROWS if row.by_hand}
+    safe = SAFE_SPEC.fullmatch(target.spec) is not None
+    return target_arguments(TargetSettings(spec=TargetSettings.spec if safe else target.spec, **asked))
