@@ -34,6 +34,7 @@ from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings,
 from bisect_trt.targets import gpu
 from bisect_trt.targets.base import Target, TargetInfo, announce, announce_reference
 from bisect_trt.workers import continue_rest
+from bisect_trt.workers.network_outputs import wrong_outputs
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
@@ -88,6 +89,12 @@ def probe(
     seconds = time.perf_counter() - start
     facts = dict(result.facts)
     failures, unresolved = result.failures, result.unresolved
+    network = facts.pop("network_outputs", None)
+    if network is not None and not failures and not unresolved and accuracy.reference != SELF:
+        narrowed = bool(settings.precision)
+        failures = wrong_outputs(
+            candidate, network, known, lambda: _reference_values(candidate)[0], types=not narrowed
+        )
     if result.outputs is not None and not failures and not unresolved:
         announce(Stage.COMPARE)
         expected, unresolved = (known, "") if known or accuracy.reference == SELF else _expected(candidate)

@@ -176,8 +176,9 @@ class TensorRT:
                 if (stack := list(detail(e, "local_function_stack", ())))
             }
             return self._failed(failures, {"local_function_stack": stacks} if stacks else {})
+        source.facts["network_outputs"] = trt_engine.network_outputs(network)
         if candidate.parse_only:
-            return TargetResult(log=self._log.text())
+            return TargetResult(log=self._log.text(), facts=source.facts)
         if self._settings.precision:
             # What is really asked of the builder: the types of the network, whatever the flags say.
             source.facts["network_types"] = trt_engine.network_types(network)

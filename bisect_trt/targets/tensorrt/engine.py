@@ -33,6 +33,19 @@ def network_types(network: Any) -> dict[str, int]:
     return dict(found.most_common())
 
 
+def network_outputs(network: Any) -> list[tuple[str, str, list[int] | None]]:
+    """Name, type and shape of every output of a parsed network, as plain data; -1 is any size."""
+    found: list[tuple[str, str, list[int] | None]] = []
+    for index in range(network.num_outputs):
+        tensor = network.get_output(index)
+        try:
+            shape = [int(size) for size in tensor.shape]
+        except (ValueError, TypeError):  # of a rank that is known only after the build
+            shape = None
+        found.append((tensor.name, tensor.dtype.name, shape))
+    return found
+
+
 def built_words(facts: Mapping[str, Any]) -> str:
     """In which types a model was really built, from the facts of an outcome; empty when these do not say."""
     network, engine = facts.get("network_types"), facts.get("engine", {}).get("types")

@@ -1,0 +1,154 @@
+"""What a parser made of a model's outputs, held against what the outputs are.
+
+A parsed network tells names, types and shapes of its outputs before anything is built or run. A parser
+that reads an attribute wrongly (the layout of an LSTM, `ceil_mode` of a pooling) shows it here, on a
+machine without a GPU too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.external import tensors
+from bisect_trt.model.graph import dims_of
+from bisect_trt.model.load import read_without_weights
+from bisect_trt.model.store import external_info
+from bisect_trt.outcome import Failure, Stage, Symptom
+
+Array = npt.NDArray[Any]
+Values = Sequence[Mapping[str, Array]]
+
+LARGEST = 512 << 20
+"""Bytes of weights above which the reference is not run for the sake of shapes alone."""
+
+# What networks call the types of ONNX; whatever is missing here is not compared.
+_TYPES = {
+    "FLOAT": TensorProto.FLOAT,
+    "HALF": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
+    "INT8": TensorProto.INT8,
+    "UINT8": TensorProto.UINT8,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "BOOL": TensorProto.BOOL,
+}
+# TensorRT documents that it narrows these: a note of the parser, no failure.
+_NARROWED = {TensorProto.DOUBLE: TensorProto.FLOAT, TensorProto.INT64: TensorProto.INT32}
+
+
+class Output(NamedTuple):
+    """One output: `type` as `TensorProto.DataType` (0: not known), `dims` with None for what is not known."""
+
+    name: str
+    type: int
+    dims: tuple[int | None, ...] | None
+
+
+def wrong_outputs(
+    candidate: Candidate,
+    network: Sequence[tuple[str, str, Sequence[int] | None]],
+    known: Values,
+    reference: Callable[[], Values],
+    *,
+    types: bool,
+) -> tuple[Failure, ...]:
+    """Failures of the parser: outputs of another number, shape or type than the model's.
+
+    Args:
+        candidate: what was parsed.
+        network: what `targets.tensorrt.engine.network_outputs` gave.
+        known: reference values of the outputs, where they are known already.
+        reference: runs the reference; called only for the user's own file, whose declared shapes may be
+            wrong, and only while its weights are few. Else ONNX's own shape inference is believed.
+        types: whether types are compared; not where the precision of the model was changed.
+    """
+    proto = read_without_weights(candidate.content)
+    original = candidate.cut == "original"
+    if original and not known and not candidate.expected and _weights(proto) <= LARGEST:
+        known = reference()
+    truth = list(_recorded(proto, candidate, known)) or list(_told(proto, original=original))
+    got = [Output(name, _TYPES.get(kind, 0), _dims(shape)) for name, kind, shape in network]
+    if len(got) != len(truth):
+        message = f"The network has {len(got)} outputs, not {len(truth)}"
+        return (_failure("The network has <n> outputs, not <n>", message),)
+    return tuple(f for real, made in zip(truth, got, strict=True) for f in _differences(real, made, types))
+
+
+def _differences(real: Output, made: Output, types: bool) -> Iterator[Failure]:
+    if not _fits(real.dims, made.dims):
+        message = f"Output {real.name} of the network has shape {_shown(made.dims)}, not {_shown(real.dims)}"
+        yield _failure("Output <name> of the network has shape <n>, not <n>", message)
+    same = made.type in (0, real.type, _NARROWED.get(real.type)) or not real.type  # type: ignore[call-overload]
+    if types and not same:
+        words = [TensorProto.DataType.Name(kind) for kind in (made.type, real.type)]
+        message = f"Output {real.name} of the network has type {words[0]}, not {words[1]}"
+        yield _failure("Output <name> of the network has type <n>, not <n>", message)
+
+
+def _failure(signature: str, message: str) -> Failure:
+    return Failure(Stage.PARSE, Symptom.MISMATCH, signature, message)
+
+
+def _fits(real: tuple[int | None, ...] | None, made: tuple[int | None, ...] | None) -> bool:
+    if real is None or made is None:
+        return True
+    pairs = zip(real, made, strict=False)
+    return len(real) == len(made) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def _recorded(proto: onnx.ModelProto, candidate: Candidate, known: Values) -> Iterator[Output]:
+    """Outputs as the reference gave them; nothing where it did not."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if candidate.expected:
+        shapes = {name: _shape_in(path) for name, path in candidate.expected[0].items()}
+    elif known:
+        shapes = {name: value.shape for name, value in known[0].items()}
+    if not shapes:
+        return
+    for value in proto.graph.output:
+        kind = value.type.tensor_type.elem_type
+        if not candidate.expected and known and value.name in known[0]:
+            kind = helper.np_dtype_to_tensor_dtype(known[0][value.name].dtype)
+        yield Output(value.name, kind, shapes.get(value.name))
+
+
+def _shape_in(path: Path) -> tuple[int, ...]:
+    shape: tuple[int, ...] = np.load(path, mmap_mode="r").shape
+    return shape
+
+
+def _told(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
+    """Outputs as declared; of the user's own file as ONNX's shape inference has them.
+
+    What we cut declares what was recorded; what a user declares may be wrong. The inference runs in a
+    worker, which it may end.
+    """
+    if original:
+        for value in proto.graph.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    for value in proto.graph.output:
+        dims = dims_of(value.type)
+        sizes = None if dims is None else tuple(d if isinstance(d, int) else None for d in dims)
+        yield Output(value.name, value.type.tensor_type.elem_type, sizes)
+
+
+def _weights(proto: onnx.ModelProto) -> int:
+    return sum(int(external_info(tensor).get("length", 0)) for tensor in tensors(proto))
+
+
+def _dims(shape: Sequence[int] | None) -> tuple[int | None, ...] | None:
+    return None if shape is None else tuple(None if size < 0 else size for size in shape)
+
+
+def _shown(dims: tuple[int | None, ...] | None) -> str:
+    return "?" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
