@@ -16,6 +16,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.results import Reduction
 from bisect_trt.settings import AccuracySettings, TargetSettings
+from bisect_trt.workers.network_outputs import names_of, real_outputs
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Targets that a script can use without us, and the Python modules of them."""
@@ -69,7 +70,17 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
             if v.type.tensor_type.elem_type  # sequences and maps are not compared
         },
         "ignored": reduction.alone.ignore,
+        "network_outputs": _network_outputs(reduction),
     }
+
+
+def _network_outputs(reduction: Reduction) -> list[tuple[Any, ...]]:
+    """Names, types and shapes that the parsed network has to have, where that is what fails."""
+    wanted = reduction.wanted
+    if wanted.stage is not Stage.PARSE or wanted.symptom is not Symptom.MISMATCH:
+        return []
+    typed = not reduction.settings.target.precision
+    return [(o.name, names_of(o.type) if typed else (), o.dims) for o in real_outputs(reduction.best)]
 
 
 def constant_parts(failure: Failure) -> list[str]:

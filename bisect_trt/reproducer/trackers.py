@@ -104,10 +104,17 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
 
 def failure_words(failure: Failure) -> str:
     """`ONNX parser failure`, `crash while building`, `accuracy failure`."""
-    if failure.symptom not in _WORDS or failure.stage is Stage.COMPARE:
+    if failure.symptom not in _WORDS or failure.stage is Stage.COMPARE or _is_misread(failure):
         return _kind(failure)
     return f"{_kind(failure)} while {_DOING.get(failure.stage, 'running')}"
 
 
 def _kind(failure: Failure) -> str:
+    if _is_misread(failure):
+        return "wrong outputs of the parsed network"
     return _WORDS.get(failure.symptom, _STAGES[failure.stage])
+
+
+def _is_misread(failure: Failure) -> bool:
+    """Whether the parser took the model and made something else of it."""
+    return failure.stage is Stage.PARSE and failure.symptom is Symptom.MISMATCH

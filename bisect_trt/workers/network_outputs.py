@@ -74,12 +74,21 @@ def wrong_outputs(
     original = candidate.cut == "original"
     if original and not known and not candidate.expected and _weights(proto) <= LARGEST:
         known = reference()
-    truth = list(_recorded(proto, candidate, known)) or list(_told(proto, original=original))
+    truth = _real(proto, candidate, known, original=original)
     got = [Output(name, _TYPES.get(kind, 0), _dims(shape)) for name, kind, shape in network]
     if len(got) != len(truth):
         message = f"The network has {len(got)} outputs, not {len(truth)}"
         return (_failure("The network has <n> outputs, not <n>", message),)
     return tuple(f for real, made in zip(truth, got, strict=True) for f in _differences(real, made, types))
+
+
+def real_outputs(candidate: Candidate) -> list[Output]:
+    """Outputs of a candidate that we made: as recorded, else as declared."""
+    return _real(read_without_weights(candidate.content), candidate, (), original=False)
+
+
+def _real(proto: onnx.ModelProto, candidate: Candidate, known: Values, *, original: bool) -> list[Output]:
+    return list(_recorded(proto, candidate, known)) or list(_told(proto, original=original))
 
 
 def _differences(real: Output, made: Output, types: bool) -> Iterator[Failure]:
@@ -144,6 +153,12 @@ def _told(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
 
 def _weights(proto: onnx.ModelProto) -> int:
     return sum(int(external_info(tensor).get("length", 0)) for tensor in tensors(proto))
+
+
+def names_of(kind: int) -> tuple[str, ...]:
+    """How networks may call a type of ONNX: its own name, and the one to which it is narrowed."""
+    accepted = {kind, _NARROWED.get(kind)}  # type: ignore[call-overload]
+    return tuple(name for name, known in _TYPES.items() if known in accepted)
 
 
 def _dims(shape: Sequence[int] | None) -> tuple[int | None, ...] | None:
