@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from bisect_trt._version import __version__
 
-__all__ = ["__version__", "check", "reduce", "reduce_all", "scan", "simplify", "verify"]
+__all__ = ["__version__", "blame", "check", "reduce", "reduce_all", "scan", "simplify", "verify"]
 
 if TYPE_CHECKING:
+    from bisect_trt.blaming.blame import blame
     from bisect_trt.reduction.reduce import reduce, simplify
     from bisect_trt.reduction.reduce_all import reduce_all
     from bisect_trt.reproducer.verify import verify
@@ -41,6 +42,10 @@ def __getattr__(name: str) -> Any:
         from bisect_trt.reduction.reduce import simplify
 
         return simplify
+    if name == "blame":
+        from bisect_trt.blaming.blame import blame
+
+        return blame
     if name == "verify":
         from bisect_trt.reproducer.verify import verify
 

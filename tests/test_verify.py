@@ -195,7 +195,7 @@ def test_a_zip_writes_nothing_outside(failing: Path, tmp_path: Path) -> None:
     scratch.mkdir()
     folder, _ = untrusted.opened(archive, scratch)
     names = {p.name for p in folder.iterdir()}
-    assert names == {"repro.onnx", "inputs.npz", "expected.npz", "report.json"}
+    assert names == {"repro.onnx", "inputs.npz", "expected.npz", "report.json", "target.log"}
     after = {p for p in tmp_path.rglob("*") if failing not in p.parents and scratch not in p.parents}
     assert after - before == {scratch}
 

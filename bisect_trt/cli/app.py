@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from bisect_trt._version import __version__
-from bisect_trt.cli import check, doctor, nightly, reduce, scan, simplify, verify
+from bisect_trt.cli import blame, check, doctor, nightly, reduce, scan, simplify, verify
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 
-for _module in (check, reduce, scan, simplify, verify, doctor):
+for _module in (check, reduce, scan, simplify, verify, blame, doctor):
     _module.COMMAND.add_to(app)
 app.add_typer(nightly.app, name="nightly")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import textwrap
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bisect_trt.reproducer import seeded
 from bisect_trt.reproducer.files import MODEL, narrow_file
 from bisect_trt.reproducer.script_values import MODULES, failure_words, model_words, raw_types
 from bisect_trt.results import Reduction
-from bisect_trt.targets.ort.ep_libraries import bare, find_package
+from bisect_trt.targets.ort.ep_libraries import Package, bare, find_package
 from bisect_trt.targets.ort.provider import parse_spec
 
 NEEDS_US = "needs_us.py.j2"
@@ -31,11 +32,14 @@ _REFUSED = "fallback to CPU EP has been explicitly disabled"
 
 
 
-def render(reduction: Reduction, version: str) -> str:
+FindPackage = Callable[[str], Package | None]
+
+
+def render(reduction: Reduction, version: str, find: FindPackage = find_package) -> str:
     """The script's text, under 120 lines.
 
     Every name and message is written as a Python literal or a comment: nothing that comes from the
-    model can become code.
+    model can become code. `find` gives the package with an execution provider where the script will run.
     """
     wanted, target = reduction.wanted, reduction.target
     words: dict[str, Any] = {
@@ -57,7 +61,7 @@ def render(reduction: Reduction, version: str) -> str:
         words |= {"module": module, "libraries": [*decoder, "numpy as np", *asked, f"{module} as trt"]}
         words["imports"] = _imports(words, ctypes=words["runs"] or bool(words["plugins"]))
     elif name == "ort.py.j2":
-        words |= _emulated_words(reduction) if _emulated(reduction) else _provider_words(reduction)
+        words |= _emulated_words(reduction) if _emulated(reduction) else _provider_words(reduction, find)
         words["imports"] = _imports(words, ctypes=False)
     elif name == "command.py.j2":
         words |= _command_words(reduction, words)
@@ -101,13 +105,13 @@ def _given(reduction: Reduction) -> str:
     return ", ".join(f"{name}={text}" for name, text in texts.items())
 
 
-def _provider_words(reduction: Reduction) -> dict[str, Any]:
+def _provider_words(reduction: Reduction, find: FindPackage) -> dict[str, Any]:
     """How to open a session on an execution provider."""
     target = reduction.settings.target
     provider = reduction.target.name.partition(":")[2]
     asked, options = parse_spec(target.spec)
     given = [path for name, path in target.ep_libraries if bare(name) in (bare(provider), bare(asked))]
-    package = None if given else find_package(provider)
+    package = None if given else find(provider)
     plugin = ""
     if given:
         plugin = repr(str(given[0]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.external import tensors
@@ -32,7 +32,7 @@ LIMIT = 4 << 30
 """Bytes that a reproducer may hold when it is unpacked."""
 
 _REPORT_LIMIT = 32 << 20
-_FILES = re.compile(r"repro\.(onnx|data)|(inputs|expected)(-\d{1,4})?\.npz|report\.json")
+_FILES = re.compile(r"repro\.(onnx|data)|(inputs|expected)(-\d{1,4})?\.npz|report\.json|target\.log")
 _VALUES = re.compile(r"(inputs|expected)(-\d{1,4})?\.npz")
 _CHUNK = 1 << 22
 
@@ -59,6 +59,13 @@ class Report(BaseModel):
     failure: _Failure
     settings: dict[str, dict[str, Any]] = {}
     compared: dict[str, Any] = {}
+    seen_on: dict[str, Any] = Field({}, alias="target")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries on which it was seen, by name."""
+        told = self.seen_on.get("versions")
+        return {str(name): str(version) for name, version in told.items()} if isinstance(told, dict) else {}
 
     @property
     def wanted(self) -> Failure:

@@ -1,0 +1,250 @@
+"""`blame`: which release broke it, and which decision of the builder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bisect_trt._version import __version__
+from bisect_trt.blaming import strip, words
+from bisect_trt.blaming.environments import LIMIT, Environments
+from bisect_trt.blaming.installer import Processes
+from bisect_trt.blaming.oracle import Question, write_question
+from bisect_trt.blaming.packages import Asked, asked_for, default_for
+from bisect_trt.blaming.releases import FromIndex, OnTried, Releaser, Releases, Source, read_file
+from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.outcome import Failure
+from bisect_trt.reproducer import files
+from bisect_trt.reproducer.untrusted import Report, find, opened
+from bisect_trt.session import folder as folders
+from bisect_trt.session.journal import Journal
+from bisect_trt.settings import RunSettings, TargetSettings
+
+DOCUMENT = "blame.json"
+STRIP = "releases.svg"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What `blame` looks for, and how.
+
+    Attributes:
+        releases: `PACKAGE[>=A,<B]`; empty: the package that has the target.
+        releases_file: a command for each release instead, see `releases.read_file`.
+        every: all releases are tried, not only as many as the search needs.
+        pre: pre-releases, too.
+        offline: only what was installed before.
+        allow_build: source archives may be built.
+        cache: folder of the environments; None: in the user's cache folder.
+        cache_limit: bytes that they may take.
+    """
+
+    releases: str = ""
+    releases_file: Path | None = None
+    every: bool = False
+    pre: bool = False
+    offline: bool = False
+    allow_build: bool = False
+    cache: Path | None = None
+    cache_limit: int = LIMIT
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What was found; the files of `out` hold the same.
+
+    Attributes:
+        name: of the reproducer.
+        wanted: the failure.
+        out: the folder.
+        releases: what they say; None where none were asked.
+    """
+
+    name: str
+    wanted: Failure
+    out: Path
+    releases: Releases | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        found = self.releases
+        document: dict[str, Any] = {
+            "schema": SCHEMA,
+            "tool": {"name": "bisect-trt", "version": __version__},
+            "reproducer": self.name,
+            "failure": self.wanted.to_json(),
+        }
+        if found is not None:
+            document["releases"] = {
+                "package": found.package,
+                "answer": words.answer(found),
+                "monotone": not words.not_monotone(found),
+                "changes": [[a.release, b.release] for a, b in words.regressions(found)],
+                "names": list(found.names),
+                "tried": [tried.to_json() for tried in found.tried],
+                "probes": found.probes,
+                "seconds": round(found.seconds, 3),
+            }
+        return document
+
+
+def blame(
+    place: Path,
+    asking: Asking = Asking(),
+    *,
+    target: str | None = None,
+    given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
+    run: RunSettings = RunSettings(),  # noqa: B008 (frozen)
+    out: Path | None = None,
+    force: bool = False,
+    on_tried: OnTried = lambda tried: None,
+) -> Blame:
+    """Find the release in which a reproducer's failure came, and the one in which it went.
+
+    Args:
+        place: folder or zip that `reduce` wrote; nothing in it is believed, and no script of it is run.
+        asking: what to look for.
+        target: other than the one of its report.
+        given: libraries that no report may ask for.
+        run: how often and how long a script may run, how many at the same time, and for how long in all.
+        out: where to write; NAME-blame here without it. What an earlier call found there is not asked again.
+        force: replace what is there.
+        on_tried: called with each release as it is tried.
+
+    Raises:
+        UsageError: there is no reproducer, or it or an option cannot be used.
+        TargetUnavailable: releases cannot be listed, or this is not Linux.
+        StoppedEarly: the disk is full; what was found so far is in the journal.
+    """
+    if sys.platform != "linux":
+        raise TargetUnavailable("blame works on Linux only", "copy the reproducer to a Linux machine")
+    if find(place) != [place]:
+        raise UsageError(f"{place} holds several reproducers", "give one of them")
+    name = place.absolute().name.removesuffix(".zip").removesuffix("-repro")
+    out = out or Path.cwd() / f"{name}-blame"
+    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
+        folder, report = opened(place, Path(scratch))
+        head = {"tool": __version__, "blame": _digest(folder)}
+        with folders.open_folder(out, head, force=force) as journal:
+            question = Path(scratch) / "question"
+            question.mkdir()
+            ask = _Asker(folder, report, target, given, asking, run, question, journal)
+            found = Blame(name, report.wanted, out, ask.releases(on_tried))
+            write(found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Asker:
+    """One call of `blame`."""
+
+    folder: Path
+    report: Report
+    target: str | None
+    given: TargetSettings
+    asking: Asking
+    run: RunSettings
+    into: Path
+    journal: Journal
+
+    def releases(self, on_tried: OnTried) -> Releases:
+        """Releases of a package or of a file."""
+        asking, processes = self.asking, Processes()
+        if asking.releases_file is not None:
+            if asking.releases:
+                raise UsageError("--releases and --releases-file exclude each other", "leave one of them out")
+            source = read_file(asking.releases_file)
+            names = list(source.commands)
+            question = self._question(None)
+            return self._asked(asking.releases_file.name, question, source, processes, names, [], on_tried)
+        spec = self.report.target(self.target, self.given).spec
+        asked = asked_for(asking.releases or default_for(spec), spec)
+        environments = Environments(
+            processes,
+            folder=asking.cache,
+            limit=asking.cache_limit,
+            offline=asking.offline,
+            allow_build=asking.allow_build,
+            pre=asking.pre,
+        )
+        question = self._question(asked)
+        listed = environments.versions(asked.package)
+        names = asked.among(listed, pre=asking.pre)
+        if not names:
+            raise UsageError(
+                f"no release of {asked.package.name} is {asked.specifier}", f"there are: {', '.join(listed)}"
+            )
+        from_index = FromIndex(asked, environments)
+        anchors = [version for version in self.report.versions.values() if version in names]
+        try:
+            return self._asked(
+                asked.package.name, question, from_index, processes, names, anchors, on_tried
+            )
+        finally:
+            environments.trim()
+
+    def _question(self, asked: Asked | None) -> Question:
+        package = asked.package if asked else None
+        question = write_question(self.folder, self.report, self.target, self.given, package, self.into)
+        limit = self.run.timeout
+        return replace(question, deadline=limit) if limit else question
+
+    def _asked(
+        self,
+        title: str,
+        question: Question,
+        source: Source,
+        processes: Processes,
+        names: list[str],
+        anchors: list[str],
+        on_tried: OnTried,
+    ) -> Releases:
+        run = self.run
+        releaser = Releaser(
+            question,
+            source,
+            self.journal,
+            processes,
+            repeats=run.repeats,
+            workers=run.workers,
+            budget=run.budget,
+            on_tried=on_tried,
+        )
+        return releaser.run(title, names, anchors, every=self.asking.every)
+
+
+def write(found: Blame) -> None:
+    """Write all but the journal: what was found for programs, for an issue, as a picture; and the outputs.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    texts = {DOCUMENT: json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n"}
+    releases = found.releases
+    if releases is not None:
+        texts[STRIP] = strip.svg(releases)
+        texts[files.ISSUE] = words.section(releases)
+        for tried in (t for pair in words.regressions(releases) for t in pair):
+            texts[f"output-{_file_name(tried.release)}.txt"] = tried.output
+    with files.draft(found.out, DOCUMENT) as folder:
+        for name, text in texts.items():
+            (folder / name).write_bytes(text.encode("utf-8", errors="replace"))
+
+
+def _file_name(release: str) -> str:
+    return "".join(c if c.isalnum() or c in ".-_" else "_" for c in release)[:80]
+
+
+def _digest(folder: Path) -> str:
+    h = hashlib.sha256()
+    for name in (files.MODEL, files.WEIGHTS, files.REPORT):
+        with suppress(OSError):
+            h.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())
+    return h.hexdigest()[:32]

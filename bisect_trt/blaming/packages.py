@@ -1,0 +1,152 @@
+"""Which packages can be asked about which target, and what their releases need to be tried."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from bisect_trt.errors import UsageError
+from bisect_trt.targets.ort.ep_libraries import Package as Plugin
+from bisect_trt.targets.ort.ep_libraries import bare
+from bisect_trt.targets.ort.provider import parse_spec
+
+_PLUGIN = "onnxruntime-ep-openvino"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package on an index.
+
+    Attributes:
+        name: as users ask for it.
+        module: what is imported to see whether it works.
+        wheels: the packages that hold it, where `name` itself is a source archive that only asks for these.
+        beside: what a script needs besides.
+        alias: a module that is made to stand for `module`, where the package of that name is left out.
+    """
+
+    name: str
+    module: str
+    wheels: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ("numpy",)
+    alias: str = ""
+
+    def requirements(self, version: str, *, build: bool = False) -> list[str]:
+        """What to install for one release; with `build` source archives may be built."""
+        names = (self.name,) if build or not self.wheels else self.wheels
+        return [*(f"{name}=={version}" for name in names), *self.beside]
+
+    @property
+    def listed(self) -> str:
+        """The package whose releases are listed."""
+        return self.wheels[-1] if self.wheels else self.name
+
+
+def _tensorrt(name: str, module: str) -> Package:
+    held = name if "cu1" in name else f"{name}-cu13"
+    wheels = (f"{held}-libs", f"{held}-bindings")
+    return Package(name, f"{module}_bindings", wheels, alias=module)
+
+
+_ALL = (
+    _tensorrt("tensorrt-rtx", "tensorrt_rtx"),
+    Package("tensorrt", "tensorrt"),
+    _tensorrt("tensorrt-cu12", "tensorrt"),
+    _tensorrt("tensorrt-cu13", "tensorrt"),
+    Package("onnxruntime", "onnxruntime"),
+    Package("onnxruntime-gpu", "onnxruntime"),
+    Package("onnxruntime-openvino", "onnxruntime"),
+    Package(_PLUGIN, "onnxruntime_ep_openvino", beside=("onnxruntime", "numpy")),
+    Package("openvino", "openvino"),
+)
+PACKAGES = {package.name: package for package in _ALL}
+_FOR = {
+    "tensorrt-rtx": ("tensorrt-rtx",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    "openvino": (_PLUGIN, "onnxruntime-openvino", "openvino", "onnxruntime"),
+    "ort": ("onnxruntime", "onnxruntime-gpu"),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Releases of a package that are asked for."""
+
+    package: Package
+    specifier: SpecifierSet
+    text: str
+
+    def among(self, listed: Sequence[str], *, pre: bool = False) -> list[str]:
+        """Those of the listed releases that are asked for, and each that is named, listed or not.
+
+        Pre-releases and yanked ones (which are not listed) on request only: to name one asks for it.
+        """
+        named = [s.version for s in self.specifier if s.operator == "==" and "*" not in s.version]
+        return in_order(
+            [*(v for v in listed if self.specifier.contains(v, prereleases=pre or v in named)), *named]
+        )
+
+
+def parsed(version: str) -> Version | None:
+    """A version; None when it is none."""
+    try:
+        return Version(version)
+    except InvalidVersion:
+        return None
+
+
+def kind_of(spec: str) -> str:
+    """Which row of the table a target belongs to; empty: no package has it."""
+    name = spec.partition(":")[0]
+    if name == "ort":
+        return "openvino" if bare(parse_spec(spec)[0]) == "openvino" else "ort"
+    return name if name in _FOR else ""
+
+
+def default_for(spec: str) -> str:
+    """The package that has a target. Raises UsageError when none has."""
+    kind = kind_of(spec)
+    if not kind:
+        hint = "give a command for each release with --releases-file"
+        raise UsageError(f"no package on an index has the target {spec}", hint)
+    return _FOR[kind][0]
+
+
+def asked_for(text: str, spec: str) -> Asked:
+    """`PACKAGE[>=A,<B]`, for a target.
+
+    Raises:
+        UsageError: it is no such text, or the package says nothing of that target.
+    """
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"--releases {text!r}: {why}", "write it as 'onnxruntime>=1.20,<1.30'") from error
+    package = PACKAGES.get(re.sub(r"[-_.]+", "-", requirement.name).lower())
+    fitting = _FOR.get(kind_of(spec), ())
+    if package is None or package.name not in fitting:
+        known = ", ".join(fitting) or "none; give commands with --releases-file"
+        why = f"--releases {requirement.name}: it says nothing of the target {spec}"
+        raise UsageError(why, f"packages: {known}")
+    if requirement.url or requirement.extras or requirement.marker:
+        raise UsageError(f"--releases {text!r}: only a package and versions can be asked for")
+    return Asked(package, requirement.specifier, text)
+
+
+def plugin_of(package: Package) -> Plugin | None:
+    """The plugin with a provider that an environment with this package has; None: it is built in, or none."""
+    if package.name == _PLUGIN:
+        return Plugin(package.name, "", "openvino", package.module)
+    return None
+
+
+def in_order(versions: Sequence[str]) -> list[str]:
+    """From the oldest to the newest; what is no version is left out."""
+    pairs = [(found, text) for text in dict.fromkeys(versions) if (found := parsed(text)) is not None]
+    return [text for _, text in sorted(pairs)]

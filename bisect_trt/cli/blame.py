@@ -1,0 +1,131 @@
+"""`bisect-trt blame`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt import options
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.cli.verify import TARGET
+from bisect_trt.errors import UsageError
+from bisect_trt.options import Option
+from bisect_trt.options import kinds as k
+from bisect_trt.options.table import MACHINE
+from bisect_trt.settings import Settings
+
+RELEASES = Option(
+    "releases",
+    "--releases",
+    k.text("PACKAGE[>=A,<B]", "'onnxruntime>=1.20,<1.30'"),
+    "Releases to try, quoted: 'onnxruntime>=1.20'; all of the target's own package without it.",
+)
+RELEASES_FILE = Option(
+    "releases_file",
+    "--releases-file",
+    k.FILE,
+    "A command for each release instead, the oldest first: lines NAME: COMMAND {script}.",
+)
+SWEEP = Option("sweep", "--sweep", k.SWITCH, "Try all releases, not only as many as the search needs.")
+PRE = Option("pre", "--pre", k.SWITCH, "Pre-releases, too; one that is named with == is always tried.")
+OFFLINE = Option("offline", "--offline", k.SWITCH, "Only releases that were installed before.", MACHINE)
+ALLOW_BUILD = Option(
+    "allow_build",
+    "--allow-build",
+    k.SWITCH,
+    "Releases without a wheel are built from their source archives, which runs code of theirs.",
+    MACHINE,
+)
+CACHE_LIMIT = Option(
+    "cache_limit",
+    "--cache-limit",
+    k.SIZE,
+    "What all environments may take (12G without it); those used longest ago go.",
+    MACHINE,
+)
+CLEAN = Option("clean", "--clean", k.SWITCH, "Remove all environments and what was downloaded.", MACHINE)
+
+
+def run(
+    place: Path | None,
+    settings: Settings,
+    *,
+    other: str | None,
+    releases: str | None,
+    releases_file: Path | None,
+    sweep: bool,
+    pre: bool,
+    offline: bool,
+    allow_build: bool,
+    cache_limit: int | None,
+    clean: bool,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Which release broke it, and which one repaired it? On a finished reproducer, in seconds a release.
+
+    Exit code: 0 done, 2 bad usage or no reproducer, 3 releases cannot be listed here, 6 stopped early,
+    70 a bug of bisect-trt.
+    """
+    # Heavy imports wait until a command runs, so that --help is quick.
+    from bisect_trt.blaming import environments
+
+    if clean:
+        freed = environments.clean(environments.cache_folder())
+        print(json.dumps({"freed": freed}) if as_json else f"removed {freed / 1e6:,.0f} MB of environments")
+        if place is None:
+            return 0
+    if place is None:
+        raise UsageError("no reproducer is given", "bisect-trt blame model-repro")
+    from bisect_trt.blaming.blame import Asking, blame
+    from bisect_trt.cli.output.blame_table import show_blame, show_tried
+
+    asking = Asking(
+        releases=releases or "",
+        releases_file=releases_file,
+        every=sweep,
+        pre=pre,
+        offline=offline,
+        allow_build=allow_build,
+        cache_limit=cache_limit or environments.LIMIT,
+    )
+    found = blame(
+        place,
+        asking,
+        target=other,
+        given=settings.target,
+        run=settings.run,
+        out=out,
+        force=force,
+        on_tried=(lambda tried: None) if as_json else show_tried,
+    )
+    if as_json:
+        print(json.dumps({**found.to_json(), "out": str(found.out)}, indent=2))
+    else:
+        show_blame(found)
+    return 0
+
+
+COMMAND = Command(
+    "blame",
+    run,
+    (
+        RELEASES,
+        RELEASES_FILE,
+        SWEEP,
+        PRE,
+        TARGET,
+        replace(OUT, help="Where to write; NAME-blame here without it."),
+        FORCE,
+        JSON,
+        *options.only("plugins", "ep_libraries", "repeats", "budget", "workers", "timeout"),
+        OFFLINE,
+        ALLOW_BUILD,
+        CACHE_LIMIT,
+        CLEAN,
+    ),
+    argument=("PLACE", "Folder or zip of a reproducer."),
+    needed=False,
+)

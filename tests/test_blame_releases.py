@@ -1,0 +1,191 @@
+"""`blame`: releases of a small index of wheels, each in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import package_index as fake
+from bisect_trt.blaming import oracle
+from bisect_trt.blaming.blame import Asking, Blame, blame
+from bisect_trt.blaming.installer import parse_index, without_addresses
+from bisect_trt.blaming.packages import asked_for
+from bisect_trt.blaming.words import answer
+from bisect_trt.cli.app import main
+from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.outcome import Verdict
+from bisect_trt.settings import RunSettings
+
+BAD, GOOD, DARK = Verdict.REPRODUCES, Verdict.VANISHES, Verdict.UNRESOLVED
+EIGHT = [f"1.{k}.0" for k in range(8)]
+FOUR = EIGHT[:4]
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index that the user's pip is configured with."""
+    place = tmp_path / "simple"
+    place.mkdir()
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "UV_INDEX", "UV_DEFAULT_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", place.as_uri())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return place
+
+
+@pytest.fixture
+def without_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bisect_trt.blaming.installer.find_uv", lambda: "")
+
+
+def ask(tmp_path: Path, place: Path, run: RunSettings = RunSettings(), **asked: object) -> Blame:  # noqa: B008
+    return blame(place, Asking(**asked), run=run, out=tmp_path / "out")  # type: ignore[arg-type]
+
+
+def row(found: Blame) -> dict[str, Verdict]:
+    assert found.releases is not None
+    return {tried.release: tried.verdict for tried in found.releases.tried}
+
+
+def said(found: Blame) -> dict[str, str]:
+    assert found.releases is not None
+    return {tried.release: tried.said for tried in found.releases.tried}
+
+
+def test_the_release_that_broke_it(index: Path, tmp_path: Path) -> None:
+    fake.runtimes(index, {v: fake.BAD if v >= "1.5" else fake.GOOD for v in EIGHT})
+    place = fake.reproducer(tmp_path / "model-repro", version="1.7.0")
+    found = ask(tmp_path, place)
+    assert found.releases is not None
+    assert answer(found.releases) == "fails since 1.5.0 (1.4.0 is fine); still in 1.7.0, the newest"
+    assert found.releases.probes == len(row(found)) <= 5
+    document = json.loads((tmp_path / "out/blame.json").read_text())
+    assert document["releases"]["changes"] == [["1.4.0", "1.5.0"]]
+    assert "<svg" in (tmp_path / "out/releases.svg").read_text()
+    issue = (tmp_path / "out/ISSUE.md").read_text()
+    assert "Have you tried the latest release" in issue and "still fails in 1.7.0" in issue
+    assert "the failure is gone" in (tmp_path / "out/output-1.4.0.txt").read_text()
+    assert fake.MESSAGE in (tmp_path / "out/output-1.5.0.txt").read_text()
+    again = ask(tmp_path, place, every=True)  # goes on: what was asked is not asked again
+    assert again.releases is not None and again.releases.probes == 8 - len(row(found))
+
+
+def test_what_cannot_be_told_is_a_line_each_and_the_rest_goes_on(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oracle, "_START", 2.0)
+    bodies = [fake.GOOD, fake.GOOD, fake.GOOD, fake.HANGS, fake.OTHER, fake.DIES, fake.BAD, fake.BAD]
+    firsts = {"1.2.0": "raise ImportError('no such library')"}
+    fake.runtimes(index, dict(zip(EIGHT, bodies, strict=True)), firsts=firsts)
+    fake.add(index, "onnxruntime", "1.7.1", "", needs="no-such-package==3")
+    fake.add(index, "onnxruntime", "1.7.2", "", yanked=True)
+    fake.add(index, "onnxruntime", "2.0.0rc1", "")
+    place = fake.reproducer(tmp_path / "model-repro", timeout=0.5)
+    found = ask(tmp_path, place, RunSettings(workers=2), every=True)
+    assert row(found) == {
+        **dict.fromkeys(("1.0.0", "1.1.0"), GOOD),
+        **dict.fromkeys(("1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.7.1"), DARK),
+        **dict.fromkeys(("1.6.0", "1.7.0"), BAD),
+    }
+    words = said(found)
+    assert "cannot be imported" in words["1.2.0"] and "no such library" in words["1.2.0"]
+    assert words["1.3.0"] == "no answer in 3 s"
+    assert words["1.4.0"].startswith("it fails otherwise: build: ")
+    assert "signal 11" in words["1.5.0"]
+    assert words["1.7.1"].startswith("not tried: ")
+    assert found.releases is not None
+    told = answer(found.releases)
+    assert told.startswith("fails since 1.6.0 (1.1.0 is fine; of 1.2.0 to 1.5.0 nothing can be told)")
+    assert told.endswith("still in 1.7.0, the newest that can be told")
+
+
+def test_a_history_that_comes_and_goes(index: Path, tmp_path: Path) -> None:
+    bodies = [fake.BAD, fake.GOOD, fake.GOOD, fake.BAD]
+    fake.runtimes(index, dict(zip(EIGHT[:4], bodies, strict=True)))
+    place = fake.reproducer(tmp_path / "model-repro")
+    found = ask(tmp_path, place, every=True)
+    assert found.releases is not None
+    assert answer(found.releases) == (
+        "gone since 1.1.0 (1.0.0 still fails); fails since 1.3.0 (1.2.0 is fine); "
+        "still in 1.3.0, the newest; it comes and goes: bad, good, bad"
+    )
+
+
+def test_without_uv(index: Path, without_uv: None, tmp_path: Path) -> None:
+    fake.runtimes(index, {"1.0.0": fake.GOOD, "1.1.0": fake.BAD})
+    found = ask(tmp_path, fake.reproducer(tmp_path / "model-repro"))
+    assert row(found) == {"1.0.0": GOOD, "1.1.0": BAD}
+
+
+def test_offline_uses_what_was_installed(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.runtimes(index, {"1.0.0": fake.GOOD, "1.1.0": fake.BAD})
+    place = fake.reproducer(tmp_path / "model-repro")
+    with pytest.raises(TargetUnavailable, match="was listed before"):
+        ask(tmp_path, place, offline=True)
+    blame(place, Asking(releases="onnxruntime>=1.1"), out=tmp_path / "first")
+    for page in index.glob("*/*"):
+        page.unlink()
+    found = ask(tmp_path, place, offline=True)
+    assert row(found) == {"1.0.0": DARK, "1.1.0": BAD}
+    assert said(found)["1.0.0"].startswith("not tried: ")
+
+
+def test_the_oldest_environments_go_when_there_is_too_much(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.runtimes(index, {"1.0.0": fake.GOOD, "1.1.0": fake.BAD})
+    place = fake.reproducer(tmp_path / "model-repro")
+    blame(place, Asking(releases="onnxruntime<1.1"), out=tmp_path / "a")
+    cache = tmp_path / "cache/bisect-trt/releases"
+    assert len(list(cache.glob("onnxruntime-1.0.0-*/ready.json"))) == 1
+    blame(place, Asking(releases="onnxruntime>=1.1", cache_limit=1), out=tmp_path / "b")
+    assert [path.parent.name[:17] for path in cache.glob("*/ready.json")] == ["onnxruntime-1.1.0"]
+    assert main(["blame", "--clean"]) == 0
+    assert capsys.readouterr().out.startswith("removed ") and not cache.exists()
+
+
+def test_commands_for_releases(tmp_path: Path) -> None:
+    place = fake.reproducer(tmp_path / "model-repro")
+    file = tmp_path / "releases.txt"
+    fails = "sh -c 'echo Actual: bad; exit 1'"
+    file.write_text(f"# old ones first\n9.0: sh -c 'exit 0' {{script}}\n10.0: {fails}\n11.0: /nowhere/python")
+    found = ask(tmp_path, place, releases_file=file)
+    assert row(found) == {"9.0": GOOD, "10.0": BAD, "11.0": DARK}
+    assert said(found)["10.0"] == "bad" and "cannot be started" in said(found)["11.0"]
+    file.write_text("9.0 no colon")
+    with pytest.raises(UsageError, match="line 1 is not NAME: COMMAND"):
+        blame(place, Asking(releases_file=file), out=tmp_path / "other")
+
+
+def test_what_is_asked_for_has_to_fit_the_target() -> None:
+    listed = ["1.20.0", "1.21.1", "1.22.0", "2.0rc1"]
+    assert asked_for("onnxruntime>=1.20,<1.22", "ort:CPU").among(listed) == ["1.20.0", "1.21.1"]
+    assert asked_for("onnxruntime>=1.22", "ort:CPU").among(listed) == ["1.22.0"]
+    assert asked_for("onnxruntime==2.0rc1", "ort:CPU").among(listed) == ["2.0rc1"]
+    assert asked_for("onnxruntime==1.21.0", "ort:CPU").among(listed) == ["1.21.0"]  # yanked, may be
+    wrong = [("tensorrt-rtx", "ort:CPU"), ("onnxruntime>", "ort:CPU"), ("onnxruntime", "planted:op=Relu")]
+    for text, spec in wrong:
+        with pytest.raises(UsageError):
+            asked_for(text, spec)
+
+
+def test_the_index_of_pip_is_handed_to_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("UV_DEFAULT_INDEX", "SSL_CERT_FILE", "UV_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    said = "global.index-url='https://user:secret@host.example/simple'\n:env:.index-url='https://mine.example'\n"
+    found = parse_index(said + "global.extra-index-url='\\nfile:///a\\nfile:///b'\nglobal.cert='/c.pem'\n")
+    assert found.default == "https://mine.example" and found.extra == ("file:///a", "file:///b")
+    assert found.for_uv()["UV_INDEX"] == "file:///a file:///b"
+    assert "secret" not in without_addresses("error at https://user:secret@host.example/simple/x")
+
+
+def test_a_user_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["blame", str(tmp_path / "nothing")]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main(["blame"]) == 2
+    assert "no reproducer is given" in capsys.readouterr().err
