@@ -139,7 +139,6 @@ NEGATIVE = TensorProto(name="w", data_type=1, dims=[-2], raw_data=b"1234")
         (sound(node("Relu", ["x"], ["y"], "odd", domain="who.knows")), ["Relu 'odd'", "who.knows"]),
         (sound(node("Relux", ["x"], ["y"], "odd")), ["Relux 'odd'", "opset 17"]),
         (sound(node("Mish", ["x"], ["y"], "new")), ["Mish 'new'", "opset 17"]),
-        (sound(node("Upsample", ["x", "x"], ["y"], "old")), ["Upsample 'old'"]),
         (sound(node("Relu", ["x"], ["y"], alpha=1.0)), ["not valid ONNX", "alpha"]),
         (sound(node("Relu", ["x", "x"], ["y"])), ["not valid ONNX"]),
         (sound(node("Add", ["x", "w"], ["y"]), weights=[SHORT]), ["'w'", "too little"]),

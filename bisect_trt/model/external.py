@@ -69,7 +69,11 @@ def _resolve(location: str, path: Path, tensor: str) -> Path:
             "save the model with external data beside it",
         )
     file = path.parent / PurePosixPath(location)
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except OSError as error:  # a name that no file can have
+        raise UsageError(f"{where}: {error.strerror}: {location[:60]!r}", "save the model again") from error
+    if not there:
         raise UsageError(
             f"{where} is missing: {file} does not exist",
             "put the data file beside the model, as it was exported",

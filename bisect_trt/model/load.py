@@ -26,6 +26,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.isolation import native
 from bisect_trt.model.candidate import Content
 from bisect_trt.model.external import inline_small, referenced_files
+from bisect_trt.model.operators import beside_the_standard
 from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size
 from bisect_trt.model.validate import validate
 from bisect_trt.model.wire import Buffer, Field, field, fields
@@ -51,11 +52,13 @@ class LoadedModel:
         proto: the parsed file; no weight above `store.INLINE_LIMIT` is loaded: what the file itself embeds
             is external data that lies in this file.
         digest: sha256 in hex of the content: the file's bytes and those of its external data.
+        notes: what runtimes take in it although the letter of ONNX does not, as sentences.
     """
 
     path: Path
     proto: ModelProto
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
@@ -82,7 +85,7 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     inline_small(proto, path.parent)
     validate(proto, path.name, allow_unknown=allow_unknown)
-    return LoadedModel(path, proto, digest.hexdigest())
+    return LoadedModel(path, proto, digest.hexdigest(), tuple(beside_the_standard(proto)))
 
 
 def _check_file(path: Path) -> None:

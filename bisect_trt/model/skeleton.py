@@ -29,10 +29,19 @@ def skeleton(proto: onnx.ModelProto, *, empty: bool = False) -> onnx.ModelProto:
             getattr(copy, field.name).CopyFrom(value)
         else:
             setattr(copy, field.name, value)
+    _import_all(copy)
     if empty:
         for nodes in (copy.graph.node, *(f.node for f in copy.functions)):
             _empty_external(nodes)
     return copy
+
+
+def _import_all(copy: onnx.ModelProto) -> None:
+    """Import the domains that are used without: runtimes take that, onnx's tools then say nothing at all."""
+    imported = {entry.domain for entry in copy.opset_import}
+    used = {node.domain for node in copy.graph.node} - imported - {"", "ai.onnx"}
+    for domain in sorted(used):
+        copy.opset_import.add(domain=domain, version=1)
 
 
 def _copy_graph(source: onnx.GraphProto, target: onnx.GraphProto, empty: bool) -> None:

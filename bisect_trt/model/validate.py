@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
 from bisect_trt.isolation import native
 from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.graph import bodies, consumed, topological
+from bisect_trt.model.operators import (
+    all_nodes,
+    import_of,
+    is_in_onnx,
+    label,
+    local_functions,
+    parts,
+    unknown_operators,
+)
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import bits_per_element
 
 _AGAIN = "export the model again"
-_CHECKED = ("", "ai.onnx", "ai.onnx.ml")
-_KNOWN = (*_CHECKED, "ai.onnx.training")
-_KNOWN_FAMILIES = ("ai.onnx.preview", "com.microsoft")
 _BUILT_IN = "_TRT"
 """What the names of TensorRT's own plugins end with: `EfficientNMS_TRT`. They need no library."""
 _UNCHECKED = "bisect_trt.unchecked"
@@ -41,6 +48,7 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
     if not proto.graph.node or not proto.graph.output:
         missing = "nodes" if not proto.graph.node else "outputs"
         raise UsageError(f"{name} has no {missing}", "pass a model that computes something")
+    _check_texts(proto, name)
     _check_version(proto, name)
     _check_types(proto.graph)
     _check_data(proto)
@@ -49,13 +57,26 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
         _check_nodes(function.node, set(function.input), frozenset(), f"function {function.name}")
     _check_recursion(proto)
     unknown = unknown_operators(proto)
-    strange = [label for label, op in unknown if not op.endswith(_BUILT_IN)]
+    strange = [where for where, op in unknown if not op.endswith(_BUILT_IN)]
     if strange and not allow_unknown:
         raise UsageError(
             f"{name} has an operator that is not known: {strange[0]}",
             "if a plugin provides it, pass the library with --plugins; else check domain and opset",
         )
-    _check_with_onnx(proto, name, bool(unknown))
+    _check_with_onnx(proto, name)
+
+
+def _check_texts(message: Message, where: str) -> None:
+    """Every text is UTF-8, as protobuf demands: else it cannot even be shown."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING):
+            continue
+        for k, one in enumerate(value if field.is_repeated else (value,)):
+            place = f"{field.name} {k}" if field.is_repeated else field.name
+            if isinstance(one, bytes):  # so protobuf hands out a text that is none
+                raise UsageError(f"{where}: {place} is no text: {one[:40]!r} is not UTF-8", _AGAIN)
+            if field.type == field.TYPE_MESSAGE:
+                _check_texts(one, f"{where}, {place}")
 
 
 def _check_version(proto: onnx.ModelProto, name: str) -> None:
@@ -66,7 +87,7 @@ def _check_version(proto: onnx.ModelProto, name: str) -> None:
             "update onnx, or export the model for an older version",
         )
     newest = onnx.defs.onnx_opset_version()
-    version = _import_of("", {o.domain: o.version for o in proto.opset_import})
+    version = import_of("", {o.domain: o.version for o in proto.opset_import})
     if version is not None and not 0 < version <= newest:
         raise UsageError(
             f"{name} imports operator set {version}; ONNX {onnx.__version__} knows 1 to {newest}",
@@ -124,18 +145,20 @@ def _check_nodes(
         for tensor in filter(None, node.output):
             if tensor in own:
                 raise UsageError(
-                    f"tensor {tensor!r} in {where} is made twice, again by {_label(node, i)}", _AGAIN
+                    f"tensor {tensor!r} in {where} is made twice, again by {label(node, i)}", _AGAIN
                 )
             own.add(tensor)
     made = outer | own
     for i, node in enumerate(nodes):
         for tensor in consumed(node):
             if tensor not in made:
-                raise UsageError(f"{_label(node, i)} in {where} reads {tensor!r}, which nobody makes", _AGAIN)
+                raise UsageError(f"{label(node, i)} in {where} reads {tensor!r}, which nobody makes", _AGAIN)
     _check_acyclic(nodes, where)
     for i, node in enumerate(nodes):
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and not node.attribute:
+            raise UsageError(f"{label(node, i)} in {where} has no value", _AGAIN)
         for body in bodies(node):
-            _check_wiring(body, made, f"a body of {_label(node, i)}")
+            _check_wiring(body, made, f"a body of {label(node, i)}")
     return made
 
 
@@ -150,13 +173,9 @@ def _check_acyclic(nodes: Sequence[onnx.NodeProto], where: str) -> None:
         producer = {t: i for i, node in enumerate(nodes) for t in node.output if t}
         edges = [(producer[t], i) for i, node in enumerate(nodes) for t in consumed(node) if t in producer]
         cycle = [source for source, _ in nx.find_cycle(nx.DiGraph(edges))]
-        labels = [_label(nodes[i], i) for i in cycle]
+        labels = [label(nodes[i], i) for i in cycle]
         shown = " -> ".join([*labels[:8], "..."] if len(labels) > 8 else [*labels, labels[0]])
         raise UsageError(f"nodes of {where} form a cycle: {shown}", _AGAIN) from None
-
-
-def _label(node: onnx.NodeProto, index: int) -> str:
-    return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} number {index}"
 
 
 def _check_recursion(proto: onnx.ModelProto) -> None:
@@ -167,62 +186,12 @@ def _check_recursion(proto: onnx.ModelProto) -> None:
     calls: nx.DiGraph[tuple[str, str]] = nx.DiGraph()
     for function in proto.functions:
         here = (function.domain, function.name)
-        calls.add_edges_from((here, (n.domain, n.op_type)) for n in _all_nodes(function.node))
+        calls.add_edges_from((here, (n.domain, n.op_type)) for n in all_nodes(function.node))
     for cycle in nx.simple_cycles(calls):
         raise UsageError(f"local function {cycle[0][1]!r} calls itself", _AGAIN)
 
 
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for body in bodies(node):
-            yield from _all_nodes(body.node)
-
-
-def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
-    """Nodes, in words, whose operators neither ONNX, ONNX Runtime nor the model itself defines, and these."""
-    local = {(f.domain, f.name) for f in proto.functions}
-    versions = {o.domain: o.version for o in proto.opset_import}
-    unknown = []
-    for part, imports in [(proto.graph.node, versions)] + [
-        (f.node, {o.domain: o.version for o in f.opset_import}) for f in proto.functions
-    ]:
-        for i, node in enumerate(_all_nodes(part)):
-            if (node.domain, node.op_type) not in local and not _is_known(node, imports):
-                where = f"{_label(node, i)} of {node.domain or 'ai.onnx'}{_version(node, imports)}"
-                unknown.append((where, node.op_type))
-    return unknown
-
-
-def _import_of(domain: str, imports: dict[str, int]) -> int | None:
-    if domain in ("", "ai.onnx"):
-        return imports.get("", imports.get("ai.onnx"))
-    return imports.get(domain)
-
-
-def _version(node: onnx.NodeProto, imports: dict[str, int]) -> str:
-    version = _import_of(node.domain, imports)
-    return f" opset {version}" if version is not None else " (which the model does not import)"
-
-
-def _is_known(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
-    if node.domain.startswith(_KNOWN_FAMILIES):
-        return True
-    if node.domain not in _KNOWN:
-        return False
-    version = _import_of(node.domain, imports)
-    if version is None:
-        return False
-    if node.domain not in _CHECKED:
-        return True
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    try:
-        return not onnx.defs.get_schema(node.op_type, version, domain).deprecated
-    except onnx.defs.SchemaError:
-        return False
-
-
-def _check_with_onnx(proto: onnx.ModelProto, name: str, has_unknown: bool) -> None:
+def _check_with_onnx(proto: onnx.ModelProto, name: str) -> None:
     """`onnx.checker` on a copy in which all that it wrongly refuses is mended."""
     copy = skeleton(proto, empty=True)
     graph = copy.graph
@@ -234,8 +203,7 @@ def _check_with_onnx(proto: onnx.ModelProto, name: str, has_unknown: bool) -> No
     graph.node.extend(ordered)
     for info in (*graph.input, *graph.output):
         _complete(info)
-    if has_unknown:
-        _hide_unknown(copy)
+    _hide_what_onnx_lacks(copy)
     try:
         native.check_model(copy)
     except native.NotKnownError:
@@ -252,13 +220,16 @@ def _complete(info: onnx.ValueInfoProto) -> None:
         info.type.tensor_type.shape.SetInParent()
 
 
-def _hide_unknown(copy: onnx.ModelProto) -> None:
-    imports = {o.domain: o.version for o in copy.opset_import}
-    local = {(f.domain, f.name) for f in copy.functions}
-    copy.opset_import.add(domain=_UNCHECKED, version=1)
-    for node in _all_nodes(copy.graph.node):
-        if (node.domain, node.op_type) not in local and not _is_known(node, imports):
-            node.domain = _UNCHECKED
+def _hide_what_onnx_lacks(copy: onnx.ModelProto) -> None:
+    """Put nodes that the checker would refuse for their operator into a domain that it does not look at."""
+    local = local_functions(copy)
+    hidden = False
+    for part, imports in parts(copy):
+        for node in all_nodes(part):
+            if (node.domain, node.op_type) not in local and not is_in_onnx(node, imports):
+                node.domain, hidden = _UNCHECKED, True
+    for imports in (copy.opset_import, *(f.opset_import for f in copy.functions)) if hidden else ():
+        imports.add(domain=_UNCHECKED, version=1)
 
 
 def _one_line(text: str) -> str:

@@ -41,14 +41,14 @@ BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell wha
 def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduction:
     """What is known before verification."""
     assert problem.best is not None and problem.wanted is not None
-    notes = [*run.info.notes, *run.notes, *run.causes]
+    notes = [*run.session.loaded.notes, *run.info.notes, *run.notes, *run.causes]
     recorded = run.recording.record
     if recorded.error:
         notes.append(
             f"The reference cannot run the whole model: {recorded.error}\nTensors that it could not "
             "make have inferred shapes and seeded values here, and nothing was compared with a reference."
         )
-        notes += cannot_run(recorded, run.settings)[1:]
+        notes += cannot_run(recorded, run.settings, run.session.graph)[1:]
     shown = problem.shown_by(problem.best)
     alone = run.settings.accuracy
     if problem.hybrid is not None:

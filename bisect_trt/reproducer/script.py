@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import onnx
 
-from bisect_trt.model.validate import unknown_operators
+from bisect_trt.model.operators import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.reproducer import seeded
 from bisect_trt.reproducer.files import MODEL, narrow_file

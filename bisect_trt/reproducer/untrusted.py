@@ -20,10 +20,11 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.external import tensors
+from bisect_trt.model.operators import unknown_operators
 from bisect_trt.model.store import external_info
-from bisect_trt.model.validate import unknown_operators
 from bisect_trt.options import SAFE_SPEC, by_hand, line
 from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.reproducer.archive import folder_name
 from bisect_trt.reproducer.files import MODEL, REPORT, WEIGHTS
 from bisect_trt.reproducer.seeded import FILE as SEEDED
 from bisect_trt.settings import AccuracySettings, TargetSettings
@@ -128,7 +129,7 @@ def require_custom_ops(folder: Path, report: Report, given: tuple[Path, ...]) ->
 def find(path: Path) -> list[Path]:
     """The reproducers at a path: itself, or the folders and zips in it, sorted by name.
 
-    A zip beside the folder that it was made of is left out.
+    A zip beside the folder that it was made of is left out: `X-repro.zip` of the folder `X`.
 
     Raises:
         UsageError: there is none.
@@ -139,7 +140,7 @@ def find(path: Path) -> list[Path]:
         return [path]
     inside = sorted(path.iterdir()) if path.is_dir() else []
     folders = [p for p in inside if p.is_dir() and (p / REPORT).exists()]
-    names = {p.name for p in folders}
+    names = {folder_name(p) for p in folders}
     zips = [p for p in inside if p.suffix == ".zip" and p.is_file() and p.stem not in names]
     found = sorted((*folders, *zips))
     if not found:

@@ -52,12 +52,12 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
             target_pool(pool, settings, logs, 1) as there,
         ):
             info = describe(there, settings)
-            original, reference, notes = session.original, "", list(info.notes)
+            original, reference, notes = session.original, "", [*loaded.notes, *info.notes]
             blame: Failure | None = None
             if (info.can_run or outside(settings)) and not is_self(settings):
                 known = _reference(pool, session, settings)
                 notes += [known.note] if known.note else []
-                notes += cannot_run(known.record, settings)
+                notes += cannot_run(known.record, settings, session.graph)
                 blame = known.failure if known.blame else None
                 reference = known.record.reference
                 original = session.with_outputs(known.record) if info.can_run else original

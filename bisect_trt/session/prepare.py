@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
+from onnx import TensorProto
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
@@ -137,12 +139,25 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
     return recorded
 
 
-def cannot_run(recorded: Record, settings: Settings) -> list[str]:
+_NO_KERNEL = re.compile(r"\bCould not find an implementation for (?P<op>\w+)\(.*?'(?P<name>[^']*)'")
+
+
+def cannot_run(recorded: Record, settings: Settings, graph: Graph) -> list[str]:
     """Why the reference cannot run the whole model, as notes; empty when it can."""
     if not recorded.error:
         return []
+    if missing := _NO_KERNEL.search(recorded.error):
+        return [f"{_without_kernel(missing, graph)} --reference python:FILE.py:FUNCTION takes another."]
     made_up = "The input values are random: the model may need others, from --inputs or --input-range."
     return [recorded.error, *([made_up] if settings.run.inputs is None else [])]
+
+
+def _without_kernel(missing: re.Match[str], graph: Graph) -> str:
+    """That ONNX Runtime has no code for a node on the CPU, with the type that it lacks it for."""
+    inputs = graph.inputs_of(missing["name"]) if missing["name"] in graph.nodes else ()
+    known = (graph.elem_type(tensor) for tensor in inputs)
+    kind = next((TensorProto.DataType.Name(elem).lower() for elem in known if elem), "")
+    return f"ONNX Runtime has no {f'{kind} ' if kind else ''}{missing['op']} on the CPU ({missing['name']})."
 
 
 def record_some(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:

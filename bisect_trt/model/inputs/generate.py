@@ -37,6 +37,8 @@ def generate(
     Raises:
         UsageError: an input has unknown rank or is no tensor; a shape does not fit.
     """
+    for item in inputs:
+        _ = item.dtype  # what is no tensor is said before its shape is asked for
     sizes = _symbols(inputs, shapes)
     known = {item.name: _shape(item, shapes.get(item.name), sizes) for item in inputs}
     longest = max((shape[1] for shape in known.values() if len(shape) > 1), default=1)

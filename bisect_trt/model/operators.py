@@ -1,0 +1,118 @@
+"""Which operators are known: to ONNX, to ONNX Runtime, or to the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from bisect_trt.model.graph import bodies
+
+CHECKED = ("", "ai.onnx", "ai.onnx.ml")
+"""Domains whose operators `onnx.checker` knows."""
+
+_KNOWN = (*CHECKED, "ai.onnx.training")
+_KNOWN_FAMILIES = ("ai.onnx.preview", "com.microsoft")
+ORT_OWN = frozenset(
+    (
+        *("Affine", "Crop", "DynamicSlice", "GRUUnit", "GivenTensorFill", "ImageScaler"),
+        *("LayerNormalization", "MeanVarianceNormalization", "MemcpyFromHost", "MemcpyToHost"),
+        *("ParametricSoftplus", "Scale", "ScaledTanh", "SimplifiedLayerNormalization", "ThresholdedRelu"),
+    )
+)
+"""Operators that ONNX Runtime 1.32 has in ONNX's own domain although ONNX has not, or in operator sets in
+which ONNX has not: what its optimiser writes, and what is left of old experiments. All are of version 1."""
+
+
+def is_known(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
+    """Whether ONNX or ONNX Runtime has the operator in the imported version; deprecated ones are known."""
+    return is_in_onnx(node, imports) or _is_of_ort(node, imports)
+
+
+def is_in_onnx(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
+    """Whether `onnx.checker` takes the operator: it has it, and does not call it deprecated."""
+    version = import_of(node.domain, imports)
+    if version is None or node.domain not in _KNOWN:
+        return version is not None and node.domain.startswith(_KNOWN_FAMILIES)
+    schema = _schema(node, version)
+    return node.domain not in CHECKED or (schema is not None and not schema.deprecated)
+
+
+def _is_of_ort(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
+    if node.domain.startswith(_KNOWN_FAMILIES):
+        return True  # it is loaded without an import, too
+    version = import_of(node.domain, imports)
+    if node.domain not in CHECKED or version is None:
+        return False
+    own = node.domain != "ai.onnx.ml" and node.op_type in ORT_OWN
+    return own or _schema(node, version) is not None
+
+
+def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        return onnx.defs.get_schema(node.op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def import_of(domain: str, imports: dict[str, int]) -> int | None:
+    """The version that a model imports of a domain; None: it does not."""
+    if domain in ("", "ai.onnx"):
+        return imports.get("", imports.get("ai.onnx"))
+    return imports.get(domain)
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
+    """These nodes and those of their bodies."""
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from all_nodes(body.node)
+
+
+def parts(proto: onnx.ModelProto) -> list[tuple[Iterable[onnx.NodeProto], dict[str, int]]]:
+    """Nodes of the graph and of each local function, with the imports that hold for them."""
+    imports = {o.domain: o.version for o in proto.opset_import}
+    functions = [(f.node, {o.domain: o.version for o in f.opset_import}) for f in proto.functions]
+    return [(proto.graph.node, imports), *functions]
+
+
+def local_functions(proto: onnx.ModelProto) -> set[tuple[str, str]]:
+    """Domain and name of what the model itself defines."""
+    return {(f.domain, f.name) for f in proto.functions}
+
+
+def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
+    """Nodes, in words, whose operators neither ONNX, ONNX Runtime nor the model itself defines, and these."""
+    local = local_functions(proto)
+    unknown = []
+    for part, imports in parts(proto):
+        for i, node in enumerate(all_nodes(part)):
+            if (node.domain, node.op_type) not in local and not is_known(node, imports):
+                version = import_of(node.domain, imports)
+                opset = f" opset {version}" if version is not None else " (which the model does not import)"
+                unknown.append((f"{label(node, i)} of {node.domain or 'ai.onnx'}{opset}", node.op_type))
+    return unknown
+
+
+def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
+    """What runtimes take although the letter of ONNX does not, as sentences for people."""
+    local, found = local_functions(proto), dict[str, None]()
+    for part, imports in parts(proto):
+        for node in all_nodes(part):
+            if (node.domain, node.op_type) in local or is_in_onnx(node, imports):
+                continue
+            version = import_of(node.domain, imports)
+            if version is None and node.domain.startswith(_KNOWN_FAMILIES):
+                found[f"The model uses {node.domain} and does not import it: ONNX Runtime takes that."] = None
+            elif is_known(node, imports):
+                deprecated = (s := _schema(node, version or 0)) is not None and s.deprecated
+                why = "calls it deprecated" if deprecated else "has not: it is ONNX Runtime's own"
+                found[f"{node.op_type} of opset {version}: ONNX {why}."] = None
+    return list(found)
+
+
+def label(node: onnx.NodeProto, index: int) -> str:
+    """A node for messages: operator and name, else its number."""
+    return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} number {index}"

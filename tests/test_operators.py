@@ -1,0 +1,145 @@
+"""What a reference loads is a model, beside the letter of ONNX too; what is refused, with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.load import load
+from bisect_trt.model.operators import ORT_OWN
+from bisect_trt.session.check import check
+from bisect_trt.settings import Settings, TargetSettings
+
+
+def model(node: onnx.NodeProto, shape: list[int], weights: dict[str, int], opset: int) -> onnx.ModelProto:
+    ends_of = (helper.make_node("Tanh", ["x"], ["h"], "/tanh"), helper.make_node("Exp", ["n"], ["y"], "/exp"))
+    nodes = [ends_of[0], node, ends_of[1]]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
+    made = [numpy_helper.from_array(np.ones(size, np.float32), name) for name, size in weights.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], made)
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
+
+
+SLN = helper.make_node("SimplifiedLayerNormalization", ["h", "s"], ["n"], "/norm", axis=-1, epsilon=1e-5)
+OLD_LN = helper.make_node("LayerNormalization", ["h", "s"], ["n"], "/norm", axis=-1)
+GN = helper.make_node("GroupNormalization", ["h", "s", "b"], ["n"], "/gn", num_groups=2)
+GELU = helper.make_node("Gelu", ["h"], ["n"], "/gelu", domain="com.microsoft")
+CASES = {
+    "ORT's own": (model(SLN, [1, 4, 16], {"s": 16}, 21), "ONNX Runtime's own"),
+    "before its time": (model(OLD_LN, [1, 4, 16], {"s": 16}, 15), "ONNX Runtime's own"),
+    "deprecated": (model(GN, [1, 4, 8, 8], {"s": 2, "b": 2}, 18), "deprecated"),
+    "not imported": (model(GELU, [1, 4], {}, 17), "does not import"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("target", ["ort:CPU", "emulate:fp16"])
+def test_what_onnx_runtime_loads_is_a_model(case: str, target: str, tmp_path: Path) -> None:
+    made, word = CASES[case]
+    onnx.save(made, tmp_path / "m.onnx")
+    found = check(tmp_path / "m.onnx", Settings(TargetSettings(target)))
+    assert found.outputs_compared and not found.outcome.failures and not found.outcome.unresolved
+    assert any(word in note for note in found.notes)
+
+
+def test_the_list_is_that_of_the_installed_onnx_runtime() -> None:
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    known = {s.name: s for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
+    first = {
+        name: min(s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.name == name)
+        for name in known
+    }
+    own = {
+        s.name
+        for s in native.get_all_operator_schema()
+        if s.domain == "" and (s.name not in first or s.since_version < first[s.name])
+    }
+    assert {name for name in own if not name.endswith("_TRT")} == ORT_OWN
+
+
+def test_nobody_s_operator_is_refused(tmp_path: Path) -> None:
+    onnx.save(model(helper.make_node("Nobody", ["h"], ["n"], "/n"), [1], {}, 17), tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match=r"Nobody '/n' of ai\.onnx opset 17"):
+        load(tmp_path / "m.onnx")
+
+
+def broken(data: bytes, old: bytes) -> bytes:
+    assert old in data
+    return data.replace(old, b"\xff" * len(old))
+
+
+@pytest.mark.parametrize(
+    ("old", "where"),
+    [
+        ("producer", "producer_name"),
+        ("/gelu", "node 1: name"),
+        ("Tanh", "node 0: op_type"),
+        ("a-tag", "metadata_props 0: value"),
+    ],
+)
+def test_text_that_is_not_utf8_is_refused_with_its_place(old: str, where: str, tmp_path: Path) -> None:
+    made = model(GELU, [1, 4], {}, 17)
+    made.producer_name = "producer"
+    helper.set_model_props(made, {"tag": "a-tag"})
+    (tmp_path / "m.onnx").write_bytes(broken(made.SerializeToString(), old.encode()))
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path / "m.onnx")
+    assert where in caught.value.message and "UTF-8" in caught.value.message
+
+
+def test_a_constant_without_a_value_is_refused(tmp_path: Path) -> None:
+    made = model(helper.make_node("Constant", [], ["n"], "/c"), [1], {}, 17)
+    onnx.save(made, tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="Constant '/c' in the graph has no value"):
+        load(tmp_path / "m.onnx")
+
+
+def test_external_data_under_an_impossible_name_is_refused(tmp_path: Path) -> None:
+    made = model(SLN, [1, 4, 16], {"s": 16}, 21)
+    weight = made.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="n" * 5000)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(UsageError, match="external data of 's'"):
+        load(tmp_path / "m.onnx")
+
+
+def test_a_sequence_is_said_to_be_none_before_its_shape_is_asked_for(tmp_path: Path) -> None:
+    node = helper.make_node("ConcatFromSequence", ["frames"], ["y"], axis=1)
+    given = helper.make_tensor_sequence_value_info("frames", TensorProto.FLOAT, None)
+    made_of = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([node], "g", [given], made_of)
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(made, tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="the input frames is no tensor"):
+        check(tmp_path / "m.onnx", Settings(TargetSettings("emulate:fp16")))
+
+
+def test_what_the_reference_has_no_code_for_is_said_with_its_type(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "mm")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.BFLOAT16, [2, 4]) for name in "xy"]
+    weight = helper.make_tensor("w", TensorProto.BFLOAT16, [4, 4], [0.5] * 16)
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight])
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(made, tmp_path / "m.onnx")
+    notes = " ".join(check(tmp_path / "m.onnx", Settings(TargetSettings("emulate:fp16"))).notes)
+    assert "ONNX Runtime has no bfloat16 MatMul on the CPU (mm). --reference python:" in notes
+    assert "random" not in notes
+
+
+def test_a_folder_and_its_zip_are_one_reproducer(tmp_path: Path) -> None:
+    from bisect_trt.reproducer.untrusted import find
+
+    for name in ("one", "two-repro"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").touch()
+    for name in ("one-repro.zip", "two-repro.zip", "three-repro.zip"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find(tmp_path)] == ["one", "three-repro.zip", "two-repro"]
