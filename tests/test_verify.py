@@ -129,7 +129,7 @@ def test_a_suite_and_its_junit(failing: Path, tmp_path: Path, capsys: pytest.Cap
     kinds = {case.get("name"): [child.tag for child in case] for case in found.iter("testcase")}
     assert kinds == {"a": ["failure"], "b": [], "c": ["error"]}
     shutil.rmtree(suite / "a")
-    (suite / "a.zip").unlink()
+    (suite / "a-repro.zip").unlink()
     assert main(["verify", str(suite)]) == 3
 
 
@@ -189,7 +189,7 @@ def entries(folder: Path, inside: str = "m/") -> dict[str, bytes]:
 
 def test_a_zip_writes_nothing_outside(failing: Path, tmp_path: Path) -> None:
     evil = {"../evil.txt": b"x", "/tmp/evil": b"x", "m/../../report.json": b"x", "m/sub/repro.onnx": b"x"}
-    archive = make_zip(tmp_path / "a.zip", {**evil, **entries(failing)})
+    archive = make_zip(tmp_path / "a-repro.zip", {**evil, **entries(failing)})
     before = {p for p in tmp_path.rglob("*") if failing not in p.parents}
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -202,7 +202,7 @@ def test_a_zip_writes_nothing_outside(failing: Path, tmp_path: Path) -> None:
 
 def test_bombs_are_not_unpacked(failing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(untrusted, "LIMIT", 1 << 20)
-    archive = make_zip(tmp_path / "a.zip", {**entries(failing), "m/repro.data": b"\0" * (2 << 20)})
+    archive = make_zip(tmp_path / "a-repro.zip", {**entries(failing), "m/repro.data": b"\0" * (2 << 20)})
     (tmp_path / "s").mkdir()
     with pytest.raises(UsageError, match="when unpacked"):
         untrusted.opened(archive, tmp_path / "s")
