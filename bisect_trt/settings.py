@@ -8,6 +8,9 @@ from pathlib import Path
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Input name and dimensions, sorted by name; a tuple so that it can be hashed."""
 
+TIMING = "timing.cache"
+"""Name of TensorRT's timing cache where it is ours: in the folder of a run, and beside a reproducer."""
+
 
 @dataclass(frozen=True)
 class TargetSettings:
@@ -26,6 +29,7 @@ class TargetSettings:
         ep_libraries: plugin libraries of ONNX Runtime execution providers: name and file.
         precision: `fp16` or `bf16` for the float32 arithmetic of the model on TensorRT; empty: as it is.
         build_only: engines are built but never run, as on a machine without a GPU.
+        without_tactics: numbers of tactics that the builder may not take; for us alone, no option sets it.
         fail_regex: what the log of `command:` has to show for a failure to count; empty: anything.
     """
 
@@ -44,6 +48,7 @@ class TargetSettings:
     fail_regex: str = ""
     precision: str = ""
     build_only: bool = False
+    without_tactics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

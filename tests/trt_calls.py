@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "bisect_trt"
-MODULES = [PACKAGE / "targets/tensorrt.py", *sorted(PACKAGE.glob("targets/trt_*.py"))]
-TEMPLATES = [*sorted(PACKAGE.glob("reproducer/templates/*.py.j2")), PACKAGE / "reproducer/script.py"]
+MODULES = sorted(PACKAGE.glob("targets/tensorrt/*.py"))
+SCRIPT = "script_values.py"  # lines that configure the builder are put together there
+TEMPLATES = [*sorted(PACKAGE.glob("reproducer/templates/*.py.j2")), PACKAGE / "reproducer" / SCRIPT]
 
 # What a variable of this name is, everywhere in these files.
 RECEIVERS = {
@@ -34,15 +35,11 @@ RECEIVERS = {
 }
 # Variables that go by one of these names and are something else, by file.
 OTHERS = {
-    ("trt_log.py", "layer"),
-    ("trt_engine.py", "error"),
-    ("trt_log.py", "e"),
-    ("trt_config.py", "e"),
-    ("tensorrt.py", "e"),
-    ("script.py", "tensor"),
-    ("script.py", "e"),
-    ("script.py", "module"),
-    ("script.py", "config"),
+    ("log.py", "layer"),
+    ("engine.py", "error"),
+    ("backend.py", "module"),
+    *((file, "e") for file in ("log.py", "config.py", "backend.py", "timing.py")),
+    *((SCRIPT, name) for name in ("tensor", "e", "module", "config")),
 }
 MADE_BY = {"get_plugin_registry": "IPluginRegistry"}
 _ASKS = ("getattr", "hasattr", "detail", "setattr")
@@ -96,13 +93,13 @@ def _kind(node: ast.expr, file: str) -> str | None:
 def of_text(text: str, file: str) -> Iterator[str]:
     """Calls in a template, which is no Python yet."""
     for name, first, second in _TEXT.findall(text):
-        if (file, name) in OTHERS or name not in RECEIVERS or (file == "script.py" and name != "trt"):
+        if (file, name) in OTHERS or name not in RECEIVERS or (file == SCRIPT and name != "trt"):
             continue
         kind = RECEIVERS[name]
         yield f"{kind}.{first}".lstrip(".")
         if not kind and second and first[0].isupper():
             yield f"{first}.{second}"
-    if file == "script.py":  # lines that configure the builder are put together there
+    if file == SCRIPT:
         yield from (f"IBuilderConfig.{name}" for name in re.findall(r"\"config\.(\w+)", text))
         yield from ("IBuilderConfig.set_flag", "IBuilderConfig.clear_flag")
     for where, name in _ASKED.findall(text):

@@ -30,15 +30,14 @@ from bisect_trt.reduction.finish import (
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import AS_IT_IS, INTERRUPTED, SEARCH, Schedule, refine, search, unsteady
 from bisect_trt.reduction.simplify.run import shown_at_last
-from bisect_trt.reproducer import files
 from bisect_trt.results import OnEvent, Reduction, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.cache import Cache
-from bisect_trt.session.cluster import target_pool
 from bisect_trt.session.oracle import Oracle
+from bisect_trt.session.pools import describing, target_pool, with_timing_cache
 from bisect_trt.session.prepare import LONGEST_START, describe, load_for, prepare, read_samples, resolved
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
-from bisect_trt.settings import Settings, TargetSettings
+from bisect_trt.settings import Settings
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool, watching
 
@@ -91,7 +90,7 @@ def open_run(
         target = with_timing_cache(settings.target, out / folders.WORK)
         for _ in range(settings.run.workers - 1):  # so that none has to start when it is needed
             there.submit(jobs.describe, target, timeout=LONGEST_START)
-        info = describe(there, replace(settings, target=target))
+        info = describe(describing(pool, there, settings), replace(settings, target=target))
         reference = first_version("onnxruntime", "onnxruntime-gpu")
         fingerprint = f"{info.fingerprint}|reference={reference}"
         cache = _shared_cache(settings, fingerprint)
@@ -118,16 +117,6 @@ def open_run(
                 yield run
             finally:
                 prober.close()
-
-
-def with_timing_cache(target: TargetSettings, work: Path) -> TargetSettings:
-    """TensorRT chooses the same tactics in all probes of a run: one timing cache, the user's or our own.
-
-    TensorRT-RTX has none.
-    """
-    if target.spec != "tensorrt" or target.timing_cache is not None:
-        return target
-    return replace(target, timing_cache=work.absolute() / files.TIMING)
 
 
 def _budget(settings: Settings, began: float) -> Budget:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bisect_trt.model.candidate import Feeds
+from bisect_trt.settings import TIMING as TIMING
 
 MODEL = "repro.onnx"
 WEIGHTS = "repro.data"
 PASSING = "passing.onnx"
-TIMING = "timing.cache"
 INPUTS = "inputs.npz"
 EXPECTED = "expected.npz"
 ACTUAL = "actual.npz"

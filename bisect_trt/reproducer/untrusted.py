@@ -40,7 +40,7 @@ _CHUNK = 1 << 22
 # Settings that name files or programs: they are the business of whoever runs it.
 _TARGET_KEYS = {
     f.name for f in fields(TargetSettings)
-} - {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex"}
+} - {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex", "without_tactics"}
 _ACCURACY_KEYS = {"rtol", "atol", "metric", "ignore", "topk", "judge"}
 _BY_HAND = {"spec", "plugins", "ep_libraries", "fail_regex"}
 

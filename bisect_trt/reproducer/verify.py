@@ -193,7 +193,8 @@ def verify_files(
             gpus = settings.run.devices
             one = gpus[number % len(gpus) :][:1] if gpus else ()
             limit = settings.run.memory_limit
-            with Pool(1, log_dir=logs, memory_limit=limit, devices=one, seats=seats_of(settings)) as pool:
+            seats, warm = seats_of(settings), jobs.warm_job(settings.target)
+            with Pool(1, log_dir=logs, memory_limit=limit, devices=one, seats=seats, warm=warm) as pool:
                 task = pool.submit(jobs.probe, settings.target, candidate, settings.accuracy, timeout=timeout)
                 outcome = outcome_of(task.result())
                 differs = any(failure.stage is Stage.COMPARE for failure in outcome.failures)

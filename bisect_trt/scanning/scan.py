@@ -31,8 +31,9 @@ from bisect_trt.scanning.scope import no_value, require_outputs, require_referen
 from bisect_trt.scanning.segments import Segment, merge, segments
 from bisect_trt.session.export_trial import ask
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
+from bisect_trt.session.pools import target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, record, resolved
-from bisect_trt.settings import Settings
+from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers.pool import Pool
 
@@ -79,10 +80,17 @@ def scan(
         session = prepare(loaded, samples, work / "work")
         asked = wanted(session.graph, tensors)
         run = settings.run
-        with Pool(run.workers, log_dir=work / "logs", memory_limit=run.memory_limit) as pool:
+        target = with_timing_cache(settings.target, work)
+        with (
+            Pool(run.workers, log_dir=work / "logs", memory_limit=run.memory_limit) as pool,
+            target_pool(pool, settings, work / "logs", 1) as there,
+        ):
             info = describe(pool, settings)
             require_outputs(info)
-            found = _Scanning(model, out, settings, session, pool, info, on_event, save_tensors is not None)
+            found = _Scanning(
+                model, out, settings, session, pool, there, target, info, on_event,
+                save_tensors is not None,
+            )  # fmt: skip
             result = found.run(asked)
         if save_tensors is not None:
             keep_values(save_tensors, found.record, found.rows)
@@ -99,6 +107,8 @@ class _Scanning:
     settings: Settings
     session: Session
     pool: Pool
+    there: Pool  # runs the target
+    target: TargetSettings
     info: TargetInfo
     on_event: OnEvent
     keep_all: bool
@@ -163,8 +173,8 @@ class _Scanning:
         settings, candidate = self.settings, self.session.with_outputs(self.record)
         if not candidate.expected or not candidate.expected[0]:
             return Whole(unresolved="the reference has no values of the model's outputs", builds=0)
-        task = self.pool.submit(
-            jobs.whole, settings.target, candidate, settings.accuracy, self.record, timeout=self._deadline
+        task = self.there.submit(
+            jobs.whole, self.target, candidate, settings.accuracy, self.record, timeout=self._deadline
         )
         reply = task.result()
         if reply.death is None:
@@ -200,10 +210,8 @@ class _Scanning:
         """Try to measure segments together."""
         count = sum(len(part.nodes) for part in group)
         self._tell("own errors", f"{count:,} nodes in one build")
-        target = self.settings.target
-        reply = self.pool.submit(
-            jobs.measure, target, merge(group), self.settings.accuracy, self.keep_all, timeout=self._deadline
-        ).result()
+        arguments = (self.target, merge(group), self.settings.accuracy, self.keep_all)
+        reply = self.there.submit(jobs.measure, *arguments, timeout=self._deadline).result()
         if reply.death is not None:
             outcome = outcome_of(reply)
             return outcome.failures or [_unclear(outcome.unresolved)]

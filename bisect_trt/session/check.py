@@ -10,9 +10,9 @@ from bisect_trt.model.inputs.formats import write_samples
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.references.base import Record
 from bisect_trt.results import Check
-from bisect_trt.session.cluster import target_pool
 from bisect_trt.session.export_trial import Truth, ask, is_self, outside
 from bisect_trt.session.oracle import Oracle
+from bisect_trt.session.pools import describing, target_pool
 from bisect_trt.session.prepare import (
     Session,
     cannot_run,
@@ -49,9 +49,9 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
         logs = folder / "logs"
         with (
             nullcontext(warm) if warm else pool_for(settings, logs) as pool,
-            target_pool(pool, settings, logs, 1) as there,
+            nullcontext(warm) if warm else target_pool(pool, settings, logs, 1) as there,
         ):
-            info = describe(there, settings)
+            info = describe(describing(pool, there, settings), settings)
             original, reference, notes = session.original, "", [*loaded.notes, *info.notes]
             blame: Failure | None = None
             if (info.can_run or outside(settings)) and not is_self(settings):

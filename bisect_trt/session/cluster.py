@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from bisect_trt.errors import UsageError
 from bisect_trt.references.spec import parse
 from bisect_trt.settings import Settings
 from bisect_trt.targets.registry import AUTO, resolve
-from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.ray import node
 from bisect_trt.workers.ray.cluster import Cluster
 from bisect_trt.workers.ray.remote import ClusterSeats
@@ -37,18 +33,6 @@ def on_cluster(settings: Settings) -> Settings:
     workers = slots if wanted == 1 else min(wanted, slots)
     target = replace(settings.target, spec=resolve(spec))
     return replace(settings, target=target, run=replace(settings.run, workers=workers))
-
-
-@contextmanager
-def target_pool(here: Pool, settings: Settings, logs: Path, workers: int) -> Iterator[Pool]:
-    """The pool that runs the target: the one on this machine, else one on the cluster."""
-    run = settings.run
-    if not run.cluster:
-        yield here
-        return
-    seats = seats_of(settings)
-    with Pool(workers, log_dir=logs, memory_limit=run.memory_limit, seats=seats) as pool:
-        yield pool
 
 
 def seats_of(settings: Settings) -> ClusterSeats | None:

@@ -36,6 +36,7 @@ from bisect_trt.targets.base import Target, TargetInfo, announce, announce_refer
 from bisect_trt.workers import continue_rest
 from bisect_trt.workers.network_outputs import wrong_outputs
 from bisect_trt.workers.pool import Pool
+from bisect_trt.workers.reply import Job
 
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
@@ -59,6 +60,17 @@ def _opened(settings: TargetSettings) -> Target:
     return open_target(settings)
 
 
+def warm_up(settings: TargetSettings) -> float:
+    """Make what all probes of this process share; seconds that it took. Raises TargetUnavailable."""
+    target = opened(settings)
+    return float(target.warm_up()) if hasattr(target, "warm_up") else 0.0
+
+
+def warm_job(settings: TargetSettings) -> Job | None:
+    """What a worker does before its first probe, where that takes long: a builder of TensorRT takes 10 s."""
+    return (warm_up, (settings,)) if settings.spec == "tensorrt" else None
+
+
 def describe(settings: TargetSettings) -> TargetInfo:
     """What the target is here. Raises TargetUnavailable or UsageError as it does."""
     return opened(settings).info()
@@ -75,7 +87,8 @@ def probe(
     Values to compare with are the candidate's own, else those of the reference, run on the spot. A
     reference that cannot run it leaves the outcome unresolved. It is asked first about an edited
     candidate: the target must not be blamed for refusing a model that means nothing. Outputs of both
-    sides are written into the folder `save`. The seconds of the outcome are those of the target alone.
+    sides are written into the folder `save`. The seconds of the outcome are those of the target alone,
+    without those of a builder that had to be made first.
     """
     _use_reference(accuracy)
     known: Values = []
@@ -86,8 +99,8 @@ def probe(
             return Outcome(unresolved=unresolved)
     start = time.perf_counter()
     result = opened(settings).run(candidate)
-    seconds = time.perf_counter() - start
     facts = dict(result.facts)
+    seconds = time.perf_counter() - start - facts.get("builder_seconds", 0.0)
     failures, unresolved = result.failures, result.unresolved
     network = facts.pop("network_outputs", None)
     if network is not None and not failures and not unresolved and accuracy.reference != SELF:

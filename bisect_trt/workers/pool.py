@@ -108,8 +108,9 @@ class Pool:
         memory_limit: int | None = None,
         devices: Sequence[str] = (),
         seats: Seats | None = None,
+        warm: Job | None = None,
     ) -> None:
-        """Make the slots; processes start with the first jobs.
+        """Make the slots; processes start with the first jobs, all of them at once where there is `warm`.
 
         Args:
             workers: how many jobs may run at the same time.
@@ -118,6 +119,7 @@ class Pool:
                 `limits.held_bytes`); None: 80 % of the machine / workers.
             devices: GPUs, as CUDA_VISIBLE_DEVICES has them; each worker sees one of them, in turn.
             seats: where the jobs run instead of on this machine (see `ray.remote.ClusterSeats`).
+            warm: what each process on this machine does before its first job, outside of its deadline.
         """
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
@@ -131,7 +133,7 @@ class Pool:
         if seats is not None:
             self._slots = seats.slots(workers, self._closing, memory_limit)
         else:
-            self._slots = self._local(workers, log_dir.absolute(), devices)
+            self._slots = self._local(workers, log_dir.absolute(), devices, warm)
         self._idle = [False] * workers
         self._threads = [
             threading.Thread(target=self._drive, args=(slot,), name=f"worker slot {slot.number}", daemon=True)
@@ -142,13 +144,18 @@ class Pool:
             thread.start()
         # Whoever forgets to close must not have processes started while the interpreter goes down.
         atexit.register(self.close, kill=True)
+        for _ in range(workers if warm else 0):
+            self.submit(os.getpid, timeout=None)
 
-    def _local(self, workers: int, log_dir: Path, devices: Sequence[str]) -> list[Slot]:
+    def _local(
+        self, workers: int, log_dir: Path, devices: Sequence[str], warm: Job | None
+    ) -> list[Slot]:
         threads = max(1, (os.cpu_count() or 1) // workers)
         context = server.context()
         seen = list(devices) or [""]
         return [
-            Slot(n, log_dir, threads, context, self._closing, seen[n % len(seen)]) for n in range(workers)
+            Slot(n, log_dir, threads, context, self._closing, seen[n % len(seen)], warm)
+            for n in range(workers)
         ]
 
     def submit(self, function: Callable[..., Any], *args: Any, timeout: float | None) -> Task:
@@ -167,6 +174,10 @@ class Pool:
     def progress(self) -> str:
         """How far the running jobs are, where they tell; for people."""
         return "; ".join(filter(None, (slot.progress() for slot in self._slots)))
+
+    def prepared(self) -> float:
+        """Seconds that the slowest of the present processes took to become warm."""
+        return max((slot.prepared for slot in self._slots if isinstance(slot, Slot)), default=0.0)
 
     def close(self, *, kill: bool = False) -> None:
         """End all workers.

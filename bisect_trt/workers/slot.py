@@ -59,10 +59,11 @@ class Slot:
         context: BaseContext,
         closing: threading.Event,
         device: str = "",
+        warm: Job | None = None,
     ) -> None:
         """Log and process id lie in `folder`; `closing` set means that the whole pool ends.
 
-        `device` is the only GPU that the process may see.
+        `device` is the only GPU that the process may see, `warm` what each process does before its first job.
         """
         self.number = number
         self.log = folder / f"worker-{number}.log"
@@ -76,6 +77,9 @@ class Slot:
         self._closing = closing
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
+        self._warm = warm
+        self._ready = False  # the present process has done it
+        self.prepared = 0.0  # seconds that the present process took for it
         self._served = 0  # jobs that the present process has done
         self._over_limit: dict[int, str] = {}  # process id: why we killed it
         self._watched: list[psutil.Process] = []
@@ -136,6 +140,10 @@ class Slot:
         if cancelled.is_set():
             raise CancelledError
         pool = self._started()
+        if self._warm is not None and not self._ready:
+            self._prepare(pool, self._warm)
+            if cancelled.is_set():
+                raise StoppedError
         for file in (self._stop_file, self._progress_file):
             file.unlink(missing_ok=True)
         try:
@@ -148,6 +156,19 @@ class Slot:
             raise late(timeout) from error
         except (BrokenProcessPool, PoolError) as error:
             raise NotStartedError from error
+
+    def _prepare(self, pool: ProcessPool, warm: Job) -> None:
+        """Have a new process do what makes it warm; no deadline of a job counts that.
+
+        What it raises is for the job to say. A process that it ends is replaced by one that does without.
+        """
+        try:
+            future = pool.schedule(call, args=warm, timeout=START_DEADLINE + 2 * GRACE)
+            self.prepared = self._wait(pool, future, START_DEADLINE, threading.Event())[2]
+        except (ProcessExpired, TimeoutError, BrokenProcessPool, PoolError, DiedError) as error:
+            self._warm = None
+            raise NotStartedError from error
+        self._ready = True
 
     def _wait(
         self,
@@ -220,7 +241,7 @@ class Slot:
         with self._lock:
             if self._pool is None:
                 self._pid_file.unlink(missing_ok=True)
-                self._served = 0
+                self._served, self._ready = 0, False
                 self._pool = ProcessPool(
                     max_workers=1,
                     context=self._context,

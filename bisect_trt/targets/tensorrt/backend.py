@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from bisect_trt.errors import BisectError, TargetUnavailable
@@ -23,6 +24,8 @@ from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.tensorrt import (
     api,
     progress,
+    timing,
+    warm,
 )
 from bisect_trt.targets.tensorrt import (
     config as trt_config,
@@ -86,7 +89,7 @@ class TensorRT:
         if refused and not self._settings.build_only:
             raise TargetUnavailable(refused, _BUILD_ONLY)
         if self._gpu is None:
-            self._builder()
+            self.warm_up()
         version = str(self._trt.__version__)
         versions = {self._flavour: version, **(self._gpu.versions() if self._gpu else {})}
         notes = [f"{refused}." if refused else "", self._why_not_run()]
@@ -119,11 +122,20 @@ class TensorRT:
             " it takes 8.0, 8.6, 8.9 and 12.0 up)"
         )
 
-    def _builder(self) -> Any:
-        """A builder. Raises TargetUnavailable where there can be none: no driver, or too old a GPU."""
+    def warm_up(self) -> float:
+        """Make what all builds of this process share; seconds that it took, 0 when it was there.
+
+        Raises:
+            TargetUnavailable: there can be no builder: no driver, or too old a GPU.
+        """
+        there = warm.is_there(self._trt)
+        seconds = self._kept().seconds
+        return 0.0 if there else seconds
+
+    def _kept(self) -> warm.Kept:
         before = len(self._log.records)
         try:
-            return self._trt.Builder(self._logger)
+            return warm.kept(self._trt, self._logger)
         except (TypeError, RuntimeError) as e:  # pybind11: the factory gave nothing
             said = " ".join(first(self._log.errors(before), str(e)).split())
             hint = "It needs an NVIDIA GPU even to build. TensorRT-RTX builds without: --target tensorrt-rtx"
@@ -132,17 +144,21 @@ class TensorRT:
     def run(self, candidate: Candidate) -> TargetResult:
         """Parse, build and, where possible, run the candidate on each of its samples.
 
+        The fact `builder_seconds` tells what was spent on a builder, where this process had none yet.
+
         Raises:
             UsageError: settings that this model or this TensorRT cannot follow.
             TargetUnavailable: the GPU refuses the engine, which says nothing of the model.
         """
         self._log.clear()
+        started = self.warm_up()
         try:
-            return self._parse(self._narrower.source(candidate))
+            result = self._parse(self._narrower.source(candidate))
         except BisectError:
             raise
         except MemoryError as e:
-            return self._failed([failure(candidate.model, Stage.BUILD, f"std::bad_alloc {e}".strip())])
+            result = self._failed([failure(candidate.model, Stage.BUILD, f"std::bad_alloc {e}".strip())])
+        return replace(result, facts={**result.facts, "builder_seconds": started}) if started else result
 
     def run_in_context(self, candidate: Candidate) -> TargetResult:
         """As `run`; outputs also hold the tensors inside the engine, as far as it shows them.
@@ -156,10 +172,10 @@ class TensorRT:
             self._look_inside = False
 
     def _parse(self, source: Source) -> TargetResult:
-        # All three stay alive to the end of this function: the parser holds pointers to the others.
+        # Network and parser stay alive to the end of this function: the parser holds pointers to the others.
         announce(Stage.PARSE)
         trt, candidate = self._trt, source.candidate
-        builder = self._builder()
+        builder = self._kept().builder
         network = builder.create_network(api.network_flags(trt))
         parser = trt.OnnxParser(network, self._logger)
         parsed = parser.parse(source.model, str(source.folder / "probe.onnx"))
@@ -207,9 +223,9 @@ class TensorRT:
             silent = raised or "The builder gave no engine and no message."
             message = first_that_matters(errors, silent, here=self._gpu is not None)
             return self._failed([failure(candidate.model, Stage.BUILD, message)], facts)
-        # Frozen after that: what one probe measured must not change what the next one chooses.
-        if self._settings.timing_cache is not None and candidate.cut == "original":
-            trt_config.save_timing_cache(config, self._settings.timing_cache)
+        cache = None if self._settings.without_tactics else self._settings.timing_cache
+        if cache is not None and candidate.cut != "written":  # what came with files stays as it is
+            timing.keep(config, cache)
         facts["engine_bytes"] = plan.nbytes
         if self._why_not_run():
             return TargetResult(log=self._log.text(), facts=facts)
@@ -218,8 +234,7 @@ class TensorRT:
     def _run(self, candidate: Candidate, plan: Any, facts: dict[str, Any]) -> TargetResult:
         announce(Stage.LOAD)
         before = len(self._log.records)
-        runtime = self._trt.Runtime(self._logger)
-        engine = runtime.deserialize_cuda_engine(plan)
+        engine = warm.runtime(self._trt, self._logger).deserialize_cuda_engine(plan)
         if engine is None:
             message = first(self._log.errors(before), "The engine could not be loaded.")
             if _REFUSES_CARD.search(message):

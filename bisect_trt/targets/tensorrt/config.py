@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.settings import Shapes, TargetSettings
-from bisect_trt.targets.tensorrt import api
+from bisect_trt.targets.tensorrt import api, tactics, timing
 from bisect_trt.targets.tensorrt.log import Log
 
 Dims = tuple[int, ...]
@@ -70,53 +68,14 @@ def make_config(
         config.set_flag(flag)
     # Only what the engine tells of itself depends on it; names of layers and tactics are for the report.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if settings.timing_cache is not None:
-        _use_timing_cache(config, settings.timing_cache, log)
-        if hasattr(trt.BuilderFlag, "EDITABLE_TIMING_CACHE") and not api.is_rtx(trt):
-            # The builder takes the tactic that the cache names, and does not measure again.
-            config.set_flag(trt.BuilderFlag.EDITABLE_TIMING_CACHE)
+    if settings.without_tactics:
+        tactics.leave_out(trt, config, settings.without_tactics)
+    elif settings.timing_cache is not None:
+        timing.use(trt, config, settings.timing_cache, log, strange=candidate.cut == "written")
     profile = _make_profile(builder, network, settings, candidate)
     if profile is not None:
         config.add_optimization_profile(profile)
     return config
-
-
-def _use_timing_cache(config: Any, file: Path, log: Log) -> None:
-    try:
-        data = file.read_bytes() if file.exists() else b""
-    except OSError as e:
-        raise UsageError(f"--timing-cache {file}: {e.strerror}", "Name a readable file.") from e
-    before = len(log.records)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a no-op in TensorRT-RTX, see its notes
-        cache = config.create_timing_cache(data)
-        refused = any("timing cache" in r.message and "eserialize" in r.message for r in log.records[before:])
-        if data and (cache is None or refused):
-            raise UsageError(
-                f"--timing-cache {file}: no timing cache of this TensorRT and GPU",
-                "Name another file; it is made when it does not exist.",
-            )
-        config.set_timing_cache(cache, False)
-
-
-def save_timing_cache(config: Any, file: Path) -> None:
-    """Write what the builder measured; other workers and a kill at any moment see a whole file.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        cache = config.get_timing_cache()
-        data = None if cache is None else cache.serialize()
-    if data is None:
-        return
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(bytes(data))
-        part.replace(file)
-    except OSError as e:
-        raise UsageError(f"--timing-cache {file}: {e.strerror}", "Name a file in a writable folder.") from e
 
 
 def _make_profile(builder: Any, network: Any, settings: TargetSettings, candidate: Candidate) -> Any:

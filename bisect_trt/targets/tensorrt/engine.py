@@ -94,6 +94,7 @@ def _layer(told: Any) -> dict[str, Any]:
         "name": str(told.get("Name", "")),
         "kind": str(told.get("LayerType", "")),
         "tactic": str(tactic),
+        "number": str(told.get("TacticValue") or ""),
         "types": [str(item.get("Datatype") or item.get("Format/Datatype", "")) for item in outputs],
     }
 

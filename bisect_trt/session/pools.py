@@ -1,0 +1,46 @@
+"""Where the reference runs and where the target does: the same workers, warm ones, or nodes of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt.session.cluster import seats_of
+from bisect_trt.settings import TIMING, Settings, TargetSettings
+from bisect_trt.workers import jobs
+from bisect_trt.workers.pool import Pool
+
+
+@contextmanager
+def target_pool(here: Pool, settings: Settings, logs: Path, workers: int) -> Iterator[Pool]:
+    """The pool that runs the target: that of the reference, one on the cluster, or one that is made warm.
+
+    A target that takes long to open has workers of its own, which do that while the reference records.
+    """
+    run, target = settings.run, settings.target
+    if run.cluster:
+        with Pool(workers, log_dir=logs, memory_limit=run.memory_limit, seats=seats_of(settings)) as pool:
+            yield pool
+    elif (warm := jobs.warm_job(target)) is not None:
+        place, limit = logs / "target", run.memory_limit
+        with Pool(workers, log_dir=place, memory_limit=limit, devices=run.devices, warm=warm) as pool:
+            yield pool
+    else:
+        yield here
+
+
+def describing(here: Pool, there: Pool, settings: Settings) -> Pool:
+    """Which of the two pools is asked what the target is: one that need not become warm for that."""
+    return there if settings.run.cluster else here
+
+
+def with_timing_cache(target: TargetSettings, work: Path) -> TargetSettings:
+    """TensorRT chooses the same tactics in all probes of a run: one timing cache, the user's or our own.
+
+    TensorRT-RTX has none.
+    """
+    if target.spec != "tensorrt" or target.timing_cache is not None:
+        return target
+    return replace(target, timing_cache=work.absolute() / TIMING)

@@ -1,0 +1,46 @@
+"""Tactics: the kernels that a builder chooses from for each layer, and how one of them is kept from it.
+
+TensorRT has an algorithm selector from 8.6 on and until 10; later releases have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from bisect_trt.errors import UsageError
+
+_BITS = 2**64 - 1  # numbers of tactics are signed in the algorithm selector and not in the engine inspector
+
+
+def number(tactic: int) -> str:
+    """The number of a tactic as the engine inspector writes it."""
+    return f"0x{tactic & _BITS:016x}"
+
+
+def leave_out(trt: Any, config: Any, without: Collection[str]) -> None:
+    """Have the builder choose among tactics that are not `without`, by `number`, where a layer has others.
+
+    Raises:
+        UsageError: this TensorRT has no algorithm selector.
+    """
+    if not hasattr(trt, "IAlgorithmSelector"):
+        title = f"TensorRT {trt.__version__}"
+        raise UsageError(f"{title} has no algorithm selector", "TensorRT 8.6 to 10 have one.")
+
+    base = trt.IAlgorithmSelector
+
+    class Selector(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def select_algorithms(self, context: Any, choices: Sequence[Any]) -> list[int]:
+            others = [
+                k for k, one in enumerate(choices) if number(one.algorithm_variant.tactic) not in without
+            ]
+            return others or list(range(len(choices)))
+
+        def report_algorithms(self, contexts: Any, choices: Any) -> None:
+            return None  # the engine inspector tells what was chosen, with names
+
+    config.algorithm_selector = Selector()
