@@ -120,6 +120,11 @@ class Fake:
         self.OnnxParser.__new__ = lambda kind, network, logger: self.make("OnnxParser", **parser)  # type: ignore[attr-defined]
 
 
+def config_of(fake: Fake) -> Any:
+    """The configuration that all its builders hand out."""
+    return fake.Builder(None).create_builder_config()  # type: ignore[attr-defined]
+
+
 class _Enumerator(int):
     def __new__(cls, value: int, name: str) -> _Enumerator:
         made = super().__new__(cls, value)

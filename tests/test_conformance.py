@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,9 @@ from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
-from bisect_trt.targets.tensorrt import backend, log
+from bisect_trt.targets.tensorrt import backend, log, tactics, timing
 from bisect_trt.targets.tensorrt.backend import TensorRT
+from bisect_trt.workers import jobs
 
 TABLE = Path(__file__).parents[1] / "docs" / "conformance.md"
 ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", re.M)
@@ -228,3 +230,89 @@ def test_the_timing_cache_grows_but_not_by_written_files(version: fake_trt.Fake,
     flags = {getattr(flag, "name", "") for flag in version.flags}
     editable = version.__name__ == "tensorrt" and "EDITABLE_TIMING_CACHE" in version.classes["BuilderFlag"]
     assert ("EDITABLE_TIMING_CACHE" in flags) is editable
+
+
+def test_one_builder_and_one_runtime_serve_all_probes_of_a_process(
+    version: fake_trt.Fake, tmp_path: Path
+) -> None:
+    made = []
+    for kind in ("Builder", "Runtime"):
+        new = getattr(version, kind).__new__
+        getattr(version, kind).__new__ = lambda cls, logger, kind=kind, new=new: (
+            made.append(kind) or new(cls, logger)
+        )
+    first = opened(version).run(candidate(tmp_path))
+    assert first.facts["builder_seconds"] > 0
+    later = [opened(version, opt_level=level).run(candidate(tmp_path)) for level in (3, 3)]
+    assert not any("builder_seconds" in result.facts for result in later)
+    assert made == ["Builder", "Runtime"]
+
+
+def test_a_builder_that_had_to_be_made_is_no_time_of_the_probe(
+    version: fake_trt.Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = version.Builder.__new__  # type: ignore[attr-defined]
+
+    def slow(cls: type, logger: Any) -> Any:
+        time.sleep(0.5)
+        return new(cls, logger)
+
+    version.Builder.__new__ = slow  # type: ignore[attr-defined]
+    monkeypatch.setattr(jobs, "opened", lambda settings: opened(version))
+    outcome = jobs.probe(TargetSettings(spec="tensorrt"), candidate(tmp_path))
+    assert outcome.facts["builder_seconds"] >= 0.5 > outcome.seconds
+
+
+def test_a_timing_cache_of_elsewhere_is_refused_by_name_and_left_out_beside_a_reproducer(
+    version: fake_trt.Fake, tmp_path: Path
+) -> None:
+    cache = tmp_path / "timing.cache"
+    cache.write_bytes(b"another card")
+    target = opened(version, timing_cache=cache)
+    config = fake_trt.config_of(version)
+    object.__setattr__(config, "create_timing_cache", lambda data: None if data else object())
+    with pytest.raises(UsageError, match="no timing cache of this"):
+        target.run(candidate(tmp_path))
+    result = target.run(candidate(tmp_path, "written"))
+    assert not result.failures and timing.OTHER in result.log
+    assert cache.read_bytes() == b"another card"
+
+
+def test_what_others_measured_first_stays(version: fake_trt.Fake, tmp_path: Path) -> None:
+    cache = tmp_path / "timing.cache"
+    combined = []
+
+    class Cache:
+        def __init__(self, data: bytes) -> None:
+            self.data = data
+
+        def combine(self, other: Cache, ignore_mismatch: bool) -> bool:
+            combined.append((self.data, other.data, ignore_mismatch))
+            self.data += other.data
+            return True
+
+        def serialize(self) -> bytes:
+            return self.data
+
+    config = SimpleNamespace(create_timing_cache=Cache, get_timing_cache=lambda: Cache(b"own"))
+    timing.keep(config, cache)
+    assert cache.read_bytes() == b"own" and not combined
+    cache.write_bytes(b"theirs+")
+    timing.keep(config, cache)
+    assert combined == [(b"theirs+", b"own", False)] and cache.read_bytes() == b"theirs+own"
+
+
+def test_tactics_are_kept_from_a_builder_where_it_lets_us_choose(
+    version: fake_trt.Fake, tmp_path: Path
+) -> None:
+    target = opened(version, without_tactics=(tactics.number(-1),))
+    if not hasattr(version, "IAlgorithmSelector") or version.__name__ == "tensorrt_rtx":
+        with pytest.raises(UsageError, match="no algorithm selector"):
+            target.run(candidate(tmp_path))
+        return
+    version.IAlgorithmSelector = type("IAlgorithmSelector", (), {})
+    assert not target.run(candidate(tmp_path)).failures
+    selector = fake_trt.config_of(version).algorithm_selector
+    choices = [SimpleNamespace(algorithm_variant=SimpleNamespace(tactic=k)) for k in (-1, 5)]
+    assert selector.select_algorithms(None, choices) == [1]
+    assert selector.select_algorithms(None, choices[:1]) == [0]

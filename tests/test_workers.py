@@ -209,6 +209,30 @@ def test_several_run_at_once_and_idle_slots_stay_cold(tmp_path: Path) -> None:
         assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", share)
 
 
+def test_each_process_becomes_warm_once_and_no_deadline_counts_that(tmp_path: Path) -> None:
+    file = tmp_path / "warm"
+    with Pool(1, log_dir=tmp_path, warm=(jobs.warm_up, (file, 1.5))) as pool:
+        first = pool.submit(jobs.pid, timeout=1).result()
+        assert first.death is None and file.read_text() == f"{first.value}\n"
+        assert pool.prepared() >= 1.5
+        assert pool.submit(jobs.die, 3, timeout=60).result().death is not None
+        second = pool.submit(jobs.pid, timeout=1).result().value
+    assert file.read_text() == f"{first.value}\n{second}\n"
+
+
+def test_all_processes_of_a_warm_pool_start_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "warm"
+    with Pool(2, log_dir=tmp_path, warm=(jobs.warm_up, (file,))):
+        assert wait_for(lambda: file.exists() and len(set(file.read_text().split())) == 2, 60)
+
+
+def test_what_ends_a_process_that_becomes_warm_does_not_end_the_job(tmp_path: Path) -> None:
+    file = tmp_path / "warm"
+    with Pool(1, log_dir=tmp_path, warm=(jobs.warm_up, (file, 0.0, 9))) as pool:
+        assert pool.submit(jobs.echo, 4, timeout=60).result().value == 4
+    assert len(file.read_text().split()) == 1
+
+
 def test_a_cancelled_task_that_waits_never_runs(pool: Pool, tmp_path: Path) -> None:
     first = pool.submit(jobs.hang, timeout=60)
     second = pool.submit(jobs.killed_from_outside, tmp_path / "ran", 0, timeout=60)

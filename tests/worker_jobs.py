@@ -24,6 +24,15 @@ def pid() -> int:
     return os.getpid()
 
 
+def warm_up(file: Path, seconds: float = 0.0, code: int = 0) -> None:
+    """What a process does before its first job: a line in `file`, and it may end there."""
+    time.sleep(seconds)
+    with file.open("a") as lines:
+        lines.write(f"{os.getpid()}\n")
+    if code:
+        os._exit(code)
+
+
 def count() -> int:
     seen.append(1)
     return len(seen)

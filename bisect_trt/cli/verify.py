@@ -69,7 +69,8 @@ COMMAND = Command(
     (
         TARGET,
         *options.only(
-            "plugins", "ep_libraries", "fail_regex", "repeats", "timeout", "memory_limit", "custom_ops"
+            "plugins", "ep_libraries", "fail_regex", "timing_cache", "repeats", "timeout", "memory_limit",
+            "custom_ops",
         ),
         EXPECT_FIXED,
         JUNIT,

@@ -242,7 +242,7 @@ ROWS: tuple[Option, ...] = (
         "target.timing_cache",
         "--timing-cache",
         k.FILE,
-        "Read it; builds of the whole model update it.",
+        "Tactics as they were measured: read; what it lacks is added, not by verify.",
         BUILDER,
     ),
     Option("target.plugins", "--plugins", k.FILES, "Plugin library; repeat it.", BUILDER, by_hand=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,8 @@ class Run:
         self.on_event = on_event
         self.began = began
         self.timing_cache: Path | None = None  # of TensorRT: the user's, or our own
+        self.prepared: Callable[[], float] = float  # seconds that a worker took to become warm
+        self.script_told: str | None = None  # what `repro.py` disagreed with, once it was tried
         self.spent: dict[str, float] = {}  # besides the counts of the prober
         self.one_minimal = False
         self.reachable = True  # the target; not when its cluster was lost
@@ -217,7 +219,13 @@ class Run:
                     problem.cutter = self.cutter
                     self.confirmed = outcome
                     return outcome.failures
+                self._forget_tactics()
         raise self.not_failing(outcome)
+
+    def _forget_tactics(self) -> None:
+        """The next run of the whole model measures anew: it may fail with other tactics only."""
+        if self.timing_cache is not None and self.timing_cache != self.settings.target.timing_cache:
+            self.timing_cache.unlink(missing_ok=True)
 
     def keep_failing_samples(self, outcome: Outcome) -> None:
         """When only some of the samples fail, all that follows is about these."""

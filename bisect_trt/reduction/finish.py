@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +33,10 @@ from bisect_trt.reproducer.verify import verify_files
 from bisect_trt.results import Reduction
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
-from bisect_trt.session.prepare import cannot_run
+from bisect_trt.session.prepare import LONGEST_START, cannot_run
 from bisect_trt.targets.tensorrt.engine import built_words
+from bisect_trt.text import seconds
+from bisect_trt.workers import jobs
 
 FRESH = 12  # processes in which a flaky failure may show again
 BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell what TensorRT made of it
@@ -64,6 +68,9 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
             f"The failure comes and goes: it showed in about {problem.rate:.0%} of all runs, so a "
             f"probe counted as passing only after {problem.runs} runs without it."
         )
+    if (builder := run.prepared()) >= 1:
+        made = f"TensorRT's builder takes {seconds(builder)} to make"
+        notes.append(f"{made}, once in each process; no probe counts that.")
     if run.neighbour is not None:
         notes.append(f"{files.PASSING} passes: it is {files.MODEL} {run.neighbour.difference}.")
     elif not stop_reason:
@@ -124,19 +131,21 @@ def write_models(run: Run, result: Reduction, out: Path) -> None:
 def verify(run: Run, result: Reduction, runs: int) -> Reduction:
     """Run the written files in fresh processes; a flaky failure has a few to show at all."""
     run.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
-    began = time.monotonic()
+    began, run.script_told = time.monotonic(), None
     target = run.settings.target
     if (result.out / files.TIMING).exists():
         target = replace(target, timing_cache=result.out / files.TIMING)
     settings = replace(run.settings, accuracy=result.alone, target=target)
     outcomes: list[Outcome] = []
     agreed: list[Outcome] = []
-    flaky, workers = runs > 1, run.settings.run.workers
+    flaky, workers = runs > 1, _at_once(run, result)
+    settings = replace(settings, run=replace(settings.run, workers=workers))
     most = min(runs, FRESH) if flaky else result.repeats
     while len(outcomes) < most and not (flaky and agreed):
         wanted = min(workers, most - len(outcomes)) if flaky else most
         deadline = run.prober.oracle.deadline
-        outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
+        with _script_meanwhile(run, result):
+            outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
     run.spent["verify_seconds"] = time.monotonic() - began
     shown = agreed[0] if agreed else outcomes[0]
@@ -148,11 +157,34 @@ def verify(run: Run, result: Reduction, runs: int) -> Reduction:
     )
 
 
+@contextmanager
+def _script_meanwhile(run: Run, result: Reduction) -> Iterator[None]:
+    """Try `repro.py` beside the fresh runs where a process takes long to start; else it is tried later."""
+    target, run_settings = run.settings.target, run.settings.run
+    if run.script_told is not None or run_settings.cluster or jobs.warm_job(target) is None:
+        yield
+        return
+    write.write_script(result)
+    with ThreadPoolExecutor(1) as thread:
+        told = thread.submit(write.disagreement, result)
+        yield
+        run.script_told = told.result()
+
+
+def _at_once(run: Run, result: Reduction) -> int:
+    """Fresh processes that run at the same time: as many as probes do, more where each starts slowly."""
+    workers = run.settings.run.workers
+    if run.settings.run.cluster or jobs.warm_job(run.settings.target) is None:
+        return workers
+    reply = run.pool.submit(jobs.room, result.best.bytes, timeout=LONGEST_START).result()
+    return max(workers, min(result.repeats, reply.value or 0))
+
+
 def write_papers(run: Run, result: Reduction, *, tried: bool) -> Reduction:
     """What is text, and the zip; an anonymous one is made when all is done and was audited."""
     journal = run.prober.journal.path
     if not run.settings.run.anonymise:
-        return zipped(write.write(result, journal, tried=tried))
+        return zipped(write.write(result, journal, tried=tried, told=run.script_told))
     secrets = run.secrets.without(operators([result.best.model]))
     write.write(anonymous(result, secrets), journal, tried=tried)
     scrub_papers(result.out, secrets)

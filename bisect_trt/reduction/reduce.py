@@ -112,6 +112,7 @@ def open_run(
             try:
                 run = Run(session, settings, info, prober, pool, out, on_event, began)
                 run.spent["start_seconds"] = started - began
+                run.prepared = there.prepared
                 run.samples = samples
                 run.timing_cache = target.timing_cache
                 yield run
@@ -162,7 +163,7 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
         if unsteady(run, problem, found, result):
             return reduce_one(run, problem, out, schedule)
     wall = time.monotonic() - run.began
-    counts = asdict(problem.counts) | run.spent | {"wall_seconds": wall}
+    counts = asdict(problem.counts) | run.spent | {"wall_seconds": wall, "builder_seconds": run.prepared()}
     return write_papers(run, replace(result, counts=counts), tried=tried)
 
 

@@ -19,6 +19,7 @@ from bisect_trt.reduction.passes.localise import follow_hints, localise
 from bisect_trt.reduction.passes.neighbour import nearest_passing
 from bisect_trt.reduction.passes.outputs import accumulate
 from bisect_trt.reduction.passes.standing import stand_alone
+from bisect_trt.reduction.passes.tactics import by_tactic
 from bisect_trt.reduction.passes.workarounds import avoiding
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.run import simplify_best
@@ -128,6 +129,7 @@ def refine(run: Run, problem: Problem, stop_reason: str) -> tuple[Simplification
         if not stop_reason:
             problem.phase = "neighbour"
             run.neighbour = nearest_passing(problem)
+            run.causes += by_tactic(problem)
             run.avoided = avoiding(problem)
     except KeyboardInterrupt:
         stop_reason = INTERRUPTED

@@ -83,7 +83,7 @@ class Report(BaseModel):
     def target(self, spec: str | None, given: TargetSettings = TargetSettings()) -> TargetSettings:  # noqa: B008
         """Target and options of the builder; `spec` is what the user asks for instead.
 
-        `given` has the libraries and the expression that the user gives.
+        `given` has the libraries, the expression and the timing cache that the user gives.
 
         Raises:
             UsageError: the report asks for a target that might start a program or load a library, or
@@ -106,6 +106,7 @@ class Report(BaseModel):
             plugins=given.plugins,
             ep_libraries=given.ep_libraries,
             fail_regex=given.fail_regex,
+            timing_cache=given.timing_cache,
         )
 
     @property

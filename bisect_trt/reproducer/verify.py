@@ -20,6 +20,7 @@ from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.prepare import describe, resolved
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.targets.tensorrt.timing import OTHER
 from bisect_trt.workers import jobs
 from bisect_trt.workers.jobs import outputs
 from bisect_trt.workers.pool import Pool
@@ -46,7 +47,7 @@ class Verification:
         target: on which it was tried; empty when that could not be found out.
         wanted: the failure that was seen when it was written.
         seen: the failure that is seen now, if any.
-        why: in words, when it cannot be told.
+        why: in words, when it cannot be told; else what was not used, if anything.
         runs: fresh processes that were needed.
         seconds: in all.
     """
@@ -99,7 +100,8 @@ def verify(
     Args:
         path: folder or zip of a reproducer, or a folder that holds some.
         target: other than the one of its report.
-        given: libraries (`plugins`, `ep_libraries`) and `fail_regex`, which no report may ask for.
+        given: libraries (`plugins`, `ep_libraries`), `fail_regex` and `timing_cache`, which no report may
+            ask for.
         repeats: fresh runs before the failure counts as gone.
         timeout: seconds for a run; as its report says, else 10 min (1 min for what hung).
         memory_limit: bytes that a run may hold.
@@ -156,6 +158,7 @@ def _verify_one(
         while runs < max(1, most) and judge(seen, wanted) is not V.REPRODUCES:
             seen, runs = verify_files(folder, settings, timeout, 1)[0], runs + 1
     status, why = _status(seen, wanted, info)
+    why = why or (OTHER if OTHER in seen.log else "")
     first = next((f for f in seen.failures if f.same_as(wanted)), next(iter(seen.failures), None))
     return Verification(name, status, info.title, wanted, first, why, runs, time.monotonic() - began)
 

@@ -29,15 +29,19 @@ _TRIED = "BISECT_TRT_TRIED"  # environment variable of the script and of all tha
 _START = 120.0  # seconds for the script to import its libraries
 
 
-def write(reduction: Reduction, journal: Path, *, tried: bool = True) -> Reduction:
+def write(
+    reduction: Reduction, journal: Path, *, tried: bool = True, told: str | None = None
+) -> Reduction:
     """Write the papers; with `tried` run `repro.py` once, and say so where it disagrees.
+
+    `told` is what `disagreement` gave, where the script has run already.
 
     Raises:
         OSError: a file cannot be written.
     """
     _write(reduction, journal)
     if tried and reduction.verified and not reduction.settings.run.cluster:  # the target may be there only
-        told = disagreement(reduction)
+        told = disagreement(reduction) if told is None else told
         if told:
             reduction = replace(reduction, notes=(*reduction.notes, told))
             _write(reduction, journal)
@@ -48,6 +52,12 @@ def _write(reduction: Reduction, journal: Path) -> None:
     environment = describe()
     document = documents.report(reduction, environment, __version__)
     write_papers(reduction, environment, *pages.render(reduction, document, journal))
+
+
+def write_script(reduction: Reduction) -> None:
+    """Write `repro.py` alone, so that it can be tried before the papers are written."""
+    with draft(reduction.out, SCRIPT) as folder:
+        (folder / SCRIPT).write_text(script.render(reduction, __version__), encoding="utf-8")
 
 
 def disagreement(reduction: Reduction) -> str:

@@ -13,6 +13,7 @@ from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Death, Pool, Reply, Task
 
 SHORTEST_DEADLINE = 10.0
+SHORTEST_WHERE_SLOW = 60.0  # TensorRT loads a kind of kernel in up to 13 s when it is first needed
 LONGEST_DEADLINE = 600.0
 
 
@@ -20,8 +21,8 @@ class Oracle:
     """Observes candidates on one target.
 
     The deadline of a probe is `timeout` seconds; without one, ten times what the first probe took,
-    between 10 s and 10 min (the first probe itself has 10 min), which `on_deadline` is told. `accuracy` says
-    when outputs agree.
+    between 10 s (on TensorRT 60 s) and 10 min (the first probe itself has 10 min), which `on_deadline` is
+    told. `accuracy` says when outputs agree.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class Oracle:
         reply = task.result()
         if self._adapt and not guessed:
             self._adapt = False
-            self.deadline = min(max(SHORTEST_DEADLINE, 10 * reply.seconds), LONGEST_DEADLINE)
+            least = SHORTEST_DEADLINE if jobs.warm_job(self.target) is None else SHORTEST_WHERE_SLOW
+            self.deadline = min(max(least, 10 * reply.seconds), LONGEST_DEADLINE)
             self.on_deadline(self.deadline)
         return outcome_of(reply)
 

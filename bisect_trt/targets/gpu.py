@@ -12,6 +12,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from bisect_trt.isolation.limits import WORKER
 
@@ -84,6 +85,24 @@ def leave_if_spoiled() -> None:
 def count() -> int:
     """How many GPUs this process may use."""
     return _driver()[1]
+
+
+def free_bytes() -> int:
+    """Memory that is free on the first visible GPU; 0 where that cannot be told. Makes no CUDA context."""
+    cuda, found = _driver()
+    uuid, device, handle = (ctypes.c_ubyte * 16)(), ctypes.c_int(), ctypes.c_void_p()
+    if cuda is None or found < 1 or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return 0
+    if cuda.cuDeviceGetUuid(uuid, device):
+        return 0
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return 0
+    name, memory = f"GPU-{UUID(bytes=bytes(uuid))}".encode(), (ctypes.c_ulonglong * 3)()  # total, free, used
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handle)):
+        return 0
+    return 0 if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) else int(memory[1])
 
 
 def find_gpu() -> Gpu | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,16 @@ def warm_up(settings: TargetSettings) -> float:
 def warm_job(settings: TargetSettings) -> Job | None:
     """What a worker does before its first probe, where that takes long: a builder of TensorRT takes 10 s."""
     return (warm_up, (settings,)) if settings.spec == "tensorrt" else None
+
+
+_ON_THE_CARD, _ON_THE_HOST = 2 << 30, 4 << 30  # bytes of a process with a builder of TensorRT, rounded up
+
+
+def room(size: int) -> int:
+    """How many processes with a builder this machine has room for now, each with a model of `size` bytes."""
+    free = psutil.virtual_memory().available // (_ON_THE_HOST + 4 * size)
+    cores = (os.cpu_count() or 1) // 2
+    return int(min(gpu.free_bytes() // (_ON_THE_CARD + 4 * size), free, cores))
 
 
 def describe(settings: TargetSettings) -> TargetInfo:

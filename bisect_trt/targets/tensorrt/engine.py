@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bisect_trt.targets.base import Array
+from bisect_trt.targets.tensorrt.tactics import number
 
 SHOWN = 200  # layers of an engine that are kept with an outcome
 
@@ -94,9 +95,17 @@ def _layer(told: Any) -> dict[str, Any]:
         "name": str(told.get("Name", "")),
         "kind": str(told.get("LayerType", "")),
         "tactic": str(tactic),
-        "number": str(told.get("TacticValue") or ""),
+        "number": _number(told.get("TacticValue")),
         "types": [str(item.get("Datatype") or item.get("Format/Datatype", "")) for item in outputs],
     }
+
+
+def _number(value: Any) -> str:
+    """Of a tactic, as `tactics.number` writes it; empty where a layer has none."""
+    try:
+        return number(int(str(value), 16))
+    except ValueError:
+        return ""
 
 
 def mark(network: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from bisect_trt.errors import UsageError
+from bisect_trt.targets.tensorrt import api
 
 _BITS = 2**64 - 1  # numbers of tactics are signed in the algorithm selector and not in the engine inspector
 
@@ -24,7 +25,7 @@ def leave_out(trt: Any, config: Any, without: Collection[str]) -> None:
     Raises:
         UsageError: this TensorRT has no algorithm selector.
     """
-    if not hasattr(trt, "IAlgorithmSelector"):
+    if api.is_rtx(trt) or not hasattr(trt, "IAlgorithmSelector"):
         title = f"TensorRT {trt.__version__}"
         raise UsageError(f"{title} has no algorithm selector", "TensorRT 8.6 to 10 have one.")
 
