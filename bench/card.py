@@ -6,8 +6,8 @@ Parts:
     workers   the same with 1, 2 and 4 workers, one run after the other
     scan      a Llama of two layers: `check`, then `scan`
     failures  the models of tests/gpu/failing_models.py: check, reduce, verify and repro.py of each
-Every step is a line of `OUT/steps.jsonl` with seconds, exit code, and the most memory that it held on the card
-and on the host; what it printed is `OUT/NAME.txt`. A step that takes longer than its limit is ended; the rest
+Every step is a line of `OUT/steps.jsonl` with seconds, exit code, and the most memory that it held on card
+and host; what it printed is `OUT/NAME.txt`. A step that takes longer than its limit is ended; the rest
 goes on. $TARGET is `tensorrt` unless it says otherwise.
 """
 
@@ -112,7 +112,7 @@ def probes(journal: Path) -> list[tuple[float, int]]:
         if event["event"] == "begin":
             counts[event["key"]] = event["count"]
         elif event["event"] == "end":
-            found.append((event["outcome"]["seconds"], counts.get(event["key"], 0)))
+            found.append((event["seconds"], counts.get(event["key"], 0)))
     return found
 
 

@@ -2,9 +2,10 @@
 
     python bench/card_nodes.py OUT [--target tensorrt] [--workers 8] [--most N] [--seconds N]
 
-Each worker keeps its builder; optimisation level 0, no TF32. What is compared with are the outputs that onnx's
-tests carry, by our own tolerances. A test whose inputs no feed can have (sequences, optionals, strings) is left
-out and counted. The tests are taken operator by operator in turn, so that a sweep that is stopped has seen every operator.
+Each worker keeps its builder; optimisation level 0, no TF32. What is compared with are the outputs that the
+tests carry, by our own tolerances. A test whose inputs no feed can have (sequences, optionals, strings) is
+left out and counted. The tests are taken operator by operator in turn, so that a sweep that is stopped has
+seen every operator.
 """
 
 from __future__ import annotations
