@@ -55,12 +55,15 @@ class Fake:
         tensor = self.make(
             "ITensor", name="x", shape=(-1, 3), is_shape_tensor=False, dtype=SimpleNamespace(name="HALF")
         )
+        output = self.make("ITensor", name="y", shape=(-1, 3), dtype=SimpleNamespace(name="FLOAT"))
         layer = self.make("ILayer", num_outputs=1, get_output=lambda k: tensor)
         network = self.make(
             "INetworkDefinition",
             num_inputs=1,
             num_layers=2,
             get_input=lambda k: tensor,
+            num_outputs=1,
+            get_output=lambda k: output,
             get_layer=lambda k: layer,
             mark_unfused_tensors_as_debug_tensors=lambda: True,
         )
