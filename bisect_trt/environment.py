@@ -13,6 +13,15 @@ from importlib import metadata
 from pathlib import Path
 
 ABSENT = "not present"
+INSTALL = {
+    "tensorrt": "pip install tensorrt",
+    "tensorrt-rtx": "pip install tensorrt-rtx",
+    "onnxruntime": "pip install onnxruntime",
+    "torch": "pip install torch",
+    "ray": "pip install 'ray[client]'",
+}
+"""How to get what a target or an option needs, beside this tool as it is installed: from a clone, an archive
+or an index; so no line names the tool itself."""
 _SECONDS = 10.0  # nvidia-smi can hang when a driver is broken
 
 

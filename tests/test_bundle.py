@@ -285,16 +285,16 @@ def test_the_script_tells_failing_from_fixed(failing: Candidate, tmp_path: Path)
     told = done.stdout
     assert "Antialiasing is not supported" in told and "tensorrt_rtx 1" in told and "numpy 2" in told
     assert "Expected: it parses and builds; ONNX Runtime 1" in told and "Actual: it fails: parse: " in told
-    assert start(out, "--expect-fixed").returncode == 0
+    assert start(out, "--until-fixed").returncode == 0
     onnx.save(resize(0), out / "repro.onnx")
     assert start(out).returncode == 0
-    assert start(out, "--expect-fixed").returncode == 1
+    assert start(out, "--until-fixed").returncode == 1
     # another failure of the same stage is not this one
     other = helper.make_node("Det", ["x"], ["y"], "d")
     onnx.save(make_model([other], [1, 1, 8, 8], [1, 1]), out / "repro.onnx")
     done = start(out)
     assert done.returncode == 2 and "it fails: parse" in done.stdout, done.stdout
-    assert start(out, "--expect-fixed").returncode == 2
+    assert start(out, "--until-fixed").returncode == 2
     (out / "repro.onnx").unlink()
     assert start(out).returncode == 2
 
@@ -423,7 +423,7 @@ def test_the_script_for_an_emulated_precision(store: Path, tmp_path: Path) -> No
     assert done.returncode == 1 and "is inf, not 90000.0" in done.stdout, done.stdout + done.stderr
     np.savez(out / "inputs.npz", x=x / 300)
     np.savez(out / "expected.npz", y=x / 300)
-    assert start(out).returncode == 0 and start(out, "--expect-fixed").returncode == 1
+    assert start(out).returncode == 0 and start(out, "--until-fixed").returncode == 1
 
 
 HARNESS = """

@@ -151,11 +151,11 @@ def test_help_has_panels_of_at_most_a_dozen_the_commonest_first(capsys: pytest.C
 @pytest.mark.parametrize(
     ("flag", "given", "said"),
     [
-        ("--topk", ["5"], "--topk '5' is not NAME:VALUE"),
+        ("--topk", ["5"], "--topk '5' is not NAME:K"),
         ("--rtol", ["y:1", "y:2"], "'y' is given two values"),
         ("--rtol", ["1", "2"], "'2' is a second value"),
         ("--input-range", ["x:2..1"], "'2..1' is not LO..HI"),
-        ("--ep-library", ["x"], "is not NAME=VALUE"),
+        ("--ep-library", ["x"], "is not NAME=PATH"),
         ("--seed", "1.5", "--seed '1.5' is not a whole number"),
         ("--opt-level", "7", "'7' has to be between 0 and 5"),
     ],

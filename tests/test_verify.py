@@ -67,8 +67,8 @@ def test_a_folder_and_its_zip_still_fail(failing: Path, capsys: pytest.CaptureFi
     assert main(["verify", str(failing)]) == 1
     said = capsys.readouterr().out
     assert said.startswith("Fails") and "same failure on TensorRT-RTX" in said and "Antialiasing" in said
-    assert main(["verify", str(failing), "--expect-fixed"]) == 0
-    assert "Exit code   0: nothing is fixed yet" in capsys.readouterr().out
+    assert main(["verify", str(failing), "--until-fixed"]) == 0
+    assert "Exit code   0: not fixed yet" in capsys.readouterr().out
     archive = attach.zip_it(failing)
     shutil.rmtree(failing)
     capsys.readouterr()
@@ -80,12 +80,12 @@ def test_a_folder_and_its_zip_still_fail(failing: Path, capsys: pytest.CaptureFi
 def test_fixed_and_otherwise(failing: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(resize(0), failing / "repro.onnx")
     assert main(["verify", str(failing)]) == 0
-    assert main(["verify", str(failing), "--expect-fixed"]) == 1
+    assert main(["verify", str(failing), "--until-fixed"]) == 1
     det = make_model([helper.make_node("Det", ["x"], ["y"], "d")], [1, 1, 8, 8], [1, 1])
     onnx.save(det, failing / "repro.onnx")
     capsys.readouterr()
     assert main(["verify", str(failing)]) == 4
-    assert main(["verify", str(failing), "--expect-fixed"]) == 4
+    assert main(["verify", str(failing), "--until-fixed"]) == 4
     said = capsys.readouterr().out
     assert "other failure" in said and "Seen" in said and "Before" in said
 
@@ -96,6 +96,9 @@ def test_another_target_and_flaky_failures(tmp_path: Path) -> None:
     assert (same.status, same.runs) == (Status.SAME, 1)
     [fixed] = verify(out, target="planted:op=Abs", repeats=2)
     assert (fixed.status, fixed.runs) == (Status.FIXED, 2)
+    [elsewhere] = verify(out, target="ort:CPU", repeats=1)  # nothing is fixed
+    assert elsewhere.status is Status.ELSEWHERE and "failed on planted:" in elsewhere.why
+    assert (elsewhere.exit_code(), elsewhere.exit_code(until_fixed=True)) == (0, 3)
     [other] = verify(out, target="planted:op=Neg,fail=error,stage=parse", repeats=1)
     assert other.status is Status.OTHER and other.seen is not None and other.seen.stage is Stage.PARSE
 
@@ -114,6 +117,7 @@ def test_a_suite_and_its_junit(failing: Path, tmp_path: Path, capsys: pytest.Cap
     suite.mkdir()
     shutil.copytree(failing, suite / "a")
     shutil.copytree(failing, suite / "b")
+    shutil.copytree(failing, suite / "a again")
     onnx.save(resize(0), suite / "b/repro.onnx")
     attach.zip_it(suite / "a")  # beside its folder: counted once
     (suite / "notes.txt").write_text("mine")
@@ -129,6 +133,7 @@ def test_a_suite_and_its_junit(failing: Path, tmp_path: Path, capsys: pytest.Cap
     kinds = {case.get("name"): [child.tag for child in case] for case in found.iter("testcase")}
     assert kinds == {"a": ["failure"], "b": [], "c": ["error"]}
     shutil.rmtree(suite / "a")
+    shutil.rmtree(suite / "a again")
     (suite / "a-repro.zip").unlink()
     assert main(["verify", str(suite)]) == 3
 
@@ -142,19 +147,20 @@ def test_a_suite_and_its_junit(failing: Path, tmp_path: Path, capsys: pytest.Cap
         ([Status.OTHER, Status.FIXED], 4, 1),
         ([Status.UNKNOWN, Status.OTHER], 4, 4),
         ([Status.UNKNOWN, Status.FIXED], 3, 1),
+        ([Status.ELSEWHERE], 0, 3),
     ],
 )
 def test_exit_codes(statuses: list[Status], code: int, round_: int) -> None:
     results = [Verification("x", status) for status in statuses]
     assert exit_code(results) == code
-    assert exit_code(results, expect_fixed=True) == round_
+    assert exit_code(results, until_fixed=True) == round_
 
 
 def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
     from bisect_trt.cli.output import junit
 
     evil = Failure(Stage.RUN, Symptom.ERROR, "x", "\x00\x1b[2J <&>")
-    junit.write([Verification("a\x01<b>", Status.OTHER, seen=evil)], tmp_path / "o.xml", expect_fixed=False)
+    junit.write([Verification("a\x01<b>", Status.OTHER, seen=evil)], tmp_path / "o.xml", until_fixed=False)
     assert ET.parse(tmp_path / "o.xml").find(".//testcase").attrib["name"] == "a?<b>"
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
+import re
+import shutil
 import sys
+import tempfile
+import textwrap
 import traceback
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,13 +17,12 @@ from typing import Annotated
 import typer
 
 from bisect_trt._version import __version__
-from bisect_trt.cli import blame, check, doctor, nightly, reduce, scan, simplify, verify
-from bisect_trt.errors import BisectError, StoppedEarly, UsageError
+from bisect_trt.cli import blame, check, doctor, first, nightly, reduce, scan, simplify, verify
+from bisect_trt.errors import BisectError, ModelDoesNotFail, StoppedEarly, UsageError
 
 app = typer.Typer(
     name="bisect-trt",
     help="Find the smallest part of an ONNX model that still fails on TensorRT.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -26,9 +30,13 @@ app = typer.Typer(
 )
 
 
-for _module in (check, reduce, scan, simplify, verify, blame, doctor):
-    _module.COMMAND.add_to(app)
+COMMANDS = tuple(module.COMMAND for module in (check, reduce, scan, simplify, verify, blame, doctor))
+for _command in COMMANDS:
+    _command.add_to(app)
 app.add_typer(nightly.app, name="nightly")
+CLICK_ERROR = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+"""The base of what Typer raises; some versions of it bundle a click of their own."""
+NAMES = (*(command.name for command in COMMANDS), "nightly")
 
 
 def _version(wanted: bool) -> None:
@@ -50,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and give its exit code; never raises, `--debug` shows tracebacks."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(words, prog_name="bisect-trt", standalone_mode=False)
+        if not words:
+            print(first.SCREEN, end="")
+            return 0
+        code = app(first.understood(words, NAMES), prog_name="bisect-trt", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return _closed_pipe()
@@ -63,20 +74,30 @@ def _as_ours(error: Exception) -> BisectError:
     """Any exception as one of ours."""
     if isinstance(error, BisectError):
         return error
-    if isinstance(
-        error, typer.BadParameter.__mro__[2]
-    ):  # click's ClickException; Typer may bundle its own click
-        told = getattr(error, "format_message", lambda: str(error))()
-        return UsageError(
-            " ".join(told.split()), "bisect-trt --help lists commands, COMMAND --help its options"
-        )
+    if isinstance(error, CLICK_ERROR):
+        return _misused(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        scratch = tempfile.gettempdir()
         place = f"for {error.filename}" if error.filename else "on a disk"
-        return StoppedEarly(f"no space left {place}", "make room and run the same line again")
+        free = f"{scratch}, where temporary files lie, has {shutil.disk_usage(scratch).free >> 20} MB"
+        return StoppedEarly(f"no space left {place}", f"make room and run the same line again; {free}")
     return BisectError(
         f"internal error: {type(error).__name__}: {' '.join(str(error).split())}",
         f"this is a bug of bisect-trt {__version__}: run it again with --debug and report what that shows",
     )
+
+
+def _misused(error: Exception) -> UsageError:
+    """What Typer says of a command line, with what may have been meant."""
+    told = " ".join(getattr(error, "format_message", lambda: str(error))().split())
+    context = getattr(error, "ctx", None)
+    hint = f"{context.command_path if context else 'bisect-trt'} --help lists what there is"
+    unknown = re.match(r"No such option: (\S+)", told)
+    if unknown and context:
+        flags = [flag for parameter in context.command.params for flag in parameter.opts]
+        near = difflib.get_close_matches(unknown[1].lower(), flags, 1)
+        told, hint = f"there is no option {unknown[1]}", f"did you mean {near[0]}?" if near else hint
+    return UsageError(told, hint)
 
 
 def _show(ours: BisectError, error: Exception, words: Sequence[str]) -> None:
@@ -91,9 +112,22 @@ def _show(ours: BisectError, error: Exception, words: Sequence[str]) -> None:
         }
         print(json.dumps({"error": told}, indent=2))
         return
-    print(f"error: {ours.message}", file=sys.stderr)
-    if ours.hint:
-        print(f"hint: {ours.hint}", file=sys.stderr)
+    # A model that does not fail is an answer, and no error.
+    labels = ("Agrees      ", "Next        ") if isinstance(ours, ModelDoesNotFail) else ("error: ", "hint: ")
+    for label, text in zip(labels, (ours.message, ours.hint), strict=True):
+        lines = [part for line in text.splitlines() for part in _wrapped(line, _columns() - len(label))]
+        for number, line in enumerate(lines):
+            print(f"{' ' * len(label) if number else label}{line}", file=sys.stderr)
+
+
+def _columns() -> int:
+    """Of the terminal; 0 for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """On a terminal lines end between words; a file or a pipe has no width."""
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) if width > 0 else [line]
 
 
 def _closed_pipe() -> int:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from bisect_trt import options
+from bisect_trt.cli import first
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
@@ -64,6 +65,8 @@ class Command:
         words: list[Any] = [given["argument"]] if self.argument else []
         if any(row.section for row in self.options):
             words.append(options.settings({row.key: given[row.key] for row in self.options if row.section}))
+        if self.argument is MODEL:
+            words = [*first.opened(*words)]
         own = {row.key: row.read(given[row.key]) for row in self.options if not row.section}
         return self.run(*words, **own)
 

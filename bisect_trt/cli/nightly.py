@@ -51,7 +51,8 @@ def run(config: Path | None, *, out: Path | None, until: str | None, cluster: st
     if init:
         return _write_template(config or Path("nightly.toml"), configs.template())
     if config is None:
-        raise UsageError("no configuration is given", "write one with: bisect-trt nightly --init")
+        hint = "bisect-trt nightly FOLDER checks all models in it; --init writes a configuration"
+        raise UsageError("neither a folder of models nor a configuration is given", hint)
     settings = configs.for_folder(config) if config.is_dir() else configs.load(config)
     settings = configs.with_options(settings, out=out, until=until)
     from bisect_trt.nightly.service import nightly

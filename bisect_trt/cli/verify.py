@@ -11,9 +11,12 @@ from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.settings import Settings
 
-TARGET = Option("other", "--target", k.text("TARGET"), "Another target than that of the report.")
-EXPECT_FIXED = Option(
-    "expect_fixed", "--expect-fixed", k.SWITCH, "Wait for the fix: 0 while it fails, 1 once it is fixed."
+TARGET = Option("other", "--target", k.TARGET, "Another target than that of the report.")
+UNTIL_FIXED = Option(
+    "until_fixed",
+    "--until-fixed",
+    k.SWITCH,
+    "For a job that waits for the fix: 0 until it is fixed, 1 once it is.",
 )
 JUNIT = Option("junit", "--junit", k.FILE, "Write the results as JUnit's XML, too.")
 
@@ -23,14 +26,14 @@ def run(
     settings: Settings,
     *,
     other: str | None,
-    expect_fixed: bool,
+    until_fixed: bool,
     junit: Path | None,
     as_json: bool,
 ) -> int:
     """Run reproducers again, on another machine or version: same failure, another one, or fixed?
 
     Exit code: 0 fixed, 1 the same failure, 2 bad usage or no reproducer, 3 it cannot be told here, 4 it
-    fails in another way, 70 a bug of bisect-trt. With --expect-fixed, 0 the same failure and 1 fixed. Of
+    fails in another way, 70 a bug of bisect-trt. With --until-fixed: 0 until it is fixed, 1 once it is. Of
     several: 1 when any has it, else 4, else 3; 0 when all have it.
     """
     # Heavy imports wait until a command runs, so that --help is quick.
@@ -49,15 +52,15 @@ def run(
         custom_ops=settings.accuracy.custom_ops,
         on_result=(lambda result: None) if as_json else console.show_verification,
     )
-    code = verify.exit_code(results, expect_fixed=expect_fixed)
+    code = verify.exit_code(results, until_fixed=until_fixed)
     if as_json:
         found = [result.to_json() for result in results]
         print(json.dumps({"results": found, "exit_code": code}, indent=2))
     else:
-        console.show_verifications(results, expect_fixed=expect_fixed)
+        console.show_verifications(results, until_fixed=until_fixed)
     if junit is not None:
         try:
-            xml.write(results, junit, expect_fixed=expect_fixed)
+            xml.write(results, junit, until_fixed=until_fixed)
         except OSError as error:
             raise UsageError(f"--junit {junit}: cannot be written: {error.strerror or error}") from error
     return code
@@ -72,7 +75,7 @@ COMMAND = Command(
             "plugins", "ep_libraries", "fail_regex", "timing_cache", "repeats", "timeout", "memory_limit",
             "custom_ops",
         ),
-        EXPECT_FIXED,
+        UNTIL_FIXED,
         JUNIT,
         JSON,
     ),

@@ -46,6 +46,7 @@ def target(value: str) -> str:
     """A target that there is, usable here or not."""
     from bisect_trt.targets import registry
 
+    value = kinds.TARGET.one(value)
     if value != registry.AUTO:
         try:
             registry.resolve(value)

@@ -16,6 +16,7 @@ from bisect_trt.options.lines import (
     shape_text,
     target_arguments,
     verify_line,
+    what_to_try,
 )
 from bisect_trt.options.make import settings
 from bisect_trt.options.table import ROWS, SEARCHING, Option, only, without
@@ -36,5 +37,6 @@ __all__ = [
     "shape_text",
     "target_arguments",
     "verify_line",
+    "what_to_try",
     "without",
 ]

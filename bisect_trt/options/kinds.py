@@ -204,6 +204,26 @@ def _reference(text: str) -> str:
     return text
 
 
+_TARGETS = {
+    "trt": "tensorrt",
+    "trt-rtx": "tensorrt-rtx",
+    "trtrtx": "tensorrt-rtx",
+    "rtx": "tensorrt-rtx",
+    "tensorrtrtx": "tensorrt-rtx",
+    "cpu": "ort:CPU",
+    "cuda": "ort:CUDA",
+    **{name: f"emulate:{name}" for name in ("fp16", "bf16", "tf32", "fp8", "int8")},
+}
+"""What people call a target, in small letters and with dashes, and its name."""
+
+
+def _target(text: str) -> str:
+    name, colon, rest = text.partition(":")
+    small = name.lower().replace("_", "-")
+    plain = small in ("auto", "tensorrt", "tensorrt-rtx", "ort", "emulate", "command")
+    return f"{_TARGETS.get(small, small if plain else name)}{colon}{rest}"
+
+
 def _listed(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
     if "" in found or len(set(found)) < len(found):
@@ -211,11 +231,11 @@ def _listed(text: str) -> tuple[str, ...]:
     return found
 
 
-def _after_name(joint: str, needed: bool) -> Callable[[str], list[tuple[str, str]]]:
+def _after_name(joint: str, form: str = "") -> Callable[[str], list[tuple[str, str]]]:
     def split(text: str) -> list[tuple[str, str]]:
         name, found, rest = text.partition("=") if joint == "=" else text.rpartition(joint)
-        if needed and not (name and found and rest):
-            raise Unreadable(text, f"is not NAME{joint}VALUE")
+        if form and not (name and found and rest):
+            raise Unreadable(text, f"is not {form}")
         return [(name, rest)]
 
     return split
@@ -225,9 +245,9 @@ def word(*known: str, metavar: str = "") -> Kind:
     """One of these words."""
 
     def one(text: str) -> str:
-        if text and text not in known:
+        if text and text.lower() not in known:
             raise Unreadable(text, f"is none of {', '.join(known)}")
-        return text
+        return text.lower()
 
     return Kind(one, metavar=metavar or "|".join(known), example=known[0])
 
@@ -272,20 +292,19 @@ NAMES = Kind(metavar="NAME", many=True)
 SIZE = Kind(size, size_text, "SIZE", "2G, 512M or a number of bytes")
 TIME = Kind(duration, number_text, "TIME", "90s, 20m or 2h")
 SHAPES = Kind(_dims, shape_text, "NAME:DIMS", "x:1x3x224x224, several separated by commas", True, shapes)
-TOLERANCE = Kind(
-    _tolerance, number_text, "[NAME:]VALUE", "1e-3 or y:1e-3", True, _after_name(":", needed=False)
-)
-TOP = Kind(count(1).one, str, "NAME:K", "scores:5", True, _after_name(":", needed=True))
+TOLERANCE = Kind(_tolerance, number_text, "[NAME:]VALUE", "1e-3 or y:1e-3", True, _after_name(":"))
+TOP = Kind(count(1).one, str, "NAME:K", "scores:5", True, _after_name(":", "NAME:K"))
 RANGE = Kind(
     _range,
     lambda ends: "..".join(map(number_text, ends)),
     "NAME:LO..HI",
     "x:-1..1",
     True,
-    _after_name(":", needed=True),
+    _after_name(":", "NAME:LO..HI"),
     flat=True,
 )
-LIBRARIES = Kind(Path, str, "NAME=PATH", "NAME=PATH", True, _after_name("=", needed=True), "=")
+LIBRARIES = Kind(Path, str, "NAME=PATH", "NAME=PATH", True, _after_name("=", "NAME=PATH"), "=")
+TARGET = Kind(_target, metavar="TARGET", example="tensorrt-rtx")
 METRIC = Kind(_metric, metavar="METRIC", example="rms")
 REFERENCE = Kind(_reference, metavar="REF", example="python:truth.py")
 LISTED = Kind(_listed, ",".join, "GPU[,GPU...]", "0 or 0,1")

@@ -27,9 +27,12 @@ def line(*arguments: str | Path) -> str:
 def reduce_line(model: Path, settings: Settings, out: Path | None = None) -> str:
     """`bisect-trt reduce ...` with the same options."""
     where = ["--out", str(out)] if out else []
-    # A path that looks like an option is made to look like a path.
-    file = f"./{model}" if str(model).startswith("-") else str(model)
-    return line("bisect-trt", "reduce", file, *where, *arguments(settings))
+    return line("bisect-trt", "reduce", _file(model), *where, *arguments(settings))
+
+
+def _file(model: Path) -> str:
+    """A path that looks like an option is made to look like a path."""
+    return f"./{model}" if str(model).startswith("-") else str(model)
 
 
 def export_line(model: Path, settings: Settings) -> str:
@@ -55,6 +58,26 @@ def arguments(settings: Settings) -> list[str]:
 def target_arguments(target: TargetSettings) -> list[str]:
     """The words that say which target, and how its builder is configured."""
     return arguments(Settings(target=target))
+
+
+def what_to_try(model: Path, settings: Settings, compared: bool) -> list[str]:
+    """What may show a failure where none was seen: lines to paste, each with what it is for."""
+    target, run = settings.target, settings.run
+    builder = target.spec.partition(":")[0] in ("auto", "tensorrt", "tensorrt-rtx")
+    tries = []
+    if builder:
+        emulated = replace(settings, target=TargetSettings("emulate:fp16", target.shapes))
+        line_ = line("bisect-trt", "check", _file(model), *arguments(emulated))
+        tries.append(f"{line_} (what FP16 would do, no GPU needed)")
+    if not compared:
+        tries.append("the same on a machine with a GPU, where outputs are compared")
+    if run.inputs is None:
+        tries.append("--inputs FILE with values of yours: random ones were used")
+    if compared and not builder and not settings.accuracy.rtol:
+        tries.append("--rtol VALUE: outputs may differ less than the default tolerance")
+    if builder:
+        tries.append("--repeats N if the failure comes and goes")
+    return tries
 
 
 def verify_line(place: str | Path, settings: Settings) -> str:

@@ -14,11 +14,11 @@ import onnx
 
 from bisect_trt.accuracy.tolerance import only_for
 from bisect_trt.anonymise.secrets import Secrets, secrets_of
-from bisect_trt.errors import ModelDoesNotFail
+from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.model.cutting.cutter import Cutter
-from bisect_trt.options import export_line
+from bisect_trt.options import export_line, what_to_try
 from bisect_trt.outcome import Failure, Outcome, Stage
 from bisect_trt.reduction.at_outputs import Hybrid, output_of
 from bisect_trt.reduction.passes.localise import close_by, halving, resolve
@@ -33,6 +33,7 @@ from bisect_trt.session.prober import Prober
 from bisect_trt.session.recording import Recording
 from bisect_trt.settings import DEFAULT_ACCURACY, Settings
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.text import counted
 from bisect_trt.workers.pool import Pool
 
 
@@ -98,7 +99,7 @@ class Run:
         return self.settings.accuracy.reference == DEFAULT_ACCURACY.reference
 
     def _record_some(self, tensors: list[str]) -> Record:
-        self.tell("record", f"running the reference for {len(tensors)} tensors")
+        self.tell("record", f"running the reference for {counted(len(tensors), 'tensor')}")
         began = time.monotonic()
         recorded = record_some(self.pool, self.session, self.settings, tensors)
         self._spend_on_reference(began)
@@ -262,16 +263,13 @@ class Run:
         blamed = resolve(self.session.graph, failure.nodes)
         return replace(failure, nodes=tuple(blamed) or failure.nodes)
 
-    def not_failing(self, outcome: Outcome) -> ModelDoesNotFail:
+    def not_failing(self, outcome: Outcome) -> BisectError:
         """Says what was run and seen; leaves nothing behind."""
         shutil.rmtree(self.out, ignore_errors=True)
         if outcome.unresolved:
-            return ModelDoesNotFail(f"nothing can be said of this model: {outcome.unresolved}")
-        runs = self.settings.run.repeats
-        what = "builds" if not self.info.can_run else "builds, runs and agrees with the reference"
-        hint = (
-            "outputs were not compared: this target is build only here"
-            if not self.info.can_run
-            else "raise --repeats if the failure comes and goes"
-        )
-        return ModelDoesNotFail(f"the model {what} on {self.info.title} ({runs} of {runs} runs)", hint)
+            return TargetUnavailable(f"nothing can be said of this model: {outcome.unresolved}")
+        runs, compared = self.settings.run.repeats, self.info.can_run
+        what = "builds, runs and agrees with the reference" if compared else "builds"
+        said = f"the model {what} on {self.info.title} ({runs} of {runs} runs)"
+        tries = what_to_try(self.session.loaded.path, self.settings, compared)
+        return ModelDoesNotFail(said if compared else f"{said}; outputs were not compared", "\n".join(tries))

@@ -39,7 +39,11 @@ def function_of(option: str, file: Path, name: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{option}: {file} fails: {_words(error)}") from error
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            where = f"where it is: --reference 'command:/path/to/that/python {file} {{inputs}} {{outputs}}'"
+            hint = f"install {error.name} beside bisect-trt, or run the file {where}"
+        raise UsageError(f"{option}: {file} fails: {_words(error)}", hint) from error
     names = [name] if name else list(USUAL)
     found = next((getattr(module, n) for n in names if callable(getattr(module, n, None))), None)
     if found is None:

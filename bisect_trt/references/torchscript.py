@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bisect_trt.environment import INSTALL
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.references.python import named
 
@@ -29,7 +30,7 @@ def run(
     try:
         torch: Any = importlib.import_module("torch")
     except ImportError as error:
-        raise TargetUnavailable(f"{option} needs PyTorch: {error}", "pip install torch") from error
+        raise TargetUnavailable(f"{option} needs PyTorch: {error}", INSTALL["torch"]) from error
     try:
         module = torch.jit.load(str(file), map_location="cpu").eval()
         found = []

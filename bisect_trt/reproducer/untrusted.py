@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import zipfile
+import zlib
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from bisect_trt.model.operators import unknown_operators
 from bisect_trt.model.store import external_info
 from bisect_trt.options import SAFE_SPEC, by_hand, line
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.reproducer.archive import folder_name
 from bisect_trt.reproducer.files import MODEL, REPORT, WEIGHTS
 from bisect_trt.reproducer.seeded import FILE as SEEDED
 from bisect_trt.settings import AccuracySettings, TargetSettings
@@ -110,6 +110,12 @@ class Report(BaseModel):
         )
 
     @property
+    def spec(self) -> str:
+        """The target on which it failed."""
+        told: TargetSettings = _settings(TargetSettings, self.settings.get("target", {}), {"spec"})
+        return told.spec
+
+    @property
     def timeout(self) -> float | None:
         """Seconds that a probe was given, if that was asked for."""
         value = self.settings.get("run", {}).get("timeout")
@@ -128,26 +134,49 @@ def require_custom_ops(folder: Path, report: Report, given: tuple[Path, ...]) ->
 
 
 def find(path: Path) -> list[Path]:
-    """The reproducers at a path: itself, or the folders and zips in it, sorted by name.
+    """The reproducers at a path: itself, or the folders and zips in it, sorted by name; each once.
 
-    A zip beside the folder that it was made of is left out: `X-repro.zip` of the folder `X`.
+    A zip of what lies there as a folder, or in another zip, is left out: their files are the same.
 
     Raises:
         UsageError: there is none.
     """
+    if path.suffix == ".onnx":
+        raise UsageError(f"{path} is a model, not a reproducer", f"try: {line('bisect-trt', 'check', path)}")
     if path.is_file():
         return [path]
     if (path / REPORT).exists():
         return [path]
     inside = sorted(path.iterdir()) if path.is_dir() else []
     folders = [p for p in inside if p.is_dir() and (p / REPORT).exists()]
-    names = {folder_name(p) for p in folders}
-    zips = [p for p in inside if p.suffix == ".zip" and p.is_file() and p.stem not in names]
-    found = sorted((*folders, *zips))
+    zips = [p for p in inside if p.suffix == ".zip" and p.is_file()]
+    known: dict[object, Path] = {}
+    for place in (*folders, *zips):
+        known.setdefault(_content(place) or place.name, place)
+    found = sorted(known.values())
     if not found:
         why = "no reproducer in it" if path.is_dir() else "no such file or folder"
         raise UsageError(f"{path}: {why}", "give the folder or zip that bisect-trt reduce wrote")
     return found
+
+
+def _content(place: Path) -> frozenset[tuple[str, int, int]]:
+    """Names, sizes and checksums of the files of a reproducer; empty: unreadable."""
+    try:
+        if not place.is_dir():
+            with zipfile.ZipFile(place) as archive:
+                entries = [(e.filename.rpartition("/")[2], e.file_size, e.CRC) for e in archive.infolist()]
+        else:
+            files = [file for file in place.iterdir() if _FILES.fullmatch(file.name) and file.is_file()]
+            entries = [(f.name, f.stat().st_size, _checksum(f)) for f in files]
+    except (OSError, zipfile.BadZipFile, NotImplementedError):
+        return frozenset()  # it is opened again, and then what is wrong is said
+    told = (REPORT, MODEL)
+    return frozenset((n, size, c if n in told else 0) for n, size, c in entries if _FILES.fullmatch(n))
+
+
+def _checksum(file: Path) -> int:
+    return zlib.crc32(file.read_bytes()) if file.stat().st_size <= _REPORT_LIMIT else 0
 
 
 def opened(path: Path, scratch: Path) -> tuple[Path, Report]:
@@ -179,7 +208,8 @@ def _unpack(path: Path, folder: Path) -> None:
                 with archive.open(entry) as source, place.open("xb") as sink:
                     shutil.copyfileobj(source, sink, _CHUNK)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UsageError(f"{path} cannot be unpacked: {error}") from error
+        hint = "give the folder or zip that bisect-trt reduce wrote, the whole of it"
+        raise UsageError(f"{path} cannot be unpacked: {error}", hint) from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read or unpacked: {error.strerror or error}") from error
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
+from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
 from bisect_trt.outcome import Verdict as V
 from bisect_trt.reproducer import files, models
@@ -34,6 +34,7 @@ class Status(StrEnum):
     SAME = "same failure"
     OTHER = "other failure"
     FIXED = "fixed"
+    ELSEWHERE = "does not fail"  # on another target than the one it was seen on: nothing was fixed
     UNKNOWN = "cannot tell"
 
 
@@ -61,11 +62,17 @@ class Verification:
     runs: int = 0
     seconds: float = 0.0
 
-    def exit_code(self, *, expect_fixed: bool = False) -> int:
-        """0 fixed, 1 the same failure, 4 another one, 3 cannot tell; `expect_fixed` turns 0 and 1 round."""
-        codes = {Status.FIXED: 0, Status.SAME: 1, Status.OTHER: ModelDoesNotFail.exit_code}
-        code = codes.get(self.status, TargetUnavailable.exit_code)
-        return 1 - code if expect_fixed and code < 2 else code
+    def exit_code(self, *, until_fixed: bool = False) -> int:
+        """0 it does not fail, 1 the same failure, 4 another one, 3 cannot tell.
+
+        With `until_fixed`, for a job that waits: 0 the same failure, 1 fixed; that another target does not
+        fail says nothing of it.
+        """
+        codes = {Status.FIXED: 0, Status.ELSEWHERE: 0, Status.SAME: 1, Status.OTHER: 4}
+        if until_fixed:
+            codes |= {Status.FIXED: 1, Status.SAME: 0}
+            del codes[Status.ELSEWHERE]
+        return codes.get(self.status, TargetUnavailable.exit_code)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data."""
@@ -131,9 +138,9 @@ def verify(
     return results
 
 
-def exit_code(results: Sequence[Verification], *, expect_fixed: bool = False) -> int:
+def exit_code(results: Sequence[Verification], *, until_fixed: bool = False) -> int:
     """Of several: 1 when any has it, else 4, else 3, else 0."""
-    codes = {result.exit_code(expect_fixed=expect_fixed) for result in results}
+    codes = {result.exit_code(until_fixed=until_fixed) for result in results}
     return next((code for code in (1, 4, 3) if code in codes), 0)
 
 
@@ -148,6 +155,7 @@ def _verify_one(
         accuracy = replace(report.accuracy, custom_ops=custom_ops)
         untrusted.require_custom_ops(folder, report, custom_ops)
         settings = resolved(Settings(report.target(spec, given), run, accuracy))
+        seen_on = report.spec
         with Pool(1, log_dir=Path(scratch) / "logs") as pool:
             info = describe(pool, settings)
         wanted, name = report.wanted, place.absolute().name
@@ -159,8 +167,16 @@ def _verify_one(
             seen, runs = verify_files(folder, settings, timeout, 1)[0], runs + 1
     status, why = _status(seen, wanted, info)
     why = why or (OTHER if OTHER in seen.log else "")
+    if status is Status.FIXED and _platform(settings.target.spec) != _platform(seen_on):
+        status, why = Status.ELSEWHERE, f"it failed on {seen_on}, and whether it is fixed there is not known"
     first = next((f for f in seen.failures if f.same_as(wanted)), next(iter(seen.failures), None))
     return Verification(name, status, info.title, wanted, first, why, runs, time.monotonic() - began)
+
+
+def _platform(spec: str) -> tuple[str, str]:
+    """What runs the model: another version or build of that may have a fix, another platform has none."""
+    kind, _, argument = spec.partition(":")
+    return kind, argument.partition("?")[0] if kind in ("ort", "emulate") else ""
 
 
 def _status(outcome: Outcome, wanted: Failure, info: TargetInfo) -> tuple[Status, str]:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bisect_trt.environment import INSTALL
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import Target
 
 AUTO = "auto"
-_HOW_RTX = "pip install bisect-trt[rtx]"
-_HOW_TRT = "pip install 'bisect-trt[trt]'"
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,17 @@ def _has_tensorrt_rtx() -> bool:
 
 
 _TABLE: dict[str, Entry] = {
-    "tensorrt": Entry("TensorRT", _tensorrt, _HOW_TRT, installed=_has_tensorrt),
-    "tensorrt-rtx": Entry("TensorRT-RTX", _tensorrt_rtx, _HOW_RTX, installed=_has_tensorrt_rtx),
+    "tensorrt": Entry("TensorRT", _tensorrt, INSTALL["tensorrt"], installed=_has_tensorrt),
+    "tensorrt-rtx": Entry(
+        "TensorRT-RTX", _tensorrt_rtx, INSTALL["tensorrt-rtx"], installed=_has_tensorrt_rtx
+    ),
     "planted": Entry(
         "ONNX Runtime with planted faults", _planted, argument="SPEC", trial="planted:op=Example"
     ),
     "ort": Entry(
         "ONNX Runtime's execution providers",
         _ort,
-        "pip install onnxruntime",
+        INSTALL["onnxruntime"],
         argument="PROVIDER[?OPTION=VALUE&...]",
         trial="ort:CPU",
     ),
@@ -143,7 +144,8 @@ def resolve(spec: str) -> str:
                 return name
         raise TargetUnavailable(
             "neither TensorRT nor TensorRT-RTX is installed",
-            f"Run `{_HOW_RTX}` (TensorRT-RTX, builds without a GPU) or `{_HOW_TRT}`.",
+            f"{INSTALL['tensorrt-rtx']} (it builds without a GPU), or {INSTALL['tensorrt']}; or try "
+            "--target emulate:fp16, which needs neither",
         )
     _entry(spec)
     return spec
@@ -181,14 +183,14 @@ def _entry(spec: str) -> Entry:
     if entry is None:
         known = [AUTO, *_TABLE]
         close = difflib.get_close_matches(name.lower().replace("_", "-"), known, 1)
+        usable = [AUTO, *(_usage(each) for each in _TABLE if each != "planted")]
         raise UsageError(
             f"unknown target {spec!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
-            f"Targets: {', '.join([AUTO, *map(_usage, _TABLE)])}.",
+            f"targets: {', '.join(usable)}",
         )
     if bool(entry.argument) != bool(argument) or bool(colon) != bool(argument):
-        raise UsageError(
-            f"target {spec!r} is not written {_usage(name)!r}", "See `bisect-trt doctor` for all targets."
-        )
+        said = f"target {spec!r} is not written {_usage(name)}"
+        raise UsageError(said, f"such as --target {entry.trial or name}")
     return entry
 
 

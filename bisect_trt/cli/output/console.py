@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bisect_trt.options import line, reduce_line, verify_line
+from bisect_trt.options import line, reduce_line, verify_line, what_to_try
 from bisect_trt.outcome import Failure
 from bisect_trt.reproducer.archive import too_big
 from bisect_trt.reproducer.issue import operators
@@ -27,12 +27,18 @@ _PLACE = re.compile(
     r"(\[[^\[\]]*|( In \w+ at )?/?\b[\w./]+)\.(cpp|cc|cu|hpp|h)\b([^\[\]]*\]|:\d+(:| \w+)?) ?"
 )
 _WAITING = {
-    0: "nothing is fixed yet, as --expect-fixed takes for granted",
-    1: "fixed: what works around it can go, and so can --expect-fixed",
+    0: "not fixed yet",
+    1: "fixed now: workarounds can go, and so can --until-fixed",
     3: "it cannot be told here whether it is fixed",
     4: "it fails in another way now",
 }
-_LABELS = {Status.SAME: "Fails", Status.OTHER: "Otherwise", Status.FIXED: "Fixed", Status.UNKNOWN: "Unclear"}
+_LABELS = {
+    Status.SAME: "Fails",
+    Status.OTHER: "Otherwise",
+    Status.FIXED: "Fixed",
+    Status.ELSEWHERE: "Passes",
+    Status.UNKNOWN: "Unclear",
+}
 
 
 def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
@@ -84,16 +90,16 @@ def show_verification(result: Verification, console: Console | None = None) -> N
 
 
 def show_verifications(
-    results: Sequence[Verification], *, expect_fixed: bool, console: Console | None = None
+    results: Sequence[Verification], *, until_fixed: bool, console: Console | None = None
 ) -> None:
-    """At the end of several how many of each status; with `expect_fixed` also what the exit code means."""
+    """At the end of several how many of each status; with `until_fixed` also what the exit code means."""
     page = Page(console)
     if len(results) > 1:
         counts = Counter(result.status for result in results)
         told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
         page.row("In all", f"{counted(len(results), 'reproducer')}: {told}")
-    if expect_fixed:
-        code = exit_code(results, expect_fixed=True)
+    if until_fixed:
+        code = exit_code(results, until_fixed=True)
         page.row("Exit code", f"{code}: {_WAITING[code]}")
 
 
@@ -118,8 +124,9 @@ def show_check(result: Check, console: Console | None = None) -> None:
     )
     for note in result.notes:
         page.row("Note", shorten(printable(note), _MESSAGE))
-    if result.next_line:
-        page.exact("Next", result.next_line)
+    tries = what_to_try(result.model, result.settings, result.outputs_compared)
+    for number, told in enumerate([result.next_line] if outcome.failures else tries):
+        page.exact("" if number else "Next", told)
 
 
 def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
@@ -201,7 +208,7 @@ def _where(failure: Failure, remaining: Sequence[str]) -> str:
     blamed = [name for name in failure.nodes if not remaining or name in remaining]
     names = blamed or remaining
     if not names:
-        return "the target names no node"
+        return "not known yet: scan or reduce finds out"
     named = ", ".join(printable(name) or "(no name)" for name in names[:4])
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     op = f" ({printable(failure.op)})" if failure.op and blamed else ""

@@ -11,10 +11,10 @@ from bisect_trt.reproducer.verify import Status, Verification
 from bisect_trt.text import printable
 
 
-def write(results: Sequence[Verification], file: Path, *, expect_fixed: bool) -> None:
+def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> None:
     """One test case for each reproducer; the file fits the schemas of Ant and of Jenkins.
 
-    A failure is what the exit code 1 says: it still fails, or with `expect_fixed`, it is fixed. What
+    A failure is what the exit code 1 says: it still fails, or with `until_fixed`, it is fixed. What
     fails in another way or cannot be told is an error. Raises OSError.
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
@@ -25,7 +25,7 @@ def write(results: Sequence[Verification], file: Path, *, expect_fixed: bool) ->
     for result in results:
         case = ET.SubElement(suite, "testcase", name=printable(result.name), time=f"{result.seconds:.3f}")
         case.set("classname", printable(result.target) or "reproducer")
-        code = result.exit_code(expect_fixed=expect_fixed)
+        code = result.exit_code(until_fixed=until_fixed)
         if code:
             kind = "failure" if code == 1 else "error"
             counts["failures" if code == 1 else "errors"] += 1

@@ -98,7 +98,8 @@ def _read_npz(path: Path) -> Sample:
         with data:
             return {name: data[name] for name in data.files}
     except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise UsageError(f"{path} is no .npz archive of plain arrays: {error}", hint) from error
+        why = "" if "pickle" in str(error) else f": {error}"  # numpy takes whatever it does not know for one
+        raise UsageError(f"{path} is no .npz archive of plain arrays{why}", hint) from error
 
 
 def _read_pb(files: Sequence[Path], names: Sequence[str]) -> Sample:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from bisect_trt.environment import INSTALL
 from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage
@@ -50,10 +51,6 @@ from bisect_trt.targets.tensorrt.log import (
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 
 TITLES: Mapping[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-HOW_TO_GET: Mapping[Flavour, str] = {
-    "tensorrt": "pip install 'bisect-trt[trt]'",
-    "tensorrt-rtx": "pip install bisect-trt[rtx]",
-}
 _REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not supported", re.IGNORECASE)
 _BUILD_ONLY = "--build-only builds the engines and does not run them."
 
@@ -284,12 +281,12 @@ def import_tensorrt(flavour: Flavour) -> Any:
     except Exception as e:  # a missing libcudart raises OSError, PyPI's stub whatever it likes
         why = " ".join(str(e).split())[:300]
         raise TargetUnavailable(
-            f"{TITLES[flavour]} cannot be used: {why}", f"Install it with: {HOW_TO_GET[flavour]}"
+            f"{TITLES[flavour]} cannot be used: {why}", f"install it with: {INSTALL[flavour]}"
         ) from e
     if old:
         oldest = ".".join(map(str, api.FLOOR))
         raise TargetUnavailable(
             f"TensorRT {module.__version__} is too old: {oldest} is the oldest that works",
-            f"Install it with: {HOW_TO_GET[flavour]}",
+            f"install it with: {INSTALL[flavour]}",
         )
     return module

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bisect_trt._version import __version__
+from bisect_trt.environment import INSTALL
 from bisect_trt.errors import ClusterLost, TargetUnavailable
 
 RETRIES = 3  # of a task whose node or process was lost
@@ -48,7 +49,7 @@ class Cluster:
         try:
             import ray
         except ImportError as error:
-            raise TargetUnavailable("Ray is not installed", "pip install 'bisect-trt[cluster]'") from error
+            raise TargetUnavailable("Ray is not installed", INSTALL["ray"]) from error
         self._ray = ray
         _Membership.join(ray, address)
         self.run = uuid.uuid4().hex  # names our folder on the nodes
