@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import onnx
@@ -33,7 +34,7 @@ def opened(
     the result.
     """
     node = next(node for node in proto.graph.node if node.name == name)
-    for body in _likely(node, is_true, all_branches):
+    for body in filter(partial(_fits, node), _likely(node, is_true, all_branches)):
         made = onnx.ModelProto()
         made.CopyFrom(proto)
         _Inliner(made, node, body).run()
@@ -49,6 +50,14 @@ def _likely(node: NodeProto, is_true: IsTrue, all_branches: bool) -> list[onnx.G
     if taken is not False:
         branches.reverse()
     return branches if taken is None or all_branches else branches[:1]
+
+
+def _fits(node: NodeProto, body: onnx.GraphProto) -> bool:
+    """Whether a body takes as many inputs as its node gives; a broken model may say otherwise."""
+    if node.op_type == "If":
+        return not body.input
+    given = len(node.input) if node.op_type == "Scan" else max(2, len(node.input))
+    return len(body.input) == given
 
 
 class _Inliner:

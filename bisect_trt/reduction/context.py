@@ -177,6 +177,7 @@ class Run:
         """A search for one failure."""
         self.phases = []
         self.prober.compare(self.settings.accuracy)
+        self.prober.oracle.confirms = self._runs_on_reference
         return Problem(
             graph=self.session.graph,
             cutter=self.cutter,
@@ -189,6 +190,10 @@ class Run:
             repeats=self.settings.run.repeats,
             phase="confirm",
         )
+
+    def _runs_on_reference(self) -> bool:
+        """Whether nothing is known that the reference cannot run: then it has to run all that is found."""
+        return not self.recording.record.error and not self.export_on_trial
 
     def _record_again(self, proto: onnx.ModelProto, feeds: Sequence[Feeds]) -> Record:
         return record_again(self.pool, self.session, self.settings, proto, feeds)

@@ -39,10 +39,14 @@ class Oracle:
         self.deadline = timeout or LONGEST_DEADLINE
         self.on_deadline: Callable[[float], None] = lambda seconds: None
         self._adapt = timeout is None
+        # Whether cuts that fail have to run on the reference.
+        self.confirms: Callable[[], bool] = lambda: False
 
     def on(self, target: TargetSettings) -> Oracle:
         """The same, with other settings of the target."""
-        return Oracle(self._pool, target, self.deadline, self.accuracy)
+        other = Oracle(self._pool, target, self.deadline, self.accuracy)
+        other.confirms = self.confirms
+        return other
 
     def settle(self, deadline: float | None = None) -> None:
         """The first probe was done before: its deadline holds, or the longest; a timeout stays."""
@@ -53,7 +57,7 @@ class Oracle:
     def submit(self, candidate: Candidate) -> Task:
         """Start a probe; `outcome` waits for it."""
         save = self.save if candidate.cut == "original" else None
-        arguments = (self.target, candidate, self.accuracy, save)
+        arguments = (self.target, candidate, self.accuracy, save, self.confirms())
         return self._pool.submit(jobs.probe, *arguments, timeout=self.deadline)
 
     def outcome(self, task: Task, *, guessed: bool = False) -> Outcome:

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ import psutil
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences, only_for, precision_rtol
 from bisect_trt.accuracy.tolerance import failures as compare_failures
-from bisect_trt.errors import StoppedEarly
+from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.store import Store
@@ -42,6 +44,7 @@ from bisect_trt.workers.reply import Job
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
+ORIGINAL = "original"  # `Candidate.cut` of the user's own file
 SHOWN = 8  # tensors whose metrics are kept with an outcome, the worst first
 
 
@@ -92,16 +95,38 @@ def probe(
     candidate: Candidate,
     accuracy: AccuracySettings = DEFAULT_ACCURACY,
     save: Path | None = None,
+    confirm: bool = False,
 ) -> Outcome:
     """Run a candidate on the target, and compare what comes back: its outputs, or those of the model.
 
     Values to compare with are the candidate's own, else those of the reference, run on the spot. A
     reference that cannot run it leaves the outcome unresolved. It is asked first about an edited
-    candidate: the target must not be blamed for refusing a model that means nothing. Outputs of both
-    sides are written into the folder `save`. The seconds of the outcome are those of the target alone,
-    without those of a builder that had to be made first.
+    candidate: the target must not be blamed for refusing a model that means nothing. With `confirm` it is
+    asked about a cut that fails, too: its inputs may contradict what it declares. A candidate that the
+    target has no way to take is unresolved. Outputs of both sides are written into the folder `save`. The
+    seconds of the outcome are those of the target alone, without those of a builder that had to be made
+    first.
+
+    Raises:
+        UsageError: the target has no way to take the user's own file.
     """
     _use_reference(accuracy)
+    try:
+        outcome = _probe(settings, candidate, accuracy, save)
+    except UsageError as error:
+        if candidate.cut == ORIGINAL:
+            raise
+        return Outcome(unresolved=f"the target has no way to take it: {error.message}")
+    if outcome.failures and confirm and not candidate.edited and candidate.cut in set(CutStyle):
+        announce_reference()
+        if refused := reference_error(candidate):
+            return replace(outcome, failures=(), unresolved=refused)
+    return outcome
+
+
+def _probe(
+    settings: TargetSettings, candidate: Candidate, accuracy: AccuracySettings, save: Path | None
+) -> Outcome:
     known: Values = []
     if candidate.edited:
         announce_reference()
@@ -245,8 +270,16 @@ def _expected(candidate: Candidate) -> tuple[Values, str]:
     """Reference values for each sample, or why there are none."""
     if candidate.expected and all(candidate.expected):
         types = continue_rest.types_of(candidate.content)
-        return continue_rest.load(candidate, candidate.expected, types), ""
+        try:
+            return continue_rest.load(candidate, candidate.expected, types), ""
+        except ValueError as error:
+            return [], f"the model does not declare what flows in it: {error}"
     return _reference_values(candidate)
+
+
+def reference_error(candidate: Candidate) -> str:
+    """Why the reference cannot run a candidate; empty when it can, whatever kind of values come out."""
+    return _reference_values(candidate)[1]
 
 
 def _reference_values(candidate: Candidate) -> tuple[Values, str]:
@@ -257,6 +290,8 @@ def _reference_values(candidate: Candidate) -> tuple[Values, str]:
         given = ort.run(candidate.model, candidate.folder, feeds)
     except ort.OrtError as error:
         return [], f"the reference cannot run it: {error}"
+    except ValueError as error:  # what flows is of another type than the model declares
+        return [], f"the model does not declare what flows in it: {error}"
     return [{k: v for k, v in sample.items() if not isinstance(v, str)} for sample in given], ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import onnx
@@ -104,7 +105,8 @@ def emulate(
             "Convert it with onnx.version_converter.convert_version.",
         )
     model.ir_version = max(model.ir_version, 4)  # before, each weight had to be an input
-    _take_types(native.infer_shapes(skeleton(model)).graph, model.graph)
+    with suppress(native.RefusedError):  # declared types are wrong: ask for them
+        _take_types(native.infer_shapes(skeleton(model)).graph, model.graph)
     if untyped := _untyped(model.graph):
         model.graph.value_info.extend(
             onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in ask(untyped).items()
