@@ -1,6 +1,6 @@
 """Find the smallest part of an ONNX model that still fails on TensorRT.
 
-`reduce` (with `reduce_all` for `--all`), `check`, `scan`, `simplify` and `verify` do what the commands
+`reduce` (with `reduce_all` for `--all`), `check`, `scan`, `precision`, `simplify` and `verify` do what the commands
 of these names do. Importing this package loads neither tensorrt nor onnxruntime.
 """
 
@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from bisect_trt._version import __version__
 
-__all__ = ["__version__", "blame", "check", "reduce", "reduce_all", "scan", "simplify", "verify"]
+__all__ = [
+    "__version__",
+    "blame",
+    "check",
+    "precision",
+    "reduce",
+    "reduce_all",
+    "scan",
+    "simplify",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from bisect_trt.blaming.blame import blame
+    from bisect_trt.mixed_precision.run import precision
     from bisect_trt.reduction.reduce import reduce, simplify
     from bisect_trt.reduction.reduce_all import reduce_all
     from bisect_trt.reproducer.verify import verify
@@ -34,6 +45,10 @@ def __getattr__(name: str) -> Any:
         from bisect_trt.session.check import check
 
         return check
+    if name == "precision":
+        from bisect_trt.mixed_precision.run import precision
+
+        return precision
     if name == "scan":
         from bisect_trt.scanning.scan import scan
 

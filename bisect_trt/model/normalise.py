@@ -38,7 +38,7 @@ def normalise(
     Raises:
         UsageError: `shapes` names an input that does not exist or contradicts its declaration.
     """
-    model = _inline_functions(proto)
+    model = inline_functions(proto)
     model.ir_version = max(model.ir_version, 4)
     model.ClearField("training_info")
     _merge_domains(model)
@@ -54,7 +54,8 @@ def normalise(
     return model
 
 
-def _inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model in which calls of its own functions are replaced by what these do."""
     if not proto.functions:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
@@ -114,7 +115,7 @@ def _lower(graph: onnx.GraphProto) -> None:
     for sparse in graph.sparse_initializer:
         graph.initializer.append(dense(sparse.values.name, sparse))
     graph.ClearField("sparse_initializer")
-    _replace_nodes(graph, [kept[i] for i in topological(kept)])
+    replace_nodes(graph, [kept[i] for i in topological(kept)])
     for node in graph.node:
         for body in bodies(node):
             _lower(body)
@@ -129,7 +130,8 @@ def _fresh(name: str, graph: onnx.GraphProto) -> str:
     return name
 
 
-def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Give a graph these nodes, which may be its own."""
     if len(nodes) == len(graph.node) and all(a is b for a, b in zip(nodes, graph.node, strict=True)):
         return
     fresh = onnx.GraphProto()
@@ -196,7 +198,7 @@ def _drop_unneeded(graph: onnx.GraphProto) -> None:
         if not needed.isdisjoint(node.output):
             kept.append(node)
             needed.update(consumed(node))
-    _replace_nodes(graph, kept[::-1])
+    replace_nodes(graph, kept[::-1])
     unused = [i for i, t in enumerate(graph.initializer) if t.name not in needed]
     for i in reversed(unused):
         del graph.initializer[i]

@@ -113,14 +113,20 @@ class Session:
         try:
             if any(value.dtype.kind in "OU" for value in held.values()):  # no OrtValue takes strings
                 return dict(zip(self.outputs, map(_plain, self._session.run(None, held)), strict=True))
-            values = {name: to_ort(value) for name, value in held.items()}
-            given = self._session.run_with_ort_values(None, values)
-            return {
-                name: to_array(value) if value.is_tensor() else value.data_type()
-                for name, value in zip(self.outputs, given, strict=True)
-            }
+            return self.run_held({name: to_ort(value) for name, value in held.items()})
         except Exception as error:  # as above
             raise OrtError(_text(error)) from error
+
+    def run_held(self, values: Mapping[str, ort.OrtValue]) -> dict[str, Array | str]:
+        """As `run`, with values that are ONNX Runtime's already and may serve many runs. Raises OrtError."""
+        try:
+            given = self._session.run_with_ort_values(None, values)
+        except Exception as error:  # as above
+            raise OrtError(_text(error)) from error
+        return {
+            name: to_array(value) if value.is_tensor() else value.data_type()
+            for name, value in zip(self.outputs, given, strict=True)
+        }
 
 
 def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array | str]]:

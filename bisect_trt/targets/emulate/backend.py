@@ -1,4 +1,4 @@
-"""`emulate:fp16|bf16|tf32|fp8|int8`: what a precision would do to a model, before one owns the GPU.
+"""`emulate:fp16|bf16|tf32|fp8|int8|typed`: what a precision would do to a model, before one owns the GPU.
 
 The model is rewritten (`emulated_graph`) and runs in ONNX Runtime on the CPU with optimisations off.
 
@@ -10,6 +10,8 @@ int8, fp8    every tensor is scaled so that its own largest magnitude is 127, or
              scaled back: symmetric, one scale a tensor, as good as a calibration can get (weights often
              have a scale a channel in TensorRT, which is better). Values beyond saturate, which only
              Inf can; NaN stays NaN so that it is seen.
+typed        what the model itself declares as FP16 or BF16 is rounded, which ONNX Runtime's CPU provider
+             leaves out between nodes; all else stays FP32. For models that hold their casts already.
 
 An operator is a unit: what TensorRT rounds inside a Softmax or a fused attention is not seen; nor are
 fusions, which round less often than this emulation.
@@ -27,7 +29,7 @@ from bisect_trt.outcome import Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.emulate import graph
-from bisect_trt.targets.emulate.rounding import FORMATS
+from bisect_trt.targets.emulate.rounding import FORMATS, TYPED
 
 _SHOWN = 20
 
@@ -53,11 +55,16 @@ class Emulate:
         from bisect_trt.references import ort
 
         where = "what enters a matrix product or convolution" if self._precision == "tf32" else "every tensor"
+        note = f"An emulation: {where} is rounded to {self._precision.upper()}, arithmetic is FP32."
+        title = f"{self._precision.upper()} emulated on {ort.title()}"
+        if self._precision == TYPED:
+            note = "An emulation: tensors that are FP16 or BF16 in the model are rounded, arithmetic is FP32."
+            title = f"The model's own types emulated on {ort.title()}"
         return TargetInfo(
             name=f"emulate:{self._precision}",
-            title=f"{self._precision.upper()} emulated on {ort.title()}",
+            title=title,
             can_run=True,
-            notes=(f"An emulation: {where} is rounded to {self._precision.upper()}, arithmetic is FP32.",),
+            notes=(note,),
             versions={"onnxruntime": ort.title().split()[-1]},
         )
 

@@ -13,13 +13,13 @@ from bisect_trt.errors import UsageError
 from bisect_trt.isolation import native
 from bisect_trt.model.graph import bodies, consumed
 from bisect_trt.model.skeleton import skeleton
-from bisect_trt.targets.emulate.rounding import FORMATS, OLDEST, Rounder
+from bisect_trt.targets.emulate.rounding import FORMATS, OLDEST, TYPED, Rounder
 
 _NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _FLOATS = _NARROW | {TensorProto.FLOAT, TensorProto.DOUBLE}
 
 # Float inputs that are no data: TensorRT reads them on the host when it builds, in FP32.
-_PARAMETERS: dict[str, tuple[int, ...]] = {
+PARAMETERS: dict[str, tuple[int, ...]] = {
     "DequantizeLinear": (1,),
     "Dropout": (1,),
     "NonMaxSuppression": (3, 4),
@@ -180,12 +180,17 @@ class _Scope:
             if node.op_type in ("Shape", "Size") or on_shapes:
                 host.update(filter(None, node.output))
             used[bool(on_shapes)].update(read)
-            slots = _PARAMETERS.get(node.op_type, ())
+            slots = PARAMETERS.get(node.op_type, ())
             parameters.update(node.input[s] for s in slots if s < len(node.input) and node.input[s])
         self.host: frozenset[str] = frozenset(host)
         self.read = used[True] | used[False] | {value.name for value in graph.output}
         constants = (self.weights & used[True]) - used[False]
         self.exempt = self.host | parameters | constants
+
+
+def host_tensors(graph: onnx.GraphProto) -> frozenset[str]:
+    """Tensors that depend on nothing but shapes and are computed on the host, in FP32."""
+    return _Scope(graph, None).host
 
 
 def _replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
@@ -196,11 +201,15 @@ def _replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> N
 
 
 class _Everywhere:
-    """Rounds each tensor where it is made: consumers, bodies and outputs see the rounded one."""
+    """Rounds each tensor where it is made: consumers, bodies and outputs see the rounded one.
+
+    As `typed`, tensors that are narrow in the model are rounded to their own type, and no others.
+    """
 
     def __init__(self, emulation: Emulation, rounder: Rounder, precision: str) -> None:
         self._emulation = emulation
         self._rounder = rounder
+        self._typed = precision == TYPED
         self._format = FORMATS[precision]
 
     def graph(self, graph: onnx.GraphProto, outer: _Scope | None) -> None:
@@ -261,10 +270,11 @@ class _Everywhere:
         if known not in _FLOATS:
             return name, []
         source = TensorProto.FLOAT if widened and known in _NARROW else known
-        if name in scope.exempt:
+        if name in scope.exempt or self._typed:
             if source == known:
                 return name, []
             raw = self._rounder.fresh()
+            self._emulation.rounded += self._typed
             return raw, [self._rounder.cast(raw, known, name)]
         if source == self._format.cast:
             return name, []

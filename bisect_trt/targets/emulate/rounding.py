@@ -51,14 +51,18 @@ class Format:
     whole: bool = False
 
 
+TYPED = "typed"
+"""Every tensor in the type that the model itself gives it: no format, what is narrow is rounded."""
+
 FORMATS = {
+    TYPED: Format(),
     "fp16": Format(cast=TensorProto.FLOAT16, bits=10, smallest=-14),
     "bf16": Format(cast=TensorProto.BFLOAT16, since=13, bits=7),
     "tf32": Format(bits=10),
     "fp8": Format(bits=3, smallest=-6, largest=448.0),
     "int8": Format(largest=127.0, whole=True),
 }
-OLDEST = {"fp16": 7, "bf16": 8, "tf32": 8, "fp8": 9, "int8": 9}
+OLDEST = {TYPED: 7, "fp16": 7, "bf16": 8, "tf32": 8, "fp8": 9, "int8": 9}
 """The first opset for which a format's nodes exist; ONNX Runtime's own first is 7."""
 
 

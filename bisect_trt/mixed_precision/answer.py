@@ -1,0 +1,24 @@
+"""What is asked, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Keep = frozenset[str]
+"""Nodes that stay in FP32, by key."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a set of nodes.
+
+    Attributes:
+        passes: the outputs agree with the reference.
+        error: how far off the worst output is, in tolerances; infinite where it is not finite.
+        errors: by output: RMS error over RMS.
+    """
+
+    passes: bool
+    error: float
+    errors: Mapping[str, float] = field(default_factory=dict)

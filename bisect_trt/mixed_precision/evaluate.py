@@ -1,0 +1,234 @@
+"""Runs in a worker: what the model's outputs are with some nodes in FP32, and how far off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from bisect_trt.accuracy.diff import TensorDiff
+from bisect_trt.accuracy.tolerance import differences
+from bisect_trt.mixed_precision.answer import Answer
+from bisect_trt.mixed_precision.hints import Range
+from bisect_trt.mixed_precision.roles import Roles
+from bisect_trt.mixed_precision.switch import FLAGS, rounded_to, switched
+from bisect_trt.model.candidate import Feeds
+from bisect_trt.model.normalise import unname_twins
+from bisect_trt.model.patch import lowered
+from bisect_trt.model.store import Store
+from bisect_trt.model.weight_values import values_of
+from bisect_trt.settings import AccuracySettings
+from bisect_trt.targets.emulate.graph import emulate
+from bisect_trt.targets.emulate.rounding import FORMATS, TYPED, Rounder
+
+Array = npt.NDArray[Any]
+Values = Mapping[str, Array]
+Given = Mapping[str, Array | str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that an evaluation needs; small enough to be sent with each.
+
+    Attributes:
+        model: file with the flat model; its weights lie in `folder`.
+        roles: what may be lowered.
+        to: the narrow type.
+        store: folder of the values.
+        feeds, expected: one mapping a sample.
+        accuracy: when outputs agree.
+    """
+
+    model: Path
+    folder: Path
+    roles: Roles
+    to: str
+    store: Path
+    feeds: tuple[Feeds, ...]
+    expected: tuple[Feeds, ...]
+    accuracy: AccuracySettings
+
+    def __hash__(self) -> int:
+        return hash((self.model, self.to))
+
+
+def evaluate(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
+    """Answers for several sets of nodes in FP32, by key."""
+    engine = _engine(trial)
+    return [engine.answer(frozenset(keep)) for keep in keeps]
+
+
+@lru_cache(maxsize=1)
+def _engine(trial: Trial) -> _Engine:
+    return _Engine(trial)
+
+
+class _Engine:
+    """One session and the values that it is fed with."""
+
+    def __init__(self, trial: Trial) -> None:
+        from bisect_trt.references import ort
+
+        self._trial = trial
+        flat = onnx.load_model_from_string(trial.model.read_bytes())
+        self._switch = switched(flat, trial.folder, trial.roles, trial.to)
+        self._outputs = [value.name for value in flat.graph.output]
+        self._session = ort.Session(self._switch.model.SerializeToString(), trial.folder)
+        store = Store(trial.store)
+        types = {v.name: v.type.tensor_type.elem_type for v in flat.graph.input}
+        self.feeds = [
+            {k: ort.to_ort(store.load(path, types[k])) for k, path in sample.items() if k in types}
+            for sample in trial.feeds
+        ]
+        kinds = self._session.types(self._outputs)
+        self.expected = [
+            {k: np.array(store.load(path, kinds[k])) for k, path in sample.items() if kinds.get(k)}
+            for sample in trial.expected
+        ]
+        self._to_ort = ort.to_ort
+        self._place = {key: k + 1 for k, key in enumerate(trial.roles.items)}
+        ends = [[self._place.get(end, 0) for end in edge] for edge in self._switch.edges]
+        self._ends = np.array(ends, dtype=np.int64).reshape(-1, 2)
+        rounded = rounded_to(trial.to)
+        self._weights = {
+            name: (ort.to_ort(np.ascontiguousarray(value)), ort.to_ort(rounded(np.ascontiguousarray(value))))
+            for name, value in self._switch.values.items()
+        }
+        self._switch.values.clear()
+        self._switch.model.Clear()
+
+    def answer(self, keep: frozenset[str]) -> Answer:
+        switch = self._switch
+        stays = np.zeros(len(self._place) + 1, dtype=bool)  # the first stands for what is always FP32
+        stays[[0, *(self._place[key] for key in keep)]] = True
+        flags = stays[self._ends].all(axis=1)
+        extra = {FLAGS: self._to_ort(flags)} if len(flags) else {}
+        for name, (weight, reader) in switch.weights.items():
+            as_is, low = self._weights[weight]
+            extra[name] = as_is if not reader or reader in keep else low
+        return compared(
+            self.expected,
+            (self._session.run_held({**feeds, **extra}) for feeds in self.feeds),
+            self._trial.accuracy,
+        )
+
+
+def compared(expected: Sequence[Values], given: Iterable[Given], accuracy: AccuracySettings) -> Answer:
+    """The answer of one set of nodes: sample by sample, until one disagrees."""
+    passes, error, errors = True, 0.0, dict[str, float]()
+    for wanted, got in zip(expected, given, strict=False):
+        outputs = {k: v for k, v in got.items() if not isinstance(v, str)}
+        for diff in differences([wanted], [outputs], accuracy):
+            passes &= diff.ok
+            errors[diff.name] = max(errors.get(diff.name, 0.0), diff.rms_error)
+            error = max(error, _tolerances(diff, wanted[diff.name], outputs.get(diff.name)))
+        if not passes:
+            break
+    return Answer(passes, error, errors)
+
+
+def _tolerances(diff: TensorDiff, wanted: Array, given: Array | None) -> float:
+    """How many times its tolerance a tensor is off; at most 1 where it agrees, infinite where all is lost."""
+    if given is None or not math.isfinite(diff.agrees_at) or given.shape != wanted.shape:
+        return 1.0 if diff.ok else math.inf
+    if diff.metric == "max" and wanted.dtype.kind == "f" and wanted.size and (diff.atol or diff.rtol):
+        with np.errstate(all="ignore"):
+            limit = diff.atol + diff.rtol * np.abs(wanted.astype(np.float64))
+            far = np.abs(given.astype(np.float64) - wanted) / np.maximum(limit, 1e-300)
+        share = float(np.max(far[np.isfinite(far)], initial=0.0))
+    else:
+        share = diff.agrees_at / diff.rtol if diff.rtol else float(diff.mismatches)
+    return min(share, 1.0) if diff.ok else max(share, 1.0 + 1e-9)
+
+
+def ranges(trial: Trial) -> dict[str, Range]:
+    """What the float tensors of the main graph are like in FP32: the worst over all samples."""
+    from bisect_trt.references import ort
+
+    flat = onnx.load_model_from_string(trial.model.read_bytes())
+    wanted = [t for t, kind in trial.roles.types.items() if kind == TensorProto.FLOAT]
+    made = measured(flat, wanted, trial.to)
+    store = Store(trial.store)
+    types = {v.name: v.type.tensor_type.elem_type for v in flat.graph.input}
+    feeds = [
+        {k: store.load(path, types[k]) for k, path in sample.items() if k in types} for sample in trial.feeds
+    ]
+    try:
+        samples = ort.run(made.SerializeToString(), trial.folder, feeds)
+    except ort.OrtError:  # an empty tensor has no largest value: then there is nothing to go by
+        return {}
+    found: dict[str, Range] = {}
+    for given in samples:
+        for name in wanted:
+            if f"{LARGEST}{name}" not in given:
+                continue
+            largest, loss = (float(np.asarray(given[f"{p}{name}"])) for p in (LARGEST, LOSS))
+            old = found.get(name, Range(0.0, 0.0))
+            found[name] = Range(max(old.largest, largest), max(old.loss, loss))
+    return found
+
+
+LARGEST, LOSS = "precision:largest:", "precision:loss:"
+
+
+def measured(flat: onnx.ModelProto, tensors: Sequence[str], to: str) -> onnx.ModelProto:
+    """The model with two figures for each tensor as its outputs instead of its own."""
+    model = onnx.ModelProto()
+    model.CopyFrom(flat)
+    unname_twins(model.graph)
+    graph = model.graph
+    there = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    there |= {t for node in graph.node for t in node.output}
+    opset = max((o.version for o in flat.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    rounder = Rounder(FORMATS[to], opset, graph, "precision:m")
+    del graph.output[:]
+    for name in tensors:
+        if name not in there:
+            continue
+        low, absolute, off = (f"precision:{what}:{name}" for what in ("low", "abs", "off"))
+        graph.node.extend(rounder.nodes(name, TensorProto.FLOAT, low, TensorProto.FLOAT))
+        sums = [f"precision:{what}:{name}" for what in ("sum", "sumoff", "safe")]
+        for op, inputs, output in (
+            ("Abs", [name], absolute),
+            ("Sub", [name, low], f"{off}-"),
+            ("Abs", [f"{off}-"], off),
+            ("ReduceMax", [absolute], f"{LARGEST}{name}"),
+            ("ReduceSum", [absolute], sums[0]),
+            ("ReduceSum", [off], sums[1]),
+            ("Div", [sums[1], sums[0]], f"{LOSS}{name}"),
+        ):
+            node = helper.make_node(op, inputs, [output])
+            if op.startswith("Reduce"):
+                node.attribute.append(helper.make_attribute("keepdims", 0))
+            graph.node.append(node)
+        for prefix in (LARGEST, LOSS):
+            graph.output.append(helper.make_tensor_value_info(f"{prefix}{name}", TensorProto.FLOAT, []))
+    return model
+
+
+def explicit(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
+    """As `evaluate`, by the models that would be written, narrow tensors rounded where they are made."""
+    from bisect_trt.references import ort
+
+    flat = onnx.load_model_from_string(trial.model.read_bytes())
+    engine = _engine(trial)
+    answers = []
+    for keep in keeps:
+        slots = {k: s for k, s in trial.roles.slots.items() if k not in keep}
+        made = lowered(flat, slots, trial.to, lambda tensor: values_of(tensor, trial.folder)).model
+        unname_twins(made.graph)
+        emulation = emulate(made, TYPED)
+        session = ort.Session(emulation.model.SerializeToString(), trial.folder)
+        given = (
+            session.run_held({emulation.inputs[k]: v for k, v in feeds.items()}) for feeds in engine.feeds
+        )
+        answers.append(compared(engine.expected, given, trial.accuracy))
+    return answers

@@ -1,0 +1,137 @@
+"""Which nodes of a model may compute in a narrow type, and which tensors of theirs become narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import TensorProto
+
+from bisect_trt.model.graph import bodies
+from bisect_trt.model.patch import NARROW, key_of
+from bisect_trt.model.skeleton import skeleton
+from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
+
+_NEUTRAL = frozenset({"Shape", "Size"})
+_STAYS = frozenset(
+    {"Bernoulli", "DequantizeLinear", "DynamicQuantizeLinear", "Multinomial", "QuantizeLinear"}
+    | {"QLinearConv", "QLinearMatMul", "RandomNormal", "RandomNormalLike", "RandomUniform"}
+    | {"RandomUniformLike"}
+)
+"""Scales are FP32 in TensorRT, and random values are others in another type."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What may be lowered.
+
+    Attributes:
+        slots: by `key_of`, in the order of the model: inputs and outputs that become narrow. All nodes of the
+            main graph that may be lowered, `neutral` ones included.
+        neutral: those of `slots` that give the same in any precision: they are always lowered.
+        stays: nodes with float tensors that stay as they are, and why.
+        types: element types of tensors, as far as they are known.
+        names: key to the name that people know the node by: its own where it is the only one, else the key.
+        ops: key to operator.
+    """
+
+    slots: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    neutral: frozenset[str] = frozenset()
+    stays: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    ops: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Keys of the nodes about which there is a choice, in order."""
+        return tuple(key for key in self.slots if key not in self.neutral)
+
+
+def roles(model: onnx.ModelProto, to: str) -> Roles:
+    """Look at a model whose functions are inlined and whose nodes are in topological order."""
+    types = float_types(model)
+    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    opset = max(versions, default=1)
+    host = host_tensors(model.graph)
+    slots, neutral, stays = {}, set(), {}
+    for node in model.graph.node:
+        key = key_of(node)
+        touched = [t for t in (*node.input, *node.output) if types.get(t) == TensorProto.FLOAT]
+        if not key or not touched or node.op_type == "Constant":
+            continue
+        why = _why_not(node, host)
+        found = ((), ()) if why else _slots(node, types, opset, to)
+        if found == ((), ()):
+            stays[key] = why or f"{node.op_type} has no {to.upper()} form in opset {opset}"
+            continue
+        slots[key] = found
+        if node.op_type in _NEUTRAL:
+            neutral.add(key)
+    return Roles(slots, frozenset(neutral), stays, types, _names(model.graph), _operators(model.graph))
+
+
+def _operators(graph: onnx.GraphProto) -> dict[str, str]:
+    return {key_of(node): node.op_type for node in graph.node}
+
+
+def _names(graph: onnx.GraphProto) -> dict[str, str]:
+    count: dict[str, int] = {}
+    for node in graph.node:
+        count[node.name] = count.get(node.name, 0) + 1
+    return {key_of(n): n.name if n.name and count[n.name] == 1 else key_of(n) for n in graph.node}
+
+
+def float_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element types of the tensors of the main graph."""
+    light = skeleton(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light).graph
+    except Exception:  # what it cannot do leaves tensors unknown, and these stay as they are
+        inferred = light.graph
+    values = (*model.graph.value_info, *inferred.value_info, *inferred.output, *model.graph.input)
+    types = {v.name: v.type.tensor_type.elem_type for v in values if v.type.HasField("tensor_type")}
+    return types | {t.name: t.data_type for t in model.graph.initializer}
+
+
+def _why_not(node: onnx.NodeProto, host: frozenset[str]) -> str:
+    """Why a node stays as it is, if so."""
+    if any(True for _ in bodies(node)):
+        return "it stays in FP32 with its bodies"
+    if node.op_type in _STAYS:
+        return "its values or scales are FP32 by definition"
+    if node.domain not in ("", "ai.onnx"):
+        return f"nothing is known of operators of {node.domain}"
+    if host.intersection(node.output) and node.op_type not in _NEUTRAL:
+        return "it computes with shapes"
+    return ""
+
+
+def _slots(
+    node: onnx.NodeProto, types: Mapping[str, int], opset: int, to: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which inputs and outputs become narrow; none at all when the operator does not allow it."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return (), ()
+    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    wanted = "tensor(float16)" if NARROW[to] == TensorProto.FLOAT16 else "tensor(bfloat16)"
+    fixed = PARAMETERS.get(node.op_type, ())
+
+    def kinds(formals: list[onnx.defs.OpSchema.FormalParameter], k: int) -> set[str]:
+        text = formals[min(k, len(formals) - 1)].type_str if formals else ""
+        return allowed.get(text, {text})
+
+    sides = []
+    for names, formals, left_out in (
+        (list(node.input), list(schema.inputs), fixed),
+        (list(node.output), list(schema.outputs), ()),
+    ):
+        some = {k: kinds(formals, k) for k, name in enumerate(names) if name}
+        if any(all(t.startswith(("seq", "optional", "map")) for t in each) for each in some.values()):
+            return (), ()
+        fits = [k for k, each in some.items() if wanted in each and k not in left_out]
+        sides.append(tuple(k for k in fits if types.get(names[k]) == TensorProto.FLOAT))
+    return sides[0], sides[1]

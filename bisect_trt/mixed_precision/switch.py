@@ -1,0 +1,224 @@
+"""One model that takes the precision of each node as an input.
+
+Where a tensor goes from the node `p` to the node `c`, it is rounded unless both stay in FP32: an element of
+one input says which (`Where(flag, as it is, rounded)`). Large weights are inputs themselves, one for each
+reader, and are fed as they are or rounded. So one session answers for every set of nodes, and nothing of
+it is built twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.mixed_precision.roles import Roles
+from bisect_trt.model.graph import consumed
+from bisect_trt.model.normalise import constant_value, unname_twins
+from bisect_trt.model.patch import key_of
+from bisect_trt.model.weight_values import values_of
+from bisect_trt.targets.emulate.rounding import FORMATS, Rounder
+
+Array = npt.NDArray[Any]
+Edge = tuple[str, str]
+"""Maker and reader, by `key_of`; empty for what is always in FP32."""
+
+FED = 4096
+"""Elements from which on a weight is an input."""
+
+PREFIX = "precision:"
+FLAGS = f"{PREFIX}flags"
+OLDEST = 9  # Where
+
+
+@dataclass
+class Switch:
+    """The model and what its inputs mean.
+
+    Attributes:
+        model: inputs and outputs of the original, and those below.
+        edges: the input `FLAGS` says of each whether what goes along it stays in FP32.
+        weights: input to the weight and its reader.
+        values: the weights that are fed.
+    """
+
+    model: onnx.ModelProto
+    edges: list[Edge] = field(default_factory=list)
+    weights: dict[str, tuple[str, str]] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+
+
+def rounded_to(to: str) -> Callable[[Array], Array]:
+    """Rounds float32 arrays to a type that numpy knows."""
+    kind = FORMATS[to].cast
+    assert kind is not None
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+
+    def rounded(values: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return values.astype(dtype).astype(np.float32)
+
+    return rounded
+
+
+def switched(flat: onnx.ModelProto, folder: Path, known: Roles, to: str) -> Switch:
+    """Make the model; its weights lie in `folder` as far as they are external data."""
+    return _Switching(flat, folder, known, to).run()
+
+
+class _Switching:
+    def __init__(self, flat: onnx.ModelProto, folder: Path, known: Roles, to: str) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(flat)
+        self.model.ir_version = max(4, self.model.ir_version)
+        self.folder, self.known = folder, known
+        self.graph = self.model.graph
+        unname_twins(self.graph)
+        self.switch = Switch(self.model)
+        versions = [o.version for o in flat.opset_import if o.domain in ("", "ai.onnx")]
+        self._rounder = Rounder(FORMATS[to], max(versions, default=1), self.graph, f"{PREFIX}r")
+        self._rounded = rounded_to(to)
+        self._nodes: list[onnx.NodeProto] = []
+        self._low: dict[str, str] = {}  # tensor to the name of the rounded one
+        self._raw: dict[str, str] = {}  # tensor to the name under which its node makes it
+        self._maker: dict[str, str] = {}  # tensor to the node that decides about it
+        self._edges: dict[tuple[str, Edge], str] = {}
+        self._flags: dict[Edge, str] = {}
+        self._there: set[str] = set()  # tensors that exist under their own name
+
+    def run(self) -> Switch:
+        graph = self.graph
+        nodes = [node for node in graph.node if node.op_type != "Constant"]
+        constants = [constant_value(node) for node in graph.node if node.op_type == "Constant"]
+        weights = {t.name: t for t in (*graph.initializer, *constants)}
+        self._take_weights(weights, nodes)
+        self._there |= {value.name for value in graph.input}
+        for node in nodes:
+            self._take(node)
+        for value in graph.output:
+            self._wide(value.name)
+        fresh = onnx.GraphProto()
+        fresh.node.extend(self._nodes)
+        del graph.node[:], graph.value_info[:]
+        graph.node.extend(fresh.node)
+        if self.switch.edges:
+            graph.input.append(
+                helper.make_tensor_value_info(FLAGS, TensorProto.BOOL, [len(self.switch.edges)])
+            )
+        return self.switch
+
+    def _take_weights(self, weights: Mapping[str, TensorProto], nodes: list[onnx.NodeProto]) -> None:
+        """Small weights become initializers with their values, large ones inputs."""
+        graph = self.graph
+        fed = {
+            name
+            for name, tensor in weights.items()
+            if tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= FED
+        }
+        fresh = onnx.GraphProto()
+        for name, tensor in weights.items():
+            values = values_of(tensor, self.folder)
+            if name in fed:
+                self.switch.values[name] = values
+            else:
+                fresh.initializer.append(numpy_helper.from_array(values, name))
+        inputs = [i for i in graph.input if i.name not in weights]
+        fresh.input.extend(inputs)
+        del graph.initializer[:], graph.input[:]
+        graph.initializer.extend(fresh.initializer)
+        graph.input.extend(fresh.input)
+        for name in sorted(fed):
+            if any(name in consumed(node) for node in self._as_they_are(nodes, name)) or any(
+                name == o.name for o in graph.output
+            ):
+                self._feed(name, name, "")
+        self._there |= set(weights)
+
+    def _as_they_are(self, nodes: list[onnx.NodeProto], name: str) -> list[onnx.NodeProto]:
+        """Nodes that read a weight where it is never rounded."""
+        found = []
+        for node in nodes:
+            slots = self.known.slots.get(key_of(node), ((), ()))[0]
+            low = [k for k, t in enumerate(node.input) if t == name and k in slots]
+            if name in consumed(node) and len(low) < max(1, list(node.input).count(name)):
+                found.append(node)
+        return found
+
+    def _feed(self, name: str, weight: str, reader: str) -> None:
+        values = self.switch.values[weight]
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, values.shape)
+        self.graph.input.append(info)
+        self.switch.weights[name] = (weight, reader)
+
+    def _take(self, node: onnx.NodeProto) -> None:
+        key = key_of(node)
+        inputs, outputs = self.known.slots.get(key, ((), ()))
+        choice = key if key in self.known.slots else ""
+        for name in consumed(node):
+            if any(t == name and k not in inputs for k, t in enumerate(node.input)) or name not in node.input:
+                self._wide(name)
+        for k in inputs:
+            node.input[k] = self._along(node.input[k], choice)
+        for k, name in enumerate(list(node.output)):
+            if name and self.known.types.get(name) == TensorProto.FLOAT:
+                self._maker[name] = choice if k in outputs else ""
+                self._raw[name] = node.output[k] = f"{PREFIX}raw:{name}"
+        self._nodes.append(node)
+
+    def _wide(self, name: str) -> None:
+        """From here on there is the tensor under its own name, rounded if its maker is lowered."""
+        if name in self._there or name not in self._raw:
+            return
+        self._there.add(name)
+        if self._maker[name]:
+            self._choose(name, (self._maker[name], ""), name)
+        else:
+            self._nodes.append(helper.make_node("Identity", [self._raw[name]], [name]))
+
+    def _along(self, name: str, reader: str) -> str:
+        """What the reader gets of a tensor."""
+        neutral = reader in self.known.neutral
+        edge = (self._maker.get(name, ""), reader)
+        if neutral:
+            return self._rounded_one(name)
+        known = (name, edge)
+        if known not in self._edges:
+            made = f"{PREFIX}{len(self._edges)}:{name}"
+            self._edges[known] = made
+            if name in self.switch.values:
+                self._feed(made, name, reader)
+            else:
+                self._choose(name, edge, made)
+        return self._edges[known]
+
+    def _choose(self, name: str, edge: Edge, made: str) -> None:
+        flag = self._flags.get(edge)
+        if flag is None:
+            flag = self._flags[edge] = f"{PREFIX}flag:{len(self._flags)}"
+            place = numpy_helper.from_array(np.array(len(self.switch.edges)), f"{flag}:place")
+            self.graph.initializer.append(place)
+            self.switch.edges.append(edge)
+            self._nodes.append(helper.make_node("Gather", [FLAGS, place.name], [flag]))
+        inputs = [flag, self._raw.get(name, name), self._rounded_one(name)]
+        self._nodes.append(helper.make_node("Where", inputs, [made]))
+
+    def _rounded_one(self, name: str) -> str:
+        """The tensor, rounded whatever happens."""
+        if name in self.switch.values:  # Shape of a weight
+            return self._along(name, "")
+        if name not in self._low:
+            weight = next((t for t in self.graph.initializer if t.name == name), None)
+            low = self._low[name] = f"{PREFIX}low:{name}"
+            if weight is not None:
+                values = self._rounded(numpy_helper.to_array(weight))
+                self.graph.initializer.append(numpy_helper.from_array(np.asarray(values), low))
+            else:
+                source = self._raw.get(name, name)
+                self._nodes += self._rounder.nodes(source, TensorProto.FLOAT, low, TensorProto.FLOAT)
+        return self._low[name]

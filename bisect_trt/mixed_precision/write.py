@@ -1,0 +1,89 @@
+"""Files of a `precision` run: the model, and what was found as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
+
+from bisect_trt.mixed_precision.evaluate import Trial
+from bisect_trt.mixed_precision.result import Precision
+from bisect_trt.model.external import tensors
+from bisect_trt.model.patch import lowered
+from bisect_trt.model.precision import EMBED_LIMIT
+from bisect_trt.model.store import external_info
+from bisect_trt.model.weight_values import embed_all, values_of, weight_bytes
+
+MIXED = "mixed.onnx"
+DATA = "mixed.onnx.data"
+DOCUMENT = "precision.json"
+SCHEMA_VERSION = 1
+
+
+def write_model(trial: Trial, keep: Collection[str], place: Path, own_file: str) -> int:
+    """In a worker: `mixed.onnx` in the folder `place`; gives the number of casts.
+
+    Weights are external data where the user's model has external data, or where they do not fit.
+    """
+    flat = onnx.load_model_from_string(trial.model.read_bytes())
+    slots = {key: some for key, some in trial.roles.slots.items() if key not in keep}
+    made = lowered(flat, slots, trial.to, lambda tensor: values_of(tensor, trial.folder))
+    model = made.model
+    outside = any(
+        t.data_location == TensorProto.EXTERNAL and external_info(t).get("location") != own_file
+        for t in tensors(flat)
+    )
+    embed_all(model, trial.folder)
+    (place / DATA).unlink(missing_ok=True)
+    if outside or weight_bytes(model) > EMBED_LIMIT:
+        convert_model_to_external_data(model, location=DATA, size_threshold=1024)
+        write_external_data_tensors(model, str(place))
+    (place / MIXED).write_bytes(model.SerializeToString())
+    return made.casts
+
+
+def document(result: Precision, version: str) -> dict[str, Any]:
+    """Everything as plain JSON data, see docs/precision.md."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": f"bisect-trt {version}",
+        "model": result.model.name,
+        "status": result.status,
+        "to": result.to,
+        "target": result.target.title,
+        "reference": result.reference,
+        "keep": [item.name for item in result.kept],
+        "kept": [
+            {"name": k.name, "op": k.op, "why": k.why, "error_without": _plain(k.error)} for k in result.kept
+        ],
+        "float_nodes": result.nodes,
+        "stays": dict(result.stays),
+        "one_minimal": result.one_minimal,
+        "smallest": result.smallest,
+        "verified": result.verified,
+        "repeats": result.repeats,
+        "tolerances": {k: _plain(v) for k, v in result.tolerances.items()},
+        "errors": {k: {n: _plain(e) for n, e in v.items()} for k, v in result.errors.items()},
+        "evaluations": dict(result.evaluations),
+        "curve": [[count, _plain(error)] for count, error in result.curve],
+        "casts": result.casts,
+        "finished": result.finished,
+        "stop_reason": result.stop_reason,
+        "notes": list(result.notes),
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _plain(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def write_document(result: Precision, version: str) -> None:
+    """`precision.json`."""
+    (result.out / DOCUMENT).write_text(json.dumps(document(result, version), indent=2) + "\n")

@@ -1,0 +1,248 @@
+"""Puts casts into a model so that some nodes compute in a narrow type and the others stay as they are.
+
+This file stands alone: `apply.py` of a `precision` run holds a copy of it. It needs numpy, onnx, ml_dtypes and
+onnx-graphsurgeon, and is the only place that imports the latter.
+
+Every float32 tensor `t` that a lowered node reads or writes gets a narrow twin, `t__fp16`; the tensor
+itself keeps its name and type for those that stay. One Cast joins the two where both are needed, so casts
+stand at the edges of the lowered part only, and are shared. Weights get narrow copies; values beyond the
+range become infinite, as a Cast makes them.
+
+onnx-graphsurgeon 0.6 forgets metadata, documentation, overloads of functions, default values of inputs,
+texts that are no UTF-8, lists of graphs, and types that numpy has not: what it does not need to change is
+taken over from the model as it was (`_mended`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import AttributeProto, TensorProto, numpy_helper
+
+Slots = tuple[Sequence[int], Sequence[int]]
+"""Which inputs and which outputs of a node become narrow."""
+
+NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
+
+Load = Callable[[TensorProto], "np.ndarray[Any, Any]"]
+"""Gives the values of a weight, wherever they lie."""
+
+
+def key_of(node: Any) -> str:
+    """What a node is known by: its first output; names may be empty or stand twice."""
+    names = [t if isinstance(t, str) else t.name for t in (getattr(node, "output", None) or node.outputs)]
+    return next((name for name in names if name), "")
+
+
+@dataclass
+class Lowered:
+    """What came of a model.
+
+    Attributes:
+        model: with casts.
+        casts: number of casts that were put in.
+        missing: nodes that were to be lowered and are not there any more.
+    """
+
+    model: onnx.ModelProto
+    casts: int = 0
+    missing: list[str] = field(default_factory=list)
+
+
+def lowered(
+    model: onnx.ModelProto, slots: Mapping[str, Slots], to: str, load: Load = numpy_helper.to_array
+) -> Lowered:
+    """The model with some nodes in a narrow type.
+
+    Args:
+        model: nodes in topological order; it is not changed.
+        slots: nodes to be lowered, by `key_of`, in the main graph.
+        to: a key of `NARROW`.
+        load: for weights that lie outside of the model.
+    """
+    before = onnx.ModelProto()
+    before.CopyFrom(model)
+    for node in before.graph.node:
+        node.ClearField("metadata_props")
+    graph = gs.import_onnx(before)
+    work = _Lowering(graph, slots, to, load, {t.name: t for t in model.graph.initializer})
+    work.run()
+    exported = gs.export_onnx(graph, do_type_check=False)
+    missing = [key for key in slots if key not in work.done]
+    return Lowered(_mended(model, exported, work), work.casts, missing)
+
+
+class _Lowering:
+    def __init__(
+        self,
+        graph: gs.Graph,
+        slots: Mapping[str, Slots],
+        to: str,
+        load: Load,
+        weights: Mapping[str, TensorProto],
+    ) -> None:
+        self.graph, self.slots, self.load, self.weights = graph, slots, load, weights
+        self.type = NARROW[to]
+        self.dtype = onnx.helper.tensor_dtype_to_np_dtype(self.type)
+        self.casts = 0
+        self.done: set[str] = set()
+        self.changed: dict[str, set[str]] = {}  # attributes of a node that are other ones now
+        self.suffix = f"__{to}"
+        known = graph.tensors()
+        while any(name.endswith(self.suffix) for name in known):
+            self.suffix += "_"
+        self._nodes: list[Any] = []
+        self._narrow: dict[str, Any] = {}  # tensor to its twin
+        self._wide: set[str] = set()  # tensors of lowered nodes that are there as they were, too
+        self._made_low: dict[str, Any] = {}
+
+    def run(self) -> None:
+        for node in list(self.graph.nodes):
+            key = key_of(node)
+            if key in self.slots:
+                self._lower(node, key)
+            else:
+                for tensor in (*node.inputs, *_captured(node)):
+                    self._need_wide(tensor)
+                self._nodes.append(node)
+        for tensor in self.graph.outputs:
+            self._need_wide(tensor)
+        self.graph.nodes[:] = self._nodes
+
+    def _lower(self, node: Any, key: str) -> None:
+        inputs, outputs = self.slots[key]
+        self.done.add(key)
+        for k, tensor in enumerate(list(node.inputs)):
+            if k in inputs:
+                node.inputs[k] = self._need_narrow(tensor)
+            else:
+                self._need_wide(tensor)
+        for k in outputs:
+            tensor = node.outputs[k]
+            twin = gs.Variable(tensor.name + self.suffix, dtype=self._variable_type, shape=tensor.shape)
+            self._narrow[tensor.name] = twin
+            self._made_low[tensor.name] = tensor
+            node.outputs[k] = twin
+            self.changed.setdefault(twin.name, set())
+        self._change_attributes(node)
+        self._nodes.append(node)
+
+    @property
+    def _variable_type(self) -> Any:
+        return np.float16 if self.type == TensorProto.FLOAT16 else int(self.type)
+
+    def _need_wide(self, tensor: Any) -> None:
+        original = self._made_low.get(tensor.name)
+        if original is None or tensor.name in self._wide:
+            return
+        self._wide.add(tensor.name)
+        self._cast(self._narrow[tensor.name], original, TensorProto.FLOAT)
+
+    def _need_narrow(self, tensor: Any) -> Any:
+        if tensor.name in self._narrow:
+            return self._narrow[tensor.name]
+        values = self._constant(tensor)
+        name = tensor.name + self.suffix
+        if values is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                twin = gs.Constant(name, np.asarray(values).astype(self.dtype))
+        else:
+            twin = gs.Variable(name, dtype=self._variable_type, shape=tensor.shape)
+            self._cast(tensor, twin, self.type)
+        self._narrow[tensor.name] = twin
+        return twin
+
+    def _constant(self, tensor: Any) -> Any:
+        """The values of a weight or of a Constant node; None for anything else."""
+        if tensor.name in self.weights and isinstance(tensor, gs.Constant):
+            return self.load(self.weights[tensor.name])
+        maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+        if maker is None or maker.op != "Constant":
+            return None
+        for name in ("value", "value_float", "value_floats"):
+            if name in maker.attrs:
+                value = maker.attrs[name]
+                return value.values if isinstance(value, gs.Constant) else np.float32(value)
+        return None
+
+    def _cast(self, source: Any, made: Any, kind: int) -> None:
+        self.casts += 1
+        name = f"{made.name}_cast{self.suffix}"
+        self._nodes.append(gs.Node("Cast", name, attrs={"to": int(kind)}, inputs=[source], outputs=[made]))
+
+    def _change_attributes(self, node: Any) -> None:
+        changed = self.changed.setdefault(key_of(node), set())
+        for name in _TYPE_ATTRIBUTES:
+            if node.attrs.get(name) == TensorProto.FLOAT:
+                node.attrs[name] = int(self.type)
+                changed.add(name)
+        if node.op == "ConstantOfShape":
+            value = node.attrs.get("value")
+            values = value.values if isinstance(value, gs.Constant) else np.zeros(1, np.float32)
+            node.attrs["value"] = gs.Constant("value", values.astype(self.dtype))
+            changed.add("value")
+
+
+def _captured(node: Any) -> list[Any]:
+    """Tensors that the bodies of a node name, those that are their own included."""
+    found: list[Any] = []
+    for value in node.attrs.values():
+        for graph in [value] if isinstance(value, gs.Graph) else []:
+            found += graph.outputs
+            for inner in graph.nodes:
+                found += [*inner.inputs, *_captured(inner)]
+    return found
+
+
+def _mended(model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering) -> onnx.ModelProto:
+    """The exported nodes and weights in the model as it was; nodes keep all that was not changed."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    known = {key_of(node): node for node in model.graph.node}
+    fresh = onnx.GraphProto()
+    for node in exported.graph.node:
+        key = key_of(node)
+        old = known.get(key) or known.get(key.removesuffix(work.suffix))
+        if old is None or old.op_type != node.op_type:
+            fresh.node.append(node)
+            continue
+        kept = fresh.node.add()
+        kept.CopyFrom(old)
+        del kept.input[:], kept.output[:]
+        kept.input.extend(node.input)
+        kept.output.extend(node.output)
+        _take_attributes(kept, node, work.changed.get(key, set()))
+    there = {t.name for t in model.graph.initializer}
+    needed = _names(fresh) | {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
+    fresh.initializer.extend(t for t in model.graph.initializer if t.name in needed)
+    fresh.initializer.extend(t for t in exported.graph.initializer if t.name not in there)
+    del made.graph.node[:], made.graph.initializer[:]
+    made.graph.node.extend(fresh.node)
+    made.graph.initializer.extend(fresh.initializer)
+    made.ir_version = max(4, made.ir_version)  # before, initializers were inputs
+    return made
+
+
+def _take_attributes(kept: onnx.NodeProto, node: onnx.NodeProto, changed: set[str]) -> None:
+    left = [a for a in kept.attribute if a.name not in changed]
+    copies = [AttributeProto.FromString(a.SerializeToString()) for a in left]
+    del kept.attribute[:]
+    kept.attribute.extend(copies)
+    kept.attribute.extend(a for a in node.attribute if a.name in changed)
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that nodes name, in bodies too."""
+    found: set[str] = set()
+    for node in graph.node:
+        found.update((*node.input, *node.output))
+        for attribute in node.attribute:
+            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                found |= _names(body) | {o.name for o in body.output}
+    return found

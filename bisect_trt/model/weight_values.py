@@ -1,0 +1,42 @@
+"""Values of weights that lie in files, read without onnx: it refuses files that have a second hard link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from bisect_trt.model.external import tensors
+from bisect_trt.model.store import external_info, raw_size
+
+
+def embedded(tensor: TensorProto, folder: Path) -> TensorProto:
+    """The tensor with its values in it. Raises OSError when its file cannot be read."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return tensor
+    info = external_info(tensor)
+    made = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    with (folder / info["location"]).open("rb") as file:
+        file.seek(int(info.get("offset") or 0))
+        made.raw_data = file.read(raw_size(tensor.data_type, tensor.dims))
+    return made
+
+
+def values_of(tensor: TensorProto, folder: Path) -> npt.NDArray[Any]:
+    """The values of a weight, wherever they lie. Raises OSError when its file cannot be read."""
+    return numpy_helper.to_array(embedded(tensor, folder))
+
+
+def embed_all(model: onnx.ModelProto, folder: Path) -> None:
+    """Take all external data into the message, in place. Raises OSError when a file cannot be read."""
+    for tensor in tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.CopyFrom(embedded(tensor, folder))
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of all tensors that a model carries or refers to."""
+    return sum(raw_size(tensor.data_type, tensor.dims) for tensor in tensors(model))
