@@ -1,7 +1,7 @@
 """Find the smallest part of an ONNX model that still fails on TensorRT.
 
-`reduce` (with `reduce_all` for `--all`), `check`, `scan`, `precision`, `simplify` and `verify` do what the commands
-of these names do. Importing this package loads neither tensorrt nor onnxruntime.
+`reduce` (with `reduce_all` for `--all`), `check`, `scan`, `precision`, `simplify` and `verify` do what the
+commands of these names do. Importing this package loads neither tensorrt nor onnxruntime.
 """
 
 from __future__ import annotations

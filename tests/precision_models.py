@@ -67,7 +67,8 @@ class Builder:
     # Blocks
 
     def linear(self, x: str, n: int, m: int) -> str:
-        return str(self("Add", self("MatMul", x, self.randn(n, m)), self.w(self.rng.standard_normal(m) * 0.1)))
+        bias = self.w(self.rng.standard_normal(m) * 0.1)
+        return str(self("Add", self("MatMul", x, self.randn(n, m)), bias))
 
     def layer_norm(self, x: str, n: int, eps: float = 1e-5) -> str:
         centred = self("Sub", x, self("ReduceMean", x, axes=[-1]))
@@ -200,7 +201,7 @@ def llama(layers: int = 4, grow: float = 700.0) -> Made:
 
 
 def gpt_cancelling() -> Made:
-    """A GPT-2 in which a large offset is added and taken away again: only the sum and the difference matter."""
+    """A GPT-2 in which a large offset is added and taken away again."""
     b = Builder(5)
     x = b.input("x", b.rng.standard_normal((1, 10, 32)).astype(np.float32))
     h = x

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from bisect_trt._version import __version__
-from bisect_trt.cli import blame, check, doctor, first, nightly, reduce, scan, simplify, verify
+from bisect_trt.cli import blame, check, doctor, first, nightly, precision, reduce, scan, simplify, verify
 from bisect_trt.errors import BisectError, ModelDoesNotFail, StoppedEarly, UsageError
 
 app = typer.Typer(
@@ -30,7 +30,8 @@ app = typer.Typer(
 )
 
 
-COMMANDS = tuple(module.COMMAND for module in (check, reduce, scan, simplify, verify, blame, doctor))
+_MODULES = (check, reduce, scan, precision, simplify, verify, blame, doctor)
+COMMANDS = tuple(module.COMMAND for module in _MODULES)
 for _command in COMMANDS:
     _command.add_to(app)
 app.add_typer(nightly.app, name="nightly")

@@ -109,7 +109,7 @@ class _Engine:
         switch = self._switch
         stays = np.zeros(len(self._place) + 1, dtype=bool)  # the first stands for what is always FP32
         stays[[0, *(self._place[key] for key in keep)]] = True
-        flags = stays[self._ends].all(axis=1)
+        flags: Array = stays[self._ends[:, 0]] & stays[self._ends[:, 1]]
         extra = {FLAGS: self._to_ort(flags)} if len(flags) else {}
         for name, (weight, reader) in switch.weights.items():
             as_is, low = self._weights[weight]

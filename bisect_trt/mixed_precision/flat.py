@@ -1,4 +1,4 @@
-"""The user's model in the form that casts are put into: functions inlined, nodes in order; all else as it was."""
+"""The user's model as casts are put into it: functions inlined, nodes in order; all else as it was."""
 
 from __future__ import annotations
 

@@ -32,9 +32,7 @@ class Range:
     loss: float
 
 
-def reasons(
-    model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], to: str
-) -> dict[str, str]:
+def reasons(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], to: str) -> dict[str, str]:
     """Nodes that ranges alone condemn, and why."""
     found: dict[str, str] = {}
     limit = LARGEST.get(to, math.inf)
@@ -69,9 +67,7 @@ def _reason(op: str, made: Sequence[Range], read: Sequence[Range], limit: float)
     return ""
 
 
-def _add_makers(
-    model: onnx.ModelProto, known: Roles, tensors: Sequence[str], found: dict[str, str]
-) -> None:
+def _add_makers(model: onnx.ModelProto, known: Roles, tensors: Sequence[str], found: dict[str, str]) -> None:
     for node in model.graph.node:
         key = key_of(node)
         if key in known.slots and key not in known.neutral and set(tensors).intersection(node.output):

@@ -94,7 +94,7 @@ def precision(
         recorded = record(pool, session, settings, outputs_only=True)
         truth = ask(pool, session, settings, recorded)
         if truth.record.error:
-            raise UsageError(*cannot_run(truth.record, settings)[:2])
+            raise UsageError(*cannot_run(truth.record, settings, session.graph)[:2])
         work = _Work(settings, session, pool, journal, out, to, on_event, began)
         work.expected = truth.record.values(session.graph.graph_outputs)
         result = work.run(frozenset(keep), frozenset(lower))
@@ -240,7 +240,8 @@ class _Work:
         return answers
 
     def _job(self, job: Any, *arguments: Any) -> Any:
-        reply = self.pool.submit(job, *arguments, timeout=self.settings.run.timeout or LONGEST_DEADLINE).result()
+        deadline = self.settings.run.timeout or LONGEST_DEADLINE
+        reply = self.pool.submit(job, *arguments, timeout=deadline).result()
         if reply.death is not None:
             raise StoppedEarly(f"an evaluation ended its process: {reply.death.message}", GO_ON)
         return reply.value
@@ -290,7 +291,9 @@ class _Work:
             outcome = oracle.observe(candidate)
         return not outcome.failures and not outcome.unresolved
 
-    def _result(self, search: Search, status: str, keep: Collection[str], whole: Answer, low: Answer) -> Precision:
+    def _result(
+        self, search: Search, status: str, keep: Collection[str], whole: Answer, low: Answer
+    ) -> Precision:
         known, found = self.trial.roles, search.found
         kept = []
         chosen = frozenset(keep) - search.always
@@ -338,5 +341,8 @@ def _smallest(search: Search) -> str:
     if found.necessary >= found.best:
         return "each of these fails when it alone is lowered, all others in FP32"
     if found.bound:
-        return f"{len(found.conflicts)} groups of nodes were found that fail when they alone are lowered; each set that spares none of them is at least as large"
+        return (
+            f"{len(found.conflicts)} groups of nodes fail when they alone are lowered, "
+            "and no smaller set has a node of each"
+        )
     return ""

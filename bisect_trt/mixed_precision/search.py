@@ -6,12 +6,13 @@ are. Answers need not be monotone: a node more in FP32 can break what it should 
 1. `first`: what ranges alone condemn is tried, then more by rank, and the first set that passes is made
    1-minimal by the list search that `reduce` has (`reduction.list_search`), whole classes of twins before
    single nodes.
-2. `prove`: *conflicts* are smallest sets of nodes that fail when they alone are lowered; whatever passes has a
-   member in each, as long as answers are monotone. The cheapest set that hits all known conflicts is tried
-   (implicit hitting sets: Moreno-Centeno and Karp, Operations Research 2013); when it passes, or costs as much as
-   the best, nothing is cheaper.
-3. `improve`: what a proof by monotony cannot see, and sets that conflicts do not find in the allowed number of
-   questions: one node more for the core, two for one and one for one in the neighbourhood, other orders.
+2. `prove`: *conflicts* are smallest sets of nodes that fail when they alone are lowered; whatever passes has
+   a member in each, as long as answers are monotone. The cheapest set that hits all known conflicts is tried
+   (implicit hitting sets: Moreno-Centeno and Karp, Operations Research 2013); when it passes, or costs as
+   much as the best, nothing is cheaper.
+3. `improve`: what a proof by monotony cannot see, and sets that conflicts do not find in the allowed number
+   of questions: all small sets, lists by harm, the core and one node more after the other, a connected part
+   replaced by less, two nodes for one, other lists with some luck.
 """
 
 from __future__ import annotations
@@ -326,7 +327,7 @@ class Search:
         self._grow(self.found.necessary & self.found.best, WIDE)
 
     def _grow(self, core: Keep, wide: int) -> None:
-        """Add to a set, one by one, what takes the error down most, as long as it stays cheaper than the best."""
+        """Add to a set, one by one, what takes the error down most, while it is cheaper than the best."""
         price = self.price(self.found.best)
         cheapest = min(map(self.cost, self.items))
         while self.price(core) + cheapest < price - 1e-9:

@@ -1,6 +1,6 @@
 """Puts casts into a model so that some nodes compute in a narrow type and the others stay as they are.
 
-This file stands alone: `apply.py` of a `precision` run holds a copy of it. It needs numpy, onnx, ml_dtypes and
+This file stands alone: `apply.py` of a `precision` run holds a copy of it. It needs numpy, onnx and
 onnx-graphsurgeon, and is the only place that imports the latter.
 
 Every float32 tensor `t` that a lowered node reads or writes gets a narrow twin, `t__fp16`; the tensor

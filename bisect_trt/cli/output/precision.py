@@ -1,0 +1,56 @@
+"""The last screen of `precision`. Everything is `Text`: nothing from a model is markup."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+
+from bisect_trt.cli.output.console import Page, shorten, show_path
+from bisect_trt.mixed_precision.result import Precision
+from bisect_trt.mixed_precision.write import DOCUMENT, MIXED
+from bisect_trt.text import counted, printable, seconds
+
+SHOWN = 12
+_MESSAGE = 240
+
+
+def show_precision(result: Precision, console: Console | None = None) -> None:
+    """The set, why each of it stays, how sure that is, and where the files are."""
+    page = Page(console or Console(highlight=False))
+    low, mixed = result.to.upper(), result.tolerances.get("mixed", math.inf)
+    if result.status == "broken":
+        page.row("Verdict", "wrong in FP32 already: that is no matter of precision", style="bold red")
+        page.row("Next", f"bisect-trt reduce {result.model}")
+        return
+    if result.status == "all low":
+        page.row("Verdict", f"all of it may be {low}", style="bold green")
+    else:
+        of = f"of {result.nodes:,} float nodes"
+        page.row("Keep", f"{counted(len(result.kept), 'node')} in FP32, {of}", style="bold green")
+    for item in result.kept[:SHOWN]:
+        page.row("", shorten(f"{printable(item.name)} ({item.op}): {printable(item.why)}", _MESSAGE))
+    if len(result.kept) > SHOWN:
+        page.row("", f"and {len(result.kept) - SHOWN} more, in {DOCUMENT}")
+    before, after = _figure(result.tolerances["low"]), _figure(mixed)
+    page.row("Error", f"{before} in {low}, {after} so (1 is the tolerance)")
+    sure = ["1-minimal: each of them alone was lowered, and that fails"] if result.one_minimal else []
+    sure += [result.smallest] if result.smallest and result.kept else []
+    sure += [f"{result.verified} of {result.repeats} fresh runs of the written file pass"]
+    page.row("Believe it", "; ".join(sure))
+    spent = result.evaluations
+    page.row(
+        "Spent",
+        f"{counted(spent['all'], 'evaluation')}, {spent['first']} to the first set, "
+        f"{seconds(result.seconds)}",
+    )
+    if not result.finished:
+        page.row("Stopped", result.stop_reason, style="bold yellow")
+    for note in result.notes:
+        page.row("Note", shorten(printable(note), _MESSAGE))
+    page.exact("Model", show_path(result.out / MIXED))
+    page.exact("Data", show_path(result.out / DOCUMENT))
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g} tolerances" if math.isfinite(value) else "not finite"

@@ -1,0 +1,74 @@
+"""`bisect-trt precision`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt import options
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.options import Option
+from bisect_trt.options import kinds as k
+from bisect_trt.options.table import COMMON, SEARCH
+from bisect_trt.settings import Settings
+
+TO = Option("to", "--to", k.word("fp16", "bf16"), "What all other nodes compute in; fp16 without it.", COMMON)
+KEEP = Option("keep", "--keep", k.NAMES, "A node that stays in FP32 in any case; repeat it.", SEARCH)
+LOWER = Option("lower", "--lower", k.NAMES, "A node that never does; repeat it.", SEARCH)
+_PAPERS = ("simplify", "simplify_budget", "anonymise", "style", "inputs_for")
+_LEFT_OUT = (
+    *_PAPERS,
+    *("judge", "save_outputs", "build_only", "fail_regex", "devices", "cluster", "precision", "cache_dir"),
+)
+
+
+def run(
+    model: Path,
+    settings: Settings,
+    *,
+    out: Path | None,
+    to: str | None,
+    keep: tuple[str, ...],
+    lower: tuple[str, ...],
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Which nodes must stay in FP32? The smallest set that is proven to be right, and the model that has it.
+
+    Exit code: 0 done (also when nothing has to stay), 1 the model is wrong in FP32 already, 2 bad usage
+    or model, 3 target not usable here, 6 stopped early (the best so far is saved), 70 a bug of bisect-trt.
+    """
+    # Heavy imports wait until a command runs, so that --help is quick.
+    import bisect_trt
+    from bisect_trt.cli.output.precision import show_precision
+    from bisect_trt.cli.output.progress import progress
+    from bisect_trt.errors import StoppedEarly
+    from bisect_trt.mixed_precision.write import document
+
+    with progress(quiet=as_json) as on_event:
+        result = bisect_trt.precision(
+            model, settings, to=to or "fp16", out=out, force=force, keep=keep, lower=lower, on_event=on_event
+        )
+    if as_json:
+        print(json.dumps({**document(result, bisect_trt.__version__), "out": str(result.out)}, indent=2))
+    else:
+        show_precision(result)
+    if result.status == "broken":
+        return 1
+    return 0 if result.finished else StoppedEarly.exit_code
+
+
+COMMAND = Command(
+    "precision",
+    run,
+    (
+        TO,
+        replace(OUT, help="Where to write; MODEL-precision here without it."),
+        *options.without(*_LEFT_OUT),
+        KEEP,
+        LOWER,
+        FORCE,
+        JSON,
+    ),
+)

@@ -1,0 +1,130 @@
+"""Which nodes must stay in FP32: the models that are written are judged by an emulation of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import bisect_trt
+import precision_models as models
+from bisect_trt.cli.app import main
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings
+
+RTOL, ATOL = 1e-2, 1e-3
+TOLERANCES = AccuracySettings(rtol=(("", RTOL),), atol=(("", ATOL),))
+
+
+def explicit(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs of a model with each FP16 tensor rounded, node by node in numpy and FP32: another judge.
+
+    Every node runs alone in ONNX Runtime's FP32 kernels; what is FP16 on its way is rounded here.
+    """
+    import onnxruntime as ort
+
+    kinds = {
+        v.name: v.type.tensor_type.elem_type
+        for v in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    kinds |= {t.name: t.data_type for t in model.graph.initializer}
+    kinds |= {v.name: v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)}
+    values: dict[str, Any] = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    values |= dict(feeds)
+
+    def wide(name: str) -> Any:
+        value = values[name]
+        return value.astype(np.float32) if value.dtype == np.float16 else value
+
+    for node in model.graph.node:
+        if node.op_type == "Cast" and helper.get_node_attr_value(node, "to") == TensorProto.FLOAT16:
+            with np.errstate(over="ignore"):
+                values[node.output[0]] = wide(node.input[0]).astype(np.float16)
+            continue
+        alone = onnx.NodeProto()
+        alone.CopyFrom(node)
+        for attribute in alone.attribute:
+            if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+        fed = {name: wide(name) for name in node.input if name}
+        given = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for n, v in fed.items()
+        ]
+        made = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = helper.make_graph([alone], "one", given, made)
+        one = helper.make_model(graph, opset_imports=model.opset_import, ir_version=8)
+        results = ort.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, fed
+        )
+        for name, value in zip([n for n in node.output if n], results, strict=True):
+            with np.errstate(over="ignore"):
+                values[name] = value.astype(np.float16) if kinds.get(name) == TensorProto.FLOAT16 else value
+    return {o.name: values[o.name] for o in model.graph.output}
+
+
+def agrees(expected: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return all(np.allclose(given[name], value, RTOL, ATOL) for name, value in expected.items())
+
+
+def search(made: models.Made, folder: Path, to: str = "fp16", **more: Any) -> Any:
+    model, feeds = made
+    onnx.save(model, folder / "model.onnx")
+    np.savez(folder / "inputs.npz", **feeds)
+    run = RunSettings(inputs=folder / "inputs.npz", repeats=1)
+    settings = Settings(run=run, accuracy=TOLERANCES)
+    return bisect_trt.precision(folder / "model.onnx", settings, to=to, out=folder / "out", **more)
+
+
+SIZES = {
+    "keywords": 4,
+    "masked": 1,
+    "gpt_cancelling": 2,
+    "cnn": 3,
+    "vit": 5,
+    "gru": 3,
+    "detector": 5,
+    "quantised": 4,
+}
+"""Nodes that must stay; for each model its own proof says that there is nothing smaller."""
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_set_is_small_and_the_model_right(name: str, tmp_path: Path) -> None:
+    """Judged node by node in numpy, and each kept node lowered alone is seen to fail there, too."""
+    model, feeds = models.MODELS[name]()
+    result = search((model, feeds), tmp_path)
+    assert len(result.kept) == SIZES[name] and result.one_minimal and result.verified == 1
+    expected = explicit(model, feeds)
+    mixed = onnx.load(tmp_path / "out/mixed.onnx")
+    onnx.checker.check_model(mixed, full_check=True)
+    assert agrees(expected, explicit(mixed, feeds))
+    told = json.loads((tmp_path / "out/precision.json").read_text())
+    assert told["keep"] == [item.name for item in result.kept] and result.smallest
+    names = [node.name for node in model.graph.node]
+    assert set(told["keep"]) <= set(names)
+    kinds = {
+        v.name: v.type.tensor_type.elem_type
+        for v in onnx.shape_inference.infer_shapes(mixed).graph.value_info
+    }
+    for node in mixed.graph.node:
+        if node.name in told["keep"]:
+            assert all(kinds.get(t, 1) != TensorProto.FLOAT16 for t in (*node.input, *node.output))
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, feeds = models.MODELS["gru"]()
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **feeds)
+    words = ["precision", str(tmp_path / "model.onnx"), "--inputs", str(tmp_path / "inputs.npz")]
+    words += ["--rtol", "1e-2", "--atol", "1e-3", "--out", str(tmp_path / "out"), "--json"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["status"] == "mixed" and len(told["keep"]) == 3
+    assert main(words) == 2
+    assert "--force" in json.loads(capsys.readouterr().out)["error"]["hint"]
