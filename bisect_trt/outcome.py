@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -35,6 +35,31 @@ class Verdict(StrEnum):
     REPRODUCES = "reproduces"
     VANISHES = "vanishes"
     UNRESOLVED = "unresolved"
+
+
+class Ended(StrEnum):
+    """How a search came to its end."""
+
+    DONE = "done"
+    INTERRUPTED = "interrupted"  # by a person, or a signal
+    OUT_OF_BUDGET = "out of budget"  # of the whole run
+    CLUSTER_LOST = "cluster lost"
+    SPENT = "spent"  # a simplification's own budget
+    ROUNDS = "rounds"  # a simplification that never comes to rest
+    NOT_EDITABLE = "not editable"  # the failure vanishes as soon as the model is written anew
+
+
+@dataclass(frozen=True)
+class End:
+    """How a search ended, and why it ended early in words; these are empty when it was done."""
+
+    how: Ended = Ended.DONE
+    why: str = ""
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the run was stopped from outside: then the same command can go on from here."""
+        return self.how in (Ended.INTERRUPTED, Ended.OUT_OF_BUDGET, Ended.CLUSTER_LOST)
 
 
 @dataclass(frozen=True)
@@ -80,20 +105,101 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What comparing the outputs of one probe gave.
+
+    Attributes:
+        compared: number of tensors that were compared; 0 when none was.
+        tensors: metrics of the tensors that agree least, the worst first, as `TensorDiff.to_json` has them.
+        errors: by tensor the RMS of the difference over the RMS of the reference.
+        damage: by tensor that disagrees, see `TensorDiff.damage`.
+        failing_samples: runs of the model that disagree, from 0.
+        own: metrics of a part's own outputs, where those of the whole model are what is compared, at the
+            tolerance of each output of the model by its name; "" is the tolerance of all others.
+    """
+
+    compared: int = 0
+    tensors: tuple[Mapping[str, Any], ...] = ()
+    errors: Mapping[str, float] = field(default_factory=dict)
+    damage: Mapping[str, float] = field(default_factory=dict)
+    failing_samples: tuple[int, ...] = ()
+    own: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain JSON data; empty when nothing was compared."""
+        found = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+        if not self.own:
+            del found["own"]
+        return found if self.compared or self.own else {}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measured:
+        """Inverse of `to_json`."""
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a target tells of what it made of a candidate; empty where it does not tell.
+
+    Attributes:
+        network_types: number of layers of the parsed network by the type of what they make.
+        cast: what `--precision` cast in the graph, see `model.precision`.
+        builder_seconds: that the worker took to become warm, in its first probe only.
+        engine_bytes: size of the engine.
+        engine: its layers with types and tactics, see `targets.tensorrt.engine`.
+        local_function_stack: where in local functions the nodes that the parser refused stand, by failure.
+        rounded: number of tensors that an emulation rounds.
+        not_rounded: what it could not round.
+        not_taken: number of nodes by operator that an execution provider left to others.
+        said: what a reproducer's script said last, where that is what was run.
+        output: all that it printed.
+    """
+
+    network_types: Mapping[str, int] = field(default_factory=dict)
+    cast: Mapping[str, Any] = field(default_factory=dict)
+    builder_seconds: float = 0.0
+    engine_bytes: int = 0
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    local_function_stack: Mapping[str, Any] = field(default_factory=dict)
+    rounded: int = 0
+    not_rounded: tuple[str, ...] = ()
+    not_taken: Mapping[str, int] = field(default_factory=dict)
+    said: str = ""
+    output: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain JSON data of what is known."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items() if v}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Built:
+        """Inverse of `to_json`."""
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**known)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What one probe saw: no failures means that the candidate is fine on this target.
 
     A target may report several failures at once (the parser lists every node that it refuses);
     they are in the target's own order. `seconds` is the time spent inside the target and the
-    reference. `facts` are small measured things (metrics per tensor, engine size, ...), `log` is
-    the target's log of warnings and errors, trimmed.
+    reference, `log` the target's log of warnings and errors, trimmed.
     """
 
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
     unresolved: str = ""  # why nothing can be said, if so (the reference failed, say)
     log: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
+    built: Built = field(default_factory=Built)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that was measured and told, as plain JSON data for a report."""
+        return {**self.built.to_json(), **self.measured.to_json()}
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data; the log is left out."""
@@ -101,7 +207,8 @@ class Outcome:
             "failures": [f.to_json() for f in self.failures],
             "seconds": round(self.seconds, 6),
             "unresolved": self.unresolved,
-            "facts": dict(self.facts),
+            "measured": self.measured.to_json(),
+            "built": self.built.to_json(),
         }
 
     @classmethod
@@ -111,7 +218,8 @@ class Outcome:
             failures=tuple(Failure.from_json(f) for f in data["failures"]),
             seconds=data["seconds"],
             unresolved=data.get("unresolved", ""),
-            facts=data.get("facts", {}),
+            measured=Measured.from_json(data.get("measured", {})),
+            built=Built.from_json(data.get("built", {})),
         )
 
 

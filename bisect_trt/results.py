@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.origin import Origin
 from bisect_trt.model.summary import Figures
 from bisect_trt.options import export_line, reduce_line
-from bisect_trt.outcome import Failure, Outcome
+from bisect_trt.outcome import End, Failure, Outcome
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.base import TargetInfo
 
@@ -55,31 +54,6 @@ class Tally:
     won: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Simplifying:
-    """What a simplification may do and spend, and what its passes did.
-
-    Attributes:
-        until: target seconds (`Counts.asked_seconds`) at which it ends.
-        confirm: the reference runs every edited candidate first; not where it cannot run the original.
-        synthetic: values of the original are to be avoided by all means (`--anonymise`).
-        profiled: inputs whose names the settings hold.
-        seed: of random values.
-        tallies: by name of the pass, in the order in which they first ran.
-        draft: the best candidate opened, with its digest.
-        ended: why it ended before a fixed point, if so.
-    """
-
-    until: float = float("inf")
-    confirm: bool = True
-    synthetic: bool = False
-    profiled: frozenset[str] = frozenset()
-    seed: int = 0
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    draft: tuple[str, Draft] | None = None
-    ended: str = ""
-
-
 @dataclass(frozen=True)
 class Simplification:
     """What the simplification of a reduced model did.
@@ -90,8 +64,7 @@ class Simplification:
         probes: that it took.
         seconds: inside target and reference.
         budget: seconds that it was allowed, infinite when it was not limited.
-        ended: why it ended before nothing changed any more, if so.
-        stopped: the same, if a person or the budget of the whole run ended it: then it can go on.
+        end: how it ended, and why before nothing changed any more, if so.
         before: bytes of the model and its input values, with all weights; `after`: the same at the end.
     """
 
@@ -100,8 +73,7 @@ class Simplification:
     probes: int = 0
     seconds: float = 0.0
     budget: float = 0.0
-    ended: str = ""
-    stopped: str = ""
+    end: End = field(default_factory=End)
     before: int = 0
     after: int = 0
 
@@ -113,7 +85,7 @@ class Simplification:
             "probes": self.probes,
             "seconds": round(self.seconds, 3),
             "budget": round(self.budget, 3) if math.isfinite(self.budget) else None,
-            "ended": self.ended,
+            "ended": self.end.why,
             "bytes_before": self.before,
             "bytes_after": self.after,
         }
@@ -125,8 +97,8 @@ class Reduction:
 
     `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
     `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
-    differently, `original_failure` has those words. `finished` is False when a budget or a signal
-    ended the search early, see `stop_reason`. `alone` is how the outputs of the written files are compared,
+    differently, `original_failure` has those words. `end` says how the search ended. `alone` is how the
+    outputs of the written files are compared,
     `accuracy` what is known of the differences, see `hybrid.facts`, `built` what was built of the written
     files (types of the network, layers and tactics of the engine), as far as the target tells. After a
     simplification `best` and `wanted` have names of their own, and `original_failure` is told with those of
@@ -150,8 +122,7 @@ class Reduction:
     one_minimal: bool = False
     verified: int = 0
     repeats: int = 0
-    finished: bool = True
-    stop_reason: str = ""
+    end: End = field(default_factory=End)
     counts: Mapping[str, int | float] = field(default_factory=dict)
     phases: tuple[Mapping[str, Any], ...] = ()
     log: str = ""
@@ -168,6 +139,16 @@ class Reduction:
     origins: tuple[Origin, ...] = ()
     workarounds: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do: neither a budget nor a signal ended the search early."""
+        return not self.end.is_early
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the search ended early, in words; empty when it did not."""
+        return self.end.why
 
     @property
     def nodes(self) -> tuple[str, ...]:

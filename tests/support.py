@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.store import Store
 
@@ -138,7 +138,7 @@ def assert_replays(candidate: Candidate, store: Store, record: Record, rtol: flo
         given = {t: store.load(p, record.elem_type(t)) for t, p in feeds.items()}
         got = run(candidate.model, candidate.folder, given)
         # Cut narrowly, a sequence may be all that comes out.
-        assert (got or candidate.cut == "narrow") and set(expected) <= set(got)
+        assert (got or candidate.form is Form.NARROW) and set(expected) <= set(got)
         for tensor, path in expected.items():
             wanted = store.load(path, record.elem_type(tensor))
             assert got[tensor].dtype == wanted.dtype

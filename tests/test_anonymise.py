@@ -22,11 +22,12 @@ from bisect_trt.anonymise.secrets import secrets_of
 from bisect_trt.errors import Leak, UsageError
 from bisect_trt.model.editing.attributes import is_plain
 from bisect_trt.model.load import LoadedModel, load
+from bisect_trt.reduction.problem import Simplifying
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.simplify.propose import best_draft
 from bisect_trt.reduction.simplify.run import simplify
 from bisect_trt.reduction.simplify.values import all_texts
-from bisect_trt.results import Simplification, Simplifying
+from bisect_trt.results import Simplification
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from simplify_bench import node, problem_of, simplified, weight
 from support import model
@@ -293,7 +294,7 @@ def test_a_failure_that_needs_its_weights_is_told_and_not_written(tmp_path: Path
         return any(np.array_equal(numpy_helper.to_array(t), value) for t in proto.graph.initializer)
 
     problem = problem_of(proto, {"x": np.ones((2, 1), np.float32)}, fails, tmp_path)
-    problem.simplifying = Simplifying(synthetic=True)
+    problem.simplify_by(Simplifying(synthetic=True))
     simplify(problem)
     why = r"w0 \('secret_w' in the original\) \(float32 1x6.*1 elements are above 65504"
     with pytest.raises(Leak, match=why) as error:
@@ -314,9 +315,9 @@ def test_no_budget_keeps_a_secret_in_place(tmp_path: Path) -> None:
         return numpy_helper.to_array(proto.graph.initializer[0]).std() > 0.5
 
     problem = problem_of(proto, {"x": np.ones((2, 30), np.float32)}, fails, tmp_path)
-    problem.simplifying = Simplifying(synthetic=True, until=problem.counts.asked_seconds)
+    problem.simplify_by(Simplifying(synthetic=True, until=problem.counts.asked_seconds))
     simplify(problem)
-    assert problem.simplifying.ended
+    assert problem.simplifying.end.why
     require_synthetic(problem, Simplification(nodes=()), "out")
     assert "smaller dimensions" not in problem.simplifying.tallies
 
@@ -336,7 +337,7 @@ def test_synthetic_values_stand_in_for_weights(tmp_path: Path) -> None:
         return any(a.dtype == np.float32 and a.std() > 0.7 and a.size >= 100 for a in arrays)
 
     problem = problem_of(proto, {"x": np.ones((2, 1), np.float32)}, fails, tmp_path)
-    problem.simplifying = Simplifying(synthetic=True)
+    problem.simplify_by(Simplifying(synthetic=True))
     simplify(problem)
     require_synthetic(problem, Simplification(nodes=()), "out")
 

@@ -26,7 +26,7 @@ from bisect_trt.cli.app import app, main
 from bisect_trt.cli.output.console import show_check, show_reduction
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.options import ROWS, kinds
-from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
+from bisect_trt.outcome import End, Ended, Failure, Outcome, Stage, Symptom
 from bisect_trt.results import Check, Reduction
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
@@ -265,7 +265,7 @@ def test_the_screens_show_names_as_they_are(width: int, tmp_path: Path) -> None:
         best = Candidate(proto.SerializeToString(), tmp_path, ("a[0]",))
         result = Reduction(model, tmp_path / "o", Settings(), INFO, "", FAILURE, best, 9)
         show_reduction(
-            replace(result, finished=False, stop_reason="interrupted"), tmp_path / "o.zip", console
+            replace(result, end=End(Ended.INTERRUPTED, "interrupted")), tmp_path / "o.zip", console
         )
     text = capture.get()
     assert "a[0]" in text and "\x1b[2J" not in text and "[bold]way[/bold]" in text

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 import fake_trt
 import trt_calls
 from bisect_trt.errors import UsageError
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage
 from bisect_trt.settings import TargetSettings
@@ -160,12 +160,12 @@ def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return fake
 
 
-def candidate(folder: Path, cut: str = "original") -> Candidate:
+def candidate(folder: Path, form: Form = Form.ORIGINAL) -> Candidate:
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], "r")], "g", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     feeds = ({"x": Store(folder).put("x", np.ones((2, 3), np.float32))},)
-    return Candidate(model.SerializeToString(), folder, ("r",), feeds, cut=cut)
+    return Candidate(model.SerializeToString(), folder, ("r",), feeds, form=form)
 
 
 def opened(fake: fake_trt.Fake, **settings: Any) -> TensorRT:
@@ -222,9 +222,9 @@ def test_precision_is_by_flags_or_by_casts_and_never_silently_float32(
 def test_the_timing_cache_grows_but_not_by_written_files(version: fake_trt.Fake, tmp_path: Path) -> None:
     cache = tmp_path / "timing.cache"
     target = opened(version, timing_cache=cache)
-    target.run(candidate(tmp_path, "written"))
+    target.run(candidate(tmp_path, Form.WRITTEN))
     assert not cache.exists()
-    target.run(candidate(tmp_path, "default"))
+    target.run(candidate(tmp_path, Form.DEFAULT))
     assert cache.read_bytes() == b"timing"
     assert list(tmp_path.glob("timing*")) == [cache]
     flags = {getattr(flag, "name", "") for flag in version.flags}

@@ -11,7 +11,7 @@ import pytest
 
 import bisect_trt
 from bisect_trt.errors import FlakyFailure, ModelDoesNotFail
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.reduction import schedule
 from bisect_trt.results import Reduction
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
@@ -61,17 +61,23 @@ def test_a_steady_failure_is_not_called_flaky(tmp_path: Path) -> None:
     assert result.counts["search_probes"] <= 2 * 5.4 + 4 + module.LOOKS
 
 
-@pytest.mark.parametrize("cut", ["original", "default"])
+def fake_problem(best: Candidate) -> Any:
+    problem = SimpleNamespace(runs=1, best=best, hybrid=None)
+    problem.keep = lambda candidate: setattr(problem, "best", candidate)
+    return problem
+
+
+@pytest.mark.parametrize("form", [Form.ORIGINAL, Form.DEFAULT])
 def test_what_is_measured_again_is_a_cut_of_ours(
-    cut: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not the user's own file, with which a search may have ended by bad luck."""
     monkeypatch.setattr(schedule, "distrust", lambda problem: None)
-    found = Candidate(b"", tmp_path, ("a", "b"), cut=cut)
-    problem: Any = SimpleNamespace(runs=1, best=found, hybrid=None)
+    found = Candidate(b"", tmp_path, ("a", "b"), form=form)
+    problem = fake_problem(found)
     result: Any = SimpleNamespace(verified=1, repeats=3, best=found, finished=True)
     assert not schedule.unsteady(None, problem, found, result)  # type: ignore[arg-type]
-    assert problem.best is (found if cut == "default" else None)
+    assert problem.best is (found if form is Form.DEFAULT else None)
 
 
 @pytest.mark.parametrize("steady", [True, False])
@@ -81,8 +87,8 @@ def test_one_node_that_no_fresh_run_shows_is_looked_at_again(
     """It may have become rarer when it was cut; or only fresh processes do not show it."""
     monkeypatch.setattr(schedule, "always", lambda problem, candidate, runs: steady)
     monkeypatch.setattr(schedule, "distrust", lambda problem: setattr(problem, "runs", 40))
-    found, simple = Candidate(b"", tmp_path, ("a",)), Candidate(b"1", tmp_path, ("a",), cut="simplified")
-    problem: Any = SimpleNamespace(runs=1, best=simple, hybrid=None)
+    found, simple = Candidate(b"", tmp_path, ("a",)), Candidate(b"1", tmp_path, ("a",), form=Form.SIMPLIFIED)
+    problem = fake_problem(simple)
     result: Any = SimpleNamespace(verified=0, repeats=3, best=simple, finished=True)
     assert schedule.unsteady(None, problem, found, result) is not steady  # type: ignore[arg-type]
     assert problem.best is (simple if steady else found)

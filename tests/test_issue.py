@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.origin import Origin
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import End, Ended, Failure, Stage, Symptom
 from bisect_trt.reproducer import command_lines, document, issue
 from bisect_trt.reproducer.command_lines import recipes
 from bisect_trt.reproducer.markdown import prose
@@ -129,7 +129,7 @@ def test_an_unknown_style_or_tool_is_refused(failing: Candidate, tmp_path: Path)
 
 def test_it_is_honest_about_what_was_not_done(failing: Candidate, tmp_path: Path) -> None:
     stopped = reduction(
-        failing, tmp_path, finished=False, stop_reason="interrupted", one_minimal=False, verified=0
+        failing, tmp_path, end=End(Ended.INTERRUPTED, "interrupted"), one_minimal=False, verified=0
     )
     text = text_of(stopped)
     assert "Unverified" in text and "Not proved minimal (interrupted)" in text and "0 of 3" not in text

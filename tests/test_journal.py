@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisect_trt.errors import BisectError, StoppedEarly, UsageError
-from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
+from bisect_trt.outcome import Built, Failure, Outcome, Stage, Symptom, Verdict
 from bisect_trt.session.journal import DiskFull, Journal, read
 
 HEADER = {"model": "abc", "options": {"seed": 0}}
 FAILURE = Failure(Stage.BUILD, Symptom.ERROR, "sig", "message", ("node",), "Conv")
-OUTCOME = Outcome((FAILURE,), seconds=1.25, facts={"size": 3})
+OUTCOME = Outcome((FAILURE,), seconds=1.25, built=Built(engine_bytes=3))
 
 
 def fill(path: Path) -> Journal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict
+from bisect_trt.outcome import Failure, Measured, Outcome, Stage, Symptom, Verdict
 from bisect_trt.reduction.at_outputs import Hybrid
 from bisect_trt.settings import AccuracySettings
 from bisect_trt.workers import continue_rest
@@ -132,7 +133,7 @@ def test_a_candidate_with_its_rest_is_another_question(setup: Setup) -> None:
 
 def outcome(name: str, damage: float, symptom: Symptom = Symptom.MISMATCH) -> Outcome:
     failure = Failure(Stage.COMPARE, symptom, f"output {name} differs", "")
-    return Outcome((failure,), facts={"damage": {name: damage}})
+    return Outcome((failure,), measured=Measured(1, damage={name: damage}))
 
 
 def test_the_same_output_has_to_fail_and_by_enough(setup: Setup) -> None:
@@ -160,13 +161,14 @@ def test_a_part_is_compared_by_itself_at_the_users_tolerance() -> None:
 def test_what_must_fail_by_itself_needs_both(setup: Setup) -> None:
     judge = Hybrid(setup.rests, "y", 0.5, AccuracySettings())
     seen = outcome("y", 0.5)
-    hidden = Outcome(seen.failures, facts={**seen.facts, "own": {"": [{"ok": True}], "y": [{"ok": True}]}})
-    shown = Outcome(seen.failures, facts={**seen.facts, "own": {"": [{"ok": True}], "y": [{"ok": False}]}})
+    own = {"": [{"ok": True}]}
+    hidden = Outcome(seen.failures, measured=replace(seen.measured, own={**own, "y": [{"ok": True}]}))
+    shown = Outcome(seen.failures, measured=replace(seen.measured, own={**own, "y": [{"ok": False}]}))
     assert judge.judge(hidden, seen.failures[0]) is Verdict.REPRODUCES
-    judge.by_itself = True
+    judge = replace(judge, by_itself=True)
     assert judge.judge(hidden, seen.failures[0]) is Verdict.VANISHES
     assert judge.judge(shown, seen.failures[0]) is Verdict.REPRODUCES
-    assert judge.judge(Outcome(facts=shown.facts), seen.failures[0]) is Verdict.VANISHES
+    assert judge.judge(Outcome(measured=shown.measured), seen.failures[0]) is Verdict.VANISHES
 
 
 def test_tolerances_by_output_and_ignored_ones() -> None:

@@ -17,7 +17,7 @@ import bisect_trt
 from bisect_trt import options
 from bisect_trt.errors import UsageError
 from bisect_trt.model import precision
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.precision import narrowed
 from bisect_trt.outcome import Stage
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
@@ -173,7 +173,7 @@ def test_the_real_builder_takes_them(name: str, kind: str, type_name: str, tmp_p
 
     source = (LIGHT / f"light_{name}.onnx").read_bytes()
     target = registry.open_target(TargetSettings(spec="tensorrt-rtx", precision=kind, build_only=True))
-    result = target.run(Candidate(source, tmp_path, (), cut="original"))
+    result = target.run(Candidate(source, tmp_path, (), form=Form.ORIGINAL))
     assert not result.failures and not result.unresolved
     seen = result.facts["network_types"]
     assert seen[type_name] > 150 and seen.get("FLOAT", 0) <= 1  # the Cast back at the output
@@ -191,7 +191,7 @@ def test_a_model_without_float32_is_told(tmp_path: Path) -> None:
     data = model(nodes, *kinds).SerializeToString()
     target = registry.open_target(TargetSettings(spec="tensorrt-rtx", precision="fp16", build_only=True))
     with pytest.raises(UsageError, match="nothing in this model computes in float32"):
-        target.run(Candidate(data, tmp_path, ("not",), cut="original"))
+        target.run(Candidate(data, tmp_path, ("not",), form=Form.ORIGINAL))
     assert not target.run(Candidate(data, tmp_path, ("not",))).failures  # a part of a model may have none
 
 

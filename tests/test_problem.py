@@ -15,7 +15,7 @@ import pytest
 from onnx import helper
 
 import bisect_trt
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict, judge
 from bisect_trt.reduction.passes.workarounds import avoiding
 from bisect_trt.reduction.reduce_all import slug
@@ -61,7 +61,7 @@ def test_a_failure_of_fusion_with_far_readers(tmp_path: Path) -> None:
     nodes += [helper.make_node("Neg", [f"b{k - 1}" if k else "a"], [f"b{k}"], f"m{k}") for k in range(30)]
     nodes += [helper.make_node("Add", ["b29", "a"], ["y"], "last")]
     result = reduced(model(nodes, [tensor_type("x", [4])], [tensor_type("y", [4])]), "fused=a", tmp_path)
-    assert len(result.best.nodes) == 2 and result.best.cut == "hidden"
+    assert len(result.best.nodes) == 2 and result.best.form is Form.HIDDEN
 
 
 def test_each_of_two_planted_failures_gets_a_reproducer(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bisect_trt.cli.output.console import show_reduction
 from bisect_trt.cli.output.progress import LiveView, PlainProgress, progress
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.origin import Origin
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import End, Ended, Failure, Stage, Symptom
 from bisect_trt.results import Reduction, Step
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
@@ -100,7 +100,7 @@ def test_the_last_screen_is_ten_lines(width: int, finished: bool, tmp_path: Path
     result = Reduction(
         tmp_path / "m.onnx", tmp_path / "o", Settings(), TargetInfo("t", "Target 1", False, (long,)), "",
         failure, best, 910, also_seen=(failure,) * 5, notes=(long, long), origins=(origin,), verified=3,
-        repeats=3, one_minimal=True, finished=finished, stop_reason="" if finished else "interrupted",
+        repeats=3, one_minimal=True, end=End() if finished else End(Ended.INTERRUPTED, "interrupted"),
     )  # fmt: skip
     out = io.StringIO()
     console = Console(file=out, width=width or 80, force_terminal=bool(width), no_color=True, highlight=False)

@@ -25,7 +25,7 @@ from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store, raw_size
-from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
+from bisect_trt.outcome import Built, Failure, Outcome, Stage, Symptom
 from bisect_trt.references import ort, recorder
 from bisect_trt.references.base import Record
 from bisect_trt.references.recorder import record
@@ -390,8 +390,9 @@ def test_a_lost_output_is_a_mismatch(monkeypatch: pytest.MonkeyPatch, candidate:
 
 def test_failures_of_the_target_are_passed_on(monkeypatch: pytest.MonkeyPatch, candidate: Candidate) -> None:
     failure = Failure(Stage.PARSE, Symptom.ERROR, "sig", "message")
-    outcome = probe(monkeypatch, candidate, TargetResult(failures=(failure,), log="log", facts={"a": 1}))
-    assert outcome.failures == (failure,) and outcome.log == "log" and outcome.facts == {"a": 1}
+    told = TargetResult(failures=(failure,), log="log", facts={"engine_bytes": 1})
+    outcome = probe(monkeypatch, candidate, told)
+    assert outcome.failures == (failure,) and outcome.log == "log" and outcome.built == Built(engine_bytes=1)
     assert probe(monkeypatch, candidate, TargetResult()).failures == ()  # build only
 
 

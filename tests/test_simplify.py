@@ -15,20 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.model.candidate import Form
 from bisect_trt.model.editing.dimensions import Net
 from bisect_trt.model.editing.draft import close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
 from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.editing.ties import Var
 from bisect_trt.model.seeded_values import Recipe, is_uniform, parse, ramp, resembling
-from bisect_trt.outcome import Symptom
+from bisect_trt.outcome import Ended, Symptom
+from bisect_trt.reduction.problem import Simplifying
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.reduce import simplify as simplify_model
 from bisect_trt.reduction.simplify.dimensions import sizes_below
 from bisect_trt.reduction.simplify.propose import attempt, best_draft
 from bisect_trt.reduction.simplify.run import MENU, simplify
 from bisect_trt.reproducer.archive import too_big
-from bisect_trt.results import Simplifying
 from bisect_trt.session.oracle import outcome_of
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import STAGE_MARK
@@ -521,11 +522,11 @@ def test_the_budget_ends_it_and_keeps_what_was_won(tmp_path: Path) -> None:
     proto = trunk(*START)
     problem = problem_of(proto, random(x=(2, 3, 3, 3)), lambda p, _: has(p, "Conv"), tmp_path)
     spent = problem.counts.asked_seconds
-    problem.simplifying = Simplifying(until=spent + 0.004)
+    problem.simplify_by(Simplifying(until=spent + 0.004))
     simplify(problem)
-    assert problem.simplifying.ended == "budget"
+    assert problem.simplifying.end.how is Ended.SPENT
     assert problem.counts.asked_seconds - spent <= 0.0041
-    assert problem.best is not None and problem.best.cut == "simplified"
+    assert problem.best is not None and problem.best.form is Form.SIMPLIFIED
 
 
 def test_everything_at_once_spares_probes(tmp_path: Path) -> None:
@@ -617,7 +618,7 @@ def test_real_reproducers_are_tiny(name: str, tmp_path: Path, models_dir: Path) 
     left = onnx.load(result.out / "repro.onnx")
     assert all(set(dims[:2]) <= {1} for dims in shapes(left).values() if len(dims) == 4)
     assert result.nodes[0].startswith("/") and left.graph.node[0].name == f"{result.wanted.op.lower()}0"
-    assert result.simplification.seconds <= result.simplification.budget and not result.simplification.ended
+    assert result.simplification.seconds <= result.simplification.budget and not result.simplification.end.why
     document = json.loads((result.out / "report.json").read_text())
     assert document["simplification"]["passes"] and document["nodes"] == list(result.nodes)
     assert "What was simplified" in (result.out / "ISSUE.md").read_text()
@@ -627,7 +628,7 @@ def test_simplify_alone(tmp_path: Path, models_dir: Path) -> None:
     """20 nodes: bypassed, cut off and shrunk until one is left."""
     settings = Settings(TargetSettings(spec="tensorrt-rtx"), RunSettings(repeats=1))
     result = simplify_model(models_dir / "roialign.onnx", settings, out=tmp_path / "out")
-    assert result.verified == 1 and len(result.best.nodes) == 1 and not result.simplification.ended
+    assert result.verified == 1 and len(result.best.nodes) == 1 and not result.simplification.end.why
 
 
 def test_a_big_archive_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def scrub_journal(path: Path) -> None:
                 {**failure, "signature": "", "message": "", "nodes": []}
                 for failure in event["outcome"].get("failures", ())
             ]
-            kept["outcome"] = {"failures": failures, "unresolved": "", "facts": {}}
+            kept["outcome"] = {"failures": failures, "unresolved": ""}
         lines.append(json.dumps(kept))
     lines.append(json.dumps({"event": SCRUBBED}))
     draft = path.with_suffix(".writing")

@@ -18,7 +18,7 @@ from bisect_trt.blaming.installer import Processes
 from bisect_trt.blaming.oracle import Answer, Question
 from bisect_trt.blaming.packages import Asked
 from bisect_trt.errors import UsageError
-from bisect_trt.outcome import Outcome, Verdict
+from bisect_trt.outcome import Built, Outcome, Verdict
 from bisect_trt.session.journal import Journal
 
 INSTALLS = 4
@@ -244,7 +244,7 @@ class Releaser:
         known = self._journal.outcome(key)
         if known is not None:
             verdict = self._journal.verdict(key) or Verdict.UNRESOLVED
-            said, output = (str(known.facts.get(what, "")) for what in ("said", "output"))
+            said, output = known.built.said, known.built.output
             return Tried(name, verdict, said, True, known.seconds, versions, output)
         self._probes += 1
         self._journal.begin(key, release=name)
@@ -259,5 +259,5 @@ class Releaser:
 
 def _as_outcome(answer: Answer) -> Outcome:
     unresolved = answer.said if answer.verdict is Verdict.UNRESOLVED else ""
-    facts = {"said": answer.said, "output": answer.output[-20_000:]}
-    return Outcome(unresolved=unresolved, seconds=answer.seconds, facts=facts)
+    built = Built(said=answer.said, output=answer.output[-20_000:])
+    return Outcome(unresolved=unresolved, seconds=answer.seconds, built=built)

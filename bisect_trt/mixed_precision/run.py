@@ -24,7 +24,7 @@ from bisect_trt.mixed_precision.roles import roles
 from bisect_trt.mixed_precision.search import Search
 from bisect_trt.mixed_precision.write import MIXED, write_document, write_model
 from bisect_trt.model.candidate import Candidate, Rest
-from bisect_trt.reduction.schedule import INTERRUPTED
+from bisect_trt.outcome import End, Ended
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.export_trial import ask
@@ -188,8 +188,8 @@ class _Work:
             raise UsageError(f"{names[min(both)]} is in --keep and in --lower", "leave one of them out")
         return always, tuple(key for key in items if key not in always | never)
 
-    def _search(self, search: Search) -> str:
-        """All steps; gives why it was ended early."""
+    def _search(self, search: Search) -> End:
+        """All steps; gives how they ended."""
         try:
             self._tell("search", "a first set that passes")
             search.first()
@@ -200,10 +200,10 @@ class _Work:
             search.finish()
             self._agree(search)
         except (BudgetSpent, StoppedEarly) as error:
-            return error.message
+            return End(Ended.OUT_OF_BUDGET, error.message)
         except KeyboardInterrupt:
-            return INTERRUPTED
-        return ""
+            return End(Ended.INTERRUPTED, "interrupted")
+        return End()
 
     def _effort(self, nodes: int) -> int:
         """Questions that may be asked for improvements: what takes some seconds, the same on any machine."""
@@ -252,21 +252,21 @@ class _Work:
     # The end
 
     def _written(
-        self, search: Search, status: str, keep: Keep, whole: Answer, low: Answer, stop: str = ""
+        self, search: Search, status: str, keep: Keep, whole: Answer, low: Answer, stop: End = End()
     ) -> Precision:
         self._tell("write", f"{len(keep)} nodes in FP32")
         own_file = self.session.loaded.path.name
         casts = self._job(write_model, self.trial, keep, self.out, own_file)
         repeats = self.settings.run.repeats
-        verified = sum(self._verify() for _ in range(repeats)) if stop != INTERRUPTED else 0
+        verified = sum(self._verify() for _ in range(repeats)) if stop.how is not Ended.INTERRUPTED else 0
         result = self._result(search, status, keep, whole, low)
         return replace(
             result,
             casts=casts,
             verified=verified,
             repeats=repeats,
-            finished=not stop,
-            stop_reason=stop,
+            finished=not stop.is_early,
+            stop_reason=stop.why,
             seconds=time.monotonic() - self.began,
         )
 

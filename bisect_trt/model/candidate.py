@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +22,32 @@ Content = Serialised | Path
 
 DELTA = "#delta"
 """Ends the name of an input of `Rest.model` that takes a difference."""
+
+
+
+
+class Form(StrEnum):
+    """How a candidate was made; the first five are ways of cutting, see `cutter.CutStyle`."""
+
+    DEFAULT = "default"
+    UNFROZEN = "unfrozen"
+    DYNAMIC = "dynamic"
+    HIDDEN = "hidden"
+    NARROW = "narrow"
+    ORIGINAL = "original"  # the user's own file
+    SIMPLIFIED = "simplified"  # edited
+    VARIANT = "variant"  # the same model in another form: names, versions, declared shapes
+    PADDED = "padded"  # with unrelated nodes in front
+    SEGMENTS = "segments"  # many cuts side by side
+    WRITTEN = "written"  # read back from a reproducer
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was cut out of the model, and nothing else was done to it."""
+        return self in _CUT
+
+
+_CUT = frozenset({Form.DEFAULT, Form.UNFROZEN, Form.DYNAMIC, Form.HIDDEN, Form.NARROW})
 
 
 @dataclass(frozen=True)
@@ -56,7 +83,7 @@ class Candidate:
         nodes: names of the top-level nodes, in topological order.
         feeds: recorded values of each graph input, one mapping a sample.
         expected: recorded reference values of each graph output, one mapping a sample.
-        cut: how it was cut (`cut.CutStyle` value), for the journal.
+        form: how it was made.
         bytes: size of the weights and frozen values it carries, for ordering.
         simplicity: how far a *simplified* candidate is from the simplest one, see `edit.simplicity`;
             empty for one that was only cut.
@@ -72,7 +99,7 @@ class Candidate:
     nodes: tuple[str, ...]
     feeds: tuple[Feeds, ...] = ()
     expected: tuple[Feeds, ...] = ()
-    cut: str = "default"
+    form: Form = Form.DEFAULT
     bytes: int = 0
     simplicity: tuple[int, ...] = ()
     edited: bool = False
@@ -111,6 +138,7 @@ class Candidate:
             with self.content.open("rb") as file:
                 h = hashlib.file_digest(file, "sha256")
         h.update(b"parse only" * self.parse_only)
+        h.update(b"written" * (self.form is Form.WRITTEN))  # more is told of such an engine
         named = [
             [sorted((k, v.name) for k, v in sample.items()) for sample in side]
             for side in (self.feeds, self.expected)

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.isolation import native
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.normalise import dense, name_nodes
 from bisect_trt.model.summary import type_text
 
@@ -236,4 +236,5 @@ def padded(candidate: Candidate) -> Candidate:
     proto.graph.node.extend([*nodes, *kept])
     proto.graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [1]))
     proto.graph.output.append(helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, [1]))
-    return replace(candidate, content=proto.SerializeToString(deterministic=True), cut="padded", expected=())
+    content = proto.SerializeToString(deterministic=True)
+    return replace(candidate, content=content, form=Form.PADDED, expected=())

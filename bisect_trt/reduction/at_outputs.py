@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bisect_trt.accuracy.tolerance import ALONE, LOST
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict, judge
 from bisect_trt.settings import AccuracySettings
@@ -50,7 +51,7 @@ class Passage:
         return {"node": self.node, "op": self.op, "before": self.before, "behind": self.behind}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Hybrid:
     """How a failure of stage compare is judged.
 
@@ -83,17 +84,17 @@ class Hybrid:
         if self.stand_in is not None and judge(outcome, self.stand_in) is Verdict.REPRODUCES:
             return Verdict.REPRODUCES
         verdict = judge(outcome, wanted)
-        done = outcome.facts.get("damage", {}).get(self.output, 0.0)
+        done = outcome.measured.damage.get(self.output, 0.0)
         if verdict is Verdict.REPRODUCES and done < SHARE * self.damage:
             return Verdict.VANISHES
         if verdict is Verdict.REPRODUCES and self.by_itself and not self.fails_alone(outcome):
             return Verdict.VANISHES
         return verdict
 
-    def own(self, outcome: Outcome) -> list[dict[str, Any]]:
+    def own(self, outcome: Outcome) -> list[Mapping[str, Any]]:
         """Metrics of a candidate's own outputs at the user's tolerance, the worst first."""
-        known = outcome.facts.get("own", {})
-        return list(known.get(self.output, known.get("", [])))
+        known = outcome.measured.own
+        return list(known.get(self.output, known.get("", ())))
 
     def fails_alone(self, outcome: Outcome) -> bool:
         """Whether a candidate's own outputs disagree at the user's tolerance."""
@@ -106,7 +107,7 @@ class Hybrid:
 
     def written(self, accuracy: AccuracySettings, best: Candidate) -> AccuracySettings:
         """How the outputs of written files are compared; the whole model has the user's own outputs."""
-        return replace(accuracy, judge="local") if best.cut == "original" else self.alone
+        return replace(accuracy, judge="local") if best.form is Form.ORIGINAL else self.alone
 
     def notes(self) -> list[str]:
         """Sentences for the report."""
@@ -127,14 +128,14 @@ def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> 
 
     `tensors` are metrics of the whole model's outputs, the worst first, with the tolerances used.
     """
-    if "tensors" not in whole.facts:
+    if not whole.measured.compared:
         return {}
     found: dict[str, Any] = {
         "judge": accuracy.judge,
         "metric": accuracy.metric,
         "ignored": list(accuracy.ignore),
-        "tensors": whole.facts["tensors"],
-        "samples": whole.facts["failing_samples"],
+        "tensors": list(whole.measured.tensors),
+        "samples": list(whole.measured.failing_samples),
     }
     if hybrid is not None:
         found |= {"output": hybrid.output, "source": list(hybrid.source)}
@@ -150,7 +151,7 @@ def _names(nodes: tuple[str, ...]) -> str:
 
 def output_of(failure: Failure, outcome: Outcome) -> str:
     """The output of the model that a failure of stage compare is about."""
-    for diff in outcome.facts.get("tensors", ()):
+    for diff in outcome.measured.tensors:
         if failure.signature.startswith(f"output {diff['name']} "):
             return str(diff["name"])
     return ""

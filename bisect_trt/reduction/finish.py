@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bisect_trt.anonymise.scrub import (
@@ -19,14 +19,16 @@ from bisect_trt.anonymise.scrub import (
     scrub_papers,
 )
 from bisect_trt.errors import StoppedEarly
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.origin import origins
 from bisect_trt.model.summary import figures
 from bisect_trt.outcome import Outcome, Verdict, judge
 from bisect_trt.reduction.at_outputs import facts
 from bisect_trt.reduction.context import Run
+from bisect_trt.reduction.passes.neighbour import Neighbour
 from bisect_trt.reduction.passes.workarounds import workarounds
 from bisect_trt.reduction.problem import Problem
+from bisect_trt.reduction.schedule import Found
 from bisect_trt.reproducer import archive as attach
 from bisect_trt.reproducer import files, models, write
 from bisect_trt.reproducer.verify import verify_files
@@ -42,10 +44,10 @@ FRESH = 12  # processes in which a flaky failure may show again
 BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell what TensorRT made of it
 
 
-def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduction:
+def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
     """What is known before verification."""
     assert problem.best is not None and problem.wanted is not None
-    notes = [*run.session.loaded.notes, *run.info.notes, *run.notes, *run.causes]
+    notes = [*run.session.loaded.notes, *run.info.notes, *run.notes, *found.causes]
     recorded = run.recording.record
     if recorded.error:
         notes.append(
@@ -71,11 +73,11 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
     if (builder := run.prepared()) >= 1:
         made = f"TensorRT's builder takes {seconds(builder)} to make"
         notes.append(f"{made}, once in each process; no probe counts that.")
-    if run.neighbour is not None:
-        notes.append(f"{files.PASSING} passes: it is {files.MODEL} {run.neighbour.difference}.")
-    elif not stop_reason:
+    if found.neighbour is not None:
+        notes.append(f"{files.PASSING} passes: it is {files.MODEL} {found.neighbour.difference}.")
+    elif not found.end.is_early:
         notes.append("No neighbour of this model is known that passes, so there is no passing.onnx.")
-    if problem.best.cut == "original":
+    if problem.best.form is Form.ORIGINAL:
         notes.append("Only the file as it is fails; any normalised or cut form of it does not.")
     return Reduction(
         model=run.session.loaded.path,
@@ -88,20 +90,22 @@ def result_of(run: Run, problem: Problem, stop_reason: str, out: Path) -> Reduct
         best=problem.best,
         original_nodes=len(run.session.graph.order),
         also_seen=tuple(problem.also_seen.values()),
-        one_minimal=run.one_minimal,
+        one_minimal=found.one_minimal,
         repeats=run.settings.run.repeats,
-        finished=not stop_reason,
-        stop_reason=stop_reason,
-        phases=tuple(run.phases),
+        end=found.end,
+        phases=tuple(asdict(one) for one in problem.passes),
         outputs_compared=run.info.can_run,
         notes=tuple(notes),
-        causes=tuple(run.causes),
+        causes=found.causes,
+        simplification=found.simple,
         alone=alone,
         accuracy=facts(run.settings.accuracy, problem.hybrid, run.confirmed),
     )
 
 
-def told_of_the_original(run: Run, problem: Problem, found: Candidate, result: Reduction) -> Reduction:
+def told_of_the_original(
+    run: Run, problem: Problem, cut: Candidate, found: Found, result: Reduction
+) -> Reduction:
     """With what a report says of the user's own model; next to nothing with `--anonymise`."""
     graph, kept, secret = run.session.graph, set(result.nodes), run.settings.run.anonymise
     return replace(
@@ -109,12 +113,13 @@ def told_of_the_original(run: Run, problem: Problem, found: Candidate, result: R
         original=figures(run.session.loaded.proto, names=not secret),
         places=tuple(k for k, name in enumerate(graph.order) if name in kept),
         origins=() if secret else origins(graph.node(name) for name in graph.order if name in kept),
-        workarounds=() if secret else workarounds(problem, found, run.neighbour, run.avoided),
+        workarounds=() if secret else workarounds(problem, cut, found.neighbour, list(found.avoided)),
     )
 
 
-def write_models(run: Run, result: Reduction, out: Path) -> None:
+def write_models(run: Run, result: Reduction, neighbour: Neighbour | None) -> None:
     """What is not text."""
+    out = result.out
     files.remove_result(out)
     models.write_model(result.best, out)
     target = run.settings.target
@@ -124,18 +129,22 @@ def write_models(run: Run, result: Reduction, out: Path) -> None:
         models.write_emulated(out, run.info.name.partition(":")[2])
     if run.timing_cache is not None and not run.settings.run.anonymise:
         models.write_timing_cache(run.timing_cache, out)
-    if run.neighbour is not None:
-        models.write_passing(run.neighbour.candidate, out)
+    if neighbour is not None:
+        models.write_passing(neighbour.candidate, out)
 
 
-def verify(run: Run, result: Reduction, runs: int) -> Reduction:
-    """Run the written files in fresh processes; a flaky failure has a few to show at all."""
+def verify(run: Run, result: Reduction, runs: int) -> tuple[Reduction, str | None]:
+    """Run the written files in fresh processes; a flaky failure has a few to show at all.
+
+    The second of the answer is how `repro.py` disagrees, where it was tried meanwhile; else None.
+    """
     run.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
-    began, run.script_told = time.monotonic(), None
+    began = time.monotonic()
     target = run.settings.target
     if (result.out / files.TIMING).exists():
         target = replace(target, timing_cache=result.out / files.TIMING)
     settings = replace(run.settings, accuracy=result.alone, target=target)
+    told: str | None = None
     outcomes: list[Outcome] = []
     agreed: list[Outcome] = []
     flaky, workers = runs > 1, _at_once(run, result)
@@ -144,31 +153,41 @@ def verify(run: Run, result: Reduction, runs: int) -> Reduction:
     while len(outcomes) < most and not (flaky and agreed):
         wanted = min(workers, most - len(outcomes)) if flaky else most
         deadline = run.prober.oracle.deadline
-        with _script_meanwhile(run, result):
+        with _script_meanwhile(run, result, again=told is not None) as script:
             outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
+        told = script[0] if script else told
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
-    run.spent["verify_seconds"] = time.monotonic() - began
+    counts = {**result.counts, "verify_seconds": time.monotonic() - began}
     shown = agreed[0] if agreed else outcomes[0]
-    built = {key: shown.facts[key] for key in BUILT if key in shown.facts}
-    words = built_words(shown.facts)
-    notes = (*result.notes, words) if words else result.notes
-    return replace(
-        result, verified=len(agreed), repeats=len(outcomes), log=shown.log, built=built, notes=notes
+    built = {key: value for key, value in shown.built.to_json().items() if key in BUILT}
+    words = built_words(shown.built)
+    verified = replace(
+        result,
+        verified=len(agreed),
+        repeats=len(outcomes),
+        log=shown.log,
+        built=built,
+        notes=(*result.notes, words) if words else result.notes,
+        counts=counts,
     )
+    return verified, told
 
 
 @contextmanager
-def _script_meanwhile(run: Run, result: Reduction) -> Iterator[None]:
-    """Try `repro.py` beside the fresh runs where a process takes long to start; else it is tried later."""
-    target, run_settings = run.settings.target, run.settings.run
-    if run.script_told is not None or run_settings.cluster or jobs.warm_job(target) is None:
-        yield
+def _script_meanwhile(run: Run, result: Reduction, *, again: bool) -> Iterator[list[str]]:
+    """Try `repro.py` beside the fresh runs where a process takes long to start; else it is tried later.
+
+    What it disagrees with is the one entry of the list, once the context ends.
+    """
+    said: list[str] = []
+    if again or run.settings.run.cluster or jobs.warm_job(run.settings.target) is None:
+        yield said
         return
     write.write_script(result)
     with ThreadPoolExecutor(1) as thread:
         told = thread.submit(write.disagreement, result)
-        yield
-        run.script_told = told.result()
+        yield said
+        said.append(told.result())
 
 
 def _at_once(run: Run, result: Reduction) -> int:
@@ -180,11 +199,14 @@ def _at_once(run: Run, result: Reduction) -> int:
     return max(workers, min(result.repeats, reply.value or 0))
 
 
-def write_papers(run: Run, result: Reduction, *, tried: bool) -> Reduction:
-    """What is text, and the zip; an anonymous one is made when all is done and was audited."""
+def write_papers(run: Run, result: Reduction, *, tried: bool, told: str | None) -> Reduction:
+    """What is text, and the zip; an anonymous one is made when all is done and was audited.
+
+    `told` is how `repro.py` disagrees, where it was tried before; else None.
+    """
     journal = run.prober.journal.path
     if not run.settings.run.anonymise:
-        return zipped(write.write(result, journal, tried=tried, told=run.script_told))
+        return zipped(write.write(result, journal, tried=tried, told=told))
     secrets = run.secrets.without(operators([result.best.model]))
     write.write(anonymous(result, secrets), journal, tried=tried)
     scrub_papers(result.out, secrets)

@@ -2,29 +2,84 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 
 from onnx import ModelProto
 
+from bisect_trt.errors import ClusterLost
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import Graph, Selection
 from bisect_trt.model.variants import padded
-from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
+from bisect_trt.outcome import End, Ended, Failure, Outcome, Stage, Verdict, judge
 from bisect_trt.reduction.at_outputs import Hybrid
 from bisect_trt.references.base import Record
-from bisect_trt.results import OnEvent, Simplifying, Step
-from bisect_trt.session.prober import Counts, Prober, Question
+from bisect_trt.results import OnEvent, Step, Tally
+from bisect_trt.session.prober import BudgetSpent, Counts, Prober, Question
 from bisect_trt.text import counted
+
+
+@dataclass(frozen=True)
+class PassCounts:
+    """What one pass of the search cost and won; `seconds` are those of the clock."""
+
+    name: str
+    probes: int
+    nodes_before: int
+    nodes_after: int
+    seconds: float
+
+
+@dataclass
+class Simplifying:
+    """What a simplification may do and spend, and what its passes did.
+
+    Attributes:
+        until: target seconds (`Counts.asked_seconds`) at which it ends.
+        confirm: the reference runs every edited candidate first; not where it cannot run the original.
+        synthetic: values of the original are to be avoided by all means (`--anonymise`).
+        profiled: inputs whose names the settings hold.
+        seed: of random values.
+        tallies: by name of the pass, in the order in which they first ran.
+        draft: the best candidate opened, with its digest.
+        end: how it ended, and why before a fixed point, if so.
+    """
+
+    until: float = float("inf")
+    confirm: bool = True
+    synthetic: bool = False
+    profiled: frozenset[str] = frozenset()
+    seed: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    draft: tuple[str, Draft] | None = None
+    end: End = field(default_factory=End)
+
+    def hold(self, candidate: Candidate, draft: Draft) -> None:
+        """Remember the draft that a candidate was made of, so that it need not be opened again."""
+        self.draft = (candidate.digest, draft)
+
+    def forget(self) -> None:
+        """Let the draft go: what it stands for is no candidate."""
+        self.draft = None
+
+    def end_early(self, how: Ended, why: str) -> None:
+        """Say why it ended before a fixed point."""
+        self.end = End(how, why)
+
+    def go_on_without_limit(self) -> None:
+        """No budget ends what is left to do."""
+        self.until = float("inf")
 
 
 @dataclass
 class Problem:
-    """Passes propose to it; it alone decides what is kept.
+    """Passes propose to it; it alone decides what is kept, and nobody else writes its fields.
 
     `wanted` is None only until the whole model was confirmed to fail. `scope` is what is searched: all
     nodes, unless some were set aside (`reduce --all`). `repeats` is how often a failure is looked at to
@@ -49,10 +104,12 @@ class Problem:
     rewordings: dict[str, Failure] = field(default_factory=dict)
     _guesses: Callable[[], Iterable[Candidate]] = tuple
     simplifying: Simplifying = field(default_factory=Simplifying)
+    passes: list[PassCounts] = field(default_factory=list)
     hybrid: Hybrid | None = None  # how accuracy is judged at the model's outputs; None: it is not
     # Reference run of another model; None: nothing is true but what was recorded, so edits cannot be judged.
     rerecord: Callable[[ModelProto, Sequence[Feeds]], Record] | None = None
     inside: bool = False  # `graph` is no longer the user's: a body was put in the place of its node
+    _edited: bool = False  # candidates are edits: see `edited`
 
     def __post_init__(self) -> None:
         self.scope = self.scope or self.graph.order
@@ -73,6 +130,67 @@ class Problem:
         """Nodes of the best candidate, or of all that is searched while nothing smaller is known to fail."""
         return len(self.best.nodes) if self.best else len(self.scope)
 
+    def begin(self, phase: str) -> None:
+        """All that follows is told as part of this phase."""
+        self.phase = phase
+
+    @contextmanager
+    def counting(self, name: str) -> Iterator[None]:
+        """Begin a pass, and note at its end what it cost and won."""
+        self.begin(name)
+        began, probes, nodes = time.monotonic(), self.counts.probes, self.nodes_left
+        yield
+        seconds = round(time.monotonic() - began, 3)
+        self.passes.append(PassCounts(name, self.counts.probes - probes, nodes, self.nodes_left, seconds))
+
+    def confirmed(self, wanted: Failure, hybrid: Hybrid | None, cutter: Cutter) -> None:
+        """The user's file showed its failure: it is the wanted one from here on, in cuts of this cutter."""
+        self.wanted, self.hybrid, self.cutter = wanted, hybrid, cutter
+
+    def compare_at(self, hybrid: Hybrid | None) -> None:
+        """From here on failures of stage compare are judged in this way; what is known stays."""
+        self.hybrid = hybrid
+
+    def keep(self, candidate: Candidate | None, seen: Outcome | None = None) -> None:
+        """Take this for the best, whatever its size; None: nothing smaller than the model is known to fail.
+
+        `seen` is what the target did with it, where it was asked in another form.
+        """
+        self.best = candidate
+        if candidate is not None and seen is not None:
+            self.outcomes[candidate.digest] = seen
+
+    def opened(self, graph: Graph, cutter: Cutter, whole: Candidate, blamed: Sequence[str]) -> None:
+        """Go on in another graph, of which `whole` fails: a body stands in the place of its node.
+
+        It counts as smaller, however many nodes the body had. `blamed` are the nodes that the target names.
+        """
+        assert self.wanted is not None
+        self.graph, self.cutter, self.scope, self.inside = graph, cutter, graph.order, True
+        self.wanted = replace(self.wanted, nodes=tuple(blamed))
+        self.keep(whole)
+
+    def simplify_by(self, rules: Simplifying) -> None:
+        """What the simplification that begins may do."""
+        self.simplifying = rules
+
+    @contextmanager
+    def edited(self) -> Iterator[None]:
+        """While it lasts, candidates are edits of the best one.
+
+        The failure has to stay what it is in the words in which the target tells it of the best candidate,
+        and is judged at the candidate's own outputs. Other failures that edits have are their own, and are
+        not kept; that an edit is kept is told by `tell_won`.
+        """
+        before = (self.wanted, self.hybrid, dict(self.also_seen))
+        self.wanted, self.hybrid = self.shown_by(self.best) if self.best else self.wanted, None
+        self._edited = True
+        try:
+            yield
+        finally:
+            self._edited = False
+            self.wanted, self.hybrid, self.also_seen = before
+
     def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
         """A candidate of these nodes."""
         selection: Selection = frozenset(nodes)
@@ -85,7 +203,8 @@ class Problem:
         if reproduces and (self.best is None or candidate.size < self.best.size):
             self.best = candidate
             count = len(candidate.nodes)
-            self._tell("1 node still fails" if count == 1 else f"{count:,} nodes still fail", accepted=True)
+            text = "1 node still fails" if count == 1 else f"{count:,} nodes still fail"
+            self._tell(text, accepted=not self._edited)
         return reproduces
 
     def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:
@@ -209,8 +328,27 @@ class Problem:
             return self.hybrid.judge(outcome, self.wanted)
         return judge(outcome, self.wanted)
 
+    def tell_won(self, text: str) -> None:
+        """Tell what became smaller, in words."""
+        self._tell(text, accepted=True)
+
     def _tell(self, text: str, *, accepted: bool = False) -> None:
         c = self.counts
         spent = (c.probes, c.cached, c.unresolved, c.target_seconds)
         self.on_event(Step(self.phase, text, self.nodes_left, *spent, accepted))
 
+
+
+def end_of(prober: Prober, steps: Callable[[], None]) -> End:
+    """Run steps that ask the target, and say how they ended; whatever probe still runs is given up."""
+    try:
+        steps()
+    except KeyboardInterrupt:
+        return End(Ended.INTERRUPTED, "interrupted")
+    except BudgetSpent as over:
+        return End(Ended.OUT_OF_BUDGET, over.message)
+    except ClusterLost as lost:
+        return End(Ended.CLUSTER_LOST, lost.message)
+    finally:
+        prober.close()
+    return End()

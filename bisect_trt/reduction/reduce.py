@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from bisect_trt._version import __version__
 from bisect_trt.environment import first_version
-from bisect_trt.errors import StoppedEarly
+from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import (
     finish,
@@ -27,17 +30,29 @@ from bisect_trt.reduction.finish import (
     write_models,
     write_papers,
 )
+from bisect_trt.reduction.menu import AS_IT_IS, SEARCH, Schedule
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.schedule import AS_IT_IS, INTERRUPTED, SEARCH, Schedule, refine, search, unsteady
+from bisect_trt.reduction.schedule import Found, refine, search, unsteady
 from bisect_trt.reduction.simplify.run import shown_at_last
 from bisect_trt.results import OnEvent, Reduction, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.cache import Cache
+from bisect_trt.session.export_trial import ExportTrial, is_plain, try_export
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
-from bisect_trt.session.prepare import LONGEST_START, describe, load_for, prepare, read_samples, resolved
+from bisect_trt.session.prepare import (
+    LONGEST_START,
+    Session,
+    describe,
+    load_for,
+    prepare,
+    read_samples,
+    resolved,
+)
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
+from bisect_trt.session.recording import Recording
 from bisect_trt.settings import Settings
+from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool, watching
 
@@ -98,26 +113,59 @@ def open_run(
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
             session = prepare(loaded, samples, out / folders.WORK)
+
+            def tell(text: str) -> None:
+                on_event(Step("record", text, len(session.graph.order)))
+
+            try:
+                trial, recording = _reference(settings, info, session, pool, tell)
+            except ModelDoesNotFail:
+                shutil.rmtree(out, ignore_errors=True)
+                raise
             prober = Prober(
-                Oracle(there, target, settings.run.timeout, settings.accuracy),
+                Oracle(there, target, settings.run.timeout, trial.settings.accuracy),
                 journal,
                 settings.run.workers,
-                cache,
+                None if trial.on_trial else cache,  # its keys know nothing of the framework
+                _budget(settings, began),
             )
             prober.oracle.save = settings.run.save_outputs
             prober.oracle.on_deadline = lambda seconds: journal.event("deadline", seconds=seconds)
             if journal.finished():
                 prober.oracle.settle(journal.deadline)
-            prober.budget = _budget(settings, began)
             try:
-                run = Run(session, settings, info, prober, pool, out, on_event, began)
-                run.spent["start_seconds"] = started - began
-                run.prepared = there.prepared
-                run.samples = samples
-                run.timing_cache = target.timing_cache
-                yield run
+                yield Run(
+                    session,
+                    trial,
+                    recording,
+                    prober,
+                    pool,
+                    out,
+                    on_event,
+                    samples=samples,
+                    timing_cache=target.timing_cache,
+                    began=began,
+                    started=started,
+                    prepared=there.prepared,
+                )
             finally:
                 prober.close()
+
+
+def _reference(
+    settings: Settings, info: TargetInfo, session: Session, pool: Pool, tell: Callable[[str], None]
+) -> tuple[ExportTrial, Recording]:
+    """The reference run: ONNX Runtime's as far as it is needed, any other as a whole and compared with it.
+
+    Raises:
+        ModelDoesNotFail: the export is to blame, not the target.
+        UsageError, TargetUnavailable: the reference fails, or needs what is not installed.
+    """
+    recording = Recording.when_needed(pool, session, settings, tell)
+    if is_plain(settings):
+        return ExportTrial(settings, info), recording
+    trial = try_export(settings, info, session, pool, recording.whole())
+    return trial, recording.replaced(trial.record)
 
 
 def _budget(settings: Settings, began: float) -> Budget:
@@ -136,35 +184,45 @@ def _shared_cache(settings: Settings, on: str) -> Cache | None:
 
 def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARCH) -> Reduction:
     """Search for one failure, write what is found into `out`, verify it."""
-    stop_reason = search(run, problem, schedule)
-    if problem.best is None:
-        if stop_reason:
-            won = run.prober.counts.probes or stop_reason == INTERRUPTED
-            raise StoppedEarly(
-                f"{stop_reason} before anything smaller than the model was found to fail",
-                GO_ON if won else NO_FARTHER,
-            )
-        problem.best = run.whole_file
-    found = problem.best
-    simple, stop_reason = refine(run, problem, stop_reason)
-    result = replace(result_of(run, problem, stop_reason, out), simplification=simple)
-    result = told_of_the_original(run, problem, found, result)
-    if simple is not None:
-        result = replace(
-            result,
-            wanted=shown_at_last(problem),
-            original_failure=problem.wanted,
-            one_minimal=result.one_minimal or len(result.best.nodes) == 1,
-        )
-    write_models(run, result, out)
-    tried = stop_reason != INTERRUPTED and run.reachable
-    if tried:
-        result = verify(run, result, problem.runs)
-        if unsteady(run, problem, found, result):
-            return reduce_one(run, problem, out, schedule)
-    wall = time.monotonic() - run.began
-    counts = asdict(problem.counts) | run.spent | {"wall_seconds": wall, "builder_seconds": run.prepared()}
-    return write_papers(run, replace(result, counts=counts), tried=tried)
+    while True:
+        found = search(problem, schedule)
+        if problem.best is None:
+            _require_something(found.end, run.prober)
+            problem.keep(run.whole_file)
+        assert problem.best is not None
+        cut = problem.best
+        found = refine(run, problem, found)
+        result = _result(run, problem, cut, found, out)
+        write_models(run, result, found.neighbour)
+        tried = found.end.how not in (Ended.INTERRUPTED, Ended.CLUSTER_LOST)
+        told: str | None = None
+        if tried:
+            result, told = verify(run, result, problem.runs)
+        if not tried or not unsteady(run, problem, cut, result):
+            break
+    spent = asdict(problem.counts) | run.spent() | {**found.search, **result.counts}
+    return write_papers(run, replace(result, counts=spent), tried=tried, told=told)
+
+
+def _require_something(end: End, prober: Prober) -> None:
+    """Raises StoppedEarly when the search ended before it found anything."""
+    if end.is_early:
+        won = prober.counts.probes or end.how is Ended.INTERRUPTED
+        text = f"{end.why} before anything smaller than the model was found to fail"
+        raise StoppedEarly(text, GO_ON if won else NO_FARTHER)
+
+
+def _result(run: Run, problem: Problem, cut: Candidate, found: Found, out: Path) -> Reduction:
+    """All that is known before the written files are run; `cut` was found, and is not simplified yet."""
+    result = told_of_the_original(run, problem, cut, found, result_of(run, problem, found, out))
+    if found.simple is None:
+        return result
+    return replace(
+        result,
+        wanted=shown_at_last(problem),
+        original_failure=problem.wanted,
+        one_minimal=result.one_minimal or len(result.best.nodes) == 1,
+    )
 
 
 @contextmanager

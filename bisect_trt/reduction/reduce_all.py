@@ -9,9 +9,10 @@ from bisect_trt.errors import StoppedEarly
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import finish
+from bisect_trt.reduction.menu import SEARCH
 from bisect_trt.reduction.passes.localise import resolve
 from bisect_trt.reduction.reduce import open_run, reduce_one
-from bisect_trt.reduction.schedule import SEARCH, search
+from bisect_trt.reduction.schedule import search
 from bisect_trt.results import OnEvent, Reduction
 from bisect_trt.session.prober import BudgetSpent
 from bisect_trt.settings import Settings
@@ -88,13 +89,13 @@ class _Failures:
         while self._rest:
             scope = tuple(graph.sorted(self._rest))
             problem = run.problem(None, scope)
-            problem.phase = "what is left"
+            problem.begin("what is left")
             try:
                 outcome = problem.observe(run.continued(problem.cut(scope)))
             except BudgetSpent as spent:
                 raise StoppedEarly(f"{spent.message}; other failures may be left", spent.hint) from spent
             if any(f.key not in self._known for f in outcome.failures):
-                run.confirmed = outcome
+                run.confirm_by(outcome)
                 return scope, outcome.failures
             again = self._again(outcome, scope)
             if not again:
@@ -109,7 +110,7 @@ class _Failures:
         if blamed or not outcome.failures:
             return blamed
         problem = self._run.problem(self._run.wanted(outcome.failures[0]), scope)
-        search(self._run, problem, SEARCH)
+        search(problem, SEARCH)
         return set(problem.best.nodes) if problem.best else set()
 
 

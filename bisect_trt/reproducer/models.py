@@ -12,7 +12,7 @@ from typing import IO
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.external import tensors
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
@@ -121,7 +121,7 @@ def read_model(out: Path, scratch: Path) -> Candidate:
         nodes=tuple(node.name for node in proto.graph.node),
         feeds=seeded.complete(proto, _read_samples(out, INPUTS, scratch), scratch),
         expected=_read_samples(out, EXPECTED, scratch),
-        cut="written",
+        form=Form.WRITTEN,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.cutting.types import Recorded
 from bisect_trt.model.graph import Graph, bodies, captures
@@ -134,7 +134,7 @@ def merge(parts: Sequence[Segment]) -> Merged:
         nodes=tuple(name for part in parts for name in part.nodes),
         feeds=tuple(feeds),
         expected=tuple(expected),
-        cut="segments",
+        form=Form.SEGMENTS,
         bytes=sum(part.candidate.bytes for part in parts),
     )
     return Merged(candidate, names)

@@ -64,7 +64,7 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
             oracle = Oracle(there, settings.target, settings.run.timeout, settings.accuracy)
             oracle.save = settings.run.save_outputs
             outcome = Outcome(failures=(blame,)) if blame else oracle.observe(original)
-            notes += [built] if (built := built_words(outcome.facts)) else []
+            notes += [built] if (built := built_words(outcome.built)) else []
     return Check(
         model=model,
         settings=settings,

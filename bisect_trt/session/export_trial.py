@@ -13,14 +13,16 @@ from onnx import helper
 from bisect_trt.accuracy.compare import kind_of
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import ModelDoesNotFail, UsageError
 from bisect_trt.model.cutting.constants import is_shape_like
 from bisect_trt.model.store import Store
+from bisect_trt.options import export_line
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references.base import Record, Tensor, recorded_values
 from bisect_trt.references.spec import SELF, parse
 from bisect_trt.session.prepare import Session
-from bisect_trt.settings import Settings
+from bisect_trt.settings import DEFAULT_ACCURACY, Settings
+from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
 
@@ -59,6 +61,62 @@ class Truth:
     def failure(self) -> Failure:
         """The disagreement as a failure, for `check`."""
         return Failure(Stage.COMPARE, Symptom.MISMATCH, "the export differs", self.blame)
+
+
+@dataclass(frozen=True)
+class ExportTrial:
+    """What a reduction runs by, once its reference was asked for the whole model.
+
+    Attributes:
+        settings: of the run; when the export is on trial, parts of the model are compared by themselves.
+        info: the target, named as what is on trial.
+        record: values to cut the model by. None: ONNX Runtime is the reference, and is run when it is needed.
+        notes: sentences for the report.
+        on_trial: the framework is the reference and ONNX Runtime the target.
+    """
+
+    settings: Settings
+    info: TargetInfo
+    record: Record | None = None
+    notes: tuple[str, ...] = ()
+    on_trial: bool = False
+
+
+def try_export(
+    settings: Settings, info: TargetInfo, session: Session, pool: Pool, recorded: Record
+) -> ExportTrial:
+    """Compare ONNX Runtime's run of the model with an outside reference, before anything is searched.
+
+    Where both agree, or there is no outside reference, the run goes on as it was asked for. Where they
+    disagree, the export is to blame: with ONNX Runtime's CPU provider as the target its nodes are searched.
+
+    Raises:
+        ModelDoesNotFail: they disagree, and another target was asked for.
+        UsageError, TargetUnavailable: see `ask`.
+    """
+    known = ask(pool, session, settings, recorded)
+    noted = (known.note,) if known.note else ()
+    if not known.blame:
+        return ExportTrial(settings, info, known.record, noted)
+    if info.name != EXPORT or known.framework is None:
+        line = export_line(session.loaded.path, settings)
+        found = known.framework is not None
+        hint = f"to reduce that difference instead: {line}" if found else "see what makes this output"
+        raise ModelDoesNotFail(known.blame, hint)
+    accuracy = replace(settings.accuracy, judge="local")
+    papers = replace(settings.papers, style=settings.papers.style or "plain")
+    return ExportTrial(
+        settings=replace(settings, accuracy=accuracy, papers=papers),
+        info=replace(info, title=f"the export, run by {info.title}"),
+        record=known.framework,
+        notes=(known.blame, *noted),
+        on_trial=True,
+    )
+
+
+def is_plain(settings: Settings) -> bool:
+    """Whether the reference is ONNX Runtime here, which can be run in part and again."""
+    return settings.accuracy.reference == DEFAULT_ACCURACY.reference
 
 
 def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> Truth:

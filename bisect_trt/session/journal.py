@@ -181,9 +181,13 @@ class Journal:
     def give_up_all(self) -> None:
         """Say that what this process began is ended before it ended by itself. Raises as `event`."""
         for key in sorted(self._open):
-            self.event("given up", key=key)
-            self._begun[key] = max(0, self._begun.get(key, 0) - 1)
-            self._open.discard(key)
+            self.give_up(key)
+
+    def give_up(self, key: str) -> None:
+        """Say that a probe was ended before it ended by itself. Raises as `event`."""
+        self.event("given up", key=key)
+        self._begun[key] = max(0, self._begun.get(key, 0) - 1)
+        self._open.discard(key)
 
     def outcome(self, key: str) -> Outcome | None:
         """What a finished probe saw; None when it did not finish."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Failure, Outcome, Stage
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
 from bisect_trt.targets.base import last_stage, readable, was_in_reference
@@ -42,22 +42,16 @@ class Oracle:
         # Whether cuts that fail have to run on the reference.
         self.confirms: Callable[[], bool] = lambda: False
 
-    def on(self, target: TargetSettings) -> Oracle:
-        """The same, with other settings of the target."""
-        other = Oracle(self._pool, target, self.deadline, self.accuracy)
-        other.confirms = self.confirms
-        return other
-
     def settle(self, deadline: float | None = None) -> None:
         """The first probe was done before: its deadline holds, or the longest; a timeout stays."""
         if self._adapt:
             self._adapt = False
             self.deadline = deadline or self.deadline
 
-    def submit(self, candidate: Candidate) -> Task:
-        """Start a probe; `outcome` waits for it."""
-        save = self.save if candidate.cut == "original" else None
-        arguments = (self.target, candidate, self.accuracy, save, self.confirms())
+    def submit(self, candidate: Candidate, target: TargetSettings | None = None) -> Task:
+        """Start a probe, on the same target with other settings where these are given; see `outcome`."""
+        save = self.save if candidate.form is Form.ORIGINAL else None
+        arguments = (target or self.target, candidate, self.accuracy, save, self.confirms())
         return self._pool.submit(jobs.probe, *arguments, timeout=self.deadline)
 
     def outcome(self, task: Task, *, guessed: bool = False) -> Outcome:

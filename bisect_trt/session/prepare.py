@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto
 
 from bisect_trt.errors import TargetUnavailable, UsageError
-from bisect_trt.model.candidate import Candidate, Feeds, Rest
+from bisect_trt.model.candidate import Candidate, Feeds, Form, Rest
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.feeds import GraphInput, fit, read_inputs
 from bisect_trt.model.inputs.formats import write_samples
@@ -60,7 +60,7 @@ class Session:
             folder=self.loaded.path.absolute().parent,
             nodes=self.graph.order,
             feeds=self.feeds,
-            cut="original",
+            form=Form.ORIGINAL,
         )
 
     def with_outputs(self, recorded: Record) -> Candidate:

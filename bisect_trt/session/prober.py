@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
 
-from bisect_trt.errors import StoppedEarly
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.errors import BisectError, StoppedEarly
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Outcome, Verdict
 from bisect_trt.session.cache import Cache
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
-from bisect_trt.settings import AccuracySettings
+from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers.pool import Task
 
 SHOWN = 64  # names of nodes in a line of the journal
@@ -24,7 +24,7 @@ NO_FARTHER = "no probe ended in that time, so the same command gets no farther: 
 TOOK_DOWN = "took the tool down twice"
 
 Question = tuple[Candidate, int]
-"""A candidate, and the how-manieth run of it, from 0."""
+"""A candidate, and the number of its run, from 0."""
 
 
 class BudgetSpent(StoppedEarly):
@@ -107,25 +107,27 @@ class Prober:
         """What is known without asking the target."""
         return self.journal.outcome(self._key(candidate, run))
 
-    def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
-        """What the target does with a candidate.
+    def observe(self, candidate: Candidate, run: int = 0, target: TargetSettings | None = None) -> Outcome:
+        """What the target does with a candidate; `target` are other settings of it than those of the search.
 
         Raises:
             BudgetSpent: it is not known and may not be asked any more.
             DiskFull: the journal cannot be written.
         """
-        key = self._key(candidate, run)
-        outcome = self.journal.outcome(key) or self._taken_down(key) or self._shared(key, candidate, run)
+        key = self._key(candidate, run, target)
+        cache = None if self._alone or target else self.cache  # its keys know the settings of the run only
+        outcome = self.journal.outcome(key) or self._taken_down(key)
+        outcome = outcome or self._shared(cache, key, candidate, run)
         if outcome is not None and key not in self._guessed:
             self.counts.cached += 1
             return self._counted(key, outcome)
         if outcome is None:
             self.budget.require(self.counts.probes)
             if key not in self._running:
-                self._start(key, candidate)
+                self._start(key, candidate, target)
             outcome = self._wait_for(key)
-            if self.cache is not None and not self._alone:
-                self.cache.put(candidate, run, outcome)
+            if cache is not None:
+                cache.put(candidate, run, outcome)
         self._guessed.discard(key)
         self.counts.probes += 1
         self.counts.nodes_built += len(candidate.nodes)
@@ -155,22 +157,22 @@ class Prober:
             return None
         return self._end(key, Outcome(unresolved=TOOK_DOWN))
 
-    def _shared(self, key: str, candidate: Candidate, run: int) -> Outcome | None:
-        if self.cache is None or self._alone or key in self._running:
+    def _shared(self, cache: Cache | None, key: str, candidate: Candidate, run: int) -> Outcome | None:
+        if cache is None or key in self._running:
             return None
-        if candidate.cut == "original" and self.oracle.save is not None:
+        if candidate.form is Form.ORIGINAL and self.oracle.save is not None:
             return None  # its outputs are wanted, too
-        found = self.cache.get(candidate, run)
+        found = cache.get(candidate, run)
         if found is None:
             return None
         self.counts.shared += 1
         self.oracle.settle()
         return self._end(key, found)
 
-    def _start(self, key: str, candidate: Candidate) -> None:
+    def _start(self, key: str, candidate: Candidate, target: TargetSettings | None = None) -> None:
         shown = list(candidate.nodes[:SHOWN])
-        self.journal.begin(key, count=len(candidate.nodes), nodes=shown, cut=candidate.cut)
-        self._running[key] = (self.oracle.submit(candidate), candidate)
+        self.journal.begin(key, count=len(candidate.nodes), nodes=shown, cut=candidate.form)
+        self._running[key] = (self.oracle.submit(candidate, target), candidate)
 
     def _end(self, key: str, outcome: Outcome) -> Outcome:
         self.journal.end(key, outcome, self.judge(outcome))
@@ -187,8 +189,13 @@ class Prober:
             for future in done:
                 ended = running[future]
                 task, _ = self._running[ended]
-                outcome = self._end(ended, self.oracle.outcome(task, guessed=ended != key))
                 del self._running[ended]
+                try:
+                    outcome = self.oracle.outcome(task, guessed=ended != key)
+                except BisectError:  # the target refuses what is asked of it
+                    self.journal.give_up(ended)
+                    raise
+                self._end(ended, outcome)
                 if ended == key:
                     return outcome
                 self._guessed.add(ended)
@@ -205,6 +212,8 @@ class Prober:
             if len(self._running) >= self.workers:
                 return
 
-    def _key(self, candidate: Candidate, run: int) -> str:
+    def _key(self, candidate: Candidate, run: int, target: TargetSettings | None = None) -> str:
         key = candidate.digest if run == 0 else f"{candidate.digest}#{run}"
+        if target is not None:
+            key += f"@{hashlib.sha256(repr(target).encode()).hexdigest()[:8]}"
         return f"{key}~{self._alone}" if self._alone else key

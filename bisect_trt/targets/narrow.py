@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt.errors import UsageError
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.precision import narrowed
 
 
@@ -40,7 +40,7 @@ class Narrower:
             return Source(candidate, candidate.model, candidate.folder)
         self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="bisect-trt-narrow-")
         made = narrowed(candidate.model, candidate.folder, self._precision, Path(self._scratch.name))
-        if candidate.cut == "original" and not made.narrow:
+        if candidate.form is Form.ORIGINAL and not made.narrow:
             message = f"--precision {self._precision}: nothing in this model computes in float32"
             raise UsageError(message, "Leave it out.")
         return Source(candidate, made.model, made.folder, {"cast": made.facts()})

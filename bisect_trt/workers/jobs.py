@@ -24,12 +24,11 @@ from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences, only_for, precision_rtol
 from bisect_trt.accuracy.tolerance import failures as compare_failures
 from bisect_trt.errors import StoppedEarly, UsageError
-from bisect_trt.model.candidate import Candidate, Feeds
-from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Outcome, Stage
+from bisect_trt.outcome import Built, Measured, Outcome, Stage
 from bisect_trt.references import self_check, target_at
 from bisect_trt.references.base import Record, recorded_inputs, recorded_values
 from bisect_trt.references.spec import SELF, Spec, split_function
@@ -44,7 +43,6 @@ from bisect_trt.workers.reply import Job
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
-ORIGINAL = "original"  # `Candidate.cut` of the user's own file
 SHOWN = 8  # tensors whose metrics are kept with an outcome, the worst first
 
 
@@ -114,10 +112,10 @@ def probe(
     try:
         outcome = _probe(settings, candidate, accuracy, save)
     except UsageError as error:
-        if candidate.cut == ORIGINAL:
+        if candidate.form is Form.ORIGINAL:
             raise
         return Outcome(unresolved=f"the target has no way to take it: {error.message}")
-    if outcome.failures and confirm and not candidate.edited and candidate.cut in set(CutStyle):
+    if outcome.failures and confirm and not candidate.edited and candidate.form.is_cut:
         announce_reference()
         if refused := reference_error(candidate):
             return replace(outcome, failures=(), unresolved=refused)
@@ -135,7 +133,7 @@ def _probe(
             return Outcome(unresolved=unresolved)
     start = time.perf_counter()
     result = opened(settings).run(candidate)
-    facts = dict(result.facts)
+    facts, measured = dict(result.facts), Measured()
     seconds = time.perf_counter() - start - facts.get("builder_seconds", 0.0)
     failures, unresolved = result.failures, result.unresolved
     network = facts.pop("network_outputs", None)
@@ -158,12 +156,13 @@ def _probe(
         elif candidate.rest is None or unresolved:
             diffs = differences(expected, result.outputs, accuracy, least)
         else:
-            facts["own"] = _own(expected, result.outputs, accuracy, least)
+            measured = Measured(own=_own(expected, result.outputs, accuracy, least))
             wanted, actual, unresolved = continue_rest.finish(candidate, expected, result.outputs)
             diffs = differences(wanted, actual, accuracy, least)
         failures = compare_failures(diffs, by_name=candidate.rest is not None)
-        facts |= _metrics(diffs)
-    return Outcome(failures, seconds, "" if failures else unresolved, result.log, facts)
+        measured = _metrics(diffs, measured)
+    built = Built.from_json(facts)
+    return Outcome(failures, seconds, "" if failures else unresolved, result.log, measured, built)
 
 
 def record(
@@ -198,7 +197,9 @@ def _use_reference(accuracy: AccuracySettings) -> None:
         ort.use(*given)
 
 
-def _own(expected: Values, given: Values, accuracy: AccuracySettings, least: float) -> dict[str, Any]:
+def _own(
+    expected: Values, given: Values, accuracy: AccuracySettings, least: float
+) -> dict[str, list[dict[str, Any]]]:
     """The candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
     names = {"", *(name for name, _ in (*accuracy.rtol, *accuracy.atol))}
     found = {name: differences(expected, given, only_for(accuracy, name), least) for name in sorted(names)}
@@ -295,10 +296,10 @@ def _reference_values(candidate: Candidate) -> tuple[Values, str]:
     return [{k: v for k, v in sample.items() if not isinstance(v, str)} for sample in given], ""
 
 
-def _metrics(diffs: Sequence[TensorDiff]) -> dict[str, Any]:
-    """Facts of an outcome: by tensor RMS error over RMS and, where it disagrees, the damage."""
+def _metrics(diffs: Sequence[TensorDiff], known: Measured) -> Measured:
+    """What is known so far, with what these differences tell."""
     if not diffs:
-        return {}
+        return known
     damage: dict[str, float] = {}
     errors: dict[str, float] = {}
     for diff in diffs:
@@ -306,13 +307,14 @@ def _metrics(diffs: Sequence[TensorDiff]) -> dict[str, Any]:
         errors[diff.name] = max(error, errors.get(diff.name, 0.0))
         if not diff.ok:
             damage[diff.name] = max(diff.damage, damage.get(diff.name, 0.0))
-    return {
-        "compared": len(diffs),
-        "tensors": [diff.to_json() for diff in diffs[:SHOWN]],
-        "errors": dict(sorted(errors.items())),
-        "damage": dict(sorted(damage.items())),
-        "failing_samples": sorted({diff.sample for diff in diffs if not diff.ok}),
-    }
+    return replace(
+        known,
+        compared=len(diffs),
+        tensors=tuple(diff.to_json() for diff in diffs[:SHOWN]),
+        errors=dict(sorted(errors.items())),
+        damage=dict(sorted(damage.items())),
+        failing_samples=tuple(sorted({diff.sample for diff in diffs if not diff.ok})),
+    )
 
 
 def _not_compared(expected: Values, outputs: Values) -> str:

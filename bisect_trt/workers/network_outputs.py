@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.external import tensors
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.load import read_without_weights
@@ -71,7 +71,7 @@ def wrong_outputs(
         types: whether types are compared; not where the precision of the model was changed.
     """
     proto = read_without_weights(candidate.content)
-    original = candidate.cut == "original"
+    original = candidate.form is Form.ORIGINAL
     if original and not known and not candidate.expected and _weights(proto) <= LARGEST:
         known = reference()
     truth = _real(proto, candidate, known, original=original)

@@ -24,6 +24,7 @@ from making import (
 )
 from onnx import helper
 
+from bisect_trt.model.candidate import Form
 from bisect_trt.model.variants import variants
 from bisect_trt.reproducer.issue import elsewhere
 
@@ -70,7 +71,7 @@ def test_sparse_weights(then_another: bool, tmp_path: Path) -> None:
         assert ANTIALIAS in cause
     else:
         assert told(result.notes) == ["sparse weights"]
-    assert result.best.cut == "original" and result.verified == 1
+    assert result.best.form is Form.ORIGINAL and result.verified == 1
     assert "ONNX Runtime" in elsewhere(result) and elsewhere(result).startswith("yes")
 
 

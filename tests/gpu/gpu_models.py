@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.store import Store
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import registry
@@ -45,12 +45,12 @@ def chain(length: int = 6, width: int = 64, dims: list[int | str] | None = None)
 
 
 def candidate(
-    proto: onnx.ModelProto, folder: Path, *samples: dict[str, Any], cut: str = "default"
+    proto: onnx.ModelProto, folder: Path, *samples: dict[str, Any], form: Form = Form.DEFAULT
 ) -> Candidate:
     store = Store(folder)
     feeds = tuple({k: store.put(k, np.asarray(v)) for k, v in sample.items()} for sample in samples)
     nodes = tuple(node.name for node in proto.graph.node)
-    return Candidate(proto.SerializeToString(), folder, nodes, feeds, cut=cut)
+    return Candidate(proto.SerializeToString(), folder, nodes, feeds, form=form)
 
 
 def run(

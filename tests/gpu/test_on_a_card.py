@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 import bisect_trt
 from bisect_trt.errors import ModelDoesNotFail, TargetUnavailable, UsageError
+from bisect_trt.model.candidate import Form
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets import gpu, registry
@@ -103,7 +104,7 @@ def test_precision_is_what_was_asked_for(flavour: str, precision: str, tmp_path:
     x = np.random.default_rng(1).standard_normal((32, 1024)).astype(np.float32)
     target = registry.open_target(TargetSettings(spec=flavour, precision=precision, tf32=False))
     try:
-        result = target.run(candidate(proto, tmp_path, {"x": x}, cut="original"))
+        result = target.run(candidate(proto, tmp_path, {"x": x}, form=Form.ORIGINAL))
     except UsageError as error:
         assert precision == "bf16" and "has no such precision" in error.message
         pytest.skip(error.message)
@@ -214,7 +215,7 @@ def test_workers_share_what_they_measured(flavour: str, tmp_path: Path) -> None:
         tasks = [pool.submit(jobs.probe, settings, one, timeout=300) for one in cuts]
         assert not any(task.result().value.failures for task in tasks)
     size = cache.stat().st_size
-    again = [replace(one, cut="written") for one in cuts]
+    again = [replace(one, form=Form.WRITTEN) for one in cuts]
     told = [registry.open_target(settings).run(one).facts["engine"]["shown"] for one in (*again, *again)]
     assert [[layer["tactic"] for layer in one] for one in told[:4]] == [
         [layer["tactic"] for layer in one] for one in told[4:]
@@ -228,7 +229,7 @@ def test_workers_share_what_they_measured(flavour: str, tmp_path: Path) -> None:
 
 def test_a_tactic_that_is_left_out_is_not_taken(flavour: str, tmp_path: Path) -> None:
     x = np.ones((32, 1024), np.float32)
-    one = candidate(chain(2, 1024, [32, 1024]), tmp_path, {"x": x}, cut="written")
+    one = candidate(chain(2, 1024, [32, 1024]), tmp_path, {"x": x}, form=Form.WRITTEN)
     first = registry.open_target(TargetSettings(spec=flavour)).run(one).facts["engine"]["shown"]
     taken = tuple(sorted({layer["number"] for layer in first if layer["number"]}))
     try:
@@ -246,10 +247,10 @@ def test_marking_every_tensor_changes_what_is_fused(flavour: str, tmp_path: Path
     proto = chain(6, 256, [8, 256])
     x = np.random.default_rng(2).standard_normal((8, 256)).astype(np.float32)
     target = registry.open_target(TargetSettings(spec=flavour))
-    plain = target.run(candidate(proto, tmp_path, {"x": x}, cut="original"))
+    plain = target.run(candidate(proto, tmp_path, {"x": x}, form=Form.ORIGINAL))
     inner = [o for node in proto.graph.node for o in node.output if o != "y"]
     proto.graph.output.extend(helper.make_tensor_value_info(name, F, [8, 256]) for name in inner)
-    marked = target.run(candidate(proto, tmp_path, {"x": x}, cut="original"))
+    marked = target.run(candidate(proto, tmp_path, {"x": x}, form=Form.ORIGINAL))
     layers = [result.facts["engine"]["layers"] for result in (plain, marked)]
     assert plain.outputs is not None and marked.outputs is not None
     moved = np.abs(plain.outputs[0]["y"] - marked.outputs[0]["y"]).max()
@@ -268,7 +269,7 @@ def test_tensors_inside_the_engine(flavour: str, tmp_path: Path) -> None:
 
 def test_the_engine_tells_its_layers(flavour: str, tmp_path: Path) -> None:
     target = registry.open_target(TargetSettings(spec=flavour))
-    facts = target.run(candidate(chain(), tmp_path, {"x": X}, cut="original")).facts
+    facts = target.run(candidate(chain(), tmp_path, {"x": X}, form=Form.ORIGINAL)).facts
     assert facts["engine"]["layers"] > 0 and facts["engine"]["shown"][0]["name"]
     print(facts["engine"])
 
@@ -278,7 +279,7 @@ def test_the_timing_cache_makes_tactics_the_same(flavour: str, tmp_path: Path) -
         pytest.skip("TensorRT-RTX has no timing cache")
     cache = tmp_path / "timing.cache"
     target = registry.open_target(TargetSettings(spec=flavour, timing_cache=cache))
-    one = candidate(chain(), tmp_path, {"x": X}, cut="original")
+    one = candidate(chain(), tmp_path, {"x": X}, form=Form.ORIGINAL)
     first = target.run(one).facts["engine"]["shown"]
     assert cache.stat().st_size > 0
     for _ in range(3):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.cutting.constants import INNER_TYPES, feeds_build_time_slot, is_shape_like
 from bisect_trt.model.cutting.pieces import Pieces
 from bisect_trt.model.cutting.types import Recorded, Types, header
@@ -187,7 +187,7 @@ class Cutter:
             feeds=self._feeds(inputs),
             # What was recorded does not follow from seeded values.
             expected=self._values(outputs if all(t in self._record for t in inputs) else ()),
-            cut=style.value,
+            form=Form(style.value),
             bytes=size + sum(f.bytes for f in frozen.values()),
         )
 

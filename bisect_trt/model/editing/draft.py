@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.inference import infer, known_dims
 from bisect_trt.model.editing.simplicity import simplicity
 from bisect_trt.model.graph import consumed
@@ -29,8 +29,6 @@ from bisect_trt.model.walk import hoist, inner_nodes, scopes, unique_names
 
 Array = npt.NDArray[Any]
 
-SIMPLIFIED = "simplified"
-"""`Candidate.cut` of an edited candidate."""
 
 
 @dataclass
@@ -229,7 +227,7 @@ def close_draft(draft: Draft) -> Candidate:
         folder=draft.folder,
         nodes=tuple(node.name for node in graph.node if node.name not in made),
         feeds=tuple({name: _file(draft, value) for name, value in s.items()} for s in draft.samples),
-        cut=SIMPLIFIED,
+        form=Form.SIMPLIFIED,
         bytes=sum(array.nbytes for array in carried),
         simplicity=simplicity(proto, draft.weights, draft.generated, draft.recipes, draft.samples, draft.fed),
         edited=draft.confirm,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -29,7 +28,7 @@ def enter_bodies(problem: Problem) -> None:
     can be cut like any other graph.
     """
     best = problem.best
-    while best is not None and best.rest is None and best.cut in set(CutStyle) and _enter_one(problem, best):
+    while best is not None and best.rest is None and best.form.is_cut and _enter_one(problem, best):
         follow_hints(problem)
         drop(problem)
         recut(problem)
@@ -46,9 +45,9 @@ def _enter_one(problem: Problem, best: Candidate) -> bool:
         if problem.rerecord is None:
             return False
         cutter = Cutter(graph, store, problem.rerecord(flat, best.feeds))
-        whole = cutter.cut(frozenset(graph.order), CutStyle(best.cut))
+        whole = cutter.cut(frozenset(graph.order), CutStyle(best.form))
         if problem.verdict(whole) is Verdict.REPRODUCES:
-            _move(problem, graph, cutter, whole)
+            problem.opened(graph, cutter, whole, _blamed(problem, graph, whole))
             return True
     return False
 
@@ -72,13 +71,9 @@ def _is_true(proto: onnx.ModelProto, best: Candidate, tensor: str) -> bool | Non
     return None
 
 
-def _move(problem: Problem, graph: Graph, cutter: Cutter, whole: Candidate) -> None:
-    """Go on with the opened model: it counts as smaller, however many nodes the body had."""
-    assert problem.wanted is not None
-    problem.graph, problem.cutter, problem.scope = graph, cutter, graph.order
-    problem.inside, problem.best = True, whole
+def _blamed(problem: Problem, graph: Graph, whole: Candidate) -> list[str]:
+    """Nodes that the target names when it sees the opened model."""
     shown = problem.shown_by(whole)
     failures = problem.outcomes[whole.digest].failures
     named = next((f.nodes for f in failures if f.same_as(shown)), ())
-    blamed = resolve(graph, named)
-    problem.wanted = replace(problem.wanted, nodes=tuple(blamed))
+    return resolve(graph, named)

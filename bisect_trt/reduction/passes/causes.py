@@ -7,15 +7,11 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.summary import type_text
 from bisect_trt.model.variants import frame, frames, variants
 from bisect_trt.outcome import Stage, Verdict
 from bisect_trt.reduction.problem import Problem
-
-VARIANT = "variant"
-"""`Candidate.cut` of another form."""
 
 FEW = 3  # nodes that are left of a model when none of them is to blame
 LONGEST = 200  # characters of a message in a sentence
@@ -31,7 +27,7 @@ def causes(problem: Problem) -> list[str]:
     best = problem.best
     if problem.rerecord is None or best is None or best.rest is not None:
         return []
-    if best.cut in ("original", CutStyle.DYNAMIC.value):
+    if best.form in (Form.ORIGINAL, Form.DYNAMIC):
         return _forms(problem, best)
     return _frames(problem, best)
 
@@ -41,7 +37,7 @@ def _forms(problem: Problem, best: Candidate) -> list[str]:
     found, otherwise = [_profile(problem, best)], list[str]()
     proto = onnx.load_model_from_string(best.model)
     for variant in variants(proto, _fed(best)):
-        made = replace(best, content=variant.model.SerializeToString(), cut=VARIANT, expected=())
+        made = replace(best, content=variant.model.SerializeToString(), form=Form.VARIANT, expected=())
         if any(found) and variant.cause == "dynamic dimensions":
             continue  # they come with all that was found already
         if problem.verdict(made) is Verdict.VANISHES:
@@ -71,9 +67,8 @@ def _with(best: Candidate, proto: onnx.ModelProto) -> Candidate:
     names = {value.name for value in proto.graph.input}
     feeds = tuple({name: path for name, path in sample.items() if name in names} for sample in best.feeds)
     nodes = tuple(node.name for node in proto.graph.node)
-    return replace(
-        best, content=proto.SerializeToString(), nodes=nodes, feeds=feeds, expected=(), cut=VARIANT, bytes=0
-    )
+    made = replace(best, content=proto.SerializeToString(), form=Form.VARIANT)
+    return replace(made, nodes=nodes, feeds=feeds, expected=(), bytes=0)
 
 
 def _other_failure(problem: Problem, made: Candidate) -> str:
@@ -86,13 +81,11 @@ def _other_failure(problem: Problem, made: Candidate) -> str:
 
 def _profile(problem: Problem, best: Candidate) -> str:
     """Whether a profile that takes only the sizes that were fed removes it."""
-    oracle = problem.prober.oracle
-    target = oracle.target
+    target = problem.prober.oracle.target
     if not (target.min_shapes or target.max_shapes):
         return ""
     narrow = replace(target, min_shapes=(), max_shapes=(), opt_shapes=())
-    outcome = oracle.on(narrow).observe(best)
-    if problem.judge(outcome) is not Verdict.VANISHES:
+    if problem.judge(problem.prober.observe(best, target=narrow)) is not Verdict.VANISHES:
         return ""
     return _sentence("the optimisation profile", "a profile of nothing but the sizes that were fed")
 

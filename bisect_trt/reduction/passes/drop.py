@@ -36,7 +36,7 @@ def minimise(problem: Problem, candidate: Candidate) -> None:
     What cannot be cut apart comes back with what is left, so that few names may stand for many nodes: these
     are left out, too, as long as that makes the cut smaller.
     """
-    style = CutStyle(candidate.cut)
+    style = CutStyle(candidate.form)
     judge = Selections(problem, style)
     names = judge.run(lambda asked: list_search.sweep(list_search.isolate(candidate.nodes, asked), asked))
     nodes = problem.cut(names, style).nodes
@@ -62,7 +62,7 @@ def is_one_minimal(problem: Problem) -> bool:
     """
     if problem.best is None:
         return False
-    nodes, style = problem.best.nodes, CutStyle(problem.best.cut)
+    nodes, style = problem.best.nodes, CutStyle(problem.best.form)
     judge = Selections(problem, style)
     return judge.run(lambda asked: list_search.is_one_minimal(nodes, _Apart(problem, style, nodes, asked)))
 

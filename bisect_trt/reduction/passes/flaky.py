@@ -59,7 +59,7 @@ def distrust(problem: Problem) -> None:
             "--timing-cache, other --inputs or --seed, or --workers 1 may make it steadier",
         )
     problem.repeat_probes(needed, rate)
-    judge = Selections(problem, CutStyle(again.cut))
+    judge = Selections(problem, CutStyle(again.form))
     judge.run(lambda asked: list_search.localise(again.nodes, asked, problem.graph.weight))
 
 

@@ -47,10 +47,10 @@ def _neighbours(problem: Problem) -> Iterator[Neighbour]:
     best = problem.best
     if best is None or best.rest is not None:
         return
-    if best.cut in set(CutStyle):
+    if best.form.is_cut:
         for left_out in best.nodes if len(best.nodes) > 1 else ():
             rest = (name for name in best.nodes if name != left_out)
-            candidate = problem.cut(rest, CutStyle(best.cut))
+            candidate = problem.cut(rest, CutStyle(best.form))
             op = problem.graph.node(left_out).op_type
             if problem.rerecord is None and not any(candidate.expected):
                 continue  # nothing is known of what it makes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from bisect_trt.outcome import Outcome, Verdict
 from bisect_trt.reduction.at_outputs import Contribution, Hybrid
@@ -32,8 +33,8 @@ def accumulate(problem: Problem) -> None:
         return
     if len(problem.best.nodes) < len(problem.scope):
         parts = _contributions(problem, hybrid, problem.scope) or parts
-    hybrid.accumulated = tuple(sorted(parts, key=lambda part: -part.error))
-    hybrid.together = _fewest(problem, hybrid.accumulated)
+    ranked = tuple(sorted(parts, key=lambda part: -part.error))
+    problem.compare_at(replace(hybrid, accumulated=ranked, together=_fewest(problem, ranked)))
 
 
 def _contributions(problem: Problem, hybrid: Hybrid, nodes: Sequence[str]) -> list[Contribution] | None:
@@ -62,7 +63,7 @@ def _parts(nodes: Sequence[str], problem: Problem) -> Iterator[list[str]]:
 
 
 def _error(outcome: Outcome, hybrid: Hybrid) -> float:
-    return float(outcome.facts.get("errors", {}).get(hybrid.output, 0.0))
+    return float(outcome.measured.errors.get(hybrid.output, 0.0))
 
 
 def _adds_up(parts: Sequence[Contribution], whole: float) -> bool:

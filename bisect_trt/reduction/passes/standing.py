@@ -8,7 +8,7 @@ belong to the reproducer, as few as will do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import networkx as nx
@@ -35,11 +35,12 @@ def stand_alone(problem: Problem) -> None:
     if hybrid is None or best is None or best.rest is None or problem.wanted is None:
         return
     seen = problem.outcomes[best.digest]
-    hybrid.source = best.nodes
     nodes = _way(problem.graph, best.nodes, hybrid.output)
     measured = _measured(problem, hybrid, best, nodes)
-    hybrid.way = tuple(_passages(problem.graph, hybrid, seen, measured, nodes))
-    if not hybrid.fails_alone(seen):
+    way = tuple(_passages(problem.graph, hybrid, seen, measured, nodes))
+    hybrid = replace(hybrid, source=best.nodes, way=way, by_itself=not hybrid.fails_alone(seen))
+    problem.compare_at(hybrid)
+    if hybrid.by_itself:
         _grow(problem, hybrid, best, measured, nodes)
     if problem.best is not None:
         _judge_alone(problem, hybrid, problem.best)
@@ -51,18 +52,18 @@ def _judge_alone(problem: Problem, hybrid: Hybrid, best: Candidate) -> None:
     problem.prober.compare(hybrid.alone, alone=True)
     bare = replace(best, rest=None)
     for outcome in problem.observations(bare, problem.runs):
-        hybrid.stand_in = in_own_words(problem.wanted, outcome)
-        if hybrid.stand_in is not None:
+        stand_in = in_own_words(problem.wanted, outcome)
+        if stand_in is not None:
+            problem.compare_at(replace(hybrid, stand_in=stand_in))
             problem.verdict(bare)
-            problem.best = bare
+            problem.keep(bare)
             return
-    problem.best = None
+    problem.keep(None)
 
 
 def _grow(problem: Problem, hybrid: Hybrid, best: Candidate, measured: Outcome, nodes: Selection) -> None:
     """Take nodes along the way until the part fails by itself, then leave out what is not needed."""
-    style = CutStyle(best.cut)
-    hybrid.by_itself = True
+    style = CutStyle(best.form)
     problem.judge_anew()
     for selection in _larger(problem, best, measured, nodes):
         if problem.attempt(problem.cut(selection, style)):
@@ -74,7 +75,7 @@ def _grow(problem: Problem, hybrid: Hybrid, best: Candidate, measured: Outcome, 
 def _larger(problem: Problem, best: Candidate, measured: Outcome, nodes: Selection) -> Iterator[Selection]:
     """The candidate with the nodes up to a tensor that fails, fewest first; up to the outputs; all."""
     graph, inside = problem.graph, frozenset(best.nodes)
-    failing = [t for t in measured.facts.get("damage", {}) if graph.producer.get(t) in nodes]
+    failing = [t for t in measured.measured.damage if graph.producer.get(t) in nodes]
     ends = {inside | _up_to(graph, nodes, graph.producer[t]) for t in failing}
     yield from sorted(ends, key=lambda some: (len(some), graph.sorted(some)))[:WAYS]
     for more in (inside | nodes, frozenset(problem.scope)):
@@ -112,8 +113,8 @@ def _passages(
 ) -> Iterator[Passage]:
     """The error before and behind each node on the way."""
     errors: dict[str, float] = {diff["name"]: _error(diff) for diff in hybrid.own(seen)[::-1]}
-    damage = measured.facts.get("damage", {})
-    for tensor, error in measured.facts.get("errors", {}).items():
+    damage = measured.measured.damage
+    for tensor, error in measured.measured.errors.items():
         errors[tensor] = max(error, damage.get(tensor, 0.0))
     for name in graph.sorted(nodes):
         before = max((errors.get(t, 0.0) for t in graph.inputs_of(name)), default=0.0)
@@ -122,6 +123,6 @@ def _passages(
             yield Passage(name, graph.node(name).op_type, before, behind)
 
 
-def _error(diff: dict[str, object]) -> float:
+def _error(diff: Mapping[str, object]) -> float:
     error = float(str(diff["rms_error"]))
     return error if math.isfinite(error) else 1.0

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bisect_trt.errors import UsageError
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Outcome, Stage, Verdict
 from bisect_trt.reduction.passes.workarounds import LONGEST
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.session.oracle import Oracle
+from bisect_trt.session.prober import Prober
 from bisect_trt.settings import TIMING
 
 MOST = 4  # builds with other tactics; each does without all that were taken before
@@ -30,37 +30,37 @@ def by_tactic(problem: Problem) -> list[str]:
     known = problem.outcomes.get(best.digest)
     if oracle.target.spec != "tensorrt" or len(best.nodes) > LARGEST or (known and known.seconds > LONGEST):
         return []
-    written = replace(best, cut="written")  # its engine is told, and the timing cache stays as it is
-    outcome = oracle.observe(written)
+    written = replace(best, form=Form.WRITTEN)  # its engine is told, and the timing cache stays as it is
+    outcome = problem.prober.observe(written)
     fails = _tactics(outcome)
     if not fails or problem.judge(outcome) is not Verdict.REPRODUCES:
         return []
-    for other in _others(oracle, written, fails):
+    for other in _others(problem.prober, written, fails):
         if problem.judge(other) is Verdict.VANISHES:
             return [_sentence(fails, _tactics(other))]
     return []
 
 
-def _others(oracle: Oracle, written: Candidate, fails: dict[str, str]) -> Iterator[Outcome]:
+def _others(prober: Prober, written: Candidate, fails: dict[str, str]) -> Iterator[Outcome]:
     """What builds with other tactics give, as long as there are any."""
-    seen = dict(fails)
+    seen, used = dict(fails), prober.oracle.target
     try:
         for _ in range(MOST):
-            target = replace(oracle.target, without_tactics=tuple(sorted(seen)))
-            outcome = oracle.on(target).observe(written)
+            target = replace(used, without_tactics=tuple(sorted(seen)))
+            outcome = prober.observe(written, target=target)
             taken = _tactics(outcome)
             if not taken.keys() - seen.keys():
                 return
             yield outcome
             seen |= taken
     except UsageError:  # no algorithm selector
-        for _ in range(ANEW):
-            yield oracle.on(replace(oracle.target, timing_cache=None)).observe(written)
+        for run in range(ANEW):
+            yield prober.observe(written, run, target=replace(used, timing_cache=None))
 
 
 def _tactics(outcome: Outcome) -> dict[str, str]:
     """Number and name of each layer's tactic, as far as the engine tells."""
-    layers = outcome.facts.get("engine", {}).get("shown", ())
+    layers = outcome.built.engine.get("shown", ())
     return {layer["number"]: layer["tactic"] or layer["number"] for layer in layers if layer.get("number")}
 
 

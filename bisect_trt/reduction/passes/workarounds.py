@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import onnx
 
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.outcome import Stage, Symptom, Verdict
 from bisect_trt.reduction.passes.neighbour import Neighbour
@@ -58,8 +58,8 @@ def _others(target: TargetSettings) -> Iterator[tuple[str, str, TargetSettings]]
 
 def _vanishes(problem: Problem, target: TargetSettings) -> bool:
     assert problem.best is not None
-    oracle = problem.prober.oracle.on(target)
-    outcomes = (oracle.observe(problem.best) for _ in range(problem.runs))
+    best, ask = problem.best, problem.prober.observe
+    outcomes = (ask(best, run, target=target) for run in range(problem.runs))
     return all(problem.judge(outcome) is Verdict.VANISHES for outcome in outcomes)
 
 
@@ -77,7 +77,7 @@ def workarounds(
     `avoided` are those on options of the target.
     """
     told = list(avoided)
-    if found.cut in set(CutStyle) - {CutStyle.DEFAULT}:
+    if found.form.is_cut and found.form is not Form.DEFAULT:
         plain = problem.cut(found.nodes)
         if problem.peek(plain) is Verdict.VANISHES:
             told.append(_by_cutting(found, plain))
@@ -87,7 +87,7 @@ def workarounds(
 
 
 def _by_cutting(found: Candidate, plain: Candidate) -> str:
-    style = CutStyle(found.cut)
+    style = CutStyle(found.form)
     if style in _WHY:
         return f"Seen: {_WHY[style]}."
     hidden = set(_outputs(plain)) - set(_outputs(found))

@@ -24,7 +24,8 @@ def best_draft(problem: Problem) -> Draft:
     best, state = problem.best, problem.simplifying
     assert best is not None
     if state.draft is None or state.draft[0] != best.digest:
-        state.draft = (best.digest, open_draft(best))
+        state.hold(best, open_draft(best))
+    assert state.draft is not None
     return state.draft[1]
 
 
@@ -79,7 +80,7 @@ def _attempt_chunk(problem: Problem, chunk: list[tuple[Candidate, Draft, str]]) 
     candidate, draft, what = chunk[found]
     count.kept += 1
     count.won.append(what)
-    problem.simplifying.draft = (candidate.digest, draft)
+    problem.simplifying.hold(candidate, draft)
     return True
 
 

@@ -7,41 +7,29 @@ The simplest of everything in one probe: most failures of parsers and builders s
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
 import onnx
 
-from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.editing.attributes import option_inputs
-from bisect_trt.model.editing.draft import SIMPLIFIED, Draft, close_draft, open_draft
+from bisect_trt.model.editing.draft import Draft, close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.store import Store
 from bisect_trt.model.walk import inner_nodes, scopes
-from bisect_trt.outcome import Failure, Stage
-from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.simplify.attributes import simple_attributes
-from bisect_trt.reduction.simplify.boundary import fewer_inputs, fewer_outputs, fewer_samples
-from bisect_trt.reduction.simplify.bypass import bypass, without_nodes
-from bisect_trt.reduction.simplify.dimensions import all_halved, all_ones, smaller_dimensions
-from bisect_trt.reduction.simplify.names import plain, plain_names
+from bisect_trt.outcome import Ended, Failure, Stage
+from bisect_trt.reduction.menu import SECRET, SIMPLIFY, Pass
+from bisect_trt.reduction.problem import Problem, Simplifying, end_of
+from bisect_trt.reduction.simplify.dimensions import all_halved, all_ones
+from bisect_trt.reduction.simplify.names import plain
 from bisect_trt.reduction.simplify.propose import Edit, OutOfBudget, attempt, tally, together
-from bisect_trt.reduction.simplify.types import lower_opset, lowest_opset, narrower_types
-from bisect_trt.reduction.simplify.values import (
-    all_inputs,
-    all_texts,
-    all_weights,
-    generators,
-    simple_inputs,
-    simple_texts,
-    simple_weights,
-    sparse_values,
-)
+from bisect_trt.reduction.simplify.types import lowest_opset
+from bisect_trt.reduction.simplify.values import all_inputs, all_texts, all_weights
 from bisect_trt.references.base import Record
-from bisect_trt.results import OnEvent, Simplification, Simplifying, Step
-from bisect_trt.session.prober import BudgetSpent
+from bisect_trt.results import Simplification
 from bisect_trt.settings import Settings
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
@@ -50,8 +38,6 @@ LEAST_BUDGET = 0.25
 """Target seconds that a simplification has by default, also where the search took less.
 
 Below, what is kept would hang on how busy the machine is."""
-
-INTERRUPTED = "interrupted"
 
 
 def simplify_best(
@@ -62,51 +48,42 @@ def simplify_best(
     An interrupt, or the budget of the whole run, ends it early; what was won so far is kept.
     """
     best, run = problem.best, settings.run
-    if not run.simplify or best is None or best.cut == "original" or problem.rerecord is None:
+    if not run.simplify or best is None or best.form is Form.ORIGINAL or problem.rerecord is None:
         return None
     began, asked = problem.counts.asked_seconds, problem.counts.asked
     budget = max(LEAST_BUDGET, began) if run.simplify_budget is None else run.simplify_budget
-    state = problem.simplifying = Simplifying(
+    state = Simplifying(
         until=began + budget,
         confirm=not recorded.error,
         synthetic=run.anonymise,
         profiled=_profiled(settings, best),
         seed=run.seed,
     )
-    stopped = ""
-    try:
-        simplify(problem)
-    except KeyboardInterrupt:
-        stopped = INTERRUPTED
-    except BudgetSpent as spent:
-        stopped = spent.message
-    finally:
-        problem.prober.close()
+    problem.simplify_by(state)
+    end = end_of(problem.prober, lambda: simplify(problem))
+    if end.how is Ended.CLUSTER_LOST:
+        return Simplification(nodes=best.nodes, end=end)
     assert problem.best is not None
-    if problem.best.cut == SIMPLIFIED:
-        problem.outcomes[LAST] = problem.outcomes[problem.best.digest]
-        problem.best = _with_expected(problem.best, pool, problem.prober.oracle.deadline)
+    if problem.best.form is Form.SIMPLIFIED:
+        seen = problem.outcomes[problem.best.digest]
+        problem.keep(_with_expected(problem.best, pool, problem.prober.oracle.deadline), seen)
     return Simplification(
         nodes=best.nodes,
         rows=tuple((name, row) for name, row in state.tallies.items() if row.tried),
         probes=problem.counts.asked - asked,
         seconds=problem.counts.asked_seconds - began,
         budget=budget,
-        ended=stopped or state.ended,
-        stopped=stopped,
+        end=end if end.is_early else state.end,
         before=carried(best),
         after=carried(problem.best),
     )
 
 
-LAST = "simplified"
-
-
 def shown_at_last(problem: Problem) -> Failure:
-    """The wanted failure as the target tells it of the simplified candidate, with its names."""
+    """Give the wanted failure as the target tells it of the simplified candidate, with its names."""
     assert problem.best is not None
     shown = problem.shown_by(problem.best)
-    outcome = problem.outcomes.get(LAST)
+    outcome = problem.outcomes.get(problem.best.digest)
     same = (f for f in outcome.failures if f.same_as(shown)) if outcome else iter(())
     return next(same, shown)
 
@@ -139,83 +116,54 @@ def _with_expected(candidate: Candidate, pool: Pool, timeout: float) -> Candidat
     return replace(candidate, expected=tuple(expected))
 
 
-MENU = (
-    plain_names,
-    fewer_outputs,
-    fewer_samples,
-    simple_weights,
-    simple_inputs,
-    simple_texts,
-    smaller_dimensions,
-    bypass,
-    without_nodes,
-    fewer_inputs,
-    simple_attributes,
-    narrower_types,
-    lower_opset,
-    sparse_values,
-    generators,
-)
-"""Names first: they cost one probe, and whatever comes later is worth less while a secret is in it."""
-
-BUDGET = "budget"
-"""`Simplifying.ended` when its budget was used up."""
-
+VANISHES_ANEW = "the failure vanishes as soon as the model is written anew"
 ROUNDS = 8
 SHOWN = 3  # edits of a pass that its event names
 
 
 def simplify(problem: Problem) -> None:
-    """Run the menu on the best candidate until a whole round changes nothing or the budget is spent.
-
-    The failure has to stay what it is in the words in which it is told of the best candidate.
-    """
-    best, wanted = problem.best, problem.wanted
-    if best is None or wanted is None:
+    """Run the menu on the best candidate until a whole round changes nothing or the budget is spent."""
+    if problem.best is None or problem.wanted is None:
         return
-    state, also_seen = problem.simplifying, dict(problem.also_seen)
-    on_event, hybrid = problem.on_event, problem.hybrid
-    problem.wanted, problem.hybrid = problem.shown_by(best), None
-    problem.on_event = lambda step: on_event(replace(step, accepted=False))
-    try:
-        if not _shortcut(problem, on_event) and not _open(problem):
-            state.ended = "the failure vanishes as soon as the model is written anew"
+    rules = problem.simplifying
+    with problem.edited():
+        try:
+            if not _shortcut(problem) and not _open(problem):
+                rules.end_early(Ended.NOT_EDITABLE, VANISHES_ANEW)
+            else:
+                _rounds(problem)
+        except OutOfBudget:
+            rules.end_early(Ended.SPENT, "budget")
+            if rules.synthetic:
+                rules.go_on_without_limit()  # nothing may be shared before this is done
+                _run(problem, SECRET)
+        finally:
+            problem.begin("simplify")
+
+
+def _rounds(problem: Problem) -> None:
+    for _ in range(ROUNDS):
+        before = problem.best
+        _run(problem, SIMPLIFY, tell=True)
+        if problem.best is before:
             return
-        for _ in range(ROUNDS):
-            before = problem.best
-            for one_pass in MENU:
-                problem.phase = one_pass.__name__.replace("_", " ")
-                won = len(tally(problem).won)
-                one_pass(problem)
-                _tell(problem, on_event, tally(problem).won[won:])
-            if problem.best is before:
-                return
-        state.ended = f"{ROUNDS} rounds"
-    except OutOfBudget:
-        state.ended = BUDGET
-        if state.synthetic:
-            _replace_what_is_secret(problem)
-    finally:
-        problem.phase = "simplify"
-        problem.on_event, problem.hybrid = on_event, hybrid
-        problem.wanted, problem.also_seen = wanted, also_seen  # odd models have failures of their own
+    problem.simplifying.end_early(Ended.ROUNDS, f"{ROUNDS} rounds")
 
 
-def _replace_what_is_secret(problem: Problem) -> None:
-    """No budget ends this: nothing may be shared before it is done."""
-    problem.simplifying.until = math.inf
-    for one_pass in (plain_names, simple_weights, simple_inputs, simple_texts, simple_attributes):
-        problem.phase = one_pass.__name__.replace("_", " ")
-        one_pass(problem)
+def _run(problem: Problem, passes: Sequence[Pass], *, tell: bool = False) -> None:
+    for one_pass in passes:
+        problem.begin(one_pass.name)
+        won = len(tally(problem).won)
+        one_pass.run(problem)
+        if tell:
+            _tell(problem, tally(problem).won[won:])
 
 
-def _tell(problem: Problem, on_event: OnEvent, won: list[str]) -> None:
+def _tell(problem: Problem, won: list[str]) -> None:
     """One event for what a pass won."""
     if won:
-        c = problem.counts
-        text = "; ".join(won[:SHOWN]) + (f" and {len(won) - SHOWN} more" if len(won) > SHOWN else "")
-        spent = (c.probes, c.cached, c.unresolved, c.target_seconds)
-        on_event(Step(problem.phase, text, problem.nodes_left, *spent, accepted=True))
+        more = f" and {len(won) - SHOWN} more" if len(won) > SHOWN else ""
+        problem.tell_won("; ".join(won[:SHOWN]) + more)
 
 
 def _open(problem: Problem) -> bool:
@@ -223,7 +171,7 @@ def _open(problem: Problem) -> bool:
 
     Weights of bodies are edited like all others, unless the failure needs them where they are.
     """
-    problem.phase = "write anew"
+    problem.begin("write anew")
     assert problem.best is not None
     within = any(part.initializer for part in list(scopes(open_draft(problem.best, hoisted=False).graph))[1:])
     places = (True, False) if within else (True,)
@@ -236,7 +184,7 @@ def _open(problem: Problem) -> bool:
         except Invalid:
             continue
         if problem.attempt(candidate) and problem.best is candidate:
-            problem.simplifying.draft = (candidate.digest, draft)
+            problem.simplifying.hold(candidate, draft)
             return True
     return False
 
@@ -245,18 +193,18 @@ def _is_of_the_parser(problem: Problem) -> bool:
     return problem.wanted is not None and problem.wanted.stage is Stage.PARSE
 
 
-def _shortcut(problem: Problem, on_event: OnEvent) -> bool:
+def _shortcut(problem: Problem) -> bool:
     """Begin with everything at once: then even writing the model anew needs no probe of its own."""
     assert problem.best is not None
-    problem.phase = "all at once"
+    problem.begin("all at once")
     draft = open_draft(problem.best)
     draft.typed, draft.confirm = False, problem.simplifying.confirm
     draft.parse_only = _is_of_the_parser(problem)
-    problem.simplifying.draft = (problem.best.digest, draft)
+    problem.simplifying.hold(problem.best, draft)
     if all_at_once(problem):
-        _tell(problem, on_event, tally(problem).won)
+        _tell(problem, tally(problem).won)
         return True
-    problem.simplifying.draft = None
+    problem.simplifying.forget()
     return False
 
 

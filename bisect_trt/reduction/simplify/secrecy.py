@@ -25,8 +25,8 @@ from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.seeded_values import Recipe
 from bisect_trt.model.walk import inner_nodes, scopes
+from bisect_trt.outcome import Ended
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.simplify.run import BUDGET
 from bisect_trt.results import Simplification
 
 Array = npt.NDArray[Any]
@@ -49,12 +49,12 @@ def require_synthetic(problem: Problem, simplified: Simplification | None, folde
     """
     state, hint = problem.simplifying, f"{_UNSHARED}; {folder} holds the original: do not share that"
     if simplified is None or state.draft is None:
-        why = state.ended or "only the file as it is fails, or its error accumulates"
+        why = state.end.why or "only the file as it is fails, or its error accumulates"
         raise Leak(f"--anonymise: the model cannot be simplified: {why}", hint)
     draft = state.draft[1]
     reasons = [*_real_weights(draft), *_real_inputs(draft), *_real_attributes(draft)]
-    if reasons and state.ended not in ("", BUDGET):
-        why = f"the simplification ended early ({state.ended}) before other values were found for "
+    if reasons and state.end.how not in (Ended.DONE, Ended.SPENT):
+        why = f"the simplification ended early ({state.end.why}) before other values were found for "
         more = f"give it more time with --simplify-budget; {folder} holds the original: do not share that"
         raise Leak(f"--anonymise: {why}{'; '.join(reasons)}", more)
     if reasons:

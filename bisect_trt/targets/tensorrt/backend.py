@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from bisect_trt.environment import INSTALL
 from bisect_trt.errors import BisectError, TargetUnavailable
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Failure, Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
@@ -221,7 +221,7 @@ class TensorRT:
             message = first_that_matters(errors, silent, here=self._gpu is not None)
             return self._failed([failure(candidate.model, Stage.BUILD, message)], facts)
         cache = None if self._settings.without_tactics else self._settings.timing_cache
-        if cache is not None and candidate.cut != "written":  # what came with files stays as it is
+        if cache is not None and candidate.form is not Form.WRITTEN:  # what came with files stays as it is
             timing.keep(config, cache)
         facts["engine_bytes"] = plan.nbytes
         if self._why_not_run():
@@ -237,7 +237,7 @@ class TensorRT:
             if _REFUSES_CARD.search(message):
                 raise TargetUnavailable(f"{TITLES[self._flavour]}: {' '.join(message.split())}", _BUILD_ONLY)
             return self._failed([failure(candidate.model, Stage.LOAD, message)], facts)
-        if candidate.cut in ("original", "written"):
+        if candidate.form in (Form.ORIGINAL, Form.WRITTEN):
             facts["engine"] = trt_engine.engine_layers(self._trt, engine)
         # Read when Polygraphy is imported.
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(self._flavour == "tensorrt-rtx"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bisect_trt.errors import UsageError
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.settings import Shapes, TargetSettings
 from bisect_trt.targets.tensorrt import api, tactics, timing
 from bisect_trt.targets.tensorrt.log import Log
@@ -71,7 +71,7 @@ def make_config(
     if settings.without_tactics:
         tactics.leave_out(trt, config, settings.without_tactics)
     elif settings.timing_cache is not None:
-        timing.use(trt, config, settings.timing_cache, log, strange=candidate.cut == "written")
+        timing.use(trt, config, settings.timing_cache, log, strange=candidate.form is Form.WRITTEN)
     profile = _make_profile(builder, network, settings, candidate)
     if profile is not None:
         config.add_optimization_profile(profile)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bisect_trt.outcome import Built
 from bisect_trt.targets.base import Array
 from bisect_trt.targets.tensorrt.tactics import number
 
@@ -47,13 +48,12 @@ def network_outputs(network: Any) -> list[tuple[str, str, list[int] | None]]:
     return found
 
 
-def built_words(facts: Mapping[str, Any]) -> str:
-    """In which types a model was really built, from the facts of an outcome; empty when these do not say."""
-    network, engine = facts.get("network_types"), facts.get("engine", {}).get("types")
+def built_words(built: Built) -> str:
+    """Say in which types a model was really built; empty when the target does not tell."""
     words = []
-    if cast := facts.get("cast"):
-        words.append(_cast_words(**cast))
-    for what, types in (("network", network), ("engine", engine)):
+    if built.cast:
+        words.append(_cast_words(**built.cast))
+    for what, types in (("network", built.network_types), ("engine", built.engine.get("types"))):
         if types:
             listed = ", ".join(f"{kind} {n}" for kind, n in types.items())
             words.append(f"types of the {what}: {listed} (layers)")
