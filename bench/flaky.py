@@ -60,7 +60,7 @@ class Dice:
         shows = self.culprits <= set(nodes) and self.dice.random() < self.rate
         return Outcome((FAILURE,) if shows else ())
 
-    def submit(self, candidate: Candidate) -> Ended:
+    def submit(self, candidate: Candidate, target: object = None) -> Ended:
         """As `Oracle.submit`."""
         future: Future[None] = Future()
         future.set_result(None)

@@ -45,7 +45,7 @@ class FakeProber:
     def peek(self, candidate: Candidate, run: int = 0) -> Outcome | None:
         return self.seen.get(candidate.digest)
 
-    def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
+    def observe(self, candidate: Candidate, run: int = 0, target: object = None) -> Outcome:
         self.counts.probes += 1
         self.counts.asked += 1
         self.counts.asked_seconds += self.seconds

@@ -153,7 +153,7 @@ class FakeOracle:
         self.tasks: list[FakeTask] = []
         self.answer = True
 
-    def submit(self, candidate: Candidate) -> FakeTask:
+    def submit(self, candidate: Candidate, target: TargetSettings | None = None) -> FakeTask:
         self.asked.append(candidate.nodes[0])
         task = FakeTask()
         if self.answer:
@@ -238,6 +238,19 @@ def test_an_interrupt_while_the_journal_is_written_leaves_it_whole(
         assert again.deaths(candidate("a").digest) == 0 and not again.died()
 
 
+def test_other_settings_of_the_target_are_another_question(prober: Prober) -> None:
+    """It is journaled, counted, and held back by the budget like any other."""
+    other = TargetSettings("tensorrt-rtx", opt_level=1)
+    for target in (None, other, other, TargetSettings("tensorrt-rtx", opt_level=2)):
+        prober.observe(candidate("a"), target=target)
+    assert prober.oracle.asked == ["a", "a", "a"]  # type: ignore[attr-defined]
+    assert (prober.counts.probes, prober.counts.cached) == (3, 1) and len(prober.journal.finished()) == 3
+    prober.budget = Budget(max_probes=3)
+    with pytest.raises(BudgetSpent):
+        prober.observe(candidate("a"), target=TargetSettings("tensorrt-rtx", opt_level=3))
+    prober.observe(candidate("a"), target=other)  # what is known is free
+
+
 BUILD = Failure(Stage.BUILD, Symptom.ERROR, "no tactic", "no tactic")
 
 
@@ -257,18 +270,11 @@ BUILD = Failure(Stage.BUILD, Symptom.ERROR, "no tactic", "no tactic")
 def test_options_that_avoid_a_failure_are_found(
     settings: dict[str, Any], wanted: Failure, helps: Callable[[TargetSettings], bool], told: list[str]
 ) -> None:
-    class Oracle:
-        def __init__(self, target: TargetSettings) -> None:
-            self.target = target
+    def observe(candidate: object, run: int, target: TargetSettings) -> Outcome:
+        return Outcome() if helps(target) else Outcome((wanted,))
 
-        def on(self, target: TargetSettings) -> Oracle:
-            return Oracle(target)
-
-        def observe(self, candidate: object) -> Outcome:
-            return Outcome() if helps(self.target) else Outcome((wanted,))
-
-    oracle = Oracle(TargetSettings(**{"spec": "tensorrt-rtx", **settings}))
-    best, prober = SimpleNamespace(digest="d"), SimpleNamespace(oracle=oracle)
+    oracle = SimpleNamespace(target=TargetSettings(**{"spec": "tensorrt-rtx", **settings}))
+    best, prober = SimpleNamespace(digest="d"), SimpleNamespace(oracle=oracle, observe=observe)
     problem = SimpleNamespace(best=best, wanted=wanted, outcomes={}, runs=1, prober=prober)
     problem.judge = lambda outcome: judge(outcome, wanted)
     found = avoiding(problem)  # type: ignore[arg-type]
