@@ -273,7 +273,7 @@ def test_a_timing_cache_of_elsewhere_is_refused_by_name_and_left_out_beside_a_re
     object.__setattr__(config, "create_timing_cache", lambda data: None if data else object())
     with pytest.raises(UsageError, match="no timing cache of this"):
         target.run(candidate(tmp_path))
-    result = target.run(candidate(tmp_path, "written"))
+    result = target.run(candidate(tmp_path, Form.WRITTEN))
     assert not result.failures and timing.OTHER in result.log
     assert cache.read_bytes() == b"another card"
 
