@@ -62,6 +62,9 @@ class End:
         return self.how in (Ended.INTERRUPTED, Ended.OUT_OF_BUDGET, Ended.CLUSTER_LOST)
 
 
+DONE = End()
+
+
 @dataclass(frozen=True)
 class Failure:
     """One failure of a target.

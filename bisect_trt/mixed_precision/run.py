@@ -24,7 +24,7 @@ from bisect_trt.mixed_precision.roles import roles
 from bisect_trt.mixed_precision.search import Search
 from bisect_trt.mixed_precision.write import MIXED, write_document, write_model
 from bisect_trt.model.candidate import Candidate, Rest
-from bisect_trt.outcome import End, Ended
+from bisect_trt.outcome import DONE, End, Ended
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.export_trial import ask
@@ -203,7 +203,7 @@ class _Work:
             return End(Ended.OUT_OF_BUDGET, error.message)
         except KeyboardInterrupt:
             return End(Ended.INTERRUPTED, "interrupted")
-        return End()
+        return DONE
 
     def _effort(self, nodes: int) -> int:
         """Questions that may be asked for improvements: what takes some seconds, the same on any machine."""
@@ -252,7 +252,7 @@ class _Work:
     # The end
 
     def _written(
-        self, search: Search, status: str, keep: Keep, whole: Answer, low: Answer, stop: End = End()
+        self, search: Search, status: str, keep: Keep, whole: Answer, low: Answer, stop: End = DONE
     ) -> Precision:
         self._tell("write", f"{len(keep)} nodes in FP32")
         own_file = self.session.loaded.path.name
