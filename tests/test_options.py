@@ -110,7 +110,7 @@ def test_a_pasted_line_gives_the_same_settings(settings: Settings) -> None:
 @examples(max_examples=40)
 @given(all_settings())
 def test_a_configuration_gives_the_same_settings(settings: Settings) -> None:
-    found = toml.to_toml(settings).items()
+    found = toml.to_toml(settings, Path()).items()
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in found]
     data = tomllib.loads("\n".join(["[models]", 'include = ["*.onnx"]', "[defaults]", *lines]))
     loaded = config.parse(data, Path("nightly.toml"))
