@@ -87,8 +87,9 @@ def open_run(
     settings = resolved(settings)
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
-    out = out or folders.default_folder(Path("anonymous") if settings.run.anonymise else model)
     head = folders.header(loaded.digest, settings, samples, every=every)
+    if out is None:
+        out = folders.anonymous_folder(head) if settings.run.anonymise else folders.default_folder(model)
     folders.require_free(out, head, force=force)
     with (
         _terminable(),

@@ -72,7 +72,10 @@ class _Failures:
 
     def _reduce_one(self, failure: Failure, scope: tuple[str, ...]) -> bool:
         """Whether the search may go on."""
-        place = self._run.out / f"{len(self._results) + 1}-{slug(failure)}"
+        # What the target says may hold names of the model: an anonymous folder's own name tells nothing.
+        anonymous = self._run.settings.run.anonymise
+        name = f"{failure.stage}-{failure.symptom}".replace(" ", "-") if anonymous else slug(failure)
+        place = self._run.out / f"{len(self._results) + 1}-{name}"
         problem = self._run.problem(failure, scope)
         result = reduce_one(self._run, problem, place)
         self._results.append(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -90,6 +91,16 @@ def require_target(journal: Journal, fingerprint: str) -> None:
             f"{journal.path.parent} holds a run on {journal.target}; here is {fingerprint}",
             "choose another folder with --out, or replace it with --force",
         )
+
+
+def anonymous_folder(head: dict[str, str]) -> Path:
+    """`anonymous-repro`, or with a number where that holds another model's run: the name tells nothing."""
+    for number in itertools.count(1):
+        out = default_folder(Path("anonymous" if number == 1 else f"anonymous-{number}"))
+        known = Journal.header(out / JOURNAL) or {}
+        if not out.exists() or known.get("model") == head["model"]:
+            return out
+    raise AssertionError
 
 
 def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
