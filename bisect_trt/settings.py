@@ -29,6 +29,8 @@ class TargetSettings:
         ep_libraries: plugin libraries of ONNX Runtime execution providers: name and file.
         precision: `fp16` or `bf16` for the float32 arithmetic of the model on TensorRT; empty: as it is.
         build_only: engines are built but never run, as on a machine without a GPU.
+        deep: a model that builds is also built with the defaults of ONNX spelled out, see
+            `targets.tensorrt.defaults`.
         without_tactics: numbers of tactics that the builder may not take; for us alone, no option sets it.
         fail_regex: what the log of `command:` has to show for a failure to count; empty: anything.
     """
@@ -48,6 +50,7 @@ class TargetSettings:
     fail_regex: str = ""
     precision: str = ""
     build_only: bool = False
+    deep: bool = False
     without_tactics: tuple[str, ...] = ()
 
 

@@ -255,6 +255,12 @@ ROWS: tuple[Option, ...] = (
         BUILDER,
     ),
     Option(
+        "target.deep",
+        "--deep",
+        k.SWITCH,
+        "TensorRT-RTX: also find attributes whose default is read otherwise than in ONNX (a few builds).",
+    ),
+    Option(
         "target.timing_cache",
         "--timing-cache",
         k.FILE,

@@ -31,6 +31,7 @@ from bisect_trt.reproducer.files import (
     write_values,
 )
 from bisect_trt.targets.emulate.graph import emulate
+from bisect_trt.targets.tensorrt.defaults import spelled_out
 
 EMBED_LIMIT = 1_500_000_000
 """Bytes; models with more weights than this keep them in one file beside (protobuf ends at 2 GiB)."""
@@ -87,6 +88,17 @@ def write_emulated(out: Path, precision: str) -> None:
         made = emulate(onnx.load_model_from_string((out / MODEL).read_bytes()), precision)
         best = Candidate(made.model.SerializeToString(), out, ())
         _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
+
+
+def write_spelled(out: Path) -> None:
+    """Write `repro-spelled.onnx`: `repro.onnx` with the defaults of ONNX that it leaves out.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    with draft(out, MODEL) as folder:
+        best = Candidate(spelled_out(onnx.load_model_from_string((out / MODEL).read_bytes())), out, ())
+        _write_model(best, folder, EMBED_LIMIT, narrow_file("spelled"), skeleton_of(out))
 
 
 def write_timing_cache(source: Path, out: Path) -> None:

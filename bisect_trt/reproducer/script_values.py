@@ -16,6 +16,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.results import Reduction
 from bisect_trt.settings import AccuracySettings, TargetSettings
+from bisect_trt.targets.tensorrt.defaults import is_misread_default
 from bisect_trt.workers.network_outputs import names_of, real_outputs
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -71,13 +72,15 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
         },
         "ignored": reduction.alone.ignore,
         "network_outputs": _network_outputs(reduction),
+        "spelled": reduction.wanted.message if is_misread_default(reduction.wanted) else "",
     }
 
 
 def _network_outputs(reduction: Reduction) -> list[tuple[Any, ...]]:
     """Names, types and shapes that the parsed network has to have, where that is what fails."""
     wanted = reduction.wanted
-    if wanted.stage is not Stage.PARSE or wanted.symptom is not Symptom.MISMATCH:
+    shown = wanted.stage is Stage.PARSE and wanted.symptom is Symptom.MISMATCH
+    if not shown or is_misread_default(wanted):
         return []
     typed = not reduction.settings.target.precision
     return [(o.name, names_of(o.type) if typed else (), o.dims) for o in real_outputs(reduction.best)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ from bisect_trt.targets.tensorrt import (
     engine as trt_engine,
 )
 from bisect_trt.targets.tensorrt.api import for_engine, from_engine, loaded
+from bisect_trt.targets.tensorrt.defaults import digest, misread_defaults
 from bisect_trt.targets.tensorrt.log import (
     blame_of,
     detail,
@@ -155,7 +156,26 @@ class TensorRT:
             raise
         except MemoryError as e:
             result = self._failed([failure(candidate.model, Stage.BUILD, f"std::bad_alloc {e}".strip())])
+        if self._settings.deep and not result.failures and not result.unresolved:
+            misread = misread_defaults(candidate.model, self._digest(candidate))
+            result = replace(result, failures=tuple(misread))
         return replace(result, facts={**result.facts, "builder_seconds": started}) if started else result
+
+    def _digest(self, candidate: Candidate) -> Callable[[bytes], str]:
+        """Builds a form of the candidate with a builder of its own, and gives a digest of the engine."""
+
+        def engine(model: bytes) -> str:
+            trt, settings = self._trt, self._settings
+            builder = trt.Builder(self._logger)
+            network = builder.create_network(api.network_flags(trt))
+            parser = trt.OnnxParser(network, self._logger)
+            if not parser.parse(model, str(candidate.folder / "probe.onnx")):
+                return ""
+            config = trt_config.make_config(trt, builder, network, settings, candidate, self._log)
+            plan = builder.build_serialized_network(network, config)
+            return "" if plan is None else digest(plan)
+
+        return engine
 
     def run_in_context(self, candidate: Candidate) -> TargetResult:
         """As `run`; outputs also hold the tensors inside the engine, as far as it shows them.
