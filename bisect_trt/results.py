@@ -104,7 +104,9 @@ class Reduction:
     simplification `best` and `wanted` have names of their own, and `original_failure` is told with those of
     the user's model.
     `original` are the figures of the user's model, `places` the positions of `nodes` in its topological
-    order, `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
+    order, `script_told` what `repro.py` says other than that it fails: then nothing is verified,
+    `reference_error` why the reference cannot run the written model (empty: it runs it; None: not asked),
+    `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
     failure, as sentences; `causes`, also among the `notes`, what the failure hangs on where no node is to
     blame; `left`, after `--anonymise`, what of the original is told all the same.
     """
@@ -117,6 +119,8 @@ class Reduction:
     wanted: Failure
     best: Candidate
     original_nodes: int
+    script_told: str = ""
+    reference_error: str | None = None
     original_failure: Failure | None = None
     also_seen: tuple[Failure, ...] = ()
     one_minimal: bool = False
@@ -149,6 +153,12 @@ class Reduction:
     def stop_reason(self) -> str:
         """Why the search ended early, in words; empty when it did not."""
         return self.end.why
+
+    @property
+    def sure(self) -> bool:
+        """Whether the search ended, every node was tried without, and all fresh runs and the script agree."""
+        agree = 0 < self.repeats == self.verified and not self.script_told
+        return self.finished and self.one_minimal and agree
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -10,10 +10,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from bisect_trt import options
 from bisect_trt.cli.commands import Command
 from bisect_trt.errors import UsageError
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
+from bisect_trt.options.table import MACHINE
+from bisect_trt.settings import Settings
 
 _RUN = "run"
 
@@ -36,12 +39,27 @@ app = typer.Typer(
 
 OUT = Option("out", "--out", k.FOLDER, "History, reports and reproducers (runs/).")
 UNTIL = Option("until", "--until", k.text("HH:MM"), "Be done by this time of day.")
-CLUSTER = Option("cluster", "--cluster", k.text("ADDRESS"), "Run on a Ray cluster: auto or ray://HOST:10001.")
-INIT = Option("init", "--init", k.SWITCH, "Write a commented nightly.toml and stop.")
+CLUSTER = Option(
+    "cluster", "--cluster", k.text("ADDRESS"), "Run on a Ray cluster: auto or ray://HOST:10001.", MACHINE
+)
+WORKERS = Option("workers", "--workers", k.count(1), "Models at the same time.", MACHINE)
+OPTIONS = options.without("cluster", "workers", "verbose_log", "save_inputs", "save_outputs")
+INIT = Option("init", "--init", k.SWITCH, "Write a commented nightly.toml, of the options given, and stop.")
 
 
-def run(config: Path | None, *, out: Path | None, until: str | None, cluster: str | None, init: bool) -> int:
+def run(
+    config: Path | None,
+    given: Settings,
+    *,
+    out: Path | None,
+    until: str | None,
+    workers: int | None,
+    cluster: str | None,
+    init: bool,
+) -> int:
     """Check all models, reduce what fails, write the report. `nightly CONFIG` is short for this.
+
+    Of a folder every model in it is checked, with the options given; a configuration has its own.
 
     Exit code: 0 nothing new, 1 new failures, 2 bad usage or configuration, 3 not one model could
     be run, 6 the time was over (or a signal came) before everything was done, 70 a bug of bisect-trt.
@@ -49,12 +67,17 @@ def run(config: Path | None, *, out: Path | None, until: str | None, cluster: st
     from bisect_trt.nightly import config as configs
 
     if init:
-        return _write_template(config or Path("nightly.toml"), configs.template())
+        folder = config if config is not None and config.is_dir() else None
+        place = Path("nightly.toml") if config is None or folder else config
+        return _write_template(place, configs.template(folder, given))
     if config is None:
         hint = "bisect-trt nightly FOLDER checks all models in it; --init writes a configuration"
         raise UsageError("neither a folder of models nor a configuration is given", hint)
-    settings = configs.for_folder(config) if config.is_dir() else configs.load(config)
-    settings = configs.with_options(settings, out=out, until=until)
+    if not config.is_dir() and (words := options.arguments(given)):
+        hint = f"put it into {config}; bisect-trt nightly FOLDER takes options"
+        raise UsageError(f"{words[0]} is for a folder of models, a configuration has its own options", hint)
+    settings = configs.for_folder(config, given) if config.is_dir() else configs.load(config)
+    settings = configs.with_options(settings, out=out, until=until, workers=workers)
     from bisect_trt.nightly.service import nightly
 
     if cluster is None:
@@ -78,7 +101,7 @@ def status(out: Path) -> int:
 Command(
     _RUN,
     run,
-    (OUT, UNTIL, CLUSTER, INIT),
+    (OUT, UNTIL, INIT, *OPTIONS, WORKERS, CLUSTER),
     argument=("CONFIG", "Configuration (TOML), or a folder of models."),
     needed=False,
 ).add_to(app)

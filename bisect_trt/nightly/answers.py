@@ -40,10 +40,15 @@ def with_budget(settings: Settings, limit: float) -> Settings:
     return replace(settings, run=replace(settings.run, budget=budget))
 
 
-def checked(row: Row, answer: Answer, past_of: PastOf, confirm: int) -> Row:
-    """After the first check: settled, or a surprise that has to be confirmed."""
+def checked(row: Row, answer: Answer, past_of: PastOf, confirm: int, *, missed: bool = False) -> Row:
+    """After the first check: settled, or a surprise that has to be confirmed.
+
+    `missed` says that a model which cannot be read is news: it could be, or was not known, the night before.
+    """
     if isinstance(answer, Trouble):
-        return replace(row, phase="done", begun=0, reason=answer.reason, check_seconds=answer.seconds)
+        news = missed and answer.cause is Cause.USAGE
+        row = replace(row, phase="done", begun=0, reason=answer.reason, news=news)
+        return replace(row, check_seconds=answer.seconds)
     assert isinstance(answer, Checked)
     row = replace(row, digest=answer.digest, version=answer.version, nodes=answer.nodes)
     row = replace(row, check_seconds=answer.seconds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import tomllib
 from datetime import time
 from importlib import resources
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly.options import STRICT, table
+from bisect_trt.nightly.options import STRICT, table, to_toml
 from bisect_trt.nightly.values import clock_time, duration, size, target
+from bisect_trt.settings import Settings
 
 Seconds = Annotated[float, BeforeValidator(duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(size), Field(gt=0)]
@@ -83,6 +86,8 @@ class Config(Table):
     resume_within: Seconds = 20 * 3600.0
     on_new: Annotated[str, AfterValidator(str.strip)] = ""
     on_new_timeout: Seconds = 600.0
+    allow_missing: bool = False
+    junit_skip_known: bool = False
     budget: Budget = Budget()
     retention: Retention = Retention()
     defaults: Defaults = Defaults()
@@ -140,21 +145,33 @@ def parse(data: dict[str, Any], path: Path) -> Config:
         raise _usage_error(path, error) from error
 
 
-def for_folder(folder: Path) -> Config:
-    """What `nightly models/` means: every ONNX file below the folder, defaults for the rest.
+def for_folder(folder: Path, given: Settings = Settings()) -> Config:  # noqa: B008 (frozen)
+    """What `nightly models/` means: every ONNX file below the folder, on one target with these settings.
 
-    Folders of reproducers, as `reduce` calls them, hold no models of the user's.
+    Folders of reproducers, as `reduce` calls them, hold no models of the user's. Paths in the settings are
+    relative to the current folder.
 
     Raises:
-        UsageError: no such folder.
+        UsageError: no such folder, or no such target.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is neither a configuration file nor a folder of models")
-    models = Models(include=("**/*.onnx",), exclude=("*-repro/*",))
-    return Config(models=models, base=folder.resolve(), out=Path("runs").absolute())
+    try:
+        target(given.target.spec)
+    except ValueError as error:
+        raise UsageError(f"--target: {error}") from error
+    data = {
+        "models": {"include": ["**/*.onnx"], "exclude": ["*-repro/*"]},
+        "target": [{"spec": given.target.spec}],
+        "defaults": to_toml(given, Path.cwd()),
+    }
+    config = parse(data, folder / "models")
+    return config.model_copy(update={"out": Path("runs").absolute()})
 
 
-def with_options(config: Config, *, out: Path | None, until: str | None) -> Config:
+def with_options(
+    config: Config, *, out: Path | None = None, until: str | None = None, workers: int | None = None
+) -> Config:
     """The configuration with options of the command line; `out` is relative to the current folder.
 
     A folder of models without a configuration writes to `runs/` in the current folder.
@@ -165,6 +182,8 @@ def with_options(config: Config, *, out: Path | None, until: str | None) -> Conf
     changes: dict[str, Any] = {}
     if out is not None:
         changes["out"] = out.absolute()
+    if workers is not None:
+        changes["workers"] = workers
     if until is not None:
         try:
             moment = clock_time(until)
@@ -174,11 +193,22 @@ def with_options(config: Config, *, out: Path | None, until: str | None) -> Conf
     return config.model_copy(update=changes)
 
 
-def template() -> str:
-    """The commented configuration that `--init` writes."""
-    return (
+def template(folder: Path | None = None, given: Settings = Settings()) -> str:  # noqa: B008 (frozen)
+    """The commented configuration that `--init` writes; for a folder of models with these settings."""
+    text = (
         resources.files("bisect_trt.nightly").joinpath("templates/nightly.toml").read_text(encoding="utf-8")
     )
+    if folder is not None:
+        include = json.dumps((folder / "**/*.onnx").as_posix(), ensure_ascii=False)
+        text = text.replace('"models/**/*.onnx"', include, 1)
+    spec = json.dumps(given.target.spec, ensure_ascii=False)
+    text = text.replace('name = "auto"\nspec = "auto"', f"name = {spec}\nspec = {spec}", 1)
+    for key, value in to_toml(given, Path()).items():
+        line = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        there = re.search(rf"^{key} = .*$", text, re.MULTILINE)
+        old, new = (there[0], line) if there else ("[defaults]\n", f"[defaults]\n{line}\n")
+        text = text.replace(old, new, 1)
+    return text
 
 
 _SAID = {

@@ -76,7 +76,8 @@ class History:
             self._db.row_factory = sqlite3.Row
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as error:
-            raise UsageError(f"{path} cannot be used as a history: {error}") from error
+            full = "make room" if "full" in str(error) else "move it away: a new one is begun"
+            raise UsageError(f"{path} cannot be used as a history: {error}", full) from error
         if version > SCHEMA:
             raise UsageError(f"{path} was written by a newer bisect-trt (history version {version})")
         if version < SCHEMA and not read_only:
@@ -187,6 +188,15 @@ class History:
         marks = ", ".join("?" * len(numbers))
         sql = f"SELECT DISTINCT repro FROM results WHERE repro!='' AND night IN ({marks})"
         return {row[0] for row in self._db.execute(sql, numbers)}
+
+    def rename(self, old: str, new: str) -> None:
+        """A model is called otherwise from now on; nights that know both names keep both."""
+        self._db.execute("UPDATE OR IGNORE results SET model=? WHERE model=?", [new, old])
+
+    def settle(self) -> None:
+        """Move what is in SQLite's log into the file, so that the folder has its real size."""
+        with suppress(sqlite3.OperationalError):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def announce(self, night: int, cluster: str) -> bool:
         """True once for each cluster and night: the hook is to be run."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from bisect_trt.errors import UsageError
 from bisect_trt.isolation import limits
 
-KEYS = ("repro", "model", "target", "status", "signature", "report")
+KEYS = ("repro", "model", "models", "target", "status", "signature", "report")
 _TAIL = 2000  # characters of its output that are told
 
 

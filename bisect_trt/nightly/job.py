@@ -32,6 +32,7 @@ from bisect_trt.errors import (
 )
 from bisect_trt.isolation import limits
 from bisect_trt.nightly import options, same_bugs
+from bisect_trt.nightly.moved import digest as digest_of
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.outcome import Failure
 from bisect_trt.session.check import check, pool_for
@@ -158,7 +159,7 @@ def _numpy_says_full(error: OSError) -> bool:
 def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
     began = time.monotonic()
     model = Path(request["model"])
-    digest = _digest(model)
+    digest = digest_of(model)
     seen = check(model, settings, warm=_Worker.of(settings, folder))
     failures = tuple(_short(f) for f in seen.outcome.failures[:MOST])
     took = time.monotonic() - began
@@ -251,14 +252,6 @@ def _short(failure: Failure) -> Failure:
     return Failure(
         failure.stage, failure.symptom, signature, failure.message[:LONGEST], nodes, failure.op[:200]
     )
-
-
-def _digest(model: Path) -> str:
-    try:
-        with model.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    except OSError:
-        return ""  # `check` says what is wrong
 
 
 _JOBS: dict[str, Callable[[Mapping[str, Any], Settings, Path], Checked | Reduced]] = {

@@ -15,9 +15,11 @@ from bisect_trt.nightly.clock import Clock, Limit, next_time
 from bisect_trt.nightly.config import Config, target_name
 from bisect_trt.nightly.history import History
 from bisect_trt.nightly.history_rows import Night, Row
+from bisect_trt.nightly.moved import moved
 from bisect_trt.nightly.plan import Item
 from bisect_trt.nightly.retention import drop_ballast
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Runner, Trouble
+from bisect_trt.nightly.verdicts import Status
 
 Answer = Checked | Reduced | Trouble
 Job = Callable[[Item, Row, float], Answer]
@@ -57,6 +59,7 @@ class Work:
         self.ended_early = ""
         self.unusable = ""  # why a target could not be used at all
         self._stop = threading.Event()
+        self._told: set[tuple[str, str]] = set()  # targets that cannot be used, and why
         self._items: dict[tuple[str, str], Item] = {}
 
     def stop(self) -> None:
@@ -81,6 +84,9 @@ class Work:
 
     def _plan(self) -> None:
         names = plan.find_models(self.config)
+        for old, new in moved(self.history, self.night.id, names, self.config.base):
+            self.history.rename(old, new)
+            self.say(f"{new} is what was {old} before: its history goes on")
         items = plan.items(self.config, names)
         self._items = {(i.name, i.target): i for i in items}
         rows = [Row(self.night.id, i.name, i.target, i.digest) for i in items]
@@ -93,7 +99,9 @@ class Work:
         for row in self.history.rows(before.id) if before else ():
             missing = row.model not in names and not (self.config.base / row.model).exists()
             if missing and row.target in targets and row.reason != GONE:
-                yield Row(self.night.id, row.model, row.target, row.settings, phase="done", reason=GONE)
+                news = not self.config.allow_missing
+                gone = Row(self.night.id, row.model, row.target, row.settings, phase="done", reason=GONE)
+                yield replace(gone, news=news)
 
     # Phases: what is to be done, the job (in a thread), and what is made of its answer
 
@@ -110,7 +118,11 @@ class Work:
         return self.runner.check(item.slug, item.path, settings, limit, fresh=bool(row.runs))
 
     def _take_check(self, row: Row, answer: Answer) -> Row:
-        return answers.checked(row, answer, self.history.past, self.config.confirm)
+        before = self.history.last_night(self.night.id)
+        last = self.history.row(before.id, row.model, row.target) if before else None
+        unread = last is not None and last.status is Status.NOT_RUN and last.reason == _reason(answer)
+        missed = not unread and not self.config.allow_missing
+        return answers.checked(row, answer, self.history.past, self.config.confirm, missed=missed)
 
     def _to_confirm(self) -> list[Row]:
         return sorted(self._rows("checked"), key=lambda r: (r.check_seconds, r.model, r.target))
@@ -222,13 +234,13 @@ class Work:
     def _end(self, name: str, row: Row, answer: Answer, take: Take, later: list[Row] | None) -> None:
         self.history.clear_running(row.model, row.target)
         if isinstance(answer, Trouble):
-            self.say(f"{name} {row.model} on {row.target}: {answer.cause}: {answer.reason}")
             if answer.cause is Cause.CANCELLED:
                 self._save(replace(row, begun=row.begun - 1))
                 return
             if answer.cause is Cause.TARGET:
                 self.unusable = answer.reason
             if answer.cause is Cause.DISK:
+                self.say(f"{name} {row.model} on {row.target}: {answer.reason}")
                 drop_ballast(self.out)
                 if later is not None:
                     later.append(row)
@@ -236,6 +248,15 @@ class Work:
         row = take(replace(row, seconds=row.seconds + answer.seconds), answer)
         self._save(row)
         self._save_night()
+        self._tell(name, row, answer)
+
+    def _tell(self, name: str, row: Row, answer: Answer) -> None:
+        """A line for the log; of a target that cannot be used one for all models."""
+        if isinstance(answer, Trouble) and answer.cause is Cause.TARGET:
+            if (row.target, answer.reason) not in self._told:
+                self._told.add((row.target, answer.reason))
+                self.say(f"{row.target} cannot be used, no model is run on it: {answer.reason}")
+            return
         said = f": {row.reason}" if row.reason else ""
         self.say(f"{name} {row.model} on {row.target}: {row.status} ({answer.seconds:.1f} s){said}")
 
@@ -267,6 +288,10 @@ class Work:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _reason(answer: Answer) -> str:
+    return answer.reason if isinstance(answer, Trouble) else ""
 
 
 def _answer(future: Future[Answer]) -> Answer:

@@ -68,11 +68,14 @@ def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: 
     return of_values({key: each_path(value, placed) for key, value in merged.items()} | {"spec": spec})
 
 
-def to_toml(settings: Settings) -> dict[str, str | bool | list[str]]:
-    """The settings that are not at their defaults as keys and values of a table of a configuration."""
+def to_toml(settings: Settings, base: Path) -> dict[str, str | bool | list[str]]:
+    """The settings that are not at their defaults as keys and values of a configuration's table.
+
+    Their paths are put below `base`.
+    """
     found: dict[str, str | bool | list[str]] = {}
     for key, row in OPTIONS.items():
-        value = row.value(settings)
+        value = each_path(row.value(settings), lambda path: base / path)
         if value != row.default:
             texts = value if row.kind.switch else row.kind.texts(value)
             found[key] = texts if row.kind.many or row.kind.switch else texts[0]

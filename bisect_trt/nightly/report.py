@@ -34,8 +34,13 @@ _CONTROL = {
 }  # XML has no way to write them
 
 
-def collect(history: History, night: Night, clusters: list[Cluster], out: Path) -> dict[str, Any]:
-    """Everything the views need, as plain JSON data; paths are relative to the output folder."""
+def collect(
+    history: History, night: Night, clusters: list[Cluster], out: Path, *, skip_known: bool = False
+) -> dict[str, Any]:
+    """Everything the views need, as plain JSON data; paths are relative to the output folder.
+
+    With `skip_known` what failed before in the same way is no failure in `junit.xml` but skipped.
+    """
     rows = list(history.rows(night.id))
     before = history.last_night(night.id)
     of_cluster = {row.name: cluster.id for cluster in clusters for row in cluster.rows}
@@ -53,6 +58,7 @@ def collect(history: History, night: Night, clusters: list[Cluster], out: Path) 
             "before": {"id": before.id, "started": _time(before.started)} if before else None,
         },
         "news": sum(row.news for row in rows),
+        "junit_skip_known": skip_known,
         "counts": {status.value: counts[status.value] for status in Status},
         "targets": sorted({f"{r.target}: {r.version}" for r in rows if r.version}),
         "clusters": [_cluster(cluster, out) for cluster in clusters],
@@ -96,12 +102,36 @@ def page(data: Mapping[str, Any], prefix: str) -> str:
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """A chat message in Markdown: at most a screen."""
-    return _templates().get_template("summary.md.j2").render(data)
+    """A chat message in Markdown: at most a screen. Its first line names each model that newly fails."""
+    clusters = {cluster["id"]: cluster for cluster in data["clusters"]}
+    news = [_news(result, clusters) for result in data["results"] if result["news"]]
+    reasons: dict[str, list[str]] = {}
+    for result in data["results"]:
+        if result["status"] == Status.NOT_RUN:
+            reasons.setdefault(result["reason"], []).append(result["model"])
+    return _templates().get_template("summary.md.j2").render({**data, "named": news, "reasons": reasons})
+
+
+def _news(result: Mapping[str, Any], clusters: Mapping[str, Any]) -> str:
+    """`a.onnx` on which target, in which version, and which model had the same bug before."""
+    said = f"`{_cell(result['model'])}` on {_cell(result['version'] or result['target'])}"
+    if result["status"] == Status.NOT_RUN:
+        return f"{said} ({_cell(result['reason'])[:120]})"
+    if result["status"] in (Status.CHANGED, Status.FLAKY):
+        return f"{said} ({result['status']})"
+    cluster = clusters.get((result["failure"] or {"cluster": ""})["cluster"])
+    had = [model for model, _, status in cluster["models"] if status == Status.KNOWN] if cluster else []
+    return f"{said} (as `{_cell(had[0])}` before)" if had else said
+
+
+def tonight(data: Mapping[str, Any], page: Path) -> str:
+    """The last line of the log: how many of each status, and where the page is."""
+    counts = ", ".join(f"{number} {status}" for status, number in data["counts"].items() if number)
+    return f"night {data['night']['id']}: {counts}; exit code {data['night']['exit_code']}; {page}"
 
 
 def junit(data: Mapping[str, Any]) -> str:
-    """JUnit XML: a suite a target, a case a model; every failure is one, known or not; not run is skipped."""
+    """JUnit XML: a suite a target, a case a model; not run is skipped, and known failures where asked for."""
     root = ElementTree.Element("testsuites", name="bisect-trt nightly")
     by_target: dict[str, list[Mapping[str, Any]]] = {}
     for result in data["results"]:
@@ -111,7 +141,7 @@ def junit(data: Mapping[str, Any]) -> str:
         suite.set("timestamp", data["night"]["started"])
         suite.set("time", str(round(sum(r["seconds"] for r in results), 3)))
         for result in results:
-            _case(suite, result)
+            _case(suite, result, data["junit_skip_known"])
         for kind, tag in (("failures", "failure"), ("skipped", "skipped")):
             suite.set(kind, str(len(suite.findall(f"testcase/{tag}"))))
         suite.set("errors", "0")
@@ -119,7 +149,7 @@ def junit(data: Mapping[str, Any]) -> str:
     return f"<?xml version='1.0' encoding='utf-8'?>\n{ElementTree.tostring(root, encoding='unicode')}\n"
 
 
-def _case(suite: ElementTree.Element, result: Mapping[str, Any]) -> None:
+def _case(suite: ElementTree.Element, result: Mapping[str, Any], skip_known: bool) -> None:
     case = ElementTree.SubElement(
         suite, "testcase", classname=suite.get("name", ""), name=_xml(result["model"])
     )
@@ -127,6 +157,9 @@ def _case(suite: ElementTree.Element, result: Mapping[str, Any]) -> None:
     failure = result["failure"]
     if result["status"] == Status.NOT_RUN:
         ElementTree.SubElement(case, "skipped", message=_xml(result["reason"]))
+    elif failure and skip_known and result["status"] == Status.KNOWN:
+        said = f"known: {failure['stage']} {failure['symptom']}: {failure['signature']}"
+        ElementTree.SubElement(case, "skipped", message=_xml(said))
     elif failure:
         said = f"{result['status']}: {failure['stage']} {failure['symptom']}: {failure['signature']}"
         shown = ElementTree.SubElement(case, "failure", message=_xml(said), type=_xml(result["status"]))

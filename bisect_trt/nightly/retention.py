@@ -50,7 +50,7 @@ def size_of(folder: Path) -> int:
 
 
 def clean(out: Path, history: History, rules: Retention, say: Callable[[str], None]) -> None:
-    """Remove what the rules say; the latest night and its reproducers go only if nothing else is left."""
+    """Remove what the rules say; the latest night and its reproducers stay, whatever their size."""
     history.forget(rules.history)
     kept = history.nights(rules.nights)
     names = {night_folder(out, night).name for night in kept}
@@ -66,6 +66,7 @@ def clean(out: Path, history: History, rules: Retention, say: Callable[[str], No
 
 
 def _shrink(out: Path, history: History, most: int, kept: list[Night], say: Callable[[str], None]) -> None:
+    history.settle()
     size = size_of(out)
     for folder in _expendable(out, history, kept):
         if size <= most:
@@ -73,11 +74,12 @@ def _shrink(out: Path, history: History, most: int, kept: list[Night], say: Call
         size -= size_of(folder)
         _remove(folder, say)
     if size > most:
-        say(f"{out} still holds {size} bytes, more than retention.max_size ({most}): nothing else can go")
+        said = f"more than retention.max_size ({most}): tonight's pages and reproducers stay"
+        say(f"{out} holds {size} bytes, {said}")
 
 
 def _expendable(out: Path, history: History, kept: list[Night]) -> Iterator[Path]:
-    """Older nights, reproducers that only they need, unfinished work, then all reproducers, oldest first."""
+    """Older nights, reproducers that only they need, then unfinished work, oldest first."""
     if not kept:
         return
     for night in reversed(kept[1:]):
@@ -86,7 +88,6 @@ def _expendable(out: Path, history: History, kept: list[Night]) -> Iterator[Path
     folders = sorted(_children(out / REPRODUCERS), key=lambda f: f.stat().st_mtime)
     yield from (f for f in folders if f.name not in tonight)
     yield from (work for f in folders for work in f.glob("*/work") if work.is_dir())
-    yield from (f for f in folders if f.name in tonight)
 
 
 def _children(folder: Path) -> list[Path]:

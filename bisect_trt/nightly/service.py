@@ -6,10 +6,11 @@ import logging
 import logging.handlers
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
 from bisect_trt.nightly import hooks, lock, plan, report, retention
@@ -101,9 +102,11 @@ def _night(
     night = replace(work.night, finished=finished, exit_code=code, ended_early=work.ended_early, phase="")
     retention.drop_ballast(out)
     history.save_night(night)
-    _write_report(history, night, clusters, out, folder, say)
+    data = report.collect(history, night, clusters, out, skip_known=config.junit_skip_known)
+    _write_report(data, out, folder, say)
     retention.clean(out, history, config.retention, say)
-    say(f"night {night.id}: exit code {code}{f', {night.ended_early}' if night.ended_early else ''}")
+    early = f" ({night.ended_early})" if night.ended_early else ""
+    say(report.tonight(data, out / report.PAGE) + early)
     if code == NO_TARGET:
         raise _nothing_could_be_run(history, night, work.unusable)
     return code
@@ -124,9 +127,11 @@ def _announce(
 ) -> None:
     """Run the user's command once for each new bug; a killed night does not run it twice."""
     for cluster in clusters:
-        first = cluster.first
-        if not config.on_new or not cluster.new:
+        news = [row for row in cluster.rows if row.news]
+        # With {models} a known bug in another model is told, too.
+        if not config.on_new or not (cluster.new or (news and "{models}" in config.on_new)):
             continue
+        first = cluster.first if cluster.new else news[0]
         if not first.repro and "{repro}" in config.on_new:
             say(f"on_new: not run for {first.model}: there is no reproducer")
             continue
@@ -134,6 +139,7 @@ def _announce(
             values = {
                 "repro": str(out / first.repro) if first.repro else "",
                 "model": first.model,
+                "models": ", ".join(sorted({row.model for row in news})),
                 "target": first.target,
                 "status": first.status.value,
                 "signature": first.signature,
@@ -152,24 +158,14 @@ def _nothing_could_be_run(history: History, night: Night, unusable: str) -> Targ
 
 def _exit_code(history: History, night: Night, ended_early: str) -> int:
     rows = list(history.rows(night.id))
+    if not ended_early and all(row.status is Status.NOT_RUN for row in rows):
+        return NO_TARGET
     if any(row.news for row in rows):
         return NEW_FAILURES
-    if ended_early:
-        return ENDED_EARLY
-    if all(row.status is Status.NOT_RUN for row in rows):
-        return NO_TARGET
-    return NOTHING_NEW
+    return ENDED_EARLY if ended_early else NOTHING_NEW
 
 
-def _write_report(
-    history: History,
-    night: Night,
-    clusters: list[Cluster],
-    out: Path,
-    folder: Path,
-    say: Callable[[str], None],
-) -> None:
-    data = report.collect(history, night, clusters, out)
+def _write_report(data: Mapping[str, Any], out: Path, folder: Path, say: Callable[[str], None]) -> None:
     for place in (folder, out):
         try:
             report.write(data, place, out)

@@ -31,6 +31,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import Found
 from bisect_trt.reproducer import archive as attach
 from bisect_trt.reproducer import files, models, write
+from bisect_trt.reproducer.script import NEEDS_US, template_for
 from bisect_trt.reproducer.verify import verify_files
 from bisect_trt.results import Reduction
 from bisect_trt.session import folder as folders
@@ -172,8 +173,18 @@ def verify(run: Run, result: Reduction, runs: int) -> tuple[Reduction, str | Non
         built=built,
         notes=(*result.notes, words) if words else result.notes,
         counts=counts,
+        reference_error=_reference_error(run, result),
     )
     return verified, told
+
+
+def _reference_error(run: Run, result: Reduction) -> str:
+    """Why the reference cannot run what was found; it is asked in a worker, whatever the outputs are."""
+    reply = run.pool.submit(
+        jobs.reference_error, result.best, run.settings.accuracy, timeout=run.prober.oracle.deadline
+    ).result()
+    error: str = reply.value if reply.death is None else reply.death.message
+    return error
 
 
 @contextmanager
@@ -183,7 +194,8 @@ def _script_meanwhile(run: Run, result: Reduction, *, again: bool) -> Iterator[l
     What it disagrees with is the one entry of the list, once the context ends.
     """
     said: list[str] = []
-    if again or run.settings.run.cluster or jobs.warm_job(run.settings.target) is None:
+    later = template_for(result) == NEEDS_US or run.settings.run.cluster  # it reads the report, or is far
+    if again or later or jobs.warm_job(run.settings.target) is None:
         yield said
         return
     write.write_script(result)

@@ -17,6 +17,8 @@ from bisect_trt.settings import AccuracySettings
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
+UNSTEADY = "the same input gives two different outputs"
+
 
 def rows_alike(sample: Mapping[str, Array]) -> dict[str, Array] | None:
     """A sample in which every row of the batch is the first one; None when there is no batch.
@@ -37,7 +39,7 @@ def inspect(
 ) -> list[TensorDiff]:
     """What is wrong with two runs of the same inputs; each kind of fault in words of its own."""
     found = [
-        replace(diff, difference="the same input gives two different outputs")
+        replace(diff, difference=UNSTEADY)
         for diff in differences(first, second, accuracy, least)
         if not diff.ok
     ]

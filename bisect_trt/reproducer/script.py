@@ -15,6 +15,7 @@ import onnx
 
 from bisect_trt.model.operators import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
+from bisect_trt.references.spec import SELF
 from bisect_trt.reproducer import seeded
 from bisect_trt.reproducer.files import MODEL, narrow_file
 from bisect_trt.reproducer.script_values import MODULES, failure_words, model_words, raw_types
@@ -74,8 +75,9 @@ def render(reduction: Reduction, version: str, find: FindPackage = find_package)
 def template_for(reduction: Reduction) -> str:
     """Which script it is: for TensorRT, for ONNX Runtime, for a command, else one that needs us."""
     accuracy, wanted, name = reduction.alone, reduction.wanted, reduction.target.name
-    if wanted.stage is Stage.COMPARE and (accuracy.metric != "max" or accuracy.topk):
-        return NEEDS_US  # these metrics are more than a page of code
+    by_itself = accuracy.reference == SELF
+    if wanted.stage is Stage.COMPARE and (accuracy.metric != "max" or accuracy.topk or by_itself):
+        return NEEDS_US  # these ways to compare are more than a page of code
     if name in MODULES:
         return "repro.py.j2"
     if raw_types(onnx.load_model_from_string(reduction.best.model)):

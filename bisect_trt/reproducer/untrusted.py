@@ -25,6 +25,7 @@ from bisect_trt.model.operators import unknown_operators
 from bisect_trt.model.store import external_info
 from bisect_trt.options import SAFE_SPEC, by_hand, line
 from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.references.spec import SELF
 from bisect_trt.reproducer.files import MODEL, REPORT, WEIGHTS
 from bisect_trt.reproducer.seeded import FILE as SEEDED
 from bisect_trt.settings import AccuracySettings, TargetSettings
@@ -78,7 +79,8 @@ class Report(BaseModel):
     def accuracy(self) -> AccuracySettings:
         """How its outputs were compared. Raises UsageError."""
         accuracy: AccuracySettings = _settings(AccuracySettings, self.compared, _ACCURACY_KEYS)
-        return accuracy
+        by_itself = self.compared.get("reference") == SELF  # others run programs, or are in expected.npz
+        return replace(accuracy, reference=SELF) if by_itself else accuracy
 
     def target(self, spec: str | None, given: TargetSettings = TargetSettings()) -> TargetSettings:  # noqa: B008
         """Target and options of the builder; `spec` is what the user asks for instead.

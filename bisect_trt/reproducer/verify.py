@@ -11,7 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from bisect_trt.errors import BisectError, TargetUnavailable
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
 from bisect_trt.outcome import Verdict as V
 from bisect_trt.reproducer import files, models
@@ -206,6 +209,7 @@ def verify_files(
         ThreadPoolExecutor(max(1, min(repeats, settings.run.workers))) as threads,
     ):
         candidate = models.read_model(out, Path(scratch))
+        lacking = missing_inputs(candidate)
 
         def fresh(number: int) -> Outcome:
             logs = Path(scratch) / f"run-{number}"
@@ -222,6 +226,22 @@ def verify_files(
                     given = pool.submit(outputs, *arguments, timeout=timeout).result()
                     if given.death is None and given.value:
                         files.write_values(given.value, out / files.ACTUAL)
-                return outcome
+                return _as_far_as_fed(outcome, lacking)
 
         return list(threads.map(fresh, range(max(1, repeats))))
+
+
+def missing_inputs(candidate: Candidate) -> list[str]:
+    """Inputs of a written model that some sample, or the only one, has no value for."""
+    graph = onnx.load_model_from_string(candidate.model).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    names = [value.name for value in graph.input if value.name not in constant]
+    return [name for name in names if not candidate.feeds or any(name not in s for s in candidate.feeds)]
+
+
+def _as_far_as_fed(outcome: Outcome, lacking: list[str]) -> Outcome:
+    """Without its inputs a model can be parsed and built: of all that comes later nothing can be said."""
+    seen = tuple(f for f in outcome.failures if f.stage in (Stage.PARSE, Stage.BUILD))
+    if not lacking or seen:
+        return replace(outcome, failures=seen) if lacking else outcome
+    return replace(outcome, failures=(), unresolved=f"there is no value for the input {lacking[0]}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from fakes import FakeRunner, Site, alternates, fails, failure, passes, trouble
+from fakes import Behaviour, FakeClock, FakeRunner, Site, alternates, fails, failure, passes, trouble
 
 from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.nightly.config import parse
+from bisect_trt.nightly.history import FILE, History
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.nightly.service import nightly
 
 
 def test_a_night_and_the_next(tmp_path: Path) -> None:
@@ -325,6 +329,77 @@ def test_no_target_at_all(tmp_path: Path) -> None:
     assert (site.out / "index.html").exists()
     with pytest.raises(TargetUnavailable, match="not one model could be run: unreadable"):
         site.night({"a": trouble(Cause.USAGE, "unreadable")})
+
+
+def test_a_model_that_can_no_longer_be_read_or_is_gone_is_news(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.night({"a": passes(), "b": passes(), "c": passes()})
+    pointer = trouble(Cause.USAGE, "a Git LFS pointer")
+    site.night({"a": passes(), "b": pointer})
+    assert site.code == 1 and {n for n, row in site.rows().items() if row.news} == {"b", "c"}
+    site.night({"a": passes(), "b": pointer})
+    assert site.code == 0, "told once"
+    allowed = Site(tmp_path / "allowed", allow_missing=True)
+    allowed.base.mkdir()
+    allowed.night({"a": passes(), "b": passes(), "c": passes()})
+    allowed.night({"a": passes(), "b": pointer})
+    assert allowed.code == 0
+
+
+def test_a_target_that_is_missing_is_one_line(tmp_path: Path) -> None:
+    site = Site(tmp_path, target=[{"name": "good"}, {"spec": "tensorrt"}])
+    missing = trouble(Cause.TARGET, "no module")
+
+    def both(runner: FakeRunner, name: str) -> Checked | Trouble:
+        return (missing if len(runner.asked) % 2 else passes())(runner, name)
+
+    site.night(dict.fromkeys("abcdefgh", both))
+    assert sum("no module" in line for line in site.said) <= 2, site.said
+
+
+def test_the_history_goes_on_when_a_folder_becomes_a_configuration(tmp_path: Path) -> None:
+    def night(base: Path, include: str, **models: Behaviour) -> tuple[int, dict[str, str]]:
+        config = parse({"models": {"include": [include]}, "out": str(tmp_path / "runs")}, base / "n.toml")
+        made = FakeRunner(models, time=time)
+        code = nightly(config, clock=time.clock(), make_runner=lambda folder, logs: made)
+        time.sleep(86400)
+        history = History(tmp_path / "runs" / FILE, read_only=True)
+        last = history.last_night()
+        assert last is not None
+        found = {row.model: row.status.value for row in history.rows(last.id)}
+        history.close()
+        return code, found
+
+    time = FakeClock()
+    (tmp_path / "models/sub").mkdir(parents=True)
+    for name in ("models/a.onnx", "models/sub/b.onnx"):
+        (tmp_path / name).touch()
+    models = {"a": fails("one"), "b": passes()}
+    assert night(tmp_path / "models", "**/*.onnx", **models) == (
+        1,
+        {"a.onnx": "new", "sub/b.onnx": "still passing"},
+    )
+    again = {"models/a.onnx": "known", "models/sub/b.onnx": "still passing"}
+    assert night(tmp_path, "models/**/*.onnx", **models) == (0, again)
+    back = {"a.onnx": "known", "sub/b.onnx": "still passing"}
+    assert night(tmp_path / "models", "**/*.onnx", **models) == (0, back)
+    content = b"what it holds"
+    (tmp_path / "models/a.onnx").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    seen = Checked((failure("one"),), "", 7, "Fake 1.0", digest, 1.0)
+    night(tmp_path / "models", "**/*.onnx", a=lambda runner, name: seen, b=passes())
+    (tmp_path / "models/a.onnx").rename(tmp_path / "models/renamed.onnx")
+    moved = {"renamed.onnx": "known", "sub/b.onnx": "still passing"}
+    assert night(tmp_path / "models", "**/*.onnx", renamed=fails("one"), b=passes()) == (0, moved)
+
+
+def test_on_new_with_models_tells_a_known_bug_in_another_model(tmp_path: Path) -> None:
+    script = tmp_path / "hook.py"
+    script.write_text("import sys\nopen('called', 'a').write('|'.join(sys.argv[1:]) + '\\n')\n")
+    site = Site(tmp_path, confirm=1, on_new=f"{sys.executable} hook.py {{models}}")
+    site.night({"a": fails("one"), "b": fails("one"), "c": passes()})
+    site.night({"a": fails("one"), "b": fails("one"), "c": fails("one")})
+    assert (tmp_path / "called").read_text().splitlines() == ["a.onnx, b.onnx", "c.onnx"]
 
 
 def test_on_new_once_for_each_bug(tmp_path: Path) -> None:

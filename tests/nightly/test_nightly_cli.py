@@ -18,7 +18,7 @@ from small import ERROR, chain
 
 from bisect_trt.cli import nightly as commands
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly import lock, status
+from bisect_trt.nightly import lock, plan, status
 from bisect_trt.nightly.history import FILE, History
 from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.plan import find_models
@@ -53,8 +53,10 @@ def test_init_writes_a_configuration_that_is_valid(
 def test_usage_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for words, said in (
-        ([], "no configuration"),
-        (["--out", "x"], "no configuration"),
+        ([], "neither a folder of models nor a configuration"),
+        (["--out", "x"], "neither a folder of models nor a configuration"),
+        ([".", "--target", "tensort"], "--target: unknown target 'tensort'"),
+        (["n.toml", "--rtol", "1"], "--rtol is for a folder of models"),
         (["none.toml"], "cannot read"),
         (["status", "none"], "holds no nights"),
         ([".", "--until", "soon"], "--until 'soon'"),
@@ -103,6 +105,37 @@ def test_plain_folder_means_all_models_below(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "models" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "models" / name).touch()
     assert find_models(config) == ["a.onnx", "b/c.onnx"]
+
+
+def test_a_folder_takes_the_options_of_check_and_reduce(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `--init` writes a configuration that means the same."""
+    seen = []
+    monkeypatch.setattr("bisect_trt.nightly.service.nightly", lambda config, tell: seen.append(config) or 0)
+    monkeypatch.chdir(tmp_path)
+    chain(tmp_path / "models/a.onnx", "Abs")
+    words = [
+        "--target",
+        "emulate:fp16",
+        "--rtol",
+        "y:1e-2",
+        "--inputs",
+        "x.npz",
+        "--seed",
+        "7",
+        "--repeats",
+        "2",
+    ]
+    assert call("models", *words) == 0
+    assert call("models", *words, "--init") == 0
+    assert call("nightly.toml") == 0
+    first, second = (plan.items(config, plan.find_models(config))[0] for config in seen)
+    assert first.settings == second.settings and first.target == second.target == "emulate:fp16"
+    assert (first.name, second.name) == ("a.onnx", "models/a.onnx")
+    settings = first.settings
+    assert settings.accuracy.rtol == (("y", 0.01),) and settings.run.inputs == tmp_path / "x.npz"
+    assert (settings.run.seed, settings.run.repeats) == (7, 2)
 
 
 def test_status_of_a_running_night(tmp_path: Path) -> None:

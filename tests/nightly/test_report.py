@@ -132,11 +132,35 @@ def test_page(tmp_path: Path) -> None:
 def test_summary_is_a_chat_message(tmp_path: Path) -> None:
     site = two_nights(tmp_path)
     text = (site.out / "summary.md").read_text()
-    assert "3 new or changed" in text and "of 9 checks" in text
-    assert "- fixed: `fixed.onnx`" in text and "- not run: `broken.onnx`" in text
+    first = text.splitlines()[0]
+    assert "4 new or changed" in first and "of 9 checks" in first
+    for said in (
+        "`new.onnx` on Fake 1.0",
+        "`changed.onnx` on Fake 1.0 (changed)",
+        "`broken.onnx` on auto (not <",
+    ):
+        assert said in first
+    assert "- fixed: `fixed.onnx`" in text and "- not run: 1 check (`broken.onnx`)" in text
     assert text.count("**NEW** ") == 3 and len(text) < 3000
     assert all(line.count("`") % 2 == 0 for line in text.splitlines()), "no message ends its code span"
     assert "\n\n\n" not in text
+
+
+def test_a_known_bug_in_another_model_is_named(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1)
+    site.night({"a": fails("one"), "b": passes()})
+    site.night({"a": fails("one"), "b": fails("one")})
+    first = (site.out / "summary.md").read_text().splitlines()[0]
+    assert "NEW: `b.onnx` on Fake 1.0 (as `a.onnx` before); 1 new or changed of 2 checks" in first
+    assert site.said[-1] == f"night 2: 1 new, 1 known; exit code 1; {site.out / 'index.html'}"
+
+
+def test_known_failures_can_be_skipped_in_junit(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1, junit_skip_known=True)
+    for _ in range(2):
+        site.night({"a": fails("one"), "b": passes()})
+    suite = ElementTree.parse(site.out / "junit.xml").getroot().find("testsuite")
+    assert suite is not None and (suite.get("failures"), suite.get("skipped")) == ("0", "1")
 
 
 def test_summary_of_many_bugs_stays_short(tmp_path: Path) -> None:

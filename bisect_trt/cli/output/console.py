@@ -254,6 +254,8 @@ def _note(result: Reduction) -> tuple[str, str]:
 def _belief(result: Reduction) -> str:
     if not result.verified and not result.finished:
         seen = "unverified"
+    elif result.script_told:
+        seen = f"not verified: {printable(result.script_told)}"
     else:
         seen = f"{result.verified} of {result.repeats} fresh runs of the written files fail in this way"
     minimal = "1-minimal" if result.one_minimal else "not proved minimal"
@@ -262,7 +264,7 @@ def _belief(result: Reduction) -> str:
 
 
 def _solid(result: Reduction) -> bool:
-    return result.finished and result.one_minimal and 0 < result.repeats == result.verified
+    return result.sure
 
 
 def _spent(result: Reduction) -> str:

@@ -72,7 +72,7 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
         "title": title(reduction, operators, gpu),
         "what": failure_words(reduction.wanted),
         "operators": operators,
-        "sure": reduction.one_minimal and 0 < reduction.repeats == reduction.verified,
+        "sure": reduction.sure,
         "minimal": issue.minimal(reduction),
         "verified_text": issue.verified(reduction),
         "compared_text": issue.compared(reduction),

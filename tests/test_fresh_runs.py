@@ -1,0 +1,115 @@
+"""Fresh runs, `verify` and `repro.py` compare the same things; without their inputs nothing can be told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from bisect_trt.reduction.reduce import reduce
+from bisect_trt.reproducer import write
+from bisect_trt.reproducer.verify import Status, verify
+from bisect_trt.results import Reduction
+from bisect_trt.session.check import check
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
+
+
+def save(place: Path, nodes: list[onnx.NodeProto], output: onnx.ValueInfoProto) -> Path:
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])
+    graph = helper.make_graph(nodes, "g", [given], [output])
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), place)
+    return place
+
+
+def chain(folder: Path, *operators: str) -> Path:
+    names = ["x", *(f"t{k}" for k in range(len(operators) - 1)), "y"]
+    nodes = [helper.make_node(op, [names[k]], [names[k + 1]], f"n{k}") for k, op in enumerate(operators)]
+    return save(folder / "m.onnx", nodes, helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3]))
+
+
+def script(out: Path) -> int:
+    return subprocess.run([sys.executable, out / "repro.py"], check=False, capture_output=True).returncode
+
+
+def reduced(model: Path, target: str, reference: str = "ort") -> Reduction:
+    settings = Settings(
+        TargetSettings(target), RunSettings(repeats=1), AccuracySettings(reference=reference)
+    )
+    return reduce(model, settings, out=model.parent / "out")
+
+
+def test_without_a_reference_all_compare_alike(tmp_path: Path) -> None:
+    """They compared with recorded NaN, and said that the failure was gone."""
+    found = reduced(chain(tmp_path, "Relu", "Tanh", "Neg"), "planted:op=Tanh,fail=nan", "self")
+    assert found.verified == 1 and not found.script_told
+    [again] = verify(found.out)
+    assert again.status is Status.SAME
+    assert script(found.out) == 1
+
+
+@pytest.mark.parametrize("target", ["planted:op=Tanh,fail=mismatch", "emulate:fp16"])
+def test_without_its_inputs_a_reproducer_cannot_tell(target: str, tmp_path: Path) -> None:
+    model = chain(tmp_path, "Relu", "Tanh", "Neg")
+    tight = AccuracySettings(rtol=(("", 1e-6),), atol=(("", 0.0),))
+    settings = Settings(TargetSettings(target), RunSettings(repeats=1), tight)
+    found = reduce(model, settings, out=tmp_path / "out")
+    assert script(found.out) == 1
+    (found.out / "inputs.npz").unlink()
+    [again] = verify(found.out)
+    assert (again.status, again.exit_code()) == (Status.UNKNOWN, 3)
+    assert "no value for the input" in again.why
+    assert script(found.out) == 2
+
+
+def test_a_failure_to_build_needs_no_inputs(tmp_path: Path) -> None:
+    found = reduced(chain(tmp_path, "Relu", "Tanh"), "planted:op=Tanh,stage=build")
+    (found.out / "inputs.npz").unlink()
+    [again] = verify(found.out)
+    assert again.status is Status.SAME
+
+
+def test_nothing_is_verified_without_the_word_of_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "disagreement", lambda reduction: "repro.py says otherwise.")
+    found = reduced(chain(tmp_path, "Relu", "Tanh"), "planted:op=Tanh,stage=build")
+    assert not found.sure
+    issue = (found.out / "ISSUE.md").read_text()
+    assert "Not verified: 1 of 1 run fail so, but repro.py says otherwise." in issue
+    assert '"verified": 0' in (found.out / "report.json").read_text()
+
+
+def test_what_the_reference_runs_is_said_to_run_whatever_it_gives(tmp_path: Path) -> None:
+    """A sequence has no recorded value, so the report said that ONNX Runtime does not run it either."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], "relu"),
+        helper.make_node("SplitToSequence", ["r"], ["s"], "split", axis=0),
+    ]
+    made = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
+    found = reduced(save(tmp_path / "m.onnx", nodes, made), "tensorrt-rtx")
+    assert found.reference_error == ""
+    assert "yes, ONNX Runtime" in (found.out / "ISSUE.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("node", "shape"),
+    [
+        (helper.make_node("EyeLike", ["x"], ["y"], "eye"), [2, 3]),
+        (helper.make_node("Acos", ["x"], ["y"], "acos"), [2, 3]),
+    ],
+)
+def test_by_itself_a_model_may_mean_unequal_rows_and_nan(
+    node: onnx.NodeProto, shape: list[int], tmp_path: Path
+) -> None:
+    """The rows of an EyeLike differ by its definition, and the Acos of 2 is NaN everywhere."""
+    model = save(tmp_path / "m.onnx", [node], helper.make_tensor_value_info("y", TensorProto.FLOAT, shape))
+    np.savez(tmp_path / "i.npz", x=np.full((2, 3), 2, np.float32))
+    settings = Settings(
+        TargetSettings("ort:CPU"), RunSettings(inputs=tmp_path / "i.npz"), AccuracySettings(reference="self")
+    )
+    assert not check(model, settings).outcome.failures
