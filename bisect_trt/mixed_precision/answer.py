@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 Keep = frozenset[str]
 """Nodes that stay in FP32, by key."""
@@ -22,3 +23,9 @@ class Answer:
     passes: bool
     error: float
     errors: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Answer:
+        """Inverse of `dataclasses.asdict`, JSON's infinities included."""
+        errors = {k: float(v) for k, v in data["errors"].items()}
+        return cls(bool(data["passes"]), float(data["error"]), errors)

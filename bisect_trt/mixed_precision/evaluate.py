@@ -18,7 +18,6 @@ from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.mixed_precision.answer import Answer
 from bisect_trt.mixed_precision.hints import Range
-from bisect_trt.mixed_precision.roles import Roles
 from bisect_trt.mixed_precision.switch import FLAGS, rounded_to, switched
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.normalise import unname_twins
@@ -28,6 +27,7 @@ from bisect_trt.model.weight_values import values_of
 from bisect_trt.settings import AccuracySettings
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.emulate.rounding import FORMATS, TYPED, Rounder
+from bisect_trt.targets.roles import Roles
 
 Array = npt.NDArray[Any]
 Values = Mapping[str, Array]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.mixed_precision.roles import Roles
 from bisect_trt.mixed_precision.search import Hints
 from bisect_trt.model.graph import consumed
 from bisect_trt.model.patch import key_of
+from bisect_trt.targets.roles import Roles
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
 LOST = 0.05

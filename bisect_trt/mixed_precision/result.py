@@ -9,6 +9,9 @@ from pathlib import Path
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 
+MIXED_STATUS, ALL_LOW, BROKEN = "mixed", "all low", "broken"
+"""Some nodes have to stay; none has; FP32 itself does not pass, and nothing was written."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -34,8 +37,7 @@ class Precision:
 
     Attributes:
         kept: nodes that must stay in FP32, in the order of the model.
-        status: `mixed`, `all low` (nothing has to stay), `broken` (FP32 itself does not pass: nothing was
-            written).
+        status: one of the three above.
         to: the low precision.
         nodes: float nodes of the model about which there is a choice.
         stays: float nodes that have no low form, and why; they are not counted.

@@ -18,12 +18,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.mixed_precision.roles import Roles
 from bisect_trt.model.graph import consumed
 from bisect_trt.model.normalise import constant_value, unname_twins
 from bisect_trt.model.patch import key_of
 from bisect_trt.model.weight_values import values_of
 from bisect_trt.targets.emulate.rounding import FORMATS, Rounder
+from bisect_trt.targets.roles import Roles
 
 Array = npt.NDArray[Any]
 Edge = tuple[str, str]

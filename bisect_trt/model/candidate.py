@@ -90,6 +90,8 @@ class Candidate:
         edited: its values are not those of the recorded run, so a probe asks the reference first: when
             that cannot run it, the edit was wrong and nothing can be said.
         parse_only: only whether the target's parser takes it is asked: nothing else can be the failure.
+        keep: where the target computes in a low precision: names of the nodes that stay in FP32 (of nameless
+            ones their first outputs), all others being lowered; None: the target lowers as it does.
         rest: how its outputs go on to those of the whole model, where that is what is compared; None:
             its own outputs are.
     """
@@ -105,6 +107,7 @@ class Candidate:
     edited: bool = False
     parse_only: bool = False
     rest: Rest | None = None
+    keep: tuple[str, ...] | None = None
 
     @property
     def model(self) -> Serialised:
@@ -144,6 +147,8 @@ class Candidate:
             for side in (self.feeds, self.expected)
         ]
         h.update(json.dumps(named).encode())
+        if self.keep is not None:
+            h.update(json.dumps(["keep", *self.keep]).encode())
         if self.rest is not None:
             h.update(json.dumps([self.rest.outputs, self.rest.deltas]).encode())
             h.update(self.rest.model)

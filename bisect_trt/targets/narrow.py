@@ -10,6 +10,7 @@ from typing import Any
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.precision import narrowed
+from bisect_trt.targets.roles import with_casts
 
 
 @dataclass
@@ -38,6 +39,9 @@ class Narrower:
         """
         if not self._precision:
             return Source(candidate, candidate.model, candidate.folder)
+        if candidate.keep is not None:
+            mixed = with_casts(candidate.model, candidate.folder, self._precision, candidate.keep)
+            return Source(candidate, mixed.SerializeToString(), candidate.folder)
         self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="bisect-trt-narrow-")
         made = narrowed(candidate.model, candidate.folder, self._precision, Path(self._scratch.name))
         if candidate.form is Form.ORIGINAL and not made.narrow:

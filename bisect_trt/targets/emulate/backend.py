@@ -30,6 +30,7 @@ from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.emulate import graph
 from bisect_trt.targets.emulate.rounding import FORMATS, TYPED
+from bisect_trt.targets.roles import with_casts
 
 _SHOWN = 20
 
@@ -79,11 +80,15 @@ class Emulate:
         from bisect_trt.references import ort
 
         announce(Stage.BUILD)
-        model = onnx.load_model_from_string(candidate.model)
+        precision = self._precision
+        if candidate.keep is None:
+            model = onnx.load_model_from_string(candidate.model)
+        else:  # what is lowered gets its type, and that is emulated
+            model, precision = with_casts(candidate.model, candidate.folder, precision, candidate.keep), TYPED
         unname_twins(model.graph)  # those that are emulated may take equal names
         types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
         emulation = graph.emulate(
-            model, self._precision, lambda names: ort.types(candidate.model, candidate.folder, names)
+            model, precision, lambda names: ort.types(candidate.model, candidate.folder, names)
         )
         facts: dict[str, object] = {"rounded": emulation.rounded}
         if emulation.unknown:

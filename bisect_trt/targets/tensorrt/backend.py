@@ -24,6 +24,7 @@ from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.tensorrt import (
     api,
+    constraints,
     progress,
     timing,
     warm,
@@ -223,6 +224,9 @@ class TensorRT:
         if self._look_inside:
             trt_debug.mark(network)
         config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
+        if candidate.keep is not None and not api.is_strongly_typed(self._trt):
+            named = constraints.keep_wide(self._trt, network, config, candidate.keep, candidate.nodes)
+            facts["fp32_layers"] = named
         phases = progress.watch(self._trt, config)
         before = len(self._log.records)
         try:

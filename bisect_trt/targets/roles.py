@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.graph import bodies
-from bisect_trt.model.patch import NARROW, key_of
+from bisect_trt.model.graph import bodies, topological
+from bisect_trt.model.normalise import inline_functions, replace_nodes
+from bisect_trt.model.patch import NARROW, key_of, lowered
 from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.weight_values import values_of
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
 
 _NEUTRAL = frozenset({"Shape", "Size"})
@@ -47,6 +50,27 @@ class Roles:
     def items(self) -> tuple[str, ...]:
         """Keys of the nodes about which there is a choice, in order."""
         return tuple(key for key in self.slots if key not in self.neutral)
+
+
+def flat(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The user's model as casts are put into it: functions inlined, nodes in order; all else as it was."""
+    model = inline_functions(proto)
+    nodes = list(model.graph.node)
+    replace_nodes(model.graph, [nodes[k] for k in topological(nodes)])
+    return model
+
+
+def with_casts(model: bytes, folder: Path, to: str, keep: Collection[str]) -> onnx.ModelProto:
+    """The model with all in `to` but the nodes named in `keep`, and what has no such form.
+
+    Raises:
+        OSError: a weight cannot be read.
+    """
+    proto = flat(onnx.load_model_from_string(model))
+    known = roles(proto, to)
+    stay = set(keep)
+    slots = {k: s for k, s in known.slots.items() if k not in stay and known.names[k] not in stay}
+    return lowered(proto, slots, to, lambda tensor: values_of(tensor, folder)).model
 
 
 def roles(model: onnx.ModelProto, to: str) -> Roles:

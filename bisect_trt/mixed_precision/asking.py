@@ -1,0 +1,95 @@
+"""Who answers the questions of a search: one session for all sets, the written form, or the target itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from bisect_trt.errors import StoppedEarly
+from bisect_trt.mixed_precision import evaluate
+from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.evaluate import Trial
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Outcome
+from bisect_trt.session.journal import Journal, read
+from bisect_trt.session.oracle import LONGEST_DEADLINE
+from bisect_trt.session.prober import GO_ON, Budget, Prober
+from bisect_trt.workers.pool import Pool
+
+ANSWERS = "answers"
+"""The event of the journal that holds what came of some sets."""
+
+
+def job(pool: Pool, deadline: float | None, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives in a worker. Raises StoppedEarly when its process ends."""
+    reply = pool.submit(function, *arguments, timeout=deadline or LONGEST_DEADLINE).result()
+    if reply.death is not None:
+        raise StoppedEarly(f"an evaluation ended its process: {reply.death.message}", GO_ON)
+    return reply.value
+
+
+@dataclass
+class Sessions:
+    """Answers from workers of ours, kept in the journal: `evaluate.evaluate` or `evaluate.explicit`."""
+
+    pool: Pool
+    trial: Trial
+    journal: Journal
+    budget: Budget
+    function: Callable[..., list[Answer]] = evaluate.evaluate
+    asked: int = 0
+    _known: dict[str, Answer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take what an earlier run was told."""
+        for event in read(self.journal.path)[0]:
+            if event["event"] == ANSWERS and event["by"] == self.function.__name__:
+                self._known |= {key: Answer.from_json(told) for key, told in event["answers"].items()}
+
+    def ask(self, keeps: Sequence[Keep]) -> list[Answer]:
+        """Answers for several sets. Raises BudgetSpent, StoppedEarly."""
+        keys = [_key(keep) for keep in keeps]
+        new = [keep for keep, key in zip(keeps, keys, strict=True) if key not in self._known]
+        if new:
+            self.budget.require(self.asked)
+            answers = job(self.pool, self.budget.left(), self.function, self.trial, new)
+            told = {_key(keep): answer for keep, answer in zip(new, answers, strict=True)}
+            self.asked += len(new)
+            self.journal.event(
+                ANSWERS, by=self.function.__name__, answers={k: asdict(a) for k, a in told.items()}
+            )
+            self._known |= told
+        return [self._known[key] for key in keys]
+
+
+def _key(keep: Keep) -> str:
+    return hashlib.sha256(json.dumps(sorted(keep)).encode()).hexdigest()[:24]
+
+
+@dataclass
+class OnTarget:
+    """Answers from the target: a question is a build, or a run of the model with casts."""
+
+    prober: Prober
+    original: Candidate
+    names: dict[str, str]
+    seen: dict[Keep, Outcome] = field(default_factory=dict)
+
+    def ask(self, keeps: Sequence[Keep]) -> list[Answer]:
+        """Answers for several sets. Raises BudgetSpent."""
+        return [self._one(keep) for keep in keeps]
+
+    def candidate(self, keep: Keep) -> Candidate:
+        """The user's model with these in FP32."""
+        return replace(self.original, keep=tuple(sorted(self.names[key] for key in keep)))
+
+    def _one(self, keep: Keep) -> Answer:
+        outcome = self.seen[keep] = self.prober.observe(self.candidate(keep))
+        errors = {k: float(v) for k, v in outcome.facts.get("errors", {}).items()}
+        if outcome.failures or outcome.unresolved:
+            damage = max(map(float, outcome.facts.get("damage", {}).values()), default=float("inf"))
+            return Answer(False, 1 + damage, errors)
+        return Answer(True, min(1.0, max(errors.values(), default=0.0)), errors)

@@ -1,0 +1,263 @@
+"""One search for the nodes that must stay in FP32, from the first question to the verified file."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bisect_trt.errors import StoppedEarly, UsageError
+from bisect_trt.mixed_precision import evaluate
+from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.asking import OnTarget, Sessions, job
+from bisect_trt.mixed_precision.evaluate import Trial
+from bisect_trt.mixed_precision.hints import hints, reasons
+from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, MIXED_STATUS, Kept, Precision
+from bisect_trt.mixed_precision.search import Search
+from bisect_trt.mixed_precision.write import MIXED, write_model
+from bisect_trt.model.candidate import Candidate, Feeds, Rest
+from bisect_trt.outcome import DONE, End, Ended
+from bisect_trt.results import OnEvent, Step
+from bisect_trt.session import folder as folders
+from bisect_trt.session.journal import Journal
+from bisect_trt.session.oracle import Oracle
+from bisect_trt.session.prepare import Session
+from bisect_trt.session.prober import Budget, Prober
+from bisect_trt.settings import Settings
+from bisect_trt.targets.base import TargetInfo
+from bisect_trt.targets.roles import flat, roles
+from bisect_trt.workers.pool import Pool
+
+FLAT = "flat.onnx"
+
+
+@dataclass
+class Work:
+    """What a search works on; `run` does it."""
+
+    settings: Settings
+    session: Session
+    pool: Pool
+    journal: Journal
+    out: Path
+    to: str
+    on_event: OnEvent
+    began: float
+    expected: tuple[Feeds, ...]
+    info: TargetInfo
+
+    def run(self, keep: Keep, lower: Keep) -> Precision:
+        """Find the set, write the model, verify it.
+
+        Raises:
+            UsageError: a name is unknown, or no node of the model computes in FP32.
+            StoppedEarly: ended before the whole model was asked for.
+        """
+        proto = flat(self.session.loaded.proto)
+        known = roles(proto, self.to)
+        if not known.items:
+            raise UsageError(f"no node of this model computes in FP32 and could in {self.to.upper()}")
+        place = self.out / folders.WORK / FLAT
+        place.write_bytes(proto.SerializeToString())
+        limit = self.settings.run.budget
+        self.budget = Budget(None if limit is None else self.began + limit, self.settings.run.max_probes)
+        self.trial = Trial(
+            model=place.absolute(),
+            folder=self.session.loaded.path.absolute().parent,
+            roles=known,
+            to=self.to,
+            store=self.session.store.folder.absolute(),
+            feeds=self.session.feeds,
+            expected=self.expected,
+            accuracy=self.settings.accuracy,
+        )
+        self.written = Sessions(self.pool, self.trial, self.journal, self.budget, evaluate.explicit)
+        always, items = self._fixed_by_user(known.items, keep, lower)
+        self._tell("ranges", f"of {len(items):,} float nodes in FP32")
+        ranges = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
+        self.why = reasons(proto, known, ranges, self.to)
+        told = hints(proto, known, ranges, self.why)
+        self.asker = self._asker()
+        search = Search(items, self.asker.ask, told, always=always, seed=self.settings.run.seed)
+        whole, low = search.answers([frozenset(items), frozenset()])
+        if not whole.passes:
+            return self._result(search, BROKEN, (), whole, low)
+        if low.passes:
+            return self._written(search, ALL_LOW, always, whole, low)
+        stop = self._search(search)
+        return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
+
+    def _asker(self) -> Sessions | OnTarget:
+        """Who answers: the target, which an emulation's one session stands for."""
+        if self._emulated:
+            return Sessions(self.pool, self.trial, self.journal, self.budget)
+        oracle = Oracle(self.pool, self.settings.target, self.settings.run.timeout, self.settings.accuracy)
+        prober = Prober(oracle, self.journal, self.settings.run.workers, None, self.budget)
+        names = dict(self.trial.roles.names)
+        return OnTarget(prober, self._candidate(self.session.loaded.path.absolute()), names)
+
+    @property
+    def _emulated(self) -> bool:
+        return self.settings.target.spec.startswith("emulate:")
+
+    def _fixed_by_user(self, items: Sequence[str], keep: Keep, lower: Keep) -> tuple[Keep, tuple[str, ...]]:
+        """Keys of what always stays, and of what is left to choose."""
+        names = self.trial.roles.names
+        by_name = {names[key]: key for key in items} | {key: key for key in items}
+        for option, given in (("--keep", keep), ("--lower", lower)):
+            for name in sorted(given):
+                if name not in by_name:
+                    raise UsageError(f"{option}: the model has no float node {name}")
+        always = frozenset(by_name[name] for name in keep)
+        never = frozenset(by_name[name] for name in lower)
+        if both := always & never:
+            raise UsageError(f"{names[min(both)]} is in --keep and in --lower", "leave one of them out")
+        return always, tuple(key for key in items if key not in always | never)
+
+    def _search(self, search: Search) -> End:
+        """All steps; gives how they ended."""
+        try:
+            self._tell("search", "a first set that passes")
+            search.first()
+            effort = self._effort(len(search.items)) if self._emulated else 0
+            self._tell("search", f"{len(search.found.best)} nodes; is there anything smaller?")
+            search.prove(effort // 3)
+            search.improve(effort)
+            search.finish()
+            if self._emulated:
+                self._agree(search)
+        except StoppedEarly as error:
+            return End(Ended.OUT_OF_BUDGET, error.message)
+        except KeyboardInterrupt:
+            return End(Ended.INTERRUPTED, "interrupted")
+        return DONE
+
+    def _effort(self, nodes: int) -> int:
+        """Questions that may be asked for improvements: what takes some seconds, the same on any machine."""
+        return max(100, min(3000, 600_000 // max(1, nodes)))
+
+    def _agree(self, search: Search) -> None:
+        """The answers that matter are asked for once more, of the models that would be written."""
+        best = search.found.best
+        asked = [best, *(best - {item} for item in sorted(best))]
+        always = search.always
+        answers = self.written.ask([keep | always for keep in asked])
+        if all(a.passes == search.known[keep].passes for keep, a in zip(asked, answers, strict=True)):
+            return
+        self._tell("search", "again, by the models as they would be written")
+        search.start_again(self.written.ask)
+        search.first()
+        search.finish()
+
+    def _tell(self, phase: str, text: str) -> None:
+        self.on_event(Step(phase=phase, text=text, nodes=len(self.session.graph.order)))
+
+    # The end
+
+    def _written(
+        self, search: Search, status: str, keep: Keep, whole: Answer, low: Answer, stop: End = DONE
+    ) -> Precision:
+        self._tell("write", f"{len(keep)} nodes in FP32")
+        own_file = self.session.loaded.path.name
+        casts = job(self.pool, None, write_model, self.trial, keep, self.out, own_file)
+        repeats = self.settings.run.repeats
+        verified = sum(self._verify(keep) for _ in range(repeats)) if stop.how is not Ended.INTERRUPTED else 0
+        result = self._result(search, status, keep, whole, low)
+        return replace(
+            result,
+            casts=casts,
+            verified=verified,
+            repeats=repeats,
+            finished=not stop.is_early,
+            stop_reason=stop.why,
+            seconds=time.monotonic() - self.began,
+        )
+
+    def _candidate(self, place: Path) -> Candidate:
+        """A model that has the user's inputs and outputs, to be compared at these."""
+        names = tuple(self.expected[0]) if self.expected else ()
+        return Candidate(
+            content=place,
+            folder=place.parent,
+            nodes=self.session.graph.order,
+            feeds=self.session.feeds,
+            expected=self.expected,
+            rest=Rest(outputs=names, expected=self.expected),
+        )
+
+    def _verify(self, keep: Keep) -> bool:
+        """Whether the written file passes in a process of its own.
+
+        Its narrow tensors are rounded where they are made; on a target that is no emulation it runs there,
+        where networks are typed, else the user's model does with the same nodes constrained.
+        """
+        target, candidate = self.settings.target, self._candidate((self.out / MIXED).absolute())
+        if isinstance(self.asker, OnTarget):
+            candidate = self.asker.candidate(keep)
+        else:
+            target = replace(target, spec="emulate:typed", precision="")
+        with (
+            tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
+            Pool(1, log_dir=Path(logs), memory_limit=self.settings.run.memory_limit) as pool,
+        ):
+            oracle = Oracle(pool, target, self.settings.run.timeout, self.settings.accuracy)
+            outcome = oracle.observe(candidate)
+        return not outcome.failures and not outcome.unresolved
+
+    def _result(
+        self, search: Search, status: str, keep: Collection[str], whole: Answer, low: Answer
+    ) -> Precision:
+        known, found = self.trial.roles, search.found
+        kept = []
+        chosen = frozenset(keep) - search.always
+        for key in (key for key in known.items if key in keep):
+            without = search.known.get(chosen - {key})
+            error = without.error if without else 0.0
+            kept.append(Kept(known.names[key], known.ops[key], self._why(key, error), error))
+        mixed = search.known.get(chosen)
+        found_errors = {"fp32": whole, "low": low, **({"mixed": mixed} if mixed else {})}
+        curve: dict[int, float] = {}
+        for tried, answer in search.known.items():
+            curve[len(tried)] = min(curve.get(len(tried), float("inf")), answer.error)
+        return Precision(
+            model=self.session.loaded.path,
+            out=self.out,
+            settings=self.settings,
+            target=self.info,
+            reference="",
+            to=self.to,
+            status=status,
+            nodes=len(known.items),
+            kept=tuple(kept),
+            stays={known.names.get(k, k): why for k, why in known.stays.items()},
+            errors={k: dict(a.errors) for k, a in found_errors.items()},
+            tolerances={k: a.error for k, a in found_errors.items()},
+            evaluations={"first": found.first, "all": search.asked, "explicit": self.written.asked},
+            one_minimal=found.one_minimal or not chosen,
+            smallest=_smallest(search),
+            curve=tuple(sorted(curve.items())),
+        )
+
+    def _why(self, key: str, error: float) -> str:
+        told = self.why.get(key)
+        if told:
+            return told
+        lost = error == float("inf")
+        return "the outputs are not finite without it" if lost else "its rounding makes the outputs differ"
+
+
+def _smallest(search: Search) -> str:
+    found = search.found
+    size = len(found.best)
+    if size <= 1 or found.exhausted >= size - 1:
+        return "every smaller set was tried and fails" if size else "nothing has to stay"
+    if found.necessary >= found.best:
+        return "each of these fails when it alone is lowered, all others in FP32"
+    if found.bound:
+        return (
+            f"{len(found.conflicts)} groups of nodes fail when they alone are lowered, "
+            "and no smaller set has a node of each"
+        )
+    return ""
