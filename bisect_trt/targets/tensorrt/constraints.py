@@ -19,7 +19,7 @@ def keep_wide(
     wanted, known, found = set(names), set(nodes), []
     for k in range(network.num_layers):
         layer = network.get_layer(k)
-        fixed = layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE)
+        fixed = layer.type.name in ("CONSTANT", "SHAPE")
         if fixed or not _is_of(layer.name, wanted, known):
             continue
         outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
