@@ -12,7 +12,7 @@ DEMO := build/demo
 DEMO_MODELS ?= $(filter-out models/ok.onnx,$(sort $(wildcard models/*.onnx)))
 TEST_WORKERS ?= 2
 
-.PHONY: help setup demo test test-long test-gpu lint types check bench bench-scale real models docs clean
+.PHONY: help setup demo test test-long test-gpu lint types check house bench bench-scale real models docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ lint: $(STAMP) ## ruff: rules and format of imports
 
 types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
+
+house: $(STAMP) ## count what the house promises: rooms, levels, circles, what one reads, lengths (ARGS=--list)
+	$(BIN)/python bench/house.py $(ARGS)
 
 check: lint types test ## lint + types + tests: what .ci/run runs
 

@@ -22,11 +22,11 @@ from bisect_trt.anonymise.secrets import secrets_of
 from bisect_trt.errors import Leak, UsageError
 from bisect_trt.model.editing.attributes import is_plain
 from bisect_trt.model.load import LoadedModel, load
-from bisect_trt.reduction.problem import Simplifying
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.simplify.propose import best_draft
 from bisect_trt.reduction.simplify.run import simplify
 from bisect_trt.reduction.simplify.values import all_texts
+from bisect_trt.reduction.state import Simplifying
 from bisect_trt.results import Simplification
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from simplify_bench import node, problem_of, simplified, weight

@@ -23,12 +23,12 @@ from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.editing.ties import Var
 from bisect_trt.model.seeded_values import Recipe, is_uniform, parse, ramp, resembling
 from bisect_trt.outcome import Ended, Symptom
-from bisect_trt.reduction.problem import Simplifying
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.reduce import simplify as simplify_model
 from bisect_trt.reduction.simplify.dimensions import sizes_below
 from bisect_trt.reduction.simplify.propose import attempt, best_draft
 from bisect_trt.reduction.simplify.run import MENU, simplify
+from bisect_trt.reduction.state import Simplifying
 from bisect_trt.reproducer.archive import too_big
 from bisect_trt.session.oracle import outcome_of
 from bisect_trt.settings import RunSettings, Settings, TargetSettings

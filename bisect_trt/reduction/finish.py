@@ -48,48 +48,18 @@ BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell wha
 
 def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
     """What is known before verification."""
-    assert problem.best is not None and problem.wanted is not None
-    notes = [*run.session.loaded.notes, *run.info.notes, *run.notes, *found.causes]
-    recorded = run.recording.record
-    if recorded.error:
-        notes.append(
-            f"The reference cannot run the whole model: {recorded.error}\nTensors that it could not "
-            "make have inferred shapes and seeded values here, and nothing was compared with a reference."
-        )
-        notes += cannot_run(recorded, run.settings, run.session.graph)[1:]
-    shown = problem.shown_by(problem.best)
-    alone = run.settings.accuracy
-    if problem.hybrid is not None:
-        alone = problem.hybrid.written(alone, problem.best)
-        notes += problem.hybrid.notes()
-    if shown is not problem.wanted and problem.hybrid is None:
-        notes.append(
-            "In a model so small the target words this failure differently; with unrelated nodes in "
-            f"front of it, it says what it says of the whole model: {problem.wanted.message}"
-        )
-    if problem.runs > 1:
-        notes.append(
-            f"The failure comes and goes: it showed in about {problem.rate:.0%} of all runs, so a "
-            f"probe counted as passing only after {problem.runs} runs without it."
-        )
-    if (builder := run.prepared()) >= 1:
-        made = f"TensorRT's builder takes {seconds(builder)} to make"
-        notes.append(f"{made}, once in each process; no probe counts that.")
-    if found.neighbour is not None:
-        notes.append(f"{files.PASSING} passes: it is {files.MODEL} {found.neighbour.difference}.")
-    elif not found.end.is_early:
-        notes.append("No neighbour of this model is known that passes, so there is no passing.onnx.")
-    if problem.best.form is Form.ORIGINAL:
-        notes.append("Only the file as it is fails; any normalised or cut form of it does not.")
+    best, wanted, hybrid = problem.best, problem.wanted, problem.hybrid
+    assert best is not None and wanted is not None
+    shown, accuracy = problem.shown_by(best), run.settings.accuracy
     return Reduction(
         model=run.session.loaded.path,
         out=out,
         settings=run.settings,
         target=run.info,
-        reference=recorded.reference,
+        reference=run.recording.record.reference,
         wanted=shown,
-        original_failure=None if shown is problem.wanted else problem.wanted,
-        best=problem.best,
+        original_failure=None if shown is wanted else wanted,
+        best=best,
         original_nodes=len(run.session.graph.order),
         also_seen=tuple(problem.also_seen.values()),
         one_minimal=found.one_minimal,
@@ -97,12 +67,46 @@ def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
         end=found.end,
         phases=tuple(asdict(one) for one in problem.passes),
         outputs_compared=run.info.can_run,
-        notes=tuple(notes),
+        notes=tuple(_notes(run, problem, found)),
         causes=found.causes,
         simplification=found.simple,
-        alone=alone,
-        accuracy=facts(run.settings.accuracy, problem.hybrid, run.confirmed),
+        alone=hybrid.written(accuracy, best) if hybrid else accuracy,
+        accuracy=facts(accuracy, hybrid, run.confirmed),
     )
+
+
+def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
+    """Sentences for the report on what a reader has to know of the result."""
+    assert problem.best is not None and problem.wanted is not None
+    yield from (*run.session.loaded.notes, *run.info.notes, *run.notes, *found.causes)
+    recorded = run.recording.record
+    if recorded.error:
+        yield (
+            f"The reference cannot run the whole model: {recorded.error}\nTensors that it could not "
+            "make have inferred shapes and seeded values here, and nothing was compared with a reference."
+        )
+        yield from cannot_run(recorded, run.settings, run.session.graph)[1:]
+    if problem.hybrid is not None:
+        yield from problem.hybrid.notes()
+    elif problem.shown_by(problem.best) is not problem.wanted:
+        yield (
+            "In a model so small the target words this failure differently; with unrelated nodes in "
+            f"front of it, it says what it says of the whole model: {problem.wanted.message}"
+        )
+    if problem.runs > 1:
+        yield (
+            f"The failure comes and goes: it showed in about {problem.rate:.0%} of all runs, so a "
+            f"probe counted as passing only after {problem.runs} runs without it."
+        )
+    if (builder := run.prepared()) >= 1:
+        made = f"TensorRT's builder takes {seconds(builder)} to make"
+        yield f"{made}, once in each process; no probe counts that."
+    if found.neighbour is not None:
+        yield f"{files.PASSING} passes: it is {files.MODEL} {found.neighbour.difference}."
+    elif not found.end.is_early:
+        yield "No neighbour of this model is known that passes, so there is no passing.onnx."
+    if problem.best.form is Form.ORIGINAL:
+        yield "Only the file as it is fails; any normalised or cut form of it does not."
 
 
 def told_of_the_original(

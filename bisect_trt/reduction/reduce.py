@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from bisect_trt.results import OnEvent, Reduction, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.cache import Cache
 from bisect_trt.session.export_trial import ExportTrial, is_plain, try_export
+from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
 from bisect_trt.session.prepare import (
@@ -51,7 +52,7 @@ from bisect_trt.session.prepare import (
 )
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
 from bisect_trt.session.recording import Recording
-from bisect_trt.settings import Settings
+from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool, watching
@@ -86,75 +87,65 @@ def open_run(
     began = time.monotonic()
     settings = resolved(settings)
     loaded = load_for(model, settings)
-    samples = read_samples(loaded, settings)
+    samples, run = read_samples(loaded, settings), settings.run
     head = folders.header(loaded.digest, settings, samples, every=every)
     if out is None:
-        out = folders.anonymous_folder(head) if settings.run.anonymise else folders.default_folder(model)
+        out = folders.anonymous_folder(head) if run.anonymise else folders.default_folder(model)
     folders.require_free(out, head, force=force)
     with (
         _terminable(),
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
         Pool(
-            settings.run.workers,
-            log_dir=Path(logs),
-            memory_limit=settings.run.memory_limit,
-            devices=settings.run.devices,
+            run.workers, log_dir=Path(logs), memory_limit=run.memory_limit, devices=run.devices
         ) as pool,
-        target_pool(pool, settings, Path(logs), settings.run.workers) as there,
+        target_pool(pool, settings, Path(logs), run.workers) as there,
         watching(there, lambda text: on_event(Step("", "", 0, builder=text))),
     ):
         target = with_timing_cache(settings.target, out / folders.WORK)
-        for _ in range(settings.run.workers - 1):  # so that none has to start when it is needed
-            there.submit(jobs.describe, target, timeout=LONGEST_START)
-        info = describe(describing(pool, there, settings), replace(settings, target=target))
-        reference = first_version("onnxruntime", "onnxruntime-gpu")
-        fingerprint = f"{info.fingerprint}|reference={reference}"
+        info = _described(pool, there, replace(settings, target=target))
+        fingerprint = f"{info.fingerprint}|reference={first_version('onnxruntime', 'onnxruntime-gpu')}"
         cache = _shared_cache(settings, fingerprint)
         started = time.monotonic()
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
             session = prepare(loaded, samples, out / folders.WORK)
-
-            def tell(text: str) -> None:
-                on_event(Step("record", text, len(session.graph.order)))
-
             try:
-                trial, recording = _reference(settings, info, session, pool, tell)
+                trial, recording = _reference(settings, info, session, pool, on_event)
             except ModelDoesNotFail:
                 shutil.rmtree(out, ignore_errors=True)
                 raise
-            prober = Prober(
-                Oracle(there, target, settings.run.timeout, trial.settings.accuracy),
-                journal,
-                settings.run.workers,
-                None if trial.on_trial else cache,  # its keys know nothing of the framework
-                _budget(settings, began),
-            )
-            prober.oracle.save = settings.run.save_outputs
-            prober.oracle.on_deadline = lambda seconds: journal.event("deadline", seconds=seconds)
-            if journal.finished():
-                prober.oracle.settle(journal.deadline)
+            oracle = _oracle(there, target, trial.settings, journal)
+            cache = None if trial.on_trial else cache  # its keys know nothing of the framework
+            budget = Budget.of(settings.run, began)
+            prober = Prober(oracle, journal, settings.run.workers, cache, budget)
             try:
                 yield Run(
-                    session,
-                    trial,
-                    recording,
-                    prober,
-                    pool,
-                    out,
-                    on_event,
-                    samples=samples,
-                    timing_cache=target.timing_cache,
-                    began=began,
-                    started=started,
-                    prepared=there.prepared,
-                )
+                    session, trial, recording, prober, pool, out, on_event, samples=samples,
+                    timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
+                )  # fmt: skip
             finally:
                 prober.close()
 
 
+def _described(pool: Pool, there: Pool, settings: Settings) -> TargetInfo:
+    """Open the target in all workers, so that none has to start when it is needed."""
+    for _ in range(settings.run.workers - 1):
+        there.submit(jobs.describe, settings.target, timeout=LONGEST_START)
+    return describe(describing(pool, there, settings), settings)
+
+
+def _oracle(there: Pool, target: TargetSettings, settings: Settings, journal: Journal) -> Oracle:
+    """The target; its deadline is written down, and that of a run that is resumed holds."""
+    oracle = Oracle(there, target, settings.run.timeout, settings.accuracy)
+    oracle.save = settings.run.save_outputs
+    oracle.on_deadline = lambda seconds: journal.event("deadline", seconds=seconds)
+    if journal.finished():
+        oracle.settle(journal.deadline)
+    return oracle
+
+
 def _reference(
-    settings: Settings, info: TargetInfo, session: Session, pool: Pool, tell: Callable[[str], None]
+    settings: Settings, info: TargetInfo, session: Session, pool: Pool, on_event: OnEvent
 ) -> tuple[ExportTrial, Recording]:
     """The reference run: ONNX Runtime's as far as it is needed, any other as a whole and compared with it.
 
@@ -162,16 +153,15 @@ def _reference(
         ModelDoesNotFail: the export is to blame, not the target.
         UsageError, TargetUnavailable: the reference fails, or needs what is not installed.
     """
+
+    def tell(text: str) -> None:
+        on_event(Step("record", text, len(session.graph.order)))
+
     recording = Recording.when_needed(pool, session, settings, tell)
     if is_plain(settings):
         return ExportTrial(settings, info), recording
     trial = try_export(settings, info, session, pool, recording.whole())
     return trial, recording.replaced(trial.record)
-
-
-def _budget(settings: Settings, began: float) -> Budget:
-    limit = settings.run.budget
-    return Budget(None if limit is None else began + limit, settings.run.max_probes)
 
 
 def _shared_cache(settings: Settings, on: str) -> Cache | None:

@@ -14,7 +14,7 @@ from bisect_trt.outcome import Outcome, Verdict
 from bisect_trt.session.cache import Cache
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
-from bisect_trt.settings import AccuracySettings, TargetSettings
+from bisect_trt.settings import AccuracySettings, RunSettings, TargetSettings
 from bisect_trt.workers.pool import Task
 
 SHOWN = 64  # names of nodes in a line of the journal
@@ -65,6 +65,11 @@ class Budget:
 
     deadline: float | None = None
     max_probes: int | None = None
+
+    @classmethod
+    def of(cls, run: RunSettings, began: float) -> Budget:
+        """What the settings of a run allow that began at this moment of `time.monotonic`."""
+        return cls(None if run.budget is None else began + run.budget, run.max_probes)
 
     def left(self) -> float | None:
         """Seconds; None: as many as it takes."""

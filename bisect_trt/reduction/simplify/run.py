@@ -22,12 +22,13 @@ from bisect_trt.model.store import Store
 from bisect_trt.model.walk import inner_nodes, scopes
 from bisect_trt.outcome import Ended, Failure, Stage
 from bisect_trt.reduction.menu import SECRET, SIMPLIFY, Pass
-from bisect_trt.reduction.problem import Problem, Simplifying, end_of
+from bisect_trt.reduction.problem import Problem, end_of
 from bisect_trt.reduction.simplify.dimensions import all_halved, all_ones
 from bisect_trt.reduction.simplify.names import plain
 from bisect_trt.reduction.simplify.propose import Edit, OutOfBudget, attempt, tally, together
 from bisect_trt.reduction.simplify.types import lowest_opset
 from bisect_trt.reduction.simplify.values import all_inputs, all_texts, all_weights
+from bisect_trt.reduction.state import Simplifying
 from bisect_trt.references.base import Record
 from bisect_trt.results import Simplification
 from bisect_trt.settings import Settings

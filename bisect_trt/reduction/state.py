@@ -1,0 +1,62 @@
+"""What a problem keeps of its passes: what each cost and won, and what a simplification may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.editing.draft import Draft
+from bisect_trt.outcome import End, Ended
+from bisect_trt.results import Tally
+
+
+@dataclass(frozen=True)
+class PassCounts:
+    """What one pass of the search cost and won; `seconds` are those of the clock."""
+
+    name: str
+    probes: int
+    nodes_before: int
+    nodes_after: int
+    seconds: float
+
+
+@dataclass
+class Simplifying:
+    """What a simplification may do and spend, and what its passes did.
+
+    Attributes:
+        until: target seconds (`Counts.asked_seconds`) at which it ends.
+        confirm: the reference runs every edited candidate first; not where it cannot run the original.
+        synthetic: values of the original are to be avoided by all means (`--anonymise`).
+        profiled: inputs whose names the settings hold.
+        seed: of random values.
+        tallies: by name of the pass, in the order in which they first ran.
+        draft: the best candidate opened, with its digest.
+        end: how it ended, and why before a fixed point, if so.
+    """
+
+    until: float = float("inf")
+    confirm: bool = True
+    synthetic: bool = False
+    profiled: frozenset[str] = frozenset()
+    seed: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    draft: tuple[str, Draft] | None = None
+    end: End = field(default_factory=End)
+
+    def hold(self, candidate: Candidate, draft: Draft) -> None:
+        """Remember the draft that a candidate was made of, so that it need not be opened again."""
+        self.draft = (candidate.digest, draft)
+
+    def forget(self) -> None:
+        """Let the draft go: what it stands for is no candidate."""
+        self.draft = None
+
+    def end_early(self, how: Ended, why: str) -> None:
+        """Say why it ended before a fixed point."""
+        self.end = End(how, why)
+
+    def go_on_without_limit(self) -> None:
+        """No budget ends what is left to do."""
+        self.until = float("inf")
