@@ -25,7 +25,8 @@ def test_every_reason_is_of_a_file_that_is_there() -> None:
 
 
 def test_code_lines_are_counted_without_words() -> None:
-    text = '"""Doc.\n\nMore.\n"""\n\n# why\nX = 1  # one\n"""Of X."""\n\n\ndef f():\n    """Doc."""\n    return (\n        X\n    )\n'
+    text = '"""Doc.\n\nMore.\n"""\n\n# why\nX = 1  # one\n"""Of X."""\n\n\n'
+    text += 'def f():\n    """Doc."""\n    return (\n        X\n    )\n'
     assert house.code_lines(text) == 5
 
 

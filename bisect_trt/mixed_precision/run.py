@@ -19,15 +19,8 @@ from bisect_trt.mixed_precision.write import write_document
 from bisect_trt.results import OnEvent
 from bisect_trt.session import folder as folders
 from bisect_trt.session.export_trial import ask
-from bisect_trt.session.prepare import (
-    cannot_run,
-    describe,
-    load_for,
-    prepare,
-    read_samples,
-    record,
-    resolved,
-)
+from bisect_trt.session.prepare import describe, load_for, prepare, read_samples, resolved
+from bisect_trt.session.recording import cannot_run, record
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 

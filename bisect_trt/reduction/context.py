@@ -27,9 +27,9 @@ from bisect_trt.reduction.selections import Selections
 from bisect_trt.references.base import Record
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self
-from bisect_trt.session.prepare import Session, record_again
+from bisect_trt.session.prepare import Session
 from bisect_trt.session.prober import Prober
-from bisect_trt.session.recording import Recording
+from bisect_trt.session.recording import Recording, record_again
 from bisect_trt.workers.pool import Pool
 
 

@@ -36,7 +36,8 @@ from bisect_trt.reproducer.verify import verify_files
 from bisect_trt.results import Reduction
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
-from bisect_trt.session.prepare import LONGEST_START, cannot_run
+from bisect_trt.session.prepare import LONGEST_START
+from bisect_trt.session.recording import cannot_run
 from bisect_trt.targets.tensorrt.defaults import is_misread_default
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.text import seconds

@@ -32,7 +32,8 @@ from bisect_trt.scanning.segments import Segment, merge, segments
 from bisect_trt.session.export_trial import ask
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache
-from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, record, resolved
+from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
+from bisect_trt.session.recording import record
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers.pool import Pool

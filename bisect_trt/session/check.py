@@ -13,16 +13,8 @@ from bisect_trt.results import Check
 from bisect_trt.session.export_trial import Truth, ask, is_self, outside
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
-from bisect_trt.session.prepare import (
-    Session,
-    cannot_run,
-    describe,
-    load_for,
-    prepare,
-    read_samples,
-    record,
-    resolved,
-)
+from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
+from bisect_trt.session.recording import cannot_run, record
 from bisect_trt.settings import Settings
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.workers.pool import Pool

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-import re
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Form, Rest
@@ -115,97 +111,6 @@ def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) 
     else:
         feeds = tuple({name: store.put(name, value) for name, value in one.items()} for one in samples)
     return Session(loaded, graph, store, feeds)
-
-
-def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bool = False) -> Record:
-    """Run the reference in a worker and keep every tensor; the second time, what was kept.
-
-    A reference that cannot run the model, or dies of it, gives a record with an error.
-    """
-    place = session.store.folder / RECORD
-    if place.exists():
-        return Record.from_json(json.loads(place.read_text()))
-    graph, folder = session.graph, session.store.folder
-    tensors = graph.graph_outputs if outputs_only else None
-    if parse(settings.accuracy.reference).kind == "target-at":
-        recorded = _record_on_target(pool, session, settings, tensors)
-    else:
-        accuracy = settings.accuracy
-        recorded = jobs.record_in(
-            pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
-        )
-    if not outputs_only:
-        _keep(recorded, place)
-    return recorded
-
-
-_NO_KERNEL = re.compile(r"\bCould not find an implementation for (?P<op>\w+)\(.*?'(?P<name>[^']*)'")
-
-
-def cannot_run(recorded: Record, settings: Settings, graph: Graph) -> list[str]:
-    """Why the reference cannot run the whole model, as notes; empty when it can."""
-    if not recorded.error:
-        return []
-    if missing := _NO_KERNEL.search(recorded.error):
-        return [f"{_without_kernel(missing, graph)} --reference python:FILE.py:FUNCTION takes another."]
-    made_up = "The input values are random: the model may need others, from --inputs or --input-range."
-    return [recorded.error, *([made_up] if settings.run.inputs is None else [])]
-
-
-def _without_kernel(missing: re.Match[str], graph: Graph) -> str:
-    """That ONNX Runtime has no code for a node on the CPU, with the type that it lacks it for."""
-    inputs = graph.inputs_of(missing["name"]) if missing["name"] in graph.nodes else ()
-    known = (graph.elem_type(tensor) for tensor in inputs)
-    kind = next((TensorProto.DataType.Name(elem).lower() for elem in known if elem), "")
-    return f"ONNX Runtime has no {f'{kind} ' if kind else ''}{missing['op']} on the CPU ({missing['name']})."
-
-
-def record_some(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:
-    """As `record`, for some tensors only, and run again each time: that takes little."""
-    folder, proto, accuracy = session.store.folder, session.graph.proto, settings.accuracy
-    if (folder / RECORD).exists():  # of a run that was stopped
-        return record(pool, session, settings)
-    return jobs.record_in(
-        pool, folder, proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
-    )
-
-
-def _keep(recorded: Record, place: Path) -> None:
-    draft = place.with_suffix(".writing")
-    draft.write_text(json.dumps(recorded.to_json()))
-    draft.replace(place)
-
-
-def _record_on_target(
-    pool: Pool, session: Session, settings: Settings, tensors: Sequence[str] | None
-) -> Record:
-    """The target in FP32 as the reference: what nodes make is exposed, as much of it as has a type."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(session.graph.proto)
-    if tensors is None:
-        there = {output.name for output in proto.graph.output}
-        proto.graph.output.extend(v for v in proto.graph.value_info if v.name not in there)
-    arguments = (settings.target, proto.SerializeToString(), session.store.folder, session.feeds)
-    reply = pool.submit(jobs.record_on_target, *arguments, timeout=None).result()
-    if reply.death is None:
-        recorded: Record = reply.value
-        return recorded
-    return Record(session.store.folder, len(session.feeds), error=reply.death.message)
-
-
-def record_again(
-    pool: Pool, session: Session, settings: Settings, proto: onnx.ModelProto, feeds: Sequence[Feeds]
-) -> Record:
-    """As `record`, for a model that was made of parts of the session's; its weights lie in the store."""
-    names = json.dumps([sorted((k, v.name) for k, v in sample.items()) for sample in feeds])
-    key = hashlib.sha256(proto.SerializeToString(deterministic=True) + names.encode()).hexdigest()[:16]
-    place = session.store.folder / f"record-{key}.json"
-    if place.exists():
-        return Record.from_json(json.loads(place.read_text()))
-    folder, accuracy = session.store.folder, settings.accuracy
-    recorded = jobs.record_in(pool, folder, proto, feeds, settings.run, accuracy=accuracy, stem=f"{key}-")
-    _keep(recorded, place)
-    return recorded
 
 
 def resolved(settings: Settings) -> Settings:

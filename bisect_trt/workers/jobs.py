@@ -32,12 +32,11 @@ from bisect_trt.outcome import Built, Measured, Outcome, Stage
 from bisect_trt.references import self_check, target_at
 from bisect_trt.references.base import Record, recorded_inputs, recorded_values
 from bisect_trt.references.spec import SELF, Spec, split_function
-from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, TargetSettings
+from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
 from bisect_trt.targets import gpu
 from bisect_trt.targets.base import Target, TargetInfo, announce, announce_reference
 from bisect_trt.workers import continue_rest
 from bisect_trt.workers.network_outputs import wrong_outputs
-from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.reply import Job
 
 Array = npt.NDArray[Any]
@@ -336,37 +335,6 @@ def _not_compared(expected: Values, outputs: Values) -> str:
             if name not in values:
                 return f"the reference has no value for the output {name}"
     return ""
-
-
-# In the parent
-
-
-def record_in(
-    pool: Pool,
-    folder: Path,
-    proto: onnx.ModelProto,
-    feeds: Sequence[Feeds],
-    run: RunSettings,
-    *,
-    tensors: Sequence[str] | None = None,
-    accuracy: AccuracySettings = DEFAULT_ACCURACY,
-    stem: str = "r",
-) -> Record:
-    """Record in a worker. A reference that takes its worker with it gives a record with an error.
-
-    There is no deadline: `run.timeout` is that of a probe. Raises StoppedEarly when the disk is full.
-    """
-    model = proto.SerializeToString()
-    budget = run.record_budget or psutil.virtual_memory().total // 4
-    arguments = (model, folder, tuple(feeds), tensors, budget, accuracy, stem)
-    task = pool.submit(record, *arguments, timeout=None)
-    reply = task.result()
-    if reply.death is None:
-        recorded: Record = reply.value
-        return recorded
-    ended = f"the reference ended its process: {reply.death.message} {reply.death.detail}".strip()
-    inputs = recorded_inputs(Graph(proto), Store(folder), feeds)
-    return Record(folder, len(feeds), inputs, error=ended)
 
 
 def outputs(settings: TargetSettings, candidate: Candidate, folder: Path) -> dict[str, Path]:
