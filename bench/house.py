@@ -52,6 +52,7 @@ SHORT = {
     "targets/ort/messages.py": "words of a provider, read by it and by the doctor",
     "session/pools.py": "pools of a session, used by check, scan and reduce",
     "session/cluster.py": "the one place that knows a cluster beside a session",
+    "nightly/moved.py": "how history follows a model, apart from how it is read",
     "nightly/clock.py": "the clock that tests replace",
     "model/shape_arithmetic.py": "a small language of its own",
     "reproducer/markdown.py": "a small language of its own",
