@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,4 +189,6 @@ class Check:
         """The command that reduces what was seen; empty when all is well."""
         if not self.outcome.failures:
             return ""
-        return (export_line if self.export_differs else reduce_line)(self.model, self.settings)
+        run = replace(self.settings.run, save_inputs=None, save_outputs=None)  # they were written
+        line = export_line if self.export_differs else reduce_line
+        return line(self.model, replace(self.settings, run=run))

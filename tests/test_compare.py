@@ -190,3 +190,16 @@ def test_a_mean_error_is_held_to_rtol_and_no_more(metric: str, error: float) -> 
     diff = compare("y", reference, reference + error * 1e-3, rtol=1e-3, metric=metric)
     assert diff.ok is (error < 1)
     assert compare("y", reference, reference + error * 1e-3, rtol=0.0, atol=2e-3, metric=metric).ok
+
+
+def test_a_line_for_people_leaves_out_what_was_not_computed() -> None:
+    """FP16's overflow has no cosine, integers have no RMS."""
+    big = compare("y", np.full((1, 1), 4494400.0, np.float32), np.full((1, 1), np.inf, np.float32))
+    assert big.describe() == "y: [0, 0] is inf, not 4494400.0; 1 of 1 elements differ; Inf 0 -> 1"
+    small = compare("y", np.array([4, 7], np.uint8), np.array([255, 7], np.uint8))
+    said = "y: [0] is 255, not 4; 1 of 2 elements differ; max abs 251, max rel 62.8"
+    assert small.describe() == said and small.max_rel == 62.75
+    words = compare("y", np.array(["a", "b"]), np.array(["a", "c"]))
+    assert words.describe() == "y: [1] is c, not b; 1 of 2 elements differ"
+    usual = compare("y", np.ones(4, np.float32), np.full(4, 2, np.float32)).describe()
+    assert "max abs 1, max rel 1, RMS error / RMS 1, cosine 1.000000" in usual and "NaN" not in usual

@@ -111,7 +111,7 @@ def kind_of(dtype: np.dtype[Any]) -> str:
 
 def _exact(name: str, reference: Array, target: Array, kind: str, words: str) -> TensorDiff:
     """Integers, bools and strings: equal or not."""
-    mismatches, first, largest = 0, None, 0.0
+    mismatches, first, largest, relative = 0, None, 0.0, 0.0
     worst = Worst(reference.shape)
     pieces = zip(chunks(reference), chunks(target), strict=True)
     for (start, one), (_, other) in pieces:
@@ -124,8 +124,10 @@ def _exact(name: str, reference: Array, target: Array, kind: str, words: str) ->
             first = start + int(np.argmax(differs))
         distance = np.full(found, math.inf)
         if kind == "int":
+            sizes = np.abs(wide(one[differs]))
             distance = np.abs(wide(other[differs]) - wide(one[differs]))
             largest = max(largest, float(distance.max()))
+            relative = max(relative, float(np.max(distance[sizes > 0] / sizes[sizes > 0], initial=0.0)))
         worst.add(start + np.flatnonzero(differs), distance, one[differs], other[differs])
     return TensorDiff(
         name,
@@ -134,6 +136,7 @@ def _exact(name: str, reference: Array, target: Array, kind: str, words: str) ->
         mismatches=mismatches,
         first_mismatch=index_of(first, reference.shape),
         max_abs=largest,
+        max_rel=relative,
         difference=words,
         agrees_at=math.inf if mismatches else 0.0,
         worst=worst.elements(),
@@ -171,6 +174,7 @@ def _close(name: str, reference: Array, target: Array, limits: Limits, words: st
         difference=words,
         agrees_at=math.inf if sums.mismatches > sums.beyond else sums.agrees_at,
         metric=limits.metric,
+        finite=sums.finite,
         worst=worst.elements(),
         symptom=None if ok else symptom,
     )

@@ -34,6 +34,8 @@ class TensorDiff:
         elements: of the reference.
         mismatches: elements that do not agree.
         first_mismatch: index of the first one, in C order.
+        finite: elements of floats that are finite on both sides: max_abs, max_rel, rms_error and cosine are
+            of these, and say nothing where there is none; of integers max_abs and max_rel alone are known.
         max_abs: largest absolute difference where both are finite.
         max_rel: largest difference over |reference|, where both are finite and that is not 0.
         rms_error: RMS of the difference over RMS of the reference, where both are finite.
@@ -69,6 +71,7 @@ class TensorDiff:
     worst: tuple[Element, ...] = ()
     sample: int = 0
     symptom: Symptom | None = None
+    finite: int = 0
 
     @property
     def damage(self) -> float:
@@ -91,16 +94,21 @@ class TensorDiff:
             return f"{self.name} agrees (largest difference {self.max_abs:.3g})"
         if self.mismatches == 0:
             return f"{self.name}: {self.difference}"
-        at = list(self.first_mismatch or ())
-        text = f"{self.name}: {self.mismatches} of {self.elements} elements differ, the first at {at}"
-        text += f"; max abs {self.max_abs:.3g}, max rel {self.max_rel:.3g}"
-        text += f", RMS error / RMS {self.rms_error:.3g}, cosine {self.cosine:.6f}"
-        if any(self.nans) or any(self.infs):
-            text += f"; NaN {self.nans[0]} -> {self.nans[1]}, Inf {self.infs[0]} -> {self.infs[1]}"
-        if self.worst and self.elements > 1:
+        words = [f"{self.mismatches} of {self.elements} elements differ"]
+        if self.worst:
             worst = self.worst[0]
-            text += f"; the worst at {list(worst.index)}: {worst.reference} became {worst.target}"
-        return f"{text}; {self.difference}" if self.difference else text
+            words.insert(0, f"{list(worst.index)} is {worst.target}, not {worst.reference}")
+        words += [figures] if (figures := self.figures()) else []
+        counts = (("NaN", self.nans), ("Inf", self.infs))
+        words += [f"{kind} {before} -> {after}" for kind, (before, after) in counts if before or after]
+        return f"{self.name}: {'; '.join([*words, *([self.difference] if self.difference else [])])}"
+
+    def figures(self) -> str:
+        """How far apart both are, as far as that was computed: not of NaN and Inf, texts and bools."""
+        known = f"max abs {self.max_abs:.3g}, max rel {self.max_rel:.3g}"
+        if self.finite:
+            return f"{known}, RMS error / RMS {self.rms_error:.3g}, cosine {self.cosine:.6f}"
+        return known if self.max_abs else ""
 
 
 def _plain(value: Any) -> Any:

@@ -114,7 +114,7 @@ def _show(ours: BisectError, error: Exception, words: Sequence[str]) -> None:
         print(json.dumps({"error": told}, indent=2))
         return
     # A model that does not fail is an answer, and no error.
-    labels = ("Agrees      ", "Next        ") if isinstance(ours, ModelDoesNotFail) else ("error: ", "hint: ")
+    labels = ("Result      ", "Next        ") if isinstance(ours, ModelDoesNotFail) else ("error: ", "hint: ")
     for label, text in zip(labels, (ours.message, ours.hint), strict=True):
         lines = [part for line in text.splitlines() for part in _wrapped(line, _columns() - len(label))]
         for number, line in enumerate(lines):

@@ -66,7 +66,11 @@ def what_to_try(model: Path, settings: Settings, compared: bool) -> list[str]:
     builder = target.spec.partition(":")[0] in ("auto", "tensorrt", "tensorrt-rtx")
     tries = []
     if builder:
-        emulated = replace(settings, target=TargetSettings("emulate:fp16", target.shapes))
+        emulated = replace(
+            settings,
+            target=TargetSettings("emulate:fp16", target.shapes),
+            run=replace(run, save_inputs=None, save_outputs=None),
+        )
         line_ = line("bisect-trt", "check", _file(model), *arguments(emulated))
         tries.append(f"{line_} (what FP16 would do, no GPU needed)")
     if not compared:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from bisect_trt.reproducer import issue, markdown
 from bisect_trt.reproducer.archive import attachments
@@ -110,8 +111,8 @@ def _plots(words: Mapping[str, Any]) -> dict[str, Any]:
         found["probes"] = plots.left_against_probes(few, nodes)
         found["seconds"] = plots.left_against_seconds(few, nodes)
     seen: Compared | None = words["accuracy_seen"]
-    if seen is not None and seen.reference.size:
-        error = seen.target - seen.reference
+    error = seen.target - seen.reference if seen is not None else None
+    if seen is not None and error is not None and error.size > 1 and np.isfinite(error).any():
         found["histogram"] = plots.histogram(error)
         found["scatter"] = plots.scatter(seen.reference, seen.target)
         found["heat"] = plots.heat_map(error)
