@@ -31,6 +31,7 @@ class TargetSettings:
         build_only: engines are built but never run, as on a machine without a GPU.
         deep: a model that builds is also built with the defaults of ONNX spelled out, see
             `targets.tensorrt.defaults`.
+        decisions: what the builder is to decide otherwise, see `targets.knobs`; for us alone, as the next.
         without_tactics: numbers of tactics that the builder may not take; for us alone, no option sets it.
         fail_regex: what the log of `command:` has to show for a failure to count; empty: anything.
     """
@@ -51,6 +52,7 @@ class TargetSettings:
     precision: str = ""
     build_only: bool = False
     deep: bool = False
+    decisions: tuple[tuple[str, str], ...] = ()
     without_tactics: tuple[str, ...] = ()
 
 

@@ -252,6 +252,7 @@ def test_other_settings_of_the_target_are_another_question(prober: Prober) -> No
 
 
 BUILD = Failure(Stage.BUILD, Symptom.ERROR, "no tactic", "no tactic")
+RESHAPE = ("optimizer", "ReshapeFusion")
 
 
 @pytest.mark.parametrize(
@@ -262,13 +263,17 @@ BUILD = Failure(Stage.BUILD, Symptom.ERROR, "no tactic", "no tactic")
         ({}, BUILD, lambda t: (t.opt_level or 3) < 2 and t.opt_level is not None, ["--opt-level 1"]),
         ({"opt_level": 5}, BUILD, lambda t: t.opt_level in (0, 4), ["--opt-level 0"]),
         ({"precision": "fp16"}, BUILD, lambda t: not t.precision, ["--precision fp16"]),
-        ({"spec": "ort:CPU"}, BUILD, lambda t: True, []),
+        ({"spec": "ort:CPU"}, BUILD, lambda t: RESHAPE in t.decisions, ["ReshapeFusion"]),
+        ({"spec": "emulate:fp16"}, BUILD, lambda t: True, []),
         ({}, replace(BUILD, stage=Stage.PARSE), lambda t: True, []),
         ({}, replace(BUILD, symptom=Symptom.HANG), lambda t: True, []),
     ],
 )
 def test_options_that_avoid_a_failure_are_found(
-    settings: dict[str, Any], wanted: Failure, helps: Callable[[TargetSettings], bool], told: list[str]
+    settings: dict[str, Any],
+    wanted: Failure,
+    helps: Callable[[TargetSettings], bool],
+    told: list[str],
 ) -> None:
     def observe(candidate: object, run: int, target: TargetSettings) -> Outcome:
         return Outcome() if helps(target) else Outcome((wanted,))

@@ -6,6 +6,8 @@ import hashlib
 import json
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.blaming import strip, words
+from bisect_trt.blaming.decisions import Decisions, Say, decisions
 from bisect_trt.blaming.environments import LIMIT, Environments
 from bisect_trt.blaming.installer import Processes
 from bisect_trt.blaming.oracle import Question, write_question
@@ -21,10 +24,11 @@ from bisect_trt.blaming.releases import FromIndex, OnTried, Releaser, Releases, 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.outcome import Failure
 from bisect_trt.reproducer import files
-from bisect_trt.reproducer.untrusted import Report, find, opened
+from bisect_trt.reproducer.untrusted import Report, find, opened, require_custom_ops
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
-from bisect_trt.settings import RunSettings, TargetSettings
+from bisect_trt.session.prepare import resolved
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 
 DOCUMENT = "blame.json"
 STRIP = "releases.svg"
@@ -33,10 +37,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Asking:
-    """What `blame` looks for, and how.
+    """What `blame` looks for, and how. Without `releases`, `releases_file` and `options` it asks for both.
 
     Attributes:
-        releases: `PACKAGE[>=A,<B]`; empty: the package that has the target.
+        releases: `PACKAGE[>=A,<B]`; empty: the package that has the target, unless `options`.
+        options: which decisions of the builder it hangs on.
+        on: the user's whole model; None: the file of the name that the report tells, where it lies here.
         releases_file: a command for each release instead, see `releases.read_file`.
         every: all releases are tried, not only as many as the search needs.
         pre: pre-releases, too.
@@ -48,12 +54,24 @@ class Asking:
 
     releases: str = ""
     releases_file: Path | None = None
+    options: bool = False
+    on: Path | None = None
     every: bool = False
     pre: bool = False
     offline: bool = False
     allow_build: bool = False
     cache: Path | None = None
     cache_limit: int = LIMIT
+
+    @property
+    def asks_releases(self) -> bool:
+        """Whether releases are asked for."""
+        return bool(self.releases or self.releases_file) or not self.options
+
+    @property
+    def asks_options(self) -> bool:
+        """Whether decisions of the builder are asked for."""
+        return self.options or not (self.releases or self.releases_file)
 
 
 @dataclass(frozen=True)
@@ -65,12 +83,16 @@ class Blame:
         wanted: the failure.
         out: the folder.
         releases: what they say; None where none were asked.
+        decisions: what the failure hangs on; None where that was not asked.
+        notes: why one of them is missing, if so.
     """
 
     name: str
     wanted: Failure
     out: Path
     releases: Releases | None = None
+    decisions: Decisions | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data."""
@@ -92,7 +114,9 @@ class Blame:
                 "probes": found.probes,
                 "seconds": round(found.seconds, 3),
             }
-        return document
+        if self.decisions is not None:
+            document["decisions"] = self.decisions.to_json()
+        return {**document, "notes": list(self.notes)}
 
 
 def blame(
@@ -102,11 +126,13 @@ def blame(
     target: str | None = None,
     given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
     run: RunSettings = RunSettings(),  # noqa: B008 (frozen)
+    custom_ops: Sequence[Path] = (),
     out: Path | None = None,
     force: bool = False,
     on_tried: OnTried = lambda tried: None,
+    say: Say = lambda text: None,
 ) -> Blame:
-    """Find the release in which a reproducer's failure came, and the one in which it went.
+    """Find the release in which a reproducer's failure came, and the decision of the builder it hangs on.
 
     Args:
         place: folder or zip that `reduce` wrote; nothing in it is believed, and no script of it is run.
@@ -114,9 +140,11 @@ def blame(
         target: other than the one of its report.
         given: libraries that no report may ask for.
         run: how often and how long a script may run, how many at the same time, and for how long in all.
+        custom_ops: libraries of custom operators for ONNX Runtime; a report's own are never loaded.
         out: where to write; NAME-blame here without it. What an earlier call found there is not asked again.
         force: replace what is there.
         on_tried: called with each release as it is tried.
+        say: told what else is going on.
 
     Raises:
         UsageError: there is no reproducer, or it or an option cannot be used.
@@ -131,12 +159,24 @@ def blame(
     out = out or Path.cwd() / f"{name}-blame"
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
         folder, report = opened(place, Path(scratch))
-        head = {"tool": __version__, "blame": _digest(folder)}
+        require_custom_ops(folder, report, tuple(custom_ops))
+        asked = [folders.meaning(report.target(target, given)), repr(report.accuracy)]
+        head = {"tool": __version__, "blame": _digest(folder, repr(asked))}
         with folders.open_folder(out, head, force=force) as journal:
             question = Path(scratch) / "question"
             question.mkdir()
-            ask = _Asker(folder, report, target, given, asking, run, question, journal)
-            found = Blame(name, report.wanted, out, ask.releases(on_tried))
+            ask = _Asker(folder, report, target, given, asking, run, tuple(custom_ops), question, journal)
+            releases, decided, notes = None, None, []
+            if asking.asks_releases:
+                try:
+                    releases = ask.releases(on_tried)
+                except TargetUnavailable as error:
+                    if asking.releases or not asking.asks_options:
+                        raise
+                    notes.append(f"Releases were not tried: {error.message}.")
+            if asking.asks_options:
+                decided = ask.decisions(place, out, Path(scratch), say)
+            found = Blame(name, report.wanted, out, releases, decided, tuple(notes))
             write(found)
     return found
 
@@ -151,6 +191,7 @@ class _Asker:
     given: TargetSettings
     asking: Asking
     run: RunSettings
+    custom_ops: tuple[Path, ...]
     into: Path
     journal: Journal
 
@@ -189,6 +230,33 @@ class _Asker:
             )
         finally:
             environments.trim()
+
+    def decisions(self, place: Path, out: Path, scratch: Path, say: Say) -> Decisions:
+        """Decisions of the builder, on this machine's own target."""
+        target = self.report.target(self.target, self.given)
+        run = replace(self.run, seed=self.report.seed, timeout=self.run.timeout or self.report.timeout)
+        accuracy = replace(self.report.accuracy, custom_ops=self.custom_ops)
+        settings = resolved(Settings(target, run, accuracy))
+        budget, values = self.run.budget, scratch / "values"
+        values.mkdir()
+        return decisions(
+            self.folder,
+            self.report.wanted,
+            settings,
+            self.journal,
+            values,
+            on=self.asking.on or self._whole(place),
+            out=out,
+            nodes=self.report.nodes,
+            deadline=None if budget is None else time.monotonic() + budget,
+            say=say,
+        )
+
+    def _whole(self, place: Path) -> Path | None:
+        """The user's model, where a file of its name lies here or beside the reproducer."""
+        name = self.report.model_name
+        places = [folder / name for folder in (Path.cwd(), place.absolute().parent)] if name else []
+        return next((found for found in places if found.is_file()), None)
 
     def _question(self, asked: Asked | None) -> Question:
         package = asked.package if asked else None
@@ -230,9 +298,9 @@ def write(found: Blame) -> None:
     releases = found.releases
     if releases is not None:
         texts[STRIP] = strip.svg(releases)
-        texts[files.ISSUE] = words.section(releases)
         for tried in (t for pair in words.regressions(releases) for t in pair):
             texts[f"output-{_file_name(tried.release)}.txt"] = tried.output
+    texts[files.ISSUE] = words.issue(releases, found.decisions)
     with files.draft(found.out, DOCUMENT) as folder:
         for name, text in texts.items():
             (folder / name).write_bytes(text.encode("utf-8", errors="replace"))
@@ -242,8 +310,9 @@ def _file_name(release: str) -> str:
     return "".join(c if c.isalnum() or c in ".-_" else "_" for c in release)[:80]
 
 
-def _digest(folder: Path) -> str:
-    h = hashlib.sha256()
+def _digest(folder: Path, asked: str) -> str:
+    """What two runs must share for one to go on with the other's journal."""
+    h = hashlib.sha256(asked.encode())
     for name in (files.MODEL, files.WEIGHTS, files.REPORT):
         with suppress(OSError):
             h.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())

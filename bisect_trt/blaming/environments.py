@@ -181,14 +181,17 @@ class Environments:
 
     def _import(self, place: Path, package: Package) -> str:
         """Why its library cannot be imported; empty when it can."""
-        command = [str(place / "bin/python"), "-I", "-c", f"import numpy, {package.module}"]
+        # As in the scripts: an error that a library prints, and goes on from, counts.
+        strict = "import os, sys; sys.excepthook = lambda k, e, t: (print(repr(e), flush=True), os._exit(2))"
+        told = f"{strict}\nimport numpy, {package.module}"
+        command = [str(place / "bin/python"), "-I", "-c", told]
         code, said = self._processes.run(command, timeout=_LONGEST_IMPORT, env=quiet_environ())
         if code == 0:
             return ""
         ended = "it hangs" if code is None else f"it ends with {code}"
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        told = lines[-1][:200] if lines and code is not None and code > 0 else ended
-        return f"{package.module} cannot be imported: {told}"
+        last = lines[-1][:200] if lines and code is not None and code > 0 else ended
+        return f"{package.module} cannot be imported: {last}"
 
 
 def quiet_environ() -> dict[str, str]:

@@ -85,6 +85,7 @@ class Question:
             )
         except OSError as error:
             return Answer(Verdict.UNRESOLVED, f"{command[0]} cannot be started: {error.strerror}")
+        said = said.replace(f"{self.script.parent}/", "")  # a folder that is gone soon, of nobody's interest
         if code is None:
             return Answer(Verdict.UNRESOLVED, f"no answer in {self.deadline:.0f} s", output=said)
         verdict = {0: Verdict.VANISHES, 1: Verdict.REPRODUCES}.get(code, Verdict.UNRESOLVED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from bisect_trt.blaming.decisions import Decisions
 from bisect_trt.blaming.history import Change
 from bisect_trt.blaming.releases import Releases, Tried
 from bisect_trt.outcome import Verdict
@@ -118,3 +119,51 @@ def marks(found: Releases) -> list[tuple[str, str]]:
             for k in range(a + 1, b):
                 row[k] = f"likely {named[answers[a]]}" if k not in answers else row[k]
     return list(zip(found.names, row, strict=True))
+
+
+def issue(found: Releases | None, decided: Decisions | None) -> str:
+    """Sections to paste into an issue: releases, then decisions."""
+    parts = [section(found)] if found else []
+    if decided is not None:
+        lines = [f"- {prose(text)}" for text in sentences(decided)]
+        parts.append("\n".join(["**Which decision of the builder?**", "", *lines, ""]))
+    return "\n".join(parts)
+
+
+def sentences(decided: Decisions) -> list[str]:
+    """What the failure hangs on, a sentence each."""
+    found = decided.decided
+    if not decided.shows:
+        return [*decided.notes, *([f"Not tried: {decided.stopped}."] if decided.stopped else [])]
+    told = []
+    if found.helps:
+        ways = " and ".join(knob.told for knob in found.helps)
+        told.append(f"On {decided.target} the failure is gone {ways} ({counted(found.builds, 'build')}).")
+    else:
+        told.append(f"None of {counted(found.knobs, 'decision')} of {decided.target} makes it go.")
+    if found.keeps:
+        names = " and ".join(knob.name for knob in found.keeps)
+        told.append(f"It stays with {names} alone as by default and all others otherwise.")
+    told += [f"It is gone {knob.told}, too." for knob in found.also]
+    if decided.outputs:
+        verb = "is an output" if len(decided.outputs) == 1 else "are outputs"
+        told.append(f"It is gone when {', '.join(decided.outputs)} {verb}, too.")
+    told += _whole(decided)
+    told += [f"Stopped early: {decided.stopped}."] if decided.stopped else []
+    return [*told, *decided.notes]
+
+
+def _whole(decided: Decisions) -> list[str]:
+    whole = decided.whole
+    if whole is None:
+        return []
+    if not whole.fails:
+        return [f"The whole model {whole.model} does not fail here: {whole.said}."]
+    return [f"{tried.sentence[0].upper()}{tried.sentence[1:]}." for tried in whole.tried]
+
+
+def pasted(decided: Decisions) -> list[tuple[str, str]]:
+    """Tool and line for what helps, each once; on the whole model where that was tried."""
+    if decided.whole is not None and decided.whole.fails:
+        return [pair for tried in decided.whole.tried if tried.agrees for pair in tried.paste]
+    return [pair for knob in (*decided.decided.helps, *decided.decided.also) for pair in knob.paste.items()]

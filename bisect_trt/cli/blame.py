@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from bisect_trt import options
+from bisect_trt import options as table
 from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
 from bisect_trt.cli.verify import TARGET
 from bisect_trt.errors import UsageError
@@ -27,6 +27,8 @@ RELEASES_FILE = Option(
     k.FILE,
     "A command for each release instead, the oldest first: lines NAME: COMMAND {script}.",
 )
+OPTIONS = Option("options", "--options", k.SWITCH, "Which decisions of the builder does it hang on?")
+ON = Option("on", "--on", k.FILE, "The whole model, on which what helps is tried; as the report names it.")
 SWEEP = Option("sweep", "--sweep", k.SWITCH, "Try all releases, not only as many as the search needs.")
 PRE = Option("pre", "--pre", k.SWITCH, "Pre-releases, too; one that is named with == is always tried.")
 OFFLINE = Option("offline", "--offline", k.SWITCH, "Only releases that were installed before.", MACHINE)
@@ -54,6 +56,8 @@ def run(
     other: str | None,
     releases: str | None,
     releases_file: Path | None,
+    options: bool,
+    on: Path | None,
     sweep: bool,
     pre: bool,
     offline: bool,
@@ -64,7 +68,7 @@ def run(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Which release broke it, and which one repaired it? On a finished reproducer, in seconds a release.
+    """Which release broke it, which decision of the builder, and does that help the whole model?
 
     Exit code: 0 done, 2 bad usage or no reproducer, 3 releases cannot be listed here, 6 stopped early,
     70 a bug of bisect-trt.
@@ -80,26 +84,34 @@ def run(
     if place is None:
         raise UsageError("no reproducer is given", "bisect-trt blame model-repro")
     from bisect_trt.blaming.blame import Asking, blame
-    from bisect_trt.cli.output.blame_table import show_blame, show_tried
+    from bisect_trt.cli.output.blame_table import show_blame, show_step, show_tried
 
     asking = Asking(
         releases=releases or "",
         releases_file=releases_file,
+        options=options,
+        on=on,
         every=sweep,
         pre=pre,
         offline=offline,
         allow_build=allow_build,
         cache_limit=cache_limit or environments.LIMIT,
     )
+
+    def quiet(told: object) -> None:
+        pass
+
     found = blame(
         place,
         asking,
         target=other,
         given=settings.target,
         run=settings.run,
+        custom_ops=settings.accuracy.custom_ops,
         out=out,
         force=force,
-        on_tried=(lambda tried: None) if as_json else show_tried,
+        on_tried=quiet if as_json else show_tried,
+        say=quiet if as_json else show_step,
     )
     if as_json:
         print(json.dumps({**found.to_json(), "out": str(found.out)}, indent=2))
@@ -114,13 +126,18 @@ COMMAND = Command(
     (
         RELEASES,
         RELEASES_FILE,
+        OPTIONS,
+        ON,
         SWEEP,
         PRE,
         TARGET,
         replace(OUT, help="Where to write; NAME-blame here without it."),
         FORCE,
         JSON,
-        *options.only("plugins", "ep_libraries", "repeats", "budget", "workers", "timeout"),
+        *table.only(
+            *("inputs", "plugins", "ep_libraries", "custom_ops", "repeats", "budget", "max_probes"),
+            *("workers", "timeout", "memory_limit"),
+        ),
         OFFLINE,
         ALLOW_BUILD,
         CACHE_LIMIT,

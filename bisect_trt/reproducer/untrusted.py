@@ -41,7 +41,7 @@ _CHUNK = 1 << 22
 # Settings that name files or programs: they are the business of whoever runs it.
 _TARGET_KEYS = {
     f.name for f in fields(TargetSettings)
-} - {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex", "without_tactics"}
+} - {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex", "without_tactics", "decisions"}
 _ACCURACY_KEYS = {"rtol", "atol", "metric", "ignore", "topk", "judge"}
 _BY_HAND = {"spec", "plugins", "ep_libraries", "fail_regex"}
 
@@ -62,12 +62,26 @@ class Report(BaseModel):
     settings: dict[str, dict[str, Any]] = {}
     compared: dict[str, Any] = {}
     seen_on: dict[str, Any] = Field({}, alias="target")
+    model: dict[str, Any] = {}
+    nodes: list[str] = []
 
     @property
     def versions(self) -> dict[str, str]:
         """Versions of the libraries on which it was seen, by name."""
         told = self.seen_on.get("versions")
         return {str(name): str(version) for name, version in told.items()} if isinstance(told, dict) else {}
+
+    @property
+    def model_name(self) -> str:
+        """Name of the user's file, without a folder; empty when it is not told."""
+        name = str(self.model.get("file", ""))
+        return name if name == Path(name).name and name.endswith(".onnx") else ""
+
+    @property
+    def seed(self) -> int:
+        """Of the input values, where these were random."""
+        value = self.settings.get("run", {}).get("seed")
+        return value if isinstance(value, int) and value >= 0 else 0
 
     @property
     def wanted(self) -> Failure:

@@ -42,6 +42,9 @@ from bisect_trt.workers.reply import Job
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
+MEASURED = 20
+"""Runs that are measured together."""
+
 SHOWN = 8  # tensors whose metrics are kept with an outcome, the worst first
 
 
@@ -85,6 +88,12 @@ def room(size: int) -> int:
 def describe(settings: TargetSettings) -> TargetInfo:
     """What the target is here. Raises TargetUnavailable or UsageError as it does."""
     return opened(settings).info()
+
+
+def inside(settings: TargetSettings) -> list[str]:
+    """Decisions that the target names itself on this machine; most name none."""
+    target = opened(settings)
+    return list(target.inside()) if hasattr(target, "inside") else []
 
 
 def probe(
@@ -162,6 +171,24 @@ def _probe(
         measured = _metrics(diffs, measured)
     built = Built.from_json(facts)
     return Outcome(failures, seconds, "" if failures else unresolved, result.log, measured, built)
+
+
+def run_seconds(settings: TargetSettings, candidate: Candidate) -> float | None:
+    """Seconds of one run of a candidate on its first sample, without the build; None where it is not run.
+
+    Many runs after one build, less one run after one build; the least of some.
+    """
+    target, found = opened(settings), math.inf
+    many = MEASURED
+    once, more = (replace(candidate, feeds=candidate.feeds[:1] * n) for n in (1, 1 + many))
+    for _ in range(3):
+        began = time.perf_counter()
+        if not target.run(once).outputs:
+            return None
+        middle = time.perf_counter()
+        target.run(more)
+        found = min(found, (time.perf_counter() - middle - (middle - began)) / many)
+    return max(found, 1e-9)
 
 
 def record(

@@ -8,6 +8,7 @@ from rich.text import Text
 from bisect_trt.blaming import words
 from bisect_trt.blaming.blame import DOCUMENT, STRIP, Blame
 from bisect_trt.blaming.releases import Tried
+from bisect_trt.blaming.whole import MODEL, SCRIPT
 from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.outcome import Verdict
 from bisect_trt.reproducer.files import ISSUE
@@ -26,15 +27,31 @@ def show_tried(tried: Tried, console: Console | None = None) -> None:
     console.print(line, soft_wrap=True)
 
 
+def show_step(text: str) -> None:
+    """What is going on, on the error output."""
+    Console(stderr=True, highlight=False).print(Text(f"trying {printable(text)}"), soft_wrap=True)
+
+
 def show_blame(found: Blame, console: Console | None = None) -> None:
-    """The answer, and where the files are."""
+    """The answers, and where the files are."""
     page = Page(console or Console(highlight=False))
     if found.releases is not None:
         releases = found.releases
-        page.row("Answer", printable(words.answer(releases)), style="bold")
+        page.row("Releases", printable(words.answer(releases)), style="bold")
         of = f"{len(releases.history.answers)} of {counted(len(releases.names), 'release')}"
         spent = f"{counted(releases.probes, 'run')}, {seconds(releases.seconds)}"
         page.row("Tried", f"{of} of {releases.package}, {spent}")
+    if found.decisions is not None:
+        for k, text in enumerate(words.sentences(found.decisions)):
+            page.row("" if k else "Decisions", printable(text), style="" if k else "bold")
+        for tool, told in words.pasted(found.decisions):
+            for line in told.splitlines():
+                page.exact(tool, line)
+    for note in found.notes:
+        page.row("Note", printable(note))
+    if found.releases is not None:
         page.exact("Strip", show_path(found.out / STRIP))
-        page.exact("Issue", f"{show_path(found.out / ISSUE)} (the section on releases, to paste)")
+    page.exact("Issue", f"{show_path(found.out / ISSUE)} (sections to paste)")
+    if (found.out / MODEL).exists():
+        page.exact("Patched", f"{show_path(found.out / MODEL)} ({SCRIPT} does it to the next export)")
     page.exact("Data", show_path(found.out / DOCUMENT))

@@ -13,6 +13,7 @@ they are. Plugins may ignore options that they do not know without a word.
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ class OrtProvider:
         self._library: tuple[str, Path] | None = None
         self._plugin = True
         self._precision = settings.precision
+        self._decisions = settings.decisions
         self._narrower = Narrower(settings.precision)
         self.name = self._find()
         self._device = ""
@@ -222,14 +224,45 @@ class OrtProvider:
             options.register_custom_ops_library(str(library.absolute()))
         if strict:
             options.add_session_config_entry(_NO_FALLBACK, "1")
+        more = self._decide(options)
         if record:
             options.add_session_config_entry(_RECORD, "1")
         if not self._plugin:
-            providers = [(self.name, self._options)]
-            return self._ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
-        rest = {k: v for k, v in self._options.items() if k not in ("device_type", "device_id")}
+            providers = [(self.name, self._own_options())]
+            return self._ort.InferenceSession(
+                model, options, providers=providers, enable_fallback=0, **more
+            )
+        rest = {k: v for k, v in self._own_options().items() if k not in ("device_type", "device_id")}
         options.add_provider_for_devices(self._devices()[:1], rest)
-        return self._ort.InferenceSession(model, options)
+        return self._ort.InferenceSession(model, options, **more)
+
+    def _decide(self, options: Any) -> dict[str, Any]:
+        """What is to be decided otherwise, see `targets.ort.knobs`; gives further arguments of a session."""
+        disabled = []
+        for key, value in self._decisions:
+            name, _, wanted = value.partition("=")
+            if key == "optimizer":
+                disabled.append(value)
+            elif key == "config":
+                options.add_session_config_entry(name, wanted)
+            elif key == "option":
+                setattr(options, name, int(wanted) if wanted.isdecimal() else wanted == "True")
+            elif key == "level":
+                options.graph_optimization_level = getattr(self._ort.GraphOptimizationLevel, value)
+        return {"disabled_optimizers": disabled} if disabled else {}
+
+    def _own_options(self) -> dict[str, str]:
+        """Options of the provider, with those that are to be decided otherwise."""
+        found = dict(self._options)
+        properties: dict[str, Any] = json.loads(found.get("load_config") or "{}")
+        for key, value in self._decisions:
+            name, _, wanted = value.partition("=")
+            if key == "provider":
+                found[name] = wanted
+            elif key == "openvino":
+                properties.setdefault("CPU", {})[name] = wanted
+                found["load_config"] = json.dumps(properties)
+        return found
 
     def _try_out(self) -> None:
         """A provider that does not load leaves its nodes to the CPU provider, with a line in the log."""

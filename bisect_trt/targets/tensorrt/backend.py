@@ -25,6 +25,7 @@ from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.tensorrt import (
     api,
     constraints,
+    knobs,
     progress,
     timing,
     warm,
@@ -140,6 +141,10 @@ class TensorRT:
             hint = "It needs an NVIDIA GPU even to build. TensorRT-RTX builds without: --target tensorrt-rtx"
             raise TargetUnavailable(f"{TITLES[self._flavour]} cannot make a builder: {said}", hint) from e
 
+    def inside(self) -> list[str]:
+        """Decisions that this builder names itself: its build routes, see `targets.tensorrt.knobs`."""
+        return knobs.routes_of(self._kept().builder.create_builder_config())
+
     def run(self, candidate: Candidate) -> TargetResult:
         """Parse, build and, where possible, run the candidate on each of its samples.
 
@@ -194,7 +199,9 @@ class TensorRT:
         announce(Stage.PARSE)
         trt, candidate = self._trt, source.candidate
         builder = self._kept().builder
-        network = builder.create_network(api.network_flags(trt))
+        network = builder.create_network(
+            api.network_flags(trt) | knobs.network_flags(trt, self._settings)
+        )
         parser = trt.OnnxParser(network, self._logger)
         parsed = parser.parse(source.model, str(source.folder / "probe.onnx"))
         if not parsed:

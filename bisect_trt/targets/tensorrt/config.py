@@ -12,7 +12,7 @@ import numpy as np
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.settings import Shapes, TargetSettings
-from bisect_trt.targets.tensorrt import api, tactics, timing
+from bisect_trt.targets.tensorrt import api, knobs, tactics, timing
 from bisect_trt.targets.tensorrt.log import Log
 
 Dims = tuple[int, ...]
@@ -66,6 +66,7 @@ def make_config(
     flag = api.precision_flag(trt, settings.precision)
     if flag is not None:
         config.set_flag(flag)
+    knobs.apply(trt, config, settings)
     # Only what the engine tells of itself depends on it; names of layers and tactics are for the report.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if settings.without_tactics:

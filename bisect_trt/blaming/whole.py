@@ -1,0 +1,233 @@
+"""What helps a reproducer, tried on the user's whole model: does it help there, and what does it cost?"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from inspect import getsource
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from bisect_trt.isolation import native
+from bisect_trt.model import expose
+from bisect_trt.outcome import Outcome
+from bisect_trt.reduction.decisions import Decided
+from bisect_trt.session.check import check, pool_for
+from bisect_trt.session.prepare import load_for, prepare, read_samples
+from bisect_trt.settings import Settings
+from bisect_trt.targets.knobs import Knob, switched
+from bisect_trt.workers import jobs
+
+MODEL, SCRIPT = "workaround.onnx", "apply.py"
+_LONGEST = 600.0  # seconds for measuring
+_SAME = 1.05  # times as slow, below which nothing is told
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One way around the failure, on the whole model.
+
+    Attributes:
+        told: what is done otherwise.
+        agrees: whether the model is fine then; None when nothing can be told.
+        said: what it shows otherwise.
+        times: how much slower it runs, 1.3 times say; None where it is not run.
+        paste: by tool, lines that do the same.
+        patched: whether it is a model that was written.
+    """
+
+    told: str
+    agrees: bool | None
+    said: str = ""
+    times: float | None = None
+    paste: tuple[tuple[str, str], ...] = ()
+    patched: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """`without TF32: the whole model agrees; 1.3x slower`."""
+        if self.agrees is None:
+            return f"{self.told}: nothing can be told of the whole model: {self.said}"
+        if not self.agrees:
+            return f"{self.told}: the whole model still fails ({self.said})"
+        slower = ""
+        if self.times is not None:
+            slower = f"; {self.times:.1f}x slower" if self.times > _SAME else "; not slower"
+        return f"{self.told}: the whole model agrees{slower}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {
+            "told": self.told,
+            "agrees": self.agrees,
+            "said": self.said,
+            "times_slower": self.times and round(self.times, 2),
+            "paste": dict(self.paste),
+            "patched": self.patched,
+        }
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The user's whole model: whether it fails, and what was tried on it."""
+
+    model: str
+    fails: bool
+    said: str
+    tried: tuple[Tried, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {
+            "model": self.model,
+            "fails": self.fails,
+            "said": self.said,
+            "tried": [tried.to_json() for tried in self.tried],
+        }
+
+
+def whole_model(
+    model: Path,
+    settings: Settings,
+    decided: Decided,
+    outputs: Sequence[str],
+    nodes: Sequence[str],
+    out: Path,
+    say: Say,
+) -> Whole:
+    """Try on the whole model what helps its reproducer; a patched model is written to `out`.
+
+    Args:
+        model: the user's file.
+        settings: resolved; those of the reproducer, with the user's input values.
+        decided: decisions that help.
+        outputs: tensors of the reproducer that help when they are outputs.
+        nodes: names of the reproducer's nodes in the user's model, whose own names of tensors may be others.
+        out: a folder that is there.
+        say: told what is going on.
+
+    Raises:
+        UsageError: the model or its inputs cannot be used.
+        TargetUnavailable: the target cannot be used.
+    """
+    settings = replace(settings, accuracy=replace(settings.accuracy, judge="outputs"))
+    say(f"the whole model {model.name}")
+    plain = check(model, settings)
+    fails, said = bool(plain.outcome.failures), _said(plain.outcome)
+    if not fails:
+        return Whole(model.name, False, said or "it agrees with these input values as it is")
+    before = _seconds(model, settings)
+    tried = []
+    for knobs in [knobs for knobs in (decided.helps, decided.also) if knobs]:
+        say(", ".join(knob.told for knob in knobs))
+        tried.append(_with_knobs(model, settings, knobs, before))
+    if outputs:
+        say("extra outputs")
+        tried.append(_with_outputs(model, settings, outputs, nodes, out, before))
+    return Whole(model.name, True, said, tuple(tried))
+
+
+def _with_knobs(model: Path, settings: Settings, knobs: Sequence[Knob], before: float | None) -> Tried:
+    other = replace(settings, target=switched(settings.target, knobs))
+    told = " and ".join(knob.told for knob in knobs)
+    paste: dict[str, str] = {}
+    for knob in knobs:
+        for tool, line in knob.paste.items():
+            paste[tool] = f"{paste[tool]}\n{line}" if tool in paste else line
+    agrees, said = _agrees(check(model, other).outcome)
+    times = _times(before, _seconds(model, other)) if agrees else None
+    return Tried(told, agrees, said, times, tuple(paste.items()))
+
+
+def _with_outputs(
+    model: Path,
+    settings: Settings,
+    outputs: Sequence[str],
+    nodes: Sequence[str],
+    out: Path,
+    before: float | None,
+) -> Tried:
+    """Tensors of the model by the names of the reproducer, else all that the nodes found make."""
+    proto = onnx.load_model(str(model), load_external_data=False)
+    inner = expose.inner_tensors(proto)
+    made = {name for node in proto.graph.node if node.name in set(nodes) for name in node.output}
+    names = [name for name in inner if name in set(outputs)]
+    if len(names) < len(outputs):
+        names = [name for name in inner if name in made]
+    told = f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''} as further outputs"
+    if not names:
+        return Tried("further outputs", None, "its tensors have other names than the reproducer's")
+    with tempfile.TemporaryDirectory(dir=model.absolute().parent, prefix=".bisect-trt-") as beside:
+        place = Path(beside) / model.name  # external data of the model lies one folder above
+        patched = expose.exposed(proto, names, with_shapes(proto))
+        if _external(patched):
+            return Tried(told, None, "its weights lie in other files, and it was not patched")
+        place.write_bytes(patched.SerializeToString())
+        ignored = tuple(dict.fromkeys((*settings.accuracy.ignore, *names)))
+        other = replace(settings, accuracy=replace(settings.accuracy, ignore=ignored))
+        agrees, said = _agrees(check(place, other).outcome)
+        times = _times(before, _seconds(place, settings)) if agrees else None
+        if agrees:
+            shutil.copyfile(place, out / MODEL)
+            (out / SCRIPT).write_text(apply_script(names))
+    paste = (("Python", f"python {SCRIPT} model.onnx patched.onnx"),) if agrees else ()
+    return Tried(told, agrees, said, times, paste, patched=bool(agrees))
+
+
+def apply_script(names: Sequence[str]) -> str:
+    """A program that does the same to the next export; it stands alone."""
+    head = '"""Marks tensors of a model as outputs: python apply.py MODEL.onnx PATCHED.onnx. Needs onnx."""'
+    body = getsource(expose).partition("from __future__ import annotations\n")[2]
+    tail = (
+        f"TENSORS = {list(names)!a}\n\n\n"
+        'if __name__ == "__main__":\n'
+        "    import sys\n\n"
+        "    source, target = sys.argv[1:]\n"
+        "    model = onnx.load_model(source)\n"
+        "    onnx.save_model(exposed(model, TENSORS, onnx.shape_inference.infer_shapes(model)), target)\n"
+    )
+    return f"{head}\n\nfrom __future__ import annotations\n{body}\n\n{tail}"
+
+
+def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with shapes of its inner tensors, as far as onnx infers them."""
+    with suppress(native.RefusedError, native.NotKnownError):
+        return native.infer_shapes(proto)
+    return proto
+
+
+def _external(proto: onnx.ModelProto) -> bool:
+    return any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
+
+
+def _agrees(outcome: Outcome) -> tuple[bool | None, str]:
+    if outcome.failures:
+        return False, _said(outcome)
+    return (None, outcome.unresolved) if outcome.unresolved else (True, "")
+
+
+def _said(outcome: Outcome) -> str:
+    return " ".join(outcome.failures[0].message.split())[:200] if outcome.failures else outcome.unresolved
+
+
+def _times(before: float | None, after: float | None) -> float | None:
+    return after / before if before and after else None
+
+
+def _seconds(model: Path, settings: Settings) -> float | None:
+    """Seconds of one run, without the build; None where it is not run."""
+    loaded = load_for(model, settings)
+    samples = read_samples(loaded, settings)
+    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
+        session = prepare(loaded, samples[:1], Path(place) / "work")
+        with pool_for(settings, Path(place) / "logs") as pool:
+            task = pool.submit(jobs.run_seconds, settings.target, session.original, timeout=_LONGEST)
+            reply = task.result()
+    found: float | None = reply.value if reply.death is None else None
+    return found

@@ -1,0 +1,70 @@
+"""Decisions of a builder that can be taken otherwise, to see which of them a failure hangs on.
+
+Each target has its table in a file of its own: `targets/tensorrt/knobs.py`, `targets/ort/knobs.py` and
+`targets/ort/openvino_knobs.py`. A knob says what changes in the settings of the target, how people call it,
+and what to write into one's own program to have it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from bisect_trt.settings import TargetSettings
+
+Decisions = tuple[tuple[str, str], ...]
+
+PYTHON, TRTEXEC, POLYGRAPHY, US = "Python", "trtexec", "Polygraphy", "bisect-trt"
+"""For whom a line to paste is."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One decision, taken otherwise than by default.
+
+    Attributes:
+        name: for people, `ReshapeFusion`.
+        told: what it means to take it otherwise, `without the optimiser ReshapeFusion`.
+        decisions: what `TargetSettings.decisions` gets; the target's adapter knows the words.
+        changes: fields of the settings that get other values.
+        paste: by tool, a line that does the same.
+        coarse: it changes much at once: asked only when no finer ones help.
+    """
+
+    name: str
+    told: str
+    decisions: Decisions = ()
+    changes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    paste: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    coarse: bool = False
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.decisions))
+
+
+def switched(target: TargetSettings, knobs: Sequence[Knob]) -> TargetSettings:
+    """The settings with these decisions taken otherwise."""
+    taken = set(target.decisions)
+    for knob in knobs:
+        target = replace(target, **knob.changes)
+        taken |= set(knob.decisions)
+    return replace(target, decisions=tuple(sorted(taken)))
+
+
+def knobs_of(target: TargetSettings, inside: Sequence[str] = ()) -> tuple[Knob, ...]:
+    """All knobs of a target that its settings leave at their default.
+
+    `inside` are decisions that the target itself names on this machine: TensorRT's build routes.
+    """
+    kind = target.spec.partition(":")[0]
+    if kind in ("tensorrt", "tensorrt-rtx"):
+        from bisect_trt.targets.tensorrt.knobs import knobs
+
+        return knobs(target, inside)
+    if kind == "ort":
+        from bisect_trt.targets.ort.knobs import knobs as of_ort
+
+        return of_ort(target)
+    return ()

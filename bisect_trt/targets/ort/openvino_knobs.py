@@ -1,0 +1,35 @@
+"""What OpenVINO decides about a model on a CPU, as far as its provider lets it be decided otherwise.
+
+They are properties of OpenVINO's CPU plugin, given through `load_config`. Transformations have no switch of
+their own but for those below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bisect_trt.targets.knobs import PYTHON, Knob
+
+# Property, value, what it means.
+_PROPERTIES = (
+    ("INFERENCE_PRECISION_HINT", "f32", "with float32 as the precision of inference"),
+    ("EXECUTION_MODE_HINT", "ACCURACY", "in the execution mode ACCURACY"),
+    ("SNIPPETS_MODE", "DISABLE", "without snippets (fused subgraphs that are compiled)"),
+    ("LP_TRANSFORMS_MODE", "NO", "without low precision transformations"),
+    ("DENORMALS_OPTIMIZATION", "NO", "without denormal numbers as zero"),
+    ("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0", "without dynamic quantisation"),
+    ("ENABLE_TENSOR_PARALLEL", "NO", "without tensor parallelism"),
+    ("NUM_STREAMS", "1", "with one stream"),
+    ("INFERENCE_NUM_THREADS", "1", "with one thread"),
+)
+
+
+def knobs(given: Mapping[str, str]) -> list[Knob]:
+    """All of them but what `load_config` of the spec names already."""
+    told_before = given.get("load_config", "")
+    return [_knob(*row) for row in _PROPERTIES if row[0] not in told_before]
+
+
+def _knob(name: str, value: str, told: str) -> Knob:
+    line = f'devices options: {{"load_config": \'{{"CPU": {{"{name}": "{value}"}}}}\'}}'
+    return Knob(name, told, (("openvino", f"{name}={value}"),), paste={PYTHON: line})

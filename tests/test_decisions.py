@@ -1,0 +1,184 @@
+"""Which decisions of a builder a failure hangs on: the search, the tables, and real fusion bugs."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fake_trt
+from bisect_trt.accuracy.tolerance import OTHER_KIND
+from bisect_trt.blaming.blame import Asking, Blame, blame
+from bisect_trt.blaming.words import sentences
+from bisect_trt.outcome import Verdict
+from bisect_trt.reduction.decisions import decide
+from bisect_trt.settings import RunSettings, TargetSettings
+from bisect_trt.targets.knobs import Knob, knobs_of, switched
+from bisect_trt.targets.tensorrt import knobs as trt_knobs
+from support import run
+
+BAD, GOOD, DARK = Verdict.REPRODUCES, Verdict.VANISHES, Verdict.UNRESOLVED
+
+HEAD = '<ir_version: 8, opset_import: ["" : 18]>'
+ONES = "k0 = Constant<value = int64[3] {1, 1, 1}>() k = ConstantOfShape<value = float[1] {1.0}>(k0)"
+# Fusion bugs of ONNX Runtime 1.32: what is told of them, and what of its optimisers it takes.
+FOUR = "c0 = Constant<value = float {4.0}>() c = Sqrt(c0)"
+CAST = f"{ONES} {FOUR} a = Div(k, x) b = Cast<to = 1>(a) y = Mul(c, b)"
+DROPOUT = f"{ONES} {FOUR} d = Dropout(x) a = Div(k, d) y = Mul(a, c)"
+RESHAPE = """
+    h = Shape(s) i0 = Constant<value = int64 {0}>() i1 = Constant<value = int64 {1}>()
+    t = Constant<value = int64[1] {0}>() g0 = Gather<axis = 0>(h, i0) g1 = Gather<axis = 0>(h, i1)
+    d0 = Unsqueeze(g0, t) d1 = Unsqueeze(g1, t) m = Constant<value = int64[1] {-1}>()
+    c = Concat<axis = 0>(d0, d1, m) y = Reshape(x, c)"""
+LIVE = {
+    "cast": (CAST, "float[4, 4] x", {"CastElimination", "ConstantFolding", "DivMulFusion"}),
+    "dropout": (DROPOUT, "float[4, 4] x", {"ConstantFolding", "DivMulFusion"}),
+    "reshape": (RESHAPE, "float[N, M, K] x, float[N, M] s", {"ReshapeFusion"}),
+}
+
+
+def knobs(count: int) -> list[Knob]:
+    return [Knob(f"k{k}", f"without k{k}", (("optimizer", f"k{k}"),)) for k in range(count)]
+
+
+@given(st.integers(1, 120).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))))
+def test_one_decision_of_many_is_found_in_few_builds(drawn: tuple[int, int]) -> None:
+    count, culprit = drawn
+    table = knobs(count)
+    found = decide(table, lambda taken: GOOD if table[culprit] in taken else BAD)
+    assert found.helps == found.keeps == (table[culprit],)
+    assert found.builds <= 2 * math.log2(count) + 4
+
+
+@given(st.sets(st.integers(0, 29), min_size=1, max_size=4), st.booleans())
+def test_what_helps_and_what_keeps_it_are_minimal(culprits: set[int], need_all: bool) -> None:
+    table = knobs(30)
+    wrong = {table[k] for k in culprits}
+
+    def observe(taken: Sequence[Knob]) -> Verdict:
+        off = wrong & set(taken)
+        return GOOD if (off == wrong if need_all else off) else BAD
+
+    found = decide(table, observe)
+    assert set(found.helps) <= wrong and set(found.keeps) <= wrong
+    assert len(found.helps) == (len(wrong) if need_all else 1)
+    assert len(found.keeps) == (1 if need_all else len(wrong))
+
+
+def test_a_knob_that_breaks_something_else_does_not_hide_the_others() -> None:
+    table = [*knobs(5), Knob("level", "at a level", coarse=True)]
+
+    def observe(taken: Sequence[Knob]) -> Verdict:
+        names = {knob.name for knob in taken}
+        return DARK if "k1" in names else GOOD if names & {"k3", "level"} else BAD
+
+    found = decide(table, observe)
+    assert [knob.name for knob in (*found.helps, *found.also)] == ["k3", "level"] and not found.keeps
+
+
+def reproducer(folder: Path, name: str) -> Path:
+    """As `reduce` writes it, of a bug of ONNX Runtime's that is there when this is run."""
+    body, inputs, _ = LIVE[name]
+    folder.mkdir()
+    made = onnx.parser.parse_model(f"{HEAD} g ({inputs}) => (y) {{ {body} }}")
+    made.graph.output[0].type.CopyFrom(onnx.helper.make_tensor_type_proto(1, None))
+    feeds: dict[str, Any] = {"x": np.arange(1, 17, dtype=np.float32).reshape(4, 4)}
+    if name == "reshape":
+        feeds = {"x": np.ones((4, 3, 2), np.float32), "s": np.ones((2, 3), np.float32)}
+    (folder / "repro.onnx").write_bytes(made.SerializeToString())
+    np.savez(folder / "inputs.npz", **feeds)
+    np.savez(folder / "expected.npz", **run(made.SerializeToString(), folder, feeds))
+    words = {"stage": "compare", "symptom": "mismatch", "signature": OTHER_KIND, "message": "y differs"}
+    report = {"failure": words, "settings": {"target": {"spec": "ort:CPU"}}, "model": {"file": "model.onnx"}}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def options(tmp_path: Path, place: Path, **more: Any) -> Blame:
+    return blame(place, Asking(options=True, **more), run=RunSettings(repeats=1), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_fusion_bug_is_found_by_name(name: str, tmp_path: Path) -> None:
+    found = options(tmp_path, reproducer(tmp_path / "live-repro", name)).decisions
+    assert found is not None
+    if not found.shows:
+        pytest.skip("this ONNX Runtime has it no more")
+    names = LIVE[name][2]
+    (helps,) = found.decided.helps
+    assert helps.name in names and {knob.name for knob in found.decided.keeps} == names
+    assert found.decided.builds <= 2 * math.log2(found.decided.knobs) + 4
+    assert [knob.name for knob in found.decided.also] == ["ORT_DISABLE_ALL"]
+    assert len(found.outputs) == 1
+    again = options(tmp_path, tmp_path / "live-repro").decisions  # from the journal
+    assert again == found
+
+
+def test_what_helps_is_tried_on_the_whole_model(tmp_path: Path) -> None:
+    place = reproducer(tmp_path / "live-repro", "cast")
+    whole = onnx.parser.parse_model(
+        f"{HEAD} g (float[4, 4] x0) => (float[1, 4, 4] z) {{ e = Exp(x0) x = Sqrt(e) {CAST} z = Neg(y) }}"
+    )
+    onnx.save(whole, tmp_path / "model.onnx")
+    found = options(tmp_path, place).decisions
+    if found is not None and not found.shows:
+        pytest.skip("this ONNX Runtime has it no more")
+    assert found is not None and found.whole is not None
+    assert found.whole.fails and [tried.agrees for tried in found.whole.tried] == [True, True, True]
+    told = sentences(found)
+    assert any(text.startswith("Without the optimiser") and "the whole model agrees" in text for text in told)
+    feeds = {"x0": np.ones((4, 4), np.float32)}
+    right = run(whole.SerializeToString(), tmp_path, feeds)["z"]
+    patched = tmp_path / "again.onnx"
+    script = [sys.executable, str(tmp_path / "out/apply.py"), str(tmp_path / "model.onnx"), str(patched)]
+    subprocess.run(script, check=True, cwd=tmp_path)
+    for model in (tmp_path / "out/workaround.onnx", patched):
+        np.testing.assert_array_equal(run(model.read_bytes(), tmp_path, feeds)["z"], right)
+    assert patched.read_bytes() == (tmp_path / "out/workaround.onnx").read_bytes()
+
+
+def test_a_failure_that_does_not_show_here_is_not_explained(tmp_path: Path) -> None:
+    place = reproducer(tmp_path / "live-repro", "cast")
+    report = json.loads((place / "report.json").read_text())
+    report["failure"] |= {"stage": "build", "symptom": "error", "signature": "something else"}
+    (place / "report.json").write_text(json.dumps(report))
+    found = options(tmp_path, place).decisions
+    assert found is not None and not found.shows
+    assert sentences(found)[0].startswith("The failure does not show on ONNX Runtime")
+
+
+@pytest.mark.parametrize("spec", ["tensorrt", "tensorrt-rtx", "ort:CPU", "ort:CUDA", "ort:OpenVINO"])
+def test_every_knob_changes_something_and_can_be_pasted(spec: str) -> None:
+    target = TargetSettings(spec=spec)
+    found = knobs_of(target)
+    assert len({knob.name for knob in found}) == len(found) > 10
+    for knob in found:
+        assert switched(target, [knob]) != target and knob.paste and knob.told
+    assert switched(target, found[:3]) == switched(target, found[2::-1]), "in any order"
+
+
+@pytest.mark.parametrize("name", sorted(fake_trt.snapshots()))
+def test_every_version_takes_every_decision(name: str) -> None:
+    """What a version lacks is left alone; the stand-in refuses what its module has not."""
+    if "lean" in name:
+        return
+    trt = fake_trt.Fake(fake_trt.snapshots()[name], name.rpartition("-")[0].replace("-", "_"))
+    target = TargetSettings(spec=name.rpartition("-")[0])
+    target = replace(switched(target, knobs_of(target, ["fusion=0"])), opt_level=None)
+    config = trt.Builder(None).create_builder_config()
+    trt_knobs.apply(trt, config, target)
+    assert trt_knobs.network_flags(trt, target) >= 0
+    has = "all_build_routes" in trt.classes["IBuilderConfig"]
+    assert trt_knobs.routes_of(config) == [] or has
