@@ -42,6 +42,7 @@ def without_uv(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(tmp_path: Path, place: Path, run: RunSettings = RunSettings(), **asked: object) -> Blame:  # noqa: B008
+    asked = asked if "releases_file" in asked else {"releases": "onnxruntime", **asked}
     return blame(place, Asking(**asked), run=run, out=tmp_path / "out")  # type: ignore[arg-type]
 
 
