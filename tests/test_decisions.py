@@ -25,7 +25,8 @@ from bisect_trt.blaming.words import sentences
 from bisect_trt.outcome import Verdict
 from bisect_trt.reduction.decisions import decide
 from bisect_trt.settings import RunSettings, TargetSettings
-from bisect_trt.targets.knobs import Knob, knobs_of, switched
+from bisect_trt.targets.knobs import Knob, switched
+from bisect_trt.targets.registry import knobs_of
 from bisect_trt.targets.tensorrt import knobs as trt_knobs
 from support import run
 

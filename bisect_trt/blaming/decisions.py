@@ -24,7 +24,8 @@ from bisect_trt.session.prepare import LONGEST_START, describe
 from bisect_trt.session.prober import Budget, BudgetSpent, Prober
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.targets.knobs import Knob, knobs_of
+from bisect_trt.targets.knobs import Knob
+from bisect_trt.targets.registry import knobs_of
 from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
 

@@ -51,20 +51,3 @@ def switched(target: TargetSettings, knobs: Sequence[Knob]) -> TargetSettings:
         target = replace(target, **knob.changes)
         taken |= set(knob.decisions)
     return replace(target, decisions=tuple(sorted(taken)))
-
-
-def knobs_of(target: TargetSettings, inside: Sequence[str] = ()) -> tuple[Knob, ...]:
-    """All knobs of a target that its settings leave at their default.
-
-    `inside` are decisions that the target itself names on this machine: TensorRT's build routes.
-    """
-    kind = target.spec.partition(":")[0]
-    if kind in ("tensorrt", "tensorrt-rtx"):
-        from bisect_trt.targets.tensorrt.knobs import knobs
-
-        return knobs(target, inside)
-    if kind == "ort":
-        from bisect_trt.targets.ort.knobs import knobs as of_ort
-
-        return of_ort(target)
-    return ()

@@ -14,6 +14,7 @@ from bisect_trt.environment import INSTALL
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import Target
+from bisect_trt.targets.knobs import Knob
 
 AUTO = "auto"
 
@@ -159,6 +160,23 @@ def open_target(settings: TargetSettings) -> Target:
         TargetUnavailable: the target cannot be used on this machine; says how to get it.
     """
     return _entry(resolve(settings.spec)).make(settings)
+
+
+def knobs_of(target: TargetSettings, inside: Sequence[str] = ()) -> tuple[Knob, ...]:
+    """All knobs of a target that its settings leave at their default.
+
+    `inside` are decisions that the target itself names on this machine: TensorRT's build routes.
+    """
+    kind = target.spec.partition(":")[0]
+    if kind in ("tensorrt", "tensorrt-rtx"):
+        from bisect_trt.targets.tensorrt.knobs import knobs
+
+        return knobs(target, inside)
+    if kind == "ort":
+        from bisect_trt.targets.ort.knobs import knobs as of_ort
+
+        return of_ort(target)
+    return ()
 
 
 def survey() -> list[Availability]:

@@ -15,7 +15,8 @@ from bisect_trt.outcome import Stage, Symptom, Verdict
 from bisect_trt.reduction.decisions import Trial, decide
 from bisect_trt.reduction.passes.neighbour import Neighbour
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.targets.knobs import US, Knob, knobs_of
+from bisect_trt.targets.knobs import US, Knob
+from bisect_trt.targets.registry import knobs_of
 
 LONGEST = 30.0
 """Seconds; a candidate that takes longer is not tried with other options."""
