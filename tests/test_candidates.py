@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.bodies import opened
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage
 from bisect_trt.reduction.reduce import reduce
@@ -40,13 +40,13 @@ def conv(folder: Path) -> Path:
     return save(graph, folder / "m.onnx")
 
 
-def exp(folder: Path, declared: list[int], fed: list[int], cut: str = "default") -> Candidate:
+def exp(folder: Path, declared: list[int], fed: list[int], form: Form = Form.DEFAULT) -> Candidate:
     """An Exp whose input is declared with one shape and fed with another."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, declared) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"], "e")], "g", ends[:1], ends[1:])
     made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
     feeds = {"x": Store(folder).put("x", np.ones(fed, np.float32))}
-    return Candidate(made.SerializeToString(), folder, ("e",), (feeds,), cut=cut)
+    return Candidate(made.SerializeToString(), folder, ("e",), (feeds,), form=form)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "tf32"])
@@ -73,7 +73,7 @@ def test_inputs_that_contradict_what_is_declared_are_no_reproducer(tmp_path: Pat
     outcome = jobs.probe(EXP_FAILS, wrong, confirm=True)
     assert not outcome.failures and "the reference cannot run it" in outcome.unresolved
     assert jobs.probe(EXP_FAILS, right, confirm=True).failures[0].stage is Stage.BUILD
-    assert jobs.probe(EXP_FAILS, exp(tmp_path, [2], [3], "original"), confirm=True).failures
+    assert jobs.probe(EXP_FAILS, exp(tmp_path, [2], [3], Form.ORIGINAL), confirm=True).failures
 
 
 @pytest.mark.parametrize("declared", [TensorProto.FLOAT, TensorProto.INT32])
