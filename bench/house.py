@@ -74,6 +74,7 @@ NOUNS = {"Run", "Session", "Problem", "Candidate", "Failure", "Found", "Reductio
 DOORS = {
     "session/cache.py": "only with --cache-dir",
     "session/cluster.py": "only with --cluster",
+    "session/finite.py": "only for references that are NaN or Inf somewhere, and for made-up masks",
     "session/export_trial.py": "only with a --reference other than ONNX Runtime",
     "reduction/at_outputs.py": "only for accuracy that is judged at the model's outputs",
     "reduction/simplify/secrecy.py": "only with --anonymise",

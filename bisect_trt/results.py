@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ class Step:
     target_seconds: float = 0.0
     accepted: bool = False
     builder: str = ""  # how far running builds are; such a step has no phase and says nothing else
+
+
+class Finding(StrEnum):
+    """What was found: a fault, or a reason why nothing is to blame."""
+
+    WRONG = "wrong"
+    SENSITIVE = "sensitive"
+    RANDOM = "random"
+    REFERENCE_NOT_FINITE = "reference not finite"
 
 
 OnEvent = Callable[[Step], None]
@@ -183,6 +193,7 @@ class Check:
     outputs_compared: bool
     notes: tuple[str, ...] = ()
     export_differs: bool = False
+    finding: Finding = Finding.WRONG
 
     @property
     def next_line(self) -> str:

@@ -18,6 +18,7 @@ from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.randomness import random_nodes, words
 from bisect_trt.options import what_to_try
 from bisect_trt.outcome import Failure, Outcome, Stage
 from bisect_trt.reduction.at_outputs import Hybrid, output_of
@@ -27,6 +28,7 @@ from bisect_trt.reduction.selections import Selections
 from bisect_trt.references.base import Record
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self
+from bisect_trt.session.finite import Lost, all_lost, described, lost_in
 from bisect_trt.session.prepare import Session
 from bisect_trt.session.prober import Prober
 from bisect_trt.session.recording import Recording, record_again
@@ -82,6 +84,7 @@ class Run:
         self._began = began
         self._started = started
         self.prepared = prepared
+        self.doubts = words(session.graph)  # sentences for the first lines: why something is not compared
         self.notes = list(trial.notes)
         self.confirmed = Outcome()  # of the user's own file, or of what is left of it
         self.cutter = self._cutter()
@@ -95,6 +98,26 @@ class Run:
     def _with_outputs(self) -> Record:
         """A record that has the model's outputs."""
         return self.recording.expect(self.session.graph.graph_outputs)
+
+    def take_random_values(self) -> None:
+        """Of a random model, look for faults with the recorded values of its random nodes as given.
+
+        Unless the user's own file fails in another way than by its outputs: that is looked for as it is.
+        """
+        settings, outputs = self.settings, self.session.graph.graph_outputs
+        plain = self.info.can_run and is_plain(settings) and not is_self(settings)
+        if not plain or not random_nodes(self.session.graph):
+            return
+        blind = replace(settings.accuracy, ignore=tuple(outputs), judge="local")
+        self.prober.compare(blind)
+        failures = self.prober.observe(replace(self.session.original, expected=())).failures
+        self.prober.compare(settings.accuracy)
+        recorded = self.recording.whole()
+        if failures or recorded.error:
+            return
+        self.session = self.session.pinned(recorded)
+        self.recording = Recording.of(self.session.graph, recorded)
+        self.cutter = self._cutter()
 
     @property
     def original(self) -> Candidate:
@@ -160,6 +183,8 @@ class Run:
         """The user's own file has to fail; what it shows first is the wanted failure."""
         problem = self.problem(None)
         wanted = self.wanted(self.failures(problem)[0])
+        if wanted.stage is Stage.COMPARE and not is_self(self.settings):
+            self._tell_what_is_lost()
         problem.confirmed(wanted, self.hybrid(wanted), self.cutter)
         self._expect(wanted)
         return problem
@@ -187,8 +212,9 @@ class Run:
                     self.confirm_by(outcome)
                     return outcome.failures
                 self._forget_tactics()
+        error = self._not_failing(outcome)
         shutil.rmtree(self.out, ignore_errors=True)
-        raise self._not_failing(outcome)
+        raise error
 
     def confirm_by(self, outcome: Outcome) -> None:
         """All that follows is about what this shows."""
@@ -233,8 +259,19 @@ class Run:
         blamed = resolve(self.session.graph, failure.nodes)
         return replace(failure, nodes=tuple(blamed) or failure.nodes)
 
+    def _tell_what_is_lost(self) -> Lost:
+        """Note what of the reference's outputs is NaN or Inf, and where that begins."""
+        lost = lost_in(self._with_outputs, self.session.graph.graph_outputs)
+        if lost.count:
+            self.doubts.insert(0, described(self.pool, self.session, self.settings, lost))
+        return lost
+
     def _not_failing(self, outcome: Outcome) -> BisectError:
         """What was run and seen."""
+        compares = self.info.can_run and not is_self(self.settings) and not outcome.unresolved
+        outputs = self.session.graph.graph_outputs
+        if compares and (why := all_lost(self._tell_what_is_lost(), outputs)):
+            return TargetUnavailable(f"nothing can be said of this model: {why}", self.doubts[0])
         if outcome.unresolved:
             return TargetUnavailable(f"nothing can be said of this model: {outcome.unresolved}")
         runs, compared = self.settings.run.repeats, self.info.can_run

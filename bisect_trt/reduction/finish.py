@@ -79,7 +79,7 @@ def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
 def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
     """Sentences for the report on what a reader has to know of the result."""
     assert problem.best is not None and problem.wanted is not None
-    yield from (*run.session.loaded.notes, *run.info.notes, *run.notes, *found.causes)
+    yield from (*run.doubts, *run.session.loaded.notes, *run.info.notes, *run.notes, *found.causes)
     recorded = run.recording.record
     if recorded.error:
         yield (

@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.environment import first_version
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.load import LoadedModel
 from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import (
@@ -37,7 +39,8 @@ from bisect_trt.reduction.simplify.run import shown_at_last
 from bisect_trt.results import OnEvent, Reduction, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.cache import Cache
-from bisect_trt.session.export_trial import ExportTrial, is_plain, try_export
+from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self, try_export
+from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
@@ -108,7 +111,7 @@ def open_run(
         started = time.monotonic()
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
-            session = prepare(loaded, samples, out / folders.WORK)
+            session, samples, turned = _prepared(pool, loaded, samples, settings, info, out / folders.WORK)
             try:
                 trial, recording = _reference(settings, info, session, pool, on_event)
             except ModelDoesNotFail:
@@ -119,10 +122,13 @@ def open_run(
             budget = Budget.of(settings.run, began)
             prober = Prober(oracle, journal, settings.run.workers, cache, budget)
             try:
-                yield Run(
+                opened = Run(
                     session, trial, recording, prober, pool, out, on_event, samples=samples,
                     timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
                 )  # fmt: skip
+                opened.notes += [turned] if turned else []
+                opened.take_random_values()
+                yield opened
             finally:
                 prober.close()
 
@@ -162,6 +168,20 @@ def _reference(
         return ExportTrial(settings, info), recording
     trial = try_export(settings, info, session, pool, recording.whole())
     return trial, recording.replaced(trial.record)
+
+
+def _prepared(
+    pool: Pool,
+    loaded: LoadedModel,
+    samples: list[dict[str, Any]],
+    settings: Settings,
+    info: TargetInfo,
+    work: Path,
+) -> tuple[Session, list[dict[str, Any]], str]:
+    """The model in its store; where outputs are compared, with made-up masks for which these are finite."""
+    if info.can_run and is_plain(settings) and not is_self(settings):
+        return with_other_masks(pool, loaded, samples, settings, work)
+    return prepare(loaded, samples, work), samples, ""
 
 
 def _shared_cache(settings: Settings, on: str) -> Cache | None:

@@ -78,6 +78,7 @@ def check(result: Check, version: str) -> dict[str, Any]:
         "facts": plain(result.outcome.facts),
         "seconds": round(result.seconds, 3),
         "outputs_compared": result.outputs_compared,
+        "finding": result.finding.value if result.outcome.failures or result.outcome.unresolved else None,
         "notes": list(result.notes),
         "reduce": result.next_line,
     }

@@ -19,6 +19,7 @@ import networkx as nx
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.randomness import random_nodes, words
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references.base import Record
 from bisect_trt.results import OnEvent, Step
@@ -135,6 +136,7 @@ class _Scanning:
         self.tensors = {t: replace(s, context=context.get(t)) for t, s in self.tensors.items()}
         with self._phase("effects", "on the model's outputs, on the reference"):
             self._effects(Rests(graph, cutter, self.record))
+        notes = (*words(graph), truth.blame, truth.note, *self.info.notes, self.record.error)
         result = Scan(
             model=self.model,
             out=self.out,
@@ -152,7 +154,7 @@ class _Scanning:
             effects_left=self.effects_left,
             seconds=self.seconds,
             blame=truth.blame,
-            notes=tuple(n for n in (truth.blame, truth.note, *self.info.notes, self.record.error) if n),
+            notes=tuple(filter(None, notes)),
         )
         return replace(result, histogram=self._histogram(result))
 
@@ -190,10 +192,10 @@ class _Scanning:
         """Fill `tensors`; gives the builds that it took."""
         graph, record = self.session.graph, self.record
         depth = {n: k for k, level in enumerate(nx.topological_generations(graph.digraph)) for n in level}
-        position = {name: k for k, name in enumerate(graph.order)}
+        position, random = {name: k for k, name in enumerate(graph.order)}, random_nodes(graph)
         for t in asked:
             node = graph.producer[t]
-            why = no_value(t, graph, record)
+            why = no_value(t, graph, record, random)
             place = (position[node], depth[node] + 1)
             self.tensors[t] = Scanned(t, node, graph.node(node).op_type, *place, why=why)
         nodes = {s.node for s in self.tensors.values() if not s.why}

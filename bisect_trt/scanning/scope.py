@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bisect_trt.errors import TargetUnavailable, UsageError
-from bisect_trt.model.graph import Graph, is_random
+from bisect_trt.model.graph import Graph
 from bisect_trt.references.base import Record
 from bisect_trt.references.spec import SELF
 from bisect_trt.settings import Settings
@@ -53,9 +53,9 @@ def wanted(graph: Graph, names: Sequence[str]) -> list[str]:
     return [t for t in made if t in asked]
 
 
-def no_value(tensor: str, graph: Graph, record: Record) -> str:
-    """Why there is nothing to compare a tensor with; empty when there is."""
-    if is_random(graph.node(graph.producer[tensor])):
+def no_value(tensor: str, graph: Graph, record: Record, random: Collection[str]) -> str:
+    """Why there is nothing to compare a tensor with; empty when there is. `random` are nodes."""
+    if graph.producer[tensor] in random:
         return "it is random"
     if tensor not in record:
         return f"the reference has no value: {record.missing.get(tensor, 'it was not recorded')}"

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
+
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.formats import write_samples
+from bisect_trt.model.load import LoadedModel
+from bisect_trt.model.randomness import outputs_behind, random_nodes, words
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.references.base import Record
-from bisect_trt.results import Check
+from bisect_trt.results import Check, Finding
 from bisect_trt.session.export_trial import Truth, ask, is_self, outside
+from bisect_trt.session.finite import all_lost, described, lost_in, with_other_masks
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
 from bisect_trt.session.recording import cannot_run, record
-from bisect_trt.settings import Settings
+from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.workers.pool import Pool
+
+Array = npt.NDArray[Any]
 
 
 def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check:
@@ -36,27 +46,28 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
-        folder = Path(place)
-        session = prepare(loaded, samples, folder / "work")
-        logs = folder / "logs"
+        logs, work = Path(place) / "logs", Path(place) / "work"
         with (
             nullcontext(warm) if warm else pool_for(settings, logs) as pool,
             nullcontext(warm) if warm else target_pool(pool, settings, logs, 1) as there,
         ):
             info = describe(describing(pool, there, settings), settings)
+            compares = (info.can_run or outside(settings)) and not is_self(settings)
+            session, doubts = _prepared(pool, loaded, samples, settings, work, compares)
             original, reference, notes = session.original, "", [*loaded.notes, *info.notes]
             blame: Failure | None = None
-            if (info.can_run or outside(settings)) and not is_self(settings):
+            if compares:
                 known = _reference(pool, session, settings)
                 notes += [known.note] if known.note else []
                 notes += cannot_run(known.record, settings, session.graph)
                 blame = known.failure if known.blame else None
                 reference = known.record.reference
                 original = session.with_outputs(known.record) if info.can_run else original
-            oracle = Oracle(there, settings.target, settings.run.timeout, settings.accuracy)
+                doubts.look_at(pool, session, settings, known.record)
+            oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
             oracle.save = settings.run.save_outputs
-            outcome = Outcome(failures=(blame,)) if blame else oracle.observe(original)
-            notes += [built] if (built := built_words(outcome.built)) else []
+            outcome = doubts.judged(Outcome(failures=(blame,)) if blame else oracle.observe(original))
+    built = built_words(outcome.built)
     return Check(
         model=model,
         settings=settings,
@@ -66,9 +77,53 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
         nodes=len(session.graph.order),
         seconds=outcome.seconds,
         outputs_compared=info.can_run and (bool(original.expected) or is_self(settings)),
-        notes=tuple(notes),
+        notes=(*doubts.notes, *notes, *([built] if built else [])),
         export_differs=blame is not None,
+        finding=Finding.WRONG if outcome.failures else doubts.finding,
     )
+
+
+class _Doubts:
+    """Why outputs of the whole model, or all of them, cannot be compared: it is random, or not finite."""
+
+    def __init__(self, graph: Graph, accuracy: AccuracySettings, notes: list[str]) -> None:
+        """Look at the graph; `notes` are sentences for the first lines."""
+        behind = outputs_behind(graph, random_nodes(graph))
+        self.notes = [*notes, *words(graph)]
+        self.accuracy = replace(accuracy, ignore=tuple(dict.fromkeys((*accuracy.ignore, *behind))))
+        self._compared = [name for name in graph.graph_outputs if name not in self.accuracy.ignore]
+        self._why, self.finding = "", Finding.WRONG
+        if behind and not self._compared:
+            self._why, self.finding = "every output depends on a random node", Finding.RANDOM
+
+    def look_at(self, pool: Pool, session: Session, settings: Settings, recorded: Record) -> None:
+        """Look at the reference's outputs, too."""
+        lost = lost_in(recorded, self._compared)
+        if not lost.count:
+            return
+        self.notes.insert(0, described(pool, session, settings, lost))
+        if why := all_lost(lost, self._compared):
+            self._why, self.finding = why, Finding.REFERENCE_NOT_FINITE
+
+    def judged(self, outcome: Outcome) -> Outcome:
+        """An outcome without failures says nothing where nothing could be compared."""
+        silent = outcome.failures or outcome.unresolved or not self._why
+        return outcome if silent else replace(outcome, unresolved=self._why)
+
+
+def _prepared(
+    pool: Pool,
+    loaded: LoadedModel,
+    samples: list[dict[str, Array]],
+    settings: Settings,
+    folder: Path,
+    compares: bool,
+) -> tuple[Session, _Doubts]:
+    if not compares:
+        session = prepare(loaded, samples, folder)
+        return session, _Doubts(session.graph, settings.accuracy, [])
+    session, _, told = with_other_masks(pool, loaded, samples, settings, folder)
+    return session, _Doubts(session.graph, settings.accuracy, [told] if told else [])
 
 
 def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:

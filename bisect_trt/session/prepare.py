@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
+from onnx.helper import make_tensor_type_proto
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Form, Rest
@@ -22,6 +23,7 @@ from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.inputs.indices import accepted_values, require_inside
 from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.model.normalise import normalise
+from bisect_trt.model.randomness import pinned
 from bisect_trt.model.store import Store
 from bisect_trt.references.base import Record
 from bisect_trt.references.self_check import rows_alike
@@ -47,10 +49,28 @@ class Session:
     graph: Graph
     store: Store
     feeds: tuple[Feeds, ...]
+    without_random: bool = False  # `graph` is what is left of a random model
+
+    def pinned(self, recorded: Record) -> Session:
+        """The model with the recorded values of its random nodes as inputs."""
+        types = {
+            t: make_tensor_type_proto(recorded.elem_type(t), recorded.shape(t)) for t in recorded.tensors
+        }
+        graph = Graph(pinned(self.graph, types))
+        return replace(
+            self, graph=graph, feeds=recorded.values(graph.graph_inputs), without_random=True
+        )
 
     @property
     def original(self) -> Candidate:
         """The file as the user has it, not normalised: this is what has to fail."""
+        if self.without_random:
+            return Candidate(
+                content=self.graph.proto.SerializeToString(),
+                folder=self.store.folder,
+                nodes=self.graph.order,
+                feeds=self.feeds,
+            )
         return Candidate(
             content=self.loaded.path.absolute(),
             folder=self.loaded.path.absolute().parent,

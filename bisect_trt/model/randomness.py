@@ -1,0 +1,107 @@
+"""Which nodes give other values each time, and which outputs of the model hang on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import onnx
+from onnx import numpy_helper
+
+from bisect_trt.model.graph import RANDOM_OPS, Graph, bodies, consumed
+
+HOW_TO_EXPORT = "Export the model in evaluation mode (model.eval() in PyTorch), or without its random nodes."
+
+
+def random_nodes(graph: Graph) -> dict[str, str]:
+    """Nodes that are random, by name, with what makes them so in words; local functions are inlined by now.
+
+    A Dropout counts when its training mode is not known to be off.
+    """
+    off = {name for name, tensor in graph.initializers.items() if _is_off(tensor)}
+    found = {}
+    for name in graph.order:
+        if why := _why(graph.node(name), off):
+            found[name] = why
+    return found
+
+
+def trained_statistics(graph: Graph) -> list[str]:
+    """BatchNormalization nodes that take the statistics of their batch: that is not what is deployed."""
+    return [
+        name
+        for name in graph.order
+        if graph.node(name).op_type == "BatchNormalization"
+        and any(a.name == "training_mode" and a.i for a in graph.node(name).attribute)
+    ]
+
+
+def outputs_behind(graph: Graph, nodes: Iterable[str]) -> tuple[str, ...]:
+    """Outputs of the model that depend on these nodes, in the order of the model."""
+    reached, todo = set(nodes), list(nodes)
+    while todo:
+        for tensor in graph.outputs_of(todo.pop()):
+            fresh = set(graph.consumers.get(tensor, ())) - reached
+            reached |= fresh
+            todo += fresh
+    made = {tensor for node in reached for tensor in graph.outputs_of(node)}
+    return tuple(output for output in graph.graph_outputs if output in made)
+
+
+def pinned(graph: Graph, types: Mapping[str, onnx.TypeProto]) -> onnx.ModelProto:
+    """The model without its random nodes: what they make are inputs of these types.
+
+    Outputs that a random node makes itself are left out.
+    """
+    found = random_nodes(graph)
+    made = [tensor for name in found for tensor in graph.outputs_of(name)]
+    proto = onnx.ModelProto()
+    proto.CopyFrom(graph.proto)
+    kept = [node for node in graph.proto.graph.node if node.name not in found]
+    outputs = [value for value in graph.proto.graph.output if value.name not in made]
+    for field in ("node", "output", "value_info"):
+        proto.graph.ClearField(field)
+    proto.graph.node.extend(kept)
+    proto.graph.output.extend(outputs)
+    proto.graph.value_info.extend(v for v in graph.proto.graph.value_info if v.name not in made)
+    read = {tensor for node in kept for tensor in consumed(node)}
+    proto.graph.input.extend(
+        onnx.ValueInfoProto(name=tensor, type=types[tensor]) for tensor in made if tensor in read
+    )
+    return proto
+
+
+def words(graph: Graph) -> list[str]:
+    """What has to be said of a model that is random, or computes as in training; for the first lines."""
+    found, told = random_nodes(graph), []
+    if found:
+        name, why = next(iter(found.items()))
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        behind = outputs_behind(graph, found)
+        told.append(
+            f"The model is random: {name} ({why}){more} gives other values each time. What depends on it "
+            f"({', '.join(behind[:4]) or 'no output'}) was not compared. {HOW_TO_EXPORT}"
+        )
+    if trained := trained_statistics(graph):
+        told.append(f"{trained[0]} (BatchNormalization) is in training mode. {HOW_TO_EXPORT}")
+    return told
+
+
+def _why(node: onnx.NodeProto, off: set[str]) -> str:
+    if node.op_type in RANDOM_OPS and node.domain in ("", "ai.onnx"):
+        return node.op_type
+    if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in off:
+        return "Dropout in training mode"
+    for body in bodies(node):
+        inner = off | {tensor.name for tensor in body.initializer if _is_off(tensor)}
+        for one in body.node:
+            if one.op_type == "Constant" and any(a.HasField("t") and _is_off(a.t) for a in one.attribute):
+                inner.add(one.output[0])
+        for why in filter(None, (_why(one, inner) for one in body.node)):
+            return f"{node.op_type}, by the {why} in its body"
+    return ""
+
+
+def _is_off(tensor: onnx.TensorProto) -> bool:
+    """Whether a weight is a single False."""
+    single = tensor.data_type == onnx.TensorProto.BOOL and list(tensor.dims) in ([], [1])
+    return single and not numpy_helper.to_array(tensor).any()

@@ -1,0 +1,164 @@
+"""Random models, and references that are not finite: said first, and nobody is blamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.errors import ModelDoesNotFail, TargetUnavailable
+from bisect_trt.model.graph import Graph
+from bisect_trt.model.normalise import normalise
+from bisect_trt.model.randomness import random_nodes, words
+from bisect_trt.reduction.reduce import reduce
+from bisect_trt.results import Finding
+from bisect_trt.session.check import check
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+
+FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
+
+
+def node(op: str, inputs: list[str], output: str, name: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op, inputs, [output], name, **attributes)
+
+
+def dropout(on: bool, *, beside: bool = False) -> onnx.ModelProto:
+    """An MLP as it is exported in training mode: Tanh, Dropout, Exp; `beside`: an output without it, too."""
+    nodes = [
+        node("MatMul", ["x", "w"], "h", "mm"),
+        node("Tanh", ["h"], "t", "tanh"),
+        node("Dropout", ["t", "ratio", "training"], "d", "drop"),
+        node("Exp", ["d"], "e", "exp"),
+        node("Neg", ["e"], "y", "neg"),
+    ]
+    outputs = ["y", "z"] if beside else ["y"]
+    if beside:
+        nodes.append(node("Sin", ["t"], "z", "sin"))
+    weights = [
+        numpy_helper.from_array(np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32), "w"),
+        numpy_helper.from_array(np.float32(0.5), "ratio"),
+        numpy_helper.from_array(np.bool_(on), "training"),
+    ]
+    return made(nodes, {"x": (FLOAT, [4, 8])}, {name: (FLOAT, [4, 8]) for name in outputs}, weights)
+
+
+Types = dict[str, tuple[int, list[int]]]
+
+
+def made(
+    nodes: list[onnx.NodeProto], inputs: Types, outputs: Types, weights: list[TensorProto]
+) -> onnx.ModelProto:
+    sides = (inputs, outputs)
+    given, gives = ([helper.make_tensor_value_info(n, *k) for n, k in side.items()] for side in sides)
+    graph = helper.make_graph(nodes, "g", given, gives, weights)
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 15)])
+
+
+def save(model: onnx.ModelProto, folder: Path) -> Path:
+    onnx.save(model, folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def on(target: str) -> Settings:
+    return Settings(TargetSettings(target), RunSettings(repeats=1))
+
+
+NOTHING = "planted:op=Abs"
+
+
+def test_a_model_whose_outputs_are_all_random_is_unclear(tmp_path: Path) -> None:
+    found = check(save(dropout(True), tmp_path), on(NOTHING))
+    assert found.outcome.unresolved and found.finding is Finding.RANDOM
+    assert found.notes[0].startswith("The model is random: drop (Dropout in training mode) gives other")
+    assert "model.eval()" in found.notes[0]
+
+
+def test_what_does_not_depend_on_it_is_compared(tmp_path: Path) -> None:
+    path = save(dropout(True, beside=True), tmp_path)
+    fine = check(path, on(NOTHING))
+    assert not fine.outcome.unresolved and not fine.outcome.failures
+    assert "(y)" in fine.notes[0]
+    assert check(path, on("planted:op=Sin,fail=mismatch")).outcome.failures
+
+
+def test_dropout_that_is_off_is_no_random_node(tmp_path: Path) -> None:
+    path = save(dropout(False), tmp_path)
+    assert not words(Graph(normalise(onnx.load(path))))
+    assert check(path, on("planted:op=Exp,fail=mismatch")).outcome.failures
+
+
+def test_a_node_before_it_is_never_blamed(tmp_path: Path) -> None:
+    """The outputs differ from run to run, and the Tanh before the Dropout was called the culprit."""
+    path = save(dropout(True), tmp_path)
+    with pytest.raises(ModelDoesNotFail):
+        reduce(path, on(NOTHING), out=tmp_path / "none")
+
+
+def test_a_node_behind_it_is_found_with_its_recorded_value(tmp_path: Path) -> None:
+    found = reduce(save(dropout(True), tmp_path), on("planted:op=Exp,fail=mismatch"), out=tmp_path / "out")
+    assert [n.op_type for n in onnx.load(found.out / "repro.onnx").graph.node] == ["Exp"]
+    assert found.verified == 1 and found.sure
+    assert found.notes[0].startswith("The model is random: drop")
+
+
+def test_a_random_node_that_cannot_be_built_is_found_itself(tmp_path: Path) -> None:
+    found = reduce(save(dropout(True), tmp_path), on("planted:op=Dropout,stage=build"), out=tmp_path / "out")
+    assert [n.op_type for n in onnx.load(found.out / "repro.onnx").graph.node] == ["Dropout"]
+
+
+def test_random_nodes_in_bodies_and_functions_are_seen() -> None:
+    noise = node("RandomNormalLike", ["x"], "r", "rnd")
+    body = helper.make_graph([noise], "b", [], [helper.make_tensor_value_info("r", FLOAT, [2])])
+    nodes = [node("If", ["c"], "y", "branch", then_branch=body, else_branch=body)]
+    model = made(nodes, {"x": (FLOAT, [2]), "c": (BOOL, [])}, {"y": (FLOAT, [2])}, [])
+    assert random_nodes(Graph(normalise(model))) == {"branch": "If, by the RandomNormalLike in its body"}
+    local = helper.make_function(
+        "mine", "Noise", ["a"], ["b"], [node("Bernoulli", ["a"], "b", "")], [helper.make_opsetid("", 15)]
+    )
+    call = node("Noise", ["x"], "y", "n", domain="mine")
+    model = made([call], {"x": (FLOAT, [2])}, {"y": (FLOAT, [2])}, [])
+    model.functions.append(local)
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    assert list(random_nodes(Graph(normalise(model))).values()) == ["Bernoulli"]
+
+
+def logs() -> onnx.ModelProto:
+    """The Log of a negative number, in front of a Softmax."""
+    nodes = [
+        node("Abs", ["x"], "a", "abs"),
+        node("Neg", ["a"], "n", "minus"),
+        node("Log", ["n"], "l", "log"),
+        node("Softmax", ["l"], "y", "soft"),
+    ]
+    return made(nodes, {"x": (FLOAT, [2, 8])}, {"y": (FLOAT, [2, 8])}, [])
+
+
+def test_a_reference_that_is_nan_everywhere_is_not_fine(tmp_path: Path) -> None:
+    path = save(logs(), tmp_path)
+    found = check(path, on("emulate:fp16"))
+    assert found.outcome.unresolved and found.finding is Finding.REFERENCE_NOT_FINITE
+    assert "16 of 16 elements of y are NaN or Inf; it begins at l, made by log (Log)" in found.notes[0]
+    with pytest.raises(TargetUnavailable, match="no finite number"):
+        reduce(path, on("emulate:fp16"), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_made_up_masks_are_tried_both_ways(keep: bool, tmp_path: Path) -> None:
+    """Whatever True means in a padding mask: with all of it left out, a Softmax gives NaN."""
+    low = numpy_helper.from_array(np.float32(-np.inf), "low")
+    order = ["mask", "s", "low"] if keep else ["mask", "low", "s"]
+    nodes = [
+        node("Exp", ["x"], "s", "exp"),
+        node("Where", order, "m", "where"),
+        node("Softmax", ["m"], "y", "soft"),
+    ]
+    inputs: Types = {"x": (FLOAT, [2, 8]), "mask": (BOOL, [2, 8])}
+    path = save(made(nodes, inputs, {"y": (FLOAT, [2, 8])}, [low]), tmp_path)
+    found = check(path, on("planted:op=Exp,fail=mismatch"))
+    assert found.outcome.failures
+    assert any("turned round" in note for note in found.notes) is not keep
+    reduced = reduce(path, on("planted:op=Exp,fail=mismatch"), out=tmp_path / "out")
+    assert [n.op_type for n in onnx.load(reduced.out / "repro.onnx").graph.node] == ["Exp"]
