@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import package_index as fake
 from bisect_trt.blaming import oracle
 from bisect_trt.blaming.blame import Asking, Blame, blame
-from bisect_trt.blaming.installer import parse_index, without_addresses
+from bisect_trt.blaming.installer import Installer, parse_index, without_addresses
+from bisect_trt.blaming.oracle import Question
 from bisect_trt.blaming.packages import asked_for
 from bisect_trt.blaming.words import answer
 from bisect_trt.cli.app import main
@@ -190,3 +192,49 @@ def test_a_user_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "no such file or folder" in capsys.readouterr().err
     assert main(["blame"]) == 2
     assert "no reproducer is given" in capsys.readouterr().err
+
+
+def test_a_matrix_of_reproducers_and_releases(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.runtimes(index, {"1.0.0": fake.BAD, "1.1.0": fake.GOOD})
+    (tmp_path / "many").mkdir()
+    for name in ("a-repro", "b-repro"):
+        fake.reproducer(tmp_path / "many" / name)
+    report = tmp_path / "many/b-repro/report.json"
+    report.write_text(report.read_text().replace("ort:CPU", "emulate:fp16"))
+    code = main(["verify", str(tmp_path / "many"), "--releases", "onnxruntime>=1.0", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == found["exit_code"] == 3  # of one nothing can be told
+    first, second = found["results"]
+    assert first["releases"]["changes"] == [["1.0.0", "1.1.0"]]
+    assert "releases" not in second and "says nothing of the target emulate:fp16" in second["notes"][0]
+    one = str(tmp_path / "many/a-repro")
+    assert main(["verify", one, "--releases", "onnxruntime", "--until-fixed"]) == 1
+    assert "gone since 1.1.0" in capsys.readouterr().out
+
+
+def test_an_interrupt_and_a_full_disk_are_a_line(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.runtimes(index, {"1.0.0": fake.GOOD, "1.1.0": fake.BAD})
+    words = ["blame", str(fake.reproducer(tmp_path / "model-repro")), "--releases", "onnxruntime"]
+
+    def full(self: Installer, place: Path, requirements: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Installer, "install", full)
+        assert main([*words, "--out", str(tmp_path / "full")]) == 0
+    told = capsys.readouterr().out
+    assert told.count("not tried: no space left on the disk") == 2
+
+    def interrupted(self: Question, *given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Question, "ask", interrupted)
+        assert main([*words, "--out", str(tmp_path / "out")]) == 6
+    assert "the same command goes on" in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "fails since 1.1.0 (1.0.0 is fine)" in capsys.readouterr().out

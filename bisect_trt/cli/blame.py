@@ -8,19 +8,13 @@ from pathlib import Path
 
 from bisect_trt import options as table
 from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
-from bisect_trt.cli.verify import TARGET
+from bisect_trt.cli.verify import RELEASES, TARGET
 from bisect_trt.errors import UsageError
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.options.table import MACHINE
 from bisect_trt.settings import Settings
 
-RELEASES = Option(
-    "releases",
-    "--releases",
-    k.text("PACKAGE[>=A,<B]", "'onnxruntime>=1.20,<1.30'"),
-    "Releases to try, quoted: 'onnxruntime>=1.20'; all of the target's own package without it.",
-)
 RELEASES_FILE = Option(
     "releases_file",
     "--releases-file",
@@ -124,7 +118,7 @@ COMMAND = Command(
     "blame",
     run,
     (
-        RELEASES,
+        replace(RELEASES, help="Releases to try: 'onnxruntime>=1.20'; all of the target's without it."),
         RELEASES_FILE,
         OPTIONS,
         ON,

@@ -18,6 +18,12 @@ UNTIL_FIXED = Option(
     k.SWITCH,
     "For a job that waits for the fix: 0 until it is fixed, 1 once it is.",
 )
+RELEASES = Option(
+    "releases",
+    "--releases",
+    k.text("PACKAGE[>=A,<B]", "'onnxruntime>=1.20,<1.30'"),
+    "Releases to try, each in an environment of its own: 'onnxruntime>=1.20'.",
+)
 JUNIT = Option("junit", "--junit", k.FILE, "Write the results as JUnit's XML, too.")
 
 
@@ -27,6 +33,7 @@ def run(
     *,
     other: str | None,
     until_fixed: bool,
+    releases: str | None,
     junit: Path | None,
     as_json: bool,
 ) -> int:
@@ -34,9 +41,12 @@ def run(
 
     Exit code: 0 fixed, 1 the same failure, 2 bad usage or no reproducer, 3 it cannot be told here, 4 it
     fails in another way, 70 a bug of bisect-trt. With --until-fixed: 0 until it is fixed, 1 once it is. Of
-    several: 1 when any has it, else 4, else 3; 0 when all have it.
+    several: 1 when any has it, else 4, else 3; 0 when all have it. With --releases a matrix, and the exit
+    code of the newest release.
     """
     # Heavy imports wait until a command runs, so that --help is quick.
+    if releases is not None:
+        return _matrix(place, settings, releases, other, until_fixed=until_fixed, as_json=as_json)
     from bisect_trt.cli.output import console
     from bisect_trt.cli.output import junit as xml
     from bisect_trt.errors import UsageError
@@ -66,6 +76,30 @@ def run(
     return code
 
 
+def _matrix(
+    place: Path, settings: Settings, releases: str, other: str | None, *, until_fixed: bool, as_json: bool
+) -> int:
+    """Reproducers against releases."""
+    from bisect_trt.blaming import matrix
+    from bisect_trt.blaming.blame import Asking
+    from bisect_trt.cli.output.blame_table import show_matrix
+
+    found = matrix.matrix(
+        place,
+        Asking(releases=releases, every=True),
+        target=other,
+        given=settings.target,
+        run=settings.run,
+        custom_ops=settings.accuracy.custom_ops,
+    )
+    code = matrix.exit_code(found, until_fixed=until_fixed)
+    if as_json:
+        print(json.dumps({"results": [one.to_json() for one in found], "exit_code": code}, indent=2))
+    else:
+        show_matrix(found)
+    return code
+
+
 COMMAND = Command(
     "verify",
     run,
@@ -76,6 +110,7 @@ COMMAND = Command(
             "custom_ops",
         ),
         UNTIL_FIXED,
+        RELEASES,
         JUNIT,
         JSON,
     ),

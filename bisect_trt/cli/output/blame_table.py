@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from bisect_trt.blaming import words
@@ -25,6 +29,28 @@ def show_tried(tried: Tried, console: Console | None = None) -> None:
     line.append(f"{words.WORDS[tried.verdict]:<12}", style=_STYLES[tried.verdict])
     line.append(shorten(printable(tried.said), _SAID))
     console.print(line, soft_wrap=True)
+
+
+def show_matrix(found: Sequence[Blame], console: Console | None = None) -> None:
+    """Reproducers against releases, then the history of each in a sentence."""
+    console = console or Console(highlight=False)
+    names = list(dict.fromkeys(name for one in found if one.releases for name in one.releases.names))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Release", no_wrap=True)
+    for one in found:
+        table.add_column(printable(one.name), overflow="fold")
+    for name in reversed(names):
+        cells = []
+        for one in found:
+            tried = [t for t in one.releases.tried if t.release == name] if one.releases else []
+            word = words.WORDS[tried[0].verdict] if tried else "-"
+            cells.append(Text(word, style=_STYLES[tried[0].verdict] if tried else ""))
+        table.add_row(printable(name), *cells)
+    console.print(table)
+    page = Page(console)
+    for one in found:
+        told = words.answer(one.releases) if one.releases else "; ".join(one.notes)
+        page.row("History", f"{printable(one.name)}: {printable(told)}")
 
 
 def show_step(text: str) -> None:
