@@ -547,9 +547,22 @@ def test_parser_errors_of_old_versions_lack_details() -> None:
     old = SimpleNamespace(
         code=lambda: SimpleNamespace(name="UNSUPPORTED_NODE"), desc=lambda: "no", node=lambda: 2
     )
-    failure = trt_failures.parse_failure(old, Blame(chain()))
+    failure = trt_failures.parse_failure(old, Blame(chain()), "TensorRT")
     assert failure.signature == "UNSUPPORTED_NODE::: no"
     assert (failure.nodes, failure.op, failure.message) == (("n2",), "Relu", "no")
+
+
+def test_an_operator_that_the_parser_lacks_is_said_to_be_lacking() -> None:
+    error = SimpleNamespace(
+        code=lambda: SimpleNamespace(name="UNSUPPORTED_NODE"),
+        desc=lambda: "false",
+        node=lambda: 2,
+        node_operator=lambda: "Col2Im",
+        func=lambda: "checkCol2Im",
+    )
+    failure = trt_failures.parse_failure(error, Blame(chain()), "TensorRT-RTX")
+    assert failure.message == "TensorRT-RTX has no Col2Im (checkCol2Im)\n: checkCol2Im"
+    assert failure.signature == "UNSUPPORTED_NODE:Col2Im:checkCol2Im: false"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from bisect_trt.reproducer.command_lines import recipes
 from bisect_trt.reproducer.markdown import cell, code, fence, figure, flatten, prose
 from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.script import environment, template_for
-from bisect_trt.reproducer.trackers import STYLES, failure_words, style_of, title
+from bisect_trt.reproducer.trackers import STYLES, emulated, failure_words, style_of, title
 from bisect_trt.results import Reduction
 from bisect_trt.text import counted
 
@@ -37,6 +37,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
         {
             **document,
             "style": style,
+            "emulated": emulated(reduction),
             "title": title(reduction, found, gpu),
             "what": failure_words(reduction.wanted),
             "also_seen": document["also_seen"][:_ALSO],
@@ -120,6 +121,8 @@ def elsewhere(reduction: Reduction) -> str:
     """What the reference says to the reduced model."""
     if not reduction.reference or reduction.reference_error is None:
         return "not tried"
+    if reference_runs(reduction) and emulated(reduction):
+        return f"yes, {reference(reduction)} without the emulation"
     if reference_runs(reduction):
         return f"yes, {reference(reduction)} runs it"
     return f"no, {reference(reduction)} does not run it either"
@@ -156,15 +159,17 @@ def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     old, new = document["original"], document["reduced"]
     if old is None:
         return [("nodes", f"{document['model']['nodes']:,}", f"{new['nodes']:,}")]
-    rows = [
+    # Constants are no nodes here, as everywhere else on the page.
+    rows = [("nodes", f"{document['model']['nodes']:,}", f"{new['nodes']:,}")]
+    rows += [
         (name, f"{old[key]:,}", f"{new[key]:,}")
-        for name, key in (("nodes", "nodes"), ("weights", "weights"), ("bytes of weights", "weight_bytes"))
+        for name, key in (("weights", "weights"), ("bytes of weights", "weight_bytes"))
     ]
     rows += [
         (name, _few(old[key]), _few(new[key])) for name, key in (("inputs", "inputs"), ("outputs", "outputs"))
     ]
     kinds = [
-        ", ".join(f"{n} x {op}" if n > 1 else op for op, n in side["operators"].items())
+        ", ".join(f"{n} x {op}" if n > 1 else op for op, n in side["operators"].items() if op != "Constant")
         for side in (old, new)
     ]
     return [*rows, ("operators", _cut(kinds[0]), _cut(kinds[1])), ("opset", old["opset"], new["opset"])]

@@ -84,6 +84,11 @@ def style_of(reduction: Reduction) -> str:
     return target if target in STYLES else "plain"
 
 
+def emulated(reduction: Reduction) -> bool:
+    """Whether the target only stands for a precision: what it shows is nobody's bug, and has no tracker."""
+    return reduction.target.name.startswith("emulate:")
+
+
 def require(style: str) -> None:
     """Raises UsageError for a style that does not exist."""
     if style not in STYLES:
@@ -95,6 +100,9 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
     count = len(reduction.best.nodes)
     what = f"{operators} ({counted(count, 'node')})"
     where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
+    if emulated(reduction):
+        words = f"{reduction.target.title}: {_kind(reduction.wanted)} of {what}"
+        return " ".join(re.sub(r"[<>`|\\]", "", words).split())
     doing = _DOING.get(reduction.wanted.stage, "running")
     words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what}{where}"
     # names of operators may hold anything, and a title is one line and no Markdown

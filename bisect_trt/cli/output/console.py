@@ -15,6 +15,7 @@ from bisect_trt.options import line, reduce_line, verify_line, what_to_try
 from bisect_trt.outcome import Failure
 from bisect_trt.reproducer.archive import too_big
 from bisect_trt.reproducer.issue import operators
+from bisect_trt.reproducer.trackers import emulated
 from bisect_trt.reproducer.verify import Status, Verification, exit_code
 from bisect_trt.results import Check, Reduction
 from bisect_trt.targets.doctor import Row
@@ -54,7 +55,8 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
     page.row("Note", *_note(result))
-    page.exact("Folder", f"{show_path(result.out)}/", "(ISSUE.md to paste, report.html to look at)")
+    issue = "ISSUE.md for your team" if emulated(result) else "ISSUE.md to paste"
+    page.exact("Folder", f"{show_path(result.out)}/", f"({issue}, report.html to look at)")
     page.exact("Attach", show_path(archive))
     page.exact("Next", line("python", show_path(result.out / "repro.py")))
     if not result.finished:
@@ -115,7 +117,7 @@ def show_check(result: Check, console: Console | None = None) -> None:
             page.row("Export", printable(failure.message), style="bold red")
             continue
         page.row("Also" if k else "Fails", f"{_what(failure)} on {title}", style="bold red")
-        page.row("", _message(failure))
+        page.row("", _gist(failure))
         page.row("Where", _where(failure, ()))
     if len(outcome.failures) > _ALSO:
         page.row("", f"and {len(outcome.failures) - _ALSO} more of the same probe")

@@ -207,7 +207,7 @@ class TensorRT:
         if not parsed:
             errors = [parser.get_error(index) for index in range(parser.num_errors)]
             blame = blame_of(candidate.model)
-            failures = list(dict.fromkeys(parse_failure(e, blame) for e in errors))
+            failures = list(dict.fromkeys(parse_failure(e, blame, TITLES[self._flavour]) for e in errors))
             if not failures:
                 message = first(self._log.errors(), "The parser refused the model without a message.")
                 failures = [failure(candidate.model, Stage.PARSE, message)]

@@ -140,20 +140,22 @@ _NEEDS_GPU = re.compile(r"\bCuda Runtime \(In |\bcudaError 35\b")
 _SAYS_ONLY_WHO = re.compile(r" has no runners|any implementation for node (?!\{?ForeignNode)")
 
 
-def parse_failure(error: Any, blame: Blame) -> Failure:
-    """An error of the parser."""
+def parse_failure(error: Any, blame: Blame, title: str) -> Failure:
+    """An error of the parser of `title`, such as TensorRT-RTX."""
     desc, name, op = str(error.desc()), detail(error, "node_name", ""), detail(error, "node_operator", "")
     index, func = int(error.node()), detail(error, "func", "")
     code = getattr(error.code(), "name", str(error.code()))
     place = f"{detail(error, 'file', '')}:{detail(error, 'line', '')}"
     inner = bool(detail(error, "local_function_stack", ()))
+    # "false" is an assertion that nothing can satisfy: the operator is known, and not there.
+    said = f"{title} has no {op} ({func})" if desc.strip() == "false" else desc
     # The name is surest, but inside a function or a subgraph it is not a node of the graph.
     node = name if name and not inner and blame.has(name) else blame.node_at(index)
     return Failure(
         stage=Stage.PARSE,
         symptom=symptom(f"{code} {desc}"),
         signature=f"{code}:{op}:{func}: {mask(desc, blame.names)}",
-        message=f"{bounded(desc)}\n{place} {func}".rstrip(" :\n"),
+        message=f"{bounded(said)}\n{place} {func}".rstrip(" :\n"),
         nodes=(node,) if node else (),
         op=op or blame.op(node),
     )
