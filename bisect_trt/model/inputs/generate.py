@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,10 @@ from bisect_trt.model.inputs.indices import Accepted, require_inside
 
 Array = npt.NDArray[Any]
 
+LARGEST = 1 << 30
+"""Bytes of all values that are made up for a model."""
+
+_PIECE = 1 << 20  # values drawn at once
 TOKENS = 16  # integer inputs are most often indices: small ones are valid nearly everywhere
 NAMED_ONES = re.compile(r"mask|length|lens?$", re.IGNORECASE)
 
@@ -35,12 +40,13 @@ def generate(
     inclusive and win; then what the model accepts (`indices.accepted_values`).
 
     Raises:
-        UsageError: an input has unknown rank or is no tensor; a shape does not fit.
+        UsageError: an input has unknown rank, is no tensor, or would be very large; a shape does not fit.
     """
     for item in inputs:
         _ = item.dtype  # what is no tensor is said before its shape is asked for
     sizes = _symbols(inputs, shapes)
     known = {item.name: _shape(item, shapes.get(item.name), sizes) for item in inputs}
+    _require_size(inputs, known)
     longest = max((shape[1] for shape in known.values() if len(shape) > 1), default=1)
     found = {}
     for item in inputs:
@@ -56,6 +62,28 @@ def generate(
                 value = slot.fill(value.shape, _generator(item, seed), whole).astype(value.dtype)
         found[item.name] = value
     return found
+
+
+def _require_size(inputs: Sequence[GraphInput], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises UsageError before anything is made that the machine may not have room for."""
+    sizes = {i.name: math.prod(shapes[i.name]) * max(1, i.dtype.itemsize) for i in inputs}
+    if sum(sizes.values()) > LARGEST:
+        name = max(sizes, key=lambda name: sizes[name])
+        shape = "x".join(map(str, shapes[name])) or "a scalar"
+        raise UsageError(
+            f"the input {name} of shape {shape} takes {sizes[name]:,} bytes: values for it are not made up",
+            f"make it smaller with --shapes {name}:... where the model leaves that open, or give --inputs",
+        )
+
+
+def _normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
+    """Normal values, drawn in pieces: the generator gives 8 bytes for each, whatever the type is."""
+    values = np.empty(shape, dtype)
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        stop = min(start + _PIECE, flat.size)
+        flat[start:stop] = rng.standard_normal(stop - start).astype(dtype)
+    return values
 
 
 def _fits(value: Array, slot: Accepted) -> bool:
@@ -129,7 +157,7 @@ def _values(item: GraphInput, shape: tuple[int, ...], seed: int, longest: int) -
         return rng.integers(0, _tokens(dtype), shape).astype(dtype)
     if dtype.kind == "c":
         return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
-    return rng.standard_normal(shape).astype(dtype)
+    return _normal(shape, rng, dtype)
 
 
 def _tokens(dtype: np.dtype[Any]) -> int:
