@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := build/demo
 # Models that `make demo` reduces, and how many test processes run at once.
-DEMO_MODELS ?= $(filter-out models/ok.onnx,$(sort $(wildcard models/*.onnx)))
+DEMO_MODELS ?= $(filter-out models/ok.onnx models/roialign.onnx,$(sort $(wildcard models/*.onnx)))
 TEST_WORKERS ?= 2
 
 .PHONY: help setup demo test test-long test-gpu lint types check house bench bench-scale real models docs clean

@@ -156,6 +156,7 @@ class Built:
         rounded: number of tensors that an emulation rounds.
         not_rounded: what it could not round.
         not_taken: number of nodes by operator that an execution provider left to others.
+        without_gpu: names of nodes of which nothing can be said as no GPU is here.
         said: what a reproducer's script said last, where that is what was run.
         output: all that it printed.
     """
@@ -169,6 +170,7 @@ class Built:
     rounded: int = 0
     not_rounded: tuple[str, ...] = ()
     not_taken: Mapping[str, int] = field(default_factory=dict)
+    without_gpu: tuple[str, ...] = ()
     said: str = ""
     output: str = ""
 

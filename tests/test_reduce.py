@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 import bisect_trt
-from bisect_trt.errors import ModelDoesNotFail, UsageError
+from bisect_trt.errors import ModelDoesNotFail, TargetUnavailable, UsageError
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.outcome import Verdict, judge
@@ -38,7 +38,6 @@ REAL = [
     ("attention_gqa", "squeezenet"),
     ("attention_fp32", "squeezenet"),
     ("nms", "squeezenet"),
-    ("roialign", "resnet50"),
 ]
 
 
@@ -90,12 +89,34 @@ def test_two_branches_in_densenet_end_at_five_nodes(tmp_path: Path) -> None:
     assert any("words this failure differently" in note for note in result.notes)
 
 
-@pytest.mark.parametrize("name", ["attention_gqa", "averagepool_dilated", "roialign", "shape_from_float"])
+@pytest.mark.parametrize("name", ["attention_gqa", "averagepool_dilated", "shape_from_float"])
 def test_models_of_the_repository(name: str, tmp_path: Path) -> None:
     case = small(name)
     result = reduced(case, tmp_path, simplify=True)
     assert set(result.nodes) <= set(case.culprits) and len(result.best.nodes) <= case.fewest
     assert result.verified == 3 and result.one_minimal
+
+
+def test_what_only_says_that_no_gpu_is_here_is_gone_round(tmp_path: Path) -> None:
+    """RoiAlign's plugin cannot start without a driver, and behind it stands a Det, which has no importer."""
+    with pytest.raises(TargetUnavailable, match="RoiAlign cannot be judged without a GPU"):
+        bisect_trt.reduce(MODELS / "roialign.onnx", RTX, out=tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    assert bisect_trt.check(MODELS / "roialign.onnx", RTX).outcome.unresolved
+    model = onnx.load(MODELS / "roialign.onnx")
+    shape = onnx.numpy_helper.from_array(np.array([1, -1, 1, 1]), "tail_shape")
+    model.graph.initializer.append(shape)
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Reshape", [model.graph.output[0].name, "tail_shape"], ["tail"], "reshape"),
+            onnx.helper.make_node("Det", ["tail"], ["det"], "det"),
+        ]
+    )
+    model.graph.output.append(onnx.helper.make_tensor_value_info("det", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "m.onnx")
+    result = bisect_trt.reduce(tmp_path / "m.onnx", RTX, out=tmp_path / "out")
+    assert [n.op_type for n in onnx.load(result.out / "repro.onnx").graph.node] == ["Det"]
+    assert any("nothing can be said of /roi_head/RoiAlign" in note for note in result.notes)
 
 
 def test_the_reproducer_stands_alone(tmp_path: Path) -> None:

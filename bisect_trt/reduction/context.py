@@ -27,6 +27,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.selections import Selections
 from bisect_trt.references.base import Record
 from bisect_trt.results import OnEvent, Step
+from bisect_trt.session.around import go_round, left_out_words
 from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self
 from bisect_trt.session.finite import Lost, all_lost, described, lost_in
 from bisect_trt.session.prepare import Session
@@ -87,6 +88,7 @@ class Run:
         self.doubts = words(session.graph)  # sentences for the first lines: why something is not compared
         self.notes = list(trial.notes)
         self.confirmed = Outcome()  # of the user's own file, or of what is left of it
+        self.scope: tuple[str, ...] = ()  # nodes that are looked at; none: all of them
         self.cutter = self._cutter()
 
     def _cutter(self) -> Cutter:
@@ -183,6 +185,8 @@ class Run:
         """The user's own file has to fail; what it shows first is the wanted failure."""
         problem = self.problem(None)
         wanted = self.wanted(self.failures(problem)[0])
+        if self.scope:
+            problem = self.problem(None, self.scope)
         if wanted.stage is Stage.COMPARE and not is_self(self.settings):
             self._tell_what_is_lost()
         problem.confirmed(wanted, self.hybrid(wanted), self.cutter)
@@ -212,9 +216,22 @@ class Run:
                     self.confirm_by(outcome)
                     return outcome.failures
                 self._forget_tactics()
+        outcome = self._round(problem, outcome)
+        if outcome.failures:
+            return outcome.failures
         error = self._not_failing(outcome)
         shutil.rmtree(self.out, ignore_errors=True)
         raise error
+
+    def _round(self, problem: Problem, outcome: Outcome) -> Outcome:
+        """What the model shows without the nodes of which nothing can be said as no GPU is here."""
+        graph = self.session.graph
+        found, out = go_round(graph, problem.cut, problem.observe, outcome)
+        if found.failures:
+            self.scope = tuple(name for name in graph.order if name not in out)
+            self.notes.append(left_out_words(graph, out))
+            self.confirm_by(found)
+        return found
 
     def confirm_by(self, outcome: Outcome) -> None:
         """All that follows is about what this shows."""

@@ -56,7 +56,8 @@ class _Failures:
         """All reductions, in the order in which the failures show."""
         run = self._run
         shown = run.failures(run.problem(None))
-        scope = run.session.graph.order
+        scope = run.scope or run.session.graph.order
+        self._rest &= set(scope)
         while new := self._new(shown):
             for failure in new:
                 if not self._reduce_one(failure, scope):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.formats import write_samples
 from bisect_trt.model.load import LoadedModel
@@ -17,12 +18,13 @@ from bisect_trt.model.randomness import outputs_behind, random_nodes, words
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.references.base import Record
 from bisect_trt.results import Check, Finding
+from bisect_trt.session.around import go_round, left_out_words
 from bisect_trt.session.export_trial import Truth, ask, is_self, outside
 from bisect_trt.session.finite import all_lost, described, lost_in, with_other_masks
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
-from bisect_trt.session.recording import cannot_run, record
+from bisect_trt.session.recording import Recording, cannot_run, record
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.workers.pool import Pool
@@ -67,6 +69,9 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
             oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
             oracle.save = settings.run.save_outputs
             outcome = doubts.judged(Outcome(failures=(blame,)) if blame else oracle.observe(original))
+            if outcome.built.without_gpu:
+                outcome, out = _round(pool, session, settings, oracle, outcome)
+                notes += [left_out_words(session.graph, out)] if outcome.failures else []
     built = built_words(outcome.built)
     return Check(
         model=model,
@@ -81,6 +86,15 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
         export_differs=blame is not None,
         finding=Finding.WRONG if outcome.failures else doubts.finding,
     )
+
+
+def _round(
+    pool: Pool, session: Session, settings: Settings, oracle: Oracle, seen: Outcome
+) -> tuple[Outcome, tuple[str, ...]]:
+    """What is left of the model without the nodes of which nothing can be said, see `go_round`."""
+    recording = Recording.when_needed(pool, session, settings, lambda text: None)
+    cutter = Cutter(session.graph, session.store, recording)
+    return go_round(session.graph, lambda nodes: cutter.cut(frozenset(nodes)), oracle.observe, seen)
 
 
 class _Doubts:

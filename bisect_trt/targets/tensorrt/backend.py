@@ -42,6 +42,7 @@ from bisect_trt.targets.tensorrt import (
 from bisect_trt.targets.tensorrt.api import for_engine, from_engine, loaded
 from bisect_trt.targets.tensorrt.defaults import digest, misread_defaults
 from bisect_trt.targets.tensorrt.log import (
+    asks_for_gpu,
     blame_of,
     detail,
     failure,
@@ -162,10 +163,25 @@ class TensorRT:
             raise
         except MemoryError as e:
             result = self._failed([failure(candidate.model, Stage.BUILD, f"std::bad_alloc {e}".strip())])
+        result = self._without_driver(result)
         if self._settings.deep and not result.failures and not result.unresolved:
             misread = misread_defaults(candidate.model, self._digest(candidate))
             result = replace(result, failures=tuple(misread))
         return replace(result, facts={**result.facts, "builder_seconds": started}) if started else result
+
+    def _without_driver(self, result: TargetResult) -> TargetResult:
+        """Without what says only that no GPU is here; where that is all, nothing can be said."""
+        if self._gpu is not None:
+            return result
+        errors = self._log.errors()
+        asks = [f for f in result.failures if asks_for_gpu(f, errors)]
+        if not asks:
+            return result
+        left = tuple(f for f in result.failures if f not in asks)
+        nodes = tuple(name for f in asks for name in f.nodes)
+        what = asks[0].op or asks[0].message.splitlines()[0]
+        why = "" if left else f"{what} cannot be judged without a GPU"
+        return replace(result, failures=left, unresolved=why, facts={**result.facts, "without_gpu": nodes})
 
     def _digest(self, candidate: Candidate) -> Callable[[bytes], str]:
         """Builds a form of the candidate with a builder of its own, and gives a digest of the engine."""

@@ -136,6 +136,9 @@ _OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _NEEDS_GPU = re.compile(r"\bCuda Runtime \(In |\bcudaError 35\b")
+_NO_DRIVER = re.compile(r"\bcudaError 35\b|driver version is insufficient|no CUDA-capable device")
+_ASKS = "This step of the builder asks for a GPU, and none is here."
+_CREATOR = re.compile(r"Cuda Error in (\w+): (?:35|100)\b")  # no driver, no device
 # Messages that are the same for every operator: without it, two causes would have one signature.
 _SAYS_ONLY_WHO = re.compile(r" has no runners|any implementation for node (?!\{?ForeignNode)")
 
@@ -143,6 +146,8 @@ _SAYS_ONLY_WHO = re.compile(r" has no runners|any implementation for node (?!\{?
 def parse_failure(error: Any, blame: Blame, title: str) -> Failure:
     """An error of the parser of `title`, such as TensorRT-RTX."""
     desc, name, op = str(error.desc()), detail(error, "node_name", ""), detail(error, "node_operator", "")
+    # The driver that is missing says nothing of the model, and no maintainer should be told of it.
+    desc = "\n".join(line for line in desc.split("\n") if not _NO_DRIVER.search(line)) or desc
     index, func = int(error.node()), detail(error, "func", "")
     code = getattr(error.code(), "name", str(error.code()))
     place = f"{detail(error, 'file', '')}:{detail(error, 'line', '')}"
@@ -179,8 +184,21 @@ def first_that_matters(errors: Sequence[str], silent: str, *, here: bool) -> str
     """
     about_model = errors if here else [e for e in errors if not _NEEDS_GPU.search(e)]
     if errors and not about_model:
-        return f"{errors[0]}\nThis step of the builder asks for a GPU, and none is here."
+        return f"{errors[0]}\n{_ASKS}"
     return first(about_model, silent)
+
+
+def asks_for_gpu(failed: Failure, errors: Sequence[str]) -> bool:
+    """Whether a failure on a machine without a GPU says only that none is here.
+
+    A plugin whose creator cannot start without a driver says so in the log, and counts as not found then
+    (RoiAlign, with TensorRT-RTX 1.7.1).
+    """
+    if _ASKS in failed.message:
+        return True
+    said = failed.message.lower()
+    creators = (found for error in errors for found in _CREATOR.findall(error))
+    return "plugin" in said and any(re.sub(r"V\d+$", "", name).lower() in said for name in creators)
 
 
 def symptom(message: str) -> Symptom:
