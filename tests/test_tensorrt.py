@@ -18,6 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.environment import INSTALL
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.isolation.limits import WORKER
 from bisect_trt.model.candidate import Candidate
@@ -351,7 +352,7 @@ def test_many_targets_in_one_process_share_a_logger(tmp_path: Path) -> None:
     proto = model(nodes, inputs, [("y", F, [2, 3, 1, 1])])
     targets = [backend.TensorRT(TargetSettings(), "tensorrt-rtx") for _ in range(2)]
     assert targets[0]._logger is targets[1]._logger
-    seen = {only_failure(run(proto, tmp_path)).key for _ in range(5)}
+    seen = {run(proto, tmp_path).unresolved for _ in range(5)}
     assert len(seen) == 1
 
 
@@ -495,7 +496,7 @@ def test_a_missing_module_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(TargetUnavailable) as error:
         backend.import_tensorrt("tensorrt")
-    assert "pip install 'bisect-trt[trt]'" in error.value.hint
+    assert INSTALL["tensorrt"] in error.value.hint
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4"))  # a stub
     with pytest.raises(TargetUnavailable):
         backend.import_tensorrt("tensorrt")
