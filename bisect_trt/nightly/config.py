@@ -86,6 +86,8 @@ class Config(Table):
     resume_within: Seconds = 20 * 3600.0
     on_new: Annotated[str, AfterValidator(str.strip)] = ""
     on_new_timeout: Seconds = 600.0
+    blame: bool = False
+    blame_timeout: Seconds = 600.0
     allow_missing: bool = False
     junit_skip_known: bool = False
     budget: Budget = Budget()

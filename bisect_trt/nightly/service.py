@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
-from bisect_trt.nightly import hooks, lock, plan, report, retention
+from bisect_trt.nightly import blame, hooks, lock, plan, report, retention
 from bisect_trt.nightly.children import Children
 from bisect_trt.nightly.clock import Clock
 from bisect_trt.nightly.config import Config
@@ -125,17 +125,22 @@ def _announce(
     clusters: list[Cluster],
     say: Callable[[str], None],
 ) -> None:
-    """Run the user's command once for each new bug; a killed night does not run it twice."""
+    """Ask for the release and run the user's command once for each new bug, not twice after a kill."""
     for cluster in clusters:
         news = [row for row in cluster.rows if row.news]
         # With {models} a known bug in another model is told, too.
-        if not config.on_new or not (cluster.new or (news and "{models}" in config.on_new)):
-            continue
-        first = cluster.first if cluster.new else news[0]
-        if not first.repro and "{repro}" in config.on_new:
+        runs = bool(config.on_new) and (cluster.new or bool(news and "{models}" in config.on_new))
+        first = cluster.first if cluster.new or not news else news[0]
+        asks = config.blame and cluster.new and bool(first.repro)
+        if runs and not first.repro and "{repro}" in config.on_new:
             say(f"on_new: not run for {first.model}: there is no reproducer")
+            runs = False
+        if not (runs or asks) or not history.announce(night.id, cluster.id):
             continue
-        if history.announce(night.id, cluster.id):
+        if asks:
+            repro = out / first.repro
+            blame.tell(repro, folder / "blame" / repro.name, config.blame_timeout, say)
+        if runs:
             values = {
                 "repro": str(out / first.repro) if first.repro else "",
                 "model": first.model,

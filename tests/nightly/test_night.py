@@ -438,6 +438,24 @@ def test_on_new_that_fails_or_hangs_costs_nothing(tmp_path: Path) -> None:
         assert any(said in line for line in site.said), site.said
 
 
+def test_blame_is_asked_once_for_each_new_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def blame(repro: Path, *given: object, out: Path, **more: object) -> None:
+        asked.append(repro)
+        assert (repro / "repro.onnx").exists() and out.parent.name == "blame"
+        raise UsageError("no index answers")
+
+    monkeypatch.setattr("bisect_trt.nightly.blame.blame", blame)
+    site = Site(tmp_path, confirm=1, blame=True)
+    models = {"a": fails("one"), "b": fails("one"), "c": fails("two")}
+    site.night(models)
+    assert len(asked) == 2 and site.code == 1
+    assert sum("no index answers" in line for line in site.said) == 2
+    site.night({**models, "d": fails("two")})
+    assert len(asked) == 2, "a known bug is not asked again"
+
+
 def test_on_new_is_checked_first(tmp_path: Path) -> None:
     for command in ("x {repo}", "x 'unbalanced"):
         with pytest.raises(UsageError, match="on_new"):
