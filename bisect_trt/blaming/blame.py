@@ -115,7 +115,8 @@ class Blame:
                 "seconds": round(found.seconds, 3),
             }
         if self.decisions is not None:
-            document["decisions"] = self.decisions.to_json()
+            told = {"answer": words.sentences(self.decisions)[0]}
+            document["decisions"] = told | self.decisions.to_json()
         return {**document, "notes": list(self.notes)}
 
 

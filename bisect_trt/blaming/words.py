@@ -33,10 +33,10 @@ def answer(found: Releases) -> str:
             verb = "fails in" if last.verdict is BAD else "is fine in"
             parts = [f"{verb} {first.release}, {oldest}, and in {title}"]
             parts += _between(found, known)
-    elif last.verdict is BAD:
-        parts.append(f"still in {title}")
+    elif known[-1] == found.history.changes[-1].after:
+        parts[-1] = parts[-1].replace(f"since {last.release}", f"since {title}", 1)
     else:
-        parts.append(f"fine in {title}")
+        parts.append(f"{'still' if last.verdict is BAD else 'fine'} in {title}")
     if len(found.history.changes) > 1:
         row = [found.of(known[0]).verdict, *(found.of(c.after).verdict for c in found.history.changes)]
         parts.append(f"it comes and goes: {', '.join('bad' if v is BAD else 'good' for v in row)}")
@@ -58,7 +58,8 @@ def _step(found: Releases, change: Change) -> str:
 def _between(found: Releases, known: Sequence[int]) -> list[str]:
     """How many were not asked between two that answer alike."""
     left = len(found.names) - len(found.history.answers)
-    return [f"{counted(left, 'release')} between were not tried (--sweep tries all)"] if left else []
+    verb = "was" if left == 1 else "were"
+    return [f"{counted(left, 'release')} between {verb} not tried (--sweep tries all)"] if left else []
 
 
 def regressions(found: Releases) -> list[tuple[Tried, Tried]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -439,14 +440,14 @@ def test_on_new_that_fails_or_hangs_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_blame_is_asked_once_for_each_new_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Path] = []
+    asked: list[str] = []
 
-    def blame(repro: Path, *given: object, out: Path, **more: object) -> None:
-        asked.append(repro)
-        assert (repro / "repro.onnx").exists() and out.parent.name == "blame"
-        raise UsageError("no index answers")
+    def run(command: list[str], **more: object) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command[command.index("blame") + 1])
+        assert (Path(asked[-1]) / "repro.onnx").exists()
+        return subprocess.CompletedProcess(command, 3, b'{"error": {"message": "no index answers"}}')
 
-    monkeypatch.setattr("bisect_trt.nightly.blame.blame", blame)
+    monkeypatch.setattr("bisect_trt.nightly.blame.subprocess.run", run)
     site = Site(tmp_path, confirm=1, blame=True)
     models = {"a": fails("one"), "b": fails("one"), "c": fails("two")}
     site.night(models)
