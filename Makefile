@@ -73,7 +73,8 @@ models: $(STAMP) ## make models/*.onnx again; the bytes must not change
 	$(BIN)/python models/make_models.py
 	@git diff --stat --exit-code -- models/ && echo "models/ unchanged"
 
-docs: $(STAMP) ## write docs/cli.md from the command line's own help, and docs/reduce.svg from a real run
+docs: $(STAMP) ## write docs/cli.md and docs/api.md from the program's own help, and docs/reduce.svg from a real run
+	$(BIN)/python docs/make_api.py docs/api.md
 	$(BIN)/typer bisect_trt.cli.app utils docs --name bisect-trt --output docs/cli.md
 	$(BIN)/python docs/make_picture.py docs/reduce.svg
 

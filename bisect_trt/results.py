@@ -16,6 +16,7 @@ from bisect_trt.options import export_line, reduce_line
 from bisect_trt.outcome import End, Failure, Outcome
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.text import Summary, counted
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Finding(StrEnum):
     REFERENCE_NOT_FINITE = "reference not finite"
 
 
+LONGEST_LINE = 160  # characters of a line of a result's text
 OnEvent = Callable[[Step], None]
 
 
@@ -101,8 +103,8 @@ class Simplification:
         }
 
 
-@dataclass(frozen=True)
-class Reduction:
+@dataclass(frozen=True, repr=False)
+class Reduction(Summary):
     """The result of `reduce`.
 
     `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
@@ -154,6 +156,18 @@ class Reduction:
     workarounds: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
 
+    def lines(self) -> list[tuple[str, str]]:
+        """Give what fails, where, how small it is, why to believe it, and where it lies."""
+        what = f"{self.wanted.stage.value} {self.wanted.symptom.value} on {self.target.title}"
+        minimal = "1-minimal; " if self.one_minimal else ""
+        return [
+            ("Fails", f"{what}: {self.wanted.message}"[:LONGEST_LINE]),
+            ("Where", ", ".join(self.nodes[:4]) + (", ..." if len(self.nodes) > 4 else "")),
+            ("Size", f"{self.original_nodes:,} -> {counted(len(self.best.nodes), 'node')}"),
+            ("Believe it", f"{minimal}{self.verified} of {self.repeats} fresh runs fail in this way"),
+            ("Folder", f"{self.out} (ISSUE.md to paste, report.html to look at)"),
+        ]
+
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do: neither a budget nor a signal ended the search early."""
@@ -176,8 +190,8 @@ class Reduction:
         return self.simplification.nodes if self.simplification else self.best.nodes
 
 
-@dataclass(frozen=True)
-class Check:
+@dataclass(frozen=True, repr=False)
+class Check(Summary):
     """The result of `check`: one probe of the whole model.
 
     With `export_differs` the target was not asked: ONNX Runtime and the outside reference disagree.
@@ -194,6 +208,19 @@ class Check:
     notes: tuple[str, ...] = ()
     export_differs: bool = False
     finding: Finding = Finding.WRONG
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Give what was seen, on what, against what, and what to do next."""
+        shown, unresolved = self.outcome.failures, self.outcome.unresolved
+        fine = "agrees with the reference" if self.outputs_compared else "builds; outputs were not compared"
+        what = f"{shown[0].stage.value} {shown[0].symptom.value}: {shown[0].message}" if shown else fine
+        return [
+            ("Fails" if shown else "Unclear" if unresolved else "Fine", (unresolved or what)[:LONGEST_LINE]),
+            ("Model", f"{self.model} ({counted(self.nodes, 'node')})"),
+            ("Target", self.target.title),
+            ("Reference", self.reference or "none"),
+            ("Next", self.next_line or "nothing to reduce"),
+        ]
 
     @property
     def next_line(self) -> str:

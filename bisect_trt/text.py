@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 
 def seconds(value: float) -> str:
     """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
@@ -23,3 +25,22 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 node`, `1,200 nodes`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+class Summary:
+    """A result that says in a few lines what it is: on a terminal as text, in a notebook as a table."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Give the lines, each with what it is about; the first one is the headline."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{label:11} {printable(text)}" for label, text in self.lines())
+
+    def _repr_html_(self) -> str:
+        (_, headline), *rest = self.lines()
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(label)}</th><td>{escape(printable(text))}</td></tr>"
+            for label, text in rest
+        )
+        return f"<h3>{escape(printable(headline))}</h3><table>{rows}</table>"

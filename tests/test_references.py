@@ -105,7 +105,8 @@ def test_when_the_export_differs_the_target_is_not_blamed(which: str, place: Pat
     blamed = settings(place, reference, "planted:op=Tanh,fail=mismatch")
     with pytest.raises(ModelDoesNotFail, match="TensorRT is not to blame") as caught:
         bisect_trt.reduce(place / "m.onnx", blamed, out=place / "out")
-    assert not (place / "out").exists() and checked.next_line in str(caught.value.hint)
+    again = checked.next_line.replace(f" --save-outputs {place / 'both'}", "")
+    assert not (place / "out").exists() and again in str(caught.value.hint)
 
 
 def test_the_difference_between_export_and_framework_is_reduced_on_request(place: Path) -> None:

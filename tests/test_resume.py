@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 import bisect_trt
-from bisect_trt.errors import ModelDoesNotFail, UsageError
+from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal, read
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
@@ -241,7 +241,7 @@ def test_a_whole_model_that_takes_the_tool_down_is_no_endless_loop(tmp_path: Pat
     with Journal.open(tmp_path / "out" / "journal.jsonl", head) as journal:
         for _ in range(2):
             journal.begin(first["key"])
-    with pytest.raises(ModelDoesNotFail, match="twice"):
+    with pytest.raises(TargetUnavailable, match="twice"):
         bisect_trt.reduce(model, settings, out=tmp_path / "out")
 
 

@@ -6,13 +6,21 @@ That saves 0.2 CPU seconds for each, of which a reduction starts four. The serve
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver, spawn
+from multiprocessing.context import (
+    BaseContext,
+    ForkServerContext,
+    ForkServerProcess,
+    SpawnContext,
+    SpawnProcess,
+)
+from typing import Any
 
 LOST = 255
 """Exit code of a process whose server ended before it could tell the real one; or its own."""
@@ -21,12 +29,71 @@ _LONGEST = 107  # bytes of the name of a socket
 _NAMES = len("/pymp-01234567/listener-01234567")  # what is put behind the temporary folder
 
 
+_here = threading.local()
+_prepare = spawn.get_preparation_data
+
+
+def _preparation_data(name: str) -> dict[str, Any]:
+    """What a new process needs of its parent; of ours the user's script is no part.
+
+    multiprocessing imports the script that runs as `__main__` once more in each process. A script that calls
+    `bisect_trt.reduce` without `if __name__ == "__main__"` would then begin anew there, and nothing of it is
+    needed: jobs are functions of this package.
+    """
+    data: dict[str, Any] = _prepare(name)
+    if getattr(_here, "starts_ours", False):
+        data.pop("init_main_from_path", None)
+        data.pop("init_main_from_name", None)
+    return data
+
+
+spawn.get_preparation_data = _preparation_data
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    _here.starts_ours = True
+    try:
+        yield
+    finally:
+        _here.starts_ours = False
+
+
+class _Forked(ForkServerProcess):
+    """A process of the fork server that does not import the user's script."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _ours():
+            return ForkServerProcess._Popen(process_obj)
+
+
+class _Spawned(SpawnProcess):
+    """A process that starts from nothing and does not import the user's script."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _ours():
+            return SpawnProcess._Popen(process_obj)
+
+
+class _ForkServer(ForkServerContext):
+    Process = _Forked
+
+
+class _Spawn(SpawnContext):
+    Process = _Spawned
+
+
 def context() -> BaseContext:
-    """Of all workers. Where forking is not safe (macOS) or a socket's name would be too long they spawn."""
+    """Give the context that all workers start in.
+
+    Where forking is not safe (macOS) or a socket's name would be too long they spawn.
+    """
     short = len(os.fsencode(tempfile.gettempdir())) + _NAMES <= _LONGEST
     if sys.platform != "linux" or not short:
-        return multiprocessing.get_context("spawn")
-    found = multiprocessing.get_context("forkserver")
+        return _Spawn()
+    found = _ForkServer()
     found.set_forkserver_preload(["bisect_trt.workers.jobs"])
     return found
 

@@ -24,6 +24,7 @@ from bisect_trt.session.prepare import describe, resolved
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.tensorrt.timing import OTHER
+from bisect_trt.text import Summary, seconds
 from bisect_trt.workers import jobs
 from bisect_trt.workers.jobs import outputs
 from bisect_trt.workers.pool import Pool
@@ -41,8 +42,8 @@ class Status(StrEnum):
     UNKNOWN = "cannot tell"
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Summary):
     """What one reproducer does now.
 
     Attributes:
@@ -64,6 +65,17 @@ class Verification:
     why: str = ""
     runs: int = 0
     seconds: float = 0.0
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Give what became of the failure, and where and how that was seen."""
+        messages = [failure.message if failure else "-" for failure in (self.wanted, self.seen)]
+        return [
+            (self.status.value.capitalize(), self.name),
+            ("Target", self.target or "none"),
+            ("Was", messages[0]),
+            ("Is", self.why or messages[1]),
+            ("Runs", f"{self.runs} in {seconds(self.seconds)}"),
+        ]
 
     def exit_code(self, *, until_fixed: bool = False) -> int:
         """0 it does not fail, 1 the same failure, 4 another one, 3 cannot tell.

@@ -11,6 +11,7 @@ from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.outcome import Failure, Symptom
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.text import Summary, counted
 
 FUSED = 10.0
 """How many times its own error and that of what it is made from a tensor's error in context has to be for
@@ -115,8 +116,8 @@ class Histogram:
     lost: int = 0
 
 
-@dataclass(frozen=True)
-class Scan:
+@dataclass(frozen=True, repr=False)
+class Scan(Summary):
     """The result of `scan`.
 
     Attributes:
@@ -158,6 +159,18 @@ class Scan:
     seconds: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
     blame: str = ""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Give where the error comes from first, and where all of it lies."""
+        worst = [row.tensor for row in self.ranked[:3]]
+        differ = [diff.name for diff in self.outputs if not diff.ok]
+        return [
+            ("Scan", f"{self.model}: {counted(len(self.tensors), 'tensor')} on {self.target.title}"),
+            ("Outputs", f"differ: {', '.join(differ)}" if differ else self.whole or "agree"),
+            ("Worst", ", ".join(worst) or "nothing was measured"),
+            ("Builds", str(self.builds)),
+            ("Page", str(self.out / "scan.html")),
+        ]
 
     @property
     def ranked(self) -> list[Scanned]:

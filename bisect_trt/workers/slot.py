@@ -131,10 +131,7 @@ class Slot:
                 raise
         if started:
             raise DiedError(Symptom.CRASH, None, "broke the connection to its worker process")
-        raise BisectError(
-            f"a worker process cannot be started; see {self.log}",
-            "in a script of your own, call bisect_trt under `if __name__ == '__main__':`",
-        )
+        raise BisectError(f"a worker process cannot be started; see {self.log}")
 
     def _once(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Answer:
         if cancelled.is_set():
