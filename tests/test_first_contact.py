@@ -22,7 +22,6 @@ EMULATE = "--target emulate:fp16"
 USES = [
     # Nothing, or no command.
     "",
-    "help",
     "-V",
     "model.onnx",
     "models",
@@ -132,6 +131,14 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ):
         text = re.sub(re.escape(found) if kept in ("VERSION", "HERE") else found, kept, text)
     return f"$ {shlex.join(['bisect-trt', *words])}\n{text}[{code}]\n"
+
+
+def test_help_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for words in (["help"], ["--help"], ["help", "scan"], ["scan", "--help"]):
+        assert main(words) == 0
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1] and pages[2] == pages[3] and "--tensors" in pages[2]
 
 
 def test_sixty_wrong_uses_read_well(

@@ -55,6 +55,7 @@ from bisect_trt.session.prepare import (
 )
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
 from bisect_trt.session.recording import Recording
+from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
@@ -127,6 +128,7 @@ def open_run(
                     timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
                 )  # fmt: skip
                 opened.notes += [turned] if turned else []
+                opened.notes += shapes_told(loaded, samples, settings)
                 opened.take_random_values()
                 yield opened
             finally:

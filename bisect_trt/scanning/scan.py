@@ -35,6 +35,7 @@ from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
 from bisect_trt.session.recording import record
+from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers.pool import Pool
@@ -94,6 +95,8 @@ def scan(
                 save_tensors is not None,
             )  # fmt: skip
             result = found.run(asked)
+            told = shapes_told(loaded, samples, settings)
+            result = replace(result, notes=(*result.notes, *told))
         if save_tensors is not None:
             keep_values(save_tensors, found.record, found.rows)
     from bisect_trt.scanning import page  # jinja2 is not needed before

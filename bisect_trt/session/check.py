@@ -25,6 +25,7 @@ from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
 from bisect_trt.session.recording import Recording, cannot_run, record
+from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.workers.pool import Pool
@@ -57,6 +58,7 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
             compares = (info.can_run or outside(settings)) and not is_self(settings)
             session, doubts = _prepared(pool, loaded, samples, settings, work, compares)
             original, reference, notes = session.original, "", [*loaded.notes, *info.notes]
+            notes += shapes_told(loaded, samples, settings)
             blame: Failure | None = None
             if compares:
                 known = _reference(pool, session, settings)

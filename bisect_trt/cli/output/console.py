@@ -127,7 +127,11 @@ def show_check(result: Check, console: Console | None = None) -> None:
     for note in result.notes:
         page.row("Note", shorten(printable(note), _MESSAGE))
     tries = what_to_try(result.model, result.settings, result.outputs_compared)
-    for number, told in enumerate([result.next_line] if outcome.failures else tries):
+    if outcome.failures:
+        tries = [result.next_line]
+        if len({failure.key for failure in outcome.failures}) > 1:
+            tries.append(f"{result.next_line} --all (a reproducer for each of them)")
+    for number, told in enumerate([] if outcome.unresolved else tries):
         page.exact("" if number else "Next", told)
 
 

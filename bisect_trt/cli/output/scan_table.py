@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bisect_trt.cli.output.console import Page, shorten, show_path
+from bisect_trt.options import line, reduce_line, what_to_try
 from bisect_trt.scanning import words
 from bisect_trt.scanning.files import DOCUMENT, PAGE
 from bisect_trt.scanning.result import Scan, Scanned
@@ -33,8 +34,8 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
         shown = [item for item in shown if item.effect_error or item.own_error or item.context_error][:ROWS]
     if shown:
         console.print(_table(scan, shown))
-    for line in words.failing(scan):
-        page.row("Not taken", shorten(line, _MESSAGE), style="bold yellow")
+    for told in words.failing(scan):
+        page.row("Not taken", shorten(told, _MESSAGE), style="bold yellow")
     for why, count in words.unmeasured(scan).items():
         page.row("Left out", f"{counted(count, 'tensor')}: {shorten(why, _MESSAGE)}")
     for note in words.notes(scan):
@@ -46,6 +47,20 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
     page.row("Spent", f"{len(scan.tensors):,} tensors, {builds}, {seconds(spent)}")
     page.exact("Page", show_path(scan.out / PAGE))
     page.exact("Data", show_path(scan.out / DOCUMENT))
+    _show_next(page, scan)
+
+
+def _show_next(page: Page, scan: Scan) -> None:
+    """What finds the smallest part, and what answers which nodes have to stay in FP32."""
+    if scan.guilty or scan.agrees is False:
+        page.exact("Next", reduce_line(scan.model, scan.settings), "(the smallest part that shows it)")
+        kind, _, to = scan.settings.target.spec.partition(":")
+        if kind == "emulate" and to in ("fp16", "bf16"):
+            which = line("bisect-trt", "precision", scan.model, "--to", to)
+            page.exact("", which, "(which nodes have to stay in FP32)")
+        return
+    for number, told in enumerate(what_to_try(scan.model, scan.settings, True)):
+        page.exact("" if number else "Next", told)
 
 
 def _table(scan: Scan, items: list[Scanned]) -> Table:

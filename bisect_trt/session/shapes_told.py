@@ -1,0 +1,40 @@
+"""What shapes were built of inputs whose dimensions the model leaves open, and who chose them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from bisect_trt.model.load import LoadedModel
+from bisect_trt.options import shape_text
+from bisect_trt.session.prepare import graph_inputs
+from bisect_trt.settings import Settings
+from bisect_trt.text import printable
+
+_SHOWN = 4  # inputs
+
+
+def shapes_told(
+    loaded: LoadedModel, samples: Sequence[Mapping[str, npt.NDArray[Any]]], settings: Settings
+) -> list[str]:
+    """A sentence for a model with dynamic dimensions, as `--help` of `--shapes` writes them; else nothing."""
+    given = dict(settings.target.shapes) | dict(settings.target.opt_shapes)
+    found, chosen = [], []
+    for item in graph_inputs(loaded.proto):
+        shape = samples[0][item.name].shape
+        is_open = item.dims is None or not all(isinstance(dim, int) for dim in item.dims)
+        if not is_open or settings.run.anonymise:
+            continue
+        found.append(f"{printable(item.name)}:{shape_text(shape)}")
+        if settings.run.inputs is None and item.name not in given:
+            chosen += [str(dim) for dim in item.dims or () if isinstance(dim, str)] or ["unnamed"]
+    if not found:
+        return []
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    said = f"Shapes: {', '.join(found[:_SHOWN])}{more}."
+    if chosen:
+        names = printable(", ".join(dict.fromkeys(chosen)))
+        said += f" Dynamic dimensions ({names}) were chosen here: give yours with --shapes or --inputs."
+    return [said]
