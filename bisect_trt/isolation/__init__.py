@@ -1,1 +1,5 @@
-"""Processes of our own that may die: how they start, what they may hold, and onnx's native code in one."""
+"""This room runs code in processes of ours that may die.
+
+It knows how a process starts, what it may hold, and how onnx's native code is asked. What a model or a
+target is does not come in.
+"""

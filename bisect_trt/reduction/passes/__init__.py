@@ -1,1 +1,4 @@
-"""The passes of the search, one kind a file; `reduction/schedule.py` has their order."""
+"""The passes of the search, one kind a file; `reduction/menu.py` has their order.
+
+A pass proposes candidates to a problem. It writes nothing and prints nothing.
+"""
