@@ -7,10 +7,17 @@ from pathlib import Path
 
 from bisect_trt import options
 from bisect_trt.cli.commands import JSON, Command
+from bisect_trt.options import Option
+from bisect_trt.options import kinds as k
+from bisect_trt.options.table import ACCURACY
 from bisect_trt.settings import Settings
 
+KEEP = Option(
+    "keep_fp32", "--keep-fp32", k.FILE, "Nodes that stay in FP32: precision.json, or a name a line.", ACCURACY
+)
 
-def run(model: Path, settings: Settings, *, as_json: bool) -> int:
+
+def run(model: Path, settings: Settings, *, keep_fp32: Path | None, as_json: bool) -> int:
     """Try the whole model once: does the target take it and agree with ONNX Runtime?
 
     Exit code: 0 yes, 1 no, 2 bad usage or model, 3 target not usable here or nothing can be said,
@@ -22,7 +29,12 @@ def run(model: Path, settings: Settings, *, as_json: bool) -> int:
     from bisect_trt.errors import TargetUnavailable
     from bisect_trt.reproducer import document
 
-    result = bisect_trt.check(model, settings)
+    keep = None
+    if keep_fp32 is not None:
+        from bisect_trt.mixed_precision.write import read_keep
+
+        keep = read_keep(keep_fp32)
+    result = bisect_trt.check(model, settings, keep=keep)
     if as_json:
         print(json.dumps(document.check(result, bisect_trt.__version__), indent=2))
     else:
@@ -32,4 +44,4 @@ def run(model: Path, settings: Settings, *, as_json: bool) -> int:
     return 1 if result.outcome.failures else 0
 
 
-COMMAND = Command("check", run, (*options.without(*options.SEARCHING, "workers", "cluster"), JSON))
+COMMAND = Command("check", run, (*options.without(*options.SEARCHING, "workers", "cluster"), KEEP, JSON))

@@ -16,6 +16,9 @@ from bisect_trt.settings import Settings
 TO = Option("to", "--to", k.word("fp16", "bf16"), "What all other nodes compute in; fp16 without it.", COMMON)
 KEEP = Option("keep", "--keep", k.NAMES, "A node that stays in FP32 in any case; repeat it.", SEARCH)
 LOWER = Option("lower", "--lower", k.NAMES, "A node that never does; repeat it.", SEARCH)
+FROM = Option(
+    "start", "--from", k.FILE, "precision.json of an earlier run: what it kept is tried first.", SEARCH
+)
 _PAPERS = ("simplify", "simplify_budget", "anonymise", "style", "inputs_for")
 _LEFT_OUT = (
     *_PAPERS,
@@ -31,6 +34,7 @@ def run(
     to: str | None,
     keep: tuple[str, ...],
     lower: tuple[str, ...],
+    start: Path | None,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -44,11 +48,19 @@ def run(
     from bisect_trt.cli.output.precision import show_precision
     from bisect_trt.cli.output.progress import progress
     from bisect_trt.errors import StoppedEarly
-    from bisect_trt.mixed_precision.write import document
+    from bisect_trt.mixed_precision.write import document, read_keep
 
     with progress(quiet=as_json) as on_event:
         result = bisect_trt.precision(
-            model, settings, to=to or "fp16", out=out, force=force, keep=keep, lower=lower, on_event=on_event
+            model,
+            settings,
+            to=to or "fp16",
+            out=out,
+            force=force,
+            keep=keep,
+            lower=lower,
+            start=read_keep(start) if start else (),
+            on_event=on_event,
         )
     if as_json:
         print(json.dumps({**document(result, bisect_trt.__version__), "out": str(result.out)}, indent=2))
@@ -68,6 +80,7 @@ COMMAND = Command(
         *options.without(*_LEFT_OUT),
         KEEP,
         LOWER,
+        FROM,
         FORCE,
         JSON,
     ),

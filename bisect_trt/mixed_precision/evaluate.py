@@ -80,19 +80,8 @@ class _Engine:
         self._trial = trial
         flat = onnx.load_model_from_string(trial.model.read_bytes())
         self._switch = switched(flat, trial.folder, trial.roles, trial.to)
-        self._outputs = [value.name for value in flat.graph.output]
         self._session = ort.Session(self._switch.model.SerializeToString(), trial.folder)
-        store = Store(trial.store)
-        types = {v.name: v.type.tensor_type.elem_type for v in flat.graph.input}
-        self.feeds = [
-            {k: ort.to_ort(store.load(path, types[k])) for k, path in sample.items() if k in types}
-            for sample in trial.feeds
-        ]
-        kinds = self._session.types(self._outputs)
-        self.expected = [
-            {k: np.array(store.load(path, kinds[k])) for k, path in sample.items() if kinds.get(k)}
-            for sample in trial.expected
-        ]
+        self._feeds, self._expected = _values(trial)
         self._to_ort = ort.to_ort
         self._place = {key: k + 1 for k, key in enumerate(trial.roles.items)}
         ends = [[self._place.get(end, 0) for end in edge] for edge in self._switch.edges]
@@ -114,11 +103,27 @@ class _Engine:
         for name, (weight, reader) in switch.weights.items():
             as_is, low = self._weights[weight]
             extra[name] = as_is if not reader or reader in keep else low
-        return compared(
-            self.expected,
-            (self._session.run_held({**feeds, **extra}) for feeds in self.feeds),
-            self._trial.accuracy,
-        )
+        given = (self._session.run_held({**feeds, **extra}) for feeds in self._feeds)
+        return compared(self._expected, given, self._trial.accuracy)
+
+
+@lru_cache(maxsize=1)
+def _values(trial: Trial) -> tuple[list[dict[str, Any]], list[Values]]:
+    """Feeds as ONNX Runtime holds them, and what is expected, of each sample."""
+    from bisect_trt.references import ort
+
+    store = Store(trial.store)
+    graph = onnx.load_model_from_string(trial.model.read_bytes()).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
+    feeds = [
+        {k: ort.to_ort(store.load(path, types[k])) for k, path in sample.items() if k in types}
+        for sample in trial.feeds
+    ]
+    expected: list[Values] = [
+        {k: np.array(store.load(path, types[k])) for k, path in sample.items() if types.get(k)}
+        for sample in trial.expected
+    ]
+    return feeds, expected
 
 
 def compared(expected: Sequence[Values], given: Iterable[Given], accuracy: AccuracySettings) -> Answer:
@@ -219,7 +224,7 @@ def explicit(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
     from bisect_trt.references import ort
 
     flat = onnx.load_model_from_string(trial.model.read_bytes())
-    engine = _engine(trial)
+    samples, expected = _values(trial)
     answers = []
     for keep in keeps:
         slots = {k: s for k, s in trial.roles.slots.items() if k not in keep}
@@ -228,7 +233,7 @@ def explicit(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
         emulation = emulate(made, TYPED)
         session = ort.Session(emulation.model.SerializeToString(), trial.folder)
         given = (
-            session.run_held({emulation.inputs[k]: v for k, v in feeds.items()}) for feeds in engine.feeds
+            session.run_held({emulation.inputs[k]: v for k, v in feeds.items()}) for feeds in samples
         )
-        answers.append(compared(engine.expected, given, trial.accuracy))
+        answers.append(compared(expected, given, trial.accuracy))
     return answers

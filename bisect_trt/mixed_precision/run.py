@@ -13,6 +13,7 @@ from pathlib import Path
 from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.errors import UsageError
+from bisect_trt.mixed_precision.papers import write_papers
 from bisect_trt.mixed_precision.result import BROKEN, Precision
 from bisect_trt.mixed_precision.work import Work
 from bisect_trt.mixed_precision.write import write_document
@@ -36,6 +37,7 @@ def precision(
     force: bool = False,
     keep: Sequence[str] = (),
     lower: Sequence[str] = (),
+    start: Sequence[str] = (),
     on_event: OnEvent = lambda step: None,
 ) -> Precision:
     """Find the smallest set of nodes that must stay in FP32 and write the model that has it.
@@ -47,6 +49,7 @@ def precision(
         out: folder to write to; None: `MODEL-precision` here.
         force: replace what an earlier run left there.
         keep, lower: names of nodes that stay in FP32 in any case, or in none.
+        start: names of nodes that are tried first, of an earlier run, say.
         on_event: gets what is being done.
 
     Raises:
@@ -60,7 +63,7 @@ def precision(
     samples = read_samples(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-precision"
     head = folders.header(loaded.digest, settings, samples)
-    head["precision"] = json.dumps([to, sorted(keep), sorted(lower)])
+    head["precision"] = json.dumps([to, sorted(keep), sorted(lower), sorted(start)])
     folders.require_free(out, head, force=force)
     run = settings.run
     with (
@@ -76,10 +79,11 @@ def precision(
             raise UsageError(*cannot_run(truth.record, settings, session.graph)[:2])
         expected = truth.record.values(session.graph.graph_outputs)
         work = Work(settings, session, pool, journal, out, to, on_event, began, expected, info)
-        result = work.run(frozenset(keep), frozenset(lower))
+        result = work.run(frozenset(keep), frozenset(lower), start)
         result = replace(result, model=model, reference=truth.record.reference)
         result = replace(result, notes=(*result.notes, *filter(None, (truth.note, truth.blame))))
         if result.status != BROKEN:
+            write_papers(result, work.trial.roles, __version__)
             write_document(result, __version__)
         if result.finished:
             journal.event(folders.DONE)

@@ -16,6 +16,7 @@ from bisect_trt.mixed_precision.evaluate import Trial
 from bisect_trt.mixed_precision.hints import hints, reasons
 from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, MIXED_STATUS, Kept, Precision
 from bisect_trt.mixed_precision.search import Search
+from bisect_trt.mixed_precision.switch import OLDEST
 from bisect_trt.mixed_precision.write import MIXED, write_model
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
 from bisect_trt.outcome import DONE, End, Ended
@@ -27,10 +28,12 @@ from bisect_trt.session.prepare import Session
 from bisect_trt.session.prober import Budget, Prober
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import flat, roles
 from bisect_trt.workers.pool import Pool
 
 FLAT = "flat.onnx"
+RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
 
 
 @dataclass
@@ -48,14 +51,16 @@ class Work:
     expected: tuple[Feeds, ...]
     info: TargetInfo
 
-    def run(self, keep: Keep, lower: Keep) -> Precision:
-        """Find the set, write the model, verify it.
+    def run(self, keep: Keep, lower: Keep, start: Sequence[str] = ()) -> Precision:
+        """Find the set, write the model, verify it; `start` is tried first.
 
         Raises:
             UsageError: a name is unknown, or no node of the model computes in FP32.
             StoppedEarly: ended before the whole model was asked for.
         """
         proto = flat(self.session.loaded.proto)
+        folder = self.session.loaded.path.absolute().parent
+        self.was_narrow = raised(proto, folder)
         known = roles(proto, self.to)
         if not known.items:
             raise UsageError(f"no node of this model computes in FP32 and could in {self.to.upper()}")
@@ -65,7 +70,7 @@ class Work:
         self.budget = Budget(None if limit is None else self.began + limit, self.settings.run.max_probes)
         self.trial = Trial(
             model=place.absolute(),
-            folder=self.session.loaded.path.absolute().parent,
+            folder=folder,
             roles=known,
             to=self.to,
             store=self.session.store.folder.absolute(),
@@ -79,6 +84,9 @@ class Work:
         ranges = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
         self.why = reasons(proto, known, ranges, self.to)
         told = hints(proto, known, ranges, self.why)
+        if start:
+            wanted = set(start)
+            told = replace(told, suspects=tuple(k for k in items if {k, known.names[k]} & wanted))
         self.asker = self._asker()
         search = Search(items, self.asker.ask, told, always=always, seed=self.settings.run.seed)
         whole, low = search.answers([frozenset(items), frozenset()])
@@ -92,6 +100,9 @@ class Work:
     def _asker(self) -> Sessions | OnTarget:
         """Who answers: the target, which an emulation's one session stands for."""
         if self._emulated:
+            known = [o for o in self.session.loaded.proto.opset_import if o.domain in ("", "ai.onnx")]
+            if max((o.version for o in known), default=1) < OLDEST:  # no session can switch there
+                return self.written
             return Sessions(self.pool, self.trial, self.journal, self.budget)
         oracle = Oracle(self.pool, self.settings.target, self.settings.run.timeout, self.settings.accuracy)
         prober = Prober(oracle, self.journal, self.settings.run.workers, None, self.budget)
@@ -126,7 +137,7 @@ class Work:
             search.prove(effort // 3)
             search.improve(effort)
             search.finish()
-            if self._emulated:
+            if self.asker is not self.written and self._emulated:
                 self._agree(search)
         except StoppedEarly as error:
             return End(Ended.OUT_OF_BUDGET, error.message)
@@ -237,6 +248,7 @@ class Work:
             evaluations={"first": found.first, "all": search.asked, "explicit": self.written.asked},
             one_minimal=found.one_minimal or not chosen,
             smallest=_smallest(search),
+            notes=(RAISED,) if self.was_narrow else (),
             curve=tuple(sorted(curve.items())),
         )
 

@@ -12,7 +12,9 @@ import onnx
 from onnx import TensorProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
+from bisect_trt.errors import UsageError
 from bisect_trt.mixed_precision.evaluate import Trial
+from bisect_trt.mixed_precision.papers import readme
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.model.external import tensors
 from bisect_trt.model.patch import lowered
@@ -75,6 +77,7 @@ def document(result: Precision, version: str) -> dict[str, Any]:
         "casts": result.casts,
         "finished": result.finished,
         "stop_reason": result.stop_reason,
+        "readme": readme(result),
         "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
     }
@@ -82,6 +85,27 @@ def document(result: Precision, version: str) -> dict[str, Any]:
 
 def _plain(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
+
+
+def read_keep(place: Path) -> tuple[str, ...]:
+    """Names of nodes from a `precision.json`, or from a text that has one a line.
+
+    Raises:
+        UsageError: the file cannot be read, or is neither.
+    """
+    try:
+        text = place.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{place} cannot be read: {getattr(error, 'strerror', '') or 'it is no text'}") from error
+    if place.suffix != ".json":
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    try:
+        names = json.loads(text)["keep"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{place} is no precision.json: it has no list `keep`") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{place}: `keep` is no list of names")
+    return tuple(names)
 
 
 def write_document(result: Precision, version: str) -> None:

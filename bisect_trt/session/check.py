@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+import onnx
 
+from bisect_trt.errors import UsageError
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.formats import write_samples
 from bisect_trt.model.load import LoadedModel
+from bisect_trt.model.patch import NARROW
 from bisect_trt.model.randomness import outputs_behind, random_nodes, words
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.references.base import Record
@@ -27,19 +30,24 @@ from bisect_trt.session.prepare import Session, describe, load_for, prepare, rea
 from bisect_trt.session.recording import Recording, cannot_run, record
 from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import AccuracySettings, Settings
+from bisect_trt.targets.roles import flat, roles
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
 
 
-def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check:
+def check(
+    model: Path, settings: Settings, *, warm: Pool | None = None, keep: tuple[str, ...] | None = None
+) -> Check:
     """Does the target agree with the reference on this model?
 
     Args:
         model: the file.
         settings: what to run it on.
         warm: a pool of one worker that has checked other models; by default one is made for this call.
+        keep: nodes that stay in FP32, all others computing in the target's low precision; None: the target
+            lowers as it does.
 
     Raises:
         UsageError: the model, its inputs or an option cannot be used.
@@ -47,6 +55,8 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
     """
     settings = resolved(settings)
     loaded = load_for(model, settings)
+    if keep is not None:
+        _require_kept(loaded.proto, settings, keep)
     samples = read_samples(loaded, settings)
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
         logs, work = Path(place) / "logs", Path(place) / "work"
@@ -70,6 +80,7 @@ def check(model: Path, settings: Settings, *, warm: Pool | None = None) -> Check
                 doubts.look_at(pool, session, settings, known.record)
             oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
             oracle.save = settings.run.save_outputs
+            original = replace(original, keep=keep)
             outcome = doubts.judged(Outcome(failures=(blame,)) if blame else oracle.observe(original))
             if outcome.built.without_gpu:
                 outcome, out = _round(pool, session, settings, oracle, outcome)
@@ -140,6 +151,18 @@ def _prepared(
         return session, _Doubts(session.graph, settings.accuracy, [])
     session, _, told = with_other_masks(pool, loaded, samples, settings, folder)
     return session, _Doubts(session.graph, settings.accuracy, [told] if told else [])
+
+
+def _require_kept(proto: onnx.ModelProto, settings: Settings, keep: tuple[str, ...]) -> None:
+    """Raises UsageError when nothing is lowered, or a node is none of the model."""
+    to = settings.target.precision or settings.target.spec.removeprefix("emulate:")
+    if to not in NARROW:
+        hint = "--target emulate:fp16 or bf16, or --precision fp16 for TensorRT"
+        raise UsageError("--keep-fp32 is for targets that compute in a low precision", hint)
+    names = roles(flat(proto), to).names
+    for name in keep:
+        if name not in names and name not in names.values():
+            raise UsageError(f"--keep-fp32: the model has no node {name}")
 
 
 def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:

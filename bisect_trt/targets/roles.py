@@ -15,6 +15,7 @@ from bisect_trt.model.patch import NARROW, key_of, lowered
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.weight_values import values_of
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
+from bisect_trt.targets.raised import raised
 
 _NEUTRAL = frozenset({"Shape", "Size"})
 _STAYS = frozenset(
@@ -67,6 +68,7 @@ def with_casts(model: bytes, folder: Path, to: str, keep: Collection[str]) -> on
         OSError: a weight cannot be read.
     """
     proto = flat(onnx.load_model_from_string(model))
+    raised(proto, folder)
     known = roles(proto, to)
     stay = set(keep)
     slots = {k: s for k, s in known.slots.items() if k not in stay and known.names[k] not in stay}

@@ -7,6 +7,7 @@ import math
 from rich.console import Console
 
 from bisect_trt.cli.output.console import Page, shorten, show_path
+from bisect_trt.mixed_precision.papers import PAGE, sure
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.mixed_precision.write import DOCUMENT, MIXED
 from bisect_trt.text import counted, printable, seconds
@@ -34,10 +35,7 @@ def show_precision(result: Precision, console: Console | None = None) -> None:
         page.row("", f"and {len(result.kept) - SHOWN} more, in {DOCUMENT}")
     before, after = _figure(result.tolerances["low"]), _figure(mixed)
     page.row("Error", f"{before} in {low}, {after} so (1 is the tolerance)")
-    sure = ["1-minimal: each of them alone was lowered, and that fails"] if result.one_minimal else []
-    sure += [result.smallest] if result.smallest and result.kept else []
-    sure += [f"{result.verified} of {result.repeats} fresh runs of the written file pass"]
-    page.row("Believe it", "; ".join(sure))
+    page.row("Believe it", "; ".join(sure(result)))
     spent = result.evaluations
     page.row(
         "Spent",
@@ -48,6 +46,7 @@ def show_precision(result: Precision, console: Console | None = None) -> None:
         page.row("Stopped", result.stop_reason, style="bold yellow")
     for note in result.notes:
         page.row("Note", shorten(printable(note), _MESSAGE))
+    page.exact("Page", show_path(result.out / PAGE))
     page.exact("Model", show_path(result.out / MIXED))
     page.exact("Data", show_path(result.out / DOCUMENT))
 
