@@ -15,12 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bisect_trt"
 # Each is imported in one module only, so that one module knows its traps.
-HEAVY = ("tensorrt", "tensorrt_rtx", "onnxruntime", "polygraphy")
+HEAVY = ("tensorrt", "tensorrt_rtx", "onnxruntime", "polygraphy", "onnx_graphsurgeon")
 # The modules that wrap each: others go through them.
 OWNERS = {
     "tensorrt": {"targets/tensorrt/backend.py"},
     "tensorrt_rtx": {"targets/tensorrt/backend.py"},
     "polygraphy": {"targets/tensorrt/backend.py"},
+    "onnx_graphsurgeon": {"model/patch.py"},
     "onnxruntime": {"references/ort.py", "targets/ort/provider.py"},
 }
 MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))

@@ -96,7 +96,8 @@ def read_keep(place: Path) -> tuple[str, ...]:
     try:
         text = place.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{place} cannot be read: {getattr(error, 'strerror', '') or 'it is no text'}") from error
+        why = getattr(error, "strerror", "") or "it is no text"
+        raise UsageError(f"{place} cannot be read: {why}") from error
     if place.suffix != ".json":
         return tuple(line.strip() for line in text.splitlines() if line.strip())
     try:

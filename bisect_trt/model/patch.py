@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 Slots = tuple[Sequence[int], Sequence[int]]
@@ -66,28 +65,44 @@ def lowered(
         to: a key of `NARROW`.
         load: for weights that lie outside of the model.
     """
+    import onnx_graphsurgeon as gs  # it takes a while, and not every run needs it
+
+    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
     before = onnx.ModelProto()
     before.CopyFrom(model)
-    for node in before.graph.node:
-        node.ClearField("metadata_props")
+    _strip(before.graph)
     graph = gs.import_onnx(before)
-    work = _Lowering(graph, slots, to, load, {t.name: t for t in model.graph.initializer})
+    work = _Lowering(gs, graph, slots, to, load, {t.name: t for t in model.graph.initializer})
     work.run()
     exported = gs.export_onnx(graph, do_type_check=False)
     missing = [key for key in slots if key not in work.done]
     return Lowered(_mended(model, exported, work), work.casts, missing)
 
 
+def _strip(graph: onnx.GraphProto) -> None:
+    """Take away what onnx-graphsurgeon need not read, some of which it cannot: `_mended` has it all."""
+    for node in graph.node:
+        used = (*_TYPE_ATTRIBUTES, "value", "value_float", "value_floats")
+        kept = [a for a in node.attribute if a.name in used or a.type == AttributeProto.GRAPH]
+        copies = [AttributeProto.FromString(a.SerializeToString()) for a in kept]
+        del node.attribute[:]
+        node.attribute.extend(copies)
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                _strip(attribute.g)
+
+
 class _Lowering:
     def __init__(
         self,
-        graph: gs.Graph,
+        gs: Any,
+        graph: Any,
         slots: Mapping[str, Slots],
         to: str,
         load: Load,
         weights: Mapping[str, TensorProto],
     ) -> None:
-        self.graph, self.slots, self.load, self.weights = graph, slots, load, weights
+        self.gs, self.graph, self.slots, self.load, self.weights = gs, graph, slots, load, weights
         self.type = NARROW[to]
         self.dtype = onnx.helper.tensor_dtype_to_np_dtype(self.type)
         self.casts = 0
@@ -97,6 +112,7 @@ class _Lowering:
         known = graph.tensors()
         while any(name.endswith(self.suffix) for name in known):
             self.suffix += "_"
+        self._defaults = {tensor.name for tensor in graph.inputs}
         self._nodes: list[Any] = []
         self._narrow: dict[str, Any] = {}  # tensor to its twin
         self._wide: set[str] = set()  # tensors of lowered nodes that are there as they were, too
@@ -108,7 +124,7 @@ class _Lowering:
             if key in self.slots:
                 self._lower(node, key)
             else:
-                for tensor in (*node.inputs, *_captured(node)):
+                for tensor in (*node.inputs, *self._captured(node)):
                     self._need_wide(tensor)
                 self._nodes.append(node)
         for tensor in self.graph.outputs:
@@ -125,7 +141,7 @@ class _Lowering:
                 self._need_wide(tensor)
         for k in outputs:
             tensor = node.outputs[k]
-            twin = gs.Variable(tensor.name + self.suffix, dtype=self._variable_type, shape=tensor.shape)
+            twin = self.gs.Variable(tensor.name + self.suffix, dtype=self._variable_type, shape=tensor.shape)
             self._narrow[tensor.name] = twin
             self._made_low[tensor.name] = tensor
             node.outputs[k] = twin
@@ -151,16 +167,18 @@ class _Lowering:
         name = tensor.name + self.suffix
         if values is not None:
             with np.errstate(over="ignore", invalid="ignore"):
-                twin = gs.Constant(name, np.asarray(values).astype(self.dtype))
+                twin = self.gs.Constant(name, np.asarray(values).astype(self.dtype))
         else:
-            twin = gs.Variable(name, dtype=self._variable_type, shape=tensor.shape)
+            twin = self.gs.Variable(name, dtype=self._variable_type, shape=tensor.shape)
             self._cast(tensor, twin, self.type)
         self._narrow[tensor.name] = twin
         return twin
 
     def _constant(self, tensor: Any) -> Any:
         """The values of a weight or of a Constant node; None for anything else."""
-        if tensor.name in self.weights and isinstance(tensor, gs.Constant):
+        if tensor.name in self._defaults:  # of an input: it may be given another value
+            return None
+        if tensor.name in self.weights and isinstance(tensor, self.gs.Constant):
             return self.load(self.weights[tensor.name])
         maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
         if maker is None or maker.op != "Constant":
@@ -168,13 +186,24 @@ class _Lowering:
         for name in ("value", "value_float", "value_floats"):
             if name in maker.attrs:
                 value = maker.attrs[name]
-                return value.values if isinstance(value, gs.Constant) else np.float32(value)
+                return value.values if isinstance(value, self.gs.Constant) else np.float32(value)
         return None
 
     def _cast(self, source: Any, made: Any, kind: int) -> None:
         self.casts += 1
         name = f"{made.name}_cast{self.suffix}"
-        self._nodes.append(gs.Node("Cast", name, attrs={"to": int(kind)}, inputs=[source], outputs=[made]))
+        attributes = {"to": int(kind)}
+        self._nodes.append(self.gs.Node("Cast", name, attributes, inputs=[source], outputs=[made]))
+
+    def _captured(self, node: Any) -> list[Any]:
+        """Tensors that the bodies of a node name, those that are their own included."""
+        found: list[Any] = []
+        for value in node.attrs.values():
+            for graph in [value] if isinstance(value, self.gs.Graph) else []:
+                found += graph.outputs
+                for inner in graph.nodes:
+                    found += [*inner.inputs, *self._captured(inner)]
+        return found
 
     def _change_attributes(self, node: Any) -> None:
         changed = self.changed.setdefault(key_of(node), set())
@@ -184,20 +213,9 @@ class _Lowering:
                 changed.add(name)
         if node.op == "ConstantOfShape":
             value = node.attrs.get("value")
-            values = value.values if isinstance(value, gs.Constant) else np.zeros(1, np.float32)
-            node.attrs["value"] = gs.Constant("value", values.astype(self.dtype))
+            values = value.values if isinstance(value, self.gs.Constant) else np.zeros(1, np.float32)
+            node.attrs["value"] = self.gs.Constant("value", values.astype(self.dtype))
             changed.add("value")
-
-
-def _captured(node: Any) -> list[Any]:
-    """Tensors that the bodies of a node name, those that are their own included."""
-    found: list[Any] = []
-    for value in node.attrs.values():
-        for graph in [value] if isinstance(value, gs.Graph) else []:
-            found += graph.outputs
-            for inner in graph.nodes:
-                found += [*inner.inputs, *_captured(inner)]
-    return found
 
 
 def _mended(model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering) -> onnx.ModelProto:

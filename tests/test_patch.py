@@ -1,0 +1,121 @@
+"""Casts put in by onnx-graphsurgeon: what it would lose is still there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from bisect_trt.model.patch import key_of, lowered
+from bisect_trt.targets.roles import flat, roles
+
+TEXT = """
+<ir_version: 10, opset_import: ["" : 17]>
+g (float[2,4] x, bool c) => (float[2,4] y, int64[2] s) <float k = {3.0}> {
+    a = Mul (x, k)
+    b = If (c) <then_branch = t () => (float[2,4] u) { u = Neg (a) }, else_branch = e () => (float[2,4] v)
+        { v = Identity (x) }>
+    d = Add (b, a)
+    s = Shape (d)
+    y = Relu (d)
+}
+"""
+
+
+def made() -> onnx.ModelProto:
+    """With everything that onnx-graphsurgeon 0.6 forgets."""
+    model = parser.parse_model(TEXT)
+    model.graph.input.append(helper.make_tensor_value_info("k", TensorProto.FLOAT, []))  # a default value
+    model.metadata_props.add(key="author", value="somebody")
+    model.doc_string = "a model"
+    model.graph.doc_string = "a graph"
+    model.graph.node[0].metadata_props.add(key="namespace", value="net.layer")
+    model.graph.node[0].doc_string = "scales"
+    model.graph.node[0].name = "scale"
+    model.graph.node[3].attribute.extend([helper.make_attribute("start", 0)])
+    tensor = numpy_helper.from_array(np.zeros(1, np.float32), "unread")
+    model.graph.initializer.append(tensor)
+    return model
+
+
+def patched(keep: tuple[str, ...] = (), model: onnx.ModelProto | None = None) -> onnx.ModelProto:
+    model = flat(model or made())
+    known = roles(model, "fp16")
+    slots = {key: some for key, some in known.slots.items() if key not in keep}
+    return lowered(model, slots, "fp16").model
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return list(session.run(None, feeds))
+
+
+def test_surgeon_alone_loses_what_is_kept_here() -> None:
+    """If it no longer does, `_mended` can go."""
+    model = made()
+    lost = gs.export_onnx(gs.import_onnx(model))
+    assert not lost.graph.node[0].metadata_props and not lost.graph.node[0].doc_string
+    kept = patched(("a", "d", "y"))
+    assert kept.graph.node[0] == model.graph.node[0]
+
+
+def test_nothing_is_lost() -> None:
+    model, given = made(), patched()
+    onnx.checker.check_model(given, full_check=True)
+    assert list(given.graph.input) == list(model.graph.input)
+    assert list(given.graph.output) == list(model.graph.output)
+    assert list(given.metadata_props) == list(model.metadata_props) and given.doc_string == "a model"
+    scale = next(node for node in given.graph.node if node.name == "scale")
+    assert scale.metadata_props[0].value == "net.layer" and scale.doc_string == "scales"
+    x = np.linspace(-2, 2, 8, dtype=np.float32).reshape(2, 4)
+    for c in (True, False):
+        feeds = {"x": x, "c": np.array(c)}
+        for one, two in zip(run(model, feeds), run(given, feeds), strict=True):
+            assert one.dtype == two.dtype and np.allclose(one, two, rtol=1e-2)
+    other = {"x": x, "c": np.array(True), "k": np.array(0.5, np.float32)}
+    assert np.allclose(run(model, other)[0], run(given, other)[0], rtol=1e-2), (
+        "the default cannot be replaced"
+    )
+
+
+def test_casts_stand_at_the_edges_only_and_are_shared() -> None:
+    given = patched(("d",))
+    casts = [node for node in given.graph.node if node.op_type == "Cast"]
+    assert len({node.input[0] for node in casts}) == len(casts)
+    kinds = {
+        v.name: v.type.tensor_type.elem_type
+        for v in onnx.shape_inference.infer_shapes(given).graph.value_info
+    }
+    by_key = {key_of(node): node for node in given.graph.node}
+    assert "d" in by_key and kinds["a__fp16"] == TensorProto.FLOAT16
+    everything = patched(tuple(roles(flat(made()), "fp16").slots))
+    assert not [node for node in everything.graph.node if node.op_type == "Cast"]
+
+
+def test_a_name_that_looks_like_a_twin_is_left_alone() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] y)
+        { a__fp16 = Relu (x) a = Neg (a__fp16) y = Abs (a) }"""
+    model = parser.parse_model(text)
+    given = patched(model=model)
+    onnx.checker.check_model(given, full_check=True)
+    x = np.arange(4, dtype=np.float32)
+    assert np.array_equal(run(given, {"x": x})[0], run(model, {"x": x})[0])
+
+
+def test_types_that_numpy_has_not_and_texts_that_are_none_stay() -> None:
+    model = parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 19, "odd" : 1]> g (float[4] x) => (float[4] y)
+        { a = Relu (x) y = Neg (a) }"""
+    )
+    odd = helper.make_node("Odd", ["e"], ["z"], domain="odd")
+    odd.attribute.append(helper.make_attribute("text", b"\xff\xfe"))
+    model.graph.node.append(odd)
+    model.graph.initializer.append(helper.make_tensor("e", TensorProto.FLOAT8E4M3FN, [2], [1.0, 2.0]))
+    given = patched(model=model)
+    assert next(n for n in given.graph.node if n.op_type == "Odd") == odd
+    assert next(t for t in given.graph.initializer if t.name == "e") == model.graph.initializer[0]

@@ -1,0 +1,139 @@
+"""The search for a mixed precision against brute force, on made up answers: monotone ones, and any."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
+from bisect_trt.mixed_precision.search import Hints, Search
+
+Passes = Callable[[Keep], bool]
+QUICK = settings(max_examples=60, deadline=None)
+
+
+def names(count: int) -> list[str]:
+    return [f"n{k}" for k in range(count)]
+
+
+def search(items: Sequence[str], passes: Passes, suspects: Sequence[str] = (), limit: int = 3000) -> Search:
+    def ask(keeps: Sequence[Keep]) -> list[Answer]:
+        return [Answer(passes(k), 0.5 if passes(k) else 2 + len(items) - len(k)) for k in keeps]
+
+    made = Search(items, ask, Hints(suspects=tuple(suspects), rank=tuple(items)))
+    made.answers([frozenset(items), frozenset()])
+    made.first()
+    made.prove(limit)
+    made.improve(limit)
+    made.finish()
+    return made
+
+
+def least(items: Sequence[str], passes: Passes) -> int:
+    sizes = range(len(items) + 1)
+    return next(n for n in sizes if any(passes(frozenset(c)) for c in itertools.combinations(items, n)))
+
+
+def check(made: Search, passes: Passes) -> None:
+    best = made.found.best
+    assert passes(best) and made.found.one_minimal
+    assert all(not passes(best - {item}) for item in best)
+
+
+conflicts = st.lists(st.sets(st.integers(0, 8), min_size=1, max_size=3), min_size=1, max_size=6)
+
+
+@QUICK
+@given(conflicts, st.lists(st.integers(0, 8), max_size=4))
+def test_monotone_answers_end_in_the_least_set(sets: list[set[int]], suspects: list[int]) -> None:
+    """Whatever hits all conflicts passes."""
+    items = names(9)
+    wanted = [frozenset(items[k] for k in some) for some in sets]
+
+    def passes(keep: Keep) -> bool:
+        return all(keep & some for some in wanted)
+
+    made = search(items, passes, [items[k] for k in suspects])
+    check(made, passes)
+    assert len(made.found.best) == least(items, passes)
+    assert made.found.bound or len(made.found.best) == 1 or made.found.exhausted
+
+
+@QUICK
+@given(st.sets(st.frozensets(st.integers(0, 6)), max_size=40))
+def test_any_answers_end_in_the_least_set_where_all_can_be_tried(bad: set[frozenset[int]]) -> None:
+    """Not monotone at all: what passes is drawn at random; only nothing fails and everything passes."""
+    items = names(7)
+    failing = {frozenset(items[k] for k in some) for some in bad} - {frozenset(items)}
+    failing |= {frozenset[str](), *(frozenset({item}) for item in items[:4])}
+
+    def passes(keep: Keep) -> bool:
+        return keep not in failing
+
+    made = search(items, passes)
+    check(made, passes)
+    assert len(made.found.best) == least(items, passes)
+
+
+@pytest.mark.parametrize("wanted", [1, 3, 8, 20])
+def test_suspects_cost_little(wanted: int) -> None:
+    """What ranges condemn, with as many innocent ones, in a model of a thousand nodes."""
+    items = names(1000)
+    needed = frozenset(items[100 : 100 + wanted])
+    made = search(items, needed.issubset, items[100 : 100 + 2 * wanted], limit=0)
+    check(made, needed.issubset)
+    assert made.found.best == needed and made.found.first <= 5 + 4 * wanted
+
+
+def test_twins_are_asked_about_together() -> None:
+    """Of 24 suspects in blocks two of three classes are innocent: two questions instead of sixteen."""
+    items = names(100)
+    suspects = items[:24]
+    twins = {item: str(k % 3) for k, item in enumerate(suspects)}
+    needed = frozenset(suspects[::3])
+    asked: list[Keep] = []
+
+    def ask(keeps: Sequence[Keep]) -> list[Answer]:
+        asked.extend(keeps)
+        return [Answer(needed <= k, float(not needed <= k) * 2) for k in keeps]
+
+    made = Search(items, ask, Hints(suspects=tuple(suspects), rank=tuple(items), twins=twins))
+    made.first()
+    assert made.found.best == needed and len(asked) <= 1 + 3 + 8 + 16
+
+
+def test_the_same_seed_asks_the_same() -> None:
+    items = names(30)
+    needed = [frozenset(items[k : k + 2]) for k in range(0, 12, 3)]
+    runs = [search(items, lambda keep: all(keep & some for some in needed)) for _ in range(2)]
+    assert list(runs[0].known) == list(runs[1].known)
+
+
+def test_what_a_node_costs_counts() -> None:
+    items = names(6)
+    price = {item: 1.0 for item in items} | {"n0": 5.0}
+
+    def ask(keeps: Sequence[Keep]) -> list[Answer]:
+        good = [bool({"n0"} <= k or {"n1", "n2"} <= k) for k in keeps]
+        return [Answer(g, 0.5 if g else 2.0) for g in good]
+
+    made = Search(items, ask, Hints(rank=tuple(items)), cost=price.__getitem__)
+    made.first()
+    made.prove(100)
+    made.improve(100)
+    assert made.found.best == {"n1", "n2"}
+
+
+@QUICK
+@given(conflicts)
+def test_hitting_sets_are_the_least(sets: list[set[int]]) -> None:
+    items = names(9)
+    wanted = [frozenset(items[k] for k in some) for some in sets]
+    found, sure = cheapest_hitting_set(wanted, lambda _: 1.0, lambda item: items.index(item))
+    assert sure and all(found & some for some in wanted)
+    assert len(found) == least(items, lambda keep: all(keep & some for some in wanted))
