@@ -18,13 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bisect_trt
 import fake_trt
 from bisect_trt.accuracy.tolerance import OTHER_KIND
 from bisect_trt.blaming.blame import Asking, Blame, blame
 from bisect_trt.blaming.words import sentences
 from bisect_trt.outcome import Verdict
 from bisect_trt.reduction.decisions import decide
-from bisect_trt.settings import RunSettings, TargetSettings
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.knobs import Knob, switched
 from bisect_trt.targets.registry import knobs_of
 from bisect_trt.targets.tensorrt import knobs as trt_knobs
@@ -148,6 +149,25 @@ def test_what_helps_is_tried_on_the_whole_model(tmp_path: Path) -> None:
     for model in (tmp_path / "out/workaround.onnx", patched):
         np.testing.assert_array_equal(run(model.read_bytes(), tmp_path, feeds)["z"], right)
     assert patched.read_bytes() == (tmp_path / "out/workaround.onnx").read_bytes()
+
+
+def test_fixed_shapes_help_the_whole_model_on_tensorrt_rtx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.chdir(tmp_path)  # where the model lies that the report names
+    model = f"{HEAD} g (float[n, m] x) => (float[n, m] y) {{ a = Relu(x) e = EyeLike(a) y = Add(e, a) }}"
+    onnx.save(onnx.parser.parse_model(model), tmp_path / "eye.onnx")
+    sizes = (("x", (3, 4)),)
+    target = TargetSettings("tensorrt-rtx", min_shapes=sizes, opt_shapes=sizes, max_shapes=sizes)
+    run = RunSettings(repeats=1, simplify=False)
+    reduced = bisect_trt.reduce(tmp_path / "eye.onnx", Settings(target, run), out=tmp_path / "eye-repro")
+    found = options(tmp_path, reduced.out).decisions
+    assert found is not None and found.fixed and not found.decided.helps
+    assert found.whole is not None and [tried.agrees for tried in found.whole.tried] == [True]
+    patched = onnx.load(tmp_path / "out/workaround.onnx")
+    assert [dim.dim_value for dim in patched.graph.input[0].type.tensor_type.shape.dim] == [3, 4]
+    assert any("names no build routes" in text for text in sentences(found))
 
 
 def test_a_failure_that_does_not_show_here_is_not_explained(tmp_path: Path) -> None:

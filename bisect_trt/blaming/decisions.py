@@ -9,10 +9,10 @@ from typing import Any
 
 import onnx
 
-from bisect_trt.blaming.whole import Whole, whole_model, with_shapes
+from bisect_trt.blaming.whole import Helps, Whole, fed_shapes, whole_model, with_shapes
 from bisect_trt.errors import BisectError
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.expose import exposed, inner_tensors
+from bisect_trt.model.expose import exposed, fixed, inner_tensors
 from bisect_trt.outcome import Failure, Outcome, Verdict, judge
 from bisect_trt.reduction.decisions import Decided, Trial, decide
 from bisect_trt.reduction.list_search import minimise
@@ -44,6 +44,7 @@ class Decisions:
         shows: whether the failure showed at all; nothing else is known when it did not.
         decided: decisions that make it go, and that keep it.
         outputs: the fewest tensors of the reproducer that, marked as outputs, make it go.
+        fixed: whether fixed shapes of its inputs make it go.
         whole: what helps on the user's whole model.
         stopped: why not all was tried, if so.
         notes: sentences.
@@ -53,6 +54,7 @@ class Decisions:
     shows: bool
     decided: Decided = field(default_factory=Decided)
     outputs: tuple[str, ...] = ()
+    fixed: bool = False
     whole: Whole | None = None
     stopped: str = ""
     notes: tuple[str, ...] = ()
@@ -70,6 +72,7 @@ class Decisions:
             "builds": found.builds,
             "more_builds": found.more,
             "outputs": list(self.outputs),
+            "fixed_shapes": self.fixed,
             "whole_model": self.whole.to_json() if self.whole else None,
             "stopped": self.stopped,
             "notes": list(self.notes),
@@ -145,7 +148,8 @@ def decisions(
     if on is None or not found.shows:
         return found
     try:
-        whole = whole_model(on, settings, found.decided, found.outputs, nodes, out, say)
+        helps = Helps(found.decided, found.outputs, found.fixed, tuple(nodes))
+        whole = whole_model(on, settings, helps, out, say)
     except BisectError as error:
         return replace(found, notes=(*found.notes, f"The whole model was not tried: {error.message}."))
     return replace(found, whole=whole)
@@ -167,17 +171,29 @@ def _on_reproducer(bench: _Bench, settings: Settings, say: Say) -> Decisions:
     say(f"{len(knobs)} decisions of {title}")
     found, stopped = Decided(), ""
     outputs: tuple[str, ...] = ()
+    fixed_helps = False
     try:
         found = decide(knobs, trial)
-        say("extra outputs")
+        say("fixed shapes and extra outputs")
+        fixed_helps = _fixed_helps(bench)
         outputs = _breakers(bench)
     except BudgetSpent as over:
         stopped = over.message
     notes = () if routes or not settings.target.spec.startswith("tensorrt") else (_NO_ROUTES,)
-    return Decisions(title, True, found, outputs, stopped=stopped, notes=notes)
+    return Decisions(title, True, found, outputs, fixed_helps, stopped=stopped, notes=notes)
 
 
 _NO_ROUTES = "This builder names no build routes (TensorRT has them from 11.1 on, TensorRT-RTX has none)."
+
+
+def _fixed_helps(bench: _Bench) -> bool:
+    """Whether the failure goes when the inputs have the shapes that they are fed with."""
+    proto = onnx.load_model_from_string(bench.candidate.model)
+    made = fixed(proto, fed_shapes(bench.candidate))
+    if made == proto:
+        return False
+    candidate = replace(bench.candidate, content=made.SerializeToString())
+    return bench.trial(candidate)(()) is Verdict.VANISHES
 
 
 def _breakers(bench: _Bench) -> tuple[str, ...]:

@@ -11,16 +11,18 @@ from inspect import getsource
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from bisect_trt.isolation import native
 from bisect_trt.model import expose
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome
 from bisect_trt.reduction.decisions import Decided
 from bisect_trt.session.check import check, pool_for
 from bisect_trt.session.prepare import load_for, prepare, read_samples
 from bisect_trt.settings import Settings
-from bisect_trt.targets.knobs import Knob, switched
+from bisect_trt.targets.knobs import PYTHON, Knob, switched
 from bisect_trt.workers import jobs
 
 MODEL, SCRIPT = "workaround.onnx", "apply.py"
@@ -92,23 +94,30 @@ class Whole:
         }
 
 
-def whole_model(
-    model: Path,
-    settings: Settings,
-    decided: Decided,
-    outputs: Sequence[str],
-    nodes: Sequence[str],
-    out: Path,
-    say: Say,
-) -> Whole:
+@dataclass(frozen=True)
+class Helps:
+    """What helps the reproducer.
+
+    Attributes:
+        decided: decisions of the builder.
+        outputs: tensors of the reproducer that help when they are outputs.
+        fixed: whether fixed shapes of the inputs help.
+        nodes: the reproducer's nodes by their names in the user's model, whose tensors may have other names.
+    """
+
+    decided: Decided
+    outputs: tuple[str, ...] = ()
+    fixed: bool = False
+    nodes: tuple[str, ...] = ()
+
+
+def whole_model(model: Path, settings: Settings, helps: Helps, out: Path, say: Say) -> Whole:
     """Try on the whole model what helps its reproducer; a patched model is written to `out`.
 
     Args:
         model: the user's file.
         settings: resolved; those of the reproducer, with the user's input values.
-        decided: decisions that help.
-        outputs: tensors of the reproducer that help when they are outputs.
-        nodes: names of the reproducer's nodes in the user's model, whose own names of tensors may be others.
+        helps: what is tried.
         out: a folder that is there.
         say: told what is going on.
 
@@ -124,12 +133,16 @@ def whole_model(
         return Whole(model.name, False, said or "it agrees with these input values as it is")
     before = _seconds(model, settings)
     tried = []
-    for knobs in [knobs for knobs in (decided.helps, decided.also) if knobs]:
+    for knobs in [knobs for knobs in (helps.decided.helps, helps.decided.also) if knobs]:
         say(", ".join(knob.told for knob in knobs))
         tried.append(_with_knobs(model, settings, knobs, before))
-    if outputs:
+    patching = _Patching(model, settings, out, before)
+    if helps.fixed:
+        say("fixed shapes")
+        tried.append(patching.shapes())
+    if helps.outputs:
         say("extra outputs")
-        tried.append(_with_outputs(model, settings, outputs, nodes, out, before))
+        tried.append(patching.outputs(helps.outputs, helps.nodes))
     return Whole(model.name, True, said, tuple(tried))
 
 
@@ -145,52 +158,71 @@ def _with_knobs(model: Path, settings: Settings, knobs: Sequence[Knob], before: 
     return Tried(told, agrees, said, times, tuple(paste.items()))
 
 
-def _with_outputs(
-    model: Path,
-    settings: Settings,
-    outputs: Sequence[str],
-    nodes: Sequence[str],
-    out: Path,
-    before: float | None,
-) -> Tried:
-    """Tensors of the model by the names of the reproducer, else all that the nodes found make."""
-    proto = onnx.load_model(str(model), load_external_data=False)
-    inner = expose.inner_tensors(proto)
-    made = {name for node in proto.graph.node if node.name in set(nodes) for name in node.output}
-    names = [name for name in inner if name in set(outputs)]
-    if len(names) < len(outputs):
-        names = [name for name in inner if name in made]
-    told = f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''} as further outputs"
-    if not names:
-        return Tried("further outputs", None, "its tensors have other names than the reproducer's")
-    with tempfile.TemporaryDirectory(dir=model.absolute().parent, prefix=".bisect-trt-") as beside:
-        place = Path(beside) / model.name  # external data of the model lies one folder above
+@dataclass(frozen=True)
+class _Patching:
+    """Writes `workaround.onnx` and `apply.py`: the first patch that helps."""
+
+    model: Path
+    settings: Settings
+    out: Path
+    before: float | None
+
+    def shapes(self) -> Tried:
+        """Dynamic inputs with the sizes of the first sample."""
+        proto = self._proto()
+        loaded = load_for(self.model, self.settings)
+        sample = read_samples(loaded, self.settings)[0]
+        sizes = {name: list(value.shape) for name, value in sample.items()}
+        call = f"fixed(model, {sizes!a})"
+        return self._tried("with fixed shapes of the inputs", expose.fixed(proto, sizes), call, self.settings)
+
+    def outputs(self, outputs: Sequence[str], nodes: Sequence[str]) -> Tried:
+        """Tensors of the model by the names of the reproducer, else all that the nodes found make."""
+        proto = self._proto()
+        inner = expose.inner_tensors(proto)
+        made = {name for node in proto.graph.node if node.name in set(nodes) for name in node.output}
+        names = [name for name in inner if name in set(outputs)]
+        if len(names) < len(outputs):
+            names = [name for name in inner if name in made]
+        if not names:
+            return Tried("further outputs", None, "its tensors have other names than the reproducer's")
+        accuracy = self.settings.accuracy
+        ignored = tuple(dict.fromkeys((*accuracy.ignore, *names)))
+        told = f"with {', '.join(names[:4])}{', ...' if len(names) > 4 else ''} as further outputs"
+        call = f"exposed(model, {names!a}, onnx.shape_inference.infer_shapes(model))"
         patched = expose.exposed(proto, names, with_shapes(proto))
-        if _external(patched):
+        settings = replace(self.settings, accuracy=replace(accuracy, ignore=ignored))
+        return self._tried(told, patched, call, settings)
+
+    def _proto(self) -> onnx.ModelProto:
+        return onnx.load_model(str(self.model), load_external_data=False)
+
+    def _tried(self, told: str, patched: onnx.ModelProto, call: str, settings: Settings) -> Tried:
+        if any(t.data_location == onnx.TensorProto.EXTERNAL for t in patched.graph.initializer):
             return Tried(told, None, "its weights lie in other files, and it was not patched")
-        place.write_bytes(patched.SerializeToString())
-        ignored = tuple(dict.fromkeys((*settings.accuracy.ignore, *names)))
-        other = replace(settings, accuracy=replace(settings.accuracy, ignore=ignored))
-        agrees, said = _agrees(check(place, other).outcome)
-        times = _times(before, _seconds(place, settings)) if agrees else None
-        if agrees:
-            shutil.copyfile(place, out / MODEL)
-            (out / SCRIPT).write_text(apply_script(names))
-    paste = (("Python", f"python {SCRIPT} model.onnx patched.onnx"),) if agrees else ()
-    return Tried(told, agrees, said, times, paste, patched=bool(agrees))
+        with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
+            place = Path(scratch) / self.model.name
+            place.write_bytes(patched.SerializeToString())
+            agrees, said = _agrees(check(place, settings).outcome)
+            times = _times(self.before, _seconds(place, settings)) if agrees else None
+            first = bool(agrees) and not (self.out / MODEL).exists()
+            if first:
+                shutil.copyfile(place, self.out / MODEL)
+                (self.out / SCRIPT).write_text(apply_script(call))
+        paste = ((PYTHON, f"python {SCRIPT} model.onnx patched.onnx"),) if first else ()
+        return Tried(told, agrees, said, times, paste, patched=first)
 
 
-def apply_script(names: Sequence[str]) -> str:
-    """A program that does the same to the next export; it stands alone."""
-    head = '"""Marks tensors of a model as outputs: python apply.py MODEL.onnx PATCHED.onnx. Needs onnx."""'
+def apply_script(call: str) -> str:
+    """A program that does the same to the next export, by `call`; it stands alone."""
+    head = '"""Patches a model to avoid a failure: python apply.py MODEL.onnx PATCHED.onnx. Needs onnx."""'
     body = getsource(expose).partition("from __future__ import annotations\n")[2]
     tail = (
-        f"TENSORS = {list(names)!a}\n\n\n"
         'if __name__ == "__main__":\n'
         "    import sys\n\n"
         "    source, target = sys.argv[1:]\n"
         "    model = onnx.load_model(source)\n"
-        "    onnx.save_model(exposed(model, TENSORS, onnx.shape_inference.infer_shapes(model)), target)\n"
+        f"    onnx.save_model({call}, target)\n"
     )
     return f"{head}\n\nfrom __future__ import annotations\n{body}\n\n{tail}"
 
@@ -202,8 +234,10 @@ def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _external(proto: onnx.ModelProto) -> bool:
-    return any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
+def fed_shapes(candidate: Candidate) -> dict[str, tuple[int, ...]]:
+    """Shapes of what the first sample feeds."""
+    sample = candidate.feeds[0] if candidate.feeds else {}
+    return {name: np.load(path, mmap_mode="r", allow_pickle=False).shape for name, path in sample.items()}
 
 
 def _agrees(outcome: Outcome) -> tuple[bool | None, str]:

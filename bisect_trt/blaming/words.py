@@ -138,17 +138,19 @@ def sentences(decided: Decisions) -> list[str]:
         return [*decided.notes, *([f"Not tried: {decided.stopped}."] if decided.stopped else [])]
     told = []
     if found.helps:
-        ways = " and ".join(knob.told for knob in found.helps)
-        told.append(f"On {decided.target} the failure is gone {ways} ({counted(found.builds, 'build')}).")
+        how = " and ".join(knob.told for knob in found.helps)
+        told.append(f"On {decided.target} the failure is gone {how} ({counted(found.builds, 'build')}).")
     else:
         told.append(f"None of {counted(found.knobs, 'decision')} of {decided.target} makes it go.")
     if found.keeps:
         names = " and ".join(knob.name for knob in found.keeps)
         told.append(f"It stays with {names} alone as by default and all others otherwise.")
-    told += [f"It is gone {knob.told}, too." for knob in found.also]
+    ways = [knob.told for knob in found.also]
     if decided.outputs:
         verb = "is an output" if len(decided.outputs) == 1 else "are outputs"
-        told.append(f"It is gone when {', '.join(decided.outputs)} {verb}, too.")
+        ways.append(f"when {', '.join(decided.outputs)} {verb}")
+    ways += ["with fixed shapes of the inputs"] if decided.fixed else []
+    told += [f"It is gone {way}{', too' if found.helps else ''}." for way in ways]
     told += _whole(decided)
     told += [f"Stopped early: {decided.stopped}."] if decided.stopped else []
     return [*told, *decided.notes]

@@ -1,11 +1,11 @@
-"""Marks inner tensors of a model as outputs, which keeps builders from fusing over them.
+"""Marks inner tensors of a model as outputs, which keeps builders from fusing over them; fixes its shapes.
 
 This file stands alone: `apply.py` beside a `workaround.onnx` holds a copy of it. It needs onnx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 
@@ -26,6 +26,25 @@ def exposed(
     for name in dict.fromkeys(tensors):
         if name in inner and name in known and name not in there:
             graph.output.append(known[name])
+    return made
+
+
+def fixed(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """A copy of the model whose dynamic inputs have these shapes; those of what follows are inferred."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    changed = False
+    for value in made.graph.input:
+        kind = value.type.tensor_type
+        known = kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
+        if value.name in shapes and not known:
+            made_type = onnx.helper.make_tensor_type_proto(kind.elem_type, list(shapes[value.name]))
+            value.type.CopyFrom(made_type)
+            changed = True
+    if changed:
+        del made.graph.value_info[:]
+        for value in made.graph.output:
+            value.type.tensor_type.ClearField("shape")
     return made
 
 
