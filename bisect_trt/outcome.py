@@ -119,6 +119,8 @@ class Measured:
         failing_samples: runs of the model that disagree, from 0.
         own: metrics of a part's own outputs, where those of the whole model are what is compared, at the
             tolerance of each output of the model by its name; "" is the tolerance of all others.
+        rounding: what rounding explains of a mismatch, see `workers.rounding.explain`.
+        origin: how NaN or Inf may arise, see `references.noise.hazards`.
     """
 
     compared: int = 0
@@ -127,12 +129,15 @@ class Measured:
     damage: Mapping[str, float] = field(default_factory=dict)
     failing_samples: tuple[int, ...] = ()
     own: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    rounding: Mapping[str, Any] = field(default_factory=dict)
+    origin: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give plain JSON data; empty when nothing was compared."""
         found = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
-        if not self.own:
-            del found["own"]
+        for name in ("own", "rounding", "origin"):
+            if not found[name]:
+                del found[name]
         return found if self.compared or self.own else {}
 
     @classmethod

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from bisect_trt.accuracy.amplifiers import Amplifier
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.origin import Origin
 from bisect_trt.model.summary import Figures
@@ -88,6 +89,7 @@ class Simplification:
     end: End = field(default_factory=End)
     before: int = 0
     after: int = 0
+    sizes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data."""
@@ -101,6 +103,34 @@ class Simplification:
             "bytes_before": self.before,
             "bytes_after": self.after,
         }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a failure is, in figures and words. See docs/judging.md.
+
+    Attributes:
+        kind: a fault of the target, or why it is none.
+        arithmetic: of the target, `FP16` for example; empty where nothing was computed.
+        error: of the worst element; `bound`: what rounding explains of it.
+        source: nodes whose error it is.
+        amplifier: the node that makes errors largest, where one does.
+        told: what was found, as sentences.
+        advice: what helps, as sentences.
+    """
+
+    kind: Finding = Finding.WRONG
+    arithmetic: str = ""
+    error: float | None = None
+    bound: float | None = None
+    source: tuple[str, ...] = ()
+    amplifier: Amplifier | None = None
+    told: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data, without the kind."""
+        return {key: value for key, value in asdict(self).items() if key != "kind"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,7 +150,8 @@ class Reduction(Summary):
     `reference_error` why the reference cannot run the written model (empty: it runs it; None: not asked),
     `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
     failure, as sentences; `causes`, also among the `notes`, what the failure hangs on where no node is to
-    blame; `left`, after `--anonymise`, what of the original is told all the same.
+    blame; `left`, after `--anonymise`, what of the original is told all the same; `judgement` whether it is a
+    fault.
     """
 
     model: Path
@@ -155,17 +186,19 @@ class Reduction(Summary):
     origins: tuple[Origin, ...] = ()
     workarounds: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
+    judgement: Judgement = field(default_factory=Judgement)
 
     def lines(self) -> list[tuple[str, str]]:
         """Give what fails, where, how small it is, why to believe it, and where it lies."""
         what = f"{self.wanted.stage.value} {self.wanted.symptom.value} on {self.target.title}"
         minimal = "1-minimal; " if self.one_minimal else ""
+        paper = "NOTE.md for your team" if self.judgement.kind is Finding.SENSITIVE else "ISSUE.md to paste"
         return [
             ("Fails", f"{what}: {self.wanted.message}"[:LONGEST_LINE]),
             ("Where", ", ".join(self.nodes[:4]) + (", ..." if len(self.nodes) > 4 else "")),
             ("Size", f"{self.original_nodes:,} -> {counted(len(self.best.nodes), 'node')}"),
             ("Believe it", f"{minimal}{self.verified} of {self.repeats} fresh runs fail in this way"),
-            ("Folder", f"{self.out} (ISSUE.md to paste, report.html to look at)"),
+            ("Folder", f"{self.out} ({paper}, report.html to look at)"),
         ]
 
     @property

@@ -7,7 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import bisect_trt
 from bisect_trt.errors import FlakyFailure, ModelDoesNotFail
@@ -110,3 +113,26 @@ def test_a_flaky_failure_that_was_taken_for_steady_is_found_out_at_the_end(
             assert result.best.nodes == tuple(nodes.split(";"))
             return
     raise AssertionError("eight times all fresh runs agreed by luck")
+
+
+def test_what_fails_otherwise_each_time_is_not_measured(tmp_path: Path) -> None:
+    """The target refuses declared types of interior tensors: other forms of the model are tried."""
+    script = tmp_path / "target.sh"
+    script.write_text(
+        '#!/bin/sh\n'
+        'if [ $(grep -ao inner_tensor "$1" | wc -l) -gt 2 ]; then echo "error 4: refused"; exit 1; fi\n'
+        'if grep -aq CumSum "$1"; then echo "error 17: converter failed"; exit 1; fi\n'
+    )
+    script.chmod(0o755)
+    nodes = [helper.make_node("Relu", ["x"], ["a"], "relu")]
+    nodes += [helper.make_node("Neg", ["a"], ["inner_tensor"], "neg")]
+    nodes += [helper.make_node("Abs", ["inner_tensor"], ["b"], "abs")]
+    nodes += [helper.make_node("CumSum", ["b", "axis"], ["y"], "cumsum")]
+    io = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4]) for name in "xy"]
+    axis = numpy_helper.from_array(np.array(1), "axis")
+    graph = helper.make_graph(nodes, "g", io[:1], io[1:], [axis])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    settings = Settings(TargetSettings(f"command:{script} {{model}}"), RunSettings(repeats=1, simplify=False))
+    result = bisect_trt.reduce(tmp_path / "m.onnx", settings, out=tmp_path / "out")
+    assert result.best.nodes == ("cumsum",) and result.verified == 1
+    assert result.counts["probes"] < 40

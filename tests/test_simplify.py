@@ -23,11 +23,12 @@ from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.editing.ties import Var
 from bisect_trt.model.seeded_values import Recipe, is_uniform, parse, ramp, resembling
 from bisect_trt.outcome import Ended, Symptom
+from bisect_trt.reduction.menu import SIMPLIFY
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.reduce import simplify as simplify_model
 from bisect_trt.reduction.simplify.dimensions import sizes_below
 from bisect_trt.reduction.simplify.propose import attempt, best_draft
-from bisect_trt.reduction.simplify.run import MENU, simplify
+from bisect_trt.reduction.simplify.run import simplify
 from bisect_trt.reduction.state import Simplifying
 from bisect_trt.reproducer.archive import too_big
 from bisect_trt.session.oracle import outcome_of
@@ -525,12 +526,12 @@ def test_the_budget_ends_it_and_keeps_what_was_won(tmp_path: Path) -> None:
     problem.simplify_by(Simplifying(until=spent + 0.004))
     simplify(problem)
     assert problem.simplifying.end.how is Ended.SPENT
-    assert problem.counts.asked_seconds - spent <= 0.0041
+    assert problem.counts.asked_seconds - spent - problem.simplifying.looked <= 0.0041
     assert problem.best is not None and problem.best.form is Form.SIMPLIFIED
 
 
 def test_everything_at_once_spares_probes(tmp_path: Path) -> None:
-    """What a parser refuses, whatever the values: one probe, and a few that find nothing more."""
+    """What a parser refuses, whatever the values: one probe, a look at four sizes between, and a few more."""
     nodes = [node("Conv", ["x", "k", "b"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])]
     weights = [weight("k", (8, 4, 3, 3)), weight("b", (8,))]
     proto = model(nodes, [tensor("x", 2, 4, 16, 16)], [tensor("y", 2, 8, 8, 8)], weights, opset=18)
@@ -539,7 +540,7 @@ def test_everything_at_once_spares_probes(tmp_path: Path) -> None:
     before = problem.counts.probes
     simplify(problem)
     left, _, _ = simplified(proto, random(x=(2, 4, 16, 16)), lambda p, _: has(p, "Conv"), tmp_path / "b")
-    assert problem.counts.probes - before <= 3, problem.simplifying.tallies
+    assert problem.counts.probes - before <= 3 + 4, problem.simplifying.tallies
     assert {name: dims for name, dims in shapes(left).items() if set(dims) != {1}} == {}
     [conv] = left.graph.node
     assert len(conv.input) == 2 and not conv.attribute and left.opset_import[0].version == 7
@@ -596,8 +597,8 @@ def test_a_reference_that_dies_blames_nobody() -> None:
 
 def test_the_menu_is_what_the_documentation_tells() -> None:
     page = (Path(__file__).parents[1] / "docs/simplify.md").read_text()
-    for one_pass in MENU:
-        assert one_pass.__name__.replace("_", " ") in page
+    for one_pass in SIMPLIFY:
+        assert one_pass.run.__name__.replace("_", " ") in page
 
 
 # Real failures

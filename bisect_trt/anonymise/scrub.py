@@ -18,7 +18,7 @@ from bisect_trt.errors import Leak
 from bisect_trt.model.walk import inner_nodes
 from bisect_trt.outcome import Failure
 from bisect_trt.references.spec import parse
-from bisect_trt.results import Reduction
+from bisect_trt.results import Judgement, Reduction
 from bisect_trt.session.folder import SCRUBBED
 from bisect_trt.settings import AccuracySettings, Shapes
 
@@ -62,6 +62,7 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         also_seen=tuple(clean.failure(failure) for failure in reduction.also_seen),
         notes=tuple(clean.text(note.replace(settings.accuracy.reference, kind)) for note in reduction.notes),
         causes=tuple(clean.text(cause) for cause in reduction.causes),
+        judgement=_told_cleanly(reduction.judgement, clean),
         log=clean.text(reduction.log),
         accuracy={},
         origins=(),
@@ -69,6 +70,12 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         workarounds=tuple(clean.text(said) for said in reduction.workarounds),
         simplification=simplification,
     )
+
+
+def _told_cleanly(judgement: Judgement, clean: Scrubber) -> Judgement:
+    """Without names of nodes: figures and sentences are left."""
+    told, advice = (tuple(map(clean.text, said)) for said in (judgement.told, judgement.advice))
+    return replace(judgement, source=(), amplifier=None, told=told, advice=advice)
 
 
 def _of_the_original(reduction: Reduction) -> Iterator[str]:

@@ -27,13 +27,14 @@ DELTA = "#delta"
 
 
 class Form(StrEnum):
-    """How a candidate was made; the first five are ways of cutting, see `cutter.CutStyle`."""
+    """How a candidate was made; the first six are ways of cutting, see `cutter.CutStyle`."""
 
     DEFAULT = "default"
     UNFROZEN = "unfrozen"
     DYNAMIC = "dynamic"
     HIDDEN = "hidden"
     NARROW = "narrow"
+    UNTYPED = "untyped"
     ORIGINAL = "original"  # the user's own file
     SIMPLIFIED = "simplified"  # edited
     VARIANT = "variant"  # the same model in another form: names, versions, declared shapes
@@ -47,7 +48,7 @@ class Form(StrEnum):
         return self in _CUT
 
 
-_CUT = frozenset({Form.DEFAULT, Form.UNFROZEN, Form.DYNAMIC, Form.HIDDEN, Form.NARROW})
+_CUT = frozenset({Form.DEFAULT, Form.UNFROZEN, Form.DYNAMIC, Form.HIDDEN, Form.NARROW, Form.UNTYPED})
 
 
 @dataclass(frozen=True)

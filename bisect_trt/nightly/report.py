@@ -27,7 +27,7 @@ PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "result
 SCHEMA = 1
 TREND = 14  # nights
 _LONGEST = 2000  # characters of a message
-_PAGES = ("report.html", "ISSUE.md")  # of a reproducer, the first that is there
+_PAGES = ("report.html", "ISSUE.md", "NOTE.md")  # of a reproducer, the first that is there
 _DIFFERENT = (Status.NEW, Status.CHANGED, Status.FLAKY, Status.FIXED)
 _CONTROL = {
     c: "�" for c in (*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF)

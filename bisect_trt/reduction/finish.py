@@ -43,6 +43,7 @@ from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.text import seconds
 from bisect_trt.workers import jobs
 
+SIZES = 3  # dimensions of which it is told which sizes fail
 FRESH = 12  # processes in which a flaky failure may show again
 BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell what TensorRT made of it
 
@@ -70,6 +71,7 @@ def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
         outputs_compared=run.info.can_run,
         notes=tuple(_notes(run, problem, found)),
         causes=found.causes,
+        judgement=found.judgement,
         simplification=found.simple,
         alone=hybrid.written(accuracy, best) if hybrid else accuracy,
         accuracy=facts(accuracy, hybrid, run.confirmed),
@@ -79,7 +81,9 @@ def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
 def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
     """Sentences for the report on what a reader has to know of the result."""
     assert problem.best is not None and problem.wanted is not None
-    yield from (*run.doubts, *run.session.loaded.notes, *run.info.notes, *run.notes, *found.causes)
+    judgement, simple = found.judgement, found.simple
+    yield from (*run.doubts, *run.session.loaded.notes, *run.info.notes, *judgement.told, *judgement.advice)
+    yield from (*run.notes, *found.causes)
     recorded = run.recording.record
     if recorded.error:
         yield (
@@ -106,6 +110,8 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
         yield f"{files.PASSING} passes: it is {files.MODEL} {found.neighbour.difference}."
     elif not found.end.is_early:
         yield "No neighbour of this model is known that passes, so there is no passing.onnx."
+    for told in (simple.sizes if simple else ())[:SIZES]:
+        yield f"Not every size fails: {told}."
     if problem.best.form is Form.ORIGINAL:
         yield "Only the file as it is fails; any normalised or cut form of it does not."
 

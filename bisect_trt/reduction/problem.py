@@ -272,6 +272,9 @@ class Problem:
         """Whether an outcome shows the wanted failure; before there is one, whether it shows any."""
         if self.wanted is None:
             return Verdict.REPRODUCES if outcome.failures else Verdict.VANISHES
+        cause = self.simplifying.cause
+        if cause is not None and judge(outcome, self.wanted) is Verdict.REPRODUCES:
+            return Verdict.REPRODUCES if cause.stays(outcome) else Verdict.VANISHES
         if self.hybrid is not None:
             return self.hybrid.judge(outcome, self.wanted)
         return judge(outcome, self.wanted)

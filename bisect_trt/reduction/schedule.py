@@ -10,6 +10,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
+from bisect_trt.reduction.judgement import find_out
 from bisect_trt.reduction.menu import Schedule
 from bisect_trt.reduction.passes.causes import causes
 from bisect_trt.reduction.passes.drop import is_one_minimal
@@ -20,7 +21,7 @@ from bisect_trt.reduction.passes.workarounds import avoiding
 from bisect_trt.reduction.problem import Problem, end_of
 from bisect_trt.reduction.simplify.run import simplify_best
 from bisect_trt.reduction.simplify.secrecy import require_synthetic
-from bisect_trt.results import Reduction, Simplification
+from bisect_trt.results import Judgement, Reduction, Simplification
 from bisect_trt.session.prober import GO_ON
 
 
@@ -36,6 +37,7 @@ class Found:
         simple: what the simplification did, where there was one.
         neighbour: the nearest candidate that passes.
         avoided: options of the target that avoid the failure, as sentences.
+        judgement: whether it is a fault of the target, or rounding.
     """
 
     end: End = field(default_factory=End)
@@ -45,6 +47,7 @@ class Found:
     simple: Simplification | None = None
     neighbour: Neighbour | None = None
     avoided: tuple[str, ...] = ()
+    judgement: Judgement = field(default_factory=Judgement)
 
 
 def search(problem: Problem, schedule: Schedule) -> Found:
@@ -79,6 +82,8 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
 
     def steps() -> None:
         nonlocal found
+        problem.begin("judgement")
+        found = replace(found, judgement=find_out(problem, replace(run.settings.accuracy, judge="local")))
         problem.begin("causes")
         found = replace(found, causes=tuple(causes(problem)))
         if not (problem.hybrid and problem.hybrid.accumulated):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.outcome import End, Ended
+from bisect_trt.reduction.cause import Cause
 from bisect_trt.results import Tally
 
 
@@ -34,6 +35,10 @@ class Simplifying:
         tallies: by name of the pass, in the order in which they first ran.
         draft: the best candidate opened, with its digest.
         end: how it ended, and why before a fixed point, if so.
+        budget: target seconds that it was given; looks at what is not to be kept have as many beside.
+        looked: target seconds that were spent on those.
+        sizes: which sizes of a dimension fail and which work, as sentences, by what works.
+        cause: what an edit has to keep of the failure, besides its words; None: nothing.
     """
 
     until: float = float("inf")
@@ -44,6 +49,22 @@ class Simplifying:
     tallies: dict[str, Tally] = field(default_factory=dict)
     draft: tuple[str, Draft] | None = None
     end: End = field(default_factory=End)
+    budget: float = float("inf")
+    looked: float = 0.0
+    sizes: dict[tuple[int, int], str] = field(default_factory=dict)
+    cause: Cause | None = None
+
+    def look(self, seconds: float) -> None:
+        """Target seconds went into a look at what is not kept: the budget is not for that."""
+        self.looked, self.until = self.looked + seconds, self.until + seconds
+
+    def tell_size(self, fails: int, works: int, told: str) -> None:
+        """Remember that a dimension of one size fails and of a smaller one works."""
+        self.sizes.setdefault((fails, works), told)
+
+    def keep_cause(self, cause: Cause | None) -> None:
+        """What edits have to keep from here on."""
+        self.cause = cause
 
     def hold(self, candidate: Candidate, draft: Draft) -> None:
         """Remember the draft that a candidate was made of, so that it need not be opened again."""

@@ -14,6 +14,7 @@ from bisect_trt.reproducer.files import (
     ISSUE,
     LOG,
     MODEL,
+    NOTE,
     PAGE,
     REPORT,
     SCRIPT,
@@ -82,8 +83,8 @@ def too_big(archive: Path) -> str:
 def attachments(out: Path) -> list[Path]:
     """Those files of a bundle that are attached, sorted by name."""
     patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
-    patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT, ISSUE)
-    patterns += (LOG, seeded.SCRIPT)
+    patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT)
+    patterns += (ISSUE, NOTE, LOG, seeded.SCRIPT)
     patterns += (REPORT, PAGE, SUMMARY, "trtexec-*.raw", command_lines.JSON)
     return sorted(path for pattern in patterns for path in out.glob(pattern))
 

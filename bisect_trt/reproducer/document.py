@@ -29,6 +29,8 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
         "model": {"file": reduction.model.name, "nodes": reduction.original_nodes},
         "target": _target(reduction.target),
         "reference": reduction.reference,
+        "finding": reduction.judgement.kind.value,
+        "judgement": plain(reduction.judgement.to_json()),
         "failure": reduction.wanted.to_json(),
         "also_seen": [failure.to_json() for failure in reduction.also_seen],
         "nodes": list(reduction.nodes),

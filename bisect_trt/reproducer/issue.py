@@ -17,25 +17,32 @@ from bisect_trt.reproducer.markdown import cell, code, fence, figure, flatten, p
 from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.script import environment, template_for
 from bisect_trt.reproducer.trackers import STYLES, emulated, failure_words, style_of, title
-from bisect_trt.results import Reduction
+from bisect_trt.results import Finding, Reduction
 from bisect_trt.text import counted
 
+NOTE = "note.md.j2"
 _LOG = 20_000  # characters; GitHub takes 65536 in all, the whole log is attached
 _DRAWING = 12_000
 _ALSO = 5
 
 
 def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> str:
-    """The Markdown text; `document` is `documents.report` of the same reduction."""
+    """The Markdown text: an issue, or a note for one's own team where the model is at fault, not the target.
+
+    `document` is `documents.report` of the same reduction.
+    """
     templates = environment()
     templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose, figure=figure)
     style = STYLES[style_of(reduction)]
+    said = (*reduction.judgement.told, *reduction.judgement.advice)
+    template = NOTE if reduction.judgement.kind is Finding.SENSITIVE else style.template
     gpu = gpu_of(reduction, document["environment"])
     found = operators(reduction.best.model)
     drawing = mermaid(picture(reduction.best.model, reduction.wanted.nodes))
-    text = templates.get_template(style.template).render(
+    text = templates.get_template(template).render(
         {
             **document,
+            "notes": [note for note in document["notes"] if template != NOTE or note not in said],
             "style": style,
             "emulated": emulated(reduction),
             "title": title(reduction, found, gpu),

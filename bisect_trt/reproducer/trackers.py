@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.results import Reduction
+from bisect_trt.results import Finding, Reduction
 from bisect_trt.text import counted
 
 
@@ -97,6 +97,8 @@ def require(style: str) -> None:
 
 def title(reduction: Reduction, operators: str, gpu: str) -> str:
     """In the pattern of NVIDIA's template: `X failure of TensorRT Y when running Z on GPU W`."""
+    if reduction.judgement.kind is Finding.SENSITIVE:
+        return _line(f"The model is ill-conditioned here: {sensitive(reduction)}")
     count = len(reduction.best.nodes)
     what = f"{operators} ({counted(count, 'node')})"
     where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
@@ -105,9 +107,23 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
         return " ".join(re.sub(r"[<>`|\\]", "", words).split())
     doing = _DOING.get(reduction.wanted.stage, "running")
     words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what}{where}"
-    # names of operators may hold anything, and a title is one line and no Markdown
-    words = " ".join(re.sub(r"[<>`|\\]", "", words).split())
+    words = _line(words)
     return STYLES[style_of(reduction)].prefix + words[:1].upper() + words[1:]
+
+
+def sensitive(reduction: Reduction) -> str:
+    """What makes small errors large, and in which arithmetic, in a few words."""
+    found = reduction.judgement
+    worst = found.amplifier
+    if worst is None:
+        return f"rounding of {found.arithmetic} explains the difference"
+    times = f"{worst.growth:,.0f} times"
+    return f"{worst.op} {worst.node} makes the rounding of {found.arithmetic} {times} larger"
+
+
+def _line(words: str) -> str:
+    # names of operators may hold anything, and a title is one line and no Markdown
+    return " ".join(re.sub(r"[<>`|\\]", "", words).split())
 
 
 def failure_words(failure: Failure) -> str:

@@ -21,9 +21,9 @@ from bisect_trt.environment import Environment, describe
 from bisect_trt.isolation import limits
 from bisect_trt.reproducer import archive, command_lines, files, issue, script
 from bisect_trt.reproducer import document as documents
-from bisect_trt.reproducer.files import ISSUE, LOG, REPORT, SCRIPT, draft
+from bisect_trt.reproducer.files import ISSUE, LOG, NOTE, REPORT, SCRIPT, draft
 from bisect_trt.reproducer.page import pages
-from bisect_trt.results import Reduction
+from bisect_trt.results import Finding, Reduction
 
 _TRIED = "BISECT_TRT_TRIED"  # environment variable of the script and of all that it starts
 TRIES = 12  # further runs of the script for a failure that comes and goes
@@ -111,9 +111,11 @@ def write_papers(
     """
     version = __version__
     document = documents.report(reduction, environment or describe(), version)
+    paper, other = (NOTE, ISSUE) if reduction.judgement.kind is Finding.SENSITIVE else (ISSUE, NOTE)
+    (reduction.out / other).unlink(missing_ok=True)
     texts = {
         SCRIPT: script.render(reduction, version),
-        ISSUE: issue.render(reduction, document, f"{archive.folder_name(reduction.out)}.zip"),
+        paper: issue.render(reduction, document, f"{archive.folder_name(reduction.out)}.zip"),
         LOG: reduction.log.rstrip("\n") + "\n",
         **pages,
         REPORT: json.dumps({**document, **facts}, indent=2, ensure_ascii=False, allow_nan=False) + "\n",

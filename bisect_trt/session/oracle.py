@@ -34,6 +34,7 @@ class Oracle:
     ) -> None:
         self._pool = pool
         self.accuracy = accuracy
+        self.explain = False  # whether mismatches are held against what rounding explains
         self.save: Path | None = None  # folder for the outputs of both sides, of the whole model
         self.target = target
         self.deadline = timeout or LONGEST_DEADLINE
@@ -51,7 +52,7 @@ class Oracle:
     def submit(self, candidate: Candidate, target: TargetSettings | None = None) -> Task:
         """Start a probe, on the same target with other settings where these are given; see `outcome`."""
         save = self.save if candidate.form is Form.ORIGINAL else None
-        arguments = (target or self.target, candidate, self.accuracy, save, self.confirms())
+        arguments = (target or self.target, candidate, self.accuracy, save, self.confirms(), self.explain)
         return self._pool.submit(jobs.probe, *arguments, timeout=self.deadline)
 
     def outcome(self, task: Task, *, guessed: bool = False) -> Outcome:

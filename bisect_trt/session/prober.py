@@ -103,9 +103,10 @@ class Prober:
     def compare(self, accuracy: AccuracySettings, *, alone: bool = False) -> None:
         """How outputs are compared from now on; `alone`: as a part by itself asks for, not as the user did.
 
-        What is seen then is an answer to another question, and not for other runs.
+        What is seen then is an answer to another question, and not for other runs. It holds what rounding
+        explains of a mismatch.
         """
-        self.oracle.accuracy = accuracy
+        self.oracle.accuracy, self.oracle.explain = accuracy, alone
         self._alone = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if alone else ""
 
     def peek(self, candidate: Candidate, run: int = 0) -> Outcome | None:

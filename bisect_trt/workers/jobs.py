@@ -28,7 +28,7 @@ from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Built, Measured, Outcome, Stage
+from bisect_trt.outcome import Built, Measured, Outcome, Stage, Symptom
 from bisect_trt.references import self_check, target_at
 from bisect_trt.references.base import Record, recorded_inputs, recorded_values
 from bisect_trt.references.spec import SELF, Spec, split_function
@@ -102,6 +102,7 @@ def probe(
     accuracy: AccuracySettings = DEFAULT_ACCURACY,
     save: Path | None = None,
     confirm: bool = False,
+    explain: bool = False,
 ) -> Outcome:
     """Run a candidate on the target, and compare what comes back: its outputs, or those of the model.
 
@@ -109,7 +110,8 @@ def probe(
     reference that cannot run it leaves the outcome unresolved. It is asked first about an edited
     candidate: the target must not be blamed for refusing a model that means nothing. With `confirm` it is
     asked about a cut that fails, too: its inputs may contradict what it declares. A candidate that the
-    target has no way to take is unresolved. Outputs of both sides are written into the folder `save`. The
+    target has no way to take is unresolved. With `explain` a mismatch is held against what rounding explains
+    (`rounding.explain`). Outputs of both sides are written into the folder `save`. The
     seconds of the outcome are those of the target alone, without those of a builder that had to be made
     first.
 
@@ -118,7 +120,7 @@ def probe(
     """
     _use_reference(accuracy)
     try:
-        outcome = _probe(settings, candidate, accuracy, save)
+        outcome = _probe(settings, candidate, accuracy, save, explain)
     except UsageError as error:
         if candidate.form is Form.ORIGINAL:
             raise
@@ -131,7 +133,11 @@ def probe(
 
 
 def _probe(
-    settings: TargetSettings, candidate: Candidate, accuracy: AccuracySettings, save: Path | None
+    settings: TargetSettings,
+    candidate: Candidate,
+    accuracy: AccuracySettings,
+    save: Path | None,
+    explain: bool,
 ) -> Outcome:
     known: Values = []
     if candidate.edited:
@@ -163,6 +169,8 @@ def _probe(
             diffs = _by_itself(settings, candidate, result.outputs, accuracy, least)
         elif candidate.rest is None or unresolved:
             diffs = differences(expected, result.outputs, accuracy, least)
+            if explain:
+                measured = _explained(settings, candidate, accuracy, expected, result.outputs, diffs)
         else:
             measured = Measured(own=_own(expected, result.outputs, accuracy, least))
             wanted, actual, unresolved = continue_rest.finish(candidate, expected, result.outputs)
@@ -221,6 +229,30 @@ def _use_reference(accuracy: AccuracySettings) -> None:
         from bisect_trt.references import ort
 
         ort.use(*given)
+
+
+def _explained(
+    settings: TargetSettings,
+    candidate: Candidate,
+    accuracy: AccuracySettings,
+    expected: Values,
+    given: Values,
+    diffs: Sequence[TensorDiff],
+) -> Measured:
+    """What can be told of a disagreement besides its metrics: is it rounding, where does a NaN come from."""
+    from bisect_trt.workers import rounding
+
+    symptom = diffs[0].symptom if diffs else None
+    if symptom is Symptom.NOT_FINITE:
+        return Measured(origin=tuple(rounding.origin(settings, candidate)))
+    if symptom is not Symptom.MISMATCH:
+        return Measured()
+    least = precision_rtol(settings)
+
+    def run(other: Candidate) -> Values | None:
+        return opened(settings).run(other).outputs
+
+    return Measured(rounding=rounding.explain(settings, candidate, accuracy, least, expected, given, run))
 
 
 def _own(

@@ -15,9 +15,9 @@ from bisect_trt.options import line, reduce_line, verify_line, what_to_try
 from bisect_trt.outcome import Failure
 from bisect_trt.reproducer.archive import too_big
 from bisect_trt.reproducer.issue import operators
-from bisect_trt.reproducer.trackers import emulated
+from bisect_trt.reproducer.trackers import emulated, sensitive
 from bisect_trt.reproducer.verify import Status, Verification, exit_code
-from bisect_trt.results import Check, Reduction
+from bisect_trt.results import Check, Finding, Reduction
 from bisect_trt.targets.doctor import Row
 from bisect_trt.text import counted, printable, seconds
 
@@ -50,13 +50,16 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page = Page(console, whole=False)
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _gist(result.wanted))
+    if result.judgement.kind is Finding.SENSITIVE:
+        page.row("Finding", f"the model is ill-conditioned here: {printable(sensitive(result))}")
     page.row("Where", _accumulated(result) or _place(result))
     left = f"{counted(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
     page.row("Note", *_note(result))
-    issue = "ISSUE.md for your team" if emulated(result) else "ISSUE.md to paste"
-    page.exact("Folder", f"{show_path(result.out)}/", f"({issue}, report.html to look at)")
+    file = "NOTE.md" if result.judgement.kind is Finding.SENSITIVE else "ISSUE.md"
+    whose = "for your team" if file == "NOTE.md" or emulated(result) else "to paste"
+    page.exact("Folder", f"{show_path(result.out)}/", f"({file} {whose}, report.html to look at)")
     page.exact("Attach", show_path(archive))
     page.exact("Next", line("python", show_path(result.out / "repro.py")))
     if not result.finished:

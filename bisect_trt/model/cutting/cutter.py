@@ -33,6 +33,8 @@ class CutStyle(StrEnum):
     NARROW = "narrow"
     """As DEFAULT, but also cut through edges of types that builders do not take as inputs everywhere;
     sequences, optionals and strings may be outputs (they are not compared)."""
+    UNTYPED = "untyped"
+    """As DEFAULT, but types of interior tensors are left out: a target may take them for more than a hint."""
     HIDDEN = "hidden"
     """As DEFAULT, but tensors that are read inside as well are not exposed (that would stop
     fusion), unless the model itself exposes them."""
@@ -178,7 +180,8 @@ class Cutter:
         parts += [pieces.weight(t) for t in weights]
         parts += [f.piece for f in frozen.values()]
         parts += [pieces.node(name) for name in (*generators, *names)]
-        parts += self._interior_types(names, outputs, dynamic)
+        if style is not CutStyle.UNTYPED:
+            parts += self._interior_types(names, outputs, dynamic)
         size = sum(map(self._weight_size, weights))
         return Candidate(
             content=pieces.model(parts),

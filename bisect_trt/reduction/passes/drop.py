@@ -84,7 +84,7 @@ class _Apart:
         return self.asked.verdict(items)
 
 
-RESERVE = (CutStyle.NARROW, CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC)
+RESERVE = (CutStyle.NARROW, CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC, CutStyle.UNTYPED)
 FEW = 16
 
 
@@ -93,7 +93,8 @@ def recut(problem: Problem) -> None:
 
     Types like int4 may be cut after all and sequences be outputs (NARROW), an exposed tensor cannot be
     fused away (HIDDEN), a frozen one is no longer computed (UNFROZEN), a static dimension is no longer
-    dynamic (DYNAMIC).
+    dynamic (DYNAMIC). Where only the file as it is fails so far, types of interior tensors, which it may not
+    have, are left out (UNTYPED).
     """
     if problem.hybrid is not None and problem.hybrid.accumulated:
         return
@@ -101,6 +102,8 @@ def recut(problem: Problem) -> None:
         best = problem.best
         if best is not None and len(best.nodes) == 1:
             return
+        if style is CutStyle.UNTYPED and best is not None:
+            continue
         again = problem.cut(best.nodes if best else problem.scope, style)
         if best is not None and again.digest == best.digest and len(best.nodes) > FEW:
             continue  # cut alike as a whole; that its parts would not be is not worth many probes

@@ -48,6 +48,8 @@ def distrust(problem: Problem) -> None:
         FlakyFailure: it shows too seldom to be bisected.
     """
     again = problem.best or problem.cut(problem.scope)
+    if problem.best is None and _fails_otherwise(problem, again):
+        return  # not flaky: only the file as it is fails so
     hits, runs = _measure(problem, again)
     if hits == 0 and problem.best is None:
         return  # not flaky: only the file as it is fails
@@ -67,6 +69,14 @@ def always(problem: Problem, candidate: Candidate, runs: int) -> bool:
     """Whether each of so many runs shows the failure."""
     seen = problem.observations(candidate, runs)
     return all(problem.judge(outcome) is Verdict.REPRODUCES for outcome in seen)
+
+
+def _fails_otherwise(problem: Problem, candidate: Candidate) -> bool:
+    """Whether each of a few looks shows the same other failure: then more of them would, too."""
+    looks = list(problem.observations(candidate, max(problem.repeats, LOOKS)))
+    seen = {frozenset(failure.key for failure in outcome.failures) for outcome in looks}
+    other = all(problem.judge(outcome) is Verdict.UNRESOLVED for outcome in looks)
+    return other and len(seen) == 1 and frozenset() not in seen
 
 
 def _measure(problem: Problem, candidate: Candidate) -> tuple[int, int]:

@@ -8,8 +8,9 @@ from bisect_trt.model.editing.dimensions import Net, size_slots
 from bisect_trt.model.editing.draft import Draft, replace
 from bisect_trt.model.editing.ties import Var
 from bisect_trt.model.walk import inner_nodes
+from bisect_trt.outcome import Verdict
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, verdict_of
 
 _WINDOWS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"}
 _PADS = ("pads", "auto_pad", "output_padding", "output_shape")
@@ -22,9 +23,12 @@ def smaller_dimensions(problem: Problem) -> None:
     """All free dimensions at once, then each: 1, then the smallest that still fails.
 
     Dimensions that have to be equal change together. Where a dimension does not shrink by itself, all
-    of its size are tried together, for operators whose rules are not known.
+    of its size are tried together, for operators whose rules are not known. No dimension gets smaller than
+    a size that works: what fails below may be another failure.
     """
-    if not attempt(problem, _all_at_once(best_draft(problem))):
+    if not may_leap(problem):
+        _gaps(problem, Net(best_draft(problem), coarse=True))  # to be told, whatever the budget allows for
+    elif not attempt(problem, _all_at_once(best_draft(problem))):
         _halves(problem)
     names = [n.name for n in inner_nodes(best_draft(problem).graph) if n.op_type in _WINDOWS]
     attempt_each(problem, (_point(name, dropped) for name in names for dropped in (_ALL, _PADS)))
@@ -46,6 +50,40 @@ def sizes_below(size: int) -> Iterator[int]:
     while less and size - less > max(step, EXACT):
         yield size - less
         less //= 2
+
+
+def may_leap(problem: Problem) -> bool:
+    """Whether no size between those of the best candidate and 1 works, all free dimensions changed alike."""
+    if problem.simplifying.sizes:
+        return False
+    net = Net(best_draft(problem))
+    largest = max((net.size(head) for head in net.free), default=1)
+    for k in range(1, largest.bit_length()):
+        sizes = {head: max(1, net.size(head) >> k) for head in net.free}
+        if verdict_of(problem, _resize(net, sizes, f"all free sizes / {1 << k}")) is Verdict.VANISHES:
+            return False
+    return True
+
+
+def _floor(problem: Problem, net: Net, head: Var) -> int:
+    """The largest size below that of a dimension, of its halves, quarters, ..., that works; else 0."""
+    size, failing = net.size(head), [net.size(head)]
+    while failing[-1] > 1:
+        less = failing[-1] // 2
+        verdict = verdict_of(problem, _resize(net, {head: less}, f"{size} -> {less}"))
+        if verdict is Verdict.VANISHES:
+            _tell(problem, net, head, failing, less)
+            return less
+        failing.append(less)
+    return 0
+
+
+def _tell(problem: Problem, net: Net, head: Var, failing: list[int], works: int) -> None:
+    """Remember for the report which sizes fail and which work."""
+    place = next((v for v in net.classes[head] if v.kind == "axis"), head)
+    name, told = best_draft(problem).called(place.name), ", ".join(map(str, failing))
+    sentence = f"axis {place.place} of {name}: {told} fails, {works} works"
+    problem.simplifying.tell_size(net.size(head), works, sentence)
 
 
 def _all_at_once(draft: Draft) -> Iterator[Edit]:
@@ -127,6 +165,7 @@ def _resize(net: Net, sizes: dict[Var, int], what: str) -> Edit:
 def _each(problem: Problem, coarse: bool) -> None:
     """One class after the other, of what is best by then; the classes are found again after each change."""
     done: set[tuple[Var, int]] = set()
+    gaps = _gaps(problem, Net(best_draft(problem), coarse=coarse))
     while True:
         net = Net(best_draft(problem), coarse=coarse)
         left = [h for h in net.free if (h, net.size(h)) not in done and _is_dimension(net, h)]
@@ -134,8 +173,27 @@ def _each(problem: Problem, coarse: bool) -> None:
             return
         head = left[0]
         size = net.size(head)
-        if not attempt(problem, (_resize(net, {head: k}, f"{size} -> {k}") for k in sizes_below(size))):
+        lowest = gaps.get(head, 0) or _floor(problem, net, head)
+        below = (k for k in sizes_below(size) if k > lowest and _keeps(problem, net, {head: k}, gaps))
+        if not attempt(problem, (_resize(net, {head: k}, f"{size} -> {k}") for k in below)):
             done.add((head, size))
+
+
+def _gaps(problem: Problem, net: Net) -> dict[Var, int]:
+    """Dimensions that have a smaller size that works, with that size."""
+    heads = [head for head in net.free if _is_dimension(net, head) and net.size(head) > 1]
+    return {head: works for head in heads if (works := _floor(problem, net, head))}
+
+
+def _keeps(problem: Problem, net: Net, sizes: dict[Var, int], gaps: dict[Var, int]) -> bool:
+    """Whether what works still does with these sizes: if not, it fails for another reason there."""
+    others = {head: works for head, works in gaps.items() if head in net.free and head not in sizes}
+    for head, works in others.items():
+        if net.size(head) > works:
+            edit = _resize(net, {**sizes, head: works}, "what works")
+            if verdict_of(problem, edit) is Verdict.REPRODUCES:
+                return False
+    return True
 
 
 def _is_dimension(net: Net, head: Var) -> bool:

@@ -8,11 +8,16 @@ from itertools import islice
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.editing.draft import Draft, close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
+from bisect_trt.outcome import Verdict
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.results import Tally
 
 Edit = Callable[[Draft], str]
 """Changes a draft in place and says what it did, in a few words; empty: there is nothing to do."""
+
+
+LEAST_LOOKS = 10.0
+"""Target seconds for looks at what is not kept."""
 
 
 class OutOfBudget(Exception):
@@ -44,10 +49,27 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
     return False
 
 
+def verdict_of(problem: Problem, edit: Edit) -> Verdict | None:
+    """What the target does with an edit of the best candidate, which is not kept.
+
+    None: it is not possible, or too much was spent on such looks: they have as much as the budget, beside it.
+    """
+    draft, state = best_draft(problem).copy(), problem.simplifying
+    if state.looked > max(LEAST_LOOKS, state.budget) or not edit(draft):
+        return None
+    try:
+        candidate = close_draft(draft)
+    except Invalid:
+        return None
+    before = problem.counts.asked_seconds
+    verdict = problem.verdict(candidate)
+    state.look(problem.counts.asked_seconds - before)
+    return verdict
+
+
 def attempt_each(problem: Problem, edits: Iterable[Edit]) -> bool:
     """Try one edit after the other, each of what is best by then; whether any was kept."""
     return any([attempt(problem, [edit]) for edit in edits])
-
 
 
 def together(edits: Sequence[Edit]) -> Edit:

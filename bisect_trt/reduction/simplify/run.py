@@ -20,12 +20,13 @@ from bisect_trt.model.editing.inference import Invalid
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.store import Store
 from bisect_trt.model.walk import inner_nodes, scopes
-from bisect_trt.outcome import Ended, Failure, Stage
+from bisect_trt.outcome import Ended, Failure, Stage, Verdict
+from bisect_trt.reduction.cause import Cause
 from bisect_trt.reduction.menu import SECRET, SIMPLIFY, Pass
 from bisect_trt.reduction.problem import Problem, end_of
-from bisect_trt.reduction.simplify.dimensions import all_halved, all_ones
+from bisect_trt.reduction.simplify.dimensions import all_halved, all_ones, may_leap
 from bisect_trt.reduction.simplify.names import plain
-from bisect_trt.reduction.simplify.propose import Edit, OutOfBudget, attempt, tally, together
+from bisect_trt.reduction.simplify.propose import Edit, OutOfBudget, attempt, tally, together, verdict_of
 from bisect_trt.reduction.simplify.types import lowest_opset
 from bisect_trt.reduction.simplify.values import all_inputs, all_texts, all_weights
 from bisect_trt.reduction.state import Simplifying
@@ -55,6 +56,7 @@ def simplify_best(
     budget = max(LEAST_BUDGET, began) if run.simplify_budget is None else run.simplify_budget
     state = Simplifying(
         until=began + budget,
+        budget=budget,
         confirm=not recorded.error,
         synthetic=run.anonymise,
         profiled=_profiled(settings, best),
@@ -77,6 +79,7 @@ def simplify_best(
         end=end if end.is_early else state.end,
         before=carried(best),
         after=carried(problem.best),
+        sizes=tuple(state.sizes.values()),
     )
 
 
@@ -127,7 +130,10 @@ def simplify(problem: Problem) -> None:
     if problem.best is None or problem.wanted is None:
         return
     rules = problem.simplifying
+    best = problem.best
     with problem.edited():
+        if problem.wanted.stage is Stage.COMPARE:
+            rules.keep_cause(Cause.of(problem.observe(best)))
         try:
             if not _shortcut(problem) and not _open(problem):
                 rules.end_early(Ended.NOT_EDITABLE, VANISHES_ANEW)
@@ -139,6 +145,7 @@ def simplify(problem: Problem) -> None:
                 rules.go_on_without_limit()  # nothing may be shared before this is done
                 _run(problem, SECRET)
         finally:
+            rules.keep_cause(None)
             problem.begin("simplify")
 
 
@@ -219,6 +226,8 @@ def all_at_once(problem: Problem) -> bool:
     ways: tuple[tuple[Edit, ...], ...] = ((*values, all_ones, lowest_opset), (*values, all_ones), values)
     if problem.wanted is not None and problem.wanted.stage is Stage.COMPARE:
         ways = ((names, all_ones, lowest_opset), (names, all_halved, lowest_opset))
+    if verdict_of(problem, together(ways[0])) is Verdict.REPRODUCES and not may_leap(problem):
+        ways = tuple(edits for edits in ways if all_ones not in edits)
     return attempt(problem, (together(edits) for edits in ways))
 
 

@@ -1,0 +1,96 @@
+"""What a failure is: a fault of the target, or rounding that the model makes large."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bisect_trt.accuracy.amplifiers import LARGE, Amplifier, amplifier
+from bisect_trt.outcome import Outcome, Stage, Symptom
+from bisect_trt.reduction.problem import Problem
+from bisect_trt.results import Finding, Judgement
+from bisect_trt.settings import AccuracySettings
+from bisect_trt.text import counted
+
+
+def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
+    """Whether what is left of the model is wrong on the target, or only rounded.
+
+    What is no mismatch is wrong: an overflow or a NaN is never rounding. `accuracy` is how the user's own
+    file is compared, for a failure that is the whole model's.
+    """
+    best, wanted = problem.best, problem.wanted
+    if best is None or wanted is None or wanted.stage is not Stage.COMPARE:
+        return Judgement(Finding.WRONG)
+    if problem.hybrid is None or problem.hybrid.stand_in is None:
+        problem.prober.compare(accuracy, alone=True)
+    bare = replace(best, rest=None)
+    seen = next((o for o in problem.observations(bare, problem.runs) if o.failures), Outcome())
+    rounding: Mapping[str, Any] = seen.measured.rounding
+    hybrid = problem.hybrid
+    source = hybrid.source if hybrid is not None else ()
+    if not rounding or any(f.symptom is not Symptom.MISMATCH for f in seen.failures):
+        return Judgement(Finding.WRONG, source=source)
+    steps = [amplifier(s["node"], s["op"], s["before"], s["behind"]) for s in rounding.get("steps", ())]
+    if hybrid is not None:  # what the target itself was seen to do, where that is more
+        steps += [amplifier(p.node, p.op, p.before, p.behind) for p in hybrid.way if p.node in best.nodes]
+    worst = max(steps, key=lambda step: step.growth, default=None)
+    return judgement_of(rounding, worst if worst and worst.growth >= LARGE else None, source)
+
+
+def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: tuple[str, ...]) -> Judgement:
+    """The judgement in words and figures."""
+    name, explained = str(rounding["arithmetic"]), bool(rounding.get("explained", False))
+    figures = rounding.get("worst") or {}
+    if "unknown" in rounding:
+        told = f"What the rounding of {name} explains of it is not known: {rounding['unknown']}."
+        return Judgement(Finding.WRONG, name, source=source, told=(told,))
+    error, bound = figures.get("error"), figures.get("bound")
+    size = "a difference"
+    if figures:
+        where = f"in {figures['tensor']}, where rounding in {name} explains {bound:.3g}"
+        size = f"an error of {error:.3g} {where}"
+    runs = counted(int(rounding["runs"]), "run")
+    if not explained:
+        told = f"The target is wrong: {size} (probabilistic bound, {runs} with rounding errors put in)."
+        if rounding.get("overflows"):
+            told = f"Overflow: {_names(tuple(rounding['overflows']))} has values that {name} cannot hold."
+        return Judgement(Finding.WRONG, name, error, bound, source, worst, (told,))
+    if rounding.get("step_by_step"):
+        size = f"a difference, although each step by itself is within what rounding in {name} explains"
+    why = f"{worst.node} ({worst.op}) is {worst.why}" if worst else "no single step makes the error large"
+    sentences = [
+        f"The model is ill-conditioned here, and no node is at fault: {size} (probabilistic bound, {runs}"
+        " with rounding errors put in at every step).",
+        f"Amplifier: {why}" + (f"; the relative error grows from {_span(worst)}." if worst else "."),
+    ]
+    if source and worst and source != (worst.node,):
+        sentences.insert(1, f"Source: {_names(source)}, whose own error is too small to count.")
+    advice = _advice(name, float(rounding["roundoff"]), worst, source)
+    return Judgement(Finding.SENSITIVE, name, error, bound, source, worst, tuple(sentences), advice)
+
+
+def _advice(name: str, roundoff: float, worst: Amplifier | None, source: tuple[str, ...]) -> tuple[str, ...]:
+    found = []
+    if name == "TF32":
+        found.append("Forbid TF32 (--no-tf32): FP32 rounds 8192 times finer.")
+    elif name != "FP32":
+        kept = dict.fromkeys((*source[:3], *([worst.node] if worst else [])))
+        what = _names(tuple(kept)) if kept else "what is left here"
+        found.append(f"Keep {what} in FP32; a single rounding of {name} is {roundoff:.2g}.")
+    if worst:
+        advice = worst.advice
+        found.append(f"{advice[:1].upper()}{advice[1:]}.")
+    else:
+        found.append(f"Allow for it: a tolerance below {roundoff:.2g} asks for more than {name} can give.")
+    return tuple(found)
+
+
+def _span(worst: Amplifier) -> str:
+    return f"{worst.before:.2g} to {worst.behind:.2g}"
+
+
+def _names(nodes: tuple[str, ...]) -> str:
+    shown = ", ".join(nodes[:3])
+    return shown + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")

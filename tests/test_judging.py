@@ -1,0 +1,105 @@
+"""Nobody is accused falsely, and nothing wrong is excused: see docs/judging.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import bisect_trt
+import judging_cases as cases
+import openvino_cpu
+from bisect_trt.accuracy.tolerance import differences, only_for, precision_rtol
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import Store
+from bisect_trt.outcome import Symptom
+from bisect_trt.references import ort
+from bisect_trt.results import Reduction
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.targets.registry import open_target
+from bisect_trt.workers import rounding
+
+REDUCED = ("8192 added and taken away", "close scores, a threshold", "a wrong Add before a cancellation")
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return openvino_cpu.libraries(tmp_path_factory.mktemp("openvino"))
+
+
+def target_of(case: cases.Case, libraries: Any) -> TargetSettings:
+    return TargetSettings(case.target, ep_libraries=libraries if case.target == cases.OPENVINO else ())
+
+
+def judged(case: cases.Case, settings: TargetSettings, folder: Path) -> str:
+    """What is said of the whole model, compared at its outputs: `wrong`, `sensitive`, or that it agrees."""
+    proto, feeds = case.make()
+    store = Store(folder)
+    given = {name: store.put(name, value) for name, value in feeds.items()}
+    names = tuple(node.name for node in proto.graph.node)
+    candidate = Candidate(proto.SerializeToString(), folder, names, (given,))
+    expected = ort.run(candidate.model, folder, [feeds])
+    target, accuracy, least = open_target(settings), only_for(case.accuracy, ""), precision_rtol(settings)
+    outputs = target.run(candidate).outputs
+    assert outputs is not None
+    worst = differences(expected, outputs, accuracy, least)[0]
+    if worst.symptom is not Symptom.MISMATCH:
+        return "agrees" if worst.ok else "wrong"
+
+    def run(other: Candidate) -> Any:
+        return target.run(other).outputs
+
+    found = rounding.explain(settings, candidate, accuracy, least, expected, outputs, run)
+    assert "unknown" not in found, found
+    return "sensitive" if found["explained"] else "wrong"
+
+
+@pytest.mark.parametrize("case", cases.REAL, ids=lambda case: case.name)
+def test_what_is_wrong_is_not_excused(case: cases.Case, libraries: Any, tmp_path: Path) -> None:
+    assert judged(case, target_of(case, libraries), tmp_path) == "wrong"
+
+
+@pytest.mark.parametrize("case", cases.SENSITIVE, ids=lambda case: case.name)
+def test_rounding_is_not_accused(case: cases.Case, libraries: Any, tmp_path: Path) -> None:
+    assert judged(case, target_of(case, libraries), tmp_path) == "sensitive"
+
+
+def reduced(case: cases.Case, libraries: Any, folder: Path) -> Reduction:
+    proto, feeds = case.make()
+    onnx.save(proto, folder / "model.onnx")
+    np.savez(folder / "in.npz", **feeds)
+    run = RunSettings(inputs=folder / "in.npz", repeats=1)
+    settings = Settings(target_of(case, libraries), run, case.accuracy)
+    return bisect_trt.reduce(folder / "model.onnx", settings, out=folder / "out")
+
+
+def require_right(case: cases.Case, result: Reduction, kind: str) -> None:
+    """The finding, the paper that is written, and that the files fail at the user's tolerance."""
+    report = json.loads((result.out / "report.json").read_text())
+    assert report["finding"] == kind, report["judgement"]
+    paper, other = ("NOTE.md", "ISSUE.md") if kind == "sensitive" else ("ISSUE.md", "NOTE.md")
+    assert (result.out / paper).exists() and not (result.out / other).exists()
+    assert result.verified == result.repeats == 1
+    compared = report["compared"]
+    assert dict(compared["rtol"]) == dict(case.accuracy.rtol) and not compared["atol"]
+    if kind == "sensitive":
+        assert "ill-conditioned" in (result.out / paper).read_text().splitlines()[0]
+    if case.named:
+        worst = report["judgement"]["amplifier"] or {"node": ""}
+        assert case.named in {*result.nodes, worst["node"], *report["judgement"]["source"]}
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        pytest.param(case, kind, id=case.name, marks=() if case.name in REDUCED else pytest.mark.long)
+        for kind, some in (("wrong", cases.REAL), ("sensitive", cases.SENSITIVE))
+        for case in some
+    ],
+)
+def test_what_is_handed_over(case: cases.Case, kind: str, libraries: Any, tmp_path: Path) -> None:
+    require_right(case, reduced(case, libraries, tmp_path), kind)
