@@ -36,6 +36,7 @@ from bisect_trt.reduction.menu import AS_IT_IS, SEARCH, Schedule
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import Found, refine, search, unsteady
 from bisect_trt.reduction.simplify.run import shown_at_last
+from bisect_trt.reproducer.archive import remove_zip
 from bisect_trt.results import OnEvent, Reduction, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.cache import Cache
@@ -96,6 +97,8 @@ def open_run(
     if out is None:
         out = folders.anonymous_folder(head) if run.anonymise else folders.default_folder(model)
     folders.require_free(out, head, force=force)
+    if force:
+        remove_zip(out)
     with (
         _terminable(),
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,

@@ -95,6 +95,14 @@ def folder_name(out: Path) -> str:
     return name if name.endswith("-repro") else f"{name}-repro"
 
 
+def remove_zip(out: Path) -> None:
+    """Remove the zip that an earlier run made of this folder: what takes its place is another result."""
+    title = folder_name(out)
+    place = out.absolute().parent / f"{title}.zip"
+    if _ours(place, title):
+        place.unlink()
+
+
 def _free(folder: Path, title: str) -> Path:
     k = 1
     while True:

@@ -208,8 +208,11 @@ def _gist(failure: Failure) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """The beginning of a text that is longer than `limit` characters."""
-    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
+    """The beginning of a text that is longer than `limit` characters, in whole words where it has some."""
+    if len(text) <= limit:
+        return text
+    kept = text[: limit - 4]
+    return f"{kept.rpartition(' ')[0] or kept} ..."
 
 
 def _where(failure: Failure, remaining: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator
         def on_event(step: Step) -> None:
             view.take(step)
             if step.accepted:
-                live.console.print(Text(plain_line(step)), soft_wrap=True)
+                live.console.print(Text(plain_line(step)))  # wrapped between words
 
         yield on_event
 
