@@ -83,7 +83,7 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
     assert problem.best is not None and problem.wanted is not None
     judgement, simple = found.judgement, found.simple
     yield from (*run.doubts, *run.session.loaded.notes, *run.info.notes, *judgement.told, *judgement.advice)
-    yield from (*run.notes, *found.causes)
+    yield from (*run.notes, *found.causes, *found.tactics)
     recorded = run.recording.record
     if recorded.error:
         yield (
@@ -168,9 +168,9 @@ def verify(run: Run, result: Reduction, runs: int) -> tuple[Reduction, str | Non
     while len(outcomes) < most and not (flaky and agreed):
         wanted = min(workers, most - len(outcomes)) if flaky else most
         deadline = run.prober.oracle.deadline
-        with _script_meanwhile(run, result, again=told is not None) as script:
+        with _script_meanwhile(run, result, again=told is not None) as said:
             outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
-        told = script[0] if script else told
+        told = said[0] if said else told
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
     counts = {**result.counts, "verify_seconds": time.monotonic() - began}
     shown = agreed[0] if agreed else outcomes[0]

@@ -34,6 +34,7 @@ class Found:
         one_minimal: every single node that is left was tried without.
         search: probes and nodes built until the smallest set was known.
         causes: sentences on what the failure depends on where no node is to blame.
+        tactics: a sentence on the tactics with which it fails and passes, if some differ.
         simple: what the simplification did, where there was one.
         neighbour: the nearest candidate that passes.
         avoided: options of the target that avoid the failure, as sentences.
@@ -44,6 +45,7 @@ class Found:
     one_minimal: bool = False
     search: Mapping[str, int] = field(default_factory=dict)
     causes: tuple[str, ...] = ()
+    tactics: tuple[str, ...] = ()
     simple: Simplification | None = None
     neighbour: Neighbour | None = None
     avoided: tuple[str, ...] = ()
@@ -92,7 +94,7 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
         if not found.end.is_early:
             problem.begin("neighbour")
             found = replace(found, neighbour=nearest_passing(problem))
-            found = replace(found, causes=(*found.causes, *by_tactic(problem)))
+            found = replace(found, tactics=tuple(by_tactic(problem)))
             found = replace(found, avoided=tuple(avoiding(problem)))
 
     if not found.end.is_early:

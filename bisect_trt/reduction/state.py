@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bisect_trt.model.candidate import Candidate
@@ -32,6 +33,9 @@ class Simplifying:
         synthetic: values of the original are to be avoided by all means (`--anonymise`).
         profiled: inputs whose names the settings hold.
         seed: of random values.
+        once: an edit that vanished is not tried again, although the candidate has changed since; where a
+            probe is dear, as each new shape has its tactics measured.
+        vanished: pass and words of the edits that were tried and not kept.
         tallies: by name of the pass, in the order in which they first ran.
         draft: the best candidate opened, with its digest.
         end: how it ended, and why before a fixed point, if so.
@@ -46,6 +50,8 @@ class Simplifying:
     synthetic: bool = False
     profiled: frozenset[str] = frozenset()
     seed: int = 0
+    once: bool = False
+    vanished: set[tuple[str, str]] = field(default_factory=set)
     tallies: dict[str, Tally] = field(default_factory=dict)
     draft: tuple[str, Draft] | None = None
     end: End = field(default_factory=End)
@@ -69,6 +75,10 @@ class Simplifying:
     def hold(self, candidate: Candidate, draft: Draft) -> None:
         """Remember the draft that a candidate was made of, so that it need not be opened again."""
         self.draft = (candidate.digest, draft)
+
+    def give_up(self, phase: str, edits: Iterable[str]) -> None:
+        """Remember edits of a pass that were not kept."""
+        self.vanished.update((phase, what) for what in edits)
 
     def forget(self) -> None:
         """Let the draft go: what it stands for is no candidate."""

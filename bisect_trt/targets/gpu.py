@@ -67,6 +67,15 @@ def spoil() -> None:
     _spoiled = True
 
 
+def is_well() -> bool:
+    """Whether this process has a CUDA context without an error that would stay with it."""
+    cuda, _ = _driver()
+    context = ctypes.c_void_p()
+    if cuda is None or cuda.cuCtxGetCurrent(ctypes.byref(context)) or not context:
+        return False
+    return not cuda.cuCtxSynchronize()
+
+
 def heed(message: str) -> None:
     """Spoil this process where a failure's message says so."""
     if spoils(message):

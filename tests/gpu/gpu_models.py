@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,39 @@ def four_tebibytes() -> tuple[onnx.ModelProto, dict[str, Any]]:
     ]
     proto = model(nodes, [("a", F, [side, 1]), ("b", F, [1, side])], [("z", F, [side, side])])
     return proto, {"a": np.ones((side, 1), np.float32), "b": np.ones((1, side), np.float32)}
+
+
+def six_gigabytes() -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """An outer product that fits on a card where little else lies; TensorRT takes no tensor beyond 2^31."""
+    side = 40_000
+    nodes = [
+        helper.make_node("MatMul", ["a", "b"], ["y"], "mm"),
+        helper.make_node("ReduceMax", ["y"], ["z"], "max", axes=[0, 1], keepdims=0),
+    ]
+    graph = model(nodes, [("a", F, [side, 1]), ("b", F, [1, side])], [("z", F, [])])
+    graph.opset_import[0].version = 17  # the axes of 18 are an input
+    return graph, {"a": np.ones((side, 1), np.float32), "b": np.ones((1, side), np.float32)}
+
+
+@contextmanager
+def full_card(left: int) -> Iterator[None]:
+    """All but `left` bytes of the card's memory is taken, by plain allocations of this process."""
+    cuda, context, held = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), []
+    assert not cuda.cuInit(0) and not cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+    assert not cuda.cuCtxPushCurrent_v2(context)
+    free, total, part = ctypes.c_size_t(), ctypes.c_size_t(), 1 << 30
+    try:
+        while not cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)) and free.value > left + part:
+            place = ctypes.c_uint64()
+            if cuda.cuMemAlloc_v2(ctypes.byref(place), ctypes.c_size_t(part)):
+                break
+            held.append(place)
+        yield
+    finally:
+        for place in held:
+            cuda.cuMemFree_v2(place)
+        cuda.cuCtxPopCurrent_v2(ctypes.byref(context))
+        cuda.cuDevicePrimaryCtxRelease(0)
 
 
 _BAD = b"""

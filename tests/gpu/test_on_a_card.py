@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from gpu_models import F, candidate, chain, four_tebibytes, model, poisoned_probe, run
+from gpu_models import F, candidate, chain, full_card, model, poisoned_probe, run, six_gigabytes
 from onnx import TensorProto, helper
 
 import bisect_trt
@@ -67,12 +67,21 @@ def test_dynamic_shapes_and_several_samples(flavour: str, tmp_path: Path) -> Non
     assert result.outputs is not None and [o["y"].shape[0] for o in result.outputs] == [8, 3, 1]
 
 
+def _require_data_dependent_shapes(result: Any) -> None:
+    """8.6.0 builds engines whose output shapes depend on values, and makes no context for one."""
+    for failure in result.failures:
+        if failure.stage is Stage.RUN and "vector<bool>" in failure.message:
+            pytest.skip(f"no execution context: {failure.message}")
+
+
 def test_shapes_that_are_known_after_the_run(flavour: str, tmp_path: Path) -> None:
     proto = model(
         [helper.make_node("NonZero", ["x"], ["y"], "nz")], [("x", F, [2, 3])], [("y", I64, [2, "n"])]
     )
     x = np.array([[1, 0, 2], [0, 0, 3]], np.float32)
-    np.testing.assert_array_equal(only(run(flavour, proto, tmp_path, {"x": x})), np.nonzero(x))
+    result = run(flavour, proto, tmp_path, {"x": x})
+    _require_data_dependent_shapes(result)
+    np.testing.assert_array_equal(only(result), np.nonzero(x))
 
 
 @pytest.mark.parametrize("kind", ["INT64", "INT32", "BOOL", "FLOAT16", "BFLOAT16", "FLOAT8E4M3FN", "UINT8"])
@@ -112,7 +121,8 @@ def test_precision_is_what_was_asked_for(flavour: str, precision: str, tmp_path:
     error = float(np.abs(got - exact).max())
     assert 1e-5 < error < 0.2, f"error {error}: float32 has less, nothing sane has more"
     told = {key: result.facts.get(key) for key in ("network_types", "cast")}
-    print(precision, error, told, result.facts["engine"]["types"])
+    print(precision, error, told, result.facts["engine"])
+    assert result.facts["engine"]["layers"] > 0
 
 
 def test_a_profile_for_dynamic_shapes(flavour: str, tmp_path: Path) -> None:
@@ -136,6 +146,7 @@ def test_two_shapes_that_are_known_after_the_run(flavour: str, tmp_path: Path) -
     proto = model(nodes, [("x", F, [3, 4])], [("y", F, ["n"]), ("rows", I64, ["n", 2])])
     x = np.array([[0, 1, 0, 2], [0, 0, 0, 0], [3, 0, -1, 0]], np.float32)
     result = run(flavour, proto, tmp_path, {"x": x})
+    _require_data_dependent_shapes(result)
     assert not result.failures and result.outputs is not None, result.failures
     np.testing.assert_allclose(result.outputs[0]["y"], np.exp(x[x != 0]), rtol=1e-4)
     np.testing.assert_array_equal(result.outputs[0]["rows"], np.argwhere(x))
@@ -162,7 +173,9 @@ def test_a_precision_of_a_layer_is_an_obeyed_or_preferred_constraint(flavour: st
         plan = builder.build_serialized_network(network, config)
         assert plan is not None
         engine = warm.runtime(trt, logger).deserialize_cuda_engine(plan)
-        print(flag, engine_layers(trt, engine)["types"])
+        told = engine_layers(trt, engine)
+        print(flag, told)
+        assert told["layers"] > 0
 
 
 def test_a_plugin_without_its_libraries_is_one_failure_in_a_line(flavour: str, tmp_path: Path) -> None:
@@ -256,7 +269,7 @@ def test_marking_every_tensor_changes_what_is_fused(flavour: str, tmp_path: Path
     moved = np.abs(plain.outputs[0]["y"] - marked.outputs[0]["y"]).max()
     print("layers", layers, "the output moved by", float(moved), "bytes",
           [result.facts["engine_bytes"] for result in (plain, marked)])  # fmt: skip
-    assert layers[1] >= layers[0]
+    assert layers[1] != layers[0]
 
 
 def test_tensors_inside_the_engine(flavour: str, tmp_path: Path) -> None:
@@ -300,10 +313,13 @@ def test_a_workspace_that_is_too_small(flavour: str, tmp_path: Path) -> None:
 def test_out_of_gpu_memory_is_a_symptom_and_the_worker_is_replaced(
     flavour: str, pool: Pool, tmp_path: Path
 ) -> None:
-    proto, feeds = four_tebibytes()
-    settings = TargetSettings(spec=flavour)
-    outcome = pool.submit(jobs.probe, settings, candidate(proto, tmp_path, feeds), timeout=300).result().value
-    assert outcome.failures, "4 TiB fit on this card"
+    proto, feeds = six_gigabytes()
+    settings = TargetSettings(spec=flavour, opt_level=0)
+    small, large = candidate(chain(), tmp_path, {"x": X}), candidate(proto, tmp_path, feeds)
+    assert not pool.submit(jobs.probe, settings, small, timeout=300).result().value.failures
+    with full_card(2 << 30):
+        outcome = pool.submit(jobs.probe, settings, large, timeout=300).result().value
+    assert outcome.failures, "6 GB found room where 2 were left"
     print(outcome.failures[0].stage, outcome.failures[0].symptom, outcome.failures[0].message.splitlines()[0])
     assert outcome.failures[0].symptom is Symptom.OUT_OF_MEMORY
     assert (

@@ -97,6 +97,7 @@ def _attempt_chunk(problem: Problem, chunk: list[tuple[Candidate, Draft, str]]) 
     found = problem.attempt_first([candidate for candidate, _, _ in chunk])
     count.tried += len(chunk) if found is None else found + 1
     count.seconds += problem.counts.asked_seconds - before
+    problem.simplifying.give_up(problem.phase, (what for _, _, what in chunk[:found]))
     if found is None:
         return False
     candidate, draft, what = chunk[found]
@@ -111,8 +112,8 @@ def _offers(problem: Problem, edits: Iterable[Edit]) -> Iterator[tuple[Candidate
     base = best_draft(problem)
     for edit in edits:
         draft = base.copy()
-        what = edit(draft)
-        if not what:
+        what, state = edit(draft), problem.simplifying
+        if not what or (state.once and (problem.phase, what) in state.vanished):
             continue
         try:
             candidate = close_draft(draft)

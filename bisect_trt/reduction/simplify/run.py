@@ -7,6 +7,7 @@ The simplest of everything in one probe: most failures of parsers and builders s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -41,6 +42,9 @@ LEAST_BUDGET = 0.25
 
 Below, what is kept would hang on how busy the machine is."""
 
+MOST_WHERE_DEAR = 10.0
+"""Target seconds that it has at most on TensorRT, where most of a search is the first build."""
+
 
 def simplify_best(
     problem: Problem, pool: Pool, settings: Settings, recorded: Record
@@ -53,7 +57,9 @@ def simplify_best(
     if not run.simplify or best is None or best.form is Form.ORIGINAL or problem.rerecord is None:
         return None
     began, asked = problem.counts.asked_seconds, problem.counts.asked
-    budget = max(LEAST_BUDGET, began) if run.simplify_budget is None else run.simplify_budget
+    dear = jobs.warm_job(settings.target) is not None
+    most = MOST_WHERE_DEAR if dear else math.inf
+    budget = min(max(LEAST_BUDGET, began), most) if run.simplify_budget is None else run.simplify_budget
     state = Simplifying(
         until=began + budget,
         budget=budget,
@@ -61,6 +67,7 @@ def simplify_best(
         synthetic=run.anonymise,
         profiled=_profiled(settings, best),
         seed=run.seed,
+        once=dear and not run.anonymise,
     )
     problem.simplify_by(state)
     end = end_of(problem.prober, lambda: simplify(problem))

@@ -219,7 +219,10 @@ class TensorRT:
             api.network_flags(trt) | knobs.network_flags(trt, self._settings)
         )
         parser = trt.OnnxParser(network, self._logger)
-        parsed = parser.parse(source.model, str(source.folder / "probe.onnx"))
+        try:
+            parsed = parser.parse(source.model, str(source.folder / "probe.onnx"))
+        except RuntimeError as e:  # a plugin's library that cannot be loaded, say
+            return self._failed([failure(candidate.model, Stage.PARSE, str(e))])
         if not parsed:
             errors = [parser.get_error(index) for index in range(parser.num_errors)]
             blame = blame_of(candidate.model)
@@ -303,8 +306,12 @@ class TensorRT:
                     if self._look_inside:
                         made = trt_debug.inside(given, types, self._settings.precision) | made
                     outputs.append(made)
+        except KeyError as e:  # an input handed on as an output goes by another name in some networks
+            why = f"the engine gives no output {e}"
+            return TargetResult(log=self._log.text(), facts=facts, unresolved=why)
         except (exception, RuntimeError) as e:
-            gpu.spoil()
+            if not gpu.is_well():
+                gpu.spoil()
             message = first(self._log.errors(before), str(e))
             return self._failed([failure(candidate.model, Stage.RUN, message)], facts)
         return TargetResult(outputs=tuple(outputs), log=self._log.text(), facts=facts)

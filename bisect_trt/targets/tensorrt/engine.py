@@ -10,6 +10,7 @@ listener that copies them. Whatever is missing leaves the engine as it would be 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from bisect_trt.outcome import Built
 from bisect_trt.targets.base import Array
 from bisect_trt.targets.tensorrt.tactics import number
 
+_KNOWN = re.compile(r'"(Name|LayerType|TacticName|TacticValue)"\s*:\s*"([^"]*)"')
 SHOWN = 200  # layers of an engine that are kept with an outcome
 
 
@@ -76,14 +78,25 @@ def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
         `layers`: how many; `shown`: the first `SHOWN` of them; `types`: of their outputs, with numbers.
     """
     inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    form = trt.LayerInformationFormat.JSON
     try:
-        layers = json.loads(text).get("Layers", [])
-    except (ValueError, AttributeError):  # nothing, or a list of names, where verbosity is low
+        layers = json.loads(inspector.get_engine_information(form)).get("Layers", [])
+    except AttributeError:  # nothing
         return {}
+    except ValueError:  # 8.6 writes some layers so that nobody can read them, and all that follows with them
+        layers = [_by_itself(inspector, form, index) for index in range(engine.num_layers)]
     found = [_layer(told) for told in layers]
     types = Counter(kind for known in found for kind in known.get("types", ()))
     return {"layers": len(found), "types": dict(types.most_common()), "shown": found[:SHOWN]}
+
+
+def _by_itself(inspector: Any, form: Any, index: int) -> Any:
+    """What is told of one layer; of one that is not told as JSON, what can be made out."""
+    text = inspector.get_layer_information(index, form)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return dict(_KNOWN.findall(text)) or text.strip()
 
 
 def _layer(told: Any) -> dict[str, Any]:

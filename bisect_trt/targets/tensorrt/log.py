@@ -131,7 +131,8 @@ def logger_for(trt: Any) -> tuple[Any, Log]:
 
 
 _OUT_OF_MEMORY = re.compile(
-    r"out of (?:device |host |gpu )?memory|OutOfMemory|bad_alloc|MEM_ALLOC_FAILED|cannot allocate memory"
+    r"out of (?:device |host |gpu )?memory|CUDA Error: 2\b"
+    r"|OutOfMemory|bad_alloc|MEM_ALLOC_FAILED|cannot allocate memory"
     r"|insufficient (?:memory|workspace)|could not be allocated|(?:memory|workspace) (?:is )?too small",
     re.IGNORECASE,
 )
@@ -149,7 +150,7 @@ def parse_failure(error: Any, blame: Blame, title: str) -> Failure:
     # The driver that is missing says nothing of the model, and no maintainer should be told of it.
     desc = "\n".join(line for line in desc.split("\n") if not _NO_DRIVER.search(line)) or desc
     index, func = int(error.node()), detail(error, "func", "")
-    code = getattr(error.code(), "name", str(error.code()))
+    code = str(error.code()).rpartition(".")[2].strip("<>: ")  # of 8.6 no enum: its name is a method
     place = f"{detail(error, 'file', '')}:{detail(error, 'line', '')}"
     inner = bool(detail(error, "local_function_stack", ()))
     # "false" is an assertion that nothing can satisfy: the operator is known, and not there.
