@@ -545,10 +545,18 @@ def test_which_nodes_a_builder_message_names(message: str, nodes: tuple[str, ...
     assert Blame(chain()).nodes_in(message) == nodes
 
 
+class OldCode:
+    """As in 8.6, where `name` is a method."""
+
+    def name(self) -> bytes:
+        return b""
+
+    def __str__(self) -> str:
+        return "ErrorCode.UNSUPPORTED_NODE"
+
+
 def test_parser_errors_of_old_versions_lack_details() -> None:
-    old = SimpleNamespace(
-        code=lambda: SimpleNamespace(name="UNSUPPORTED_NODE"), desc=lambda: "no", node=lambda: 2
-    )
+    old = SimpleNamespace(code=OldCode, desc=lambda: "no", node=lambda: 2)
     failure = trt_failures.parse_failure(old, Blame(chain()), "TensorRT")
     assert failure.signature == "UNSUPPORTED_NODE::: no"
     assert (failure.nodes, failure.op, failure.message) == (("n2",), "Relu", "no")

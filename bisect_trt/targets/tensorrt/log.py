@@ -150,7 +150,7 @@ def parse_failure(error: Any, blame: Blame, title: str) -> Failure:
     # The driver that is missing says nothing of the model, and no maintainer should be told of it.
     desc = "\n".join(line for line in desc.split("\n") if not _NO_DRIVER.search(line)) or desc
     index, func = int(error.node()), detail(error, "func", "")
-    code = str(error.code()).rpartition(".")[2].strip("<>: ")  # of 8.6 no enum: its name is a method
+    code = _name_of(error.code())
     place = f"{detail(error, 'file', '')}:{detail(error, 'line', '')}"
     inner = bool(detail(error, "local_function_stack", ()))
     # "false" is an assertion that nothing can satisfy: the operator is known, and not there.
@@ -165,6 +165,12 @@ def parse_failure(error: Any, blame: Blame, title: str) -> Failure:
         nodes=(node,) if node else (),
         op=op or blame.op(node),
     )
+
+
+def _name_of(code: Any) -> str:
+    """`UNSUPPORTED_NODE`; the codes of 8.6 have a method of that name, which gives something else."""
+    name = getattr(code, "name", None)
+    return name if isinstance(name, str) else str(code).rpartition(".")[2]
 
 
 def failure(model: bytes, stage: Stage, message: str) -> Failure:
