@@ -10,6 +10,7 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -583,3 +584,17 @@ def test_parts_are_what_the_message_and_its_mask_share() -> None:
     parts = constant_parts(failure)
     assert parts[0] == "dims but needs a shape that fits" and "IBuilder::build: Error Code" in parts
     assert constant_parts(replace(failure, signature="<name>")) == []
+
+
+def test_the_script_gives_an_engine_the_types_that_it_takes() -> None:
+    """TensorRT 8.6 makes int32 of int64: the bytes of one are not those of the other."""
+    trt = SimpleNamespace(int32="int32", float32="float32", IOutputAllocator=object)
+    known: dict[str, Any] = {"trt": trt, "np": np}
+    exec(script.environment().get_template("memory.py.j2").render(), known)
+    of = {"ids": "int32", "x": "float32", "y": "int64", "bits": "bf16"}
+    engine = SimpleNamespace(get_tensor_dtype=of.__getitem__)
+    kinds = {
+        name: np.dtype(known["kind"](engine, name, np.zeros(2, given)))
+        for name, given in {"ids": np.int64, "x": np.float64, "y": np.int64, "bits": np.uint16}.items()
+    }
+    assert kinds == {"ids": np.int32, "x": np.float32, "y": np.int64, "bits": np.uint16}

@@ -316,3 +316,23 @@ def test_tactics_are_kept_from_a_builder_where_it_lets_us_choose(
     choices = [SimpleNamespace(algorithm_variant=SimpleNamespace(tactic=k)) for k in (-1, 5)]
     assert selector.select_algorithms(None, choices) == [1]
     assert selector.select_algorithms(None, choices[:1]) == [0]
+
+
+def test_a_cache_that_tensorrt_itself_leaves_unused_ends_nothing(
+    version: fake_trt.Fake, tmp_path: Path
+) -> None:
+    """As 8.6.0 does in a fresh process with what Myelin has put there."""
+    cache = tmp_path / "timing.cache"
+    cache.write_bytes(b"of Myelin")
+    target = opened(version, timing_cache=cache)
+    config, told = fake_trt.config_of(version), log.logger_for(version)[1]
+
+    def make(data: bytes) -> object:
+        told.add("ERROR", "4: The timing cache will not be used!")
+        return object()
+
+    object.__setattr__(config, "create_timing_cache", make)
+    object.__setattr__(config, "get_timing_cache", lambda: None)
+    assert timing.OTHER not in target.run(candidate(tmp_path)).log
+    result = target.run(candidate(tmp_path, Form.WRITTEN))
+    assert not result.failures and timing.OTHER in result.log

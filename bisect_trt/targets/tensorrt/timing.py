@@ -19,8 +19,12 @@ from bisect_trt.errors import UsageError
 from bisect_trt.targets.tensorrt import api
 from bisect_trt.targets.tensorrt.log import Log
 
-OTHER = "The timing cache is of another TensorRT or another GPU: it is not used."
+OTHER = "The timing cache is not used: it is of another TensorRT or GPU, or TensorRT cannot read it back."
 """What the log of a build says where a cache that came with a reproducer does not fit here."""
+
+
+_UNUSED = "timing cache will not be used"
+"""Seen with 8.6.0 in fresh processes, where a cache holds a graph that Myelin fused."""
 
 
 def use(trt: Any, config: Any, file: Path, log: Log, *, strange: bool) -> None:
@@ -35,6 +39,10 @@ def use(trt: Any, config: Any, file: Path, log: Log, *, strange: bool) -> None:
     before = len(log.records)
     cache = _made(config, data)
     refused = any("timing cache" in r.message and "eserialize" in r.message for r in log.records[before:])
+    if any(_UNUSED in r.message for r in log.records[before:]):  # the build measures anew
+        if strange:
+            log.add("WARNING", OTHER)
+        return
     fits = cache is not None and not refused and _set(config, cache)
     if data and not fits:
         if not strange:
