@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,20 @@ from hypothesis import strategies as st
 
 import bisect_trt
 import fake_trt
+import openvino_cpu
 from bisect_trt.accuracy.tolerance import OTHER_KIND
 from bisect_trt.blaming.blame import Asking, Blame, blame
 from bisect_trt.blaming.words import sentences
-from bisect_trt.outcome import Verdict
-from bisect_trt.reduction.decisions import decide
+from bisect_trt.errors import TargetUnavailable
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Outcome, Verdict
+from bisect_trt.reduction.decisions import Trial, decide
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.knobs import Knob, switched
 from bisect_trt.targets.registry import knobs_of
 from bisect_trt.targets.tensorrt import knobs as trt_knobs
+from bisect_trt.workers import jobs
+from bisect_trt.workers.pool import Pool
 from support import run
 
 BAD, GOOD, DARK = Verdict.REPRODUCES, Verdict.VANISHES, Verdict.UNRESOLVED
@@ -203,3 +209,27 @@ def test_every_version_takes_every_decision(name: str) -> None:
     assert trt_knobs.network_flags(trt, target) >= 0
     has = "all_build_routes" in trt.classes["IBuilderConfig"]
     assert trt_knobs.routes_of(config) == [] or has
+
+
+def test_decisions_that_a_target_refuses_tell_nothing() -> None:
+    class Refusing:
+        oracle = SimpleNamespace(target=TargetSettings("ort:OpenVINO"))
+
+        def observe(self, candidate: object, run: int, target: TargetSettings) -> Outcome:
+            if target.decisions:
+                raise TargetUnavailable("OpenVINOExecutionProvider cannot be used here: unsupported property")
+            return Outcome()
+
+    trial = Trial(Refusing(), None, lambda outcome: GOOD)  # type: ignore[arg-type]
+    assert (trial(()), trial(knobs(1))) == (GOOD, DARK)
+
+
+def test_openvino_takes_its_knobs(tmp_path: Path) -> None:
+    """Each alone: what the plugin does not know it refuses."""
+    target = TargetSettings("ort:OpenVINO", ep_libraries=openvino_cpu.libraries(tmp_path))
+    model = onnx.parser.parse_model(f"{HEAD} g (float[2] x) => (float[2] y) {{ y = Relu(x) }}")
+    one = Candidate(model.SerializeToString(), tmp_path, ("n",))
+    with Pool(1, log_dir=tmp_path / "logs") as pool:
+        for knob in (knob for knob in knobs_of(target) if knob.decisions and knob.decisions[0][0] == "openvino"):
+            reply = pool.submit(jobs.probe, switched(target, [knob]), one, timeout=60).result()
+            assert reply.death is None and not reply.value.failures, knob.name

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome, Verdict
 from bisect_trt.reduction.list_search import minimise
@@ -127,11 +128,19 @@ class Trial:
     runs: int = 1
 
     def __call__(self, knobs: Sequence[Knob]) -> Verdict:
-        """What becomes of the failure. Raises BudgetSpent."""
+        """What becomes of the failure; nothing can be told of decisions that the target refuses.
+
+        Raises:
+            BudgetSpent: nothing more may be asked.
+        """
         target = switched(self.prober.oracle.target, knobs)
         verdict = Verdict.VANISHES
         for run in range(self.runs):
-            verdict = self.judge(self.prober.observe(self.candidate, run, target=target))
+            try:
+                outcome = self.prober.observe(self.candidate, run, target=target)
+            except (UsageError, TargetUnavailable):
+                return Verdict.UNRESOLVED
+            verdict = self.judge(outcome)
             if verdict is not Verdict.VANISHES:
                 break
         return verdict

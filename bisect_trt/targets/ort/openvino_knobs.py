@@ -16,9 +16,10 @@ _PROPERTIES = (
     ("EXECUTION_MODE_HINT", "ACCURACY", "in the execution mode ACCURACY"),
     ("SNIPPETS_MODE", "DISABLE", "without snippets (fused subgraphs that are compiled)"),
     ("LP_TRANSFORMS_MODE", "NO", "without low precision transformations"),
-    ("DENORMALS_OPTIMIZATION", "NO", "without denormal numbers as zero"),
+    ("CPU_DENORMALS_OPTIMIZATION", "NO", "without denormal numbers as zero"),
     ("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0", "without dynamic quantisation"),
-    ("ENABLE_TENSOR_PARALLEL", "NO", "without tensor parallelism"),
+    ("KV_CACHE_PRECISION", "f32", "with a cache of keys and values in float32"),
+    ("CPU_RUNTIME_CACHE_CAPACITY", "0", "without a cache of compiled kernels"),
     ("NUM_STREAMS", "1", "with one stream"),
     ("INFERENCE_NUM_THREADS", "1", "with one thread"),
 )
@@ -31,5 +32,6 @@ def knobs(given: Mapping[str, str]) -> list[Knob]:
 
 
 def _knob(name: str, value: str, told: str) -> Knob:
-    line = f'devices options: {{"load_config": \'{{"CPU": {{"{name}": "{value}"}}}}\'}}'
+    config = f'{{"CPU": {{"{name}": "{value}"}}}}'
+    line = f"options.add_provider_for_devices(devices, {{'load_config': '{config}'}})"
     return Knob(name, told, (("openvino", f"{name}={value}"),), paste={PYTHON: line})
