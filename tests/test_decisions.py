@@ -31,6 +31,7 @@ from bisect_trt.outcome import Outcome, Verdict
 from bisect_trt.reduction.decisions import Trial, decide
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.knobs import Knob, switched
+from bisect_trt.targets.ort import openvino_knobs
 from bisect_trt.targets.registry import knobs_of
 from bisect_trt.targets.tensorrt import knobs as trt_knobs
 from bisect_trt.workers import jobs
@@ -230,6 +231,6 @@ def test_openvino_takes_its_knobs(tmp_path: Path) -> None:
     model = onnx.parser.parse_model(f"{HEAD} g (float[2] x) => (float[2] y) {{ y = Relu(x) }}")
     one = Candidate(model.SerializeToString(), tmp_path, ("n",))
     with Pool(1, log_dir=tmp_path / "logs") as pool:
-        for knob in (knob for knob in knobs_of(target) if knob.decisions and knob.decisions[0][0] == "openvino"):
+        for knob in openvino_knobs.knobs({}):
             reply = pool.submit(jobs.probe, switched(target, [knob]), one, timeout=60).result()
             assert reply.death is None and not reply.value.failures, knob.name
