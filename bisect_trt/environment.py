@@ -40,7 +40,7 @@ class Environment:
     container: str
 
     def to_json(self) -> dict[str, str]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return asdict(self)
 
 

@@ -91,12 +91,12 @@ class Failure:
         return self.key == other.key
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data, for the journal and the report."""
+        """Give it as plain JSON data, for the journal and the report."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Failure:
-        """Inverse of `to_json`."""
+        """Make it from what `to_json` gave."""
         return cls(
             stage=Stage(data["stage"]),
             symptom=Symptom(data["symptom"]),
@@ -142,7 +142,7 @@ class Measured:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measured:
-        """Inverse of `to_json`."""
+        """Make it from what `to_json` gave."""
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**known)
 
@@ -185,7 +185,7 @@ class Built:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Built:
-        """Inverse of `to_json`."""
+        """Make it from what `to_json` gave."""
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**known)
 
@@ -208,11 +208,11 @@ class Outcome:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that was measured and told, as plain JSON data for a report."""
+        """Give all that was measured and told, as plain JSON data for a report."""
         return {**self.built.to_json(), **self.measured.to_json()}
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data; the log is left out."""
+        """Give it as plain JSON data; the log is left out."""
         return {
             "failures": [f.to_json() for f in self.failures],
             "seconds": round(self.seconds, 6),
@@ -223,7 +223,7 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """Inverse of `to_json`."""
+        """Make it from what `to_json` gave."""
         return cls(
             failures=tuple(Failure.from_json(f) for f in data["failures"]),
             seconds=data["seconds"],

@@ -92,7 +92,7 @@ class Simplification:
     sizes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         rows = [{"pass": name, **asdict(row), "seconds": round(row.seconds, 3)} for name, row in self.rows]
         return {
             "passes": rows,

@@ -147,7 +147,7 @@ class PaperSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a run needs besides the model."""
+    """All that a run needs besides the model; each part has defaults."""
 
     target: TargetSettings = field(default_factory=TargetSettings)
     run: RunSettings = field(default_factory=RunSettings)

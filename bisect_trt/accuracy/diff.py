@@ -19,7 +19,7 @@ class Element:
     error: float
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data; what is not finite as text."""
+        """Give it as plain JSON data; what is not finite as text."""
         values = {"reference": self.reference, "target": self.target, "error": self.error}
         return {"index": list(self.index), **{k: _plain(v) for k, v in values.items()}}
 

@@ -19,7 +19,7 @@ WORST = 5  # elements that are shown with their values
 
 
 def wide(chunk: Array) -> Array:
-    """In float64, or complex128."""
+    """Give it in float64, or complex128."""
     return chunk.astype(np.complex128 if chunk.dtype.kind == "c" else np.float64)
 
 
@@ -55,7 +55,7 @@ class Worst:
         self._found = sorted(self._found, key=lambda item: item[:2])[:WORST]
 
     def elements(self) -> tuple[Element, ...]:
-        """The worst first."""
+        """Give the elements that are furthest from agreeing, the worst first."""
         return tuple(element for _, _, element in self._found)
 
 
@@ -152,7 +152,7 @@ def ratio(error: float, size: float) -> float:
 
 
 def cosine_of(sums: Sums) -> float:
-    """Of the angle between both tensors; 1 if both are 0, 0 if one is."""
+    """Give the cosine of the angle between both tensors; 1 if both are 0, 0 if one is."""
     if sums.one == 0 or sums.other == 0:
         return 1.0 if sums.one == sums.other else 0.0
     return max(-1.0, min(1.0, sums.inner / (math.sqrt(sums.one) * math.sqrt(sums.other))))

@@ -44,7 +44,7 @@ class Finding:
 
 
 def find(files: Mapping[str, bytes], secrets: Secrets) -> list[Finding]:
-    """All that is found of the original, by file; an archive counts as the files in it."""
+    """Give all that is found of the original, by file; an archive counts as the files in it."""
     opened = dict(_opened(files))
     found = list(_find_texts(opened, secrets))
     values = find_values(opened, secrets.arrays)

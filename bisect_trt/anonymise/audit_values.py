@@ -77,7 +77,7 @@ def _long(array: Array) -> Iterator[float]:
 
 
 def _singles(files: Mapping[str, bytes]) -> dict[float, str]:
-    """All such numbers in files, with the file."""
+    """Give all such numbers in files, with the file."""
     found: dict[float, str] = {}
     for name, data in files.items():
         arrays = list(_arrays(name, data))

@@ -96,7 +96,7 @@ def operators(models: Iterable[bytes]) -> Iterator[str]:
 
 
 def _nameless(accuracy: AccuracySettings) -> AccuracySettings:
-    """Without names of outputs and paths: of the reference its kind is left."""
+    """Leave out names of outputs and paths; of the reference its kind is left."""
     return replace(
         accuracy,
         rtol=tuple(pair for pair in accuracy.rtol if not pair[0]),
@@ -123,7 +123,7 @@ class Scrubber:
         self._inside = secrets.inside
 
     def text(self, text: str) -> str:
-        """Without them."""
+        """Give a text without the secrets."""
         for one in self._inside:
             text = text.replace(one, REMOVED)
         return TOKEN.sub(lambda match: self._token(match.group()), text)
@@ -138,7 +138,7 @@ class Scrubber:
         return word in self._parts or word in self._whole
 
     def failure(self, failure: Failure) -> Failure:
-        """Without them; the names of nodes are ours by then."""
+        """Give a failure without the secrets; the names of nodes are ours by then."""
         return replace(
             failure,
             message=self.text(failure.message),
@@ -189,7 +189,7 @@ def require_clean(paths: Sequence[Path], secrets: Secrets) -> None:
 
 
 def require_clean_archives(archives: Sequence[Path], secrets: Secrets) -> None:
-    """As `require_clean`; archives that are not clean are removed."""
+    """Do as `require_clean` does; archives that are not clean are removed."""
     try:
         require_clean(archives, secrets)
     except Leak:

@@ -95,7 +95,7 @@ class Blame:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         found = self.releases
         document: dict[str, Any] = {
             "schema": SCHEMA,

@@ -60,7 +60,7 @@ class Decisions:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         found = self.decided
         return {
             "target": self.target,

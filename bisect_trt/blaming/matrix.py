@@ -59,7 +59,7 @@ def matrix(
 
 
 def exit_code(found: Sequence[Blame], *, until_fixed: bool = False) -> int:
-    """Of the newest release: 1 when any reproducer still fails on it, else 3, else 0, as `verify` has it.
+    """Give 1 when any reproducer still fails on the newest release, else 3, else 0, as `verify` does.
 
     `until_fixed` turns 0 and 1 round.
     """

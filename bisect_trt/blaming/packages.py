@@ -82,7 +82,7 @@ class Asked:
     text: str
 
     def among(self, listed: Sequence[str], *, pre: bool = False) -> list[str]:
-        """Those of the listed releases that are asked for, and each that is named, listed or not.
+        """Give those of the listed releases that are asked for, and each that is named, listed or not.
 
         Pre-releases and yanked ones (which are not listed) on request only: to name one asks for it.
         """
@@ -147,6 +147,6 @@ def plugin_of(package: Package) -> Plugin | None:
 
 
 def in_order(versions: Sequence[str]) -> list[str]:
-    """From the oldest to the newest; what is no version is left out."""
+    """Sort from the oldest to the newest; what is no version is left out."""
     pairs = [(found, text) for text in dict.fromkeys(versions) if (found := parsed(text)) is not None]
     return [text for _, text in sorted(pairs)]

@@ -50,7 +50,7 @@ class Tried:
     output: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return {
             "release": self.release,
             "verdict": self.verdict.value,

@@ -64,7 +64,7 @@ class Tried:
         return f"{self.told}: the whole model agrees{slower}"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return {
             "told": self.told,
             "agrees": self.agrees,
@@ -85,7 +85,7 @@ class Whole:
     tried: tuple[Tried, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return {
             "model": self.model,
             "fails": self.fails,

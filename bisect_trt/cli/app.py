@@ -122,7 +122,7 @@ def _show(ours: BisectError, error: Exception, words: Sequence[str]) -> None:
 
 
 def _columns() -> int:
-    """Of the terminal; 0 for a file or a pipe."""
+    """Give the width of the terminal; 0 for a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
 
 

@@ -79,7 +79,7 @@ def run(
 def _matrix(
     place: Path, settings: Settings, releases: str, other: str | None, *, until_fixed: bool, as_json: bool
 ) -> int:
-    """Reproducers against releases."""
+    """Run reproducers against releases."""
     from bisect_trt.blaming import matrix
     from bisect_trt.blaming.blame import Asking
     from bisect_trt.cli.output.blame_table import show_matrix

@@ -26,6 +26,6 @@ class Answer:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Answer:
-        """Inverse of `dataclasses.asdict`, JSON's infinities included."""
+        """Make it from what `dataclasses.asdict` gave, JSON's infinities included."""
         errors = {k: float(v) for k, v in data["errors"].items()}
         return cls(bool(data["passes"]), float(data["error"]), errors)

@@ -75,7 +75,7 @@ def _add_makers(model: onnx.ModelProto, known: Roles, tensors: Sequence[str], fo
 
 
 def hints(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], why: Mapping[str, str]) -> Hints:
-    """Everything together."""
+    """Put all hints together."""
     place = {item: k for k, item in enumerate(known.items)}
     loss: dict[str, float] = {}
     for node in model.graph.node:

@@ -94,7 +94,7 @@ def precision(
 
 
 def _resolved(settings: Settings, to: str) -> Settings:
-    """With a target and tolerances that do not depend on who judges.
+    """Give it with a target and tolerances that do not depend on who judges.
 
     Raises:
         UsageError: there is no such precision.

@@ -144,7 +144,7 @@ class Search:
     # 1. The first set
 
     def first(self) -> None:
-        """From nothing to a 1-minimal set."""
+        """Go from nothing to a 1-minimal set."""
         start = self._first_that_passes()
         self._minimal(start)
         self.found.first = self.asked

@@ -110,5 +110,5 @@ def read_keep(place: Path) -> tuple[str, ...]:
 
 
 def write_document(result: Precision, version: str) -> None:
-    """`precision.json`."""
+    """Write `precision.json`."""
     (result.out / DOCUMENT).write_text(json.dumps(document(result, version), indent=2) + "\n")

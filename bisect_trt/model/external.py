@@ -14,7 +14,7 @@ from bisect_trt.model.store import INLINE_LIMIT, external_info, raw_size
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
-    """All tensors of a model: initializers and attributes, in bodies and functions too."""
+    """Give all tensors of a model: initializers and attributes, in bodies and functions too."""
     yield from _graph_tensors(proto.graph)
     for function in proto.functions:
         yield from _node_tensors(function.node)

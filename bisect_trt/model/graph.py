@@ -175,7 +175,7 @@ class Graph:
 
     @property
     def nodes(self) -> Mapping[str, onnx.NodeProto]:
-        """All nodes by name, generators included."""
+        """Give all nodes by name, generators included."""
         return MappingProxyType(self._nodes)
 
     def node(self, name: str) -> onnx.NodeProto:
@@ -241,7 +241,7 @@ class Graph:
         return self.boundary_of_sorted(self.sorted(selection))
 
     def boundary_of_sorted(self, names: Sequence[str]) -> Boundary:
-        """As `boundary`, of nodes in topological order without generators."""
+        """Do as `boundary` does, of nodes in topological order without generators."""
         inside = frozenset(names)
         made: set[str] = set()
         leaving: list[str] = []
@@ -285,7 +285,7 @@ class Graph:
         return tuple(dict.fromkeys(made))
 
     def neighbourhood(self, names: Iterable[str], radius: int) -> Selection:
-        """All nodes within `radius` steps of `names`, against or along the flow."""
+        """Give all nodes within `radius` steps of `names`, against or along the flow."""
         seen = frozenset(self.sorted(names))
         edge = seen
         for _ in range(radius):

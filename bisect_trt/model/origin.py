@@ -55,7 +55,7 @@ class Origin:
         return ", ".join(parts) + (f": {mark(self.code)}" if self.code else "")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data; of the file only the name, as its folder is the user's own business."""
+        """Give it as plain JSON data; of the file only the name, as its folder is the user's own business."""
         return {**asdict(self), "file": self.short_file}
 
 
@@ -68,7 +68,7 @@ def origin_of(node: onnx.NodeProto) -> Origin | None:
 
 
 def origins(nodes: Iterable[onnx.NodeProto]) -> tuple[Origin, ...]:
-    """Those that are known, in the order of the nodes."""
+    """Give those that are known, in the order of the nodes."""
     return tuple(found for found in map(origin_of, nodes) if found is not None)
 
 

@@ -60,7 +60,7 @@ class Narrowed:
     clamped: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return {"narrow_nodes": self.narrow, "float32_nodes": self.kept, "clamped_weights": self.clamped}
 
 

@@ -44,7 +44,7 @@ class Recipe:
 
     @property
     def text(self) -> str:
-        """As the doc string of a tensor; `parse` gives the recipe back."""
+        """Give the recipe as the doc string of a tensor; `parse` reads it again."""
         numbers = (self.mean, self.deviation, *self.points)
         return " ".join([_MARK, str(self.seed), *map(repr, numbers)])
 

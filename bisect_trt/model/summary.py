@@ -16,7 +16,7 @@ from bisect_trt.model.store import raw_size
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one model.
+    """The figures of one model.
 
     Attributes:
         nodes: of the graph, those in bodies of If and Loop left out.
@@ -36,7 +36,7 @@ class Figures:
     opset: str
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return {**asdict(self), "operators": dict(self.operators)}
 
 

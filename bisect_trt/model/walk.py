@@ -11,7 +11,7 @@ from bisect_trt.model.graph import bodies
 
 
 def inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes of a graph, those of bodies too, each before those inside it."""
+    """Give all nodes of a graph, those of bodies too, each before those inside it."""
     for node in graph.node:
         yield node
         for body in bodies(node):

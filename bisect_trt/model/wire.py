@@ -37,7 +37,7 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, data: bytes) -> bytes:
-    """A length-delimited field."""
+    """Give the bytes of a length-delimited field."""
     return varint(number << 3 | _BYTES) + varint(len(data)) + data
 
 

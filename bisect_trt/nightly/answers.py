@@ -137,7 +137,7 @@ def _with_run(row: Row, answer: Checked, past_of: PastOf) -> Row:
 
 
 def _wanted(failures: Sequence[Failure], row: Row, past_of: PastOf) -> Failure | None:
-    """Of several failures the one that is known: from this night, or else from the one before."""
+    """Choose among several failures the one that is known: from this night, or else from the one before."""
     known: list[Key | None] = [row.key] if row.key else [p.key for p in past_of(row)[:1]]
     same = (f for f in failures if f.key in known)
     return next(same, failures[0] if failures else None)

@@ -13,7 +13,7 @@ WRAP_UP = 60.0  # seconds before `until` in which jobs are ended and the report 
 
 @dataclass(frozen=True)
 class Clock:
-    """Both clocks; tests bring their own."""
+    """The time of day and a count of seconds; tests bring their own."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))

@@ -57,7 +57,7 @@ _PUT = f"INSERT OR REPLACE INTO results ({', '.join(_COLUMNS)}) VALUES ({', '.jo
 
 
 class History:
-    """All nights of one output folder."""
+    """The memory of all nights of one output folder."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open the database, or make it.
@@ -149,7 +149,7 @@ class History:
         return next(self._rows("WHERE night=? AND model=? AND target=?", night, model, target), None)
 
     def rows(self, night: int) -> Iterator[Row]:
-        """All rows of a night, by model and target, one at a time."""
+        """Give all rows of a night, by model and target, one at a time."""
         for row in self._rows("WHERE night=? ORDER BY model, target", night):
             waiting = self._pending.get(row.name)
             yield waiting if waiting and waiting.night == night else row
@@ -210,7 +210,7 @@ class History:
         self._db.execute("DELETE FROM announced WHERE night NOT IN (SELECT id FROM nights)")
 
     def set_running(self, model: str, target: str, phase: str, folder: str) -> None:
-        """For `nightly status`; it is not worth a failure when the disk is full."""
+        """Write what runs, for `nightly status`; a full disk is no failure here."""
         since = datetime.now(UTC).isoformat()
         with suppress(sqlite3.OperationalError):
             self._db.execute(
@@ -218,7 +218,7 @@ class History:
             )
 
     def clear_running(self, model: str, target: str) -> None:
-        """The job ended."""
+        """Note that the job ended."""
         with suppress(sqlite3.OperationalError):
             self._db.execute("DELETE FROM running WHERE model=? AND target=?", [model, target])
 

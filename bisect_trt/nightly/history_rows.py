@@ -73,7 +73,7 @@ class Row:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Model and target."""
+        """Give the name of the model and of the target."""
         return self.model, self.target
 
 

@@ -104,7 +104,7 @@ class _Worker:
 
     @classmethod
     def close(cls) -> None:
-        """End it."""
+        """End the job."""
         if cls._pool is not None:
             cls._pool.close(kill=True)
             cls._pool = None

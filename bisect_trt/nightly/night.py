@@ -67,7 +67,7 @@ class Work:
         self._stop.set()
 
     def run(self) -> None:
-        """All phases, or as many as time allows; the rows say how far it came."""
+        """Run all phases, or as many as time allows; the rows say how far it came."""
         self._plan()
         with self._signals(), ThreadPoolExecutor(self.config.workers, thread_name_prefix="model") as threads:
             again = ("confirm", self._to_confirm, self._check, self._take_confirm)

@@ -91,5 +91,5 @@ def to_json(value: Settings) -> Any:
 
 
 def from_json(data: Any) -> Settings:
-    """Inverse of `to_json`."""
+    """Make it from what `to_json` gave."""
     return _JSON.validate_python(data)

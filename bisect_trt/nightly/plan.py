@@ -28,7 +28,7 @@ class Item:
 
     @property
     def digest(self) -> str:
-        """Of the settings: a result is good for equal ones only."""
+        """Give the digest of the settings: a result is good for equal ones only."""
         data = json.dumps(options.to_json(self.settings), sort_keys=True)
         return hashlib.sha256(data.encode()).hexdigest()[:16]
 

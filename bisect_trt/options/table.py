@@ -26,7 +26,7 @@ SECTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Option:
-    """A row.
+    """One row of the table.
 
     Attributes:
         field: `SECTION.FIELD` of `Settings`; of an option that one command alone has, just a name.
@@ -338,6 +338,6 @@ def only(*keys: str) -> tuple[Option, ...]:
 
 
 def without(*keys: str) -> tuple[Option, ...]:
-    """All rows but those of these fields."""
+    """Give all rows but those of these fields."""
     assert set(keys) <= {row.key for row in ROWS}
     return tuple(row for row in ROWS if row.key not in keys)

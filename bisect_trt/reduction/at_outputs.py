@@ -28,7 +28,7 @@ class Contribution:
     error: float
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return {"nodes": list(self.nodes), "error": self.error}
 
 
@@ -47,7 +47,7 @@ class Passage:
         return self.behind / self.before if self.before > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return {"node": self.node, "op": self.op, "before": self.before, "behind": self.behind}
 
 

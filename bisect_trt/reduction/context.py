@@ -234,7 +234,7 @@ class Run:
         return found
 
     def confirm_by(self, outcome: Outcome) -> None:
-        """All that follows is about what this shows."""
+        """Make all that follows about what this shows."""
         self.confirmed = outcome
 
     def _forget_tactics(self) -> None:
@@ -272,7 +272,7 @@ class Run:
         return Rests(self.session.graph, self.cutter, self.recording.whole()).attach(candidate)
 
     def wanted(self, failure: Failure) -> Failure:
-        """With the names that the search knows for the nodes that the target blames."""
+        """Give a failure with the names that the search knows for the nodes that the target blames."""
         blamed = resolve(self.session.graph, failure.nodes)
         return replace(failure, nodes=tuple(blamed) or failure.nodes)
 

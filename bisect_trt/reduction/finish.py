@@ -119,7 +119,7 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
 def told_of_the_original(
     run: Run, problem: Problem, cut: Candidate, found: Found, result: Reduction
 ) -> Reduction:
-    """With what a report says of the user's own model; next to nothing with `--anonymise`."""
+    """Add what a report says of the user's own model; next to nothing with `--anonymise`."""
     graph, kept, secret = run.session.graph, set(result.nodes), run.settings.run.anonymise
     return replace(
         result,
@@ -271,7 +271,7 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
 
 
 def zipped(result: Reduction) -> Reduction:
-    """With the zip that is to be attached; a note where it is too big for that."""
+    """Write the zip that is to be attached; a note says where it is too big for that."""
     archive = attach.zip_it(result.out)
     told = attach.too_big(archive)
     return replace(result, archive=archive, notes=(*result.notes, *([told] if told else [])))

@@ -38,7 +38,7 @@ FEW = 8
 
 
 class Judge(Protocol[T_contra]):
-    """Answers for sublists."""
+    """Something that answers for sublists."""
 
     def verdict(self, items: Sequence[T_contra]) -> Verdict:
         """Does this sublist show the failure? Equal sublists always get equal answers."""

@@ -65,7 +65,7 @@ class Problem:
 
     @property
     def counts(self) -> Counts:
-        """What was spent."""
+        """Give what was spent by this call."""
         return self.prober.counts
 
     @property
@@ -79,7 +79,7 @@ class Problem:
         return len(self.best.nodes) if self.best else len(self.scope)
 
     def begin(self, phase: str) -> None:
-        """All that follows is told as part of this phase."""
+        """Begin a phase: all that follows is told as part of it."""
         self.phase = phase
 
     @contextmanager

@@ -229,7 +229,7 @@ def _require_something(end: End, prober: Prober) -> None:
 
 
 def _result(run: Run, problem: Problem, cut: Candidate, found: Found, out: Path) -> Reduction:
-    """All that is known before the written files are run; `cut` was found, and is not simplified yet."""
+    """Give all that is known before the written files are run; `cut` is not simplified yet."""
     result = told_of_the_original(run, problem, cut, found, result_of(run, problem, found, out))
     if found.simple is None:
         return result

@@ -53,7 +53,7 @@ class _Failures:
         self._results: list[Reduction] = []
 
     def reduce(self) -> list[Reduction]:
-        """All reductions, in the order in which the failures show."""
+        """Give all reductions, in the order in which the failures show."""
         run = self._run
         shown = run.failures(run.problem(None))
         scope = run.scope or run.session.graph.order
@@ -66,7 +66,7 @@ class _Failures:
         return self._results
 
     def _new(self, shown: tuple[Failure, ...]) -> list[Failure]:
-        """Those of another kind than all before, each once."""
+        """Give those of another kind than all before, each once."""
         found = {f.key: self._run.wanted(f) for f in shown if f.key not in self._known}
         self._known |= found
         return list(found.values())

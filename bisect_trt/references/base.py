@@ -84,7 +84,7 @@ class Record:
         return replace(self, samples=len(samples), tensors=tensors)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data; file names are relative to the store."""
+        """Give it as plain JSON data; file names are relative to the store."""
         return {
             "folder": str(self.folder),
             "samples": self.samples,
@@ -103,7 +103,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path | None = None) -> Record:
-        """Inverse of `to_json`; `folder`, when the store has moved since."""
+        """Make it from what `to_json` gave; `folder`, when the store has moved since."""
         tensors = {
             name: Tensor(t["elem_type"], tuple(tuple(s) for s in t["shapes"]), tuple(t["files"]))
             for name, t in data["tensors"].items()

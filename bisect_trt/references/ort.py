@@ -59,7 +59,7 @@ class OrtError(Exception):
 
 
 def title() -> str:
-    """For people: `ONNX Runtime 1.32.0`."""
+    """Give its name for people: `ONNX Runtime 1.32.0`."""
     return f"ONNX Runtime {ort.__version__}"
 
 

@@ -287,7 +287,7 @@ class _Sizes:
 
     @cached_property
     def _types(self) -> Mapping[str, onnx.TypeProto]:
-        """Of what was declared; with dynamic inputs, of what follows from the largest ones given."""
+        """Give what was declared; with dynamic inputs, what follows from the largest ones given."""
         graph, tensors = self._run.graph, self._run.tensors
         shapes = {t: _largest_shape(tensors[t].shapes) for t in graph.graph_inputs if t in tensors}
         if all(graph.shape(t) == shape for t, shape in shapes.items()):

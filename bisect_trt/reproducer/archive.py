@@ -81,7 +81,7 @@ def too_big(archive: Path) -> str:
 
 
 def attachments(out: Path) -> list[Path]:
-    """Those files of a bundle that are attached, sorted by name."""
+    """Give those files of a bundle that are attached, sorted by name."""
     patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
     patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT)
     patterns += (ISSUE, NOTE, LOG, seeded.SCRIPT)

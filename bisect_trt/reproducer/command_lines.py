@@ -55,7 +55,7 @@ class Recipe:
 
 
 def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
-    """All ways for the target of a reduction, the one that needs least first."""
+    """Give all ways for the target of a reduction, the one that needs least first."""
     target = reduction.target.name
     script = "exit code 1: it still fails, 0: it is fixed, 2: something else"
     ways = [Recipe("repro.py", (line("python", "repro.py"),), script)]
@@ -158,7 +158,7 @@ def _tolerances(reduction: Reduction) -> dict[str, tuple[float, float]]:
 
 
 def _rms(reduction: Reduction, name: str) -> float:
-    """Of what is expected of an output; 1 where that is not known."""
+    """Give the RMS of what is expected of an output; 1 where that is not known."""
     for sample in reduction.best.expected[:1]:
         values = np.load(sample[name], allow_pickle=False) if name in sample else np.ones(1)
         if values.dtype.kind == "f" and values.size:

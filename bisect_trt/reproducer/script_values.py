@@ -177,5 +177,5 @@ def bounds(
 
 
 def _shorten(text: str) -> str:
-    """At most `_LONGEST` characters, cut between words."""
+    """Give at most `_LONGEST` characters, cut between words."""
     return text if len(text) <= _LONGEST else text[: _LONGEST + 1].rsplit(" ", 1)[0][:_LONGEST]

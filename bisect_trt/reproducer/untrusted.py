@@ -79,7 +79,7 @@ class Report(BaseModel):
 
     @property
     def seed(self) -> int:
-        """Of the input values, where these were random."""
+        """Give the seed of the input values, where these were random."""
         value = self.settings.get("run", {}).get("seed")
         return value if isinstance(value, int) and value >= 0 else 0
 

@@ -90,7 +90,7 @@ class Verification(Summary):
         return codes.get(self.status, TargetUnavailable.exit_code)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return {
             "name": self.name,
             "status": self.status.value,
@@ -154,7 +154,7 @@ def verify(
 
 
 def exit_code(results: Sequence[Verification], *, until_fixed: bool = False) -> int:
-    """Of several: 1 when any has it, else 4, else 3, else 0."""
+    """Give the exit code of several: 1 when any has it, else 4, else 3, else 0."""
     codes = {result.exit_code(until_fixed=until_fixed) for result in results}
     return next((code for code in (1, 4, 3) if code in codes), 0)
 

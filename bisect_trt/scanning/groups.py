@@ -36,7 +36,7 @@ class Blamed:
 
 
 def plan(parts: Group, most: int) -> list[list[Segment]]:
-    """As few groups as the limits above allow, of about equal weight; `most` go before the limits."""
+    """Make as few groups as the limits above allow, of about equal weight; `most` go before the limits."""
     nodes = sum(len(part.nodes) for part in parts)
     size = sum(part.bytes for part in parts)
     count = min(most, max(1, -(-nodes // NODES), -(-size // BYTES)))
@@ -128,7 +128,7 @@ class Isolation:
             self._guilty.appendleft((other, failure))
 
     def _halves(self, group: list[Segment]) -> tuple[list[Segment], list[Segment]]:
-        """By operator, those that are likely to pass first; a single operator by position."""
+        """Split by operator, those that are likely to pass first; a single operator by position."""
         ops = [op for op, _ in Counter(part.op for part in group).most_common()]
         if len(ops) == 1:
             return group[: len(group) // 2], group[len(group) // 2 :]

@@ -230,7 +230,7 @@ def _chunks(one: Array, other: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _range(one: Array, other: Array) -> tuple[float, float]:
-    """Of what is finite on both sides."""
+    """Give the range of what is finite on both sides."""
     low, high = np.inf, -np.inf
     for side in (part[np.isfinite(part)] for pair in _chunks(one, other) for part in pair):
         if side.size:

@@ -139,7 +139,7 @@ def _values(scan: Scan, name: str) -> list[tuple[Scanned, float]]:
 
 
 def _ticks(last: int) -> Iterable[int]:
-    """At most eight round numbers from 0 to `last`."""
+    """Give at most eight round numbers from 0 to `last`."""
     step = 10 ** max(0, math.floor(math.log10(max(1, last))))
     while last / step < 4 and step > 1:
         step = step // 2 if step % 2 == 0 else step // 5

@@ -34,7 +34,7 @@ def error_of(diff: TensorDiff) -> float:
 
 @dataclass(frozen=True)
 class Scanned:
-    """One tensor.
+    """One row of the table: a tensor.
 
     Attributes:
         tensor: its name.
@@ -174,7 +174,7 @@ class Scan(Summary):
 
     @property
     def ranked(self) -> list[Scanned]:
-        """By effect on the outputs, then by own error; what was not measured last."""
+        """Give the rows by effect on the outputs, then by own error; what was not measured comes last."""
         return sorted(self.tensors, key=_rank)
 
     @property

@@ -124,7 +124,7 @@ class _Scanning:
     effects_left: int = 0
 
     def run(self, asked: Sequence[str]) -> Scan:
-        """All of it."""
+        """Measure, rank and run effects."""
         graph = self.session.graph
         with self._phase("record", f"{len(graph.order):,} nodes on the reference"):
             recorded = record(self.pool, self.session, self.settings)
@@ -286,7 +286,7 @@ class _Scanning:
         return found
 
     def _histogram(self, result: Scan) -> Histogram | None:
-        """Of the first tensor in the table that has values."""
+        """Give the histogram of the first tensor in the table that has values."""
         for item in result.ranked:
             worst = item.own
             files = self._files(item.tensor) if worst is not None and item.above_noise else None

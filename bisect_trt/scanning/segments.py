@@ -106,7 +106,7 @@ def _segment(graph: Graph, candidate: Candidate, record: Recorded) -> Segment:
 
 
 def merge(parts: Sequence[Segment]) -> Merged:
-    """All segments side by side in one model, which nothing connects.
+    """Give all segments side by side in one model, which nothing connects.
 
     Node names, weights and frozen values keep their names; inputs and outputs get the number of their
     segment in front.

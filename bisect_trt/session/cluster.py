@@ -14,7 +14,7 @@ from bisect_trt.workers.ray.remote import ClusterSeats
 
 
 def on_cluster(settings: Settings) -> Settings:
-    """With the target that `auto` stands for on the nodes, and as many workers as they can take.
+    """Give it with the target that `auto` stands for on the nodes, and as many workers as they can take.
 
     Raises:
         TargetUnavailable: no cluster answers, or its nodes have no such target.

@@ -31,7 +31,7 @@ class Lost:
 
     @property
     def count(self) -> int:
-        """Elements in all."""
+        """Give the number of elements in all."""
         return sum(lost for lost, _ in self.tensors.values())
 
     def wholly(self, outputs: Iterable[str]) -> bool:

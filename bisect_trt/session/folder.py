@@ -59,7 +59,7 @@ def header(
 
 
 def meaning(target: TargetSettings) -> dict[str, str]:
-    """All of the target's settings that an outcome depends on, libraries by content."""
+    """Give all of the target's settings that an outcome depends on, libraries by content."""
     plain = {k: str(v) for k, v in asdict(target).items() if k != "verbose_log"}
     libraries = [*target.plugins, *(path for _, path in target.ep_libraries)]
     return {**plain, "libraries": " ".join(_content(path) for path in libraries)}

@@ -38,7 +38,7 @@ class DiskFull(StoppedEarly):
 
 
 def read(path: Path) -> tuple[list[Event], int]:
-    """All whole events of a journal, and the bytes that they take.
+    """Give all whole events of a journal, and the bytes that they take.
 
     A last line that is torn (no line end, or no JSON) is left out.
 
@@ -200,7 +200,7 @@ class Journal:
         return found[1] if found else None
 
     def finished(self) -> dict[str, tuple[Outcome, Verdict]]:
-        """All finished probes."""
+        """Give all finished probes."""
         return dict(self._outcomes)
 
     def deaths(self, key: str) -> int:
@@ -222,7 +222,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the journal."""
         self.close()
 
     def _take(self, event: Event) -> None:

@@ -134,7 +134,7 @@ def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) 
 
 
 def resolved(settings: Settings) -> Settings:
-    """With `auto` replaced by the target that it stands for here, and the reference checked.
+    """Give it with `auto` replaced by the target that it stands for here, and the reference checked.
 
     Without ONNX Runtime's values for all of the model, parts of it are compared by themselves.
 

@@ -99,7 +99,7 @@ class Recording:
         return part
 
     def whole(self) -> Record:
-        """All tensors."""
+        """Give all tensors."""
         if not self._is_whole:
             self.record, self._is_whole = self._timed(self._whole), True
         return self.record
@@ -125,15 +125,15 @@ class Recording:
         return tensor in self.record or tensor in self.whole()
 
     def path(self, sample: int, tensor: str) -> Path:
-        """As `Record.path`."""
+        """Do as `Record.path` does."""
         return self._with(tensor).path(sample, tensor)
 
     def elem_type(self, tensor: str) -> int:
-        """As `Record.elem_type`."""
+        """Do as `Record.elem_type` does."""
         return self._with(tensor).elem_type(tensor)
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """As `Record.shape`."""
+        """Do as `Record.shape` does."""
         return self._with(tensor).shape(tensor)
 
 
@@ -160,7 +160,7 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
 
 
 def record_some(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:
-    """As `record`, for some tensors only, and run again each time: that takes little."""
+    """Record some tensors only, and run again each time: that takes little."""
     folder, proto, accuracy = session.store.folder, session.graph.proto, settings.accuracy
     if (folder / RECORD).exists():  # of a run that was stopped
         return record(pool, session, settings)
@@ -172,7 +172,7 @@ def record_some(pool: Pool, session: Session, settings: Settings, tensors: Seque
 def record_again(
     pool: Pool, session: Session, settings: Settings, proto: onnx.ModelProto, feeds: Sequence[Feeds]
 ) -> Record:
-    """As `record`, for a model that was made of parts of the session's; its weights lie in the store."""
+    """Record a model that was made of parts of the session's; its weights lie in the store."""
     names = json.dumps([sorted((k, v.name) for k, v in sample.items()) for sample in feeds])
     key = hashlib.sha256(proto.SerializeToString(deterministic=True) + names.encode()).hexdigest()[:16]
     place = session.store.folder / f"record-{key}.json"

@@ -33,7 +33,7 @@ class Row:
     hint: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Give it as plain JSON data."""
         return asdict(self)
 
 

@@ -38,7 +38,7 @@ class Gpu:
     driver: str
 
     def versions(self) -> Mapping[str, str]:
-        """For the header and the report."""
+        """Give the versions of driver and card for header and report."""
         major, minor = self.compute_capability
         named = {"GPU": f"{self.name} ({major}.{minor})", "CUDA": self.cuda, "driver": self.driver}
         return {key: value for key, value in named.items() if value}

@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Spec:
-    """All faults, and the seconds that each node of a candidate costs."""
+    """The planted faults, and the seconds that each node of a candidate costs."""
 
     faults: tuple[Fault, ...]
     cost: float = 0.0

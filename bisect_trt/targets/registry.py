@@ -163,7 +163,7 @@ def open_target(settings: TargetSettings) -> Target:
 
 
 def knobs_of(target: TargetSettings, inside: Sequence[str] = ()) -> tuple[Knob, ...]:
-    """All knobs of a target that its settings leave at their default.
+    """Give all knobs of a target that its settings leave at their default.
 
     `inside` are decisions that the target itself names on this machine: TensorRT's build routes.
     """

@@ -397,7 +397,7 @@ def _not_compared(expected: Values, outputs: Values) -> str:
 
 
 def outputs(settings: TargetSettings, candidate: Candidate, folder: Path) -> dict[str, Path]:
-    """In a worker: outputs of the first sample as `.npy` files in `folder`; empty when there are none."""
+    """Run in a worker: write outputs of the first sample as `.npy` files; empty when there are none."""
     given = opened(settings).run(candidate).outputs
     store = Store(folder)
     return {name: store.put(name, value) for name, value in given[0].items()} if given else {}

@@ -92,7 +92,7 @@ class Cutter:
         return self._assemble(names, [t for t in inputs if t not in frozen], outputs, frozen, style)
 
     def whole(self, style: CutStyle = CutStyle.DYNAMIC) -> Candidate:
-        """All nodes, with all inputs and outputs of the model; dimensions as declared by default."""
+        """Give all nodes, with all inputs and outputs of the model; dimensions as declared by default."""
         graph = self._graph
         return self._assemble(list(graph.order), list(graph.graph_inputs), graph.graph_outputs, {}, style)
 

@@ -57,7 +57,7 @@ class Pieces:
 
     @staticmethod
     def input(name: str, kind: onnx.TypeProto) -> bytes:
-        """A graph input."""
+        """Give the bytes of an input of a graph."""
         return field(_INPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
 
     @staticmethod

@@ -185,7 +185,7 @@ def _infer(light: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
 
 
 def _guesses(nodes: Iterable[onnx.NodeProto], types: KnownTypes) -> Iterable[onnx.ValueInfoProto]:
-    """For outputs of unknown operators: the type of the first input that has one."""
+    """Guess outputs of unknown operators: they get the type of the first input that has one."""
     for node in nodes:
         if onnx.defs.has(node.op_type, "" if node.domain == "ai.onnx" else node.domain):
             continue

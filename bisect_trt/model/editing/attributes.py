@@ -68,7 +68,7 @@ def give_values(attribute: AttributeProto, values: Array, recipe: Recipe | None)
 
 
 def attribute_values(graph: onnx.GraphProto) -> Iterator[tuple[Array, Recipe | None]]:
-    """All such numbers, those of bodies too."""
+    """Give all such numbers, those of bodies too."""
     for node in inner_nodes(graph):
         for attribute in node.attribute:
             values = values_of(attribute)
@@ -99,7 +99,7 @@ def texts_of(attribute: AttributeProto) -> list[str]:
 
 
 def value_texts(graph: onnx.GraphProto) -> Iterator[str]:
-    """All texts that `replace_texts` changes."""
+    """Give all texts that `replace_texts` changes."""
     for holder, name in _holders(graph):
         old = getattr(holder, name)
         yield from (text.decode(errors="replace") for text in ([old] if isinstance(old, bytes) else old))

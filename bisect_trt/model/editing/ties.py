@@ -85,7 +85,7 @@ class Rule(NamedTuple):
         return self.node.input[k] if k < len(self.node.input) else ""
 
     def attribute(self, name: str, default: int) -> int:
-        """An integer attribute."""
+        """Give an integer attribute."""
         return next((a.i for a in self.node.attribute if a.name == name), default)
 
     def of(self, name: str, index: int = 0) -> Var:

@@ -36,7 +36,7 @@ class GraphInput:
 
     @classmethod
     def from_value_info(cls, value: onnx.ValueInfoProto) -> GraphInput:
-        """From a model's declaration."""
+        """Make it from a model's declaration."""
         tensor = value.type.tensor_type
         if not value.type.HasField("tensor_type"):
             return cls(value.name, 0, None)
@@ -46,7 +46,7 @@ class GraphInput:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of arrays for this input (of ml_dtypes where numpy has none; object for strings).
+        """Give the type of arrays for this input (of ml_dtypes where numpy has none; object for strings).
 
         Raises:
             UsageError: the input is no tensor.

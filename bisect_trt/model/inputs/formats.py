@@ -73,7 +73,7 @@ def _read_folder(path: Path, names: Sequence[str]) -> list[Sample]:
 
 
 def _sorted(paths: Any) -> list[Path]:
-    """In the order of the numbers in the names: set 2 before set 10."""
+    """Sort by the numbers in the names: set 2 comes before set 10."""
 
     def key(path: Path) -> list[tuple[int, str]]:
         return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
@@ -202,7 +202,7 @@ def _encoded(value: Array) -> dict[str, str]:
 
 
 def _write_npz(path: Path, sample: Mapping[str, Array]) -> None:
-    """As `numpy.savez`, which cannot take an array called `file`."""
+    """Do as `numpy.savez` does, which cannot take an array called `file`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, value in sample.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
@@ -210,7 +210,7 @@ def _write_npz(path: Path, sample: Mapping[str, Array]) -> None:
 
 
 def _plain(value: Array) -> Array:
-    """In C order; types that numpy does not know as the bits of each element, strings as text."""
+    """Give it in C order; types that numpy does not know as the bits of each element, strings as text."""
     array = np.asarray(value, order="C")
     if array.dtype.kind in "OU":
         return array.astype(np.str_)

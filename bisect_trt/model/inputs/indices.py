@@ -63,7 +63,7 @@ class Accepted:
 
 
 def accepted_values(proto: onnx.ModelProto, shapes: Shapes) -> dict[str, Accepted]:
-    """For each input that reaches such a slot of an operator: what the slot takes.
+    """Say for each input that reaches such a slot of an operator what the slot takes.
 
     `shapes` are those of dynamic inputs. Followed are operators that only move values, and the addition
     of a constant. Of several slots an index counts first, then the narrowest.
@@ -236,7 +236,7 @@ def _shape_of(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _batch(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Of RoiAlign: an image."""
+    """Give what RoiAlign takes as the index of an image."""
     shape = model.shape(node.input[0])
     return Accepted(0, shape[0] - 1, index=True) if shape and shape[0] else None
 
@@ -246,7 +246,7 @@ def _boxes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Of ReverseSequence: lengths, up to the time axis."""
+    """Give the lengths that ReverseSequence takes, up to the time axis."""
     shape, axis = model.shape(node.input[0]), _attribute(node, "time_axis", 0)
     size = shape[axis] if shape and axis < len(shape) else None
     return Accepted(size, size) if size else None

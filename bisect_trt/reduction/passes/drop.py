@@ -77,7 +77,7 @@ class _Apart:
     asked: list_search.Judge[str]
 
     def verdict(self, items: Sequence[str]) -> Verdict:
-        """As `asked`."""
+        """Answer as `asked` does, unless the cut has all of `nodes` again."""
         known = self.problem.rerecord is not None
         if known and set(self.nodes).issubset(self.problem.cut(items, self.style).nodes):
             return Verdict.VANISHES

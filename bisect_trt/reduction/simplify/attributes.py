@@ -70,7 +70,7 @@ def _drop_all(draft: Draft) -> str:
 
 
 def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
-    """Without the attribute; with simple numbers."""
+    """Offer the node without the attribute, then with simple numbers."""
     yield drop_attribute(name, attribute.name)
     values: Iterator[int | float | list[int] | list[float]] = iter(())
     if attribute.type == AttributeProto.INT:
@@ -108,7 +108,7 @@ def _give(node_name: str, name: str, text: str, values: Array, recipe: Recipe | 
 
 
 def _simpler_list(old: list[int]) -> Iterator[list[int]]:
-    """All the same simple number, else one of them."""
+    """Offer lists of the same simple number, then one number changed."""
     yield from ([number] * len(old) for number in _SIMPLE_INTS)
     for k, value in enumerate(old):
         for number in _SIMPLE_INTS:
@@ -117,7 +117,7 @@ def _simpler_list(old: list[int]) -> Iterator[list[int]]:
 
 
 def drop_attribute(node_name: str, attribute: str) -> Edit:
-    """Without an attribute of a node, unless it is required: its default holds."""
+    """Leave out an attribute of a node, unless it is required: its default holds."""
 
     def edit(draft: Draft) -> str:
         node = draft.node(node_name)

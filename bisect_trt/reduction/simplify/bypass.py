@@ -118,7 +118,7 @@ def _chains(draft: Draft, part: onnx.GraphProto) -> Iterator[tuple[str, str]]:
 
 
 def _chain(first: str, last: str, one: bool) -> Edit:
-    """All from `first` to `last` left out, or as one Reshape or Cast."""
+    """Leave out all from `first` to `last`, or put one Reshape or Cast in their place."""
 
     def edit(draft: Draft) -> str:
         head, tail, scope = draft.node(first), draft.node(last), _scope(draft, last)
@@ -159,7 +159,7 @@ def _one_node(
 
 
 def cut_off(name: str) -> Edit:
-    """Without a node: what it made is fed as ones, what only it read becomes an output."""
+    """Leave out a node: what it made is fed as ones, what only it read becomes an output."""
 
     def edit(draft: Draft) -> str:
         node = draft.node(name)

@@ -20,7 +20,7 @@ EXACT = 16  # up to this size every smaller one is tried
 
 
 def smaller_dimensions(problem: Problem) -> None:
-    """All free dimensions at once, then each: 1, then the smallest that still fails.
+    """Make all free dimensions 1 at once, then each 1 or the smallest that still fails.
 
     Dimensions that have to be equal change together. Where a dimension does not shrink by itself, all
     of its size are tried together, for operators whose rules are not known. No dimension gets smaller than
@@ -111,7 +111,7 @@ def all_halved(draft: Draft) -> str:
 
 
 def _halves(problem: Problem) -> None:
-    """All free dimensions that follow each other, 1 at once: half of them, a quarter, down to two."""
+    """Halve all free dimensions that follow each other after 1 at once: a half, a quarter, down to two."""
     span = (len(Net(best_draft(problem)).free) + 1) // 2
     while span > 1:
         start = 0

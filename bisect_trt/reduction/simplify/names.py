@@ -26,7 +26,7 @@ def plain_names(problem: Problem) -> None:
 
 
 def plain(fixed: frozenset[str]) -> Edit:
-    """All of it; inputs of the names `fixed` keep these."""
+    """Give every name a plain one; inputs of the names `fixed` keep theirs."""
 
     def edit(draft: Draft) -> str:
         return ", ".join(said for kind in _kinds(fixed) if (said := kind(draft)))

@@ -21,7 +21,7 @@ LEAST_LOOKS = 10.0
 
 
 class OutOfBudget(Exception):
-    """`Simplifying.until` has come."""
+    """The target seconds of `Simplifying.until` are used up."""
 
 
 def best_draft(problem: Problem) -> Draft:
@@ -73,7 +73,7 @@ def attempt_each(problem: Problem, edits: Iterable[Edit]) -> bool:
 
 
 def together(edits: Sequence[Edit]) -> Edit:
-    """All of them, one after the other, as one."""
+    """Make one edit of several, one after the other."""
 
     def edit(draft: Draft) -> str:
         return "; ".join(said for one in edits if (said := one(draft)))
@@ -88,7 +88,7 @@ def _a_probe(problem: Problem) -> float:
 
 
 def tally(problem: Problem) -> Tally:
-    """Of the pass that runs."""
+    """Give the counts of the pass that runs."""
     return problem.simplifying.tallies.setdefault(problem.phase, Tally())
 
 

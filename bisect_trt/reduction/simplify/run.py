@@ -116,7 +116,7 @@ def _profiled(settings: Settings, best: Candidate) -> frozenset[str]:
 
 
 def _with_expected(candidate: Candidate, pool: Pool, timeout: float) -> Candidate:
-    """With what the reference gives for it, where it gives anything."""
+    """Add the values that the reference gives for it, where it gives any."""
     reply = pool.submit(jobs.reference_values, candidate, timeout=timeout).result()
     if reply.death is not None:
         return candidate

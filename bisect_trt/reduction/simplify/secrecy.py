@@ -42,7 +42,7 @@ _HALF = 65504.0  # largest float16
 
 
 def require_synthetic(problem: Problem, simplified: Simplification | None, folder: str) -> None:
-    """All values are simple or made by a recipe; integers of at most 64 elements are sizes and axes.
+    """Require that all values are simple or made by a recipe; integers of at most 64 elements are sizes.
 
     Raises:
         Leak: some are not: which, and why.

@@ -81,7 +81,7 @@ def _narrow_inputs(draft: Draft, kind: int, only: str | None) -> int:
 
 
 def _cast(array: Array, narrow: np.dtype[Any]) -> Array:
-    """In another type; one repeated value stays one."""
+    """Give an array in another type; one repeated value stays one."""
     with np.errstate(all="ignore"):
         if array.size > 1 and not any(array.strides):
             return np.broadcast_to(array.reshape(-1)[0].astype(narrow), array.shape)
@@ -127,7 +127,7 @@ def _is_unchanged(draft: Draft, version: int) -> bool:
 
 
 def _convert(draft: Draft, version: int) -> bool:
-    """By ONNX's own converter, which knows few ways down."""
+    """Convert by ONNX's own converter, which knows few ways down."""
     proto = onnx.ModelProto()
     proto.CopyFrom(draft.proto)
     for name, array in draft.weights.items():

@@ -133,7 +133,7 @@ def _simple(array: Array, kind: str) -> Array:
 
 
 def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
-    """All weights that are less simple than that, but those that hold sizes."""
+    """Make all weights that plain that are less simple, but for those that hold sizes."""
     least = Odd.ZEROS if kind == "zeros" else Odd.ONES
 
     def edit(draft: Draft) -> str:
@@ -147,7 +147,7 @@ def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
 
 
 def all_inputs(kind: str) -> Edit:
-    """All input values that are not zeros or ones yet."""
+    """Make all input values that plain that are not zeros or ones yet."""
 
     def edit(draft: Draft) -> str:
         changed = 0
@@ -166,7 +166,7 @@ def _ladders(
     arrays: Callable[[Draft], dict[str, Array]],
     edit_of: Callable[[str, Value], Edit],
 ) -> Iterator[Edit]:
-    """For each array one edit after the other, simplest first; the rest is skipped once one is kept."""
+    """Offer for each array one edit after the other, simplest first, until one is kept."""
     seed = problem.simplifying.seed
     for number, name in enumerate(list(arrays(best_draft(problem)))):
         for step in range(9):

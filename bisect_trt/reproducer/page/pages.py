@@ -38,7 +38,7 @@ _ERROR = re.compile(r"error|fail|assert|exception", re.IGNORECASE)
 def render(
     reduction: Reduction, document: Mapping[str, Any], journal: Path
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """Both texts by file name, and the facts in them that the document has not, as plain JSON data.
+    """Give both texts by file name, and the facts in them that the document has not, as plain JSON data.
 
     `document` is `documents.report` of the same reduction.
     """

@@ -115,7 +115,7 @@ def heat_map(error: Array) -> str:
 
 
 def _coarse(table: Array, axis: int) -> Array:
-    """At most `_SIDE` cells along an axis."""
+    """Give at most `_SIDE` cells along an axis."""
     if table.shape[axis] <= _SIDE:
         return table
     starts = np.linspace(0, table.shape[axis], _SIDE, endpoint=False).astype(int)

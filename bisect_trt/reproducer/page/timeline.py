@@ -27,7 +27,7 @@ _NAMES = 3  # of the nodes of a probe that are told
 
 @dataclass(frozen=True)
 class Row:
-    """One probe.
+    """One probe as the timeline shows it.
 
     Attributes:
         number: from 1, in the order in which they ended.

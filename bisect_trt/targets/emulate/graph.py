@@ -65,7 +65,7 @@ _ON_SHAPES = frozenset(
 
 @dataclass
 class Emulation:
-    """The rewritten model.
+    """A model whose tensors are rounded, and what could not be.
 
     Attributes:
         model: gives what the original gives, of the same names and types.

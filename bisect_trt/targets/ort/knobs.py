@@ -79,7 +79,7 @@ _PROVIDERS = {
 
 
 def knobs(target: TargetSettings) -> tuple[Knob, ...]:
-    """All of them for a provider; options that the spec sets itself stay as they are."""
+    """Give all of them for a provider; options that the spec sets itself stay as they are."""
     provider, given = parse_spec(target.spec)
     if bare(provider) == "openvino":
         from bisect_trt.targets.ort.openvino_knobs import knobs as of_openvino

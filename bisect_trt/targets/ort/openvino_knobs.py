@@ -26,7 +26,7 @@ _PROPERTIES = (
 
 
 def knobs(given: Mapping[str, str]) -> list[Knob]:
-    """All of them but what `load_config` of the spec names already."""
+    """Give all of them but what `load_config` of the spec names already."""
     told_before = given.get("load_config", "")
     return [_knob(*row) for row in _PROPERTIES if row[0] not in told_before]
 

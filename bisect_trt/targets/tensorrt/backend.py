@@ -170,7 +170,7 @@ class TensorRT:
         return replace(result, facts={**result.facts, "builder_seconds": started}) if started else result
 
     def _without_driver(self, result: TargetResult) -> TargetResult:
-        """Without what says only that no GPU is here; where that is all, nothing can be said."""
+        """Give it without what says only that no GPU is here; where that is all, nothing can be said."""
         if self._gpu is not None:
             return result
         errors = self._log.errors()
@@ -200,7 +200,7 @@ class TensorRT:
         return engine
 
     def run_in_context(self, candidate: Candidate) -> TargetResult:
-        """As `run`; outputs also hold the tensors inside the engine, as far as it shows them.
+        """Do as `run` does; outputs also hold the tensors inside the engine, as far as it shows them.
 
         They have the engine's own names, which often are those of the model.
         """

@@ -40,7 +40,7 @@ class Blame:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """All names of nodes and tensors, those of subgraphs too, for `signature.mask`."""
+        """Give all names of nodes and tensors, those of subgraphs too, for `signature.mask`."""
         return frozenset(_names(self._graph))
 
     def node_at(self, index: int) -> str:

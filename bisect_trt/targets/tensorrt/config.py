@@ -98,7 +98,7 @@ def _make_profile(builder: Any, network: Any, settings: TargetSettings, candidat
 
 
 def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Sequence[Any]) -> Range:
-    """From the settings, else from the samples, else 1 for each dynamic dimension."""
+    """Take shapes from the settings, else from the samples, else 1 for each dynamic dimension."""
     static = _of(settings.shapes, name)
     given = [
         _of(shapes, name) or static

@@ -92,5 +92,5 @@ def spelled_out(proto: onnx.ModelProto) -> bytes:
 
 
 def digest(plan: object) -> str:
-    """Of the bytes of an engine."""
+    """Give the digest of the bytes of an engine."""
     return hashlib.sha256(memoryview(plan)).hexdigest()  # type: ignore[arg-type]

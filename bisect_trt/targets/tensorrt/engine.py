@@ -114,7 +114,7 @@ def _layer(told: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> str:
-    """Of a tactic, as `tactics.number` writes it; empty where a layer has none."""
+    """Give the number of a tactic, as `tactics.number` writes it; empty where a layer has none."""
     try:
         return number(int(str(value), 16))
     except ValueError:

@@ -27,7 +27,7 @@ _FLAGS = (
 
 
 def knobs(target: TargetSettings, routes: Sequence[str] = ()) -> tuple[Knob, ...]:
-    """All that the settings leave at their default; `routes` are the build routes of this builder."""
+    """Give all that the settings leave at their default; `routes` are the build routes of this builder."""
     return tuple(_all(target, routes))
 
 

@@ -220,7 +220,7 @@ def detail(error: Any, method: str, default: Any) -> Any:
 
 
 def blame_of(model: bytes) -> Blame:
-    """Of a serialised model."""
+    """Blame nodes of a serialised model."""
     try:
         return Blame(onnx.load_model_from_string(model))
     except DecodeError:  # what TensorRT refused is no model at all

@@ -22,7 +22,7 @@ class Phases:
         self._looked = 0.0
 
     def start(self, name: str, steps: int) -> None:
-        """A phase begins."""
+        """Note that a phase begins."""
         with self._lock:
             self._open[name] = (0, steps)
             self._look()
@@ -36,7 +36,7 @@ class Phases:
             return not self.stopped
 
     def finish(self, name: str) -> None:
-        """A phase ends."""
+        """Note that a phase ends."""
         with self._lock:
             self._open.pop(name, None)
 

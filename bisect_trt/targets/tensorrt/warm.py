@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Kept:
-    """Of one module. `seconds` is how long the builder took to make."""
+    """What is kept of one module; `seconds` is how long the builder took to make."""
 
     module: Any
     builder: Any

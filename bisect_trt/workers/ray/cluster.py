@@ -38,7 +38,7 @@ class Cluster:
     """The cluster, joined; it goes on when we leave."""
 
     def __init__(self, address: str) -> None:
-        """Join it.
+        """Join the cluster.
 
         Args:
             address: `auto` for one on this machine or named by RAY_ADDRESS, or `ray://HOST:10001`.
