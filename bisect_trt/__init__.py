@@ -19,7 +19,7 @@ _HOMES = {
     "bisect_trt.mixed_precision.run": ("precision",),
     "bisect_trt.settings": (
         "AccuracySettings",
-        "PaperSettings",
+        "ReportSettings",
         "RunSettings",
         "Settings",
         "TargetSettings",
@@ -53,9 +53,9 @@ __all__ = [
     "Leak",
     "ModelDoesNotFail",
     "Outcome",
-    "PaperSettings",
     "Precision",
     "Reduction",
+    "ReportSettings",
     "RunSettings",
     "Scan",
     "Settings",
@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     from bisect_trt.scanning.result import Scan
     from bisect_trt.settings import (
         AccuracySettings,
-        PaperSettings,
+        ReportSettings,
         RunSettings,
         Settings,
         TargetSettings,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bisect_trt.errors import UsageError
 from bisect_trt.settings import (
     AccuracySettings,
-    PaperSettings,
+    ReportSettings,
     RunSettings,
     Settings,
     TargetSettings,
@@ -34,7 +34,7 @@ _PARTS: dict[str, Any] = {
     "target": TargetSettings,
     "run": RunSettings,
     "accuracy": AccuracySettings,
-    "papers": PaperSettings,
+    "report": ReportSettings,
 }
 _FIELDS: dict[str, set[str]] = {part: {field.name for field in fields(kind)} for part, kind in _PARTS.items()}
 _OTHER_WORDS = {"target": "spec"}

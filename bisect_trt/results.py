@@ -149,7 +149,7 @@ class Reduction(Summary):
     order, `script_told` what `repro.py` says other than that it fails: then nothing is verified,
     `reference_error` why the reference cannot run the written model (empty: it runs it; None: not asked),
     `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
-    failure, as sentences; `causes`, also among the `notes`, what the failure hangs on where no node is to
+    failure, as sentences; `causes`, also among the `notes`, what the failure depends on where no node is to
     blame; `left`, after `--anonymise`, what of the original is told all the same; `judgement` whether it is a
     fault.
     """

@@ -133,7 +133,7 @@ DEFAULT_ACCURACY = AccuracySettings()
 
 
 @dataclass(frozen=True)
-class PaperSettings:
+class ReportSettings:
     """What the reproducer folder holds besides what is always there; no probe depends on it.
 
     Attributes:
@@ -152,4 +152,4 @@ class Settings:
     target: TargetSettings = field(default_factory=TargetSettings)
     run: RunSettings = field(default_factory=RunSettings)
     accuracy: AccuracySettings = field(default_factory=AccuracySettings)
-    papers: PaperSettings = field(default_factory=PaperSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)

@@ -112,7 +112,7 @@ def reduction(best: Candidate, out: Path, wanted: Failure = ANTIALIAS, **more: A
 
 def write(found: Reduction) -> Path:
     models.write_model(found.best, found.out)
-    texts.write_papers(found, MACHINE)
+    texts.write_texts(found, MACHINE)
     return found.out
 
 
@@ -416,7 +416,7 @@ def test_the_script_for_an_emulated_precision(store: Path, tmp_path: Path) -> No
     models.write_model(best, out)
     models.write_emulated(out, "fp16")
     spec = Settings(TargetSettings("emulate:fp16"))
-    texts.write_papers(reduction(best, out, wanted, target=info, settings=spec), MACHINE)
+    texts.write_texts(reduction(best, out, wanted, target=info, settings=spec), MACHINE)
     assert out / "repro-fp16.onnx" in attach.attachments(out)
     # the tolerance is that of the precision, not that of the types of the tensors
     assert "BOUNDS = {'y': (0.02, None)}" in (out / "repro.py").read_text()

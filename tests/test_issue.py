@@ -27,7 +27,7 @@ from bisect_trt.reproducer.markdown import prose
 from bisect_trt.reproducer.picture import MOST_NODES, mermaid, picture
 from bisect_trt.reproducer.trackers import STYLES
 from bisect_trt.results import Reduction
-from bisect_trt.settings import PaperSettings, Settings, TargetSettings
+from bisect_trt.settings import ReportSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from test_bundle import ANTIALIAS, MACHINE, NASTY, candidate, make_model, reduction, resize, write
 
@@ -73,7 +73,7 @@ def text_of(found: Reduction) -> str:
 
 
 def styled(failing: Candidate, out: Path, style: str, **more: Any) -> Reduction:
-    settings = Settings(TargetSettings(spec="tensorrt-rtx"), papers=PaperSettings(style=style))
+    settings = Settings(TargetSettings(spec="tensorrt-rtx"), report=ReportSettings(style=style))
     return reduction(failing, out, settings=settings, **more)
 
 
@@ -206,7 +206,7 @@ def test_the_polygraphy_line_shows_the_failure(
     """Really run: ONNX Runtime takes it, TensorRT-RTX's builder does not."""
     settings = Settings(
         TargetSettings(spec="tensorrt-rtx", workspace=1 << 28, opt_level=1, tf32=False),
-        papers=PaperSettings(inputs_for=tools),
+        report=ReportSettings(inputs_for=tools),
     )
     out = write(reduction(failing, tmp_path / "m-repro", settings=settings))
     lines = lines_of(reduction(failing, out, settings=settings), "polygraphy")
@@ -229,7 +229,7 @@ def test_raw_files_for_trtexec(tmp_path: Path) -> None:
     best = candidate(make_model([node], ["N", 3], [2, 3]), tmp_path / "w", x, -x)  # type: ignore[list-item]
     settings = Settings(
         TargetSettings("tensorrt", (), *(((("x", (k, 3)),)) for k in (1, 2, 4))),
-        papers=PaperSettings(inputs_for=("trtexec",)),
+        report=ReportSettings(inputs_for=("trtexec",)),
     )
     found = reduction(best, tmp_path / "m-repro", MISMATCH, target=TENSORRT, settings=settings)
     out = write(found)
@@ -242,7 +242,7 @@ def test_raw_files_for_trtexec(tmp_path: Path) -> None:
     # Without --with, the first line makes the same files from the archives.
     for raw in out.glob("trtexec-*.raw"):
         raw.unlink()
-    plain = replace(found, settings=replace(settings, papers=PaperSettings()))
+    plain = replace(found, settings=replace(settings, report=ReportSettings()))
     make, _ = lines_of(plain, "trtexec")
     assert shell(make, out).returncode == 0
     np.testing.assert_array_equal(np.fromfile(out / "trtexec-input0.raw", np.float32), x.ravel())

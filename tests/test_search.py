@@ -54,7 +54,7 @@ def test_monotone_failures_end_at_exactly_the_culprits(n: int, data: st.DataObje
     # Halving and then windows and nested ranges in vain, a binary search and two tries for each
     # culprit, a sweep of the culprits and of up to FEW innocent ones between them.
     log = math.log2(n) + 1
-    assert judge.probes <= 3 * log + len(culprits) * (log + 3) + list_search.FEW
+    assert judge.probes <= 3 * log + len(culprits) * (log + 3) + list_search.FEW_ITEMS
 
 
 @given(st.integers(1, 2000), st.data())

@@ -106,7 +106,7 @@ def test_a_reproducer_with_large_random_weights_is_small(store: Path, tmp_path: 
     found = reduction(best, tmp_path / "m-repro", ANTIALIAS)
     models.write_model(best, found.out)
     models.write_passing(best, found.out)  # of the same weights
-    texts.write_papers(found)
+    texts.write_texts(found)
     assert (found.out / seeded.FILE).stat().st_size == 4 << 20
     archive = attach.zip_it(found.out)
     assert light(archive) < 25_000 and archive.stat().st_size < 50_000

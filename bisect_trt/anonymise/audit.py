@@ -27,9 +27,9 @@ from bisect_trt.model.graph import dims_of
 from bisect_trt.model.walk import inner_nodes
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{40,}")
-_SHOWN = 12
-_FEW = 8
-_LONGEST = 200  # characters of an attribute's value
+_SHOWN_FINDS = 12
+_SHORT_LIST = 8
+_LONGEST_VALUE = 200  # characters of an attribute's value
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ def _attribute(attribute: onnx.AttributeProto) -> str:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, TensorProto):
         return f"{attribute.name} ({_type_name(value.data_type)} tensor)"
-    if isinstance(value, list) and len(value) > _FEW and all(item == value[0] for item in value):
+    if isinstance(value, list) and len(value) > _SHORT_LIST and all(item == value[0] for item in value):
         return f"{attribute.name}={len(value)} times {value[0]}"
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return f"{attribute.name}={text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}"
+    return f"{attribute.name}={text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + '...'}"
 
 
 def _values(tensor: TensorProto) -> str:
@@ -155,5 +155,5 @@ def _values(tensor: TensorProto) -> str:
 
 def summary(found: list[Finding]) -> str:
     """The findings as one sentence."""
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return "; ".join(map(str, found[:_SHOWN])) + more
+    more = f" and {len(found) - _SHOWN_FINDS} more" if len(found) > _SHOWN_FINDS else ""
+    return "; ".join(map(str, found[:_SHOWN_FINDS])) + more

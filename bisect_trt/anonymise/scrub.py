@@ -1,4 +1,4 @@
-"""`--anonymise`: what of the original must not be shared, and papers without it."""
+"""`--anonymise`: what of the original must not be shared, and texts without it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bisect_trt.settings import AccuracySettings, Shapes
 Array = npt.NDArray[Any]
 
 NAME = "model.onnx"
-"""What the user's model is called in anonymous papers."""
+"""What the user's model is called in anonymous texts."""
 
 _KEPT = ("t", "event", "key", "count", "verdict", "seconds", "header")
 REMOVED = "<removed>"
@@ -147,7 +147,7 @@ class Scrubber:
         )
 
 
-def scrub_papers(folder: Path, secrets: Secrets) -> None:
+def scrub_texts(folder: Path, secrets: Secrets) -> None:
     """Take the texts of the original out of all that is text in a folder."""
     clean = Scrubber(secrets)
     for path in sorted(folder.iterdir()):

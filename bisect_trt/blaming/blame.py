@@ -41,7 +41,7 @@ class Asking:
 
     Attributes:
         releases: `PACKAGE[>=A,<B]`; empty: the package that has the target, unless `options`.
-        options: which decisions of the builder it hangs on.
+        options: which decisions of the builder it depends on.
         on: the user's whole model; None: the file of the name that the report tells, where it lies here.
         releases_file: a command for each release instead, see `releases.read_file`.
         every: all releases are tried, not only as many as the search needs.
@@ -83,7 +83,7 @@ class Blame:
         wanted: the failure.
         out: the folder.
         releases: what they say; None where none were asked.
-        decisions: what the failure hangs on; None where that was not asked.
+        decisions: what the failure depends on; None where that was not asked.
         notes: why one of them is missing, if so.
     """
 
@@ -133,7 +133,7 @@ def blame(
     on_tried: OnTried = lambda tried: None,
     say: Say = lambda text: None,
 ) -> Blame:
-    """Find the release in which a reproducer's failure came, and the decision of the builder it hangs on.
+    """Find the release in which a reproducer's failure came, and the decision of the builder it depends on.
 
     Args:
         place: folder or zip that `reduce` wrote; nothing in it is believed, and no script of it is run.

@@ -1,4 +1,4 @@
-"""Which decisions of the builder a reproducer's failure hangs on, and what helps the user's whole model."""
+"""Which decisions of the builder a reproducer's failure depends on, and what helps the user's whole model."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def decisions(
     deadline: float | None = None,
     say: Say = lambda text: None,
 ) -> Decisions:
-    """Find what a reproducer's failure hangs on; `settings` are resolved, `folder` is an opened reproducer.
+    """Find what a reproducer's failure depends on; `settings` are resolved, `folder` is an opened reproducer.
 
     Args:
         folder: of the reproducer.

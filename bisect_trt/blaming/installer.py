@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 
-_LONGEST = 1800.0  # seconds for one install: wheels may have gigabytes
+_LONGEST_INSTALL = 1800.0  # seconds for one install: wheels may have gigabytes
 _ADDRESS = re.compile(r"\b[a-z+]+://\S+|\b[\w-]+(\.[\w-]+)*\.(org|com|net|io|dev)\b\S*", re.IGNORECASE)
 _NO_WHEEL = re.compile(
     r"no (usable |matching )?(wheels|distribution)|no wheels with|from versions: none|has no usable wheels",
@@ -199,7 +199,8 @@ class Installer:
             command += ["--pre"] if self._pre else []
         command += [] if self._allow_build else ["--only-binary", ":all:"]
         whole = [*command, *requirements]
-        code, said = self._processes.run(whole, timeout=_LONGEST, env=self._environ(), cwd=self._scratch)
+        environ, run = self._environ(), self._processes.run
+        code, said = run(whole, timeout=_LONGEST_INSTALL, env=environ, cwd=self._scratch)
         return "" if code == 0 else why_not(said, offline=self._offline, ended=code is None)
 
     def _environ(self) -> dict[str, str]:

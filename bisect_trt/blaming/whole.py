@@ -26,7 +26,7 @@ from bisect_trt.targets.knobs import PYTHON, Knob, switched
 from bisect_trt.workers import jobs
 
 MODEL, SCRIPT = "workaround.onnx", "apply.py"
-_LONGEST = 600.0  # seconds for measuring
+_MEASURED = 600.0  # seconds for measuring
 _SAME = 1.05  # times as slow, below which nothing is told
 Say = Callable[[str], None]
 
@@ -261,7 +261,7 @@ def _seconds(model: Path, settings: Settings) -> float | None:
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
         session = prepare(loaded, samples[:1], Path(place) / "work")
         with pool_for(settings, Path(place) / "logs") as pool:
-            task = pool.submit(jobs.run_seconds, settings.target, session.original, timeout=_LONGEST)
+            task = pool.submit(jobs.run_seconds, settings.target, session.original, timeout=_MEASURED)
             reply = task.result()
     found: float | None = reply.value if reply.death is None else None
     return found

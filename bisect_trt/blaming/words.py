@@ -132,7 +132,7 @@ def issue(found: Releases | None, decided: Decisions | None) -> str:
 
 
 def sentences(decided: Decisions) -> list[str]:
-    """What the failure hangs on, a sentence each."""
+    """What the failure depends on, a sentence each."""
     found = decided.decided
     if not decided.shows:
         return [*decided.notes, *([f"Not tried: {decided.stopped}."] if decided.stopped else [])]

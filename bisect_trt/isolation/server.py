@@ -25,7 +25,7 @@ from typing import Any
 LOST = 255
 """Exit code of a process whose server ended before it could tell the real one; or its own."""
 
-_LONGEST = 107  # bytes of the name of a socket
+_LONGEST_SOCKET = 107  # bytes of the name of a socket
 _NAMES = len("/pymp-01234567/listener-01234567")  # what is put behind the temporary folder
 
 
@@ -90,7 +90,7 @@ def context() -> BaseContext:
 
     Where forking is not safe (macOS) or a socket's name would be too long they spawn.
     """
-    short = len(os.fsencode(tempfile.gettempdir())) + _NAMES <= _LONGEST
+    short = len(os.fsencode(tempfile.gettempdir())) + _NAMES <= _LONGEST_SOCKET
     if sys.platform != "linux" or not short:
         return _Spawn()
     found = _ForkServer()

@@ -15,7 +15,7 @@ from bisect_trt.model.graph import consumed
 from bisect_trt.model.patch import key_of
 from bisect_trt.targets.roles import Roles
 
-LARGEST = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
+LARGEST_NUMBER = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
 LOST = 0.05
 """Mean relative error of a rounded tensor from which on it is lost: values too small for the format."""
 CANCELS = 1 / 64
@@ -35,7 +35,7 @@ class Range:
 def reasons(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], to: str) -> dict[str, str]:
     """Nodes that ranges alone condemn, and why."""
     found: dict[str, str] = {}
-    limit = LARGEST.get(to, math.inf)
+    limit = LARGEST_NUMBER.get(to, math.inf)
     for node in model.graph.node:
         key = key_of(node)
         if key not in known.slots or key in known.neutral:

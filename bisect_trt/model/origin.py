@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-_LONGEST = 200_000  # characters of a trace that are looked at
+_LONGEST_TRACE = 200_000  # characters of a trace that are looked at
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in [^\n]*(?:\n[ \t]++(?!File ")([^\n]*))?')
 _OLD_FRAME = re.compile(r"^([^\n]*\.py)\((\d+)\): ", re.MULTILINE)
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
@@ -61,8 +61,8 @@ class Origin:
 
 def origin_of(node: onnx.NodeProto) -> Origin | None:
     """What the exporter says of a node; None when it says nothing."""
-    told = {entry.key: entry.value[:_LONGEST] for entry in node.metadata_props}
-    file, line, code = _source(told.get("pkg.torch.onnx.stack_trace", ""), node.doc_string[:_LONGEST])
+    told = {entry.key: entry.value[:_LONGEST_TRACE] for entry in node.metadata_props}
+    file, line, code = _source(told.get("pkg.torch.onnx.stack_trace", ""), node.doc_string[:_LONGEST_TRACE])
     module = _module(told) or _scopes(node.name)
     return Origin(node.name, file, line, code, module) if file or module else None
 

@@ -1,4 +1,4 @@
-"""Which nodes give other values each time, and which outputs of the model hang on them."""
+"""Which nodes give other values each time, and which outputs of the model depend on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same model in another form: what a failure may hang on although no node is to blame.
+"""The same model in another form: what a failure may depend on although no node is to blame.
 
 What is left of a model without its nodes: its inputs, handed on, and its versions.
 

@@ -30,7 +30,7 @@ POLL = 0.1  # seconds between two looks at a child
 SLOW_POLL = 1.0  # and at its memory
 GRACE = 20.0  # seconds that a reduction has to save its best when its time is over
 LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
-MOST = 50  # models that one child checks
+MOST_MODELS = 50  # models that one child checks
 _PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 _OURS = (Cause.MEMORY, Cause.DIED, Cause.BUG)  # what a process that is not fresh may be the reason of
 
@@ -142,7 +142,7 @@ class Children:
                 answer = replace(answer, seconds=time.monotonic() - began)
                 self._keep_log(child, slug)
             assert isinstance(answer, wanted | Trouble)
-            again = not fresh and clean(answer) and child.served < MOST
+            again = not fresh and clean(answer) and child.served < MOST_MODELS
             return answer
         finally:
             del self._jobs[slug]

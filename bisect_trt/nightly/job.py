@@ -40,9 +40,9 @@ from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 
 PROGRESS = "progress.json"
-LONGEST = 3000  # characters of a message: an answer has to fit into a pipe
+LONGEST_MESSAGE = 3000  # characters of a message: an answer has to fit into a pipe
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-MOST = 5  # failures of one check
+MOST_FAILURES = 5  # failures of one check
 
 _CAUSES: tuple[tuple[type[BisectError], Cause], ...] = (
     (UsageError, Cause.USAGE),
@@ -126,7 +126,7 @@ def run(request: Mapping[str, Any], folder: Path) -> Checked | Reduced | Trouble
         if _disk_full(error):
             cause = Cause.DISK
         hint = f" ({error.hint})" if error.hint else ""
-        return Trouble(cause, f"{error.message}{hint}"[:LONGEST], time.monotonic() - began)
+        return Trouble(cause, f"{error.message}{hint}"[:LONGEST_MESSAGE], time.monotonic() - began)
     except MemoryError:
         return Trouble(Cause.MEMORY, "the model needs more memory than there is", time.monotonic() - began)
     except Exception as error:  # a bug of ours must cost this model only
@@ -137,7 +137,7 @@ def run(request: Mapping[str, Any], folder: Path) -> Checked | Reduced | Trouble
 def _trouble(error: Exception) -> Trouble:
     if _disk_full(error):
         return Trouble(Cause.DISK, "no space left on the disk")
-    return Trouble(Cause.BUG, f"{type(error).__name__}: {error}"[:LONGEST])
+    return Trouble(Cause.BUG, f"{type(error).__name__}: {error}"[:LONGEST_MESSAGE])
 
 
 def _disk_full(error: BaseException | None) -> bool:
@@ -161,11 +161,11 @@ def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Chec
     model = Path(request["model"])
     digest = digest_of(model)
     seen = check(model, settings, warm=_Worker.of(settings, folder))
-    failures = tuple(_short(f) for f in seen.outcome.failures[:MOST])
+    failures = tuple(_short(f) for f in seen.outcome.failures[:MOST_FAILURES])
     took = time.monotonic() - began
     return Checked(
         failures,
-        seen.outcome.unresolved[:LONGEST],
+        seen.outcome.unresolved[:LONGEST_MESSAGE],
         seen.nodes,
         seen.target.title,
         digest,
@@ -186,8 +186,9 @@ def _verify(request: Mapping[str, Any], settings: Settings, folder: Path) -> Che
         shows = any(f.same_as(wanted) for f in outcome.failures)
         if shows:
             break
-    failures = tuple(_short(f) for f in outcome.failures[:MOST])
-    return Checked(failures, outcome.unresolved[:LONGEST], seconds=time.monotonic() - began, shows=shows)
+    failures = tuple(_short(f) for f in outcome.failures[:MOST_FAILURES])
+    unresolved = outcome.unresolved[:LONGEST_MESSAGE]
+    return Checked(failures, unresolved, seconds=time.monotonic() - began, shows=shows)
 
 
 def _reduce(request: Mapping[str, Any], settings: Settings, folder: Path) -> Reduced:
@@ -246,11 +247,11 @@ def _finished(out: Path) -> Reduced | None:
 def _short(failure: Failure) -> Failure:
     """So that an answer fits into a pipe whatever the target said."""
     signature = failure.signature
-    if len(signature) > LONGEST:
-        signature = f"{signature[:LONGEST]}#{hashlib.sha256(signature.encode()).hexdigest()[:16]}"
+    if len(signature) > LONGEST_MESSAGE:
+        signature = f"{signature[:LONGEST_MESSAGE]}#{hashlib.sha256(signature.encode()).hexdigest()[:16]}"
     nodes = tuple(n[:200] for n in failure.nodes[:10])
     return Failure(
-        failure.stage, failure.symptom, signature, failure.message[:LONGEST], nodes, failure.op[:200]
+        failure.stage, failure.symptom, signature, failure.message[:LONGEST_MESSAGE], nodes, failure.op[:200]
     )
 
 

@@ -26,7 +26,7 @@ from bisect_trt.nightly.verdicts import Status
 PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "results.json"
 SCHEMA = 1
 TREND = 14  # nights
-_LONGEST = 2000  # characters of a message
+_LONGEST_MESSAGE = 2000  # characters of a message
 _PAGES = ("report.html", "ISSUE.md", "NOTE.md")  # of a reproducer, the first that is there
 _DIFFERENT = (Status.NEW, Status.CHANGED, Status.FLAKY, Status.FIXED)
 _CONTROL = {
@@ -174,8 +174,8 @@ def _xml(text: str) -> str:
 def _result(row: Row, out: Path, cluster: str) -> dict[str, Any]:
     failure = None
     if row.key is not None and row.status not in (Status.FIXED, Status.PASSING, Status.NOT_RUN):
-        message = row.message[:_LONGEST]
-        failure = {"stage": row.stage, "symptom": row.symptom, "signature": row.signature[:_LONGEST]}
+        message = row.message[:_LONGEST_MESSAGE]
+        failure = {"stage": row.stage, "symptom": row.symptom, "signature": row.signature[:_LONGEST_MESSAGE]}
         failure |= {"message": message, "op": row.op, "cluster": cluster}
     repro = None
     if row.repro and failure:
@@ -205,12 +205,12 @@ def _cluster(cluster: Cluster, out: Path) -> dict[str, Any]:
         "new": cluster.new,
         "stage": stage,
         "symptom": symptom,
-        "signature": signature[:_LONGEST],
+        "signature": signature[:_LONGEST_MESSAGE],
         "shape": cluster.shape,
         "models": [[row.model, row.target, row.status.value] for row in cluster.rows],
         "news": sum(row.news for row in cluster.rows),
         "repro": _result(first, out, cluster.id)["repro"],
-        "message": first.message[:_LONGEST],
+        "message": first.message[:_LONGEST_MESSAGE],
     }
 
 

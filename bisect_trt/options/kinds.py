@@ -18,7 +18,7 @@ _SHAPE = re.compile(
 _DURATION = re.compile(r"\s*".join(rf"(?:{_NUMBER}\s*{unit})?" for unit in "dhms"), re.IGNORECASE)
 _PART = re.compile(rf"({_NUMBER})\s*([smhd])", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LARGEST = 2**62  # bytes; libraries take sizes as signed 64-bit numbers
+_LARGEST_BYTES = 2**62  # bytes; libraries take sizes as signed 64-bit numbers
 _SIZE = re.compile(rf"(?P<number>{_NUMBER})\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = " KMGT"
 
@@ -116,7 +116,7 @@ def size(text: str) -> int:
     """`2G`, `512MiB`, `1.5g` or plain bytes as bytes; units are powers of 1024."""
     match = _SIZE.fullmatch(text.strip())
     scaled = float(match["number"]) * 1024 ** _UNITS.index(match["unit"].upper() or " ") if match else 0
-    found = int(scaled) if scaled < _LARGEST else 0
+    found = int(scaled) if scaled < _LARGEST_BYTES else 0
     if found and match and not match["unit"] and match["number"].isdecimal():
         found = int(match["number"])
     if found < 1:

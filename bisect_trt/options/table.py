@@ -8,7 +8,7 @@ from typing import Any
 from bisect_trt.errors import UsageError
 from bisect_trt.options import kinds as k
 from bisect_trt.options.kinds import Kind, Unreadable
-from bisect_trt.settings import AccuracySettings, PaperSettings, RunSettings, Settings, TargetSettings
+from bisect_trt.settings import AccuracySettings, ReportSettings, RunSettings, Settings, TargetSettings
 
 COMMON, VALUES, ACCURACY, SEARCH = "Options", "Input values", "Accuracy", "Search"
 BUILDER, MACHINE, REPORT = "Target and builder", "Machine", "Bug report"
@@ -19,7 +19,7 @@ SECTIONS: dict[str, Any] = {
     "target": TargetSettings(),
     "run": RunSettings(),
     "accuracy": AccuracySettings(),
-    "papers": PaperSettings(),
+    "report": ReportSettings(),
 }
 """The parts of `Settings`, with their defaults."""
 
@@ -311,14 +311,14 @@ ROWS: tuple[Option, ...] = (
         also=(("--anonymize", ("--anonymise",)),),
     ),
     Option(
-        "papers.style",
+        "report.style",
         "--style",
         k.word("tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "plain", metavar="TRACKER"),
         "Form of ISSUE.md: tensorrt, tensorrt-rtx, onnxruntime, openvino, plain; else as the target.",
         REPORT,
     ),
     Option(
-        "papers.inputs_for",
+        "report.inputs_for",
         "--with",
         k.words("trtexec", "polygraphy", metavar="TOOLS"),
         "Write the inputs for trtexec,polygraphy, too.",

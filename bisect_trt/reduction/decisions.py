@@ -1,4 +1,4 @@
-"""Which decisions of the builder a failure hangs on: few builds, and nothing is told but what was seen.
+"""Which decisions of the builder a failure depends on: few builds, and nothing is told but what was seen.
 
 Two questions, both answered by `list_search.minimise` on the knobs of a target: the fewest decisions that
 make the failure go when they are taken otherwise, and the fewest that keep it when all the others are. The
@@ -43,7 +43,7 @@ class Decided:
 
 
 def decide(knobs: Sequence[Knob], observe: Observe) -> Decided:
-    """Find the decisions that a failure hangs on, given that it shows with all of them as by default.
+    """Find the decisions that a failure depends on, given that it shows with all of them as by default.
 
     When all fine knobs together do not make it go, each coarse one is tried; when they end in another
     failure, each fine one alone, too, as one of them may be the reason.

@@ -16,7 +16,7 @@ from bisect_trt.anonymise.scrub import (
     require_clean,
     require_clean_archives,
     scrub_journal,
-    scrub_papers,
+    scrub_texts,
 )
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate, Form
@@ -225,7 +225,7 @@ def _at_once(run: Run, result: Reduction) -> int:
     return max(workers, min(result.repeats, reply.value or 0))
 
 
-def write_papers(run: Run, result: Reduction, *, tried: bool, told: str | None) -> Reduction:
+def write_texts(run: Run, result: Reduction, *, tried: bool, told: str | None) -> Reduction:
     """What is text, and the zip; an anonymous one is made when all is done and was audited.
 
     `told` is how `repro.py` disagrees, where it was tried before; else None.
@@ -235,7 +235,7 @@ def write_papers(run: Run, result: Reduction, *, tried: bool, told: str | None) 
         return zipped(write.write(result, journal, tried=tried, told=told))
     secrets = run.secrets.without(operators([result.best.model]))
     write.write(anonymous(result, secrets), journal, tried=tried)
-    scrub_papers(result.out, secrets)
+    scrub_texts(result.out, secrets)
     return result
 
 

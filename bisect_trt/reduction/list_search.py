@@ -30,10 +30,10 @@ UNRESOLVED = Verdict.UNRESOLVED
 WIDEST = 4
 """The halves of a list overlap by so many items at most."""
 
-MANY = 12
+MANY_CULPRITS = 12
 """After so many culprits that are no neighbours the rest is thinned out in chunks."""
 
-FEW = 8
+FEW_ITEMS = 8
 """So many items between two culprits are tried one by one."""
 
 
@@ -140,7 +140,7 @@ def isolate(items: Sequence[T], judge: Judge[T]) -> list[T]:
     first, inner, last = known[:1], known[1:-1], known[-1:]
     if len(inner) > 3 and judge.verdict([*first, *last]) is REPRODUCES:
         return [*first, *last]
-    if len(inner) <= FEW:
+    if len(inner) <= FEW_ITEMS:
         return known
     return [*first, *_between(first, inner, last, judge), *last]
 
@@ -165,9 +165,9 @@ def _between(first: list[T], inner: list[T], last: list[T], judge: Judge[T]) -> 
             break
         found.append(inner[length - 1])
         inner = inner[: length - 1]
-        if len(found) == MANY and not beside:
+        if len(found) == MANY_CULPRITS and not beside:
             tail = [*reversed(found), *last]
-            return [*thin(inner, MANY / (whole - len(inner)), judge, first, tail), *reversed(found)]
+            return [*thin(inner, MANY_CULPRITS / (whole - len(inner)), judge, first, tail), *reversed(found)]
     return found[::-1]
 
 

@@ -30,7 +30,7 @@ from bisect_trt.reduction.finish import (
     told_of_the_original,
     verify,
     write_models,
-    write_papers,
+    write_texts,
 )
 from bisect_trt.reduction.menu import AS_IT_IS, SEARCH, Schedule
 from bisect_trt.reduction.problem import Problem
@@ -217,7 +217,7 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
         if not tried or not unsteady(run, problem, cut, result):
             break
     spent = asdict(problem.counts) | run.spent() | {**found.search, **result.counts}
-    return write_papers(run, replace(result, counts=spent), tried=tried, told=told)
+    return write_texts(run, replace(result, counts=spent), tried=tried, told=told)
 
 
 def _require_something(end: End, prober: Prober) -> None:

@@ -21,7 +21,7 @@ from bisect_trt.model.inputs.formats import read_samples, write_samples
 
 Array = npt.NDArray[Any]
 
-_SHOWN = 500  # characters of what the program said last
+_SHOWN_CHARACTERS = 500  # characters of what the program said last
 
 
 def run(
@@ -58,7 +58,7 @@ def _run(
     except OSError as error:
         raise UsageError(f"{option} cannot be started: {error.strerror or error}") from error
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-_SHOWN:]
+        said = (done.stderr or done.stdout).strip()[-_SHOWN_CHARACTERS:]
         raise UsageError(f"{option} ends with {done.returncode}: {said}")
     [one] = read_samples(wanted, outputs)[:1] or [{}]
     unnamed = [f"arr_{k}" for k in range(len(outputs))]

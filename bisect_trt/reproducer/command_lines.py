@@ -111,7 +111,7 @@ def _trtexec(reduction: Reduction) -> Recipe:
     words += [f"--dynamicPlugins={library.name}" for library in target.plugins]
     note = "needs no inputs: it fails before they are used"
     if runs:
-        if TRTEXEC not in reduction.settings.papers.inputs_for:
+        if TRTEXEC not in reduction.settings.report.inputs_for:
             lines.append(line("python", "-c", _MAKE_RAW))
         words.append(f"--loadInputs={_files(RAW_INPUT, _names(reduction.best.feeds))}")
         compared = _compared(reduction)
@@ -221,7 +221,7 @@ def _load_inputs(reduction: Reduction) -> tuple[list[str], list[str]]:
     """Lines that make the file, and the words that use it."""
     if not _names(reduction.best.feeds):
         return [], []
-    make = [] if POLYGRAPHY in reduction.settings.papers.inputs_for else [line("python", "-c", _MAKE_JSON)]
+    make = [] if POLYGRAPHY in reduction.settings.report.inputs_for else [line("python", "-c", _MAKE_JSON)]
     return make, ["--load-inputs", JSON]
 
 

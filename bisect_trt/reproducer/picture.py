@@ -21,7 +21,7 @@ MOST_NODES = 60
 """More than that nobody looks at; a viewer for models does it better."""
 
 _MOST_LINES = 5  # of attributes and weights in a box
-_LONGEST = 48  # characters of a line
+_LONGEST_LINE = 48  # characters of a line
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _weight(tensor: TensorProto) -> str:
     return f"{kind.partition('[')[0]} {numpy_helper.to_array(tensor).tolist()}"
 
 
-def _short(text: str, most: int = _LONGEST) -> str:
+def _short(text: str, most: int = _LONGEST_LINE) -> str:
     """One line of printable characters, not too long."""
     flat = "".join(c if c.isprintable() else " " for c in text)
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"

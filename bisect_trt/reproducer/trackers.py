@@ -74,7 +74,7 @@ _DOING = {Stage.PARSE: "parsing", Stage.BUILD: "building", Stage.LOAD: "loading"
 
 def style_of(reduction: Reduction) -> str:
     """Name of the style that was asked for, else the one that fits the target."""
-    asked = reduction.settings.papers.style
+    asked = reduction.settings.report.style
     if asked:
         require(asked)
         return asked

@@ -33,7 +33,7 @@ _START = 120.0  # seconds for the script to import its libraries
 def write(
     reduction: Reduction, journal: Path, *, tried: bool = True, told: str | None = None
 ) -> Reduction:
-    """Write the papers; with `tried` run `repro.py`, without whose word nothing is called verified.
+    """Write the texts; with `tried` run `repro.py`, without whose word nothing is called verified.
 
     `told` is what `disagreement` gave, where the script has run already.
 
@@ -59,11 +59,11 @@ def _comes_and_goes(reduction: Reduction) -> bool:
 def _write(reduction: Reduction, journal: Path) -> None:
     environment = describe()
     document = documents.report(reduction, environment, __version__)
-    write_papers(reduction, environment, *pages.render(reduction, document, journal))
+    write_texts(reduction, environment, *pages.render(reduction, document, journal))
 
 
 def write_script(reduction: Reduction) -> None:
-    """Write `repro.py` alone, so that it can be tried before the papers are written."""
+    """Write `repro.py` alone, so that it can be tried before all texts are written."""
     with draft(reduction.out, SCRIPT) as folder:
         (folder / SCRIPT).write_text(script.render(reduction, __version__), encoding="utf-8")
 
@@ -95,7 +95,7 @@ def disagreement(reduction: Reduction) -> str:
     return f"{files.SCRIPT} was tried once and disagrees: {told}."
 
 
-def write_papers(
+def write_texts(
     reduction: Reduction,
     environment: Environment | None = None,
     pages: Mapping[str, str] = MappingProxyType({}),
@@ -121,6 +121,6 @@ def write_papers(
         REPORT: json.dumps({**document, **facts}, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
     with draft(reduction.out, REPORT) as folder:
-        command_lines.write(reduction.best, reduction.settings.papers.inputs_for, folder)
+        command_lines.write(reduction.best, reduction.settings.report.inputs_for, folder)
         for file, text in texts.items():
             (folder / file).write_bytes(text.encode("utf-8", errors="replace"))

@@ -8,7 +8,7 @@ from bisect_trt.outcome import Symptom
 from bisect_trt.scanning.result import Scan, Scanned
 from bisect_trt.text import printable
 
-SHOWN = 3
+SHOWN_NAMES = 3
 
 
 def verdict(scan: Scan) -> str:
@@ -26,7 +26,7 @@ def verdict(scan: Scan) -> str:
         )
     worst = [item for item in scan.ranked if item.effect_error]
     if scan.accumulates and worst:
-        largest = ", ".join(f"{where(item)} {figure(item.effect_error)}" for item in worst[:SHOWN])
+        largest = ", ".join(f"{where(item)} {figure(item.effect_error)}" for item in worst[:SHOWN_NAMES])
         return (
             "The outputs disagree, but no tensor alone makes them: the error accumulates. The effects of "
             f"{len(worst)} tensors add up to at most {figure(scan.all_effects)}; the largest are {largest}."
@@ -103,7 +103,7 @@ def in_context(scan: Scan) -> str:
         return f"Inside the whole engine no tensor is much worse than by itself.{extra}"
     return (
         f"Much worse inside the whole engine than by itself (fusion): "
-        f"{', '.join(where(item) for item in found[:SHOWN])}.{extra}"
+        f"{', '.join(where(item) for item in found[:SHOWN_NAMES])}.{extra}"
     )
 
 
@@ -124,7 +124,7 @@ def failing(scan: Scan) -> list[str]:
     lines = []
     for message, items in ((key.partition(" ")[2], items) for key, items in groups.items()):
         nodes = list(dict.fromkeys(item.node for item in items))
-        some = ", ".join(map(printable, nodes[:SHOWN])) + (", ..." if len(nodes) > SHOWN else "")
+        some = ", ".join(map(printable, nodes[:SHOWN_NAMES])) + (", ..." if len(nodes) > SHOWN_NAMES else "")
         which = some if items[0].suspects == 1 else f"one of {items[0].suspects} nodes ({some})"
         lines.append(f"{which}: {printable(message)}")
     return lines

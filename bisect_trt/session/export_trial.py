@@ -104,9 +104,9 @@ def try_export(
         hint = f"to reduce that difference instead: {line}" if found else "see what makes this output"
         raise ModelDoesNotFail(known.blame, hint)
     accuracy = replace(settings.accuracy, judge="local")
-    papers = replace(settings.papers, style=settings.papers.style or "plain")
+    report = replace(settings.report, style=settings.report.style or "plain")
     return ExportTrial(
-        settings=replace(settings, accuracy=accuracy, papers=papers),
+        settings=replace(settings, accuracy=accuracy, report=report),
         info=replace(info, title=f"the export, run by {info.title}"),
         record=known.framework,
         notes=(known.blame, *noted),

@@ -17,7 +17,7 @@ from bisect_trt.session.oracle import Oracle
 from bisect_trt.settings import AccuracySettings, RunSettings, TargetSettings
 from bisect_trt.workers.pool import Task
 
-SHOWN = 64  # names of nodes in a line of the journal
+SHOWN_NODES = 64  # names of nodes in a line of the journal
 TWICE = 2  # deaths of the whole tool in one probe, after which it is not tried again
 GO_ON = "the same command goes on from here"
 NO_FARTHER = "no probe ended in that time, so the same command gets no farther: give it more"
@@ -176,7 +176,7 @@ class Prober:
         return self._end(key, found)
 
     def _start(self, key: str, candidate: Candidate, target: TargetSettings | None = None) -> None:
-        shown = list(candidate.nodes[:SHOWN])
+        shown = list(candidate.nodes[:SHOWN_NODES])
         self.journal.begin(key, count=len(candidate.nodes), nodes=shown, cut=candidate.form)
         self._running[key] = (self.oracle.submit(candidate, target), candidate)
 

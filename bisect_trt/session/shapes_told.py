@@ -13,7 +13,7 @@ from bisect_trt.session.prepare import graph_inputs
 from bisect_trt.settings import Settings
 from bisect_trt.text import printable
 
-_SHOWN = 4  # inputs
+_SHOWN_INPUTS = 4  # inputs
 
 
 def shapes_told(
@@ -32,8 +32,8 @@ def shapes_told(
             chosen += [str(dim) for dim in item.dims or () if isinstance(dim, str)] or ["unnamed"]
     if not found:
         return []
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    said = f"Shapes: {', '.join(found[:_SHOWN])}{more}."
+    more = f" and {len(found) - _SHOWN_INPUTS} more" if len(found) > _SHOWN_INPUTS else ""
+    said = f"Shapes: {', '.join(found[:_SHOWN_INPUTS])}{more}."
     if chosen:
         names = printable(", ".join(dict.fromkeys(chosen)))
         said += f" Dynamic dimensions ({names}) were chosen here: give yours with --shapes or --inputs."

@@ -1,4 +1,4 @@
-"""Decisions of a builder that can be taken otherwise, to see which of them a failure hangs on.
+"""Decisions of a builder that can be taken otherwise, to see which of them a failure depends on.
 
 Each target has its table in a file of its own: `targets/tensorrt/knobs.py`, `targets/ort/knobs.py` and
 `targets/ort/openvino_knobs.py`. A knob says what changes in the settings of the target, how people call it,

@@ -45,7 +45,7 @@ Values = Sequence[Mapping[str, Array]]
 MEASURED = 20
 """Runs that are measured together."""
 
-SHOWN = 8  # tensors whose metrics are kept with an outcome, the worst first
+SHOWN_TENSORS = 8  # tensors whose metrics are kept with an outcome, the worst first
 
 
 # In the worker
@@ -261,7 +261,7 @@ def _own(
     """The candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
     names = {"", *(name for name, _ in (*accuracy.rtol, *accuracy.atol))}
     found = {name: differences(expected, given, only_for(accuracy, name), least) for name in sorted(names)}
-    return {name: [diff.to_json() for diff in diffs[:SHOWN]] for name, diffs in found.items()}
+    return {name: [diff.to_json() for diff in diffs[:SHOWN_TENSORS]] for name, diffs in found.items()}
 
 
 def _by_itself(
@@ -378,7 +378,7 @@ def _metrics(diffs: Sequence[TensorDiff], known: Measured) -> Measured:
     return replace(
         known,
         compared=len(diffs),
-        tensors=tuple(diff.to_json() for diff in diffs[:SHOWN]),
+        tensors=tuple(diff.to_json() for diff in diffs[:SHOWN_TENSORS]),
         errors=dict(sorted(errors.items())),
         damage=dict(sorted(damage.items())),
         failing_samples=tuple(sorted({diff.sample for diff in diffs if not diff.ok})),

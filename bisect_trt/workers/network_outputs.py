@@ -26,7 +26,7 @@ from bisect_trt.outcome import Failure, Stage, Symptom
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
-LARGEST = 512 << 20
+LARGEST_WEIGHTS = 512 << 20
 """Bytes of weights above which the reference is not run for the sake of shapes alone."""
 
 # What networks call the types of ONNX; whatever is missing here is not compared.
@@ -72,7 +72,7 @@ def wrong_outputs(
     """
     proto = read_without_weights(candidate.content)
     original = candidate.form is Form.ORIGINAL
-    if original and not known and not candidate.expected and _weights(proto) <= LARGEST:
+    if original and not known and not candidate.expected and _weights(proto) <= LARGEST_WEIGHTS:
         known = reference()
     truth = _real(proto, candidate, known, original=original)
     got = [Output(name, _TYPES.get(kind, 0), _dims(shape)) for name, kind, shape in network]

@@ -12,7 +12,7 @@ from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.mixed_precision.write import DOCUMENT, MIXED
 from bisect_trt.text import counted, printable, seconds
 
-SHOWN = 12
+SHOWN_NODES = 12
 _MESSAGE = 240
 
 
@@ -29,10 +29,10 @@ def show_precision(result: Precision, console: Console | None = None) -> None:
     else:
         of = f"of {result.nodes:,} float nodes"
         page.row("Keep", f"{counted(len(result.kept), 'node')} in FP32, {of}", style="bold green")
-    for item in result.kept[:SHOWN]:
+    for item in result.kept[:SHOWN_NODES]:
         page.row("", shorten(f"{printable(item.name)} ({item.op}): {printable(item.why)}", _MESSAGE))
-    if len(result.kept) > SHOWN:
-        page.row("", f"and {len(result.kept) - SHOWN} more, in {DOCUMENT}")
+    if len(result.kept) > SHOWN_NODES:
+        page.row("", f"and {len(result.kept) - SHOWN_NODES} more, in {DOCUMENT}")
     before, after = _figure(result.tolerances["low"]), _figure(mixed)
     page.row("Error", f"{before} in {low}, {after} so (1 is the tolerance)")
     page.row("Believe it", "; ".join(sure(result)))

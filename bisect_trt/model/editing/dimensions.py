@@ -30,7 +30,7 @@ Sizes = dict[Var, int]
 """Size of each class, named by the variable that stands for it."""
 
 _ROUNDS = 12
-_LARGEST = 1 << 31
+_LARGEST_SIZE = 1 << 31
 
 
 class Net:
@@ -241,7 +241,7 @@ def _set_axis(draft: Draft, var: Var, size: int) -> bool:
 
 
 def _fits(array: Array, axis: int, size: int) -> bool:
-    return axis < array.ndim and 1 <= size <= array.shape[axis] and size < _LARGEST
+    return axis < array.ndim and 1 <= size <= array.shape[axis] and size < _LARGEST_SIZE
 
 
 def _cut(array: Array, axis: int, size: int) -> Array:

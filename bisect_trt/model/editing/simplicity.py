@@ -26,7 +26,7 @@ _FILL = re.compile(r"[xywstbc]\d+_fill")
 
 _INPUT = 64  # what a graph input counts besides its values, in bytes
 _WIDE = {TensorProto.DOUBLE: 2, TensorProto.INT64: 1}
-_MOST = 1 << 20  # a number counts at most this much
+_LARGEST_COUNT = 1 << 20  # a number counts at most this much
 
 
 def simplicity(
@@ -132,7 +132,7 @@ def _numbers(array: Array) -> int:
     """How far small integers (sizes, axes, counts) are from 0."""
     if array.dtype.kind not in "iu" or array.size > 64:
         return 0
-    return sum(min(abs(int(v)), _MOST) for v in array.flat)
+    return sum(min(abs(int(v)), _LARGEST_COUNT) for v in array.flat)
 
 
 def _product(dims: Sequence[object]) -> int:
@@ -154,9 +154,9 @@ def _attributes(graph: onnx.GraphProto) -> tuple[int, int]:
 
 def _far(attribute: AttributeProto) -> int:
     if attribute.type == AttributeProto.INT:
-        return min(abs(attribute.i), _MOST)
+        return min(abs(attribute.i), _LARGEST_COUNT)
     if attribute.type == AttributeProto.INTS:
-        return sum(1 + min(abs(v), _MOST) for v in attribute.ints)
+        return sum(1 + min(abs(v), _LARGEST_COUNT) for v in attribute.ints)
     if attribute.type == AttributeProto.FLOAT:
         return _plain_float(attribute.f)
     if attribute.type == AttributeProto.FLOATS:

@@ -17,7 +17,7 @@ from bisect_trt.model.inputs.indices import Accepted, require_inside
 
 Array = npt.NDArray[Any]
 
-LARGEST = 1 << 30
+LARGEST_INPUTS = 1 << 30
 """Bytes of all values that are made up for a model."""
 
 _PIECE = 1 << 20  # values drawn at once
@@ -67,7 +67,7 @@ def generate(
 def _require_size(inputs: Sequence[GraphInput], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raises UsageError before anything is made that the machine may not have room for."""
     sizes = {i.name: math.prod(shapes[i.name]) * max(1, i.dtype.itemsize) for i in inputs}
-    if sum(sizes.values()) > LARGEST:
+    if sum(sizes.values()) > LARGEST_INPUTS:
         name = max(sizes, key=lambda name: sizes[name])
         shape = "x".join(map(str, shapes[name])) or "a scalar"
         raise UsageError(

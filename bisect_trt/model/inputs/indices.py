@@ -24,8 +24,8 @@ _SAME_VALUES = frozenset(
     {"Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
     | {"Tile", "Transpose", "Unsqueeze"}
 )
-_FEW = 4  # repetitions, steps of a range: what is larger only makes tensors large
-_MOST = 15
+_SMALL_SIZE = 4  # repetitions, steps of a range: what is larger only makes tensors large
+_LARGE_SIZE = 15
 
 
 @dataclass(frozen=True)
@@ -207,17 +207,17 @@ def _count(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """The K of a TopK."""
     shape, axis = model.shape(node.input[0]), _attribute(node, "axis", -1)
     size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
-    return Accepted(1, min(size or 1, _MOST))
+    return Accepted(1, min(size or 1, _LARGE_SIZE))
 
 
 def _axes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    return Accepted(0, _MOST, pattern="axes")
+    return Accepted(0, _LARGE_SIZE, pattern="axes")
 
 
 def _ones(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Axes of Squeeze: from the first one on that has the size 1."""
     shape = model.shape(node.input[0]) or ()
-    return Accepted(shape.index(1) if 1 in shape else 0, _MOST, pattern="axes")
+    return Accepted(shape.index(1) if 1 in shape else 0, _LARGE_SIZE, pattern="axes")
 
 
 def _parts(node: onnx.NodeProto, model: _Model) -> Accepted | None:
@@ -242,7 +242,7 @@ def _batch(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _boxes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    return Accepted(0, _FEW, pattern="boxes")
+    return Accepted(0, _SMALL_SIZE, pattern="boxes")
 
 
 def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
@@ -254,7 +254,7 @@ def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 # A loss may be told to ignore a class that there is not.
 _RULES: dict[tuple[str, int], Rule] = {
-    ("ConstantOfShape", 0): _between(1, _FEW),
+    ("ConstantOfShape", 0): _between(1, _SMALL_SIZE),
     ("CumSum", 1): _between(0, 0),
     ("Expand", 1): _between(1, 1),
     ("Gather", 1): _along(0),
@@ -262,34 +262,34 @@ _RULES: dict[tuple[str, int], Rule] = {
     ("GatherND", 1): _places,
     ("NegativeLogLikelihoodLoss", 1): _along(1, index=False),
     ("NonMaxSuppression", 0): _boxes,
-    ("NonMaxSuppression", 2): _between(1, _MOST),
+    ("NonMaxSuppression", 2): _between(1, _LARGE_SIZE),
     ("NonMaxSuppression", 3): _between(0.1, 0.9),
     ("NonMaxSuppression", 4): _between(0, 0.5),
     ("OneHot", 0): _depth,
-    ("OneHot", 1): _between(1, _MOST),
+    ("OneHot", 1): _between(1, _LARGE_SIZE),
     ("Pad", 1): _between(0, 1),
     ("Range", 0): _between(0, 0),
-    ("Range", 1): _between(1, _MOST),
+    ("Range", 1): _between(1, _LARGE_SIZE),
     ("Range", 2): _between(1, 1),
     ("ReduceMax", 1): _axes,
     ("ReduceMean", 1): _axes,
     ("ReduceSum", 1): _axes,
     ("Reshape", 1): _shape_of,
     ("Resize", 2): _between(1, 2),
-    ("Resize", 3): _between(1, _MOST),
+    ("Resize", 3): _between(1, _LARGE_SIZE),
     ("ReverseSequence", 1): _times,
     ("RoiAlign", 1): _boxes,
     ("RoiAlign", 2): _batch,
     ("ScatterElements", 1): _along(0),
     ("ScatterND", 1): _places,
     ("Slice", 1): _between(0, 0),
-    ("Slice", 2): _between(1, _MOST),
+    ("Slice", 2): _between(1, _LARGE_SIZE),
     ("Slice", 3): _axes,
     ("Slice", 4): _between(1, 1),
     ("SoftmaxCrossEntropyLoss", 1): _along(1, index=False),
     ("Split", 1): _parts,
     ("Squeeze", 1): _ones,
-    ("Tile", 1): _between(1, _FEW),
+    ("Tile", 1): _between(1, _SMALL_SIZE),
     ("TopK", 1): _count,
     ("Unsqueeze", 1): _axes,
 }

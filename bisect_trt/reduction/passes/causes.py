@@ -1,4 +1,4 @@
-"""When no node is to blame: vary the form of the model, and name what the failure hangs on."""
+"""When no node is to blame: vary the form of the model, and name what the failure depends on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bisect_trt.model.variants import frame, frames, variants
 from bisect_trt.outcome import Stage, Verdict
 from bisect_trt.reduction.problem import Problem
 
-FEW = 3  # nodes that are left of a model when none of them is to blame
-LONGEST = 200  # characters of a message in a sentence
+FEW_NODES = 3  # nodes that are left of a model when none of them is to blame
+LONGEST_MESSAGE = 200  # characters of a message in a sentence
 
 
 def causes(problem: Problem) -> list[str]:
@@ -33,7 +33,7 @@ def causes(problem: Problem) -> list[str]:
 
 
 def _forms(problem: Problem, best: Candidate) -> list[str]:
-    """What of the form of a model its failure hangs on."""
+    """What of the form of a model its failure depends on."""
     found, otherwise = [_profile(problem, best)], list[str]()
     proto = onnx.load_model_from_string(best.model)
     for variant in variants(proto, _fed(best)):
@@ -50,7 +50,7 @@ def _forms(problem: Problem, best: Candidate) -> list[str]:
 def _frames(problem: Problem, best: Candidate) -> list[str]:
     """What else than its nodes a small part fails for; asked when the target does not name a node."""
     wanted = problem.wanted
-    if wanted is None or wanted.nodes or wanted.stage is Stage.COMPARE or len(best.nodes) > FEW:
+    if wanted is None or wanted.nodes or wanted.stage is Stage.COMPARE or len(best.nodes) > FEW_NODES:
         return []
     plain = frame(onnx.load_model_from_string(best.model))
     if plain is None or problem.verdict(_with(best, plain)) is not Verdict.REPRODUCES:
@@ -76,7 +76,7 @@ def _other_failure(problem: Problem, made: Candidate) -> str:
     outcome = problem.prober.peek(made)
     if outcome is None or not outcome.failures or problem.judge(outcome) is Verdict.REPRODUCES:
         return ""
-    return " ".join(outcome.failures[0].message.split())[:LONGEST]
+    return " ".join(outcome.failures[0].message.split())[:LONGEST_MESSAGE]
 
 
 def _profile(problem: Problem, best: Candidate) -> str:

@@ -58,7 +58,7 @@ def is_one_minimal(problem: Problem) -> bool:
     """Whether every single node of the best candidate was tried without, and was needed.
 
     A node that cannot be left out, as nothing can be cut between it and the others, is needed; but where
-    that is for want of recorded values alone, nothing is proved.
+    that is only because values were not recorded, nothing is proved.
     """
     if problem.best is None:
         return False
@@ -85,7 +85,7 @@ class _Apart:
 
 
 RESERVE = (CutStyle.NARROW, CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC, CutStyle.UNTYPED)
-FEW = 16
+FEW_NODES = 16
 
 
 def recut(problem: Problem) -> None:
@@ -105,7 +105,7 @@ def recut(problem: Problem) -> None:
         if style is CutStyle.UNTYPED and best is not None:
             continue
         again = problem.cut(best.nodes if best else problem.scope, style)
-        if best is not None and again.digest == best.digest and len(best.nodes) > FEW:
+        if best is not None and again.digest == best.digest and len(best.nodes) > FEW_NODES:
             continue  # cut alike as a whole; that its parts would not be is not worth many probes
         if problem.attempt(again):
             minimise(problem, again)

@@ -26,7 +26,7 @@ def halving(problem: Problem) -> Callable[[Judge[str]], list[str]]:
     return lambda judge: list_search.localise(problem.scope, judge, problem.graph.weight)
 
 
-FEW, MORE = 8, 32
+NEAR_ANCESTORS, FAR_ANCESTORS = 8, 32
 
 
 def follow_hints(problem: Problem) -> None:
@@ -59,16 +59,17 @@ def close_by(graph: Graph, names: tuple[str, ...]) -> frozenset[str]:
     blamed = resolve(graph, names)
     if not blamed:
         return frozenset()
-    return frozenset(blamed).union(_upstream(graph, blamed[0], FEW), graph.neighbourhood(blamed[:1], 1))
+    above = _upstream(graph, blamed[0], NEAR_ANCESTORS)
+    return frozenset(blamed).union(above, graph.neighbourhood(blamed[:1], 1))
 
 
 def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
     """The first blamed node, all of them, what feeds them, what is around them."""
     yield frozenset(blamed[:1])
     yield frozenset(blamed)
-    yield frozenset(_upstream(graph, blamed[0], FEW))
+    yield frozenset(_upstream(graph, blamed[0], NEAR_ANCESTORS))
     yield graph.neighbourhood(frozenset(blamed[:1]), 1)
-    yield frozenset(_upstream(graph, blamed[0], MORE))
+    yield frozenset(_upstream(graph, blamed[0], FAR_ANCESTORS))
     yield graph.neighbourhood(frozenset(blamed), 3)
 
 

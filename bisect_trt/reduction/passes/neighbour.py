@@ -15,7 +15,7 @@ from bisect_trt.reduction.simplify.attributes import drop_attribute
 from bisect_trt.reduction.simplify.bypass import cut_off
 from bisect_trt.reduction.simplify.propose import Edit
 
-MOST = 6  # probes that are spent on it
+MOST_PROBES = 6  # probes that are spent on it
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Neighbour:
 def nearest_passing(problem: Problem) -> Neighbour | None:
     """A neighbour of the best candidate that the target takes; None when none was found.
 
-    First what the sweep tried: one node less. Then, with at most `MOST` probes, one attribute less,
+    First what the sweep tried: one node less. Then, with at most `MOST_PROBES` probes, one attribute less,
     or an edited result with one node less. Only a verdict of VANISHES counts: a neighbour that fails
     in another way is no help.
     """
     before = problem.counts.asked
     for neighbour in _neighbours(problem):
         known = neighbour.candidate.digest in problem.verdicts
-        if not known and problem.counts.asked - before >= MOST:
+        if not known and problem.counts.asked - before >= MOST_PROBES:
             continue
         if problem.verdict(neighbour.candidate) is Verdict.VANISHES:
             return neighbour

@@ -9,7 +9,7 @@ from bisect_trt.outcome import Outcome, Verdict
 from bisect_trt.reduction.at_outputs import Contribution, Hybrid
 from bisect_trt.reduction.problem import Problem
 
-FEW = 3  # nodes that are searched as usual
+FEW_NODES = 3  # nodes that are searched as usual
 PARTS = 48  # that are run by themselves, at most
 ADDS_UP = 0.5  # part of the whole error that all contributions together have to explain
 DOMINATES = 0.75  # part of the whole error from which on one contribution is to blame
@@ -22,7 +22,7 @@ def accumulate(problem: Problem) -> None:
     still fail together, are named.
     """
     hybrid = problem.hybrid
-    if hybrid is None or (problem.best is not None and len(problem.best.nodes) <= FEW):
+    if hybrid is None or (problem.best is not None and len(problem.best.nodes) <= FEW_NODES):
         return
     if problem.best is None and not problem.attempt(problem.cut(problem.scope)):
         return

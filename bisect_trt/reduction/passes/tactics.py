@@ -1,4 +1,4 @@
-"""Does the failure hang on the tactic that the builder chose? Then it is not flaky; the tactic is told."""
+"""Does the failure depend on the tactic that the builder chose? Then it is not flaky; the tactic is told."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import replace
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Outcome, Stage, Verdict
-from bisect_trt.reduction.passes.workarounds import LONGEST
+from bisect_trt.reduction.passes.workarounds import LONGEST_PROBE
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.session.prober import Prober
 from bisect_trt.settings import TIMING
 
-MOST = 4  # builds with other tactics; each does without all that were taken before
+MOST_BUILDS = 4  # builds with other tactics; each does without all that were taken before
 ANEW = 3  # builds that measure anew, where TensorRT lets nobody choose
-LARGEST = 8  # nodes; of more layers nobody could tell which tactic it is
-SHOWN = 2  # tactics of each side
+MOST_NODES = 8  # nodes; of more layers nobody could tell which tactic it is
+SHOWN_TACTICS = 2  # tactics of each side
 
 
 def by_tactic(problem: Problem) -> list[str]:
@@ -28,7 +28,8 @@ def by_tactic(problem: Problem) -> list[str]:
     if best is None or wanted is None or wanted.stage not in (Stage.RUN, Stage.COMPARE):
         return []
     known = problem.outcomes.get(best.digest)
-    if oracle.target.spec != "tensorrt" or len(best.nodes) > LARGEST or (known and known.seconds > LONGEST):
+    slow = known is not None and known.seconds > LONGEST_PROBE
+    if oracle.target.spec != "tensorrt" or len(best.nodes) > MOST_NODES or slow:
         return []
     written = replace(best, form=Form.WRITTEN)  # its engine is told, and the timing cache stays as it is
     outcome = problem.prober.observe(written)
@@ -45,7 +46,7 @@ def _others(prober: Prober, written: Candidate, fails: dict[str, str]) -> Iterat
     """What builds with other tactics give, as long as there are any."""
     seen, used = dict(fails), prober.oracle.target
     try:
-        for _ in range(MOST):
+        for _ in range(MOST_BUILDS):
             target = replace(used, without_tactics=tuple(sorted(seen)))
             outcome = prober.observe(written, target=target)
             taken = _tactics(outcome)
@@ -74,5 +75,5 @@ def _sentence(failing: dict[str, str], passing: dict[str, str]) -> str:
 
 
 def _named(names: list[str]) -> str:
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
+    rest = f" and {len(names) - SHOWN_TACTICS} more" if len(names) > SHOWN_TACTICS else ""
+    return ", ".join(names[:SHOWN_TACTICS]) + rest

@@ -18,7 +18,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.targets.knobs import US, Knob
 from bisect_trt.targets.registry import knobs_of
 
-LONGEST = 30.0
+LONGEST_PROBE = 30.0
 """Seconds; a candidate that takes longer is not tried with other options."""
 
 def avoiding(problem: Problem) -> list[str]:
@@ -31,7 +31,7 @@ def avoiding(problem: Problem) -> list[str]:
     if best is None or wanted is None or wanted.stage is Stage.PARSE or wanted.symptom is Symptom.HANG:
         return []
     known = problem.outcomes.get(best.digest)
-    if known and known.seconds > LONGEST:
+    if known and known.seconds > LONGEST_PROBE:
         return []
     trial = Trial(problem.prober, best, problem.judge, problem.runs)
     found = decide(knobs_of(target), trial)

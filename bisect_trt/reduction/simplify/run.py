@@ -40,7 +40,7 @@ from bisect_trt.workers.pool import Pool
 LEAST_BUDGET = 0.25
 """Target seconds that a simplification has by default, also where the search took less.
 
-Below, what is kept would hang on how busy the machine is."""
+Below, what is kept would depend on how busy the machine is."""
 
 MOST_WHERE_DEAR = 10.0
 """Target seconds that it has at most on TensorRT, where most of a search is the first build."""
@@ -129,7 +129,7 @@ def _with_expected(candidate: Candidate, pool: Pool, timeout: float) -> Candidat
 
 VANISHES_ANEW = "the failure vanishes as soon as the model is written anew"
 ROUNDS = 8
-SHOWN = 3  # edits of a pass that its event names
+SHOWN_EDITS = 3  # edits of a pass that its event names
 
 
 def simplify(problem: Problem) -> None:
@@ -177,8 +177,8 @@ def _run(problem: Problem, passes: Sequence[Pass], *, tell: bool = False) -> Non
 def _tell(problem: Problem, won: list[str]) -> None:
     """One event for what a pass won."""
     if won:
-        more = f" and {len(won) - SHOWN} more" if len(won) > SHOWN else ""
-        problem.tell_won("; ".join(won[:SHOWN]) + more)
+        more = f" and {len(won) - SHOWN_EDITS} more" if len(won) > SHOWN_EDITS else ""
+        problem.tell_won("; ".join(won[:SHOWN_EDITS]) + more)
 
 
 def _open(problem: Problem) -> bool:

@@ -89,7 +89,7 @@ def _saw(outcome: Mapping[str, Any], names: bool) -> str:
 
 Array = npt.NDArray[Any]
 
-MOST = 1 << 24
+MOST_ELEMENTS = 1 << 24
 """Elements of a tensor that is looked at in a page."""
 
 
@@ -111,7 +111,7 @@ def compared(out: Path, accuracy: AccuracySettings, target: TargetSettings) -> C
     expected, actual = (_values(out / name, types) for name in (EXPECTED, ACTUAL))
     diffs = differences([expected], [actual], accuracy, precision_rtol(target))
     plain = [d for d in diffs if d.name in actual and expected[d.name].shape == actual[d.name].shape]
-    if not plain or expected[plain[0].name].size > MOST:
+    if not plain or expected[plain[0].name].size > MOST_ELEMENTS:
         return None
     worst = plain[0].name
     return Compared(tuple(diffs), _floats(expected[worst]), _floats(actual[worst]))

@@ -32,7 +32,7 @@ from bisect_trt.targets.emulate import graph
 from bisect_trt.targets.emulate.rounding import FORMATS, TYPED
 from bisect_trt.targets.roles import with_casts
 
-_SHOWN = 20
+_SHOWN_NODES = 20
 
 
 class Emulate:
@@ -92,7 +92,7 @@ class Emulate:
         )
         facts: dict[str, object] = {"rounded": emulation.rounded}
         if emulation.unknown:
-            facts["not_rounded"] = emulation.unknown[:_SHOWN]
+            facts["not_rounded"] = emulation.unknown[:_SHOWN_NODES]
         announce(Stage.RUN)
         store = Store(candidate.folder)
         feeds: list[dict[str, Array]] = [

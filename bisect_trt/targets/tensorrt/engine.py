@@ -22,7 +22,7 @@ from bisect_trt.targets.base import Array
 from bisect_trt.targets.tensorrt.tactics import number
 
 _KNOWN = re.compile(r'"(Name|LayerType|TacticName|TacticValue)"\s*:\s*"([^"]*)"')
-SHOWN = 200  # layers of an engine that are kept with an outcome
+SHOWN_LAYERS = 200  # layers of an engine that are kept with an outcome
 
 
 def network_types(network: Any) -> dict[str, int]:
@@ -75,7 +75,7 @@ def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
     """Layers of an engine with type and tactic, as far as the engine inspector tells; for the report.
 
     Returns:
-        `layers`: how many; `shown`: the first `SHOWN` of them; `types`: of their outputs, with numbers.
+        `layers`: how many; `shown`: the first `SHOWN_LAYERS`; `types`: of their outputs, with numbers.
     """
     inspector = engine.create_engine_inspector()
     form = trt.LayerInformationFormat.JSON
@@ -87,7 +87,7 @@ def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
         layers = [_by_itself(inspector, form, index) for index in range(engine.num_layers)]
     found = [_layer(told) for told in layers]
     types = Counter(kind for known in found for kind in known.get("types", ()))
-    return {"layers": len(found), "types": dict(types.most_common()), "shown": found[:SHOWN]}
+    return {"layers": len(found), "types": dict(types.most_common()), "shown": found[:SHOWN_LAYERS]}
 
 
 def _by_itself(inspector: Any, form: Any, index: int) -> Any:
