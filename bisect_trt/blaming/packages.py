@@ -62,13 +62,12 @@ _ALL = (
     Package("onnxruntime-gpu", "onnxruntime"),
     Package("onnxruntime-openvino", "onnxruntime"),
     Package(_PLUGIN, "onnxruntime_ep_openvino", beside=("onnxruntime", "numpy")),
-    Package("openvino", "openvino"),
 )
 PACKAGES = {package.name: package for package in _ALL}
 _FOR = {
     "tensorrt-rtx": ("tensorrt-rtx",),
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
-    "openvino": (_PLUGIN, "onnxruntime-openvino", "openvino", "onnxruntime"),
+    "openvino": (_PLUGIN, "onnxruntime-openvino"),
     "ort": ("onnxruntime", "onnxruntime-gpu"),
 }
 
