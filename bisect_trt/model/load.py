@@ -90,6 +90,10 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
 
 def _check_file(path: Path) -> None:
     try:
+        path.name.encode()
+    except UnicodeEncodeError as error:  # a model refers to its data by names, which are text
+        raise UsageError(f"{path.name!a} is no name in UTF-8", "rename the file") from error
+    try:
         if path.is_dir():
             inside = sorted(p.name for p in path.glob("*.onnx"))
             raise UsageError(

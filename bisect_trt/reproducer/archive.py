@@ -26,6 +26,7 @@ from bisect_trt.reproducer.files import (
     sample_file,
 )
 from bisect_trt.reproducer.models import skeleton_of
+from bisect_trt.text import short_name
 
 ATTACHMENT_LIMIT = 25_000_000
 """Bytes of an attachment that GitHub takes."""
@@ -91,7 +92,7 @@ def attachments(out: Path) -> list[Path]:
 
 def folder_name(out: Path) -> str:
     """Name of the folder inside of the zip, and of the zip but for its suffix."""
-    name = out.absolute().name
+    name = short_name(out.absolute().name)
     return name if name.endswith("-repro") else f"{name}-repro"
 
 

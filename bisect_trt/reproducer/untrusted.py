@@ -8,15 +8,19 @@ or anything that starts a program or loads a library.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import onnx
+from onnx import TensorProto, helper
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from bisect_trt.errors import UsageError
@@ -241,8 +245,6 @@ def _require_plain(path: Path, folder: Path) -> None:
     for place in folder.iterdir():
         if _FILES.fullmatch(place.name) and (place.is_symlink() or not place.is_file()):
             raise UsageError(f"{path}: {place.name} is not a plain file, so it is not followed")
-        if _VALUES.fullmatch(place.name):
-            _require_values(path, place)
     if not (folder / MODEL).exists() or not (folder / REPORT).exists():
         raise UsageError(f"{path} is no reproducer: {MODEL} and {REPORT} have to be in it")
     try:
@@ -252,16 +254,47 @@ def _require_plain(path: Path, folder: Path) -> None:
         raise UsageError(f"{path}: {MODEL} cannot be read: {' '.join(str(error).split())[:200]}") from error
     if places - {WEIGHTS, SEEDED}:  # what is in the latter is made, not read
         raise UsageError(f"{path}: {MODEL} refers to files outside of the reproducer")
+    for place in folder.iterdir():
+        if _VALUES.fullmatch(place.name):
+            side = proto.graph.input if place.name.startswith("inputs") else proto.graph.output
+            _require_values(path, place, {value.name: value.type.tensor_type.elem_type for value in side})
 
 
-def _require_values(path: Path, archive: Path) -> None:
+def _require_values(path: Path, archive: Path, types: Mapping[str, int]) -> None:
+    """Raises UsageError unless it holds whole arrays of these names and types, not too much of them."""
+    where = f"{path}: {archive.name}"
     try:
         with zipfile.ZipFile(archive) as content:
             size = sum(entry.file_size for entry in content.infolist())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: {archive.name} cannot be read: {error}") from error
-    if size > LIMIT:
-        raise UsageError(f"{path}: {archive.name} holds {size:,} bytes, {LIMIT:,} are allowed")
+            if size > LIMIT:
+                raise UsageError(f"{where} holds {size:,} bytes, {LIMIT:,} are allowed")
+            for entry in content.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if name not in types:
+                    raise UsageError(f"{where} has values for {name!r}, which the model does not have")
+                with content.open(entry) as stream:
+                    _require_array(stream, entry.file_size, types[name])
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
+        raise UsageError(f"{where} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _require_array(stream: IO[bytes], size: int, elem_type: int) -> None:
+    """Raises ValueError unless an `.npy` file is an array of that type, and as long as it says."""
+    version = np.lib.format.read_magic(stream)
+    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in reader:
+        raise ValueError(f"version {version} of the format is not known")
+    shape, _, dtype = reader[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise ValueError(f"an array of shape {shape} is not as long as it says")
+    if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return
+    wanted = helper.tensor_dtype_to_np_dtype(elem_type)
+    bits = wanted.isbuiltin != 1 and dtype == np.dtype(f"u{wanted.itemsize}")
+    if dtype != wanted and not bits:
+        raise ValueError(f"it holds {dtype}, and the model declares {wanted}")
 
 
 def _report(path: Path, file: Path) -> Report:

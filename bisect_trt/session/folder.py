@@ -21,6 +21,7 @@ from bisect_trt._version import __version__
 from bisect_trt.errors import UsageError
 from bisect_trt.session.journal import Journal, locked, read
 from bisect_trt.settings import Settings, TargetSettings
+from bisect_trt.text import short_name
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +33,7 @@ SCRUBBED = "scrubbed"  # and the one after which its probes tell nothing any mor
 
 def default_folder(model: Path) -> Path:
     """`MODEL-repro/` in the current directory."""
-    return Path.cwd() / f"{model.stem}-repro"
+    return Path.cwd() / f"{short_name(model.stem)}-repro"
 
 
 def header(

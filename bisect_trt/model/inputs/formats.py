@@ -8,6 +8,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,10 @@ def _read_npy(path: Path) -> Array:
         raise UsageError(f"{path} is no plain array: {error}") from error
 
 
+# What zipfile and numpy raise on spoiled archives; a version that they lack is a RuntimeError, as a password is.
+_DAMAGE = (ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, MemoryError)
+
+
 def _read_npz(path: Path) -> Sample:
     hint = "make it with numpy.savez(file, **{input name: array})"
     try:
@@ -97,7 +102,7 @@ def _read_npz(path: Path) -> Sample:
             raise UsageError(f"{path} holds one array without a name, not a .npz archive", hint)
         with data:
             return {name: data[name] for name in data.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except _DAMAGE as error:
         why = "" if "pickle" in str(error) else f": {error}"  # numpy takes whatever it does not know for one
         raise UsageError(f"{path} is no .npz archive of plain arrays{why}", hint) from error
 
