@@ -90,7 +90,7 @@ def _read_npy(path: Path) -> Array:
         raise UsageError(f"{path} is no plain array: {error}") from error
 
 
-# What zipfile and numpy raise on spoiled archives; a version that they lack is a RuntimeError, as a password is.
+# What zipfile and numpy raise on spoiled archives; versions that they lack and passwords are RuntimeErrors.
 _DAMAGE = (ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, MemoryError)
 
 
