@@ -24,11 +24,13 @@ import onnx
 from onnx import TensorProto
 
 from bisect_trt.errors import BisectError
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Symptom
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.results import Reduction
 from bisect_trt.session.check import check
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
+from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Pool
 
 KEPT = 4096  # bytes of a reproducer that may be kept
@@ -89,7 +91,8 @@ def one_check(model: Path, settings: Settings, pool: Pool) -> Row:
     status = "unclear" if found.outcome.unresolved and not found.outcome.failures else status
     failures = [failure.to_json() for failure in found.outcome.failures]
     seconds = round(time.monotonic() - began, 3)
-    return {"model": model.name, "status": status, "failures": failures, "seconds": seconds}
+    told_of = {"model": model.name, "status": status, "target": found.target.title}
+    return {**told_of, "failures": failures, "seconds": seconds}
 
 
 def key_of(row: Row) -> str:
@@ -107,20 +110,64 @@ def reduced(rows: list[Row], folder: Path, settings: Settings, out: Path, until:
         if row["status"] == "fails":
             groups.setdefault(key_of(row), []).append(row)
     order = sorted(groups, key=lambda key: (json.loads(key)[0] == "parse", key))
-    with place.open("a") as file:
+    with place.open("a") as file, Pool(1, log_dir=out / "again") as pool:
         for key in order:
             if key in known or time.monotonic() > until:
                 continue
-            row = one_reduction(key, folder / groups[key][0]["model"], settings, out)
+            some = [next(folder.rglob(row["model"])) for row in groups[key]]
+            model = min(some, key=lambda path: (path.stat().st_size, path.name))
+            row = as_it_is(key, model, settings, out, pool) or one_reduction(key, model, settings, out)
             file.write(json.dumps(row) + "\n")
             file.flush()
             known[key] = row
     return [{**known[key], "models": len(groups[key])} for key in order if key in known]
 
 
+def as_it_is(key: str, model: Path, settings: Settings, out: Path, pool: Pool) -> Row | None:
+    """A row for a small model of one node: nothing is to be reduced, and it is checked again elsewhere."""
+    proto = onnx.load(model, load_external_data=False)
+    if len(proto.graph.node) != 1 or model.stat().st_size > KEPT or proto.functions:
+        return None
+    again = one_check(model, settings, pool)
+    if again["status"] != "fails":
+        return None
+    loads = pool.submit(jobs.reference_error, Candidate(model, model.parent, ()), settings.accuracy).result()
+    name = slug(key, model)
+    (out / "repros" / name).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(model, out / "repros" / name / "repro.onnx")
+    failure = Failure.from_json(again["failures"][0])
+    return {
+        "key": key,
+        "model": model.name,
+        "name": name,
+        **described(proto),
+        "bytes": model.stat().st_size,
+        "failure": failure.to_json(),
+        "verified": key_of(again) == key and failure.symptom in HARMLESS,
+        "reference": loads.value if loads.death is None else loads.death.message,
+        "target": again["target"],
+    }
+
+
+def slug(key: str, model: Path) -> str:
+    """A plain name for a reproducer."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{json.loads(key)[3]}-{model.stem}".lower()).strip("-")[:80]
+
+
+def described(proto: onnx.ModelProto) -> Row:
+    """Operators, types of the inputs and operator set of a model."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    kinds = [v.type.tensor_type.elem_type for v in proto.graph.input if v.name not in weights]
+    return {
+        "operators": [node.op_type for node in proto.graph.node],
+        "types": [TensorProto.DataType.Name(kind).lower() for kind in kinds if kind],
+        "opset": next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
+    }
+
+
 def one_reduction(key: str, model: Path, settings: Settings, out: Path) -> Row:
     """Reduce one model into a folder of its own."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{json.loads(key)[3]}-{model.stem}".lower()).strip("-")[:80]
+    name = slug(key, model)
     try:
         found = reduce(model, settings, out=out / "repros" / name, force=True)
     except BisectError as error:
@@ -132,13 +179,8 @@ def one_reduction(key: str, model: Path, settings: Settings, out: Path) -> Row:
 
 def told(found: Reduction) -> Row:
     """What the table says of a reproducer."""
-    proto = onnx.load(found.out / "repro.onnx", load_external_data=False)
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    kinds = [v.type.tensor_type.elem_type for v in proto.graph.input if v.name not in weights]
     return {
-        "operators": [node.op_type for node in proto.graph.node],
-        "types": [TensorProto.DataType.Name(kind).lower() for kind in kinds if kind],
-        "opset": next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
+        **described(onnx.load(found.out / "repro.onnx", load_external_data=False)),
         "bytes": (found.out / "repro.onnx").stat().st_size,
         "failure": found.wanted.to_json(),
         "verified": found.sure,
