@@ -108,7 +108,7 @@ class AccuracySettings:
 
     Attributes:
         rtol, atol: tolerance by output; the name "" is for all others. Without: by type and precision.
-        metric: `max`, `mean`, `rms`, `cosine` or `quantile:Q`.
+        metric: `max`, `mean`, `rms`, `cosine`, `quantile:Q`, `snr:DB`, `psnr:DB` or `boxes`.
         ignore: outputs that are not compared.
         topk: outputs of which only the K best along the last axis are compared, as a set.
         judge: `outputs`: what a part of the model gave on the target goes through the rest of the model

@@ -9,6 +9,10 @@ quantile:Q   the part Q of them does, 0 < Q < 1
 mean, rms    the mean of |target - reference|, or its RMS, is at most rtol * that of the reference, plus atol
              where one is given
 cosine       1 - cosine of the angle between both is at most rtol
+snr:D        the signal is at least D dB above the difference: 10 log10 of the sum of squares of the reference
+             over that of the difference
+psnr:D       the same with the largest element of the reference for every one of it, as for pictures
+boxes        rows agree as a set, in any order, element by element (`accuracy.boxes`)
 
 Whatever the metric, what is finite in the reference has to be finite in the target.
 """
@@ -27,7 +31,7 @@ from bisect_trt.outcome import Symptom
 
 Array = npt.NDArray[Any]
 
-METRICS = ("max", "mean", "rms", "cosine", "quantile")
+METRICS = ("max", "mean", "rms", "cosine", "quantile", "snr", "psnr", "boxes")
 FILL = 1e9  # what is larger is taken for a filler (attention masks), not for the scale of a tensor
 
 # Relative tolerance by type. TensorRT multiplies float32 in TF32 unless told otherwise, whose 10 bits are

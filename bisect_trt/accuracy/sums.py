@@ -79,6 +79,9 @@ class Limits:
         if sums.mismatches > sums.beyond:  # NaN or Inf in one of both only
             return False
         count = max(1, sums.finite)
+        if kind in ("snr", "psnr"):
+            signal = sums.one if kind == "snr" else sums.peak * sums.peak * count
+            return sums.error == 0 or signal >= sums.error * 10 ** (float(part) / 10)
         if kind == "cosine":
             return 1 - cosine_of(sums) <= self.rtol
         error, size = sums.distance / count, sums.size / count
@@ -106,6 +109,7 @@ class Sums:
     one: float = 0.0
     other: float = 0.0
     inner: float = 0.0
+    peak: float = 0.0  # the largest of the reference
 
     def add(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
         """Take a piece of both tensors, in float64, that begins at element `start`."""
@@ -131,6 +135,7 @@ class Sums:
 
     def _add_finite(self, a: Array, b: Array, distance: Array, size: Array, limits: Limits) -> None:
         self.max_abs = max(self.max_abs, float(distance.max()))
+        self.peak = max(self.peak, float(size.max()))
         nonzero = size > 0
         self.max_rel = max(self.max_rel, float(np.max(distance[nonzero] / size[nonzero], initial=0.0)))
         off = distance > 0

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bisect_trt.accuracy.compare import RTOL, RTOL_NARROW, compare
+from bisect_trt.accuracy.boxes import in_order
+from bisect_trt.accuracy.compare import RTOL, RTOL_NARROW, compare, default_rtol, kind_of, scale
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import AccuracySettings, TargetSettings
@@ -19,6 +20,7 @@ Values = Sequence[Mapping[str, Array]]
 
 PRECISIONS = {"fp16": RTOL["float16"], "bf16": RTOL["bfloat16"], "tf32": RTOL["float32"]}
 PRECISIONS |= {"fp8": RTOL_NARROW, "int8": RTOL["bfloat16"]}
+BOXES = "boxes"
 ALONE = "outputs differ"
 LOST = "outputs are not finite"
 OTHER_KIND = "outputs differ in shape or type"
@@ -62,7 +64,14 @@ def _difference(
         rtol = max(least, RTOL.get(value.dtype.name, RTOL_NARROW))
     if atol is not None and rtol is None:
         rtol = 0.0  # who gives an absolute tolerance means that one
-    return compare(name, value, given, rtol=rtol, atol=atol, metric=accuracy.metric)
+    if accuracy.metric != BOXES:
+        return compare(name, value, given, rtol=rtol, atol=atol, metric=accuracy.metric)
+    if value.shape == given.shape and kind_of(value.dtype) in ("float", "int"):
+        near = max(default_rtol(value.dtype), least) if rtol is None else rtol
+        exact = kind_of(value.dtype) == "int"
+        far = (near * scale(value) if atol is None else atol) if not exact else 0.0
+        given = in_order(value, given, 0.0 if exact else near, far)
+    return compare(name, value, given, rtol=rtol, atol=atol)
 
 
 def _given(name: str, values: tuple[tuple[str, float], ...]) -> float | None:

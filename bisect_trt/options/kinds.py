@@ -192,9 +192,11 @@ def _metric(text: str) -> str:
     quantile = _number(part)
     if kind == "quantile" and quantile is not None and 0 < quantile < 1:
         return text
-    if kind in ("max", "mean", "rms", "cosine") and not colon:
+    if kind in ("snr", "psnr") and quantile is not None and 0 < quantile < math.inf:
         return text
-    raise Unreadable(text, "is none of max, mean, rms, cosine, quantile:0.99")
+    if kind in ("max", "mean", "rms", "cosine", "boxes") and not colon:
+        return text
+    raise Unreadable(text, "is none of max, mean, rms, cosine, quantile:0.99, snr:30, psnr:40, boxes")
 
 
 def _reference(text: str) -> str:

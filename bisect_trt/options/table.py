@@ -155,7 +155,8 @@ ROWS: tuple[Option, ...] = (
         "accuracy.metric",
         "--metric",
         k.METRIC,
-        "max, mean, rms, cosine or quantile:0.99: what of an output has to be within tolerance.",
+        "What of an output has to be within tolerance: max, mean, rms, cosine or quantile:0.99; snr:30 or "
+        "psnr:40 (dB) instead; boxes: rows in any order.",
         ACCURACY,
     ),
     Option("accuracy.ignore", "--ignore", k.NAMES, "Output that is not compared; repeat it.", ACCURACY),

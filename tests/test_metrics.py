@@ -1,0 +1,63 @@
+"""Metrics beside elements: decibels, and rows as a set."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bisect_trt.accuracy.boxes import in_order
+from bisect_trt.accuracy.compare import compare
+from bisect_trt.accuracy.tolerance import differences
+from bisect_trt.settings import AccuracySettings
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (1, 8, 4), (3, 8, 4), (1, 8), (8,)])
+def test_boxes_are_a_set(shape: tuple[int, ...]) -> None:
+    boxes = RNG.uniform(0, 100, shape).astype(np.float32)
+    axis = -2 if len(shape) > 1 and shape != (1, 8) else -1
+    mixed = np.take(boxes, RNG.permutation(8), axis) + np.float32(1e-3)
+    accuracy = AccuracySettings(metric="boxes", rtol=(("", 1e-3),))
+    assert differences([{"y": boxes}], [{"y": mixed}], accuracy)[0].ok
+    assert not differences([{"y": boxes}], [{"y": mixed}], AccuracySettings(rtol=(("", 1e-3),)))[0].ok
+    moved = mixed.copy()
+    moved.reshape(-1)[0] += 50
+    (diff,) = differences([{"y": boxes}], [{"y": moved}], accuracy)
+    assert not diff.ok and diff.mismatches <= 4, "one box has no partner"
+
+
+def test_labels_have_to_be_equal_and_none_may_be_missing() -> None:
+    accuracy = AccuracySettings(metric="boxes")
+    labels = np.array([[3, 1, 2]])
+    assert differences([{"y": labels}], [{"y": labels[:, ::-1]}], accuracy)[0].ok
+    assert not differences([{"y": labels}], [{"y": np.array([[3, 1, 1]])}], accuracy)[0].ok
+    assert not differences([{"y": labels}], [{"y": labels[:, :2]}], accuracy)[0].ok
+
+
+def test_a_near_partner_is_given_up_for_another_row() -> None:
+    """The first row fits both, the second only the one that is nearest to the first."""
+    found = in_order(np.array([[0.0], [1.0]]), np.array([[0.6], [-0.6]]), 0.0, 0.7)
+    assert found.tolist() == [[-0.6], [0.6]]
+
+
+@given(st.permutations(range(7)), st.integers(0, 2**31))
+def test_any_order_has_partners(order: list[int], seed: int) -> None:
+    rows = np.random.default_rng(seed).integers(0, 3, (7, 2)).astype(np.float64)
+    assert np.array_equal(in_order(rows, rows[order], 0.0, 0.0), rows)
+
+
+@pytest.mark.parametrize("metric", ["snr", "psnr"])
+def test_decibels(metric: str) -> None:
+    one = RNG.standard_normal(1000)
+    other = one + 0.01 * RNG.standard_normal(1000)
+    signal = np.mean(one**2) if metric == "snr" else np.max(np.abs(one)) ** 2
+    found = 10 * math.log10(signal / np.mean((other - one) ** 2))
+    assert compare("y", one, other, metric=f"{metric}:{found - 0.01}").ok
+    assert not compare("y", one, other, metric=f"{metric}:{found + 0.01}").ok
+    assert compare("y", one, one, metric=f"{metric}:200").ok
+    assert not compare("y", one, np.full(1000, np.nan), metric=f"{metric}:1").ok
