@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from bisect_trt.accuracy.boxes import in_order
 from bisect_trt.accuracy.compare import compare
 from bisect_trt.accuracy.tolerance import differences
+from bisect_trt.cli.app import main
 from bisect_trt.settings import AccuracySettings
 
 RNG = np.random.default_rng(0)
@@ -61,3 +63,17 @@ def test_decibels(metric: str) -> None:
     assert not compare("y", one, other, metric=f"{metric}:{found + 0.01}").ok
     assert compare("y", one, one, metric=f"{metric}:200").ok
     assert not compare("y", one, np.full(1000, np.nan), metric=f"{metric}:1").ok
+
+
+def test_saved_outputs_are_judged_again(
+    tmp_path: Path, models_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["check", str(models_dir / "ok.onnx"), "--target", "emulate:bf16", "--rtol", "1e-9"]
+    assert main([*words, "--save-outputs", str(tmp_path / "both")]) == 1
+    again = [*words[:-2], "--judge-again", str(tmp_path / "both")]
+    capsys.readouterr()
+    assert main(again) == 0 and "Fine        scores agrees" in capsys.readouterr().out
+    assert main([*again, "--rtol", "1e-9"]) == 1
+    assert "Differs     scores: [" in capsys.readouterr().out
+    assert main([*words, "--judge-again", str(tmp_path)]) == 2
+    assert "holds no reference.npz" in capsys.readouterr().err

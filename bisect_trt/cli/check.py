@@ -17,12 +17,25 @@ KEEP = Option(
 )
 
 
-def run(model: Path, settings: Settings, *, keep_fp32: Path | None, as_json: bool) -> int:
+AGAIN = Option(
+    "again",
+    "--judge-again",
+    k.FOLDER,
+    "Judge what --save-outputs wrote, with other tolerances; nothing is run.",
+    ACCURACY,
+)
+
+
+def run(
+    model: Path, settings: Settings, *, keep_fp32: Path | None, again: Path | None, as_json: bool
+) -> int:
     """Try the whole model once: does the target take it and agree with ONNX Runtime?
 
     Exit code: 0 yes, 1 no, 2 bad usage or model, 3 target not usable here or nothing can be said,
     70 a bug of bisect-trt.
     """
+    if again is not None:
+        return _again(again, settings, as_json)
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
     from bisect_trt.cli.output import console
@@ -44,4 +57,18 @@ def run(model: Path, settings: Settings, *, keep_fp32: Path | None, as_json: boo
     return 1 if result.outcome.failures else 0
 
 
-COMMAND = Command("check", run, (*options.without(*options.SEARCHING, "workers", "cluster"), KEEP, JSON))
+def _again(folder: Path, settings: Settings, as_json: bool) -> int:
+    from bisect_trt.cli.output import console
+    from bisect_trt.session.judge_again import judge_again
+
+    diffs = judge_again(folder, settings)
+    if as_json:
+        print(json.dumps({"tensors": [diff.to_json() for diff in diffs]}, indent=2))
+    else:
+        console.show_judged(diffs)
+    return 0 if all(diff.ok for diff in diffs) else 1
+
+
+COMMAND = Command(
+    "check", run, (*options.without(*options.SEARCHING, "workers", "cluster"), KEEP, AGAIN, JSON)
+)

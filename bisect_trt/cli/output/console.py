@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.options import line, reduce_line, verify_line, what_to_try
 from bisect_trt.outcome import Failure
 from bisect_trt.reproducer.archive import too_big
@@ -136,6 +137,14 @@ def show_check(result: Check, console: Console | None = None) -> None:
             tries.append(f"{result.next_line} --all (a reproducer for each of them)")
     for number, told in enumerate([] if outcome.unresolved else tries):
         page.exact("" if number else "Next", told)
+
+
+def show_judged(diffs: Sequence[TensorDiff], console: Console | None = None) -> None:
+    """Outputs that were judged once more, those that disagree first."""
+    page = Page(console)
+    for diff in diffs:
+        style = "bold green" if diff.ok else "bold red"
+        page.row("Fine" if diff.ok else "Differs", printable(diff.describe()), style=style)
 
 
 def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
