@@ -121,7 +121,13 @@ def simplify(
     return room.simplify(_path("model", model), chosen, out=_out(out), force=force, on_event=on_event)
 
 
-def check(model: AnyPath, settings: Settings | None = None, **options: Any) -> Check:
+def check(
+    model: AnyPath,
+    settings: Settings | None = None,
+    *,
+    keep: Sequence[str] | None = None,
+    **options: Any,
+) -> Check:
     """Say whether the target agrees with the reference on a model, and if not, how it fails.
 
     >>> check("models/ok.onnx", target="emulate:fp16").outcome.failures
@@ -132,6 +138,7 @@ def check(model: AnyPath, settings: Settings | None = None, **options: Any) -> C
     Args:
         model: an ONNX file.
         settings: how; the defaults are those of the command line.
+        keep: nodes that stay in FP32, all others computing in the target's low precision.
         **options: fields of the settings, as `target="emulate:fp16"`.
 
     Raises:
@@ -140,7 +147,8 @@ def check(model: AnyPath, settings: Settings | None = None, **options: Any) -> C
     """
     from bisect_trt.session import check as room
 
-    return room.check(_path("model", model), chosen_settings(settings, options))
+    kept = None if keep is None else tuple(keep)
+    return room.check(_path("model", model), chosen_settings(settings, options), keep=kept)
 
 
 def scan(

@@ -260,6 +260,7 @@ ROWS: tuple[Option, ...] = (
         "--deep",
         k.SWITCH,
         "TensorRT-RTX: also find attributes whose default is read otherwise than in ONNX (a few builds).",
+        ACCURACY,
     ),
     Option(
         "target.timing_cache",
