@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 import bisect_trt
 import judging_cases as cases
 import openvino_cpu
 from bisect_trt.accuracy.tolerance import differences, only_for, precision_rtol
+from bisect_trt.cli.output.console import show_check
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Symptom
@@ -103,3 +106,24 @@ def require_right(case: cases.Case, result: Reduction, kind: str) -> None:
 )
 def test_what_is_handed_over(case: cases.Case, kind: str, libraries: Any, tmp_path: Path) -> None:
     require_right(case, reduced(case, libraries, tmp_path), kind)
+
+
+def test_each_refused_node_is_told(tmp_path: Path) -> None:
+    """The parser names them all: `check` has a line for each, `reduce` says that there are more."""
+    pytest.importorskip("tensorrt_rtx")
+    nodes = [onnx.helper.make_node("Relu", ["x"], ["a"], "relu")]
+    nodes += [onnx.helper.make_node("Det", ["a"], [f"y{k}"], f"det{k}") for k in range(3)]
+    kind = onnx.TensorProto.FLOAT
+    outputs = [onnx.helper.make_tensor_value_info(f"y{k}", kind, [2]) for k in range(3)]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [onnx.helper.make_tensor_value_info("x", kind, [2, 4, 4])], outputs
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(proto, tmp_path / "m.onnx")
+    settings = Settings(TargetSettings("tensorrt-rtx"), RunSettings(repeats=1, simplify=False))
+    page = Console(record=True, width=200, file=io.StringIO())
+    show_check(bisect_trt.check(tmp_path / "m.onnx", settings), page)
+    told = page.export_text()
+    assert all(f"det{k} (Det)" in told for k in range(3))
+    result = bisect_trt.reduce(tmp_path / "m.onnx", settings, out=tmp_path / "out")
+    assert any("2 other nodes of the model are refused too: det1 (Det), det2" in n for n in result.notes)

@@ -41,13 +41,14 @@ def run(
     from bisect_trt.cli.output import console
     from bisect_trt.errors import TargetUnavailable
     from bisect_trt.reproducer import document
+    from bisect_trt.session.check import check
 
     keep = None
     if keep_fp32 is not None:
         from bisect_trt.mixed_precision.write import read_keep
 
         keep = read_keep(keep_fp32)
-    result = bisect_trt.check(model, settings, keep=keep)
+    result = bisect_trt.check(model, settings) if keep is None else check(model, settings, keep=keep)
     if as_json:
         print(json.dumps(document.check(result, bisect_trt.__version__), indent=2))
     else:

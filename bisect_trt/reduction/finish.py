@@ -22,7 +22,7 @@ from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.origin import origins
 from bisect_trt.model.summary import figures
-from bisect_trt.outcome import Outcome, Verdict, judge
+from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
 from bisect_trt.reduction.at_outputs import facts
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.passes.neighbour import Neighbour
@@ -40,9 +40,10 @@ from bisect_trt.session.prepare import LONGEST_START
 from bisect_trt.session.recording import cannot_run
 from bisect_trt.targets.tensorrt.defaults import is_misread_default
 from bisect_trt.targets.tensorrt.engine import built_words
-from bisect_trt.text import seconds
+from bisect_trt.text import counted, seconds
 from bisect_trt.workers import jobs
 
+OTHERS = 5  # nodes that fail besides, which are named
 SIZES = 3  # dimensions of which it is told which sizes fail
 FRESH = 12  # processes in which a flaky failure may show again
 BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell what TensorRT made of it
@@ -110,10 +111,23 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
         yield f"{files.PASSING} passes: it is {files.MODEL} {found.neighbour.difference}."
     elif not found.end.is_early:
         yield "No neighbour of this model is known that passes, so there is no passing.onnx."
+    yield from _others(run, problem.wanted)
     for told in (simple.sizes if simple else ())[:SIZES]:
         yield f"Not every size fails: {told}."
     if problem.best.form is Form.ORIGINAL:
         yield "Only the file as it is fails; any normalised or cut form of it does not."
+
+
+def _others(run: Run, wanted: Failure) -> Iterator[str]:
+    """A sentence on nodes that the parser refuses besides: it names them all at once."""
+    refused = [f for f in run.confirmed.failures if f.stage is Stage.PARSE and f.nodes]
+    others = {f.nodes[0]: f.op for f in refused if f.nodes[0] not in wanted.nodes}
+    if others and wanted.stage is Stage.PARSE:
+        named = ", ".join(f"{name} ({op})" if op else name for name, op in list(others.items())[:OTHERS])
+        more = f" and {len(others) - OTHERS} more" if len(others) > OTHERS else ""
+        verb = "is" if len(others) == 1 else "are"
+        text = f"{counted(len(others), 'other node')} of the model {verb} refused too"
+        yield f"{text}: {named}{more}; --all reduces each different failure."
 
 
 def told_of_the_original(

@@ -24,6 +24,7 @@ from bisect_trt.text import counted, printable, seconds
 
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2
+_LISTED = 20  # failures of a check that have a line
 # `[file.cpp::function::48]`, `file.h:12 function`
 _PLACE = re.compile(
     r"(\[[^\[\]]*|( In \w+ at )?/?\b[\w./]+)\.(cpp|cc|cu|hpp|h)\b([^\[\]]*\]|:\d+(:| \w+)?) ?"
@@ -123,8 +124,10 @@ def show_check(result: Check, console: Console | None = None) -> None:
         page.row("Also" if k else "Fails", f"{_what(failure)} on {title}", style="bold red")
         page.row("", _gist(failure))
         page.row("Where", _where(failure, ()))
-    if len(outcome.failures) > _ALSO:
-        page.row("", f"and {len(outcome.failures) - _ALSO} more of the same probe")
+    for failure in outcome.failures[_ALSO:_LISTED]:
+        page.row("Also", f"{_where(failure, ())}: {_gist(failure)}")
+    if len(outcome.failures) > _LISTED:
+        page.row("", f"and {len(outcome.failures) - _LISTED} more of the same probe, all of them in --json")
     page.row(
         "Model", f"{printable(result.model.name)}, {counted(result.nodes, 'node')}, {seconds(result.seconds)}"
     )
