@@ -42,11 +42,12 @@ class Decided:
     more: int = 0
 
 
-def decide(knobs: Sequence[Knob], observe: Observe) -> Decided:
+def decide(knobs: Sequence[Knob], observe: Observe, *, thorough: bool = True) -> Decided:
     """Find the decisions that a failure depends on, given that it shows with all of them as by default.
 
     When all fine knobs together do not make it go, each coarse one is tried; when they end in another
-    failure, each fine one alone, too, as one of them may be the reason.
+    failure, each fine one alone, too, as one of them may be the reason. Unless `thorough`, neither that is
+    done, nor is it asked what keeps the failure.
     """
     asked = _Memory(observe)
     fine = [knob for knob in knobs if not knob.coarse]
@@ -55,10 +56,10 @@ def decide(knobs: Sequence[Knob], observe: Observe) -> Decided:
     helps: list[Knob] = []
     if every is Verdict.VANISHES:
         helps = minimise(fine, _Gone(asked))
-    elif every is Verdict.UNRESOLVED:
+    elif every is Verdict.UNRESOLVED and thorough:
         helps = next(([knob] for knob in fine if asked.of([knob]) is Verdict.VANISHES), [])
     builds = asked.count
-    keeps = _keeping(fine, helps, asked) if every is Verdict.VANISHES else []
+    keeps = _keeping(fine, helps, asked) if thorough and every is Verdict.VANISHES else []
     also = next(([knob] for knob in coarse if asked.of([knob]) is Verdict.VANISHES), [])
     if not helps:
         helps, also, builds = also, [], asked.count

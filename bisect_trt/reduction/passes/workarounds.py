@@ -34,7 +34,7 @@ def avoiding(problem: Problem) -> list[str]:
     if known and known.seconds > LONGEST_PROBE:
         return []
     trial = Trial(problem.prober, best, problem.judge, problem.runs)
-    found = decide(knobs_of(target), trial)
+    found = decide(knobs_of(target), trial, thorough=False)
     return [sentence(knobs) for knobs in (found.helps, found.also) if knobs]
 
 
