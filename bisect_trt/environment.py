@@ -14,7 +14,7 @@ from pathlib import Path
 
 ABSENT = "not present"
 INSTALL = {
-    "tensorrt": "pip install tensorrt",
+    "tensorrt": "pip install tensorrt (10 and 11; how 8.6 is installed: docs/gpu.md)",
     "tensorrt-rtx": "pip install tensorrt-rtx",
     "onnxruntime": "pip install onnxruntime",
     "torch": "pip install torch",
