@@ -152,3 +152,24 @@ def test_sixty_wrong_uses_read_well(
         GOLDEN.write_text(page)
     assert len(USES) >= 60 and "Traceback" not in page and "internal error" not in page
     assert page == GOLDEN.read_text()
+
+
+def test_an_index_beyond_the_depth_of_a_one_hot_is_legal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX gives a row of off values for it."""
+    depth = onnx.numpy_helper.from_array(np.array(4), "depth")
+    values = onnx.numpy_helper.from_array(np.array([0, 1], np.float32), "values")
+    make = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("OneHot", ["i", "depth", "values"], ["y"])],
+        "g",
+        [make("i", onnx.TensorProto.INT64, [3])],
+        [make("y", onnx.TensorProto.FLOAT, [3, 4])],
+        [depth, values],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "m.onnx")
+    np.savez(tmp_path / "i.npz", i=np.array([0, 3, 9]))
+    words = ["check", str(tmp_path / "m.onnx"), "--target", "ort:CPU", "--inputs", str(tmp_path / "i.npz")]
+    assert main(words) == 0, capsys.readouterr().err

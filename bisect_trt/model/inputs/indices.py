@@ -199,8 +199,9 @@ def _places(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _depth(node: onnx.NodeProto, model: _Model) -> Accepted | None:
+    """The indices of a OneHot; one beyond the depth is legal and selects nothing, so no value is refused."""
     depth = model.number(node.input[1])
-    return Accepted(0, depth - 1, index=True) if depth and depth >= 1 else None
+    return Accepted(0, depth - 1) if depth and depth >= 1 else None
 
 
 def _count(node: onnx.NodeProto, model: _Model) -> Accepted | None:
