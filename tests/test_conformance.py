@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ import trt_calls
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Stage
+from bisect_trt.outcome import Built, Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
 from bisect_trt.targets.tensorrt import backend, log, tactics, timing
@@ -217,6 +218,35 @@ def test_precision_is_by_flags_or_by_casts_and_never_silently_float32(
     assert ("cast" in result.facts) is not weak
     assert result.facts["network_types"] == {"HALF": 2}
     assert any(f"--precision {precision}" in note for note in target.info().notes)
+
+
+def test_nodes_stay_in_fp32_by_constraints_or_by_casts(version: fake_trt.Fake, tmp_path: Path) -> None:
+    """What the target tells of it can be read again: nothing is lost on its way to the search."""
+    layer = fake_layer("r")
+    others = [fake_layer("r_1"), fake_layer("s"), fake_layer("rr"), fake_layer("r", "CONSTANT")]
+    network = version.Builder(None).create_network(0)  # type: ignore[attr-defined]
+    object.__setattr__(network, "num_layers", 5)
+    object.__setattr__(network, "get_layer", lambda k: [layer, *others][k])
+    weak = version.__name__ == "tensorrt" and numbers(version.__version__) < (11, 0)
+    result = opened(version, precision="fp16").run(replace(candidate(tmp_path), keep=("r",)))
+    assert not result.failures
+    flags = {getattr(flag, "name", "") for flag in version.flags}
+    assert ("OBEY_PRECISION_CONSTRAINTS" in flags) is weak
+    told = {k: v for k, v in result.facts.items() if k != "network_outputs"}
+    assert Built.from_json(told).fp32_layers == (("r", "r_1") if weak else ())
+    assert (layer.precision == "float32") is weak and (others[0].precision == "float32") is weak
+    assert layer.typed == ([(0, "float32")] if weak else [])
+    assert all(other.precision is None for other in others[1:])
+
+
+def fake_layer(name: str, kind: str = "ELEMENTWISE") -> Any:
+    """A layer with one float output, which notes what it is asked for."""
+    dtype = type("DataType", (str,), {"name": "FLOAT"})("float32")
+    output = SimpleNamespace(dtype=dtype, is_shape_tensor=False)
+    made = SimpleNamespace(name=name, type=SimpleNamespace(name=kind), precision=None, typed=[])
+    made.num_outputs, made.get_output = 1, lambda k: output
+    made.set_output_type = lambda k, dtype: made.typed.append((k, dtype))
+    return made
 
 
 def test_the_timing_cache_grows_but_not_by_written_files(version: fake_trt.Fake, tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ class OnTarget:
 
     def _one(self, keep: Keep) -> Answer:
         outcome = self.seen[keep] = self.prober.observe(self.candidate(keep))
-        errors = {k: float(v) for k, v in outcome.facts.get("errors", {}).items()}
+        measured = outcome.measured
         if outcome.failures or outcome.unresolved:
-            damage = max(map(float, outcome.facts.get("damage", {}).values()), default=float("inf"))
-            return Answer(False, 1 + damage, errors)
-        return Answer(True, min(1.0, max(errors.values(), default=0.0)), errors)
+            damage = max(measured.damage.values(), default=float("inf"))
+            return Answer(False, 1 + damage, dict(measured.errors))
+        return Answer(True, min(1.0, max(measured.errors.values(), default=0.0)), dict(measured.errors))
