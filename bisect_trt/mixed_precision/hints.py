@@ -35,6 +35,7 @@ class Range:
 def reasons(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], to: str) -> dict[str, str]:
     """Nodes that ranges alone condemn, and why."""
     found: dict[str, str] = {}
+    makers = {t: key_of(node) for node in model.graph.node for t in node.output if t}
     limit = LARGEST_NUMBER.get(to, math.inf)
     for node in model.graph.node:
         key = key_of(node)
@@ -47,7 +48,9 @@ def reasons(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], t
         if why:
             found[key] = why
             if why.startswith("cancellation"):
-                _add_makers(model, known, [name for name, _ in read], found)
+                for maker in (makers.get(name, "") for name, _ in read):
+                    if maker in known.slots and maker not in known.neutral:
+                        found.setdefault(maker, "it makes what is cancelled")
     return found
 
 
@@ -65,13 +68,6 @@ def _reason(op: str, made: Sequence[Range], read: Sequence[Range], limit: float)
         if 0 < made[0].largest < CANCELS * most:
             return f"cancellation: {most:.3g} becomes {made[0].largest:.3g}"
     return ""
-
-
-def _add_makers(model: onnx.ModelProto, known: Roles, tensors: Sequence[str], found: dict[str, str]) -> None:
-    for node in model.graph.node:
-        key = key_of(node)
-        if key in known.slots and key not in known.neutral and set(tensors).intersection(node.output):
-            found.setdefault(key, "it makes what is cancelled")
 
 
 def hints(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], why: Mapping[str, str]) -> Hints:

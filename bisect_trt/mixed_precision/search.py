@@ -301,7 +301,7 @@ class Search:
 
     def _by_effect(self) -> None:
         """Each node is lowered alone; the shortest list of those that do most harm, made 1-minimal."""
-        if self._measured or len(self.items) > self._left() / 3 or self._settled():
+        if self._measured or len(self.items) > self._left() / 3 or self.settled:
             return
         self._measured = True
         everything = frozenset(self.items)
@@ -311,7 +311,9 @@ class Search:
         self._rank = {item: k for k, item in enumerate(order)}
         self._shortest_list(order)
 
-    def _settled(self) -> bool:
+    @property
+    def settled(self) -> bool:
+        """Whether each node of the best set fails when it alone is lowered, all others in FP32."""
         return self.found.necessary >= self.found.best
 
     def _shortest_list(self, order: Sequence[str]) -> None:

@@ -133,22 +133,17 @@ class _Switching:
         del graph.initializer[:], graph.input[:]
         graph.initializer.extend(fresh.initializer)
         graph.input.extend(fresh.input)
-        for name in sorted(fed):
-            if any(name in consumed(node) for node in self._as_they_are(nodes, name)) or any(
-                name == o.name for o in graph.output
-            ):
-                self._feed(name, name, "")
+        self._small = {tensor.name: tensor for tensor in graph.initializer}
+        as_they_are = {output.name for output in graph.output}.union(*map(self._unrounded, nodes))
+        for name in sorted(fed & as_they_are):
+            self._feed(name, name, "")
         self._there |= set(weights)
 
-    def _as_they_are(self, nodes: list[onnx.NodeProto], name: str) -> list[onnx.NodeProto]:
-        """Nodes that read a weight where it is never rounded."""
-        found = []
-        for node in nodes:
-            slots = self.known.slots.get(key_of(node), ((), ()))[0]
-            low = [k for k, t in enumerate(node.input) if t == name and k in slots]
-            if name in consumed(node) and len(low) < max(1, list(node.input).count(name)):
-                found.append(node)
-        return found
+    def _unrounded(self, node: onnx.NodeProto) -> set[str]:
+        """What a node reads without a choice, captures of its bodies included."""
+        slots = self.known.slots.get(key_of(node), ((), ()))[0]
+        chosen = {name for k, name in enumerate(node.input) if k in slots}
+        return {t for k, t in enumerate(node.input) if k not in slots} | (set(consumed(node)) - chosen)
 
     def _feed(self, name: str, weight: str, reader: str) -> None:
         values = self.switch.values[weight]
@@ -213,7 +208,7 @@ class _Switching:
         if name in self.switch.values:  # Shape of a weight
             return self._along(name, "")
         if name not in self._low:
-            weight = next((t for t in self.graph.initializer if t.name == name), None)
+            weight = self._small.get(name)
             low = self._low[name] = f"{PREFIX}low:{name}"
             if weight is not None:
                 values = self._rounded(numpy_helper.to_array(weight))

@@ -33,6 +33,8 @@ from bisect_trt.targets.roles import flat, roles
 from bisect_trt.workers.pool import Pool
 
 FLAT = "flat.onnx"
+ENOUGH = 100
+"""Evaluations in all where nothing smaller can pass unless a node more in FP32 hurts."""
 RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
 
 
@@ -135,7 +137,8 @@ class Work:
             effort = self._effort(len(search.items)) if self._emulated else 0
             self._tell("search", f"{len(search.found.best)} nodes; is there anything smaller?")
             search.prove(effort // 3)
-            search.improve(effort)
+            # What a proof by monotony says is looked at a little more only.
+            search.improve(min(effort, max(0, ENOUGH - search.asked)) if search.settled else effort)
             search.finish()
             if self.asker is not self.written and self._emulated:
                 self._agree(search)
