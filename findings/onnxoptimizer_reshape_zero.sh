@@ -35,7 +35,7 @@ def run(model, x):
 
 
 def chain(dims, first, second, axis=None):
-    """Two Reshapes; with an axis, a mean over it behind them, so that values change as well."""
+    """Two Reshapes; with an axis, a Softmax over it behind them, so that values change as well."""
     nodes = [helper.make_node("Reshape", ["x", "a"], ["t"]), helper.make_node("Reshape", ["t", "b"], ["y"])]
     if axis is not None:
         nodes[1].output[0] = "u"

@@ -2,7 +2,7 @@
 # One would guess: constant folding leaves random ops alone, since they have no inputs by nature.
 # What happens: onnx-graphsurgeon's fold_constants and onnxslim replace a RandomNormal by one sample,
 # stored as a weight; they and onnxscript's optimizer do it to a Bernoulli with constant
-# probabilities. ONNX Runtime, onnxsim and onnxoptimizer keep the nodes.
+# probabilities. onnxsim and onnxoptimizer keep the nodes.
 # Versions: onnx-graphsurgeon 0.6.1, onnxslim 0.1.98, onnxscript 0.7.2, onnxoptimizer 0.4.2, onnxsim
 # 0.8.1, onnx 1.23.2, onnxruntime 1.32.0; seen 2026-11-29.
 # Why it matters for bisecting: noise that should differ in each run is the same for ever; a flaky
