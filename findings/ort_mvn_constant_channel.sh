@@ -26,7 +26,7 @@ x[0, 1] = [[1, 2], [3, 4]]
 
 def model(nodes, name_in, name_out):
     graph = helper.make_graph(nodes, "g", [info(name_in, TensorProto.FLOAT, SHAPE)], [info(name_out, TensorProto.FLOAT, SHAPE)])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(made)
     return made
 
@@ -37,7 +37,7 @@ def run(made):
 
 
 op = model([helper.make_node("MeanVarianceNormalization", ["x"], ["y"], axes=AXES)], "x", "y")
-body = onnx.defs.get_schema("MeanVarianceNormalization", 13).function_body
+body = onnx.defs.get_schema("MeanVarianceNormalization", 18).function_body
 nodes = list(body.node)
 for node in nodes:
     for attribute in node.attribute:
