@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # One would guess: saving a model again to the same names overwrites the files.
-# What happens: with save_as_external_data onnx 1.18.0 appends the weights to the data file: each save
+# What happens: with save_as_external_data onnx 1.16.2 appends the weights to the data file: each save
 # makes it larger by the whole model, and the old half is dead. onnx 1.23.2 raises FileExistsError
-# (as 1.20.1 does), so the same script that filled the disk now stops. The .onnx file is overwritten by both.
-# Versions: onnx 1.18.0 (1.16.2 too) and 1.23.2 (1.20.1 too); seen 2026-11-29.
+# instead (as 1.18.0 does), so the same script that filled the disk now stops.
+# Versions: onnx 1.16.2 and 1.23.2 (1.18.0 and 1.20.1 as the latter); seen 2026-11-29.
 # Why it matters for bisecting: a search writes hundreds of candidates. In one working folder that is
 # hundreds of times the weights with one release, and an error at the second candidate with another.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for pair in "1.18.0 appended" "1.23.2 refused"; do
+for pair in "1.16.2 appended" "1.23.2 refused"; do
 set -- $pair
 "${PYTHON:-python3}" -m venv "$work/$1"
-"$work/$1/bin/pip" install -q --no-compile onnx==$1
+"$work/$1/bin/pip" install -q --no-compile onnx==$1 $([ $1 = 1.16.2 ] && echo 'numpy<2')
 mkdir "$work/data$1"
 (cd "$work/data$1" && "$work/$1/bin/python" - "$2" <<'PY'
 import os

@@ -4,8 +4,8 @@
 # What happens: the CPU provider computes float16 nodes in float32 and takes out the pairs of casts
 # between them, with all graph optimisations disabled as well. In one and the same run the output t
 # is inf and the output y = t * 0.001 is 1000.5.
-# Versions: onnxruntime 1.32.0 (no AVX512-FP16 kernels for Mul), onnx 1.23.2; seen 2026-11-29.
-# Public: microsoft/onnxruntime issue 11831 says that casts are inserted; not what an output shows.
+# Versions: onnxruntime 1.32.0 on x86-64, onnx 1.23.2; seen 2026-11-29.
+# Public: microsoft/onnxruntime issue 11831 tells of the inserted casts, not of what an output shows.
 # Why it matters for bisecting: a search that reads every intermediate tensor finds an overflow at t,
 # a search by outputs finds none; both are right about what they looked at.
 set -euo pipefail

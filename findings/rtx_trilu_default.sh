@@ -4,8 +4,8 @@
 # absent `upper` as 0 and keeps the lower one: the network is layer for layer that of upper=0.
 # Versions: tensorrt-rtx 1.7.1.116 (and 1.6.1.120), onnx 1.23.2, onnxruntime 1.32.0 as the other
 # opinion; seen 2026-11-29.
-# Why it matters for bisecting: every causal mask turns over in silence. And a tool that drops
-# attributes equal to their default, an innocent tidying, changes what the engine computes.
+# Why it matters for bisecting: a causal mask made by a plain Trilu turns over in silence. And a tool
+# that drops attributes equal to their default, an innocent tidying, changes what the engine computes.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
