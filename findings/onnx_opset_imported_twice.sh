@@ -26,7 +26,8 @@ x = {"x": np.zeros(SHAPE, np.float32)}
 
 def readings(*versions):
     info = helper.make_tensor_value_info
-    graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"])], "g", [info("x", TensorProto.FLOAT, SHAPE)], [info("y", TensorProto.FLOAT, SHAPE)])
+    graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"])], "g",
+                              [info("x", TensorProto.FLOAT, SHAPE)], [info("y", TensorProto.FLOAT, SHAPE)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", v) for v in versions], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString()

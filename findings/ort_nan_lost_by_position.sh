@@ -33,7 +33,8 @@ def run(op, data, kind=TensorProto.FLOAT, **attributes):
 
 seen = {}
 for data in ([NAN, 1, 2], [1, NAN, 2], [2, 1, NAN]):
-    seen[str(data)] = row = (run("ReduceMax", data), run("ReduceMin", data), run("ArgMax", data, TensorProto.INT64, axis=0), run("GlobalMaxPool", data))
+    arg = run("ArgMax", data, TensorProto.INT64, axis=0)
+    seen[str(data)] = row = (run("ReduceMax", data), run("ReduceMin", data), arg, run("GlobalMaxPool", data))
     print(f"{data!s:15} ReduceMax {row[0]} ReduceMin {row[1]} ArgMax {row[2]} GlobalMaxPool {row[3]}")
 first, middle, last = seen.values()
 assert np.isnan(first[0]) and np.isnan(first[1]), "a NaN in front is kept"
