@@ -10,15 +10,18 @@
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-venv() { # name, packages
-  "${PYTHON:-python3}" -m venv "$work/$1"
-  "$work/$1/bin/pip" install -q --no-compile "${@:2}"
+"${PYTHON:-python3}" -m venv "$work/venv"
+packages() { # folder, packages: one environment, and a folder for each set of releases
+  "$work/venv/bin/pip" install -q --no-compile --target "$work/$1" "${@:2}"
 }
-venv onnx18 onnx==1.18.0
-venv onnx20 onnx==1.20.1
-venv ort16 onnxruntime==1.16.3 "numpy<2"
-venv ort17 onnxruntime==1.17.3 "numpy<2"
-"$work/onnx20/bin/python" - "$work/m.onnx" <<'PY'
+python() { # folder, arguments
+  PYTHONPATH="$work/$1" "$work/venv/bin/python" "${@:2}"
+}
+packages onnx18 onnx==1.18.0
+packages onnx20 onnx==1.20.1
+packages ort16 onnxruntime==1.16.3 "numpy<2"
+packages ort17 onnxruntime==1.17.3 "numpy<2"
+python onnx20 - "$work/m.onnx" <<'PY'
 import sys
 import onnx
 from onnx import TensorProto, helper
@@ -39,8 +42,8 @@ evaluate='
 import sys, numpy, onnx
 from onnx.reference import ReferenceEvaluator
 print(float(ReferenceEvaluator(onnx.load(sys.argv[1])).run(None, {"x": numpy.array([65520], numpy.float32)})[0][0]))'
-check() { # label, expected, interpreter, code
-  got=$("$work/$3/bin/python" -c "$4" "$work/m.onnx")
+check() { # label, expected, folder, code
+  got=$(python "$3" -c "$4" "$work/m.onnx")
   echo "$1: 65520 -> bfloat16 -> float = $got"
   [ "$got" = "$2" ] || { echo "expected $2"; exit 1; }
 }

@@ -13,12 +13,15 @@
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-venv() { # name, packages
-  "${PYTHON:-python3}" -m venv "$work/$1"
-  "$work/$1/bin/pip" install -q --no-compile "${@:2}"
+"${PYTHON:-python3}" -m venv "$work/venv"
+packages() { # folder, packages: one environment, and a folder for each set of releases
+  "$work/venv/bin/pip" install -q --no-compile --target "$work/$1" "${@:2}"
 }
-venv make onnx==1.23.2
-"$work/make/bin/python" - "$work/pool.onnx" <<'PY'
+python() { # folder, arguments
+  PYTHONPATH="$work/$1" "$work/venv/bin/python" "${@:2}"
+}
+packages make onnx==1.23.2
+python make - "$work/pool.onnx" <<'PY'
 import sys
 import onnx
 from onnx import TensorProto, helper
@@ -53,21 +56,21 @@ network = builder.create_network(0)
 parser = trt.OnnxParser(network, logger)
 assert parser.parse(open(sys.argv[1], "rb").read())
 print(network.get_output(0).shape[2])'
-check() { # label, expected first word, interpreter, code
-  got=$("$work/$3/bin/python" -c "$4" "$work/pool.onnx")
+check() { # label, expected first word, folder, code
+  got=$(python "$3" -c "$4" "$work/pool.onnx")
   echo "$1: $got windows"
   [ "${got%% *}" = "$2" ] || { echo "expected $2"; exit 1; }
 }
 check "onnx 1.23.2 infer_shapes      " 3 make "$infer"
 check "onnx 1.23.2 ReferenceEvaluator" 2 make "$evaluate"
-venv onnx16 onnx==1.16.2 "numpy<2"
+packages onnx16 onnx==1.16.2 "numpy<2"
 check "onnx 1.16.2 infer_shapes      " 2 onnx16 "$infer"
-venv onnx18 onnx==1.18.0 numpy
+packages onnx18 onnx==1.18.0 numpy
 check "onnx 1.18.0 infer_shapes      " 3 onnx18 "$infer"
 for pair in 1.20.1:3 1.32.0:2; do
-  venv "ort${pair%:*}" onnxruntime==${pair%:*} numpy
+  packages "ort${pair%:*}" onnxruntime==${pair%:*} numpy
   check "onnxruntime ${pair%:*}            " "${pair#*:}" "ort${pair%:*}" "$run"
 done
-venv rtx tensorrt-rtx==1.7.1.116
+packages rtx tensorrt-rtx==1.7.1.116
 check "tensorrt-rtx 1.7.1.116 parser " 3 rtx "$parse"
 echo "as described: 2 or 3 by library, by release and within one package"
