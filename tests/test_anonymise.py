@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.anonymise.audit import find, left
-from bisect_trt.anonymise.scrub import Scrubber, operators, require_clean, require_synthetic
+from bisect_trt.anonymise.scrub import Scrubber, operators, require_clean
 from bisect_trt.anonymise.secrets import secrets_of
 from bisect_trt.errors import Leak, UsageError
 from bisect_trt.model.editing.attributes import is_plain
@@ -25,6 +25,7 @@ from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.simplify.propose import best_draft
 from bisect_trt.reduction.simplify.run import simplify
+from bisect_trt.reduction.simplify.secrecy import require_synthetic
 from bisect_trt.reduction.simplify.values import all_texts
 from bisect_trt.reduction.state import Simplifying
 from bisect_trt.results import Simplification
