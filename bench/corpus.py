@@ -131,7 +131,8 @@ def as_it_is(key: str, model: Path, settings: Settings, out: Path, pool: Pool) -
     again = one_check(model, settings, pool)
     if again["status"] != "fails":
         return None
-    loads = pool.submit(jobs.reference_error, Candidate(model, model.parent, ()), settings.accuracy).result()
+    alone = Candidate(model, model.parent, ())
+    loads = pool.submit(jobs.reference_error, alone, settings.accuracy, timeout=TIMEOUT).result()
     name = slug(key, model)
     (out / "repros" / name).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model, out / "repros" / name / "repro.onnx")
