@@ -1,4 +1,4 @@
-"""What was found on real backends (`models/found/`) is small, harmless, and still there on the release it names."""
+"""What was found on real backends (`models/found/`) is small, harmless, and still there on its release."""
 
 from __future__ import annotations
 
