@@ -127,3 +127,23 @@ def test_each_refused_node_is_told(tmp_path: Path) -> None:
     assert all(f"det{k} (Det)" in told for k in range(3))
     result = bisect_trt.reduce(tmp_path / "m.onnx", settings, out=tmp_path / "out")
     assert any("2 other nodes of the model are refused too: det1 (Det), det2" in n for n in result.notes)
+
+
+def test_a_reproducer_holds_on_its_own_reference(tmp_path: Path) -> None:
+    """ONNX Runtime keeps 160000 between two float16 nodes; recorded it is Inf, and misleads nobody."""
+    node, half = onnx.helper.make_node, onnx.TensorProto.FLOAT16
+    nodes = [node("Cast", ["x"], ["a"], "cast", to=half), node("Mul", ["a", "big"], ["b"], "scale")]
+    nodes += [node("Pow", ["b", "two"], ["q"], "pow"), node("ReduceMean", ["q"], ["v"], "mean", axes=[-1])]
+    nodes += [node("Sqrt", ["v"], ["s"], "sqrt"), node("Cast", ["s"], ["y"], "back", to=1)]
+    weights = [onnx.numpy_helper.from_array(np.float16(v), name) for name, v in (("big", 400), ("two", 2))]
+    io = [("x", [4, 32]), ("y", [4, 1])]
+    ins, outs = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n, shape in io)
+    graph = onnx.helper.make_graph(nodes, "g", [ins], [outs], weights)
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    x = np.zeros((4, 32), np.float32)
+    x[:, :2] = [[1.0, 0.5]]
+    case = cases.Case("", lambda: (proto, {"x": x}), "emulate:fp16")
+    result = reduced(case, (), tmp_path)
+    inputs, expected = (np.load(result.out / name) for name in ("inputs.npz", "expected.npz"))
+    assert all(np.isfinite(value).all() for archive in (inputs, expected) for value in archive.values())
+    assert "pow" in result.nodes and result.wanted.symptom is Symptom.NOT_FINITE and result.verified == 1

@@ -215,6 +215,10 @@ class Problem:
         self._tell(f"{counted(count, 'node')}: {verdict.value}")
         return verdict
 
+    def refuse(self, candidate: Candidate) -> None:
+        """It fails by recorded values only, and not by itself: it is no answer, whoever asks."""
+        self.verdicts[candidate.digest] = Verdict.VANISHES
+
     def judge_anew(self) -> None:
         """From now on something else is asked of a candidate: no verdict holds, what was seen does."""
         self.verdicts.clear()

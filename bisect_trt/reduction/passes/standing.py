@@ -8,10 +8,13 @@ belong to the reproducer, as few as will do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 
 import networkx as nx
+import onnx
+from onnx import TensorProto
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import CutStyle
@@ -43,22 +46,47 @@ def stand_alone(problem: Problem) -> None:
     if hybrid.by_itself:
         _grow(problem, hybrid, best, measured, nodes)
     if problem.best is not None:
-        _judge_alone(problem, hybrid, problem.best)
+        larger = (problem.cut(some, CutStyle(best.form)) for some in _larger(problem, best, measured, nodes))
+        narrow = _is_narrow(problem.best)
+        _judge_alone(problem, hybrid, chain([problem.best], larger if narrow else ()))
 
 
-def _judge_alone(problem: Problem, hybrid: Hybrid, best: Candidate) -> None:
-    """From now on a candidate's own outputs are all that is compared."""
+def _judge_alone(problem: Problem, hybrid: Hybrid, candidates: Iterable[Candidate]) -> None:
+    """From now on a candidate's own outputs are all that is compared; keep the first that fails so."""
     assert problem.wanted is not None
     problem.prober.compare(hybrid.alone, alone=True)
-    bare = replace(best, rest=None)
-    for outcome in problem.observations(bare, problem.runs):
-        stand_in = in_own_words(problem.wanted, outcome)
-        if stand_in is not None:
-            problem.compare_at(replace(hybrid, stand_in=stand_in))
-            problem.verdict(bare)
-            problem.keep(bare)
-            return
+    for candidate in candidates:
+        bare = _expected_anew(problem, replace(candidate, rest=None))
+        for outcome in problem.observations(bare, problem.runs):
+            stand_in = in_own_words(problem.wanted, outcome)
+            if stand_in is not None:
+                problem.compare_at(replace(hybrid, stand_in=stand_in))
+                problem.verdict(bare)
+                problem.keep(bare)
+                return
+        problem.refuse(candidate)
     problem.keep(None)
+
+
+def _expected_anew(problem: Problem, bare: Candidate) -> Candidate:
+    """With what the reference makes of the part by itself, where that may be something else than recorded.
+
+    ONNX Runtime computes 16-bit floats in float32 and rounds what leaves a model: a value that overflows
+    between two nodes of the whole model does not, and is Inf where it is recorded and fed to a part.
+    """
+    if problem.rerecord is None or not _is_narrow(bare):
+        return bare
+    proto = onnx.load_model_from_string(bare.model)
+    record = problem.rerecord(proto, bare.feeds)
+    names = tuple(output.name for output in proto.graph.output)
+    return bare if record.error else replace(bare, expected=record.values(names))
+
+
+def _is_narrow(candidate: Candidate) -> bool:
+    """Whether 16-bit floats enter or leave a candidate."""
+    graph = onnx.load_model_from_string(candidate.model).graph
+    kinds = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    return not kinds.isdisjoint((TensorProto.FLOAT16, TensorProto.BFLOAT16))
 
 
 def _grow(problem: Problem, hybrid: Hybrid, best: Candidate, measured: Outcome, nodes: Selection) -> None:
