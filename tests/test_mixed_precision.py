@@ -128,3 +128,35 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert told["status"] == "mixed" and len(told["keep"]) == 3
     assert main(words) == 2
     assert "--force" in json.loads(capsys.readouterr().out)["error"]["hint"]
+
+
+def test_the_next_export_gets_the_same_casts(tmp_path: Path) -> None:
+    """`apply.py` stands alone; what is not in the next export any more is said."""
+    import subprocess
+    import sys
+
+    model, feeds = models.MODELS["cnn"]()
+    search((model, feeds), tmp_path)
+    words = [sys.executable, str(tmp_path / "out/apply.py")]
+    again = tmp_path / "again.onnx"
+    done = subprocess.run([*words, str(tmp_path / "model.onnx"), str(again)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert again.read_bytes() == (tmp_path / "out/mixed.onnx").read_bytes()
+    model.graph.node[2].name = "renamed"
+    onnx.save(model, tmp_path / "next.onnx")
+    done = subprocess.run([*words, str(tmp_path / "next.onnx"), str(again)], capture_output=True, text=True)
+    assert done.returncode == 1 and "renamed" in done.stdout
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, feeds = models.MODELS["detector"]()
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **feeds)
+    words = ["precision", str(tmp_path / "model.onnx"), "--inputs", str(tmp_path / "inputs.npz"), "--json"]
+    words += ["--rtol", "1e-2", "--atol", "1e-3", "--repeats", "1", "--out", str(tmp_path / "out")]
+    assert main([*words, "--max-probes", "8"]) == 6
+    stopped = json.loads(capsys.readouterr().out)
+    assert stopped["finished"] is False and stopped["verified"] == 1
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["finished"] and len(told["keep"]) == 5
