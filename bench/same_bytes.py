@@ -47,9 +47,16 @@ def cases(folder: Path) -> Iterator[Case]:
 
 def reduce(python: Path, arguments: list[str], out: Path) -> str:
     """Run `reduce` with one interpreter; the answer is how it ended, when that was not well."""
-    command = [str(python), "-c", START, "reduce", *arguments, "--out", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_REDUCTION)
+    # -P: the folder in which this runs holds a package of the same name.
+    command = [str(python.absolute()), "-P", "-c", START, "reduce", *arguments, "--out", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_REDUCTION, cwd=out.parent)
     return "" if ended.returncode == 0 else f"exit {ended.returncode}: {ended.stderr.strip()[-200:]}"
+
+
+def checkout(python: Path) -> str:
+    """Say which source an interpreter runs."""
+    command = [str(python.absolute()), "-P", "-c", "import bisect_trt; print(bisect_trt.__file__)"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def compare(old: Path, new: Path) -> list[str]:
@@ -73,6 +80,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="cases to run; all by default")
     asked = parser.parse_args()
     wrong = 0
+    if checkout(asked.old) == checkout(asked.new):
+        parser.error("both interpreters run the same source")
     print(f"{'case':22}" + "".join(f"{name:14}" for name in COMPARED))
     with tempfile.TemporaryDirectory() as place:
         for name, arguments in cases(Path(place)):
