@@ -132,14 +132,3 @@ def test_what_the_reference_has_no_code_for_is_said_with_its_type(tmp_path: Path
     notes = " ".join(check(tmp_path / "m.onnx", Settings(TargetSettings("emulate:fp16"))).notes)
     assert "ONNX Runtime has no bfloat16 MatMul on the CPU (mm). --reference python:" in notes
     assert "random" not in notes
-
-
-def test_a_folder_and_its_zip_are_one_reproducer(tmp_path: Path) -> None:
-    from bisect_trt.reproducer.untrusted import find
-
-    for name in ("one", "two-repro"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "report.json").touch()
-    for name in ("one-repro.zip", "two-repro.zip", "three-repro.zip"):
-        (tmp_path / name).touch()
-    assert [path.name for path in find(tmp_path)] == ["one", "three-repro.zip", "two-repro"]
