@@ -334,7 +334,7 @@ def test_a_worker_that_dies_has_said_what_tensorrt_did(
 
 
 def test_the_timing_cache_is_a_no_op_in_rtx_and_says_so(tmp_path: Path) -> None:
-    cache = tmp_path / "timing.cache"
+    cache = tmp_path / "mine.cache"
     assert run(relu(), tmp_path, timing_cache=cache).failures == ()
     settings = TargetSettings(spec="tensorrt-rtx", timing_cache=cache)
     assert any("--timing-cache" in note for note in registry.open_target(settings).info().notes)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt.errors import UsageError
+from bisect_trt.settings import TIMING
 from bisect_trt.targets.tensorrt import api
 from bisect_trt.targets.tensorrt.log import Log
 
@@ -39,9 +40,9 @@ def use(trt: Any, config: Any, file: Path, log: Log, *, strange: bool) -> None:
     before = len(log.records)
     cache = _made(config, data)
     refused = any("timing cache" in r.message and "eserialize" in r.message for r in log.records[before:])
-    if any(_UNUSED in r.message for r in log.records[before:]):  # the build measures anew
-        if strange:
-            log.add("WARNING", OTHER)
+    unused = any(_UNUSED in r.message for r in log.records[before:])
+    if unused and (strange or file.name == TIMING):  # one that we made: the build measures anew
+        log.add("WARNING", OTHER)
         return
     fits = cache is not None and not refused and _set(config, cache)
     if data and not fits:
