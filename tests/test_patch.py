@@ -119,3 +119,18 @@ def test_types_that_numpy_has_not_and_texts_that_are_none_stay() -> None:
     given = patched(model=model)
     assert next(n for n in given.graph.node if n.op_type == "Odd") == odd
     assert next(t for t in given.graph.initializer if t.name == "e") == model.graph.initializer[0]
+
+
+def test_no_node_has_the_name_of_another() -> None:
+    """A Cast beside a Cast of the user's, and one whose name is taken already."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (bool[4] x) => (float[4] y)
+        { a = Cast <to=1> (x) b = Neg (a) c = Abs (a) y = Add (b, c) }"""
+    model = parser.parse_model(text)
+    for node, name in zip(model.graph.node, ("cast", "b__fp16_cast__fp16", "b_cast__fp16", ""), strict=True):
+        node.name = name
+    for keep in (("b",), ("c", "y"), ("y",)):
+        given = patched(keep, model)
+        names = [node.name for node in given.graph.node if node.name]
+        assert len(set(names)) == len(names)
+        x = np.array([True, False, True, True])
+        assert np.array_equal(run(given, {"x": x})[0], run(model, {"x": x})[0])

@@ -17,6 +17,7 @@ from bisect_trt.mixed_precision.papers import write_papers
 from bisect_trt.mixed_precision.result import BROKEN, Precision
 from bisect_trt.mixed_precision.work import Work
 from bisect_trt.mixed_precision.write import write_document
+from bisect_trt.model.patch import NARROW
 from bisect_trt.results import OnEvent
 from bisect_trt.session import folder as folders
 from bisect_trt.session.export_trial import ask
@@ -99,7 +100,7 @@ def _resolved(settings: Settings, to: str) -> Settings:
     Raises:
         UsageError: there is no such precision.
     """
-    if to not in ("fp16", "bf16"):
+    if to not in NARROW:
         raise UsageError(f"--to {to!r} is not known", "write --to fp16 or bf16")
     if settings.target.spec == AUTO:
         settings = replace(settings, target=replace(settings.target, spec=f"emulate:{to}"))
@@ -107,7 +108,7 @@ def _resolved(settings: Settings, to: str) -> Settings:
     if kind not in ("emulate", "ort", "tensorrt", "tensorrt-rtx"):
         raise UsageError(f"--target {settings.target.spec} computes in no precision that can be chosen")
     if kind == "emulate" and other != to:
-        hint = f"leave it out, or write --to {other}"
+        hint = f"leave it out, or write --to {other}" if other in NARROW else "leave it out"
         raise UsageError(f"--target {settings.target.spec} does not go with --to {to}", hint)
     if kind != "emulate":
         settings = replace(settings, target=replace(settings.target, precision=to))

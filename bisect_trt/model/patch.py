@@ -76,7 +76,7 @@ def lowered(
     work.run()
     exported = gs.export_onnx(graph, do_type_check=False)
     missing = [key for key in slots if key not in work.done]
-    return Lowered(_mended(model, exported, work), work.casts, missing)
+    return Lowered(_mended(model, exported, work), len(work.made_by_casts), missing)
 
 
 def _strip(graph: onnx.GraphProto) -> None:
@@ -105,13 +105,14 @@ class _Lowering:
         self.gs, self.graph, self.slots, self.load, self.weights = gs, graph, slots, load, weights
         self.type = NARROW[to]
         self.dtype = onnx.helper.tensor_dtype_to_np_dtype(self.type)
-        self.casts = 0
+        self.made_by_casts: set[str] = set()
         self.done: set[str] = set()
         self.changed: dict[str, set[str]] = {}  # attributes of a node that are other ones now
         self.suffix = f"__{to}"
         known = graph.tensors()
         while any(name.endswith(self.suffix) for name in known):
             self.suffix += "_"
+        self._taken = {node.name for node in graph.nodes}
         self._defaults = {tensor.name for tensor in graph.inputs}
         self._nodes: list[Any] = []
         self._narrow: dict[str, Any] = {}  # tensor to its twin
@@ -190,8 +191,10 @@ class _Lowering:
         return None
 
     def _cast(self, source: Any, made: Any, kind: int) -> None:
-        self.casts += 1
+        self.made_by_casts.add(made.name)
         name = f"{made.name}_cast{self.suffix}"
+        while name in self._taken:
+            name += "_"
         attributes = {"to": int(kind)}
         self._nodes.append(self.gs.Node("Cast", name, attributes, inputs=[source], outputs=[made]))
 
@@ -227,7 +230,7 @@ def _mended(model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering) 
     for node in exported.graph.node:
         key = key_of(node)
         old = known.get(key) or known.get(key.removesuffix(work.suffix))
-        if old is None or old.op_type != node.op_type:
+        if old is None or key in work.made_by_casts:  # which may make what a Cast of the user's made
             fresh.node.append(node)
             continue
         kept = fresh.node.add()
