@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from bisect_trt.model.patch import key_of, lowered
+from bisect_trt.model.weight_values import values_of
 from bisect_trt.targets.roles import flat, roles
 
 TEXT = """
@@ -134,3 +136,20 @@ def test_no_node_has_the_name_of_another() -> None:
         assert len(set(names)) == len(names)
         x = np.array([True, False, True, True])
         assert np.array_equal(run(given, {"x": x})[0], run(model, {"x": x})[0])
+
+
+def test_the_value_of_a_constant_node_may_lie_in_a_file(tmp_path: Path) -> None:
+    """As exports of PaddlePaddle have their weights: here they lie in the user's own file."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] y)
+        { k = Constant <value = float[4] {1.0, 2.0, 3.0, 4.0}> () y = Mul (x, k) }"""
+    inside = parser.parse_model(text)
+    outside = onnx.ModelProto.FromString(inside.SerializeToString())
+    value = outside.graph.node[0].attribute[0].t
+    (tmp_path / "weights").write_bytes(np.arange(1, 5, dtype=np.float32).tobytes())
+    value.CopyFrom(TensorProto(data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL))
+    value.external_data.add(key="location", value="weights")
+    slots = roles(flat(inside), "fp16").slots
+    given = lowered(outside, slots, "fp16", lambda tensor: values_of(tensor, tmp_path)).model
+    x = np.linspace(-2, 2, 4, dtype=np.float32)
+    assert np.array_equal(run(given, {"x": x})[0], run(patched(model=inside), {"x": x})[0])
+    assert {node.op_type for node in given.graph.node} == {"Mul", "Cast"}

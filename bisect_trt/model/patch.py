@@ -72,11 +72,20 @@ def lowered(
     before.CopyFrom(model)
     _strip(before.graph)
     graph = gs.import_onnx(before)
-    work = _Lowering(gs, graph, slots, to, load, {t.name: t for t in model.graph.initializer})
+    work = _Lowering(gs, graph, slots, to, load, _weights(model.graph))
     work.run()
     exported = gs.export_onnx(graph, do_type_check=False)
     missing = [key for key in slots if key not in work.done]
     return Lowered(_mended(model, exported, work), len(work.made_by_casts), missing)
+
+
+def _weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+    """Initializers, and what Constant nodes hold; their values may lie in a file, too."""
+    found = {t.name: t for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            found.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+    return found
 
 
 def _strip(graph: onnx.GraphProto) -> None:
@@ -179,15 +188,14 @@ class _Lowering:
         """The values of a weight or of a Constant node; None for anything else."""
         if tensor.name in self._defaults:  # of an input: it may be given another value
             return None
-        if tensor.name in self.weights and isinstance(tensor, self.gs.Constant):
+        if tensor.name in self.weights:
             return self.load(self.weights[tensor.name])
         maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
         if maker is None or maker.op != "Constant":
             return None
-        for name in ("value", "value_float", "value_floats"):
+        for name in ("value_float", "value_floats"):
             if name in maker.attrs:
-                value = maker.attrs[name]
-                return value.values if isinstance(value, self.gs.Constant) else np.float32(value)
+                return np.float32(maker.attrs[name])
         return None
 
     def _cast(self, source: Any, made: Any, kind: int) -> None:
@@ -240,11 +248,11 @@ def _mended(model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering) 
         kept.output.extend(node.output)
         _take_attributes(kept, node, work.changed.get(key, set()))
     there = {t.name for t in model.graph.initializer}
-    needed = _names(fresh) | {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
+    needed = _read(fresh) | {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
     fresh.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     fresh.initializer.extend(t for t in exported.graph.initializer if t.name not in there)
     del made.graph.node[:], made.graph.initializer[:]
-    made.graph.node.extend(fresh.node)
+    made.graph.node.extend(n for n in fresh.node if n.op_type != "Constant" or key_of(n) in needed)
     made.graph.initializer.extend(fresh.initializer)
     made.ir_version = max(4, made.ir_version)  # before, initializers were inputs
     return made
@@ -258,12 +266,12 @@ def _take_attributes(kept: onnx.NodeProto, node: onnx.NodeProto, changed: set[st
     kept.attribute.extend(a for a in node.attribute if a.name in changed)
 
 
-def _names(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that nodes name, in bodies too."""
+def _read(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that nodes read, in bodies too."""
     found: set[str] = set()
     for node in graph.node:
-        found.update((*node.input, *node.output))
+        found.update(node.input)
         for attribute in node.attribute:
             for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                found |= _names(body) | {o.name for o in body.output}
+                found |= _read(body) | {o.name for o in body.output}
     return found
