@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from bisect_trt import _version
-from bisect_trt.cli.app import main
+from bisect_trt.cli.app import NAMES, main
 
 GOLDEN = Path(__file__).parent / "data/first_contact.txt"
 """`UPDATE_GOLDEN=1 make test ARGS=tests/test_first_contact.py` writes it again: then read what changed."""
@@ -139,6 +139,16 @@ def test_help_is_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(words) == 0
         pages.append(capsys.readouterr().out)
     assert pages[0] == pages[1] and pages[2] == pages[3] and "--tensors" in pages[2]
+
+
+@pytest.mark.parametrize("path", ["", f"{'x' * 300}.onnx"], ids=["empty", "long"])
+@pytest.mark.parametrize("command", [name for name in NAMES if name != "doctor"])
+def test_a_path_that_no_file_can_have_is_a_wrong_use(
+    command: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An unset variable of a shell gives an empty path.
+    monkeypatch.chdir(tmp_path)
+    assert main([command, path]) == 2
 
 
 def test_sixty_wrong_uses_read_well(

@@ -90,6 +90,8 @@ def _as_ours(error: Exception) -> BisectError:
         return StoppedEarly("no memory left", "give it more (ulimit -v, -u), and run the same line again")
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return StoppedEarly("a file may not become as large as it has to", "raise ulimit -f")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"no file can have so long a name: {str(error.filename)[:40]}...", "check the path")
     return BisectError(
         f"internal error: {type(error).__name__}: {' '.join(str(error).split())}",
         f"this is a bug of bisect-trt {__version__}: run it again with --debug and report what that shows",

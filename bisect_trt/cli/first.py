@@ -66,7 +66,7 @@ def opened(model: Path, settings: Settings) -> tuple[Path, Settings]:
 
     if (model / MODEL).is_file():
         model = model / MODEL
-    beside = model.with_name(INPUTS)
+    beside = model.parent / INPUTS
     if model.name == MODEL and settings.run.inputs is None and beside.is_file():
         print(f"inputs: {beside}, as none are given", file=sys.stderr)
         return model, replace(settings, run=replace(settings.run, inputs=beside))

@@ -167,7 +167,7 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
         shutil.rmtree(out / WORK, ignore_errors=True)  # it may have been killed with its last word said
         raise UsageError(
             f"{out} holds a finished run of this model with these options",
-            "look at its ISSUE.md, or do it again with --force",
+            "look at what it wrote, or do it again with --force",
         )
 
 
