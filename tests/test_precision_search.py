@@ -137,3 +137,17 @@ def test_hitting_sets_are_the_least(sets: list[set[int]]) -> None:
     found, sure = cheapest_hitting_set(wanted, lambda _: 1.0, lambda item: items.index(item))
     assert sure and all(found & some for some in wanted)
     assert len(found) == least(items, lambda keep: all(keep & some for some in wanted))
+
+
+def test_it_ends_where_the_necessary_nodes_do_not_suffice() -> None:
+    """Two nodes must stay, and one of many helps them: a set of three is not looked at any further."""
+    items = names(200)
+    core, helpers = frozenset(items[50:52]), frozenset(items[100:130])
+
+    def passes(keep: Keep) -> bool:
+        return core <= keep and bool(keep & helpers)
+
+    made = search(items, passes, items[:20], limit=3000)
+    check(made, passes)
+    assert len(made.found.best) == 3 and made.core_fails and made.settled
+    assert made.asked < 500

@@ -227,6 +227,8 @@ class Search:
                 self.found.bound = sure
                 self._minimal(self._sorted(hit)) if len(hit) > 1 else None
                 return
+            if self.core_fails:
+                return
             lowered = self._sorted(everything - hit)
             conflict = minimise(lowered, _Fails(self, everything))
             if len(conflict) > WIDEST_CONFLICT:
@@ -240,6 +242,7 @@ class Search:
         self._limit = self.asked + limit
         ways = (
             self._small_ones,
+            self._core_and_few,
             self._by_effect,
             self._core_and_more,
             self._without_parts,
@@ -250,7 +253,7 @@ class Search:
             better = len(self.found.best) > 1
             while better:
                 before = self.price(self.found.best)
-                better = any(self._improves(way, before) for way in ways)
+                better = any(self._improves(way, before) for way in ways) and not self.settled
         except EffortSpentError:
             pass
         finally:
@@ -313,8 +316,19 @@ class Search:
 
     @property
     def settled(self) -> bool:
-        """Whether each node of the best set fails when it alone is lowered, all others in FP32."""
-        return self.found.necessary >= self.found.best
+        """Whether nothing cheaper can pass unless a node more in FP32 hurts."""
+        return self.core_fails or self.found.necessary >= self.found.best
+
+    @property
+    def core_fails(self) -> bool:
+        """Whether the best set is one node more than the necessary ones, and these alone fail."""
+        core = self.known.get(self.found.necessary)
+        dearer = self.price(self.found.necessary) + self._cheapest
+        return core is not None and not core.passes and dearer >= self.price(self.found.best) - 1e-9
+
+    @property
+    def _cheapest(self) -> float:
+        return min(map(self.cost, self.items))
 
     def _shortest_list(self, order: Sequence[str]) -> None:
         low, high = 1, len(order)
@@ -324,6 +338,18 @@ class Search:
         if self.passes(order[:high]):
             self._swept(order[:high])
 
+    def _core_and_few(self) -> None:
+        """The necessary nodes and all sets of one, of two, ... others, where that is affordable."""
+        core = self.found.necessary & self.found.best
+        others = [item for item in self._promising() if item not in core]
+        count, price = 1, self.price(self.found.best)
+        for size in range(1, len(self.found.best) - len(core)):
+            count = count * (len(others) - size + 1) // size
+            if count > self._left() * 2 // 3:
+                return
+            if self._batched((core | set(some) for some in itertools.combinations(others, size)), price):
+                return
+
     def _core_and_more(self) -> None:
         """The necessary nodes and, one by one, what takes the error down most."""
         self._grow(self.found.necessary & self.found.best, WIDE)
@@ -331,8 +357,7 @@ class Search:
     def _grow(self, core: Keep, wide: int) -> None:
         """Add to a set, one by one, what takes the error down most, while it is cheaper than the best."""
         price = self.price(self.found.best)
-        cheapest = min(map(self.cost, self.items))
-        while self.price(core) + cheapest < price - 1e-9:
+        while self.price(core) + self._cheapest < price - 1e-9:
             others = [item for item in self._promising() if item not in core]
             trials = [core | {item} for item in others[: max(8, min(wide, self._left() // 8))]]
             if not trials or self._batched(iter(trials), price):

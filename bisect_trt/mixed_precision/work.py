@@ -270,6 +270,8 @@ def _smallest(search: Search) -> str:
         return "every smaller set was tried and fails" if size else "nothing has to stay"
     if found.necessary >= found.best:
         return "each of these fails when it alone is lowered, all others in FP32"
+    if search.core_fails and len(found.necessary) == size - 1:
+        return f"{size - 1} of these fail each when it alone is lowered, and keeping no more than these fails"
     if found.bound:
         return (
             f"{len(found.conflicts)} groups of nodes fail when they alone are lowered, "
