@@ -150,4 +150,4 @@ def test_it_ends_where_the_necessary_nodes_do_not_suffice() -> None:
     made = search(items, passes, items[:20], limit=3000)
     check(made, passes)
     assert len(made.found.best) == 3 and made.core_fails and made.settled
-    assert made.asked < 500
+    assert made.asked < 1500

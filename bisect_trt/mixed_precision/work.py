@@ -35,6 +35,8 @@ from bisect_trt.workers.pool import Pool
 FLAT = "flat.onnx"
 ENOUGH = 100
 """Evaluations in all where nothing smaller can pass unless a node more in FP32 hurts."""
+PROOF = 500
+"""Questions for a proof: what takes more does not end in one, as a rule."""
 RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
 
 
@@ -136,7 +138,7 @@ class Work:
             search.first()
             effort = self._effort(len(search.items)) if self._emulated else 0
             self._tell("search", f"{len(search.found.best)} nodes; is there anything smaller?")
-            search.prove(effort // 3)
+            search.prove(min(PROOF, effort // 3))
             # What a proof by monotony says is looked at a little more only.
             search.improve(min(effort, max(0, ENOUGH - search.asked)) if search.settled else effort)
             search.finish()
@@ -149,8 +151,8 @@ class Work:
         return DONE
 
     def _effort(self, nodes: int) -> int:
-        """Questions that may be asked for improvements: what takes some seconds, the same on any machine."""
-        return max(100, min(3000, 600_000 // max(1, nodes)))
+        """Questions that may be asked for improvements: what takes half a minute, the same on any machine."""
+        return max(100, min(8000, 1_500_000 // max(1, nodes)))
 
     def _agree(self, search: Search) -> None:
         """The answers that matter are asked for once more, of the models that would be written."""
