@@ -151,8 +151,8 @@ class Work:
         return DONE
 
     def _effort(self, nodes: int) -> int:
-        """Questions that may be asked for improvements: what takes half a minute, the same on any machine."""
-        return max(100, min(8000, 1_500_000 // max(1, nodes)))
+        """Questions that may be asked for improvements: what takes some seconds, the same on any machine."""
+        return max(100, min(4000, 900_000 // max(1, nodes)))
 
     def _agree(self, search: Search) -> None:
         """The answers that matter are asked for once more, of the models that would be written."""
