@@ -131,7 +131,7 @@ def test_a_shape_that_openvino_gets_wrong(openvino: TargetSettings, tmp_path: Pa
         assert (other.stage, other.nodes) == (Stage.BUILD, ("culprit",)) and "size mismatch" in other.message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cubic_resize_in_resnet50(openvino: TargetSettings, tmp_path: Path) -> None:
     accuracy = AccuracySettings(rtol=(("", 1e-4),))
     result = reduced(cases.resnet50_cubic(), None, openvino, tmp_path, accuracy)

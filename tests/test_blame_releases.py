@@ -76,6 +76,7 @@ def test_the_release_that_broke_it(index: Path, tmp_path: Path) -> None:
     assert again.releases is not None and again.releases.probes == 8 - len(row(found))
 
 
+@pytest.mark.long
 def test_what_cannot_be_told_is_a_line_each_and_the_rest_goes_on(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_history_that_comes_and_goes(index: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_without_uv(index: Path, without_uv: None, tmp_path: Path) -> None:
     fake.runtimes(index, {"1.0.0": fake.GOOD, "1.1.0": fake.BAD})
     found = ask(tmp_path, fake.reproducer(tmp_path / "model-repro"))
@@ -138,6 +140,7 @@ def test_offline_uses_what_was_installed(
     assert said(found)["1.0.0"].startswith("not tried: ")
 
 
+@pytest.mark.long
 def test_the_oldest_environments_go_when_there_is_too_much(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

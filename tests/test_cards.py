@@ -18,7 +18,7 @@ from bisect_trt.errors import TargetUnavailable
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
-from bisect_trt.targets.tensorrt import backend
+from bisect_trt.targets.tensorrt import backend, warm
 
 pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
 
@@ -104,6 +104,7 @@ def test_an_engine_that_the_card_refuses_is_no_failure_of_the_model(
             target._log.add("ERROR", said)
 
     monkeypatch.setattr(target._trt, "Runtime", Runtime)
+    monkeypatch.setattr(warm, "_kept", {})  # or later tests of this process would be given this one
     model = (models_dir / "ok.onnx").read_bytes()
     with pytest.raises(TargetUnavailable, match="cannot run on this GPU") as error:
         target.run(Candidate(model, models_dir, ()))
@@ -120,5 +121,6 @@ def test_a_tensorrt_that_cannot_make_a_builder_is_unavailable(monkeypatch: pytes
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(target._trt, "Builder", nothing)
+    monkeypatch.setattr(warm, "_kept", {})  # other tests of this process have made a builder
     with pytest.raises(TargetUnavailable, match="CUDA initialization failure with error: 35"):
         target.info()

@@ -158,6 +158,7 @@ def test_what_helps_is_tried_on_the_whole_model(tmp_path: Path) -> None:
     assert patched.read_bytes() == (tmp_path / "out/workaround.onnx").read_bytes()
 
 
+@pytest.mark.long
 def test_fixed_shapes_help_the_whole_model_on_tensorrt_rtx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,8 @@ def use(trt: Any, config: Any, file: Path, log: Log, *, strange: bool) -> None:
     refused = any("timing cache" in r.message and "eserialize" in r.message for r in log.records[before:])
     unused = any(_UNUSED in r.message for r in log.records[before:])
     if unused and (strange or file.name == TIMING):  # one that we made: the build measures anew
-        log.add("WARNING", OTHER)
+        if strange:
+            log.add("WARNING", OTHER)
         return
     fits = cache is not None and not refused and _set(config, cache)
     if data and not fits:
