@@ -15,7 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 import bisect_trt
 import precision_models as models
 from bisect_trt.cli.app import main
+from bisect_trt.mixed_precision.papers import layer_names
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings
+from bisect_trt.targets.roles import flat, roles
 
 RTOL, ATOL = 1e-2, 1e-3
 TOLERANCES = AccuracySettings(rtol=(("", RTOL),), atol=(("", ATOL),))
@@ -160,3 +162,17 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["finished"] and len(told["keep"]) == 5
+
+
+def test_lists_for_trtexec_say_what_the_parser_calls_the_layers() -> None:
+    """A nameless node's layer has the name of its first output with a word before it."""
+    trt = pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
+    model, _ = models.cnn()
+    for node in list(model.graph.node)[::2]:
+        node.name = ""
+    known = roles(flat(model), "fp16")
+    network = trt.Builder(logger := trt.Logger(trt.Logger.ERROR)).create_network(0)
+    assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
+    layers = {network.get_layer(k).name for k in range(network.num_layers)}
+    for key in known.items:
+        assert layers & set(layer_names([known.names[key]], known)), key

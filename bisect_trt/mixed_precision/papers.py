@@ -21,10 +21,18 @@ def write_papers(result: Precision, known: Roles, version: str) -> None:
     """All files but the model and `precision.json`, into the result's folder."""
     names = [item.name for item in result.kept]
     (result.out / APPLY).write_text(_apply(result, known, version))
-    (result.out / LAYERS).write_text(layer_precisions(names, result.to))
+    (result.out / LAYERS).write_text(layer_precisions(layer_names(names, known), result.to))
     words = {"MODEL": result.model.name, "TO": result.to, "FILE": POLYGRAPHY, "KEEP": _literal(names)}
     (result.out / POLYGRAPHY).write_text(_filled("polygraphy.py.txt", words))
     (result.out / PAGE).write_text(_page(result, known))
+
+
+def layer_names(names: list[str], known: Roles) -> list[str]:
+    """Names of layers: TensorRT's parser calls a nameless node's `node_of_` its first output.
+
+    A name that is that of an output may be the node's own as well: both are given.
+    """
+    return [t for n in names for t in ((n, f"node_of_{n}") if known.names.get(n) == n else (n,))]
 
 
 def layer_precisions(names: list[str], to: str) -> str:

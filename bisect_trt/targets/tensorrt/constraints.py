@@ -12,11 +12,13 @@ def keep_wide(
 ) -> list[str]:
     """Constrain the layers of some of the `nodes` to FP32, and the builder to obey; gives the layers' names.
 
-    The parser names a layer as its node, and further ones of the same node with a number behind it. A layer
-    that works on integers, bools or shapes, or that holds a constant, has no precision to be set.
+    The parser names a layer as its node, a nameless one's `node_of_` and its first output, and further ones
+    of the same node with a number behind it. A layer that works on integers, bools or shapes, or that holds
+    a constant, has no precision to be set.
     """
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    wanted, known, found = set(names), set(nodes), []
+    wanted = {*names, *(f"node_of_{name}" for name in names)}
+    known, found = set(nodes), []
     for k in range(network.num_layers):
         layer = network.get_layer(k)
         fixed = layer.type.name in ("CONSTANT", "SHAPE")
