@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.cutting.segments import Segment
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.scanning.groups import BYTES, NODES, Isolation, plan
-from bisect_trt.scanning.segments import Segment
 
 EMPTY = Candidate(b"", Path(), ())
 

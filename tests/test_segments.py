@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.cutting.segments import Merged, Segment, merge, segments
 from bisect_trt.model.graph import Graph, consumed
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
-from bisect_trt.scanning.segments import Merged, Segment, merge, segments
 from support import LIGHT, Record, assert_replays, model, random_feeds, record_all, tensor_type
 
 node = helper.make_node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict, judge
 from bisect_trt.settings import AccuracySettings
+from bisect_trt.text import counted
 
 SHARE = 0.01
 """Part of the whole model's damage (see `diff.TensorDiff.damage`) that a part of it has to do.
@@ -18,6 +19,9 @@ SHARE = 0.01
 Everything beyond the user's tolerance counts; this keeps out what crosses it by noise alone while
 something else does the damage.
 """
+
+
+OTHERS = 3  # parts that fail besides, which are named
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,32 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class Culprit:
+    """A part that fails at its own outputs, fed with recorded values.
+
+    Attributes:
+        nodes: names.
+        op: their operators.
+        effect: what it does to the model's output, see `diff.TensorDiff.damage`; None: it was not tried, or
+            is not what makes that output differ.
+        rounding: whether it was looked at, and rounding explains it.
+    """
+
+    nodes: tuple[str, ...]
+    op: str
+    effect: float | None = None
+    rounding: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as plain JSON data."""
+        return {"nodes": list(self.nodes), "op": self.op, "effect": self.effect, "rounding": self.rounding}
+
+    def __str__(self) -> str:
+        """Its nodes and operators."""
+        return f"{_names(self.nodes)} ({self.op})"
+
+
+@dataclass(frozen=True)
 class Hybrid:
     """How a failure of stage compare is judged.
 
@@ -66,6 +96,8 @@ class Hybrid:
         way: what becomes of that error on its way to the outputs, see `Passage`.
         accumulated: contributions, the largest first, when no part of the model fails by itself.
         together: the fewest nodes with the largest contributions that fail when they run on the target.
+        culprits: parts that fail by themselves, where they were looked for: first the one that was chosen,
+            then the others by their own errors.
     """
 
     rests: Rests
@@ -78,6 +110,7 @@ class Hybrid:
     way: tuple[Passage, ...] = ()
     accumulated: tuple[Contribution, ...] = ()
     together: tuple[str, ...] = ()
+    culprits: tuple[Culprit, ...] = ()
 
     def judge(self, outcome: Outcome, wanted: Failure) -> Verdict:
         """Whether an outcome shows the wanted failure, and enough of it."""
@@ -120,7 +153,25 @@ class Hybrid:
                 f"error over RMS of {self.output}), by {_names(first.nodes)}. The fewest of the largest "
                 f"that fail together on the target: {_names(self.together)}."
             )
+        if len(self.culprits) > 1:
+            found.append(_besides(self.output, self.culprits[0], self.culprits[1:]))
         return found
+
+
+def _besides(output: str, chosen: Culprit, others: Sequence[Culprit]) -> str:
+    """A sentence on what fails by itself besides, and on which of all does most."""
+    one = len(others) == 1
+    named = ", ".join(map(str, others[:OTHERS]))
+    named += f" and {len(others) - OTHERS} more" if len(others) > OTHERS else ""
+    verb = "fails by itself" if one else "fail by themselves"
+    text = f"{counted(len(others), 'other part')} of the model {verb}, too: {named}. "
+    larger = max(others, key=lambda other: other.effect or 0.0)
+    most, less = larger.effect or 0.0, chosen.effect or 0.0
+    if most > less:
+        text += f"{larger} does more to {output} ({most:.2g}, not {less:.2g}), but by rounding"
+    else:
+        text += f"{chosen} does most to {output} of those that were tried"
+    return f"{text}. --all reduces each different failure, scan ranks all tensors."
 
 
 def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> dict[str, Any]:
@@ -142,6 +193,7 @@ def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> 
         found["way"] = [passage.to_json() for passage in hybrid.way]
         found["accumulated"] = [part.to_json() for part in hybrid.accumulated]
         found["together"] = list(hybrid.together)
+        found["culprits"] = [culprit.to_json() for culprit in hybrid.culprits]
     return found
 
 

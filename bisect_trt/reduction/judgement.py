@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bisect_trt.accuracy.amplifiers import LARGE, Amplifier, amplifier
+from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of
 from bisect_trt.outcome import Outcome, Stage, Symptom
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.results import Finding, Judgement
@@ -30,6 +31,8 @@ def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
     rounding: Mapping[str, Any] = seen.measured.rounding
     hybrid = problem.hybrid
     source = hybrid.source if hybrid is not None else ()
+    if any(f.symptom is Symptom.NOT_FINITE for f in seen.failures):
+        return _lost(arithmetic_of(problem.prober.oracle.target), seen.measured.origin, best.nodes)
     if not rounding or any(f.symptom is not Symptom.MISMATCH for f in seen.failures):
         return Judgement(Finding.WRONG, source=source)
     steps = [amplifier(s["node"], s["op"], s["before"], s["behind"]) for s in rounding.get("steps", ())]
@@ -37,6 +40,24 @@ def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
         steps += [amplifier(p.node, p.op, p.before, p.behind) for p in hybrid.way if p.node in best.nodes]
     worst = max(steps, key=lambda step: step.growth, default=None)
     return judgement_of(rounding, worst if worst and worst.growth >= LARGE else None, source)
+
+
+def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...]) -> Judgement:
+    """NaN or Inf where the reference has none: how it may arise, from the values of the reference."""
+    name, told = arithmetic.name, []
+    if "overflow" in origin:
+        most = f"{arithmetic.largest:.6g}"
+        told.append(f"Overflow: the reference computes numbers here beyond {most}, the largest of {name}.")
+    if "zero divisor" in origin:
+        least = f"{2 * arithmetic.tiny:.2g}"
+        told.append(
+            "Underflow: what is divided by, or what a root or logarithm is taken of, is 0 here or below "
+            f"{least}, the smallest number of {name}."
+        )
+    if "outside the domain" in origin:
+        told.append("Outside the domain: a root or a logarithm of a number below zero.")
+    advice = (f"Keep {_names(nodes)} in FP32.",) if told and arithmetic.narrow else ()
+    return Judgement(Finding.WRONG, name, source=nodes, told=tuple(told), advice=advice)
 
 
 def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: tuple[str, ...]) -> Judgement:

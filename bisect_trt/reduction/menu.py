@@ -16,6 +16,7 @@ from bisect_trt.reduction.passes.flaky import steady
 from bisect_trt.reduction.passes.localise import follow_hints, localise
 from bisect_trt.reduction.passes.outputs import accumulate
 from bisect_trt.reduction.passes.standing import stand_alone
+from bisect_trt.reduction.passes.strongest import strongest
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.attributes import simple_attributes
 from bisect_trt.reduction.simplify.boundary import fewer_inputs, fewer_outputs, fewer_samples
@@ -66,6 +67,7 @@ def as_it_is(problem: Problem) -> None:
 SEARCH = Schedule(
     (
         Pass(follow_hints, "nodes: those that the target names; one probe often ends the search"),
+        Pass(strongest, "nodes: the one with the largest effect, where some fail by themselves"),
         Pass(localise, "nodes: halves, until nothing smaller fails"),
         Pass(steady, "how often a probe is repeated, where the failure comes and goes"),
         Pass(accumulate, "nothing; says which nodes fail together where no range fails by itself"),

@@ -13,8 +13,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from bisect_trt.model.cutting.segments import Segment
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.scanning.segments import Segment
 
 NODES = 512
 """Nodes in one build: about what builders take in one piece without complaint."""

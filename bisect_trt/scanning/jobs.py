@@ -15,11 +15,11 @@ from bisect_trt.accuracy.compare import compare
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences, precision_rtol
 from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.cutting.segments import Merged
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage
 from bisect_trt.references.base import Record
 from bisect_trt.scanning.result import Histogram, error_of
-from bisect_trt.scanning.segments import Merged
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
 from bisect_trt.targets.base import Target, TargetResult, announce, announce_reference
 from bisect_trt.workers import continue_rest

@@ -1,9 +1,9 @@
 """`scan`: where the error comes from, tensor by tensor, in a handful of builds.
 
 1. The reference runs and every tensor is recorded. 2. The whole model runs on the target. 3. Every node runs
-on the target fed with recorded values, hundreds of them in one build (`model.segments`): own errors. 4. On
-the reference alone: each tensor with an own error takes the place of the recorded one, and what follows
-from it runs up to the model's outputs: effects.
+on the target fed with recorded values, hundreds of them in one build (`model.cutting.segments`): own errors.
+4. On the reference alone: each tensor with an own error takes the place of the recorded one, and what
+follows from it runs up to the model's outputs: effects.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import networkx as nx
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.model.cutting.segments import Segment, merge, segments
 from bisect_trt.model.randomness import random_nodes, words
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references.base import Record
@@ -29,7 +30,6 @@ from bisect_trt.scanning.groups import Group, Isolation
 from bisect_trt.scanning.jobs import Measurement, Row, Whole
 from bisect_trt.scanning.result import Histogram, Scan, Scanned, error_of
 from bisect_trt.scanning.scope import no_value, require_outputs, require_reference, wanted
-from bisect_trt.scanning.segments import Segment, merge, segments
 from bisect_trt.session.export_trial import ask
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache

@@ -100,13 +100,13 @@ class Prober:
     _guessed: set[str] = field(default_factory=set)  # finished, but nobody has asked yet
     _alone: str = ""  # how outputs are compared, where that is not as the settings of the run say
 
-    def compare(self, accuracy: AccuracySettings, *, alone: bool = False) -> None:
+    def compare(self, accuracy: AccuracySettings, *, alone: bool = False, explain: bool = True) -> None:
         """How outputs are compared from now on; `alone`: as a part by itself asks for, not as the user did.
 
-        What is seen then is an answer to another question, and not for other runs. It holds what rounding
-        explains of a mismatch.
+        What is seen then is an answer to another question, and not for other runs. With `explain` it holds
+        what rounding explains of a mismatch.
         """
-        self.oracle.accuracy, self.oracle.explain = accuracy, alone
+        self.oracle.accuracy, self.oracle.explain = accuracy, alone and explain
         self._alone = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if alone else ""
 
     def peek(self, candidate: Candidate, run: int = 0) -> Outcome | None:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import DELTA, Candidate, Feeds, Rest
 from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.cutting.segments import Segment, segments
 from bisect_trt.model.cutting.types import Recorded
 from bisect_trt.model.graph import Graph, Selection, bodies
 
@@ -55,6 +56,11 @@ class Rests:
         if behind and any(self._graph.producer.get(t) in behind for t in outputs):
             rest = self._cut(rest, made, behind, behind & inside)
         return replace(candidate, rest=rest)
+
+    def segments(self, nodes: Iterable[str]) -> list[Segment]:
+        """Parts of a node each, fed with recorded values, whose outputs were recorded."""
+        found = segments(self._graph, self._cutter, self._record, nodes)
+        return [part for part in found if part.fed and part.tensors]
 
     def elements(self, tensor: str) -> int:
         """Elements of a recorded tensor; none of one that was not recorded."""
