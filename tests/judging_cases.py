@@ -122,6 +122,31 @@ def decided(op: str) -> Made:
     return b.done({"x": [8, 64]}, b.node("Sub", rounded, b.weight(3000.0))), batch(64)
 
 
+def root_mean_square() -> Made:
+    """Squares of values around 500, and what is made of them."""
+    b = Builder()
+    x = b.node("Mul", b.layers("x", 2), b.weight(700.0))
+    squares = b.node("Mul", x, x, name="square")
+    mean = b.node("ReduceMean", squares, b.weight([-1], np.int64), keepdims=1)
+    norm = b.node("Reciprocal", b.node("Sqrt", b.node("Add", mean, b.weight(1e-6))))
+    return b.done({"x": [8, 32]}, b.layers(b.node("Mul", x, norm), 1)), batch()
+
+
+def dropout() -> onnx.ModelProto:
+    """A network that was exported while it was trained."""
+    b = Builder()
+    training = [b.layers("x", 2), b.weight(0.3), b.weight(True, bool)]
+    b.nodes.append(onnx.helper.make_node("Dropout", training, ["dropped"], "drop"))
+    return b.done({"x": [8, 32]}, b.layers("dropped", 2))
+
+
+def never_finite() -> onnx.ModelProto:
+    """The logarithm of less than zero, in every element."""
+    b = Builder()
+    below = b.node("Sub", b.layers("x", 1), b.weight(2.0))
+    return b.done({"x": [8, 32]}, b.layers(b.node("Log", below, name="log"), 1))
+
+
 def _as_float(b: Builder, x: str) -> str:
     return b.node("Cast", x, to=onnx.TensorProto.FLOAT)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Symptom
 from bisect_trt.references import ort
+from bisect_trt.reproducer import write
 from bisect_trt.results import Reduction
+from bisect_trt.scanning.words import verdict
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.registry import open_target
 from bisect_trt.workers import rounding
@@ -71,11 +74,11 @@ def test_rounding_is_not_accused(case: cases.Case, libraries: Any, tmp_path: Pat
     assert judged(case, target_of(case, libraries), tmp_path) == "sensitive"
 
 
-def reduced(case: cases.Case, libraries: Any, folder: Path) -> Reduction:
+def reduced(case: cases.Case, libraries: Any, folder: Path, *, simplify: bool = True) -> Reduction:
     proto, feeds = case.make()
     onnx.save(proto, folder / "model.onnx")
     np.savez(folder / "in.npz", **feeds)
-    run = RunSettings(inputs=folder / "in.npz", repeats=1)
+    run = RunSettings(inputs=folder / "in.npz", repeats=1, simplify=simplify)
     settings = Settings(target_of(case, libraries), run, case.accuracy)
     return bisect_trt.reduce(folder / "model.onnx", settings, out=folder / "out")
 
@@ -106,6 +109,57 @@ def require_right(case: cases.Case, result: Reduction, kind: str) -> None:
 )
 def test_what_is_handed_over(case: cases.Case, kind: str, libraries: Any, tmp_path: Path) -> None:
     require_right(case, reduced(case, libraries, tmp_path), kind)
+
+
+def test_the_largest_effect_is_taken_and_the_others_are_told(tmp_path: Path) -> None:
+    spec = "planted:node=raise,fail=mismatch+node=lower,fail=mismatch"
+    result = reduced(cases.Case("", cases.raised, spec), (), tmp_path, simplify=False)
+    other = {"raise": "lower", "lower": "raise"}[result.nodes[0]]
+    told = next(n for n in result.notes if "fails by itself, too" in n)
+    assert f"1 other part of the model fails by itself, too: {other}" in told and "--all" in told
+    report = json.loads((result.out / "report.json").read_text())
+    chosen, rest = report["accuracy"]["culprits"]
+    assert chosen["nodes"] == list(result.nodes) and chosen["effect"] >= rest["effect"]
+
+
+def test_what_overflows_is_blamed_where_it_overflows(tmp_path: Path) -> None:
+    """The mean of the squares overflows too, but it was given what FP16 cannot hold."""
+    case = cases.Case("", cases.root_mean_square, "emulate:fp16")
+    result = reduced(case, (), tmp_path, simplify=False)
+    assert result.nodes == ("square",)
+    assert result.judgement.told[0].startswith("Overflow: the reference computes numbers here beyond 65504")
+    assert not any("too:" in note for note in result.notes)
+
+
+def test_scan_accuses_nobody_where_the_model_is_random_or_not_finite(tmp_path: Path) -> None:
+    settings = Settings(TargetSettings("emulate:fp16"))
+    for name, make in (("random", cases.dropout), ("lost", cases.never_finite)):
+        onnx.save(make(), tmp_path / f"{name}.onnx")
+    random = bisect_trt.scan(tmp_path / "random.onnx", settings, out=tmp_path / "random")
+    assert not random.guilty and random.agrees and random.notes[0].startswith("The model is random: drop")
+    lost = bisect_trt.scan(tmp_path / "lost.onnx", settings, out=tmp_path / "lost")
+    assert lost.agrees is None and verdict(lost).startswith("Nothing can be said of the outputs: the refer")
+    assert "it begins at log_o, made by log (Log)" in lost.notes[0]
+
+
+def test_scan_says_that_a_model_only_amplifies(tmp_path: Path) -> None:
+    proto, feeds = cases.raised()
+    onnx.save(proto, tmp_path / "m.onnx")
+    np.savez(tmp_path / "in.npz", **feeds)
+    settings = Settings(TargetSettings("emulate:fp16"), RunSettings(inputs=tmp_path / "in.npz"))
+    scan = bisect_trt.scan(tmp_path / "m.onnx", settings, out=tmp_path / "out")
+    told = verdict(replace(scan, tensors=tuple(t for t in scan.tensors if t.tensor != "lower_o")))
+    assert "is no more than FP16 rounds: what follows makes it large" in told
+
+
+def test_a_tolerance_of_our_own_is_never_called_verified(tmp_path: Path) -> None:
+    case = cases.Case("", cases.raised, "planted:node=raise,fail=mismatch")
+    result = reduced(case, (), tmp_path, simplify=False)
+    assert result.verified and write.is_at_users_tolerance(result)
+    other = replace(result, alone=replace(result.alone, rtol=(("", 1e-9),)))
+    assert not write.is_at_users_tolerance(other)
+    with pytest.raises(AssertionError):
+        write.write(other, result.out / "journal.jsonl")
 
 
 def test_each_refused_node_is_told(tmp_path: Path) -> None:

@@ -70,16 +70,21 @@ def pinned(graph: Graph, types: Mapping[str, onnx.TypeProto]) -> onnx.ModelProto
     return proto
 
 
-def words(graph: Graph) -> list[str]:
-    """What has to be said of a model that is random, or computes as in training; for the first lines."""
+def words(graph: Graph, *, given: bool = False) -> list[str]:
+    """What has to be said of a model that is random, or computes as in training; for the first lines.
+
+    `given`: whether what a random node gave the reference is taken for its value on the target, too.
+    """
     found, told = random_nodes(graph), []
     if found:
         name, why = next(iter(found.items()))
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         behind = outputs_behind(graph, found)
+        drawn = "is judged with the value that the reference drew, as if it were an input"
+        what = drawn if given else "was not compared"
         told.append(
             f"The model is random: {name} ({why}){more} gives other values each time. What depends on it "
-            f"({', '.join(behind[:4]) or 'no output'}) was not compared. {HOW_TO_EXPORT}"
+            f"({', '.join(behind[:4]) or 'no output'}) {what}. {HOW_TO_EXPORT}"
         )
     if trained := trained_statistics(graph):
         told.append(f"{trained[0]} (BatchNormalization) is in training mode. {HOW_TO_EXPORT}")

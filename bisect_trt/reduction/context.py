@@ -117,6 +117,7 @@ class Run:
         recorded = self.recording.whole()
         if failures or recorded.error:
             return
+        self.doubts = words(self.session.graph, given=True)
         self.session = self.session.pinned(recorded)
         self.recording = Recording.of(self.session.graph, recorded)
         self.cutter = self._cutter()
@@ -294,5 +295,6 @@ class Run:
         runs, compared = self.settings.run.repeats, self.info.can_run
         what = "builds, runs and agrees with the reference" if compared else "builds"
         said = f"the model {what} on {self.info.title} ({runs} of {runs} runs)"
+        said = ". ".join((said, *(doubt.removesuffix(".") for doubt in self.doubts)))
         tries = what_to_try(self.session.loaded.path, self.settings, compared)
         return ModelDoesNotFail(said if compared else f"{said}; outputs were not compared", "\n".join(tries))

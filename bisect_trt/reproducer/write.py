@@ -17,8 +17,10 @@ from types import MappingProxyType
 from typing import Any
 
 from bisect_trt._version import __version__
+from bisect_trt.accuracy.tolerance import only_for
 from bisect_trt.environment import Environment, describe
 from bisect_trt.isolation import limits
+from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import archive, command_lines, files, issue, script
 from bisect_trt.reproducer import document as documents
 from bisect_trt.reproducer.files import ISSUE, LOG, NOTE, REPORT, SCRIPT, draft
@@ -40,6 +42,7 @@ def write(
     Raises:
         OSError: a file cannot be written.
     """
+    assert not reduction.verified or is_at_users_tolerance(reduction)
     _write(reduction, journal)
     if tried and reduction.verified and not reduction.settings.run.cluster:  # the target may be there only
         told = disagreement(reduction) if told is None else told
@@ -49,6 +52,19 @@ def write(
             reduction = replace(reduction, notes=(*reduction.notes, told), script_told=told)
             _write(reduction, journal)
     return reduction
+
+
+def is_at_users_tolerance(reduction: Reduction) -> bool:
+    """Whether the fresh runs were compared as the user asked for the output that fails, or for all of them.
+
+    A tolerance that follows from what was seen proves nothing of the files.
+    """
+    if reduction.wanted.stage is not Stage.COMPARE:
+        return True
+    asked, used = reduction.settings.accuracy, reduction.alone
+    names = ("", *(name for name, _ in (*asked.rtol, *asked.atol)))
+    known = [asked, *(only_for(asked, name) for name in names)]
+    return any((a.rtol, a.atol, a.metric) == (used.rtol, used.atol, used.metric) for a in known)
 
 
 def _comes_and_goes(reduction: Reduction) -> bool:

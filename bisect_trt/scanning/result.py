@@ -139,6 +139,7 @@ class Scan(Summary):
         seconds: by phase.
         notes: plain sentences.
         blame: that the export differs from the framework, if it does; all figures are against ONNX Runtime.
+        unsure: why the outputs agree and that says nothing; empty where it does.
     """
 
     model: Path
@@ -159,6 +160,7 @@ class Scan(Summary):
     seconds: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
     blame: str = ""
+    unsure: str = ""
 
     def lines(self) -> list[tuple[str, str]]:
         """Give where the error comes from first, and where all of it lies."""
@@ -166,7 +168,7 @@ class Scan(Summary):
         differ = [diff.name for diff in self.outputs if not diff.ok]
         return [
             ("Scan", f"{self.model}: {counted(len(self.tensors), 'tensor')} on {self.target.title}"),
-            ("Outputs", f"differ: {', '.join(differ)}" if differ else self.whole or "agree"),
+            ("Outputs", f"differ: {', '.join(differ)}" if differ else self.whole or self.unsure or "agree"),
             ("Worst", ", ".join(worst) or "nothing was measured"),
             ("Builds", str(self.builds)),
             ("Page", str(self.out / "scan.html")),
@@ -194,8 +196,8 @@ class Scan(Summary):
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the whole model agrees at its outputs; None when it gave none."""
-        return None if not self.outputs else all(diff.ok for diff in self.outputs)
+        """Whether the whole model agrees at its outputs; None when it is not known."""
+        return None if self.unsure or not self.outputs else all(diff.ok for diff in self.outputs)
 
     @property
     def accumulates(self) -> bool:

@@ -31,6 +31,7 @@ from bisect_trt.scanning.jobs import Measurement, Row, Whole
 from bisect_trt.scanning.result import Histogram, Scan, Scanned, error_of
 from bisect_trt.scanning.scope import no_value, require_outputs, require_reference, wanted
 from bisect_trt.session.export_trial import ask
+from bisect_trt.session.finite import all_lost, lost_in, told
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
@@ -130,7 +131,10 @@ class _Scanning:
             recorded = record(self.pool, self.session, self.settings)
             truth = ask(self.pool, self.session, self.settings, recorded)
             self.record: Record = truth.record
-        cutter = Cutter(graph, self.session.store, self.record)
+        # What a random node gave the reference is an input from here on: else a second draw is an error.
+        known = bool(random_nodes(graph)) and not self.record.error
+        self.fixed = self.session.pinned(self.record) if known else self.session
+        cutter = Cutter(self.fixed.graph, self.session.store, self.record)
         with self._phase("whole model", "on the target"):
             whole = self._whole()
         with self._phase("own errors", f"{len(asked):,} tensors, each fed with recorded values"):
@@ -138,8 +142,10 @@ class _Scanning:
         context = {diff.name: diff for diff in whole.context}
         self.tensors = {t: replace(s, context=context.get(t)) for t, s in self.tensors.items()}
         with self._phase("effects", "on the model's outputs, on the reference"):
-            self._effects(Rests(graph, cutter, self.record))
-        notes = (*words(graph), truth.blame, truth.note, *self.info.notes, self.record.error)
+            self._effects(Rests(self.fixed.graph, cutter, self.record))
+        lost = lost_in(self.record, graph.graph_outputs)
+        doubts = [*words(graph, given=known), told(graph, self.record, lost) if lost.count else ""]
+        notes = (*doubts, truth.blame, truth.note, *self.info.notes, self.record.error)
         result = Scan(
             model=self.model,
             out=self.out,
@@ -157,6 +163,7 @@ class _Scanning:
             effects_left=self.effects_left,
             seconds=self.seconds,
             blame=truth.blame,
+            unsure=all_lost(lost, graph.graph_outputs),
             notes=tuple(filter(None, notes)),
         )
         return replace(result, histogram=self._histogram(result))
@@ -176,7 +183,7 @@ class _Scanning:
         return self.settings.run.timeout or LONGEST_DEADLINE
 
     def _whole(self) -> Whole:
-        settings, candidate = self.settings, self.session.with_outputs(self.record)
+        settings, candidate = self.settings, self.fixed.with_outputs(self.record)
         if not candidate.expected or not candidate.expected[0]:
             return Whole(unresolved="the reference has no values of the model's outputs", builds=0)
         task = self.there.submit(
@@ -202,7 +209,8 @@ class _Scanning:
             place = (position[node], depth[node] + 1)
             self.tensors[t] = Scanned(t, node, graph.node(node).op_type, *place, why=why)
         nodes = {s.node for s in self.tensors.values() if not s.why}
-        parts = [part for part in segments(graph, cutter, record, nodes) if part.tensors and part.fed]
+        found = segments(self.fixed.graph, cutter, record, nodes)
+        parts = [part for part in found if part.tensors and part.fed]
         isolation = Isolation(self._build, most)
         isolation.run(parts)
         for part in parts:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+from bisect_trt.accuracy.amplifiers import LARGE
+from bisect_trt.accuracy.arithmetic import arithmetic_of
 from bisect_trt.outcome import Symptom
 from bisect_trt.scanning.result import Scan, Scanned
 from bisect_trt.text import printable
 
 SHOWN_NAMES = 3
+LITTLE = 2.0  # roundoffs that an RMS error of a tensor may have without any fault
 
 
 def verdict(scan: Scan) -> str:
@@ -18,11 +21,12 @@ def verdict(scan: Scan) -> str:
         whole = " (run as a whole, the model agrees)" if scan.agrees else ""
         error = guilty[0].effect_error or 0.0
         does = f"gives them an error of {figure(error)}" if math.isfinite(error) else "makes them not finite"
+        does += f".{_amplified(scan, guilty[0])}"
         if len(guilty) == 1:
-            return f"One tensor alone makes the outputs disagree{whole}: {where(guilty[0])} {does}."
+            return f"One tensor alone makes the outputs disagree{whole}: {where(guilty[0])} {does}"
         return (
             f"{len(guilty):,} tensors, each alone, make the outputs disagree{whole}. The worst is "
-            f"{where(guilty[0])}, which {does}."
+            f"{where(guilty[0])}, which {does}"
         )
     worst = [item for item in scan.ranked if item.effect_error]
     if scan.accumulates and worst:
@@ -37,6 +41,8 @@ def verdict(scan: Scan) -> str:
             f"{figure(scan.all_effects)}): look for what only happens when nodes are built together "
             "(fusion), with reduce."
         )
+    if scan.unsure:
+        return f"Nothing can be said of the outputs: {scan.unsure}."
     if scan.agrees is None:
         return "Whether the outputs agree is not known, and no tensor alone makes them disagree."
     if worst:
@@ -49,6 +55,18 @@ def verdict(scan: Scan) -> str:
         largest = f"{figure(item.own_error)}, is that of {where(item)}{end}"
         return f"The model agrees at its outputs. The largest own error, {largest}."
     return "The model agrees at its outputs, and no tensor has an error above rounding."
+
+
+def _amplified(scan: Scan, item: Scanned) -> str:
+    """That a tensor is as exact as can be, and what follows makes its error large; else empty."""
+    arithmetic = arithmetic_of(scan.settings.target)
+    own, effect = item.own_error or 0.0, item.effect_error or 0.0
+    if own > LITTLE * arithmetic.roundoff or effect < LARGE * own:
+        return ""
+    return (
+        f" Its own error, {figure(own)}, is no more than {arithmetic.name} rounds: what follows makes it "
+        "large, and the model is ill-conditioned there (reduce names the node)."
+    )
 
 
 def where(item: Scanned) -> str:

@@ -63,9 +63,14 @@ def _lost(value: Array) -> int:
 
 def described(pool: Pool, session: Session, settings: Settings, lost: Lost) -> str:
     """What is not finite and where that begins, as a sentence; the reference runs once more, as a whole."""
+    return told(session.graph, record(pool, session, settings), lost)
+
+
+def told(graph: Graph, recorded: Record, lost: Lost) -> str:
+    """What is not finite of some tensors and where that begins in what was recorded, as a sentence."""
     name, (count, size) = next(iter(lost.tensors.items()))
     more = f" (and {len(lost.tensors) - 1} more outputs)" if len(lost.tensors) > 1 else ""
-    origin = first_origin(session.graph, record(pool, session, settings))
+    origin = first_origin(graph, recorded)
     begins = f"; it begins at {origin}" if origin else ""
     return (
         f"The reference is not finite: {count:,} of {size:,} elements of {name}{more} are NaN or Inf"
