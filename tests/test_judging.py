@@ -96,7 +96,8 @@ def require_right(case: cases.Case, result: Reduction, kind: str) -> None:
         assert "ill-conditioned" in (result.out / paper).read_text().splitlines()[0]
     if case.named:
         worst = report["judgement"]["amplifier"] or {"node": ""}
-        assert case.named in {*result.nodes, worst["node"], *report["judgement"]["source"]}
+        told = {name for culprit in report["accuracy"]["culprits"] for name in culprit["nodes"]}
+        assert case.named in {*result.nodes, worst["node"], *report["judgement"]["source"], *told}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,7 @@ def test_what_is_handed_over(case: cases.Case, kind: str, libraries: Any, tmp_pa
     require_right(case, reduced(case, libraries, tmp_path), kind)
 
 
+@pytest.mark.long
 def test_the_largest_effect_is_taken_and_the_others_are_told(tmp_path: Path) -> None:
     spec = "planted:node=raise,fail=mismatch+node=lower,fail=mismatch"
     result = reduced(cases.Case("", cases.raised, spec), (), tmp_path, simplify=False)
@@ -152,6 +154,7 @@ def test_scan_says_that_a_model_only_amplifies(tmp_path: Path) -> None:
     assert "is no more than FP16 rounds: what follows makes it large" in told
 
 
+@pytest.mark.long
 def test_a_tolerance_of_our_own_is_never_called_verified(tmp_path: Path) -> None:
     case = cases.Case("", cases.raised, "planted:node=raise,fail=mismatch")
     result = reduced(case, (), tmp_path, simplify=False)
