@@ -144,8 +144,7 @@ class _Scanning:
         with self._phase("effects", "on the model's outputs, on the reference"):
             self._effects(Rests(self.fixed.graph, cutter, self.record))
         lost = lost_in(self.record, graph.graph_outputs)
-        doubts = [*words(graph, given=known), told(graph, self.record, lost) if lost.count else ""]
-        notes = (*doubts, truth.blame, truth.note, *self.info.notes, self.record.error)
+        finite = told(graph, self.record, lost) if lost.count else ""
         result = Scan(
             model=self.model,
             out=self.out,
@@ -164,9 +163,14 @@ class _Scanning:
             seconds=self.seconds,
             blame=truth.blame,
             unsure=all_lost(lost, graph.graph_outputs),
-            notes=tuple(filter(None, notes)),
+            notes=self._notes(known, finite, truth.blame, truth.note),
         )
         return replace(result, histogram=self._histogram(result))
+
+    def _notes(self, given: bool, *told: str) -> tuple[str, ...]:
+        """What else there is to know, doubts first."""
+        doubts = words(self.session.graph, given=given)
+        return tuple(filter(None, (*doubts, *told, *self.info.notes, self.record.error)))
 
     @contextmanager
     def _phase(self, name: str, text: str) -> Iterator[None]:
