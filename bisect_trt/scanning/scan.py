@@ -31,7 +31,7 @@ from bisect_trt.scanning.jobs import Measurement, Row, Whole
 from bisect_trt.scanning.result import Histogram, Scan, Scanned, error_of
 from bisect_trt.scanning.scope import no_value, require_outputs, require_reference, wanted
 from bisect_trt.session.export_trial import ask
-from bisect_trt.session.finite import all_lost, lost_in, told
+from bisect_trt.session.finite import Lost, all_lost, lost_in, told
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
@@ -144,7 +144,6 @@ class _Scanning:
         with self._phase("effects", "on the model's outputs, on the reference"):
             self._effects(Rests(self.fixed.graph, cutter, self.record))
         lost = lost_in(self.record, graph.graph_outputs)
-        finite = told(graph, self.record, lost) if lost.count else ""
         result = Scan(
             model=self.model,
             out=self.out,
@@ -163,14 +162,15 @@ class _Scanning:
             seconds=self.seconds,
             blame=truth.blame,
             unsure=all_lost(lost, graph.graph_outputs),
-            notes=self._notes(known, finite, truth.blame, truth.note),
+            notes=self._notes(known, lost, truth.blame, truth.note),
         )
         return replace(result, histogram=self._histogram(result))
 
-    def _notes(self, given: bool, *told: str) -> tuple[str, ...]:
+    def _notes(self, given: bool, lost: Lost, *said: str) -> tuple[str, ...]:
         """What else there is to know, doubts first."""
-        doubts = words(self.session.graph, given=given)
-        return tuple(filter(None, (*doubts, *told, *self.info.notes, self.record.error)))
+        graph = self.session.graph
+        doubts = [*words(graph, given=given), told(graph, self.record, lost) if lost.count else ""]
+        return tuple(filter(None, (*doubts, *said, *self.info.notes, self.record.error)))
 
     @contextmanager
     def _phase(self, name: str, text: str) -> Iterator[None]:
