@@ -106,6 +106,7 @@ def test_what_cannot_be_told_is_a_line_each_and_the_rest_goes_on(
     assert told.endswith("still in 1.7.0, the newest that can be told")
 
 
+@pytest.mark.long
 def test_a_history_that_comes_and_goes(index: Path, tmp_path: Path) -> None:
     bodies = [fake.BAD, fake.GOOD, fake.GOOD, fake.BAD]
     fake.runtimes(index, dict(zip(EIGHT[:4], bodies, strict=True)))
@@ -125,6 +126,7 @@ def test_without_uv(index: Path, without_uv: None, tmp_path: Path) -> None:
     assert row(found) == {"1.0.0": GOOD, "1.1.0": BAD}
 
 
+@pytest.mark.long
 def test_offline_uses_what_was_installed(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
