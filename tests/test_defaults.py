@@ -71,6 +71,19 @@ def test_each_attribute_is_tried_by_itself() -> None:
     assert failure.signature == "LeakyRelu without alpha gives another engine than with its default"
 
 
+def test_nodes_without_names_are_no_obstacle() -> None:
+    """The first node has no name either, and no such attribute."""
+    proto = trilu()
+    for node in proto.graph.node:
+        node.name = ""
+
+    def engine(model: bytes) -> str:
+        return str(bool(onnx.load_model_from_string(model).graph.node[1].attribute))
+
+    [failure] = misread_defaults(proto.SerializeToString(), engine)
+    assert failure.op == "Trilu" and failure.nodes == () and "upper=1" in failure.message
+
+
 def test_what_is_spelled_out_leaves_nothing_to_spell() -> None:
     proto = onnx.load_model_from_string(spelled_out(trilu()))
     assert not any(omitted(proto, node) for node in proto.graph.node)

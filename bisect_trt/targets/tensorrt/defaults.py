@@ -49,9 +49,10 @@ def is_misread_default(failure: Failure) -> bool:
 
 
 def _failure(proto: onnx.ModelProto, op: str, attribute: str) -> Failure:
-    nodes = tuple(n.name for n in proto.graph.node if n.op_type == op and attribute in omitted(proto, n))
-    default = omitted(proto, next(n for n in proto.graph.node if n.name == nodes[0]))[attribute]
-    value = onnx.helper.get_attribute_value(default)
+    of_kind = (n for n in proto.graph.node if n.op_type == op)
+    defaults = [(n.name, omitted(proto, n)[attribute]) for n in of_kind if attribute in omitted(proto, n)]
+    nodes = tuple(name for name, _ in defaults if name)
+    value = onnx.helper.get_attribute_value(defaults[0][1])
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
