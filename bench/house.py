@@ -28,6 +28,8 @@ BASE = "a045d4f"
 FREE = {"__init__", "__main__", "_version"}
 SHORT = {
     "text.py": "words that all rooms use",
+    "mixed_precision/earlier.py": "what `precision` and `check --keep-fp32` read",
+    "session/doubts.py": "what `check` and `precision` share",
     "_version.py": "one number",
     "__main__.py": "`python -m bisect_trt`",
     "cli/check.py": "a command each has a file",

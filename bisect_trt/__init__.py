@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from bisect_trt._version import __version__
 
 _HOMES = {
-    "bisect_trt.api": ("check", "reduce", "reduce_all", "scan", "simplify", "verify"),
+    "bisect_trt.api": ("check", "precision", "reduce", "reduce_all", "scan", "simplify", "verify"),
     "bisect_trt.blaming.blame": ("Blame", "blame"),
     "bisect_trt.mixed_precision.result": ("Precision",),
-    "bisect_trt.mixed_precision.run": ("precision",),
     "bisect_trt.settings": (
         "AccuracySettings",
         "ReportSettings",
@@ -80,7 +79,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bisect_trt.api import check, reduce, reduce_all, scan, simplify, verify
+    from bisect_trt.api import check, precision, reduce, reduce_all, scan, simplify, verify
     from bisect_trt.blaming.blame import Blame, blame
     from bisect_trt.errors import (
         BisectError,
@@ -92,7 +91,6 @@ if TYPE_CHECKING:
         UsageError,
     )
     from bisect_trt.mixed_precision.result import Precision
-    from bisect_trt.mixed_precision.run import precision
     from bisect_trt.outcome import Ended, Failure, Outcome, Stage, Symptom
     from bisect_trt.reproducer.verify import Verification
     from bisect_trt.results import Check, Reduction, Simplification, Step

@@ -7,38 +7,17 @@ needs `if __name__ == "__main__"`: no process that starts imports the script.
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bisect_trt.errors import UsageError
-from bisect_trt.settings import (
-    AccuracySettings,
-    ReportSettings,
-    RunSettings,
-    Settings,
-    TargetSettings,
-)
+from bisect_trt.options.keywords import AnyPath, chosen_settings, names_of, out_of, path_of
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 
 if TYPE_CHECKING:
+    from bisect_trt.mixed_precision.result import Precision
     from bisect_trt.reproducer.verify import Verification
     from bisect_trt.results import Check, OnEvent, Reduction
     from bisect_trt.scanning.result import Scan
-
-AnyPath = str | os.PathLike[str]
-
-_PARTS: dict[str, Any] = {
-    "target": TargetSettings,
-    "run": RunSettings,
-    "accuracy": AccuracySettings,
-    "report": ReportSettings,
-}
-_FIELDS: dict[str, set[str]] = {part: {field.name for field in fields(kind)} for part, kind in _PARTS.items()}
-_OTHER_WORDS = {"target": "spec"}
-"""Keywords that read better than the field that they stand for."""
 
 
 def _quiet(event: object) -> None:
@@ -80,7 +59,7 @@ def reduce(
     from bisect_trt.reduction import reduce as room
 
     chosen = chosen_settings(settings, options)
-    return room.reduce(_path("model", model), chosen, out=_out(out), force=force, on_event=on_event)
+    return room.reduce(path_of("model", model), chosen, out=out_of(out), force=force, on_event=on_event)
 
 
 def reduce_all(
@@ -99,7 +78,7 @@ def reduce_all(
     from bisect_trt.reduction import reduce_all as room
 
     chosen = chosen_settings(settings, options)
-    return room.reduce_all(_path("model", model), chosen, out=_out(out), force=force, on_event=on_event)
+    return room.reduce_all(path_of("model", model), chosen, out=out_of(out), force=force, on_event=on_event)
 
 
 def simplify(
@@ -118,7 +97,7 @@ def simplify(
     from bisect_trt.reduction import reduce as room
 
     chosen = chosen_settings(settings, options)
-    return room.simplify(_path("model", model), chosen, out=_out(out), force=force, on_event=on_event)
+    return room.simplify(path_of("model", model), chosen, out=out_of(out), force=force, on_event=on_event)
 
 
 def check(
@@ -148,7 +127,7 @@ def check(
     from bisect_trt.session import check as room
 
     kept = None if keep is None else tuple(keep)
-    return room.check(_path("model", model), chosen_settings(settings, options), keep=kept)
+    return room.check(path_of("model", model), chosen_settings(settings, options), keep=kept)
 
 
 def scan(
@@ -179,10 +158,63 @@ def scan(
     """
     from bisect_trt.scanning import scan as room
 
-    chosen, saved = chosen_settings(settings, options), _out(save_tensors)
-    path = _path("model", model)
+    chosen, saved = chosen_settings(settings, options), out_of(save_tensors)
+    path = path_of("model", model)
     return room.scan(
-        path, chosen, out=_out(out), force=force, tensors=tensors, save_tensors=saved, on_event=on_event
+        path, chosen, out=out_of(out), force=force, tensors=tensors, save_tensors=saved, on_event=on_event
+    )
+
+
+def precision(
+    model: AnyPath,
+    settings: Settings | None = None,
+    *,
+    to: str = "fp16",
+    cost: str = "nodes",
+    out: AnyPath | None = None,
+    force: bool = False,
+    keep: Sequence[str] = (),
+    lower: Sequence[str] = (),
+    start: AnyPath | Sequence[str] = (),
+    on_event: OnEvent = _quiet,
+    **options: Any,
+) -> Precision:
+    """Find the smallest set of nodes that must stay in FP32, and write the model that has it.
+
+    Args:
+        model: an ONNX file.
+        settings: how; the defaults are those of the command line.
+        to: what all other nodes compute in, `fp16` or `bf16`.
+        cost: what is made small, `nodes` (their number) or `bytes` (of what they give).
+        out: the folder; by default `MODEL-precision` in the current one.
+        force: replace what an earlier run wrote there.
+        keep, lower: names of nodes that stay in FP32 in any case, or in none.
+        start: the `precision.json` of an earlier run, or names of nodes: these are tried first.
+        on_event: hears of every step.
+        **options: fields of the settings, as `inputs="inputs.npz"` or `rtol=1e-2`.
+
+    Raises:
+        UsageError: the model, its inputs, an option, a name or a folder cannot be used.
+        TargetUnavailable: the target cannot be used here.
+        StoppedEarly: stopped before any set was found.
+    """
+    from bisect_trt.mixed_precision import run as room
+    from bisect_trt.mixed_precision.earlier import kept_by
+
+    chosen, path = chosen_settings(settings, options), path_of("model", model)
+    listed = isinstance(start, Sequence) and not isinstance(start, str)
+    first = names_of("start", start) if listed else kept_by(path_of("start", start))
+    return room.precision(
+        path,
+        chosen,
+        to=to,
+        cost=cost,
+        out=out_of(out),
+        force=force,
+        keep=names_of("keep", keep),
+        lower=names_of("lower", lower),
+        start=first,
+        on_event=on_event,
     )
 
 
@@ -215,77 +247,12 @@ def verify(
     from bisect_trt.reproducer import verify as room
 
     return room.verify(
-        _path("path", path),
+        path_of("path", path),
         target=target,
         given=given,
         repeats=repeats,
         timeout=timeout,
         memory_limit=memory_limit,
-        custom_ops=[_path("custom_ops", one) for one in custom_ops],
+        custom_ops=[path_of("custom_ops", one) for one in custom_ops],
         on_result=on_result,
     )
-
-
-def chosen_settings(settings: Settings | None, options: Mapping[str, Any]) -> Settings:
-    """Put options, by the names of their fields, into settings.
-
-    Raises:
-        UsageError: there is no such option, or a value is of another type.
-    """
-    if settings is not None and not isinstance(settings, Settings):
-        raise UsageError(f"settings is a bisect_trt.Settings, not {_kind(settings)}")
-    chosen = settings or Settings()
-    for word, value in options.items():
-        name = _OTHER_WORDS.get(word, word)
-        part = next((part for part, known in _FIELDS.items() if name in known), None)
-        if part is None:
-            raise UsageError(f"there is no option {word}", _close(word))
-        held = getattr(chosen, part)
-        chosen = replace(chosen, **{part: replace(held, **{name: _fitting(word, held, name, value)})})
-    return chosen
-
-
-def _close(word: str) -> str:
-    known = [*_OTHER_WORDS, *(name for names in _FIELDS.values() for name in names)]
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else "docs/api.md has all of them"
-
-
-def _fitting(word: str, held: Any, name: str, value: Any) -> Any:
-    """A value in the type of its field: text as a path, lists and mappings as tuples."""
-    kind = next(str(field.type) for field in fields(held) if field.name == name)
-    if value is None and "None" in kind:
-        return None
-    if kind.startswith(("tuple", "Shapes")):
-        return _tuple(word, kind, value)
-    if kind.startswith("Path"):
-        return _path(word, value)
-    wanted = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}[kind.split(" ")[0]]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise UsageError(f"{word} is {kind.split(' ')[0]}, not {_kind(value)}")
-    return value
-
-
-def _tuple(word: str, kind: str, value: Any) -> tuple[Any, ...]:
-    if isinstance(value, Mapping):
-        pairs = sorted(value.items())
-        return tuple((key, tuple(one) if isinstance(one, list | tuple) else one) for key, one in pairs)
-    if isinstance(value, int | float) and kind.startswith("tuple[tuple[str, "):
-        return (("", value),)  # one tolerance for all outputs
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise UsageError(f"{word} is a list or a mapping, not {_kind(value)}")
-    return tuple(_path(word, one) if "Path" in kind and not isinstance(one, tuple) else one for one in value)
-
-
-def _path(word: str, value: Any) -> Path:
-    if not isinstance(value, str | os.PathLike):
-        raise UsageError(f"{word} is the path of a file, not {_kind(value)}")
-    return Path(value)
-
-
-def _out(value: Any) -> Path | None:
-    return None if value is None else _path("out", value)
-
-
-def _kind(value: object) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -15,6 +15,7 @@ import pytest
 import bisect_trt
 from bisect_trt import api
 from bisect_trt.errors import UsageError
+from bisect_trt.options import keywords
 from bisect_trt.settings import Settings, TargetSettings
 
 ROOT = Path(__file__).parents[1]
@@ -104,7 +105,7 @@ def test_what_is_wrong_is_said_in_a_sentence(call: Any, said: str) -> None:
 
 def test_options_become_settings() -> None:
     given = {"target": "ort:CPU", "shapes": {"b": [2, 3], "a": (1,)}, "rtol": 1e-3, "inputs": "x.npz"}
-    chosen = api.chosen_settings(Settings(TargetSettings(opt_level=2)), given | {"ignore": ["y"]})
+    chosen = keywords.chosen_settings(Settings(TargetSettings(opt_level=2)), given | {"ignore": ["y"]})
     assert chosen.target == TargetSettings("ort:CPU", shapes=(("a", (1,)), ("b", (2, 3))), opt_level=2)
     assert chosen.accuracy.rtol == (("", 1e-3),) and chosen.accuracy.ignore == ("y",)
     assert chosen.run.inputs == Path("x.npz")

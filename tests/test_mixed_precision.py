@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import bisect_trt
 import precision_models as models
 from bisect_trt.cli.app import main
-from bisect_trt.mixed_precision.papers import layer_names
+from bisect_trt.mixed_precision.handover import layer_names
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings
 from bisect_trt.targets.roles import flat, roles
 
@@ -176,3 +176,59 @@ def test_lists_for_trtexec_say_what_the_parser_calls_the_layers() -> None:
     layers = {network.get_layer(k).name for k in range(network.num_layers)}
     for key in known.items:
         assert layers & set(layer_names([known.names[key]], known)), key
+
+
+def nan_model(folder: Path) -> Path:
+    """Gives NaN whatever it is fed with."""
+    b = models.Builder(0)
+    x = b.input("x", np.ones((1, 4), np.float32))
+    h = b("Relu", b.linear(x, 4, 4))
+    onnx.save(b.model(y=b("Sub", b("Div", h, b.w(0.0)), b("Div", h, b.w(0.0)))), folder / "nan.onnx")
+    return folder / "nan.onnx"
+
+
+def test_where_nothing_can_be_compared_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NaN agrees with NaN: that is no reason to say that all may be FP16."""
+    assert main(["precision", str(nan_model(tmp_path)), "--out", str(tmp_path / "out")]) == 3
+    told = capsys.readouterr().err
+    assert "nothing was compared" in told and "it begins at" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_says_what_of_it_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, feeds = models.MODELS["gru"]()
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **feeds)
+    (tmp_path / "list").write_text("Exp_6\nnobody\nReduceSum_7\nLog_8\n")
+    words = ["check", str(tmp_path / "model.onnx"), "--inputs", str(tmp_path / "inputs.npz"), "--json"]
+    words += ["--rtol", "1e-2", "--atol", "1e-3", "--target", "emulate:fp16", "--keep-fp32"]
+    assert main([*words, str(tmp_path / "list")]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert "--keep-fp32: 3 of 13 float nodes stay in FP32; not in this model: nobody." in notes
+    (tmp_path / "list").write_text("nobody\n")
+    assert main([*words, str(tmp_path / "list")]) == 2
+    assert main(["precision", str(tmp_path / "model.onnx"), "--from", str(tmp_path / "list")]) == 2
+    assert "is no precision.json" in capsys.readouterr().err
+
+
+def test_from_python_with_a_path_and_keywords(tmp_path: Path) -> None:
+    """As `reduce`; what is kept has few bytes: a large node that would do alone is passed over."""
+    b = models.Builder(3)
+    x = b.input("x", np.full((4, 4), 300, np.float32))
+    large = b("Expand", b("Mul", x, x), b.i(64, 4, 4))
+    small = b("ReduceMax", large, axes=[0, 1, 2], keepdims=1)
+    model = b.model(y=b("Div", b("Squeeze", small, b.i(0, 1)), b.w(1e4)))
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **b.feeds)
+    given = {"inputs": str(tmp_path / "inputs.npz"), "repeats": 1, "rtol": 1e-2, "atol": 1e-3}
+    found = bisect_trt.precision(str(tmp_path / "model.onnx"), out=str(tmp_path / "out"), **given)
+    assert len(found.kept) >= 4 and found.activations["kept"] >= 4 * 64 * 16
+    assert repr(found).startswith("Keep        ") and found.verified == 1
+    start = tmp_path / "out/precision.json"
+    more = {**given, "cost": "bytes", "start": start, "keep": ["Mul_0"]}
+    again = bisect_trt.precision(tmp_path / "model.onnx", out=tmp_path / "again", **more)
+    assert again.cost == "bytes" and again.kept[0].name == "Mul_0"
+    with pytest.raises(bisect_trt.UsageError, match="keep is a list of names"):
+        bisect_trt.precision(tmp_path / "model.onnx", keep="Mul_0")

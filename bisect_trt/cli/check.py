@@ -26,9 +26,7 @@ AGAIN = Option(
 )
 
 
-def run(
-    model: Path, settings: Settings, *, keep_fp32: Path | None, again: Path | None, as_json: bool
-) -> int:
+def run(model: Path, settings: Settings, *, keep_fp32: Path | None, again: Path | None, as_json: bool) -> int:
     """Try the whole model once: does the target take it and agree with ONNX Runtime?
 
     Exit code: 0 yes, 1 no, 2 bad usage or model, 3 target not usable here or nothing can be said,
@@ -41,14 +39,13 @@ def run(
     from bisect_trt.cli.output import console
     from bisect_trt.errors import TargetUnavailable
     from bisect_trt.reproducer import document
-    from bisect_trt.session.check import check
 
     keep = None
     if keep_fp32 is not None:
-        from bisect_trt.mixed_precision.write import read_keep
+        from bisect_trt.mixed_precision.earlier import listed
 
-        keep = read_keep(keep_fp32)
-    result = bisect_trt.check(model, settings) if keep is None else check(model, settings, keep=keep)
+        keep = listed(keep_fp32)
+    result = bisect_trt.check(model, settings, keep=keep)
     if as_json:
         print(json.dumps(document.check(result, bisect_trt.__version__), indent=2))
     else:

@@ -14,6 +14,9 @@ from bisect_trt.options.table import COMMON, SEARCH
 from bisect_trt.settings import Settings
 
 TO = Option("to", "--to", k.word("fp16", "bf16"), "What all other nodes compute in; fp16 without it.", COMMON)
+COST = Option(
+    "cost", "--cost", k.word("nodes", "bytes"), "What is made small: nodes, or bytes that they give.", SEARCH
+)
 KEEP = Option("keep", "--keep", k.NAMES, "A node that stays in FP32 in any case; repeat it.", SEARCH)
 LOWER = Option("lower", "--lower", k.NAMES, "A node that never does; repeat it.", SEARCH)
 FROM = Option(
@@ -32,6 +35,7 @@ def run(
     *,
     out: Path | None,
     to: str | None,
+    cost: str | None,
     keep: tuple[str, ...],
     lower: tuple[str, ...],
     start: Path | None,
@@ -41,25 +45,27 @@ def run(
     """Which nodes must stay in FP32? The smallest set that is proven to be right, and the model that has it.
 
     Exit code: 0 done (also when nothing has to stay), 1 the model is wrong in FP32 already, 2 bad usage
-    or model, 3 target not usable here, 6 stopped early (the best so far is saved), 70 a bug of bisect-trt.
+    or model, 3 target not usable here or nothing to compare, 6 stopped early (the best so far is saved),
+    70 a bug of bisect-trt.
     """
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
     from bisect_trt.cli.output.precision import show_precision
     from bisect_trt.cli.output.progress import progress
     from bisect_trt.errors import StoppedEarly
-    from bisect_trt.mixed_precision.write import document, read_keep
+    from bisect_trt.mixed_precision.write import document
 
     with progress(quiet=as_json) as on_event:
         result = bisect_trt.precision(
             model,
             settings,
             to=to or "fp16",
+            cost=cost or "nodes",
             out=out,
             force=force,
             keep=keep,
             lower=lower,
-            start=read_keep(start) if start else (),
+            start=start or (),
             on_event=on_event,
         )
     if as_json:
@@ -78,6 +84,7 @@ COMMAND = Command(
         TO,
         replace(OUT, help="Where to write; MODEL-precision here without it."),
         *options.without(*_LEFT_OUT),
+        COST,
         KEEP,
         LOWER,
         FROM,

@@ -175,17 +175,17 @@ def ranges(trial: Trial) -> dict[str, Range]:
         for name in wanted:
             if f"{LARGEST}{name}" not in given:
                 continue
-            largest, loss = (float(np.asarray(given[f"{p}{name}"])) for p in (LARGEST, LOSS))
+            largest, loss, size = (float(np.asarray(given[f"{p}{name}"])) for p in (LARGEST, LOSS, SIZE))
             old = found.get(name, Range(0.0, 0.0))
-            found[name] = Range(max(old.largest, largest), max(old.loss, loss))
+            found[name] = Range(max(old.largest, largest), max(old.loss, loss), max(old.size, int(size)))
     return found
 
 
-LARGEST, LOSS = "precision:largest:", "precision:loss:"
+LARGEST, LOSS, SIZE = "precision:largest:", "precision:loss:", "precision:size:"
 
 
 def measured(flat: onnx.ModelProto, tensors: Sequence[str], to: str) -> onnx.ModelProto:
-    """The model with two figures for each tensor as its outputs instead of its own."""
+    """The model with three figures for each tensor as its outputs instead of its own."""
     model = onnx.ModelProto()
     model.CopyFrom(flat)
     unname_twins(model.graph)
@@ -209,13 +209,18 @@ def measured(flat: onnx.ModelProto, tensors: Sequence[str], to: str) -> onnx.Mod
             ("ReduceSum", [absolute], sums[0]),
             ("ReduceSum", [off], sums[1]),
             ("Div", [sums[1], sums[0]], f"{LOSS}{name}"),
+            ("Size", [name], f"{SIZE}{name}"),
         ):
             node = helper.make_node(op, inputs, [output])
             if op.startswith("Reduce"):
                 node.attribute.append(helper.make_attribute("keepdims", 0))
             graph.node.append(node)
-        for prefix in (LARGEST, LOSS):
-            graph.output.append(helper.make_tensor_value_info(f"{prefix}{name}", TensorProto.FLOAT, []))
+        for prefix, kind in (
+            (LARGEST, TensorProto.FLOAT),
+            (LOSS, TensorProto.FLOAT),
+            (SIZE, TensorProto.INT64),
+        ):
+            graph.output.append(helper.make_tensor_value_info(f"{prefix}{name}", kind, []))
     return model
 
 
@@ -232,8 +237,6 @@ def explicit(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
         unname_twins(made.graph)
         emulation = emulate(made, TYPED)
         session = ort.Session(emulation.model.SerializeToString(), trial.folder)
-        given = (
-            session.run_held({emulation.inputs[k]: v for k, v in feeds.items()}) for feeds in samples
-        )
+        given = (session.run_held({emulation.inputs[k]: v for k, v in feeds.items()}) for feeds in samples)
         answers.append(compared(expected, given, trial.accuracy))
     return answers

@@ -26,10 +26,11 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Range:
-    """One tensor in FP32: largest magnitude, and what rounding it loses (mean of errors over mean)."""
+    """One tensor in FP32: largest magnitude, what rounding it loses (mean of errors over mean), elements."""
 
     largest: float
     loss: float
+    size: int = 0
 
 
 def reasons(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], to: str) -> dict[str, str]:
@@ -68,6 +69,17 @@ def _reason(op: str, made: Sequence[Range], read: Sequence[Range], limit: float)
         if 0 < made[0].largest < CANCELS * most:
             return f"cancellation: {most:.3g} becomes {made[0].largest:.3g}"
     return ""
+
+
+def activations(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range]) -> dict[str, int]:
+    """Bytes that the float outputs of each node take in FP32; one number where that is not known."""
+    found = {}
+    for node in model.graph.node:
+        key = key_of(node)
+        if key in known.slots and key not in known.neutral:
+            made = [node.output[k] for k in known.slots[key][1]]
+            found[key] = 4 * max(1, sum(ranges[t].size for t in made if t in ranges))
+    return found
 
 
 def hints(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], why: Mapping[str, str]) -> Hints:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.text import Summary, counted, some_names
 
 MIXED_STATUS, ALL_LOW, BROKEN = "mixed", "all low", "broken"
 """Some nodes have to stay; none has; FP32 itself does not pass, and nothing was written."""
@@ -31,16 +32,18 @@ class Kept:
     error: float
 
 
-@dataclass(frozen=True)
-class Precision:
+@dataclass(frozen=True, repr=False)
+class Precision(Summary):
     """The result of `precision`.
 
     Attributes:
         kept: nodes that must stay in FP32, in the order of the model.
         status: one of the three above.
         to: the low precision.
+        cost: what was made small, `nodes` or `bytes`.
         nodes: float nodes of the model about which there is a choice.
         stays: float nodes that have no low form, and why; they are not counted.
+        activations: bytes of FP32 tensors that `kept` nodes give, and that `all` float nodes would.
         errors: of `low`, `fp32` and `mixed`: by output, RMS error over RMS.
         tolerances: how far off these are, in tolerances.
         evaluations: `first` (until the first 1-minimal set), `all`, `explicit` (by the written form).
@@ -59,8 +62,10 @@ class Precision:
     to: str
     status: str
     nodes: int
+    cost: str = "nodes"
     kept: tuple[Kept, ...] = ()
     stays: Mapping[str, str] = field(default_factory=dict)
+    activations: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tolerances: Mapping[str, float] = field(default_factory=dict)
     evaluations: Mapping[str, int] = field(default_factory=dict)
@@ -74,3 +79,19 @@ class Precision:
     stop_reason: str = ""
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Give the set, what it is of, how sure it is, and where the files are."""
+        low, count = self.to.upper(), counted(len(self.kept), "node")
+        told = {ALL_LOW: f"all of it may be {low}", BROKEN: "wrong in FP32 already"}
+        of = f"{count} in FP32, of {self.nodes:,} float nodes"
+        lines = [
+            ("Keep", told.get(self.status, of)),
+            ("Model", str(self.model)),
+            ("Nodes", some_names([item.name for item in self.kept]) or "none"),
+        ]
+        if self.status == BROKEN:
+            return lines
+        minimal = "1-minimal, " if self.one_minimal and self.kept else ""
+        proof = f"{minimal}{self.verified} of {self.repeats} fresh runs of the written file pass"
+        return [*lines, ("Believe it", proof), ("Folder", str(self.out))]

@@ -6,21 +6,24 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import precision_rtol
-from bisect_trt.errors import UsageError
-from bisect_trt.mixed_precision.papers import write_papers
+from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.mixed_precision.handover import write_beside
 from bisect_trt.mixed_precision.result import BROKEN, Precision
-from bisect_trt.mixed_precision.work import Work
+from bisect_trt.mixed_precision.work import COSTS, Work
 from bisect_trt.mixed_precision.write import write_document
 from bisect_trt.model.patch import NARROW
 from bisect_trt.results import OnEvent
 from bisect_trt.session import folder as folders
+from bisect_trt.session.doubts import Doubts
 from bisect_trt.session.export_trial import ask
+from bisect_trt.session.pools import describing, target_pool, with_timing_cache
 from bisect_trt.session.prepare import describe, load_for, prepare, read_samples, resolved
 from bisect_trt.session.recording import cannot_run, record
 from bisect_trt.settings import Settings
@@ -34,6 +37,7 @@ def precision(
     settings: Settings,
     *,
     to: str = "fp16",
+    cost: str = "nodes",
     out: Path | None = None,
     force: bool = False,
     keep: Sequence[str] = (),
@@ -47,6 +51,7 @@ def precision(
         model: ONNX file.
         settings: target, inputs, tolerances.
         to: what all other nodes compute in, `fp16` or `bf16`.
+        cost: what is made small, `nodes` (their number) or `bytes` (of what they give).
         out: folder to write to; None: `MODEL-precision` here.
         force: replace what an earlier run left there.
         keep, lower: names of nodes that stay in FP32 in any case, or in none.
@@ -55,36 +60,45 @@ def precision(
 
     Raises:
         UsageError: the model, its inputs, an option, a name or a folder cannot be used.
-        TargetUnavailable: the target cannot be used here.
+        TargetUnavailable: the target cannot be used here, or no output can be compared.
         StoppedEarly: stopped before any set was found.
     """
     began = time.monotonic()
     settings = _resolved(settings, to)
+    if cost not in COSTS:
+        raise UsageError(f"--cost {cost!r} is not known", f"write --cost {' or '.join(COSTS)}")
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-precision"
     head = folders.header(loaded.digest, settings, samples)
-    head["precision"] = json.dumps([to, sorted(keep), sorted(lower), sorted(start)])
+    head["precision"] = json.dumps([to, cost, sorted(keep), sorted(lower), sorted(start)])
     folders.require_free(out, head, force=force)
     run = settings.run
     with (
+        _leaving_nothing(out),
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
         Pool(run.workers, log_dir=Path(logs), memory_limit=run.memory_limit) as pool,
+        target_pool(pool, settings, Path(logs), 1) as there,
         folders.open_folder(out, head, force=force) as journal,
     ):
-        info = describe(pool, settings)
+        info = describe(describing(pool, there, settings), settings)
         session = prepare(loaded, samples, out / folders.WORK)
-        recorded = record(pool, session, settings, outputs_only=True)
-        truth = ask(pool, session, settings, recorded)
+        truth = ask(pool, session, settings, record(pool, session, settings, outputs_only=True))
         if truth.record.error:
             raise UsageError(*cannot_run(truth.record, settings, session.graph)[:2])
+        doubts = Doubts(session.graph, settings.accuracy, [])
+        doubts.look_at(pool, session, settings, truth.record)
+        if doubts.why:
+            raise TargetUnavailable(f"nothing can be said: {doubts.why}", " ".join(doubts.notes))
+        target = with_timing_cache(settings.target, out / folders.WORK)
+        settings = replace(settings, accuracy=doubts.accuracy, target=target)
         expected = truth.record.values(session.graph.graph_outputs)
-        work = Work(settings, session, pool, journal, out, to, on_event, began, expected, info)
+        work = Work(settings, session, pool, there, journal, out, to, cost, on_event, began, expected, info)
         result = work.run(frozenset(keep), frozenset(lower), start)
-        result = replace(result, model=model, reference=truth.record.reference)
-        result = replace(result, notes=(*result.notes, *filter(None, (truth.note, truth.blame))))
+        notes = (*doubts.notes, *result.notes, *filter(None, (truth.note, truth.blame)))
+        result = replace(result, model=model, reference=truth.record.reference, notes=notes)
         if result.status != BROKEN:
-            write_papers(result, work.trial.roles, __version__)
+            write_beside(result, work.trial.roles, __version__)
             write_document(result, __version__)
         if result.finished:
             journal.event(folders.DONE)
@@ -92,6 +106,18 @@ def precision(
     if result.status == BROKEN:
         shutil.rmtree(out, ignore_errors=True)
     return result
+
+
+@contextmanager
+def _leaving_nothing(out: Path) -> Iterator[None]:
+    """Where nothing can be found no folder is left, unless it was there before."""
+    there = out.exists()
+    try:
+        yield
+    except (UsageError, TargetUnavailable):
+        if not there:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _resolved(settings: Settings, to: str) -> Settings:
@@ -118,5 +144,3 @@ def _resolved(settings: Settings, to: str) -> Settings:
     if "" not in dict(accuracy.rtol):
         accuracy = replace(accuracy, rtol=(*accuracy.rtol, ("", least)))
     return replace(settings, accuracy=accuracy)
-
-

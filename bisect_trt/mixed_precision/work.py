@@ -8,14 +8,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
+
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.mixed_precision import evaluate
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.asking import OnTarget, Sessions, job
 from bisect_trt.mixed_precision.evaluate import Trial
-from bisect_trt.mixed_precision.hints import hints, reasons
+from bisect_trt.mixed_precision.hints import activations, hints, reasons
 from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, MIXED_STATUS, Kept, Precision
-from bisect_trt.mixed_precision.search import Search
+from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.mixed_precision.switch import OLDEST
 from bisect_trt.mixed_precision.write import MIXED, write_model
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
@@ -30,6 +32,7 @@ from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import flat, roles
+from bisect_trt.text import counted, some_names
 from bisect_trt.workers.pool import Pool
 
 FLAT = "flat.onnx"
@@ -37,19 +40,23 @@ ENOUGH = 100
 """Evaluations in all where nothing smaller can pass unless a node more in FP32 hurts."""
 PROOF = 500
 """Questions for a proof: what takes more does not end in one, as a rule."""
+COSTS = ("nodes", "bytes")
+"""What a set of nodes may cost: their number, or the bytes of what they give in FP32."""
 RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
 
 
 @dataclass
 class Work:
-    """What a search works on; `run` does it."""
+    """What a search works on; `run` does it. The target runs `there`, all else in `pool`."""
 
     settings: Settings
     session: Session
     pool: Pool
+    there: Pool
     journal: Journal
     out: Path
     to: str
+    cost: str
     on_event: OnEvent
     began: float
     expected: tuple[Feeds, ...]
@@ -84,15 +91,10 @@ class Work:
         )
         self.written = Sessions(self.pool, self.trial, self.journal, self.budget, evaluate.explicit)
         always, items = self._fixed_by_user(known.items, keep, lower)
-        self._tell("ranges", f"of {len(items):,} float nodes in FP32")
-        ranges = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
-        self.why = reasons(proto, known, ranges, self.to)
-        told = hints(proto, known, ranges, self.why)
-        if start:
-            wanted = set(start)
-            told = replace(told, suspects=tuple(k for k in items if {k, known.names[k]} & wanted))
+        told = self._hints(proto, items, start)
         self.asker = self._asker()
-        search = Search(items, self.asker.ask, told, always=always, seed=self.settings.run.seed)
+        price = self.sizes.__getitem__ if self.cost == "bytes" else _one
+        search = Search(items, self.asker.ask, told, always=always, cost=price, seed=self.settings.run.seed)
         whole, low = search.answers([frozenset(items), frozenset()])
         if not whole.passes:
             return self._result(search, BROKEN, (), whole, low)
@@ -101,6 +103,19 @@ class Work:
         stop = self._search(search)
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
 
+    def _hints(self, proto: onnx.ModelProto, items: Sequence[str], start: Sequence[str]) -> Hints:
+        """What one run in FP32 tells; where an earlier run kept nodes these are tried first."""
+        known = self.trial.roles
+        self._tell("ranges", f"of {len(items):,} float nodes in FP32")
+        ranges = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
+        self.why = reasons(proto, known, ranges, self.to)
+        self.sizes = activations(proto, known, ranges)
+        self.unknown = self._unknown(start)
+        told, wanted = hints(proto, known, ranges, self.why), set(start)
+        if not wanted:
+            return told
+        return replace(told, suspects=tuple(k for k in items if {k, known.names[k]} & wanted))
+
     def _asker(self) -> Sessions | OnTarget:
         """Who answers: the target, which an emulation's one session stands for."""
         if self._emulated:
@@ -108,7 +123,7 @@ class Work:
             if max((o.version for o in known), default=1) < OLDEST:  # no session can switch there
                 return self.written
             return Sessions(self.pool, self.trial, self.journal, self.budget)
-        oracle = Oracle(self.pool, self.settings.target, self.settings.run.timeout, self.settings.accuracy)
+        oracle = Oracle(self.there, self.settings.target, self.settings.run.timeout, self.settings.accuracy)
         prober = Prober(oracle, self.journal, self.settings.run.workers, None, self.budget)
         names = dict(self.trial.roles.names)
         return OnTarget(prober, self._candidate(self.session.loaded.path.absolute()), names)
@@ -166,6 +181,14 @@ class Work:
         search.start_again(self.written.ask)
         search.first()
         search.finish()
+
+    def _unknown(self, start: Sequence[str]) -> str:
+        """A note on names of an earlier run that this model has not."""
+        names = self.trial.roles.names
+        missing = [name for name in start if name not in names and name not in names.values()]
+        if not missing:
+            return ""
+        return f"Of {counted(len(start), 'node')} to start from this model has not: {some_names(missing)}."
 
     def _tell(self, phase: str, text: str) -> None:
         self.on_event(Step(phase=phase, text=text, nodes=len(self.session.graph.order)))
@@ -246,14 +269,19 @@ class Work:
             to=self.to,
             status=status,
             nodes=len(known.items),
+            cost=self.cost,
             kept=tuple(kept),
+            activations={
+                "kept": sum(self.sizes[key] for key in known.items if key in keep),
+                "all": sum(self.sizes.values()),
+            },
             stays={known.names.get(k, k): why for k, why in known.stays.items()},
             errors={k: dict(a.errors) for k, a in found_errors.items()},
             tolerances={k: a.error for k, a in found_errors.items()},
             evaluations={"first": found.first, "all": search.asked, "explicit": self.written.asked},
             one_minimal=found.one_minimal or not chosen,
-            smallest=_smallest(search),
-            notes=(RAISED,) if self.was_narrow else (),
+            smallest=_smallest(search, self.cost),
+            notes=(*([RAISED] if self.was_narrow else []), *([self.unknown] if self.unknown else [])),
             curve=tuple(sorted(curve.items())),
         )
 
@@ -265,18 +293,23 @@ class Work:
         return "the outputs are not finite without it" if lost else "its rounding makes the outputs differ"
 
 
-def _smallest(search: Search) -> str:
+def _one(_: str) -> float:
+    return 1.0
+
+
+def _smallest(search: Search, cost: str) -> str:
     found = search.found
     size = len(found.best)
-    if size <= 1 or found.exhausted >= size - 1:
+    if not size or (cost == "nodes" and (size == 1 or found.exhausted >= size - 1)):
         return "every smaller set was tried and fails" if size else "nothing has to stay"
     if found.necessary >= found.best:
         return "each of these fails when it alone is lowered, all others in FP32"
     if search.core_fails and len(found.necessary) == size - 1:
         return f"{size - 1} of these fail each when it alone is lowered, and keeping no more than these fails"
     if found.bound:
+        smaller = "smaller" if cost == "nodes" else "cheaper"
         return (
             f"{len(found.conflicts)} groups of nodes fail when they alone are lowered, "
-            "and no smaller set has a node of each"
+            f"and no {smaller} set has a node of each"
         )
     return ""

@@ -12,9 +12,8 @@ import onnx
 from onnx import TensorProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
-from bisect_trt.errors import UsageError
 from bisect_trt.mixed_precision.evaluate import Trial
-from bisect_trt.mixed_precision.papers import readme
+from bisect_trt.mixed_precision.handover import readme
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.model.external import tensors
 from bisect_trt.model.patch import lowered
@@ -65,6 +64,8 @@ def document(result: Precision, version: str) -> dict[str, Any]:
             {"name": k.name, "op": k.op, "why": k.why, "error_without": _plain(k.error)} for k in result.kept
         ],
         "float_nodes": result.nodes,
+        "cost": result.cost,
+        "activation_bytes": dict(result.activations),
         "stays": dict(result.stays),
         "one_minimal": result.one_minimal,
         "smallest": result.smallest,
@@ -85,28 +86,6 @@ def document(result: Precision, version: str) -> dict[str, Any]:
 
 def _plain(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
-
-
-def read_keep(place: Path) -> tuple[str, ...]:
-    """Names of nodes from a `precision.json`, or from a text that has one a line.
-
-    Raises:
-        UsageError: the file cannot be read, or is neither.
-    """
-    try:
-        text = place.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", "") or "it is no text"
-        raise UsageError(f"{place} cannot be read: {why}") from error
-    if place.suffix != ".json":
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    try:
-        names = json.loads(text)["keep"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{place} is no precision.json: it has no list `keep`") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{place}: `keep` is no list of names")
-    return tuple(names)
 
 
 def write_document(result: Precision, version: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import Graph
 from bisect_trt.outcome import Outcome
+from bisect_trt.text import some_names
 
 Cut = Callable[[tuple[str, ...]], Candidate]
 
@@ -38,6 +39,5 @@ def go_round(
 
 def left_out_words(graph: Graph, names: tuple[str, ...]) -> str:
     """A note on the nodes that were left out."""
-    told = ", ".join(f"{name} ({graph.nodes[name].op_type})" for name in names[:4])
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"Without a GPU nothing can be said of {told}{more}: the rest of the model was looked at."
+    told = some_names([f"{name} ({graph.nodes[name].op_type})" for name in names])
+    return f"Without a GPU nothing can be said of {told}: the rest of the model was looked at."

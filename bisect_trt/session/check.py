@@ -9,29 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import onnx
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.cutting.cutter import Cutter
-from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.formats import write_samples
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.model.patch import NARROW
-from bisect_trt.model.randomness import outputs_behind, random_nodes, words
 from bisect_trt.outcome import Failure, Outcome
 from bisect_trt.references.base import Record
 from bisect_trt.results import Check, Finding
 from bisect_trt.session.around import go_round, left_out_words
+from bisect_trt.session.doubts import Doubts
 from bisect_trt.session.export_trial import Truth, ask, is_self, outside
-from bisect_trt.session.finite import all_lost, described, lost_in, with_other_masks
+from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
 from bisect_trt.session.recording import Recording, cannot_run, record
 from bisect_trt.session.shapes_told import shapes_told
-from bisect_trt.settings import AccuracySettings, Settings
+from bisect_trt.settings import Settings
+from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import flat, roles
 from bisect_trt.targets.tensorrt.engine import built_words
+from bisect_trt.text import counted, some_names
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
@@ -55,8 +55,7 @@ def check(
     """
     settings = resolved(settings)
     loaded = load_for(model, settings)
-    if keep is not None:
-        _require_kept(loaded.proto, settings, keep)
+    kept = [] if keep is None else [_kept(loaded, settings, keep)]
     samples = read_samples(loaded, settings)
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
         logs, work = Path(place) / "logs", Path(place) / "work"
@@ -67,7 +66,7 @@ def check(
             info = describe(describing(pool, there, settings), settings)
             compares = (info.can_run or outside(settings)) and not is_self(settings)
             session, doubts = _prepared(pool, loaded, samples, settings, work, compares)
-            original, reference, notes = session.original, "", [*loaded.notes, *info.notes]
+            original, reference, notes = session.original, "", [*kept, *loaded.notes, *info.notes]
             notes += shapes_told(loaded, samples, settings)
             blame: Failure | None = None
             if compares:
@@ -110,34 +109,6 @@ def _round(
     return go_round(session.graph, lambda nodes: cutter.cut(frozenset(nodes)), oracle.observe, seen)
 
 
-class _Doubts:
-    """Why outputs of the whole model, or all of them, cannot be compared: it is random, or not finite."""
-
-    def __init__(self, graph: Graph, accuracy: AccuracySettings, notes: list[str]) -> None:
-        """Look at the graph; `notes` are sentences for the first lines."""
-        behind = outputs_behind(graph, random_nodes(graph))
-        self.notes = [*notes, *words(graph)]
-        self.accuracy = replace(accuracy, ignore=tuple(dict.fromkeys((*accuracy.ignore, *behind))))
-        self._compared = [name for name in graph.graph_outputs if name not in self.accuracy.ignore]
-        self._why, self.finding = "", Finding.WRONG
-        if behind and not self._compared:
-            self._why, self.finding = "every output depends on a random node", Finding.RANDOM
-
-    def look_at(self, pool: Pool, session: Session, settings: Settings, recorded: Record) -> None:
-        """Look at the reference's outputs, too."""
-        lost = lost_in(recorded, self._compared)
-        if not lost.count:
-            return
-        self.notes.insert(0, described(pool, session, settings, lost))
-        if why := all_lost(lost, self._compared):
-            self._why, self.finding = why, Finding.REFERENCE_NOT_FINITE
-
-    def judged(self, outcome: Outcome) -> Outcome:
-        """An outcome without failures says nothing where nothing could be compared."""
-        silent = outcome.failures or outcome.unresolved or not self._why
-        return outcome if silent else replace(outcome, unresolved=self._why)
-
-
 def _prepared(
     pool: Pool,
     loaded: LoadedModel,
@@ -145,24 +116,37 @@ def _prepared(
     settings: Settings,
     folder: Path,
     compares: bool,
-) -> tuple[Session, _Doubts]:
+) -> tuple[Session, Doubts]:
     if not compares:
         session = prepare(loaded, samples, folder)
-        return session, _Doubts(session.graph, settings.accuracy, [])
+        return session, Doubts(session.graph, settings.accuracy, [])
     session, _, told = with_other_masks(pool, loaded, samples, settings, folder)
-    return session, _Doubts(session.graph, settings.accuracy, [told] if told else [])
+    return session, Doubts(session.graph, settings.accuracy, [told] if told else [])
 
 
-def _require_kept(proto: onnx.ModelProto, settings: Settings, keep: tuple[str, ...]) -> None:
-    """Raises UsageError when nothing is lowered, or a node is none of the model."""
+def _kept(loaded: LoadedModel, settings: Settings, keep: tuple[str, ...]) -> str:
+    """How many nodes stay in FP32, as a sentence.
+
+    Raises:
+        UsageError: nothing is lowered here, or no node of the list is one of the model.
+    """
     to = settings.target.precision or settings.target.spec.removeprefix("emulate:")
     if to not in NARROW:
         hint = "--target emulate:fp16 or bf16, or --precision fp16 for TensorRT"
         raise UsageError("--keep-fp32 is for targets that compute in a low precision", hint)
-    names = roles(flat(proto), to).names
-    for name in keep:
-        if name not in names and name not in names.values():
-            raise UsageError(f"--keep-fp32: the model has no node {name}")
+    proto = flat(loaded.proto)
+    raised(proto, loaded.path.absolute().parent)
+    known = roles(proto, to)
+    by_name = {name: key for key, name in known.names.items()} | {key: key for key in known.names}
+    found = {by_name[name] for name in keep if name in by_name}
+    missing = [name for name in keep if name not in by_name]
+    if missing and not found:
+        raise UsageError(f"--keep-fp32: the model has none of these nodes: {some_names(missing)}")
+    chosen = len(found.intersection(known.items))
+    told = f"--keep-fp32: {chosen:,} of {len(known.items):,} float nodes stay in FP32"
+    if without := len(found) - chosen:
+        told += f", and {counted(without, 'node')} of the list would in any case"
+    return told + (f"; not in this model: {some_names(missing)}." if missing else ".")
 
 
 def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:

@@ -7,7 +7,7 @@ import math
 from rich.console import Console
 
 from bisect_trt.cli.output.console import Page, shorten, show_path
-from bisect_trt.mixed_precision.papers import PAGE, sure
+from bisect_trt.mixed_precision.handover import PAGE, memory, share, sure
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.mixed_precision.write import DOCUMENT, MIXED
 from bisect_trt.text import counted, printable, seconds
@@ -19,7 +19,7 @@ _MESSAGE = 240
 def show_precision(result: Precision, console: Console | None = None) -> None:
     """The set, why each of it stays, how sure that is, and where the files are."""
     page = Page(console or Console(highlight=False))
-    low, mixed = result.to.upper(), result.tolerances.get("mixed", math.inf)
+    low = result.to.upper()
     if result.status == "broken":
         page.row("Verdict", "wrong in FP32 already: that is no matter of precision", style="bold red")
         page.row("Next", f"bisect-trt reduce {result.model}")
@@ -33,8 +33,10 @@ def show_precision(result: Precision, console: Console | None = None) -> None:
         page.row("", shorten(f"{printable(item.name)} ({item.op}): {printable(item.why)}", _MESSAGE))
     if len(result.kept) > SHOWN_NODES:
         page.row("", f"and {len(result.kept) - SHOWN_NODES} more, in {DOCUMENT}")
-    before, after = _figure(result.tolerances["low"]), _figure(mixed)
-    page.row("Error", f"{before} in {low}, {after} so (1 is the tolerance)")
+    before, after = share(result.tolerances["low"]), share(result.tolerances.get("mixed", math.inf))
+    if result.status != "all low":
+        page.row("Error", f"all in {low}: {before}; as written: {after}")
+        page.row("Memory", f"{memory(result)} of the bytes that float nodes give are FP32")
     page.row("Believe it", "; ".join(sure(result)))
     spent = result.evaluations
     page.row(
@@ -49,7 +51,3 @@ def show_precision(result: Precision, console: Console | None = None) -> None:
     page.exact("Page", show_path(result.out / PAGE))
     page.exact("Model", show_path(result.out / MIXED))
     page.exact("Data", show_path(result.out / DOCUMENT))
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3g} tolerances" if math.isfinite(value) else "not finite"

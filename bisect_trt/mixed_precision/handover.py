@@ -11,13 +11,14 @@ from typing import Any
 from bisect_trt.mixed_precision.result import ALL_LOW, Kept, Precision
 from bisect_trt.model import patch
 from bisect_trt.targets.roles import Roles
+from bisect_trt.text import counted
 
 APPLY, LAYERS, POLYGRAPHY, PAGE = "apply.py", "layer-precisions.txt", "polygraphy_precision.py", "report.html"
 _TEMPLATES = Path(__file__).parent / "templates"
 _FLOOR = 1e-4
 
 
-def write_papers(result: Precision, known: Roles, version: str) -> None:
+def write_beside(result: Precision, known: Roles, version: str) -> None:
     """All files but the model and `precision.json`, into the result's folder."""
     names = [item.name for item in result.kept]
     (result.out / APPLY).write_text(_apply(result, known, version))
@@ -138,8 +139,22 @@ def _use(result: Precision) -> list[str]:
     ]
 
 
+def share(error: float) -> str:
+    """How far off outputs are, in words: `1.3 times the allowed error`, `42 % of the allowed error`."""
+    if not math.isfinite(error):
+        return "the outputs are not finite"
+    if error > 1:
+        return f"{error:.3g} times the allowed error"
+    return f"{100 * error:.2g} % of the allowed error"
+
+
+def memory(result: Precision) -> str:
+    """The share of activations that stays in FP32, in percent."""
+    return f"{100 * result.activations['kept'] / max(1, result.activations['all']):.2g} %"
+
+
 def _row(item: Kept) -> dict[str, str]:
-    told = f"{item.error:.3g} tolerances" if math.isfinite(item.error) else "not finite"
+    told = share(item.error)
     return {"name": item.name, "op": item.op, "why": item.why, "without": told if item.error else "not tried"}
 
 
@@ -160,7 +175,7 @@ def _points(result: Precision) -> tuple[list[dict[str, Any]], float]:
             "x": round(50 + 940 * count / last, 1),
             "y": y(error),
             "best": count == len(result.kept),
-            "text": f"{count} nodes: {error:.3g} tolerances",
+            "text": f"{counted(count, 'node')}: {share(error)}",
         }
         for count, error in known
     ]
