@@ -1,8 +1,6 @@
 """`scan.html`: a page that needs nothing but itself, and `scan.json` beside it.
 
-The plots are SVG drawn by the template: so they are there without a plotting library, follow the reader's
-light or dark theme, and tell each tensor's name under the pointer.
-
+The plots tell each tensor's name under the pointer.
 
 A scan as JSON: `scan.json`, which docs/scan.schema.json describes.
 """
@@ -11,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import jinja2
 
 from bisect_trt._version import __version__
+from bisect_trt.drawing import SHADES, Axis, Colour, Mark, Plot, Shape, Span, around, strip, style
 from bisect_trt.options import target_arguments
 from bisect_trt.reproducer.document import plain
 from bisect_trt.scanning import words
@@ -26,12 +25,8 @@ from bisect_trt.scanning.result import Histogram, Scan, Scanned
 from bisect_trt.text import printable, seconds
 
 ROWS = 100
-WIDTH = 1000.0
-"""Of the drawings; they are scaled to the page."""
-_PLOT, _TOP, _LEFT = 260.0, 28.0, 70.0
-_HEAT = 8  # the last shade: an error of 1 or more; each one before is a tenth
-_BARS = 120.0
-_LOWEST = -12  # power of ten; what is smaller is drawn there
+_WIDTH = 1000.0  # of the plot of all tensors, which is as wide as the page
+_LOWEST = 1e-12  # what is smaller is drawn there
 
 
 def write(scan: Scan) -> None:
@@ -62,34 +57,29 @@ def page(scan: Scan) -> str:
         rows=ranked[:ROWS],
         left=len(ranked) - ROWS,
         fused={item.tensor for item in scan.only_in_context},
-        strip=list(_strip(scan)),
+        lanes=list(_lanes(scan)),
         plot=_plot(scan),
-        bars=_bars(scan.histogram),
+        values=_values(scan.histogram),
+        distances=_distances(scan.histogram),
+        plot_style=style(),
         document=DOCUMENT,
     )
 
 
-@dataclass(frozen=True)
-class Lane:
-    """A row of the heat strip: a label, and for each tensor the place, a class and a text."""
-
-    label: str
-    cells: list[tuple[float, float, str, str]]
-
-
-def _strip(scan: Scan) -> Iterator[Lane]:
+def _lanes(scan: Scan) -> Iterator[tuple[str, str]]:
+    """The rows of the heat strip: a label, and the strip of all tensors in the order of the model."""
     lanes = [("own error", "own_error"), ("effect", "effect_error")]
     lanes += [("in context", "context_error")] if not scan.context_why else []
-    width = WIDTH / max(1, len(scan.tensors))
+    width = 1 / max(1, len(scan.tensors))
     for label, name in lanes:
-        cells = []
+        spans = []
         for k, item in enumerate(scan.tensors):
             value: float | None = getattr(item, name)
             kind = "failed" if item.failure is not None and label == "own error" else _shade(value)
             shown = words.figure(value) or (item.failure and "fails") or "not run"
-            text = f"{words.short(item)}: {label} {shown}"
-            cells.append((round(k * width, 3), round(width, 3), kind, text))
-        yield Lane(label, cells)
+            told = f"{words.short(item)}: {label} {shown}"
+            spans.append(Span(k * width, (k + 1) * width, kind, told))
+        yield label, strip(spans, f"{label} of each tensor, in the order of the model")
 
 
 def _shade(value: float | None) -> str:
@@ -97,87 +87,76 @@ def _shade(value: float | None) -> str:
         return "none"
     if not math.isfinite(value):
         return "lost"
-    return f"h{max(0, min(_HEAT, math.floor(math.log10(value)) + _HEAT)) if value > 0 else 0}"
+    last = SHADES - 1  # an error of 1 or more; each one before is a tenth
+    return f"h{max(0, min(last, math.floor(math.log10(value)) + last)) if value > 0 else 0}"
 
 
-def _plot(scan: Scan) -> dict[str, Any]:
-    """Errors against depth: points, and lines of the axes; empty when there is nothing to draw."""
-    series = [("own", _values(scan, "own_error")), ("effect", _values(scan, "effect_error"))]
-    series += [("context", _values(scan, "context_error"))] if not scan.context_why else []
-    finite = [v for _, points in series for _, v in points if 0 < v < math.inf]
-    low = max(_LOWEST, math.floor(math.log10(min(finite)))) if finite else -6
-    high = max(low + 2, math.ceil(math.log10(max(finite)))) if finite else 0
-    deepest = max((item.depth for item in scan.tensors), default=1)
-
-    def x(depth: int) -> float:
-        return round(_LEFT + (WIDTH - _LEFT - 20) * depth / max(1, deepest), 1)
-
-    def y(value: float) -> float:
-        if not math.isfinite(value):
-            return _TOP / 2
-        power = max(low, math.log10(value)) if value > 0 else low
-        return round(_TOP + (_PLOT - _TOP) * (high - power) / (high - low), 1)
-
-    step = -(-(high - low) // 6)
-    return {
-        "points": [
-            (name, x(item.depth), y(value), f"{words.short(item)}: {words.figure(value)}")
-            for name, points in series
-            for item, value in points
-            if value > 0
-        ],
-        "rows": [(y(10.0**p), f"1e{p}") for p in range(low, high + 1, step)],
-        "columns": [(x(d), d) for d in _ticks(deepest)],
-        "lost": any(not math.isfinite(v) for _, points in series for _, v in points),
-        "bottom": _PLOT,
-    }
+_SERIES = (
+    ("own error", "own_error", Colour.FIRST, Shape.CIRCLE),
+    ("effect", "effect_error", Colour.SECOND, Shape.DIAMOND),
+    ("in context", "context_error", Colour.THIRD, Shape.TRIANGLE),
+)
 
 
-def _values(scan: Scan, name: str) -> list[tuple[Scanned, float]]:
+def _plot(scan: Scan) -> str:
+    """Errors against depth; empty when there is nothing to draw."""
+    series = [(*row, _marks(scan, row[0], row[1])) for row in _SERIES]
+    values = [mark.y for *_, marks in series for mark in marks]
+    if not values:
+        return ""
+    y = around([max(v, _LOWEST) for v in values], "error", log=True)
+    depths = [item.depth for item in scan.tensors]
+    x = around(depths, "nodes on the longest way from an input", zero=True, whole=True)
+    lost = not all(map(math.isfinite, values))
+    plot = Plot("error of each tensor against its depth", x, y, width=_WIDTH, height=300, lost=lost)
+    for _, _, colour, shape, marks in series:
+        plot.marks(marks, colour, shape)
+    return plot.svg()
+
+
+def _marks(scan: Scan, label: str, name: str) -> list[Mark]:
+    """The errors of one kind that are above zero."""
+    if name == "context_error" and scan.context_why:
+        return []
     pairs = ((item, getattr(item, name)) for item in scan.tensors)
-    return [(item, value) for item, value in pairs if value is not None]
-
-
-def _ticks(last: int) -> Iterable[int]:
-    """Give at most eight round numbers from 0 to `last`."""
-    step = 10 ** max(0, math.floor(math.log10(max(1, last))))
-    while last / step < 4 and step > 1:
-        step = step // 2 if step % 2 == 0 else step // 5
-    return range(0, last + 1, step)
-
-
-def _bars(histogram: Histogram | None) -> dict[str, Any] | None:
-    """Bars of the two histograms; None when there is none."""
-    if histogram is None or not histogram.edges:
-        return None
-    most = max(1, *histogram.reference, *histogram.target)
-    step = WIDTH / len(histogram.reference)
-    sides = {
-        side: [_bar(k * step, step, _height(n, most), n, _span(histogram, k)) for k, n in enumerate(counts)]
-        for side, counts in (("reference", histogram.reference), ("target", histogram.target))
-    }
-    top = max((1, *histogram.errors))
-    wide = WIDTH / max(8, len(histogram.errors))
-    errors = [
-        _bar(k * wide, wide, n / top, n, f"1e{p}")
-        for k, (p, n) in enumerate(zip(histogram.error_powers, histogram.errors, strict=True))
+    return [
+        Mark(item.depth, value, f"{label} of {words.short(item)}: {words.figure(value)}")
+        for item, value in pairs
+        if value is not None and value > 0
     ]
-    ends = {"low": histogram.edges[0], "high": histogram.edges[-1]}
-    return {"sides": sides, "errors": errors, "height": _BARS, "slots": max(8, len(errors)), **ends}
 
 
-def _bar(x: float, width: float, height: float, count: int, text: str) -> tuple[float | int | str, ...]:
-    """Place, top and width of a bar that is `height` (0 to 1) high, with its count and what it stands for."""
-    return round(x, 2), round(_BARS * (1 - height), 2), round(width, 2), count, text
+def _values(histogram: Histogram | None) -> str:
+    """The values on both sides, counts as their logarithm since tails are what matters; empty without any."""
+    if histogram is None or not histogram.edges:
+        return ""
+    edges = histogram.edges
+    both = (*histogram.reference, *histogram.target)
+    y = Axis(0.5, around(both, "", log=True).high, "elements", log=True)
+    plot = Plot("histogram of the values on both sides", Axis(edges[0], edges[-1], "value"), y)
+    spans = [f"reference, {_span(edges, k)}: {n:,}" for k, n in enumerate(histogram.reference)]
+    plot.bars(edges, histogram.reference, Colour.FIRST, spans)
+    plot.outline(edges, histogram.target, Colour.SECOND)
+    return plot.svg()
 
 
-def _height(count: int, most: int) -> float:
-    """Logarithmic: tails are what matters."""
-    return math.log1p(count) / math.log1p(most)
+def _span(edges: Sequence[float], k: int) -> str:
+    return f"{edges[k]:.4g} to {edges[k + 1]:.4g}"
 
 
-def _span(histogram: Histogram, k: int) -> str:
-    return f"{histogram.edges[k]:.4g} to {histogram.edges[k + 1]:.4g}"
+def _distances(histogram: Histogram | None) -> str:
+    """How far both sides are apart, in powers of ten; empty without any."""
+    if histogram is None or not histogram.errors:
+        return ""
+    powers = histogram.error_powers
+    edges = [10.0**p for p in (*powers, powers[-1] + 1)]
+    y = around(histogram.errors, "elements", zero=True, whole=True)
+    plot = Plot(
+        "histogram of the distance between both sides", Axis(edges[0], edges[-1], "distance", log=True), y
+    )
+    told = [f"from 1e{p}: {n:,}" for p, n in zip(powers, histogram.errors, strict=True)]
+    plot.bars(edges, histogram.errors, Colour.SECOND, told)
+    return plot.svg()
 
 
 SCHEMA = 1

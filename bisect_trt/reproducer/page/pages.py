@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from bisect_trt.drawing import Span, strip, style
 from bisect_trt.reproducer import issue, markdown
 from bisect_trt.reproducer.archive import attachments
 from bisect_trt.reproducer.command_lines import recipes
@@ -44,7 +45,7 @@ def render(
     """
     words = _words(reduction, document, journal)
     environment = _environment()
-    found = environment.get_template("report.html.j2").render(words, plots=_plots(words))
+    found = environment.get_template("report.html.j2").render(words, plots=_plots(words), plot_style=style())
     text = environment.get_template("report.md.j2").render(words)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     return {PAGE: found, SUMMARY: text}, _facts(words)
@@ -96,18 +97,12 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
     }
 
 
-def _plots(words: Mapping[str, Any]) -> dict[str, Any]:
-    """SVG by name; `missing` says why there are none."""
-    if len(words["probes"]) < _WORTH_A_PLOT and words["accuracy_seen"] is None:
-        return {"missing": ""}  # importing matplotlib takes longer than such a search
-    missing = plots.unavailable()
-    if missing:
-        return {"missing": missing}
+def _plots(words: Mapping[str, Any]) -> dict[str, str]:
+    """SVG by name."""
     nodes, probes = words["model"]["nodes"], words["probes"]
-    step = max(1, len(probes) // _PLOTTED)
-    few = [*probes[:-1:step], *probes[-1:]]
-    found: dict[str, Any] = {"missing": ""}
-    if probes:
+    found: dict[str, str] = {}
+    if len(probes) >= _WORTH_A_PLOT:
+        few = [*probes[: -1 : max(1, len(probes) // _PLOTTED)], *probes[-1:]]
         found["probes"] = plots.left_against_probes(few, nodes)
         found["seconds"] = plots.left_against_seconds(few, nodes)
     seen: Compared | None = words["accuracy_seen"]
@@ -120,12 +115,16 @@ def _plots(words: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _strip(reduction: Reduction) -> dict[str, Any]:
-    """The original model as cells, of which some hold nodes that are left."""
+    """The original model from its first node to its last, with what is left marked."""
     nodes, places = max(1, reduction.original_nodes), reduction.places
     cells = min(nodes, _STRIP)
     marked = sorted({place * cells // nodes for place in places})
-    told = [f"{place + 1:,}" for place in places[:12]]
-    return {"cells": cells, "marked": marked, "places": ", ".join(told), "more": max(0, len(places) - 12)}
+    wide = max(1 / cells, 0.005)
+    here = [Span(min(k / cells, 0.995), min(k / cells, 0.995) + wide, "here") for k in marked]
+    told = ", ".join(f"{place + 1:,}" for place in places[:12])
+    aria = f"Position of the reduced nodes in the original model: {told} of {nodes:,}"
+    svg = strip([Span(0, 1, "model"), *here], aria)
+    return {"svg": svg, "places": told, "more": max(0, len(places) - 12)}
 
 
 def _trim(log: str) -> str:
