@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from bisect_trt.outcome import Outcome
+from bisect_trt.reduction import schedule
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reproducer import write
-from bisect_trt.reproducer.verify import Status, verify
+from bisect_trt.reproducer.verify import Status, verify, verify_files
 from bisect_trt.results import Reduction
 from bisect_trt.session.check import check
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
+from bisect_trt.workers import jobs
 
 
 def save(place: Path, nodes: list[onnx.NodeProto], output: onnx.ValueInfoProto) -> Path:
@@ -113,3 +118,34 @@ def test_by_itself_a_model_may_mean_unequal_rows_and_nan(
         TargetSettings("ort:CPU"), RunSettings(inputs=tmp_path / "i.npz"), AccuracySettings(reference="self")
     )
     assert not check(model, settings).outcome.failures
+
+
+def test_what_starts_slowly_is_explained_meanwhile_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that takes long to start is asked for what avoids the failure while the fresh runs start."""
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "slow").mkdir()
+    order: list[str] = []
+    told = ("Seen: without the planted fault it does not fail.",)
+
+    def explain(problem: object, found: schedule.Found) -> schedule.Found:
+        order.append("explain")
+        return replace(found, tactics=told)
+
+    def fresh(*args: object, **more: object) -> list[Outcome]:
+        order.append("verify")
+        return verify_files(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("bisect_trt.reduction.reduce.explain", explain)
+    monkeypatch.setattr("bisect_trt.reduction.finish.verify_files", fresh)
+    target = "planted:op=Tanh,fail=nan"
+    first = reduced(chain(tmp_path / "quick", "Relu", "Tanh", "Neg"), target)
+    assert order == ["explain", "verify"]
+    monkeypatch.setattr(jobs, "warm_job", lambda settings: (os.getpid, ()))
+    second = reduced(chain(tmp_path / "slow", "Relu", "Tanh", "Neg"), target)
+    assert sorted(order) == ["explain", "explain", "verify", "verify"]
+    assert first.verified == second.verified == 1 and not second.script_told
+    assert told[0] in first.notes and set(first.notes) == set(second.notes)
+    for file in ("repro.onnx", "repro.py"):
+        assert (first.out / file).read_bytes() == (second.out / file).read_bytes()

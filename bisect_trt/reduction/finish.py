@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bisect_trt.anonymise.scrub import (
@@ -29,8 +29,7 @@ from bisect_trt.reduction.passes.neighbour import Neighbour
 from bisect_trt.reduction.passes.workarounds import workarounds
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import Found
-from bisect_trt.reproducer import archive as attach
-from bisect_trt.reproducer import files, models, write
+from bisect_trt.reproducer import archive, files, models, write
 from bisect_trt.reproducer.script import NEEDS_US, template_for
 from bisect_trt.reproducer.verify import verify_files
 from bisect_trt.results import Reduction
@@ -162,11 +161,42 @@ def write_models(run: Run, result: Reduction, neighbour: Neighbour | None) -> No
         models.write_passing(neighbour.candidate, out)
 
 
-def verify(run: Run, result: Reduction, runs: int) -> tuple[Reduction, str | None]:
-    """Run the written files in fresh processes; a flaky failure has a few to show at all.
+@dataclass(frozen=True)
+class FreshRuns:
+    """What fresh processes showed of the written files.
 
-    The second of the answer is how `repro.py` disagrees, where it was tried meanwhile; else None.
+    Attributes:
+        outcomes: of each.
+        agreed: those with the wanted failure.
+        seconds: for all of them.
+        reference_error: why the reference cannot run the written model; empty: it runs it.
+        disagreement: how `repro.py` disagrees, where it was tried meanwhile; empty: it agrees.
     """
+
+    outcomes: Sequence[Outcome]
+    agreed: Sequence[Outcome]
+    seconds: float
+    reference_error: str
+    disagreement: str | None
+
+    def shown_in(self, result: Reduction) -> Reduction:
+        """Add it to a result."""
+        shown = self.agreed[0] if self.agreed else self.outcomes[0]
+        words = built_words(shown.built)
+        return replace(
+            result,
+            verified=len(self.agreed),
+            repeats=len(self.outcomes),
+            log=shown.log,
+            built={key: value for key, value in shown.built.to_json().items() if key in BUILT},
+            notes=(*result.notes, words) if words else result.notes,
+            counts={**result.counts, "verify_seconds": self.seconds},
+            reference_error=self.reference_error,
+        )
+
+
+def verify(run: Run, result: Reduction, runs: int) -> FreshRuns:
+    """Run the written files in fresh processes; a flaky failure has a few to show at all."""
     run.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
     began = time.monotonic()
     target = run.settings.target
@@ -186,21 +216,8 @@ def verify(run: Run, result: Reduction, runs: int) -> tuple[Reduction, str | Non
             outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
         told = said[0] if said else told
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
-    counts = {**result.counts, "verify_seconds": time.monotonic() - began}
-    shown = agreed[0] if agreed else outcomes[0]
-    built = {key: value for key, value in shown.built.to_json().items() if key in BUILT}
-    words = built_words(shown.built)
-    verified = replace(
-        result,
-        verified=len(agreed),
-        repeats=len(outcomes),
-        log=shown.log,
-        built=built,
-        notes=(*result.notes, words) if words else result.notes,
-        counts=counts,
-        reference_error=_reference_error(run, result),
-    )
-    return verified, told
+    spent = time.monotonic() - began
+    return FreshRuns(outcomes, agreed, spent, _reference_error(run, result), told)
 
 
 def _reference_error(run: Run, result: Reduction) -> str:
@@ -239,14 +256,12 @@ def _at_once(run: Run, result: Reduction) -> int:
     return max(workers, min(result.repeats, reply.value or 0))
 
 
-def write_texts(run: Run, result: Reduction, *, tried: bool, told: str | None) -> Reduction:
-    """What is text, and the zip; an anonymous one is made when all is done and was audited.
-
-    `told` is how `repro.py` disagrees, where it was tried before; else None.
-    """
-    journal = run.prober.journal.path
+def write_texts(run: Run, result: Reduction, fresh: FreshRuns | None) -> Reduction:
+    """What is text, and the zip; an anonymous one is made when all is done and was audited."""
+    journal, tried = run.prober.journal.path, fresh is not None
     if not run.settings.run.anonymise:
-        return zipped(write.write(result, journal, tried=tried, told=told))
+        told = fresh.disagreement if fresh else None
+        return archive.zipped(write.write(result, journal, tried=tried, told=told))
     secrets = run.secrets.without(operators([result.best.model]))
     write.write(anonymous(result, secrets), journal, tried=tried)
     scrub_texts(result.out, secrets)
@@ -277,15 +292,8 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
     scrub_journal(place)
     secrets = run.secrets.without(operators(result.best.model for result in results))
     require_clean([run.out], secrets)
-    found = [zipped(anonymous(result, secrets)) for result in results]
+    found = [archive.zipped(anonymous(result, secrets)) for result in results]
     require_clean_archives([r.archive for r in found if r.archive], secrets)
     with Journal.open(place, Journal.header(place) or {}) as journal:
         journal.event(folders.DONE)
     return found
-
-
-def zipped(result: Reduction) -> Reduction:
-    """Write the zip that is to be attached; a note says where it is too big for that."""
-    archive = attach.zip_it(result.out)
-    told = attach.too_big(archive)
-    return replace(result, archive=archive, notes=(*result.notes, *([told] if told else [])))

@@ -5,26 +5,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._version import __version__
 from bisect_trt.environment import first_version
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
+from bisect_trt.isolation import limits
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import (
+    FreshRuns,
     finish,
     result_of,
     told_of_the_original,
@@ -34,12 +34,12 @@ from bisect_trt.reduction.finish import (
 )
 from bisect_trt.reduction.menu import AS_IT_IS, SEARCH, Schedule
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.schedule import Found, refine, search, unsteady
+from bisect_trt.reduction.schedule import Found, explain, refine, search, unsteady
 from bisect_trt.reduction.simplify.run import shown_at_last
 from bisect_trt.reproducer.archive import remove_zip
 from bisect_trt.results import OnEvent, Reduction, Step
 from bisect_trt.session import folder as folders
-from bisect_trt.session.cache import Cache
+from bisect_trt.session.cache import shared
 from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self, try_export
 from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.journal import Journal
@@ -100,7 +100,7 @@ def open_run(
     if force:
         remove_zip(out)
     with (
-        _terminable(),
+        limits.terminable(),
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
         Pool(
             run.workers, log_dir=Path(logs), memory_limit=run.memory_limit, devices=run.devices
@@ -111,7 +111,7 @@ def open_run(
         target = with_timing_cache(settings.target, out / folders.WORK)
         info = _described(pool, there, replace(settings, target=target))
         fingerprint = f"{info.fingerprint}|reference={first_version('onnxruntime', 'onnxruntime-gpu')}"
-        cache = _shared_cache(settings, fingerprint)
+        cache = shared(settings, fingerprint)
         started = time.monotonic()
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
@@ -189,15 +189,6 @@ def _prepared(
     return prepare(loaded, samples, work), samples, ""
 
 
-def _shared_cache(settings: Settings, on: str) -> Cache | None:
-    """The cache that was asked for; none for a command of the user, which may change unseen."""
-    if settings.run.cache_dir is None or settings.target.spec.startswith("command:"):
-        return None
-    meaning = [folders.meaning(settings.target), repr(settings.accuracy)]
-    fingerprint = [__version__, on, *meaning]
-    return Cache(settings.run.cache_dir, json.dumps(fingerprint, sort_keys=True))
-
-
 def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARCH) -> Reduction:
     """Search for one failure, write what is found into `out`, verify it."""
     while True:
@@ -207,17 +198,35 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
             problem.keep(run.whole_file)
         assert problem.best is not None
         cut = problem.best
-        found = refine(run, problem, found)
-        result = _result(run, problem, cut, found, out)
-        write_models(run, result, found.neighbour)
-        tried = found.end.how not in (Ended.INTERRUPTED, Ended.CLUSTER_LOST)
-        told: str | None = None
-        if tried:
-            result, told = verify(run, result, problem.runs)
-        if not tried or not unsteady(run, problem, cut, result):
+        result, fresh = _verified(run, problem, cut, refine(run, problem, found), out)
+        if fresh is None or not unsteady(run, problem, cut, result):
             break
     spent = asdict(problem.counts) | run.spent() | {**found.search, **result.counts}
-    return write_texts(run, replace(result, counts=spent), tried=tried, told=told)
+    return write_texts(run, replace(result, counts=spent), fresh)
+
+
+def _verified(
+    run: Run, problem: Problem, cut: Candidate, found: Found, out: Path
+) -> tuple[Reduction, FreshRuns | None]:
+    """Write the models, run them in fresh processes unless the search was broken off, explain the failure.
+
+    Where a process takes long to start, the fresh ones run beside the questions that explain it: these change
+    nothing of the files.
+    """
+    beside = jobs.warm_job(run.settings.target) is not None and not run.settings.run.cluster
+    found = found if beside else explain(problem, found)
+    result = _result(run, problem, cut, found, out)
+    write_models(run, result, found.neighbour)
+    if found.end.how in (Ended.INTERRUPTED, Ended.CLUSTER_LOST):
+        return result, None
+    if not beside:
+        fresh = verify(run, result, problem.runs)
+        return fresh.shown_in(result), fresh
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(verify, run, result, problem.runs)
+        result = _result(run, problem, cut, explain(problem, found), out)
+        fresh = running.result()
+    return fresh.shown_in(result), fresh
 
 
 def _require_something(end: End, prober: Prober) -> None:
@@ -239,25 +248,6 @@ def _result(run: Run, problem: Problem, cut: Candidate, found: Found, out: Path)
         original_failure=problem.wanted,
         one_minimal=result.one_minimal or len(result.best.nodes) == 1,
     )
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and a terminal that closes act as Ctrl-C does: the best so far is written."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    with suppress(ValueError):  # not in the main thread
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def simplify(

@@ -72,9 +72,8 @@ def search(problem: Problem, schedule: Schedule) -> Found:
 def refine(run: Run, problem: Problem, found: Found) -> Found:
     """What comes after the smallest set is known, unless the search did not end.
 
-    What a failure depends on that no node is to blame for, simple values, a neighbour that passes, options of
-    the target that avoid the failure. An error that accumulates keeps its values: simple ones would add up
-    to less.
+    What a failure depends on that no node is to blame for, simple values, a neighbour that passes. An error
+    that accumulates keeps its values: simple ones would add up to less.
 
     Raises:
         StoppedEarly: with `anonymise`, it did not end.
@@ -94,8 +93,6 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
         if not found.end.is_early:
             problem.begin("neighbour")
             found = replace(found, neighbour=nearest_passing(problem))
-            found = replace(found, tactics=tuple(by_tactic(problem)))
-            found = replace(found, avoided=tuple(avoiding(problem)))
 
     if not found.end.is_early:
         end = end_of(run.prober, steps)
@@ -107,6 +104,20 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
         raise StoppedEarly(f"{found.end.why}: nothing was anonymised", GO_ON)
     if run.settings.run.anonymise:
         require_synthetic(problem, found.simple, run.out.name)
+    return found
+
+
+def explain(problem: Problem, found: Found) -> Found:
+    """Add what changes nothing of the files: tactics, and options of the target, that avoid the failure."""
+
+    def steps() -> None:
+        nonlocal found
+        found = replace(found, tactics=tuple(by_tactic(problem)))
+        found = replace(found, avoided=tuple(avoiding(problem)))
+
+    if not found.end.is_early:
+        end = end_of(problem.prober, steps)
+        found = found if end.how is Ended.DONE else replace(found, end=end)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from bisect_trt.model.seeded_values import TOLD_FROM
@@ -26,6 +27,7 @@ from bisect_trt.reproducer.files import (
     sample_file,
 )
 from bisect_trt.reproducer.models import skeleton_of
+from bisect_trt.results import Reduction
 from bisect_trt.text import short_name
 
 ATTACHMENT_LIMIT = 25_000_000
@@ -79,6 +81,13 @@ def too_big(archive: Path) -> str:
     told = ", ".join(f"{Path(e.filename).name} {e.compress_size / 1e6:.1f} MB" for e in big)
     limit = f"GitHub takes {ATTACHMENT_LIMIT / 1e6:.0f}"
     return f"{archive.name} has {size / 1e6:.1f} MB, {limit}; what is big: {told}"
+
+
+def zipped(reduction: Reduction) -> Reduction:
+    """Write the zip that is to be attached; a note says where it is too big for that."""
+    archive = zip_it(reduction.out)
+    told = too_big(archive)
+    return replace(reduction, archive=archive, notes=(*reduction.notes, *([told] if told else [])))
 
 
 def attachments(out: Path) -> list[Path]:

@@ -23,12 +23,15 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from bisect_trt._version import __version__
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
 from bisect_trt.model.load import read_light
 from bisect_trt.model.store import external_info, raw_size
 from bisect_trt.outcome import Outcome, Symptom
+from bisect_trt.session.folder import meaning
+from bisect_trt.settings import Settings
 
 LIMIT = 256 * 2**20
 """Bytes that a cache may take on the disk; the files not used for longest go first."""
@@ -165,3 +168,16 @@ class Cache:
                     left -= len(chunk)
             self._hashes[part] = h.hexdigest()
         return self._hashes[part]
+
+
+def shared(settings: Settings, on: str) -> Cache | None:
+    """Give the cache that was asked for; none for a command of the user, which may change unseen.
+
+    Args:
+        settings: with its folder, and all that gives an outcome its meaning.
+        on: the target and the reference with their versions.
+    """
+    if settings.run.cache_dir is None or settings.target.spec.startswith("command:"):
+        return None
+    fingerprint = [__version__, on, meaning(settings.target), repr(settings.accuracy)]
+    return Cache(settings.run.cache_dir, json.dumps(fingerprint, sort_keys=True))
