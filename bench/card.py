@@ -2,7 +2,8 @@
 
 Parts:
     tools     the stack of 24 MatMul and Tanh in TF32, started at the same moment: this build, an older one
-              ($BASE, its source folder) and `polygraphy debug reduce` with its own TensorRT check
+              (where $BASE names its source folder) and `polygraphy debug reduce` with its own TensorRT
+              check, each on a card of its own as far as $CARDS names some (`0 1`)
     workers   the same with 1, 2 and 4 workers, one run after the other
     scan      a Llama of two layers: `check` and `scan` at the same time
     failures  the models of tests/gpu/failing_models.py: reduce, verify and repro.py of each
@@ -150,7 +151,7 @@ def reduce(
     return code
 
 
-def peer(bench: Bench, model: Path, values: Path) -> None:
+def peer(bench: Bench, model: Path, values: Path, **more: str) -> None:
     """`polygraphy debug reduce` as its own guide has it: golden values of every layer, TF32 on, bisection."""
     place = bench.scratch / "polygraphy"
     place.mkdir(exist_ok=True)
@@ -162,12 +163,12 @@ def peer(bench: Bench, model: Path, values: Path) -> None:
          "--onnx-outputs", "mark", "all", "--save-outputs", golden],
         ["data", "to-input", given, golden, "-o", fed],
     ):  # fmt: skip
-        bench.step("polygraphy", [*POLYGRAPHY, *words], 60)
+        bench.step("polygraphy", [*POLYGRAPHY, *words], 60, **more)
     check = [*POLYGRAPHY, "run", "polygraphy_debug.onnx", "--trt", "--tf32"]
     check += ["--load-inputs", fed, "--load-outputs", golden, *GOLDEN]
     words = ["debug", "reduce", model, "-o", place / "reduced.onnx", "--mode=bisect", "--load-inputs", fed]
     began = time.monotonic()
-    row = bench.step("polygraphy", [*POLYGRAPHY, *words, "--check", *check], 400)
+    row = bench.step("polygraphy", [*POLYGRAPHY, *words, "--check", *check], 400, **more)
     told = (bench.out / "polygraphy.txt").read_text()
     checks = told.count("polygraphy_debug.onnx --trt") or told.count("| Running check command")
     nodes = None
@@ -180,16 +181,18 @@ def peer(bench: Bench, model: Path, values: Path) -> None:
 
 
 def tools(bench: Bench) -> None:
-    """All three at once; the older build takes longest and is waited for to its end."""
+    """All at once; the older build takes longest and is waited for to its end."""
     model, values = failing_models.write("stack", bench.scratch / "models")
     site = os.environ["PYTHONPATH"].split(os.pathsep)[0]
-    base = {"PYTHONPATH": os.pathsep.join([site, os.environ["BASE"]])}
+    cards = [{"CUDA_VISIBLE_DEVICES": card} for card in os.environ.get("CARDS", "").split()] or [{}]
+    runs: list[Callable[[], Any]] = [
+        lambda: reduce(bench, "now", model, values, TOLERANCE, 300, **cards[0]),
+        lambda: peer(bench, model, values, **cards[-1]),
+    ]
+    if older := os.environ.get("BASE"):
+        base = {"PYTHONPATH": os.pathsep.join([site, older]), **cards[-1]}
+        runs.append(lambda: reduce(bench, "before", model, values, TOLERANCE, 480, **base))
     with ThreadPoolExecutor(3) as threads:
-        runs: list[Callable[[], Any]] = [
-            lambda: reduce(bench, "now", model, values, TOLERANCE, 300),
-            lambda: reduce(bench, "before", model, values, TOLERANCE, 480, **base),
-            lambda: peer(bench, model, values),
-        ]
         for run in [threads.submit(run) for run in runs]:
             run.result()
 

@@ -159,13 +159,44 @@ def wide_int64() -> Made:
 
 
 def upper_triangle() -> Made:
-    """What lies above the diagonal, as masks of attention are made."""
+    """What lies above the diagonal, as masks of attention are made: of integers."""
 
     def op(net: Net, x: str) -> str:
-        square = net.node("Reshape", x, net.const([8, 8, 8], np.int64))
-        return net.node("Reshape", net.node("Trilu", square, upper=1), net.const([8, 64], np.int64))
+        large = net.node("Mul", x, net.const(100.0))
+        whole = net.node("Reshape", net.node("Cast", large, to=I64), net.const([8, 8, 8], np.int64))
+        above = net.node("Cast", net.node("Trilu", whole, upper=1), to=F)
+        return net.node("Mul", net.node("Reshape", above, net.const([8, 64], np.int64)), net.const(0.01))
 
     return _between(op)
+
+
+def scatter_elements() -> Made:
+    def op(net: Net, x: str) -> str:
+        places = net.const(np.tile([0, 2, 2], (8, 1)), np.int64)
+        return net.node("ScatterElements", x, places, net.random(8, 3), axis=1, reduction="add")
+
+    return _between(op, 18)
+
+
+def space_to_depth() -> Made:
+    """Two channels, so that the order of channels and blocks can be told."""
+
+    def op(net: Net, x: str) -> str:
+        image = net.node("Reshape", x, net.const([8, 2, 8, 4], np.int64))
+        return net.node("Reshape", net.node("SpaceToDepth", image, blocksize=2), net.const([8, 64], np.int64))
+
+    return _between(op)
+
+
+def pool_that_starts_outside() -> Made:
+    """With ceil_mode a window that would start behind the input is left out."""
+    net = Net(opset=19)
+    x = net.input("x", net.rng.standard_normal((1, 8, 8, 8)).astype(np.float32))
+    for _ in range(3):
+        x = net.node("Conv", x, net.random(8, 8, 3, 3, scale=0.2), pads=[1, 1, 1, 1])
+        x = net.node("Relu", x)
+    x = net.node("MaxPool", x, kernel_shape=[1, 1], strides=[2, 2], ceil_mode=1)
+    return net.model(net.node("Sigmoid", net.node("Neg", x)), [1, 8, 4, 4]), net.values
 
 
 def mean_of_rows() -> Made:
@@ -297,13 +328,17 @@ def rows_alike() -> Made:
 
 
 QUICK = ("--no-tf32", "--opt-level", "0")
+HALF = ("--precision", "fp16", "--opt-level", "0")
 CASES: dict[str, Case] = {
-    "llama-fp16": Case(lambda: llama(1), "FP16 overflow", ("--precision", "fp16")),
-    "attention-fp16": Case(loud_attention, "fused attention in FP16", ("--precision", "fp16")),
+    "llama-fp16": Case(lambda: llama(1), "FP16 overflow", HALF),
+    "attention-fp16": Case(loud_attention, "fused attention in FP16", HALF),
     "log-sum-exp": Case(log_sum_exp, "wrong result"),
     "mean-of-rows": Case(mean_of_rows, "wrong result, operator set 18", QUICK),
     "plain-softmax": Case(plain_softmax, "not finite, operator set 18", QUICK),
     "upper-triangle": Case(upper_triangle, "wrong result", QUICK),
+    "scatter-elements": Case(scatter_elements, "wrong result, an attribute ignored", QUICK),
+    "space-to-depth": Case(space_to_depth, "wrong result, order of channels", QUICK),
+    "pool-outside": Case(pool_that_starts_outside, "wrong shape", QUICK),
     "wide-int64": Case(wide_int64, "wrong result, int64", QUICK),
     "grid-sample": Case(grid_sample, "wrong result, operator set 20", QUICK),
     "uneven-split": Case(uneven_split, "wrong shape, operator set 18", QUICK),
