@@ -8,6 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := build/demo
+# A machine that asks for no bytecode (many containers do) would compile the package anew in every process.
+unexport PYTHONDONTWRITEBYTECODE
 # Models that `make demo` reduces, and how many test processes run at once.
 DEMO_MODELS ?= $(filter-out models/ok.onnx models/roialign.onnx,$(sort $(wildcard models/*.onnx)))
 TEST_WORKERS ?= 2
