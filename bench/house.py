@@ -54,7 +54,6 @@ SHORT = {
     "targets/ort/messages.py": "words of a provider, read by it and by the doctor",
     "session/pools.py": "pools of a session, used by check, scan and reduce",
     "session/cluster.py": "the one place that knows a cluster beside a session",
-    "model/expose.py": "a form of a model that several rooms need",
     "nightly/blame.py": "how a night asks another room",
     "reduction/cause.py": "words on a cause, apart from the search for it",
     "session/around.py": "going round nodes of which nothing can be said, for check alone",
@@ -70,10 +69,10 @@ SHORT = {
 """Files of fewer than 60 lines, each with the reason why it is one."""
 
 LONG = {
+    "api.py:blame": "the options of a command are its signature",
     "blaming/blame.py:blame": "one call that opens all that blaming needs, in order",
     "reproducer/issue.py:render": "one page, from top to bottom",
     "session/check.py:check": "one probe of the whole model, told in the order in which it happens",
-    "targets/tensorrt/knobs.py:_all": "a table written as code",
     "references/noise.py": "one measurement, whose parts share what they measured",
     "workers/jobs.py": "all that runs in a worker, of which the fork server imports one module",
     "cli/blame.py:run": "the options of a command are its signature",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bisect_trt._version import __version__
 
 _HOMES = {
-    "bisect_trt.api": ("check", "precision", "reduce", "reduce_all", "scan", "simplify", "verify"),
-    "bisect_trt.blaming.blame": ("Blame", "blame"),
+    "bisect_trt.api": ("blame", "check", "precision", "reduce", "reduce_all", "scan", "simplify", "verify"),
+    "bisect_trt.blaming.blame": ("Blame",),
     "bisect_trt.mixed_precision.result": ("Precision",),
     "bisect_trt.settings": (
         "AccuracySettings",
@@ -79,8 +79,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bisect_trt.api import check, precision, reduce, reduce_all, scan, simplify, verify
-    from bisect_trt.blaming.blame import Blame, blame
+    from bisect_trt.api import blame, check, precision, reduce, reduce_all, scan, simplify, verify
+    from bisect_trt.blaming.blame import Blame
     from bisect_trt.errors import (
         BisectError,
         FlakyFailure,

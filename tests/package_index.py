@@ -31,6 +31,18 @@ class InferenceSession:
     def run(self, names, inputs): return []
 """
 
+OPENVINO = """
+def get_version(): return {version!r}
+class Core:
+    def read_model(self, path): return path
+    def compile_model(self, model, device, properties):
+        print(device, properties)
+        if {said!r}: raise RuntimeError({said!r})
+        return self
+    def create_infer_request(self): return self
+    def infer(self, values): return dict()
+"""
+
 MESSAGE = "the frobnicator of the graph is out of order"
 BAD = f'raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : {MESSAGE}")'
 GOOD = "pass"

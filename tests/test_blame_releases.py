@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import bisect_trt
 import package_index as fake
 from bisect_trt.blaming import oracle
 from bisect_trt.blaming.blame import Asking, Blame, blame
-from bisect_trt.blaming.installer import Installer, parse_index, without_addresses
+from bisect_trt.blaming.environments import Environments
+from bisect_trt.blaming.installer import Installer, Processes, parse_index, without_addresses
 from bisect_trt.blaming.oracle import Question
-from bisect_trt.blaming.packages import asked_for
+from bisect_trt.blaming.packages import PACKAGES, asked_for
 from bisect_trt.blaming.words import answer
 from bisect_trt.cli.app import main
 from bisect_trt.errors import TargetUnavailable, UsageError
@@ -190,6 +193,61 @@ def test_the_index_of_pip_is_handed_to_uv(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.default == "https://mine.example" and found.extra == ("file:///a", "file:///b")
     assert found.for_uv()["UV_INDEX"] == "file:///a file:///b"
     assert "secret" not in without_addresses("error at https://user:secret@host.example/simple/x")
+
+
+def test_openvino_is_asked_through_its_own_interface(index: Path, tmp_path: Path) -> None:
+    fake.add(index, "numpy", "2.0.0", fake.NUMPY)
+    refuses = "OpenVINO does not support the following ONNX operations: Relu"
+    bodies = {"2023.0.0": refuses, "2024.0.0": "No conversion rule found for operations: Relu-7"}
+    bodies |= {"2025.0.0": "another thing", "2026.0.0": ""}
+    for version, said in bodies.items():
+        fake.add(index, "openvino", version, fake.OPENVINO.format(version=version, said=said))
+    place = fake.reproducer(tmp_path / "model-repro")
+    report = json.loads((place / "report.json").read_text())
+    words = "OpenVINOExecutionProvider does not take Relu"
+    report["failure"] |= {"signature": words, "message": f"{words} (n)"}
+    (place / "report.json").write_text(json.dumps(report))
+    found = blame(
+        place,
+        Asking(releases="openvino", every=True),
+        target='ort:OpenVINO?load_config={"CPU":{"INFERENCE_PRECISION_HINT":"f32"}}',
+        out=tmp_path / "out",
+    )
+    assert list(row(found).values()) == [BAD, BAD, DARK, GOOD]
+    assert "f32" in found.releases.tried[-1].output if found.releases else False
+
+
+def test_the_partner_of_a_package_is_one_that_goes_with_it(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider as a plugin says nowhere which ONNX Runtime it needs."""
+    monkeypatch.setattr(oracle, "_START", 5.0)
+    fake.runtimes(index, {"1.21.0": fake.GOOD, "1.22.1": fake.GOOD, "1.22.9": fake.GOOD, "1.23.0": fake.GOOD})
+    plugin = "def get_library_path(): return ''\n"
+    needs = "import onnxruntime\nassert onnxruntime.__version__ < '1.23', 'made for an older one'\n"
+    fake.add(index, "onnxruntime-ep-openvino", "1.0.0", plugin + needs)
+    fake.add(index, "onnxruntime-ep-openvino", "1.1.0", plugin + "raise ImportError('it never works')")
+    processes = Processes()
+    environments = Environments(processes, folder=tmp_path / "envs")
+    package = PACKAGES["onnxruntime-ep-openvino"]
+    package = replace(package, trial="")  # the real one opens a session
+    fitting = environments.get(package, "1.0.0")
+    assert not fitting.broken and fitting.versions["onnxruntime"] == "1.22.9"
+    never = environments.get(package, "1.1.0")
+    assert "it never works" in never.broken and never.versions["onnxruntime"] == "1.23.0"
+
+
+def test_python_has_the_call_with_plain_texts(tmp_path: Path) -> None:
+    place = fake.reproducer(tmp_path / "model-repro")
+    file = tmp_path / "releases.txt"
+    file.write_text("9.0: sh -c 'exit 0'\n10.0: sh -c 'exit 1'\n")
+    found = bisect_trt.blame(str(place), releases_file=str(file), out=str(tmp_path / "out"), repeats=1)
+    assert repr(found).splitlines()[0] == "Releases    fails since 10.0, the newest (9.0 is fine)"
+    assert "<table>" in found._repr_html_()
+    with pytest.raises(UsageError, match="no option repeat"):
+        bisect_trt.blame(str(place), repeat=1)
+    with pytest.raises(UsageError, match=r"--on .*gone.onnx: no such file"):
+        bisect_trt.blame(str(place), on=str(tmp_path / "gone.onnx"))
 
 
 def test_a_user_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

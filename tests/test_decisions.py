@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import subprocess
@@ -26,6 +27,7 @@ from bisect_trt.accuracy.tolerance import OTHER_KIND
 from bisect_trt.blaming.blame import Asking, Blame, blame
 from bisect_trt.blaming.words import sentences
 from bisect_trt.errors import TargetUnavailable
+from bisect_trt.model import patch
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome, Verdict
 from bisect_trt.reduction.decisions import Trial, decide
@@ -159,6 +161,72 @@ def test_what_helps_is_tried_on_the_whole_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_a_model_with_weights_in_a_file_is_patched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = reproducer(tmp_path / "live-repro", "cast")
+    weight = onnx.numpy_helper.from_array(np.full((4, 4), 2, np.float32), "w")
+    whole = onnx.parser.parse_model(
+        f"{HEAD} g (float[4, 4] x0) => (float[1, 4, 4] z) {{ x = Mul(x0, w) {CAST} z = Neg(y) }}"
+    )
+    whole.graph.initializer.append(weight)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    more = {"save_as_external_data": True, "location": "sub.bin", "size_threshold": 0}
+    onnx.save(whole, mine / "net.onnx", **more)  # takes the values out of `whole`
+    before = {file.name: file.read_bytes() for file in mine.iterdir()}
+    found = options(tmp_path, place, on=mine / "net.onnx").decisions
+    if found is not None and not found.shows:
+        pytest.skip("this ONNX Runtime has it no more")
+    assert found is not None and found.whole is not None and found.whole.tried[-1].patched
+    assert {file.name: file.read_bytes() for file in mine.iterdir()} == before
+    out = tmp_path / "out"
+    assert (out / "workaround.onnx.data").read_bytes() == before["sub.bin"]
+    feeds = {"x0": np.ones((4, 4), np.float32)}
+    opened = onnx.load(out / "workaround.onnx")  # with its weights
+    script = [sys.executable, str(out / "apply.py"), str(mine / "net.onnx"), str(tmp_path / "again.onnx")]
+    subprocess.run(script, check=True, cwd=tmp_path)
+    again = onnx.load(tmp_path / "again.onnx")
+    assert [o.name for o in again.graph.output] == [o.name for o in opened.graph.output]
+    values = [run(model.SerializeToString(), tmp_path, feeds)["z"] for model in (opened, again)]
+    np.testing.assert_array_equal(values[0], np.full((1, 4, 4), -1, np.float32))  # -(2 / 2)
+    np.testing.assert_array_equal(*values)
+    other = onnx.parser.parse_model(f"{HEAD} g (float[2] x) => (float[2] y) {{ y = Relu(x) }}")
+    onnx.save(other, tmp_path / "other.onnx")
+    script[2] = str(tmp_path / "other.onnx")
+    told = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path)
+    assert told.returncode == 1 and "not found in this model" in told.stdout
+
+    def full(source: Path, copy: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bisect_trt.blaming.patched.copy_file", full)
+    found = options(tmp_path, place, on=mine / "net.onnx").decisions
+    assert found is not None and found.whole is not None
+    assert found.whole.tried[-1].said == "it was not patched: no space left on device"
+
+
+def test_what_a_patch_leaves_alone() -> None:
+    model = onnx.parser.parse_model(
+        f"""{HEAD} g (float[N, 3] x) => (float[N, 3] y) {{
+        a = Relu(x) b = Cast<to = 16>(a) s = SequenceConstruct(a, a) q = ConcatFromSequence<axis = 0>(s)
+        c = Constant<value = float[1] {{2.0}}>() i = Identity(c) z = If(t) <
+            then_branch = g1 () => (float[N, 3] p) {{ p = Neg(a) }},
+            else_branch = g2 () => (float[N, 3] r) {{ r = Identity(a) }}> y = Add(z, i) }}"""
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "t"))
+    onnx.helper.set_model_props(model, {"who": "me"})
+    inner = patch.inner_tensors(model)
+    made = patch.exposed(model, [*inner, "nothing"], onnx.shape_inference.infer_shapes(model))
+    kinds = {o.name: o.type.tensor_type.elem_type for o in made.graph.output[1:]}
+    assert kinds == dict.fromkeys("aqciz", 1) | {"b": 16}  # a sequence is left out
+    del made.graph.output[1:]
+    assert made == model
+    fixed = patch.fixed(model, {"x": (2, 3), "nothing": (1,)})
+    assert [dim.dim_value for dim in fixed.graph.input[0].type.tensor_type.shape.dim] == [2, 3]
+    assert fixed.graph.node == model.graph.node and fixed.metadata_props == model.metadata_props
+    assert patch.fixed(fixed, {"x": (5, 3)}) == fixed  # not dynamic any more
+
+
+@pytest.mark.long
 def test_fixed_shapes_help_the_whole_model_on_tensorrt_rtx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,8 +277,29 @@ def test_every_version_takes_every_decision(name: str) -> None:
     config = trt.Builder(None).create_builder_config()
     trt_knobs.apply(trt, config, target)
     assert trt_knobs.network_flags(trt, target) >= 0
-    has = "all_build_routes" in trt.classes["IBuilderConfig"]
-    assert trt_knobs.routes_of(config) == [] or has
+    if "all_build_routes" in trt.classes["IBuilderConfig"]:  # from 11.1 on
+        assert config.build_route == "fusion=0"
+        config.all_build_routes = json.dumps({"tuner_version": "1", "tuner_options": ROUTES})
+        routes = trt_knobs.routes_of(config)
+        assert routes == ["-kgen:tiling=0", "-fuse=off"]
+        target = replace(switched(target, trt_knobs.knobs(target, routes)), opt_level=None)
+        trt_knobs.apply(trt, config, target)
+        assert set(config.build_route.split()) >= set(routes)
+    else:
+        assert trt_knobs.routes_of(config) == []
+
+
+ROUTES = [
+    {"option": "-kgen:tiling", "allowed_values": "-kgen:tiling=[0|1|2]", "default_value": "1", "help": ""},
+    {"option": "-fuse", "allowed_values": "-fuse=[on|off]", "default_value": "on", "help": ""},
+    {"option": "-range", "allowed_values": "-range=[0|1|...|64]", "default_value": "0", "help": ""},
+    {"option": "-one", "allowed_values": "-one=[a]", "default_value": "a", "help": ""},
+]
+
+
+@pytest.mark.parametrize("told", ["", "not JSON", "[]", '{"tuner_options": 3}', '{"tuner_options": [3, {}]}'])
+def test_build_routes_that_cannot_be_read_are_none(told: str) -> None:
+    assert trt_knobs.routes_of(SimpleNamespace(all_build_routes=told)) == []
 
 
 def test_decisions_that_a_target_refuses_tell_nothing() -> None:

@@ -29,6 +29,7 @@ from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.prepare import resolved
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.text import Summary
 
 DOCUMENT = "blame.json"
 STRIP = "releases.svg"
@@ -74,8 +75,8 @@ class Asking:
         return self.options or not (self.releases or self.releases_file)
 
 
-@dataclass(frozen=True)
-class Blame:
+@dataclass(frozen=True, repr=False)
+class Blame(Summary):
     """What was found; the files of `out` hold the same.
 
     Attributes:
@@ -93,6 +94,13 @@ class Blame:
     releases: Releases | None = None
     decisions: Decisions | None = None
     notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Give the answers, and where the files are."""
+        told = [("Releases", words.answer(self.releases))] if self.releases else []
+        if self.decisions is not None:
+            told += [("Decisions", " ".join(words.sentences(self.decisions)))]
+        return [*told, *(("Note", note) for note in self.notes), ("Written to", str(self.out))]
 
     def to_json(self) -> dict[str, Any]:
         """Give it as plain JSON data."""
@@ -154,6 +162,9 @@ def blame(
     """
     if sys.platform != "linux":
         raise TargetUnavailable("blame works on Linux only", "copy the reproducer to a Linux machine")
+    for given_file, word in ((asking.on, "--on"), (asking.releases_file, "--releases-file")):
+        if given_file is not None and not given_file.is_file():
+            raise UsageError(f"{word} {given_file}: no such file")
     if find(place) != [place]:
         raise UsageError(f"{place} holds several reproducers", "give one of them")
     name = place.absolute().name.removesuffix(".zip").removesuffix("-repro")

@@ -12,7 +12,7 @@ import onnx
 from bisect_trt.blaming.whole import Helps, Whole, fed_shapes, whole_model, with_shapes
 from bisect_trt.errors import BisectError
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.expose import exposed, fixed, inner_tensors
+from bisect_trt.model.patch import exposed, fixed, inner_tensors
 from bisect_trt.outcome import Failure, Outcome, Verdict, judge
 from bisect_trt.reduction.decisions import Decided, Trial, decide
 from bisect_trt.reduction.list_search import minimise

@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from bisect_trt.blaming.installer import Installer, Processes, why_not
-from bisect_trt.blaming.packages import Package, in_order
+from bisect_trt.blaming.packages import PACKAGES, Package, in_order, newest_of_lines
 from bisect_trt.errors import TargetUnavailable, UsageError
 
 LIMIT = 12 << 30
@@ -171,6 +171,8 @@ class Environments:
             # Wheels of before numpy 2 do not say that they cannot be used with it.
             if broken and not self._installer.install(place, [*wanted, _OLD_NUMPY]):
                 broken = self._import(place, package)
+            if broken and package.partner:
+                broken = self._with_partner(place, package, wanted, broken)
             made = Environment(place / "bin/python", _versions(place), broken)
             draft = place / f"{_READY}.part"
             draft.write_text(json.dumps({**asdict(made), "python": ""}))
@@ -179,11 +181,26 @@ class Environments:
             shutil.rmtree(place, ignore_errors=True)
             raise
 
+    def _with_partner(self, place: Path, package: Package, wanted: list[str], broken: str) -> str:
+        """Older releases of what has to stand beside it, line by line, until one goes with it."""
+        partner = package.partner
+        there = _versions(place).get(partner, "")
+        with suppress(TargetUnavailable):
+            for version in newest_of_lines(self.versions(PACKAGES[partner])):
+                if in_order([version, there])[-1] == version:
+                    continue  # no older than the one that was tried
+                if self._installer.install(place, [*wanted, f"{partner}=={version}"]):
+                    break  # what is older is not offered any more for this Python
+                if not self._import(place, package):
+                    return ""
+        self._installer.install(place, [*wanted, f"{partner}=={there}"])
+        return broken
+
     def _import(self, place: Path, package: Package) -> str:
         """Why its library cannot be imported; empty when it can."""
         # As in the scripts: an error that a library prints, and goes on from, counts.
         strict = "import os, sys; sys.excepthook = lambda k, e, t: (print(repr(e), flush=True), os._exit(2))"
-        told = f"{strict}\nimport numpy, {package.module}"
+        told = f"{strict}\nimport numpy, {package.module}\n{package.trial}"
         command = [str(place / "bin/python"), "-I", "-c", told]
         code, said = self._processes.run(command, timeout=_LONGEST_IMPORT, env=quiet_environ())
         if code == 0:

@@ -28,9 +28,10 @@ from bisect_trt.errors import TargetUnavailable, UsageError
 _LONGEST_INSTALL = 1800.0  # seconds for one install: wheels may have gigabytes
 _ADDRESS = re.compile(r"\b[a-z+]+://\S+|\b[\w-]+(\.[\w-]+)*\.(org|com|net|io|dev)\b\S*", re.IGNORECASE)
 _NO_WHEEL = re.compile(
-    r"no (usable |matching )?(wheels|distribution)|no wheels with|from versions: none|has no usable wheels",
+    r"no (usable |matching )?(wheels|distribution)|no wheels with|from versions: none",
     re.IGNORECASE,
 )
+_BUILDABLE = re.compile(r"has no usable wheels")  # uv's words where there is a source archive, too
 _NO_NETWORK = re.compile(
     r"network|connect|resolve host|name or service|dns|timed? ?out|temporary failure|offline|fetch",
     re.IGNORECASE,
@@ -244,6 +245,8 @@ def why_not(said: str, *, offline: bool = False, ended: bool = False) -> str:
         return "its install took too long"
     if _FULL.search(said):
         return "no space left on the disk"
+    if _BUILDABLE.search(said):
+        return "no wheel of it fits this machine and Python; --allow-build builds its source archive"
     if _NO_WHEEL.search(said):
         return "no wheel of it fits this machine and Python" + (" (or none is cached)" if offline else "")
     if offline:

@@ -19,7 +19,7 @@ import onnx
 from bisect_trt._version import __version__
 from bisect_trt.blaming.environments import quiet_environ
 from bisect_trt.blaming.installer import Processes
-from bisect_trt.blaming.packages import Package, plugin_of
+from bisect_trt.blaming.packages import Package, by_its_own_api, plugin_of
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Failure, Stage, Verdict
 from bisect_trt.reproducer import files, models, script, seeded
@@ -124,7 +124,7 @@ def write_question(
             model=Path(files.MODEL),
             out=into,
             settings=Settings(target, RunSettings(timeout=report.timeout), report.accuracy),
-            target=TargetInfo(_name(target.spec), "It", can_run=True),
+            target=TargetInfo(_name(target.spec, package), "It", can_run=True),
             reference="",
             wanted=report.wanted,
             best=best,
@@ -143,8 +143,10 @@ def write_question(
     return Question(place, report.wanted, _digest(into), deadline)
 
 
-def _name(spec: str) -> str:
+def _name(spec: str, package: Package | None) -> str:
     """The target as its own `info` names it, without asking it: it need not be usable here."""
+    if by_its_own_api(package):
+        return script.OPENVINO
     if not spec.startswith("ort:"):
         return spec
     asked = parse_spec(spec)[0]

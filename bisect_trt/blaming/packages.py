@@ -16,6 +16,23 @@ from bisect_trt.targets.ort.ep_libraries import bare
 from bisect_trt.targets.ort.provider import parse_spec
 
 _PLUGIN = "onnxruntime-ep-openvino"
+_OPENVINO = "openvino"
+
+# A model of one Relu, which whoever can be asked at all can run (IR 8, opset 13).
+_RELU = "CAg6NwoMCgF4EgF5IgRSZWx1EgV0cmlhbFoPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0="
+# Raises where the provider and the ONNX Runtime beside it do not go together.
+_PLUGIN_TRIAL = f"""
+import base64, os, onnxruntime as ort
+ort.register_execution_provider_library("plugin", onnxruntime_ep_openvino.get_library_path())
+found = [device for device in ort.get_ep_devices() if device.ep_name == "OpenVINOExecutionProvider"]
+options = ort.SessionOptions()
+options.log_severity_level = 4
+options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+if found:
+    options.add_provider_for_devices(found[:1], {{}})
+    ort.InferenceSession(base64.b64decode("{_RELU}"), options)
+os._exit(0)
+"""
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,8 @@ class Package:
         wheels: the packages that hold it, where `name` itself is a source archive that only asks for these.
         beside: what a script needs besides.
         alias: a module that is made to stand for `module`, where the package of that name is left out.
+        partner: a package of `beside` that does not go with it in every release, and says so nowhere.
+        trial: Python that ends well where the two go together.
     """
 
     name: str
@@ -35,6 +54,8 @@ class Package:
     wheels: tuple[str, ...] = ()
     beside: tuple[str, ...] = ("numpy",)
     alias: str = ""
+    partner: str = ""
+    trial: str = ""
 
     def requirements(self, version: str, *, build: bool = False) -> list[str]:
         """What to install for one release; with `build` source archives may be built."""
@@ -61,13 +82,20 @@ _ALL = (
     Package("onnxruntime", "onnxruntime"),
     Package("onnxruntime-gpu", "onnxruntime"),
     Package("onnxruntime-openvino", "onnxruntime"),
-    Package(_PLUGIN, "onnxruntime_ep_openvino", beside=("onnxruntime", "numpy")),
+    Package(
+        _PLUGIN,
+        "onnxruntime_ep_openvino",
+        beside=("onnxruntime", "numpy"),
+        partner="onnxruntime",
+        trial=_PLUGIN_TRIAL,
+    ),
+    Package(_OPENVINO, "openvino"),
 )
 PACKAGES = {package.name: package for package in _ALL}
 _FOR = {
     "tensorrt-rtx": ("tensorrt-rtx",),
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
-    "openvino": (_PLUGIN, "onnxruntime-openvino"),
+    "openvino": (_PLUGIN, "onnxruntime-openvino", _OPENVINO),
     "ort": ("onnxruntime", "onnxruntime-gpu"),
 }
 
@@ -136,6 +164,21 @@ def asked_for(text: str, spec: str) -> Asked:
     if requirement.url or requirement.extras or requirement.marker:
         raise UsageError(f"--releases {text!r}: only a package and versions can be asked for")
     return Asked(package, requirement.specifier, text)
+
+
+def newest_of_lines(versions: Sequence[str]) -> list[str]:
+    """The newest release of each line (1.31.x, 1.30.x, ...), the newest line first."""
+    lines: dict[tuple[int, int], str] = {}
+    for text in in_order(versions):
+        found = parsed(text)
+        assert found is not None
+        lines[found.major, found.minor] = text
+    return [lines[key] for key in sorted(lines, reverse=True)]
+
+
+def by_its_own_api(package: Package | None) -> bool:
+    """Whether a package is asked through its own interface, not through ONNX Runtime's."""
+    return package is not None and package.name == _OPENVINO
 
 
 def plugin_of(package: Package) -> Plugin | None:

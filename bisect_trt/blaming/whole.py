@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from inspect import getsource
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from bisect_trt.blaming.patched import SCRIPT, Patch, Written, outputs_patch
 from bisect_trt.isolation import native
-from bisect_trt.model import expose
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome
 from bisect_trt.reduction.decisions import Decided
@@ -25,7 +23,7 @@ from bisect_trt.settings import Settings
 from bisect_trt.targets.knobs import PYTHON, Knob, switched
 from bisect_trt.workers import jobs
 
-MODEL, SCRIPT = "workaround.onnx", "apply.py"
+_FIXED = "with fixed shapes of the inputs"
 _MEASURED = 600.0  # seconds for measuring
 _SAME = 1.05  # times as slow, below which nothing is told
 Say = Callable[[str], None]
@@ -136,13 +134,24 @@ def whole_model(model: Path, settings: Settings, helps: Helps, out: Path, say: S
     for knobs in [knobs for knobs in (helps.decided.helps, helps.decided.also) if knobs]:
         say(", ".join(knob.told for knob in knobs))
         tried.append(_with_knobs(model, settings, knobs, before))
-    patching = _Patching(model, settings, out, before)
+    bench = _Bench(model, onnx.load_model(str(model), load_external_data=False), out, before)
     if helps.fixed:
         say("fixed shapes")
-        tried.append(patching.shapes())
+        fed = read_samples(load_for(model, settings), settings)[0]
+        sizes = tuple((name, tuple(value.shape)) for name, value in fed.items())
+        tried.append(bench.patched(Patch(_FIXED, shapes=sizes), settings, keep=True))
     if helps.outputs:
         say("extra outputs")
-        tried.append(patching.outputs(helps.outputs, helps.nodes))
+        patch = outputs_patch(bench.proto, helps.outputs, helps.nodes)
+        if patch is None:
+            why = "its tensors have other names than the reproducer's"
+            tried.append(Tried("further outputs", None, why))
+        else:
+            accuracy = settings.accuracy
+            ignored = tuple(dict.fromkeys((*accuracy.ignore, *patch.tensors)))
+            other = replace(settings, accuracy=replace(accuracy, ignore=ignored))
+            keep = not any(one.patched for one in tried)
+            tried.append(bench.patched(patch, other, keep=keep))
     return Whole(model.name, True, said, tuple(tried))
 
 
@@ -159,72 +168,31 @@ def _with_knobs(model: Path, settings: Settings, knobs: Sequence[Knob], before: 
 
 
 @dataclass(frozen=True)
-class _Patching:
-    """Writes `workaround.onnx` and `apply.py`: the first patch that helps."""
+class _Bench:
+    """The whole model, where it is patched, and the seconds that it takes as it is."""
 
     model: Path
-    settings: Settings
+    proto: onnx.ModelProto
     out: Path
     before: float | None
 
-    def shapes(self) -> Tried:
-        """Dynamic inputs with the sizes of the first sample."""
-        proto = self._proto()
-        loaded = load_for(self.model, self.settings)
-        sample = read_samples(loaded, self.settings)[0]
-        sizes = {name: list(value.shape) for name, value in sample.items()}
-        call = f"fixed(model, {sizes!a})"
-        return self._tried("with fixed shapes of the inputs", expose.fixed(proto, sizes), call, self.settings)
-
-    def outputs(self, outputs: Sequence[str], nodes: Sequence[str]) -> Tried:
-        """Tensors of the model by the names of the reproducer, else all that the nodes found make."""
-        proto = self._proto()
-        inner = expose.inner_tensors(proto)
-        made = {name for node in proto.graph.node if node.name in set(nodes) for name in node.output}
-        names = [name for name in inner if name in set(outputs)]
-        if len(names) < len(outputs):
-            names = [name for name in inner if name in made]
-        if not names:
-            return Tried("further outputs", None, "its tensors have other names than the reproducer's")
-        accuracy = self.settings.accuracy
-        ignored = tuple(dict.fromkeys((*accuracy.ignore, *names)))
-        told = f"with {', '.join(names[:4])}{', ...' if len(names) > 4 else ''} as further outputs"
-        call = f"exposed(model, {names!a}, onnx.shape_inference.infer_shapes(model))"
-        patched = expose.exposed(proto, names, with_shapes(proto))
-        settings = replace(self.settings, accuracy=replace(accuracy, ignore=ignored))
-        return self._tried(told, patched, call, settings)
-
-    def _proto(self) -> onnx.ModelProto:
-        return onnx.load_model(str(self.model), load_external_data=False)
-
-    def _tried(self, told: str, patched: onnx.ModelProto, call: str, settings: Settings) -> Tried:
-        if any(t.data_location == onnx.TensorProto.EXTERNAL for t in patched.graph.initializer):
-            return Tried(told, None, "its weights lie in other files, and it was not patched")
-        with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
-            place = Path(scratch) / self.model.name
-            place.write_bytes(patched.SerializeToString())
-            agrees, said = _agrees(check(place, settings).outcome)
-            times = _times(self.before, _seconds(place, settings)) if agrees else None
-            first = bool(agrees) and not (self.out / MODEL).exists()
-            if first:
-                shutil.copyfile(place, self.out / MODEL)
-                (self.out / SCRIPT).write_text(apply_script(call))
-        paste = ((PYTHON, f"python {SCRIPT} model.onnx patched.onnx"),) if first else ()
-        return Tried(told, agrees, said, times, paste, patched=first)
-
-
-def apply_script(call: str) -> str:
-    """A program that does the same to the next export, by `call`; it stands alone."""
-    head = '"""Patches a model to avoid a failure: python apply.py MODEL.onnx PATCHED.onnx. Needs onnx."""'
-    body = getsource(expose).partition("from __future__ import annotations\n")[2]
-    tail = (
-        'if __name__ == "__main__":\n'
-        "    import sys\n\n"
-        "    source, target = sys.argv[1:]\n"
-        "    model = onnx.load_model(source)\n"
-        f"    onnx.save_model({call}, target)\n"
-    )
-    return f"{head}\n\nfrom __future__ import annotations\n{body}\n\n{tail}"
+    def patched(self, patch: Patch, settings: Settings, *, keep: bool) -> Tried:
+        """Try a patched model; it stays in `out` when it helps and is to be kept."""
+        try:
+            written = Written(self.model, patch.of(self.proto, with_shapes(self.proto)), self.out)
+        except OSError as error:
+            why = f"it was not patched: {(error.strerror or str(error)).lower()}"
+            return Tried(patch.told, None, why)
+        try:
+            agrees, said = _agrees(check(written.place, settings).outcome)
+            times = _times(self.before, _seconds(written.place, settings)) if agrees else None
+            keep = keep and bool(agrees)
+            if keep:
+                written.keep(patch.script())
+        finally:
+            written.close()
+        paste = ((PYTHON, f"python {SCRIPT} model.onnx patched.onnx"),) if keep else ()
+        return Tried(patch.told, agrees, said, times, paste, patched=keep)
 
 
 def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
-"""Puts casts into a model so that some nodes compute in a narrow type and the others stay as they are.
+"""Patches models: casts for some nodes, inner tensors as outputs, fixed shapes of inputs.
 
-This file stands alone: `apply.py` of a `precision` run holds a copy of it. It needs numpy, onnx and
-onnx-graphsurgeon, and is the only place that imports the latter.
+This file stands alone: `apply.py` of a `precision` or `blame` run holds a copy of it. It needs numpy, onnx
+and onnx-graphsurgeon, and is the only place that imports the latter.
 
 Every float32 tensor `t` that a lowered node reads or writes gets a narrow twin, `t__fp16`; the tensor
 itself keeps its name and type for those that stay. One Cast joins the two where both are needed, so casts
@@ -15,7 +15,7 @@ taken over from the model as it was (`_mended`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,9 +65,7 @@ def lowered(
         to: a key of `NARROW`.
         load: for weights that lie outside of the model.
     """
-    import onnx_graphsurgeon as gs  # it takes a while, and not every run needs it
-
-    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
+    gs = _surgeon()
     before = onnx.ModelProto()
     before.CopyFrom(model)
     _strip(before.graph)
@@ -77,6 +75,74 @@ def lowered(
     exported = gs.export_onnx(graph, do_type_check=False)
     missing = [key for key in slots if key not in work.done]
     return Lowered(_mended(model, exported, work), len(work.made_by_casts), missing)
+
+
+def exposed(
+    model: onnx.ModelProto, tensors: Iterable[str], inferred: onnx.ModelProto | None = None
+) -> onnx.ModelProto:
+    """A copy of the model in which these tensors of the main graph are outputs, too.
+
+    Builders do not fuse over an output. Types and shapes are those of the model, or of `inferred`, which is
+    the model with inferred shapes; a tensor without a type, or that is a sequence, is left out.
+    """
+    gs, graph = _without_weights(inferred or model)
+    typed = {v.name for v in (inferred or model).graph.value_info if v.type.tensor_type.elem_type}
+    known, there = graph.tensors(), {value.name for value in model.graph.output}
+    wanted = [n for n in dict.fromkeys(tensors) if n in typed and n not in there and known[n].inputs]
+    graph.outputs.extend(known[name] for name in wanted)
+    exported = gs.export_onnx(graph, do_type_check=False)
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    made.graph.output.extend(value for value in exported.graph.output if value.name in set(wanted))
+    return made
+
+
+def fixed(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """A copy of the model whose dynamic inputs have these shapes; those of what follows are left out."""
+    gs, graph = _without_weights(model)
+    changed = set()
+    for tensor in graph.inputs:
+        known = tensor.shape is not None and all(isinstance(dim, int) for dim in tensor.shape)
+        if tensor.name in shapes and not known:
+            tensor.shape = list(shapes[tensor.name])
+            changed.add(tensor.name)
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    if not changed:
+        return made
+    exported = {value.name: value for value in gs.export_onnx(graph, do_type_check=False).graph.input}
+    for value in made.graph.input:
+        if value.name in changed:
+            value.type.CopyFrom(exported[value.name].type)
+    del made.graph.value_info[:]
+    for value in made.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return made
+
+
+def inner_tensors(model: onnx.ModelProto) -> list[str]:
+    """The tensors of the main graph that nodes make and that are no outputs, in topological order."""
+    there = {value.name for value in model.graph.output}
+    return [name for node in model.graph.node for name in node.output if name and name not in there]
+
+
+def _surgeon() -> Any:
+    import onnx_graphsurgeon as gs  # it takes a while, and not every run needs it
+
+    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
+    return gs
+
+
+def _without_weights(model: onnx.ModelProto) -> tuple[Any, Any]:
+    """onnx-graphsurgeon and its graph without weights: inputs and outputs can be changed without them."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = model.graph.name
+    for part in ("node", "input", "output", "value_info"):
+        getattr(light.graph, part).extend(getattr(model.graph, part))
+    for node in light.graph.node:
+        del node.attribute[:]
+    gs = _surgeon()
+    return gs, gs.import_onnx(light)
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:

@@ -166,9 +166,7 @@ class Store:
         place = self.folder / f"ext{len(self._copies):05d}-{safe}"
         if not place.exists():
             unfinished = place.with_suffix(".writing")
-            with source.open("rb") as given, unfinished.open("wb") as made:
-                if not _share_blocks(given, made):
-                    shutil.copyfileobj(given, made, _CHUNK)
+            copy_file(source, unfinished)
             unfinished.replace(place)
         return place.name
 
@@ -237,6 +235,13 @@ class Store:
         length = raw_size(elem_type, shape)
         point_to(tensor, path.name, path.stat().st_size - length, length)
         return tensor
+
+
+def copy_file(source: Path, place: Path) -> None:
+    """A copy that shares the blocks of the user's file where the file system can."""
+    with source.open("rb") as given, place.open("wb") as made:
+        if not _share_blocks(given, made):
+            shutil.copyfileobj(given, made, _CHUNK)
 
 
 def _share_blocks(source: BinaryIO, copy: BinaryIO) -> bool:

@@ -91,9 +91,9 @@ def path_of(word: str, value: Any) -> Path:
     return Path(value)
 
 
-def out_of(value: Any) -> Path | None:
-    """The folder `out`; None stays None. Raises UsageError."""
-    return None if value is None else path_of("out", value)
+def out_of(value: Any, word: str = "out") -> Path | None:
+    """The folder `out`, or another path that may be left out: None stays None. Raises UsageError."""
+    return None if value is None else path_of(word, value)
 
 
 def names_of(word: str, value: Any) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import textwrap
@@ -25,6 +26,9 @@ from bisect_trt.targets.ort.provider import parse_spec
 
 NEEDS_US = "needs_us.py.j2"
 """The script for targets that are a part of bisect-trt."""
+
+OPENVINO = "openvino"
+"""The name of a target that a script asks through OpenVINO's own interface, without ONNX Runtime."""
 
 COMMAND_IMPORTS = ("contextlib", "signal", "subprocess", "tempfile")
 
@@ -64,6 +68,9 @@ def render(reduction: Reduction, version: str, find: FindPackage = find_package)
     elif name == "ort.py.j2":
         words |= _emulated_words(reduction) if _emulated(reduction) else _provider_words(reduction, find)
         words["imports"] = _imports(words, ctypes=False)
+    elif name == "openvino.py.j2":
+        words |= _openvino_words(reduction)
+        words["imports"] = _imports(words, ctypes=False)
     elif name == "command.py.j2":
         words |= _command_words(reduction, words)
         words["imports"] = sorted({*_imports(words, ctypes=False), *COMMAND_IMPORTS, *words["more"]})
@@ -82,6 +89,9 @@ def template_for(reduction: Reduction) -> str:
         return "repro.py.j2"
     if raw_types(onnx.load_model_from_string(reduction.best.model)):
         return NEEDS_US
+    if name == OPENVINO:
+        stored = bool(reduction.best.expected) and all(reduction.best.expected)
+        return "openvino.py.j2" if stored or wanted.stage is not Stage.COMPARE else NEEDS_US
     made = (reduction.out / seeded.FILE).exists()  # a command is to find all weights inside
     if name.startswith("command:") and wanted.symptom is not Symptom.OUT_OF_MEMORY and not made:
         return "command.py.j2"
@@ -133,6 +143,23 @@ def _provider_words(reduction: Reduction, find: FindPackage) -> dict[str, Any]:
         "parts": [_REFUSED]
         if " does not take " in reduction.wanted.signature
         else _as_said(failure_words(reduction)["parts"], reduction.log),
+    }
+
+
+def _openvino_words(reduction: Reduction) -> dict[str, Any]:
+    """How to compile the model by OpenVINO itself as its provider would."""
+    options = parse_spec(reduction.settings.target.spec)[1]
+    device = options.get("device_type", "CPU").partition("_")[0]
+    properties = json.loads(options.get("load_config") or "{}")
+    parts = failure_words(reduction)["parts"]
+    refused = " does not take " in reduction.wanted.signature
+    op = reduction.wanted.signature.rpartition(" ")[2]
+    return {
+        "device": device,
+        "properties": {str(k): str(v) for k, v in dict(properties.get(device, {})).items()},
+        "libraries": ["numpy as np", "openvino as ov"],
+        # Of an operator that is not known OpenVINO says which it is, in all releases with the same words.
+        "parts": [f"operations: {op}"] if refused else [re.sub(r"^[A-Z_]+: ", "", part) for part in parts],
     }
 
 

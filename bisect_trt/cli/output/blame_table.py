@@ -11,8 +11,8 @@ from rich.text import Text
 
 from bisect_trt.blaming import words
 from bisect_trt.blaming.blame import DOCUMENT, STRIP, Blame
+from bisect_trt.blaming.patched import MODEL, SCRIPT
 from bisect_trt.blaming.releases import Tried
-from bisect_trt.blaming.whole import MODEL, SCRIPT
 from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.outcome import Verdict
 from bisect_trt.reproducer.files import ISSUE
@@ -25,7 +25,7 @@ _STYLES = {Verdict.REPRODUCES: "red", Verdict.VANISHES: "green", Verdict.UNRESOL
 def show_tried(tried: Tried, console: Console | None = None) -> None:
     """One release in one line."""
     console = console or Console(highlight=False)
-    line = Text(f"{printable(tried.release):<12}")
+    line = Text(f"{printable(tried.release):<15} ")
     line.append(f"{words.WORDS[tried.verdict]:<12}", style=_STYLES[tried.verdict])
     line.append(shorten(printable(tried.said), _SAID))
     console.print(line, soft_wrap=True)

@@ -5,6 +5,8 @@ Each is set by `apply`, which leaves out what a version does not have: a knob to
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,6 +34,23 @@ def knobs(target: TargetSettings, routes: Sequence[str] = ()) -> tuple[Knob, ...
 
 
 def _all(target: TargetSettings, routes: Sequence[str]) -> Iterator[Knob]:
+    yield from _precision(target)
+    yield from _flags(target)
+    yield from _memory(target)
+    if target.min_shapes or target.max_shapes:
+        changes: dict[str, Any] = {"min_shapes": (), "opt_shapes": (), "max_shapes": ()}
+        paste = {US: "leave out --min-shapes, --opt-shapes and --max-shapes"}
+        yield Knob("profile", "with a profile of the fed sizes only", changes=changes, paste=paste)
+    for route in routes:
+        name = route.partition("=")[0].lstrip("-")
+        paste = {PYTHON: f'config.build_route = f"{{config.build_route}} {route}".strip()'}
+        yield Knob(f"build route {name}", f"with the build route {route}", (("route", route),), paste=paste)
+    for level in LEVELS:
+        if level != (3 if target.opt_level is None else target.opt_level):
+            yield _level(level)
+
+
+def _precision(target: TargetSettings) -> Iterator[Knob]:
     if target.tf32 is not False:
         paste = {
             PYTHON: "config.clear_flag(trt.BuilderFlag.TF32)",
@@ -41,23 +60,19 @@ def _all(target: TargetSettings, routes: Sequence[str]) -> Iterator[Knob]:
         }
         yield Knob("TF32", "without TF32", changes={"tf32": False}, paste=paste)
     if target.precision:
+        told = f"without --precision {target.precision}"
         paste = {US: f"leave out --precision {target.precision}", TRTEXEC: f"leave out --{target.precision}"}
-        yield Knob(
-            target.precision.upper(),
-            f"without --precision {target.precision}",
-            changes={"precision": ""},
-            paste=paste,
-        )
-    yield Knob(
-        "tactic sources",
-        "without tactics of other libraries",
-        (("tactic_sources", "none"),),
-        paste={
-            PYTHON: "config.set_tactic_sources(0)",
-            TRTEXEC: "--tacticSources=-CUDNN,-CUBLAS,-CUBLAS_LT,-EDGE_MASK_CONVOLUTIONS,-JIT_CONVOLUTIONS",
-            POLYGRAPHY: "--tactic-sources",
-        },
-    )
+        yield Knob(target.precision.upper(), told, changes={"precision": ""}, paste=paste)
+
+
+def _flags(target: TargetSettings) -> Iterator[Knob]:
+    paste = {
+        PYTHON: "config.set_tactic_sources(0)",
+        TRTEXEC: "--tacticSources=-CUDNN,-CUBLAS,-CUBLAS_LT,-EDGE_MASK_CONVOLUTIONS,-JIT_CONVOLUTIONS",
+        POLYGRAPHY: "--tactic-sources",
+    }
+    told = "without tactics of other libraries"
+    yield Knob("tactic sources", told, (("tactic_sources", "none"),), paste=paste)
     for name, told, trtexec, polygraphy in _FLAGS:
         call = f"config.set_flag(trt.BuilderFlag.{name})"
         lines = {PYTHON: call, TRTEXEC: trtexec, POLYGRAPHY: polygraphy}
@@ -66,30 +81,26 @@ def _all(target: TargetSettings, routes: Sequence[str]) -> Iterator[Knob]:
     if target.spec == "tensorrt":
         paste = {TRTEXEC: "--stronglyTyped", POLYGRAPHY: "--strongly-typed"}
         yield Knob("strongly typed", "with a strongly typed network", (("typed", "strongly"),), paste=paste)
+
+
+def _memory(target: TargetSettings) -> Iterator[Knob]:
     if target.workspace is None:
         paste = {TRTEXEC: "--memPoolSize=workspace:64M", POLYGRAPHY: "--pool-limit workspace:64M"}
         paste[US] = "--workspace 64M"
         yield Knob("workspace", "with a workspace of 64 MiB", changes={"workspace": _SMALL}, paste=paste)
     paste = {PYTHON: "config.max_aux_streams = 0", TRTEXEC: "--maxAuxStreams=0"}
     yield Knob("auxiliary streams", "without auxiliary streams", (("aux_streams", "0"),), paste=paste)
-    if target.min_shapes or target.max_shapes:
-        changes: dict[str, Any] = {"min_shapes": (), "opt_shapes": (), "max_shapes": ()}
-        paste = {US: "leave out --min-shapes, --opt-shapes and --max-shapes"}
-        yield Knob("profile", "with a profile of the fed sizes only", changes=changes, paste=paste)
-    for route in routes:
-        name = route.partition("=")[0]
-        paste = {PYTHON: f"config.build_route = {route!r}"}
-        yield Knob(f"build route {name}", f"with the build route {route}", (("route", route),), paste=paste)
-    for level in LEVELS:
-        if level != (3 if target.opt_level is None else target.opt_level):
-            paste = {
-                PYTHON: f"config.builder_optimization_level = {level}",
-                TRTEXEC: f"--builderOptimizationLevel={level}",
-                POLYGRAPHY: f"--builder-optimization-level {level}",
-                US: f"--opt-level {level}",
-            }
-            told = f"at builder optimization level {level}"
-            yield Knob(f"level {level}", told, changes={"opt_level": level}, paste=paste, coarse=True)
+
+
+def _level(level: int) -> Knob:
+    paste = {
+        PYTHON: f"config.builder_optimization_level = {level}",
+        TRTEXEC: f"--builderOptimizationLevel={level}",
+        POLYGRAPHY: f"--builder-optimization-level {level}",
+        US: f"--opt-level {level}",
+    }
+    told = f"at builder optimization level {level}"
+    return Knob(f"level {level}", told, changes={"opt_level": level}, paste=paste, coarse=True)
 
 
 def network_flags(trt: Any, target: TargetSettings) -> int:
@@ -114,10 +125,29 @@ def apply(trt: Any, config: Any, target: TargetSettings) -> None:
         elif key == "route":
             routes.append(value)
     if routes and hasattr(config, "build_route"):
-        config.build_route = ";".join(routes)
+        config.build_route = " ".join(routes)
 
 
 def routes_of(config: Any) -> list[str]:
-    """The build routes that this builder has, other than its usual ones; none before 11.1 and in RTX."""
-    told = str(getattr(config, "all_build_routes", "") or "")
-    return [part.strip() for part in told.replace("\n", ";").split(";") if part.strip()]
+    """For each knob of the build routes that this builder names, the first value that is not its default.
+
+    They are JSON: `{"tuner_options": [{"option": "-a:b", "allowed_values": "-a:b=[0|1]", "default_value":
+    "0", ...}]}` (trtexec's samples/common/sampleTuning of TensorRT 11). None before 11.1, on Windows and in
+    TensorRT-RTX, where the text is empty; knobs whose values are a range are left out.
+    """
+    try:
+        told = json.loads(str(getattr(config, "all_build_routes", "") or "{}"))
+    except ValueError:
+        return []
+    found = told.get("tuner_options") if isinstance(told, dict) else None
+    options = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    return [route for item in options if (route := _other_value(item))]
+
+
+def _other_value(knob: dict[str, Any]) -> str:
+    """`-a:b=1`, where 1 is the first value but the default; empty where there is none."""
+    name, allowed = str(knob.get("option", "")), str(knob.get("allowed_values", ""))
+    listed = re.search(r"\[([^\]]*)\]", allowed)
+    values = [] if listed is None or "..." in listed[1] else [v.strip() for v in listed[1].split("|")]
+    usual = str(knob.get("default_value", "")).removeprefix(f"{name}=")
+    return next((f"{name}={value}" for value in values if name and value and value != usual), "")
