@@ -86,6 +86,11 @@ class Failure:
         """Identity: what has to be equal for two failures to be the same."""
         return (self.stage.value, self.symptom.value, self.signature)
 
+    @property
+    def is_mismatch(self) -> bool:
+        """Whether outputs differ and are finite: that may be a fault, or rounding."""
+        return self.stage is Stage.COMPARE and self.symptom is Symptom.MISMATCH
+
     def same_as(self, other: Failure) -> bool:
         """Whether both are the same failure, in possibly different models."""
         return self.key == other.key

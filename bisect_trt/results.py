@@ -36,12 +36,16 @@ class Step:
 
 
 class Finding(StrEnum):
-    """What was found: a fault, or a reason why nothing is to blame."""
+    """What was found: a fault, or a reason why nothing is to blame.
+
+    `NOT_TOLD`: outputs differ, and whether by a fault or by rounding was not found out.
+    """
 
     WRONG = "wrong"
     SENSITIVE = "sensitive"
     RANDOM = "random"
     REFERENCE_NOT_FINITE = "reference not finite"
+    NOT_TOLD = "not told"
 
 
 LONGEST_LINE = 160  # characters of a line of a result's text

@@ -68,8 +68,8 @@ def stored(arithmetic: Arithmetic, value: Array) -> Array:
     value = np.asarray(value, np.float64)
     if not arithmetic.narrow:
         return np.zeros_like(value)
-    error = _rounded_once(arithmetic, value)
-    exact = rounding(arithmetic, value, arithmetic.unit) == 0
+    error = np.minimum(_rounded_once(arithmetic, value), np.maximum(FP32.largest - np.abs(value), 0.0))
+    exact = (rounding(arithmetic, value, arithmetic.unit) == 0) & ~(np.abs(value) > arithmetic.largest)
     return error if arithmetic.step else np.where(exact, 0.0, error)
 
 

@@ -10,6 +10,7 @@ from bisect_trt.accuracy.amplifiers import LARGE, Amplifier, amplifier
 from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of
 from bisect_trt.outcome import Outcome, Stage, Symptom
 from bisect_trt.reduction.problem import Problem
+from bisect_trt.references.spec import SELF
 from bisect_trt.results import Finding, Judgement
 from bisect_trt.settings import AccuracySettings
 from bisect_trt.text import counted
@@ -22,8 +23,8 @@ def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
     file is compared, for a failure that is the whole model's.
     """
     best, wanted = problem.best, problem.wanted
-    if best is None or wanted is None or wanted.stage is not Stage.COMPARE:
-        return Judgement(Finding.WRONG)
+    if best is None or wanted is None or wanted.stage is not Stage.COMPARE or accuracy.reference == SELF:
+        return Judgement(Finding.WRONG)  # a target that contradicts itself is at fault, too
     if problem.hybrid is None or problem.hybrid.stand_in is None:
         problem.prober.compare(accuracy, alone=True)
     bare = replace(best, rest=None)
@@ -33,13 +34,21 @@ def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
     source = hybrid.source if hybrid is not None else ()
     if any(f.symptom is Symptom.NOT_FINITE for f in seen.failures):
         return _lost(arithmetic_of(problem.prober.oracle.target), seen.measured.origin, best.nodes)
-    if not rounding or any(f.symptom is not Symptom.MISMATCH for f in seen.failures):
+    if any(f.symptom is not Symptom.MISMATCH for f in seen.failures):
         return Judgement(Finding.WRONG, source=source)
+    if not rounding:
+        return not_told("it does not show when the reduced model runs by itself", source=source)
     steps = [amplifier(s["node"], s["op"], s["before"], s["behind"]) for s in rounding.get("steps", ())]
     if hybrid is not None:  # what the target itself was seen to do, where that is more
         steps += [amplifier(p.node, p.op, p.before, p.behind) for p in hybrid.way if p.node in best.nodes]
     worst = max(steps, key=lambda step: step.growth, default=None)
     return judgement_of(rounding, worst if worst and worst.growth >= LARGE else None, source)
+
+
+def not_told(why: str, name: str = "", source: tuple[str, ...] = ()) -> Judgement:
+    """Nobody is accused: outputs differ, and what rounding explains of it is not known."""
+    told = f"Whether this is a fault or rounding is not told: {why}."
+    return Judgement(Finding.NOT_TOLD, name, source=source, told=(told,))
 
 
 def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...]) -> Judgement:
@@ -65,8 +74,7 @@ def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: t
     name, explained = str(rounding["arithmetic"]), bool(rounding.get("explained", False))
     figures = rounding.get("worst") or {}
     if "unknown" in rounding:
-        told = f"What the rounding of {name} explains of it is not known: {rounding['unknown']}."
-        return Judgement(Finding.WRONG, name, source=source, told=(told,))
+        return not_told(str(rounding["unknown"]), name, source)
     error, bound = figures.get("error"), figures.get("bound")
     size = "a difference"
     if figures:
@@ -75,6 +83,11 @@ def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: t
     runs = counted(int(rounding["runs"]), "run")
     if not explained:
         told = f"The target is wrong: {size} (probabilistic bound, {runs} with rounding errors put in)."
+        if beyond := tuple(rounding.get("beyond", ())):
+            gives = "gives" if len(beyond) == 1 else "give"
+            told = f"The target is wrong: {_names(beyond)} {gives} what no rounding in {name} makes of its"
+            told += f" inputs ({size}, {runs} with rounding errors put in)."
+            source = source or beyond
         if rounding.get("overflows"):
             told = f"Overflow: {_names(tuple(rounding['overflows']))} has values that {name} cannot hold."
         return Judgement(Finding.WRONG, name, error, bound, source, worst, (told,))

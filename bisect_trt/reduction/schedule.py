@@ -10,7 +10,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
-from bisect_trt.reduction.judgement import find_out
+from bisect_trt.reduction.judgement import find_out, not_told
 from bisect_trt.reduction.menu import Schedule
 from bisect_trt.reduction.passes.causes import causes
 from bisect_trt.reduction.passes.drop import is_one_minimal
@@ -22,6 +22,7 @@ from bisect_trt.reduction.problem import Problem, end_of
 from bisect_trt.reduction.simplify.run import simplify_best
 from bisect_trt.reduction.simplify.secrecy import require_synthetic
 from bisect_trt.results import Judgement, Reduction, Simplification
+from bisect_trt.session.export_trial import is_self
 from bisect_trt.session.prober import GO_ON
 
 
@@ -79,12 +80,14 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
         StoppedEarly: with `anonymise`, it did not end.
         Leak: with `anonymise`, values of the original are needed.
     """
-    smallest = problem.best
+    smallest, accuracy = problem.best, run.settings.accuracy
+    if problem.wanted is not None and problem.wanted.is_mismatch and not is_self(run.settings):
+        found = replace(found, judgement=not_told("the run was stopped before that was looked at"))
 
     def steps() -> None:
         nonlocal found
         problem.begin("judgement")
-        found = replace(found, judgement=find_out(problem, replace(run.settings.accuracy, judge="local")))
+        found = replace(found, judgement=find_out(problem, replace(accuracy, judge="local")))
         problem.begin("causes")
         found = replace(found, causes=tuple(causes(problem)))
         if not (problem.hybrid and problem.hybrid.accumulated):

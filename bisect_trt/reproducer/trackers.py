@@ -106,7 +106,10 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
         words = f"{reduction.target.title}: {_kind(reduction.wanted)} of {what}"
         return " ".join(re.sub(r"[<>`|\\]", "", words).split())
     doing = _DOING.get(reduction.wanted.stage, "running")
-    words = f"{_kind(reduction.wanted)} of {reduction.target.title} when {doing} {what}{where}"
+    kind = _kind(reduction.wanted)
+    if reduction.judgement.kind is Finding.NOT_TOLD:
+        kind = "different outputs (a fault or rounding: not told)"
+    words = f"{kind} of {reduction.target.title} when {doing} {what}{where}"
     words = _line(words)
     return STYLES[style_of(reduction)].prefix + words[:1].upper() + words[1:]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from bisect_trt.accuracy.arithmetic import arithmetic_of
+from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.graph import bodies
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers import continue_rest
 
@@ -23,6 +24,8 @@ Values = Sequence[Mapping[str, Array]]
 SAMPLES = 2  # failing samples that are looked at
 NODES = 128  # of a candidate whose steps are looked at
 STEPS = 4  # nodes that are named, those that make errors largest first
+CLEARLY = 4.0
+"""Times its bound that a node's own error has to be, where rounding would explain what is seen without it."""
 
 
 def explain(
@@ -36,46 +39,39 @@ def explain(
 ) -> dict[str, Any]:
     """What rounding explains of a mismatch, as plain JSON data for `Outcome.facts`.
 
-    Where none of the noisy runs hits what the target gave (which of a thousand equal numbers is the largest),
-    its steps are looked at: `run` runs a candidate on the target, with all that it computes in between as
-    outputs, and each node is held against what it makes of the target's own inputs.
+    Besides, the steps are looked at one by one: `run` runs a candidate on the target, with all that it
+    computes in between as outputs, and each node is held against what it makes of the target's own inputs. So
+    nothing is called wrong where no noisy run hits what the target gave although every step is right (which
+    of a thousand equal numbers is the largest), and a wrong step is not excused by what rounding alone would
+    do to the outputs.
 
     `explained`: whether the outputs agree at the user's tolerance once each element that is within its bound
     has the reference's value. `worst` is the element that is furthest beyond its bound, else the one with the
-    largest error. `steps` are the nodes through which errors grow. `unknown`: why nothing can be said.
+    largest error. `steps` are the nodes through which errors grow, `beyond` those that are beyond their own
+    bound. `unknown`: why nothing can be said.
     """
-    from bisect_trt.references import noise
+    from bisect_trt.references.inner_values import Unknown
 
     arithmetic = arithmetic_of(settings)
     found: dict[str, Any] = {"arithmetic": arithmetic.name, "roundoff": arithmetic.roundoff}
     feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
     failing = sorted({d.sample for d in differences(expected, given, accuracy, least) if not d.ok})
+    if not failing:
+        return {**found, "unknown": "nothing failed"}
+    compare = _Compare(accuracy, least, expected, given)
     answers = []
     for k in failing[:SAMPLES]:
-        model = onnx.load_model_from_string(candidate.model)
-        look = noise.Noise(arithmetic)
+        look = _Look(candidate, run, compare, k, feeds[k] if feeds else {})
         try:
-            look.prepare(model, candidate.folder, feeds[k] if feeds else {})
-            look.run()
-            answer = _compared(look, accuracy, least, expected[k], given[k])
-            if look.overflows:
-                answer |= {"explained": False, "overflows": look.overflows[:STEPS]}
-            elif not answer["explained"]:
-                look.run_on()
-                answer = _compared(look, accuracy, least, expected[k], given[k])
-            if not answer["explained"] and not look.overflows and len(model.graph.node) > 1:
-                answer |= _step_by_step(look, candidate, run, model, accuracy, least, expected, k)
-        except noise.Unknown as why:
+            answers.append({**look.answer(arithmetic), "sample": k})
+        except Unknown as why:
             return {**found, "unknown": str(why)}
-        answers.append({**answer, "steps": _steps(look, arithmetic.roundoff), "sample": k})
-    if not answers:
-        return {**found, "unknown": "nothing failed"}
     return {**found, **next((a for a in answers if not a["explained"]), answers[0])}
 
 
 def origin(settings: TargetSettings, candidate: Candidate) -> list[str]:
     """How NaN or Inf may arise in a candidate: from the values that the reference computes in it."""
-    from bisect_trt.references import noise
+    from bisect_trt.references.inner_values import Unknown, hazards
 
     arithmetic = arithmetic_of(settings)
     model = onnx.load_model_from_string(candidate.model)
@@ -83,69 +79,139 @@ def origin(settings: TargetSettings, candidate: Candidate) -> list[str]:
     try:
         types = continue_rest.types_of(candidate.content)
         for feeds in continue_rest.load(candidate, candidate.feeds, types):
-            found |= noise.hazards(model, candidate.folder, feeds, arithmetic)
-    except noise.Unknown:
+            found |= hazards(model, candidate.folder, feeds, arithmetic)
+    except Unknown:
         return []
     return sorted(found)
 
 
-def _compared(
-    look: Any,
-    accuracy: AccuracySettings,
-    least: float,
-    expected: Mapping[str, Array],
-    given: Mapping[str, Array],
-) -> dict[str, Any]:
-    """Compare again what is left when all that rounding explains is taken away."""
-    kept: dict[str, Array] = {}
-    worst: list[tuple[float, dict[str, Any]]] = []
-    for name, value in expected.items():
-        spread, actual = look.spreads.get(name), given.get(name)
-        if spread is None or actual is None:
-            kept |= {} if actual is None else {name: actual}
-        elif actual.shape != value.shape:
-            kept[name] = value if spread.shapes else actual
+@dataclass(frozen=True)
+class _Compare:
+    """Both sides, and when they agree for the user."""
+
+    accuracy: AccuracySettings
+    least: float
+    expected: Values
+    given: Values
+
+    def agree(self, outputs: Values) -> bool:
+        """Whether outputs of all samples agree with what is expected."""
+        return all(diff.ok for diff in differences(self.expected, outputs, self.accuracy, self.least))
+
+    def one_agrees(self, sample: int, outputs: Mapping[str, Array]) -> bool:
+        """The same of one sample; outputs that are missing count as equal."""
+        kept = {name: outputs.get(name, value) for name, value in self.expected[sample].items()}
+        return all(d.ok for d in differences([self.expected[sample]], [kept], self.accuracy, self.least))
+
+
+@dataclass
+class _Look:
+    """One sample of a candidate that fails."""
+
+    candidate: Candidate
+    run: Callable[[Candidate], Values | None]
+    compare: _Compare
+    sample: int
+    feeds: Mapping[str, Array]
+
+    def answer(self, arithmetic: Arithmetic) -> dict[str, Any]:
+        """What is said of it. Raises Unknown."""
+        from bisect_trt.references.noise import Noise
+
+        self.model = onnx.load_model_from_string(self.candidate.model)
+        self.noise = Noise(arithmetic)
+        self.noise.prepare(self.model, self.candidate.folder, self.feeds)
+        self.noise.run()
+        found = self._compared()
+        if self._overflows():
+            found |= {"explained": False, "overflows": self.noise.overflows[:STEPS]}
+        elif found["explained"]:
+            found |= self._wrong_all_the_same()
         else:
-            error = _error(value, actual)
-            bound = spread.bound
-            kept[name] = np.where(error <= bound, value, actual)
-            worst += _worst(name, value, actual, error, bound)
-    explained = all(diff.ok for diff in differences([expected], [kept], accuracy, least))
-    runs = max((spread.runs for spread in look.spreads.values()), default=0)
-    worst = sorted(worst, key=lambda one: -one[0])
-    return {"explained": explained, "runs": runs, "worst": worst[0][1] if worst else None}
+            self.noise.run_on()
+            found = self._compared()
+            found |= {} if found["explained"] else self._step_by_step()
+            if not found["explained"] and not found.get("beyond"):
+                self._require_no_bodies()
+        return {**found, "steps": _steps(self.noise, arithmetic.roundoff)}
 
+    def _require_no_bodies(self) -> None:
+        """Raises Unknown where what is wrong may be what the steps in a body round."""
+        from bisect_trt.references.inner_values import Unknown
 
-def _step_by_step(
-    look: Any,
-    candidate: Candidate,
-    run: Callable[[Candidate], Values | None],
-    model: onnx.ModelProto,
-    accuracy: AccuracySettings,
-    least: float,
-    expected: Values,
-    sample: int,
-) -> dict[str, Any]:
-    """Whether each node by itself is within its bound while the failure shows; which nodes are not."""
-    from bisect_trt.references import noise
+        inside = next((node for node in self.model.graph.node if any(bodies(node))), None)
+        if inside is not None:
+            raise Unknown(f"nobody can look into the body of {inside.name} ({inside.op_type})")
 
-    if len(model.graph.node) > NODES:
-        return {}
-    outputs = {value.name for value in model.graph.output}
-    inner = [t for node in model.graph.node for t in node.output if t in look.spreads and t not in outputs]
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    for name in inner:
-        value = look.spreads[name].reference
-        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-        shown.graph.output.append(helper.make_tensor_value_info(name, kind, value.shape))
-    got = run(replace(candidate, content=shown.SerializeToString(), expected=()))
-    if got is None or all(diff.ok for diff in differences(expected, got, accuracy, least)):
-        return {}  # what is shown is not what fails
-    feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
-    known = {**(feeds[sample] if feeds else {}), **got[sample]}
-    beyond = noise.beyond(model, candidate.folder, known, look.arithmetic)
-    return {"beyond": beyond} if beyond else {"explained": True, "step_by_step": True}
+    def _overflows(self) -> bool:
+        """Whether numbers that do not fit make the outputs differ: a mask of -1e9 may be -Inf as well."""
+        return bool(self.noise.overflows) and not self.compare.one_agrees(self.sample, self.noise.overflown())
+
+    def _compared(self) -> dict[str, Any]:
+        """Compare again what is left when all that rounding explains is taken away."""
+        kept: dict[str, Array] = {}
+        worst: list[tuple[float, dict[str, Any]]] = []
+        given = self.compare.given[self.sample]
+        for name, value in self.compare.expected[self.sample].items():
+            spread, actual = self.noise.spreads.get(name), given.get(name)
+            if spread is None or actual is None:
+                kept |= {} if actual is None else {name: actual}
+            elif actual.shape != value.shape:
+                kept[name] = value if spread.shapes else actual
+            else:
+                error = _error(value, actual)
+                kept[name] = np.where(error <= spread.bound, value, actual)
+                worst += _worst(name, value, actual, error, spread.bound)
+        expected, accuracy = self.compare.expected[self.sample], self.compare.accuracy
+        explained = all(d.ok for d in differences([expected], [kept], accuracy, self.compare.least))
+        runs = max((spread.runs for spread in self.noise.spreads.values()), default=0)
+        worst = sorted(worst, key=lambda one: -one[0])
+        return {"explained": explained, "runs": runs, "worst": worst[0][1] if worst else None}
+
+    def _step_by_step(self) -> dict[str, Any]:
+        """Whether each node by itself is within its bound while the failure shows; which nodes are not."""
+        from bisect_trt.references.single_steps import beyond
+
+        known = self._all_values()
+        if known is None:
+            return {}
+        found = [s.node for s in beyond(self.model, self.candidate.folder, known, self.noise.arithmetic)]
+        if not found:
+            self._require_no_bodies()
+        return {"beyond": found} if found else {"explained": True, "step_by_step": True}
+
+    def _wrong_all_the_same(self) -> dict[str, Any]:
+        """Nodes that are clearly beyond their bound, and whose own error alone makes the outputs disagree."""
+        from bisect_trt.references.single_steps import beyond, with_only
+
+        known = self._all_values()
+        if known is None:
+            return {}
+        folder, arithmetic = self.candidate.folder, self.noise.arithmetic
+        reference = {name: spread.reference for name, spread in self.noise.spreads.items()}
+        found = []
+        for step in beyond(self.model, folder, known, arithmetic, CLEARLY):
+            alone = with_only(step, self.model, folder, self.feeds, reference)
+            if alone is None or not self.compare.one_agrees(self.sample, alone):
+                found.append(step.node)
+        return {"beyond": found, "explained": False} if found else {}
+
+    def _all_values(self) -> Mapping[str, Array] | None:
+        """What the target computes in between, too; None where the failure does not show then."""
+        if not 1 < len(self.model.graph.node) <= NODES:
+            return None
+        outputs = {value.name for value in self.model.graph.output}
+        made = (t for node in self.model.graph.node for t in node.output)
+        shown = onnx.ModelProto()
+        shown.CopyFrom(self.model)
+        for name in (t for t in made if t in self.noise.spreads and t not in outputs):
+            value = self.noise.spreads[name].reference
+            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+            shown.graph.output.append(helper.make_tensor_value_info(name, kind, value.shape))
+        got = self.run(replace(self.candidate, content=shown.SerializeToString(), expected=()))
+        if got is None or self.compare.agree(got):
+            return None  # what is shown is not what fails
+        return {**self.feeds, **got[self.sample]}
 
 
 def _error(reference: Array, target: Array) -> Array:

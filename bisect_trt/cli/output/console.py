@@ -54,6 +54,8 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("", _gist(result.wanted))
     if result.judgement.kind is Finding.SENSITIVE:
         page.row("Finding", f"the model is ill-conditioned here: {printable(sensitive(result))}")
+    if result.judgement.kind is Finding.NOT_TOLD:
+        page.row("Finding", *map(printable, result.judgement.told))
     page.row("Where", _accumulated(result) or _place(result))
     left = f"{counted(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
@@ -112,22 +114,11 @@ def show_verifications(
 
 def show_check(result: Check, console: Console | None = None) -> None:
     """The result of one probe of a whole model."""
-    page = Page(console)
-    title, outcome = printable(result.target.title), result.outcome
+    page, outcome = Page(console), result.outcome
     if not outcome.failures:
         style = "bold yellow" if outcome.unresolved else "bold green"
         page.row("Unclear" if outcome.unresolved else "Fine", _fine(result), style=style)
-    for k, failure in enumerate(outcome.failures[:_ALSO]):
-        if result.export_differs:
-            page.row("Export", printable(failure.message), style="bold red")
-            continue
-        page.row("Also" if k else "Fails", f"{_what(failure)} on {title}", style="bold red")
-        page.row("", _gist(failure))
-        page.row("Where", _where(failure, ()))
-    for failure in outcome.failures[_ALSO:_LISTED]:
-        page.row("Also", f"{_where(failure, ())}: {_gist(failure)}")
-    if len(outcome.failures) > _LISTED:
-        page.row("", f"and {len(outcome.failures) - _LISTED} more of the same probe, all of them in --json")
+    _show_failures(page, result)
     page.row(
         "Model", f"{printable(result.model.name)}, {counted(result.nodes, 'node')}, {seconds(result.seconds)}"
     )
@@ -140,6 +131,24 @@ def show_check(result: Check, console: Console | None = None) -> None:
             tries.append(f"{result.next_line} --all (a reproducer for each of them)")
     for number, told in enumerate([] if outcome.unresolved else tries):
         page.exact("" if number else "Next", told)
+
+
+def _show_failures(page: Page, result: Check) -> None:
+    """What fails, and whether that is known to be a fault."""
+    title, outcome = printable(result.target.title), result.outcome
+    for k, failure in enumerate(outcome.failures[:_ALSO]):
+        if result.export_differs:
+            page.row("Export", printable(failure.message), style="bold red")
+            continue
+        page.row("Also" if k else "Fails", f"{_what(failure)} on {title}", style="bold red")
+        page.row("", _gist(failure))
+        page.row("Where", _where(failure, ()))
+    for failure in outcome.failures[_ALSO:_LISTED]:
+        page.row("Also", f"{_where(failure, ())}: {_gist(failure)}")
+    if outcome.failures and result.finding is Finding.NOT_TOLD and not result.export_differs:
+        page.row("Finding", "not told yet: reduce finds out whether this is a fault or rounding")
+    if len(outcome.failures) > _LISTED:
+        page.row("", f"and {len(outcome.failures) - _LISTED} more of the same probe, all of them in --json")
 
 
 def show_judged(diffs: Sequence[TensorDiff], console: Console | None = None) -> None:

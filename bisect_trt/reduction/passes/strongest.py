@@ -34,21 +34,25 @@ def strongest(problem: Problem) -> None:
     hybrid = problem.hybrid
     if hybrid is None or problem.best is not None or len(problem.scope) == 1:
         return
-    parts = _failing(problem, hybrid)
+    largest = arithmetic_of(problem.prober.oracle.target).largest
+    parts = sorted(_failing(problem, hybrid), key=lambda part: _is_fed_beyond(part, largest))
     candidates = [problem.cut(part.nodes) for part in parts[:TRIED]]
     with problem.looking_ahead(lambda: iter(candidates)):
         guilty = [k for k, one in enumerate(candidates) if problem.verdict(one) is Verdict.REPRODUCES]
     if not guilty:
         return
+    fed = {k for k in guilty if _is_fed_beyond(parts[k], largest)}
+    guilty = [k for k in guilty if k not in fed] or guilty
     rounded = {k: len(guilty) > 1 and _is_rounding(problem, hybrid, candidates[k]) for k in guilty}
     effects = {k: problem.outcomes[candidates[k].digest].measured.damage[hybrid.output] for k in guilty}
     chosen = min(guilty, key=lambda k: (rounded[k], -effects[k], k))
     problem.keep(candidates[chosen])
-    culprits = (
-        Culprit(part.nodes, part.op, effects.get(k), rounded.get(k, False)) for k, part in enumerate(parts)
-    )
-    found = list(culprits)
-    problem.compare_at(replace(hybrid, culprits=(found.pop(chosen), *found)))
+    found = {
+        k: Culprit(part.nodes, part.op, effects.get(k), rounded.get(k, False))
+        for k, part in enumerate(parts)
+        if k == chosen or not _is_fed_beyond(part, largest)
+    }
+    problem.compare_at(replace(hybrid, culprits=(found.pop(chosen), *found.values())))
 
 
 def _failing(problem: Problem, hybrid: Hybrid) -> list[Segment]:
@@ -74,8 +78,7 @@ def _measured(problem: Problem, parts: Sequence[Segment]) -> list[tuple[float, S
     damage = problem.observe(merged.candidate).measured.damage
     by_tensor = {merged.names[name]: done for name, done in damage.items()}
     worst = [(max(by_tensor.get(t, 0.0) for t in part.tensors), part) for part in parts]
-    largest = arithmetic_of(problem.prober.oracle.target).largest
-    return [(done, part) for done, part in worst if done > 0 and not _is_fed_beyond(part, largest)]
+    return [(done, part) for done, part in worst if done > 0]
 
 
 def _is_fed_beyond(part: Segment, largest: float) -> bool:

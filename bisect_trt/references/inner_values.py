@@ -1,0 +1,115 @@
+"""All that the reference computes inside a model, and how NaN or Inf may arise from it. In workers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from bisect_trt.accuracy.arithmetic import Arithmetic
+from bisect_trt.accuracy.operators import PLACED, SUMS
+from bisect_trt.references import ort
+
+Array = npt.NDArray[Any]
+
+MAGNITUDE, SEEN = "#magnitude", "#value"
+"""What follows the name of a tensor: |A||B| of the sum that it is, the value of a weight."""
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+LARGEST = 1 << 27  # elements of all tensors together
+_SMALL = 1 << 20  # elements of a weight that is looked at
+_DIVISORS = {"Div": 1, "Mod": 1, "Reciprocal": 0, "Log": 0, "Sqrt": 0, "Pow": 0}
+
+
+class Unknown(Exception):
+    """Nothing can be said of the rounding of this model; the message says why."""
+
+
+def inner_values(
+    model: onnx.ModelProto, folder: Path, feeds: Mapping[str, Array], arithmetic: Arithmetic
+) -> dict[str, Array]:
+    """Values of inputs, weights and all that nodes make, and magnitudes of sums (`NAME#magnitude`).
+
+    Raises:
+        Unknown: ONNX Runtime does not show them, or they are too many.
+    """
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    graph = shown.graph
+    names = {o.name for o in graph.output}
+    for weight in model.graph.initializer:
+        small = int(np.prod(weight.dims)) <= _SMALL or arithmetic.narrow
+        if weight.data_type in FLOATS and small:
+            graph.node.append(helper.make_node("Identity", [weight.name], [weight.name + SEEN]))
+            names.add(weight.name + SEEN)
+    for node in model.graph.node:
+        names.update(t for t in node.output if t)
+        if node.op_type in SUMS and node.domain in ("", "ai.onnx", "com.microsoft"):
+            graph.node.extend(_magnitude(node))
+            names.add(node.output[0] + MAGNITUDE)
+    known = {o.name for o in graph.output}
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(names - known))
+    try:
+        given = ort.Session(shown.SerializeToString(), folder).run(feeds)
+    except ort.OrtError as error:
+        raise Unknown(f"the reference does not show all that it computes: {error}") from error
+    found = {**feeds, **{name: v for name, v in given.items() if not isinstance(v, str)}}
+    if sum(value.size for value in found.values()) > LARGEST:
+        raise Unknown("it is too large")
+    return found
+
+
+def hazards(
+    model: onnx.ModelProto, folder: Path, feeds: Mapping[str, Array], arithmetic: Arithmetic
+) -> set[str]:
+    """How a model may give NaN or Inf: overflow, a divisor of zero, a root of less than zero.
+
+    Raises:
+        Unknown: the reference does not show what it computes.
+    """
+    shown = inner_values(model, folder, feeds, arithmetic).items()
+    seen = {k: v for k, v in shown if not k.endswith(MAGNITUDE) and v.dtype.kind == "f"}
+    found = set()
+    for value in seen.values():
+        if is_beyond(value, arithmetic.largest):
+            found.add("overflow")
+    for node in model.graph.node:
+        slot = _DIVISORS.get(node.op_type)
+        name = node.input[slot] if slot is not None and slot < len(node.input) else ""
+        known = seen.get(name, seen.get(name + SEEN, np.ones(1)))
+        if name and np.any(np.abs(known.astype(np.float64)) <= arithmetic.tiny):
+            found.add("zero divisor")
+        if node.op_type in ("Log", "Sqrt") and np.any(known < 0):
+            found.add("outside the domain")
+    return found
+
+
+def _magnitude(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
+    """The same operator of the magnitudes of its data."""
+    twin = onnx.NodeProto()
+    twin.CopyFrom(node)
+    data = 1 if node.op_type in PLACED else 3
+    for slot in range(min(data, len(node.input))):
+        if node.input[slot]:
+            name = f"{node.output[0]}{MAGNITUDE}{slot}"
+            yield helper.make_node("Abs", [node.input[slot]], [name])
+            twin.input[slot] = name
+    for attribute in twin.attribute:
+        if attribute.name in ("alpha", "beta"):
+            attribute.f = abs(attribute.f)
+    twin.name = ""
+    del twin.output[1:]
+    twin.output[0] += MAGNITUDE
+    yield twin
+
+
+def is_beyond(value: Array, largest: float) -> bool:
+    """Whether a tensor has finite numbers that are larger than `largest`."""
+    if value.dtype.kind != "f":
+        return False
+    size = np.abs(value.astype(np.float64))
+    return bool(np.any(np.isfinite(size) & (size > largest)))

@@ -1,0 +1,133 @@
+"""Each node of a model held against what it should make of the target's own inputs. In workers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from bisect_trt.accuracy.arithmetic import Arithmetic
+from bisect_trt.model.graph import bodies, consumed
+from bisect_trt.references import ort
+from bisect_trt.references.inner_values import Unknown
+from bisect_trt.references.noise import Noise
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node whose outputs are not what rounding allows it to make of its inputs.
+
+    `made` is what the target gave, `due` what the reference makes of the same inputs.
+    """
+
+    node: str
+    made: Mapping[str, Array]
+    due: Mapping[str, Array]
+
+
+def beyond(
+    model: onnx.ModelProto,
+    folder: Path,
+    known: Mapping[str, Array],
+    arithmetic: Arithmetic,
+    times: float = 1.0,
+) -> Iterator[Step]:
+    """Nodes that are further off than so many times their bound; `known` is all that the target computed.
+
+    Nodes with bodies are passed over: what happens in these is not seen.
+
+    Raises:
+        Unknown: a node cannot be run by itself.
+    """
+    for node in model.graph.node:
+        if any(bodies(node)):
+            continue
+        look = Noise(arithmetic)
+        look.prepare(*_alone(model, node, folder, known))
+        look.run()
+        made = {t: known[t] for t in node.output if t in known and t in look.spreads}
+        due = {t: look.spreads[t].reference for t in made}
+        fits = {t: _without_overflows(value, due[t], arithmetic.largest) for t, value in made.items()}
+        if not all(look.spreads[t].explains(value, times) for t, value in fits.items()):
+            yield Step(node.name, made, due)
+
+
+def with_only(
+    step: Step,
+    model: onnx.ModelProto,
+    folder: Path,
+    feeds: Mapping[str, Array],
+    reference: Mapping[str, Array],
+) -> dict[str, Array] | None:
+    """What the model gives when nothing but the own error of one node is put in; None: it does not fit.
+
+    Args:
+        step: the node, with what it gave and what was due.
+        model: all nodes.
+        folder: of its weights.
+        feeds: values of the inputs.
+        reference: what the reference computes of all tensors.
+
+    Raises:
+        Unknown: ONNX Runtime does not run it so.
+    """
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.node[:], part.graph.value_info[:]
+    part.graph.node.extend(node for node in model.graph.node if node.name != step.node)
+    given = dict(feeds)
+    for name, made in step.made.items():
+        due, value = step.due[name], reference.get(name)
+        if value is None or value.shape != made.shape or due.shape != made.shape:
+            return None
+        given[name] = _moved(value, due, made)
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        part.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
+    try:
+        found = ort.Session(part.SerializeToString(), folder).run(given)
+    except ort.OrtError as error:
+        raise Unknown(f"the reference does not run it without {step.node}: {error}") from error
+    return {name: value for name, value in found.items() if not isinstance(value, str)}
+
+
+def _without_overflows(made: Array, due: Array, largest: float) -> Array:
+    """What the target made, but what is due where that does not fit and became Inf."""
+    if made.dtype.kind != "f" or made.shape != due.shape:
+        return made
+    return np.where(np.isinf(made) & (np.sign(made) * due > largest), due, made)
+
+
+def _moved(value: Array, due: Array, made: Array) -> Array:
+    """A value with the error that another one has."""
+    if value.dtype.kind not in "fc":
+        return np.where(made == due, value, made)
+    with np.errstate(all="ignore"):
+        moved = value + (made - due)
+        return np.asarray(np.where(made == due, value, moved), value.dtype)
+
+
+def _alone(
+    model: onnx.ModelProto, node: onnx.NodeProto, folder: Path, known: Mapping[str, Array]
+) -> tuple[onnx.ModelProto, Path, dict[str, Array]]:
+    """One node as a model, its folder and its inputs."""
+    feeds = {t: known[t] for t in consumed(node) if t in known}
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.node[:], part.graph.input[:], part.graph.output[:], part.graph.value_info[:]
+    part.graph.node.append(node)
+    for name, value in feeds.items():
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        part.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
+    part.graph.output.extend(onnx.ValueInfoProto(name=t) for t in node.output if t)
+    weights = [w for w in model.graph.initializer if w.name in consumed(node)]
+    del part.graph.initializer[:]
+    part.graph.initializer.extend(weights)
+    return part, folder, feeds
