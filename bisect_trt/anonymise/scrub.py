@@ -15,6 +15,7 @@ import onnx
 from bisect_trt.anonymise.audit import find, left, read, summary
 from bisect_trt.anonymise.secrets import TOKEN, WORD, Secrets
 from bisect_trt.errors import Leak
+from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.walk import inner_nodes
 from bisect_trt.outcome import Failure
 from bisect_trt.references.spec import parse
@@ -90,7 +91,7 @@ def operators(models: Iterable[bytes]) -> Iterator[str]:
     """Operators that are not ONNX's own, their attributes and domains: a reproducer needs them."""
     for model in models:
         for node in inner_nodes(onnx.load_model_from_string(model).graph):
-            if node.domain not in ("", "ai.onnx"):
+            if not is_onnx(node.domain):
                 yield from (node.op_type, *re.split(r"\W", node.domain), node.domain)
                 yield from (attribute.name for attribute in node.attribute)
 

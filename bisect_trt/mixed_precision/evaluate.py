@@ -20,6 +20,7 @@ from bisect_trt.mixed_precision.answer import Answer
 from bisect_trt.mixed_precision.hints import Range
 from bisect_trt.mixed_precision.switch import FLAGS, rounded_to, switched
 from bisect_trt.model.candidate import Feeds
+from bisect_trt.model.graph import opset_of
 from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.patch import lowered
 from bisect_trt.model.store import Store
@@ -192,7 +193,7 @@ def measured(flat: onnx.ModelProto, tensors: Sequence[str], to: str) -> onnx.Mod
     graph = model.graph
     there = {i.name for i in graph.input} | {t.name for t in graph.initializer}
     there |= {t for node in graph.node for t in node.output}
-    opset = max((o.version for o in flat.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    opset = opset_of(flat)
     rounder = Rounder(FORMATS[to], opset, graph, "precision:m")
     del graph.output[:]
     for name in tensors:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.graph import consumed
+from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.normalise import constant_value, unname_twins
 from bisect_trt.model.patch import key_of
 from bisect_trt.model.weight_values import values_of
@@ -81,8 +81,7 @@ class _Switching:
         self.graph = self.model.graph
         unname_twins(self.graph)
         self.switch = Switch(self.model)
-        versions = [o.version for o in flat.opset_import if o.domain in ("", "ai.onnx")]
-        self._rounder = Rounder(FORMATS[to], max(versions, default=1), self.graph, f"{PREFIX}r")
+        self._rounder = Rounder(FORMATS[to], opset_of(flat), self.graph, f"{PREFIX}r")
         self._rounded = rounded_to(to)
         self._nodes: list[onnx.NodeProto] = []
         self._low: dict[str, str] = {}  # tensor to the name of the rounded one

@@ -21,6 +21,7 @@ from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.mixed_precision.switch import OLDEST
 from bisect_trt.mixed_precision.write import MIXED, write_model
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
+from bisect_trt.model.graph import opset_of
 from bisect_trt.outcome import DONE, End, Ended
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session import folder as folders
@@ -119,8 +120,7 @@ class Work:
     def _asker(self) -> Sessions | OnTarget:
         """Who answers: the target, which an emulation's one session stands for."""
         if self._emulated:
-            known = [o for o in self.session.loaded.proto.opset_import if o.domain in ("", "ai.onnx")]
-            if max((o.version for o in known), default=1) < OLDEST:  # no session can switch there
+            if opset_of(self.session.loaded.proto) < OLDEST:  # no session can switch there
                 return self.written
             return Sessions(self.pool, self.trial, self.journal, self.budget)
         oracle = Oracle(self.there, self.settings.target, self.settings.run.timeout, self.settings.accuracy)

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from bisect_trt.model.graph import bodies, topological
+from bisect_trt.model.graph import bodies, is_onnx, opset_of, topological
 
 CONTROL = frozenset({"If", "Loop", "Scan"})
 """Operators that have bodies."""
@@ -20,7 +20,7 @@ IsTrue = Callable[[str], bool | None]
 
 def has_body(node: NodeProto) -> bool:
     """Whether a node is control flow of ONNX."""
-    return node.op_type in CONTROL and node.domain in ("", "ai.onnx")
+    return node.op_type in CONTROL and is_onnx(node.domain)
 
 
 def opened(
@@ -65,7 +65,7 @@ class _Inliner:
 
     def __init__(self, model: onnx.ModelProto, node: NodeProto, body: onnx.GraphProto) -> None:
         self.graph = model.graph
-        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        self.opset = opset_of(model)
         self.node = node
         self.body = onnx.GraphProto()
         self.body.CopyFrom(body)

@@ -31,6 +31,16 @@ _HEAVY |= {"Loop": 8.0, "Scan": 8.0, "If": 8.0, "NonMaxSuppression": 8.0, "TopK"
 _HEAVY |= {"MaxPool": 4.0, "AveragePool": 4.0, "Softmax": 3.0, "LayerNormalization": 4.0}
 
 
+def is_onnx(domain: str) -> bool:
+    """Whether a domain is ONNX's own, which has two names."""
+    return domain in ("", "ai.onnx")
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Give the version of ONNX's own operators that a model imports; without an import it is the first."""
+    return max((entry.version for entry in model.opset_import if is_onnx(entry.domain)), default=1)
+
+
 class Boundary(NamedTuple):
     """The tensors that enter and leave a selection."""
 
@@ -150,7 +160,7 @@ class Graph:
     def _is_generator(self, node: onnx.NodeProto) -> bool:
         return (
             node.op_type == "ConstantOfShape"
-            and node.domain in ("", "ai.onnx")
+            and is_onnx(node.domain)
             and all(name in self._weights for name in node.input)
             and not self._outputs.intersection(node.output)
         )

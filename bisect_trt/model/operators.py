@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from bisect_trt.model.graph import bodies
+from bisect_trt.model.graph import bodies, is_onnx
 
 CHECKED = ("", "ai.onnx", "ai.onnx.ml")
 """Domains whose operators `onnx.checker` knows."""
@@ -58,7 +58,7 @@ def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
 
 def import_of(domain: str, imports: dict[str, int]) -> int | None:
     """The version that a model imports of a domain; None: it does not."""
-    if domain in ("", "ai.onnx"):
+    if is_onnx(domain):
         return imports.get("", imports.get("ai.onnx"))
     return imports.get(domain)
 

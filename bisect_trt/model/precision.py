@@ -27,7 +27,7 @@ from onnx.external_data_helper import (
 )
 
 from bisect_trt.isolation import native
-from bisect_trt.model.graph import bodies, consumed, topological
+from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import skeleton
 
@@ -105,7 +105,7 @@ class _Narrowing:
         while any(name.endswith(self._suffix) for name in self._known):
             self._suffix += "_"
         self._on_shapes = shape_arithmetic(proto.graph)
-        self._versions = [o for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+        self._versions = [o for o in proto.opset_import if is_onnx(o.domain)]
         self._nodes: list[onnx.NodeProto] = []
         self._made_wide: set[str] = set()
         self._made_narrow: set[str] = set()
@@ -245,7 +245,7 @@ def _float_tensors(proto: onnx.ModelProto) -> set[str]:
 
 def _newest(node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
     """The newest schema of an operator: builders take types in old opsets that only new ones allow."""
-    if node.domain not in ("", "ai.onnx"):
+    if not is_onnx(node.domain):
         return None
     try:
         schema = onnx.defs.get_schema(node.op_type)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import numpy_helper
 
-from bisect_trt.model.graph import RANDOM_OPS, Graph, bodies, consumed
+from bisect_trt.model.graph import RANDOM_OPS, Graph, bodies, consumed, is_onnx
 
 HOW_TO_EXPORT = "Export the model in evaluation mode (model.eval() in PyTorch), or without its random nodes."
 
@@ -92,7 +92,7 @@ def words(graph: Graph, *, given: bool = False) -> list[str]:
 
 
 def _why(node: onnx.NodeProto, off: set[str]) -> str:
-    if node.op_type in RANDOM_OPS and node.domain in ("", "ai.onnx"):
+    if node.op_type in RANDOM_OPS and is_onnx(node.domain):
         return node.op_type
     if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in off:
         return "Dropout in training mode"

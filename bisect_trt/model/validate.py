@@ -12,7 +12,7 @@ from onnx import TensorProto
 from bisect_trt.errors import UsageError
 from bisect_trt.isolation import native
 from bisect_trt.model.external import tensor_size, tensors
-from bisect_trt.model.graph import bodies, consumed, topological
+from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.operators import (
     all_nodes,
     import_of,
@@ -155,7 +155,7 @@ def _check_nodes(
                 raise UsageError(f"{label(node, i)} in {where} reads {tensor!r}, which nobody makes", _AGAIN)
     _check_acyclic(nodes, where)
     for i, node in enumerate(nodes):
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and not node.attribute:
+        if node.op_type == "Constant" and is_onnx(node.domain) and not node.attribute:
             raise UsageError(f"{label(node, i)} in {where} has no value", _AGAIN)
         for body in bodies(node):
             _check_wiring(body, made, f"a body of {label(node, i)}")

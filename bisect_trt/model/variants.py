@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 from bisect_trt.isolation import native
 from bisect_trt.model.candidate import Candidate, Form
+from bisect_trt.model.graph import opset_of
 from bisect_trt.model.normalise import dense, name_nodes
 from bisect_trt.model.summary import type_text
 
@@ -152,7 +153,7 @@ def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
     """What ONNX's tools make; they refuse some models."""
     if proto.functions:
         yield Variant("local functions", "the local functions inlined", native.inline_local_functions(proto))
-    now = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    now = opset_of(proto)
     for version in (17, 13, 20):
         if version != now:
             try:
@@ -193,7 +194,7 @@ def frames(made: onnx.ModelProto) -> Iterator[Variant]:
         other = _copy(made)
         other.ir_version = PLAIN_IR
         yield Variant("the IR version", f"IR version {PLAIN_IR} instead of {made.ir_version}", other)
-    now = next((o.version for o in made.opset_import if o.domain in ("", "ai.onnx")), 0)
+    now = opset_of(made)
     for version in _OPSETS:
         if version != now:
             other = _copy(made)

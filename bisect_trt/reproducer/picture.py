@@ -13,7 +13,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bisect_trt.isolation import native
-from bisect_trt.model.graph import consumed
+from bisect_trt.model.graph import consumed, is_onnx
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.summary import type_text
 
@@ -110,7 +110,7 @@ def _types(proto: onnx.ModelProto) -> dict[str, str]:
 
 def _lines(node: onnx.NodeProto, weights: dict[str, TensorProto]) -> Iterator[str]:
     """Operator, name, and as many of the attributes and weights as there is room for."""
-    domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
+    domain = f"{node.domain}." if not is_onnx(node.domain) else ""
     yield _short(domain + node.op_type)
     if node.name:
         yield _short(node.name)

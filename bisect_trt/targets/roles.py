@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.graph import bodies, topological
+from bisect_trt.model.graph import bodies, is_onnx, opset_of, topological
 from bisect_trt.model.normalise import inline_functions, replace_nodes
 from bisect_trt.model.patch import NARROW, key_of, lowered
 from bisect_trt.model.skeleton import skeleton
@@ -78,8 +78,7 @@ def with_casts(model: bytes, folder: Path, to: str, keep: Collection[str]) -> on
 def roles(model: onnx.ModelProto, to: str) -> Roles:
     """Look at a model whose functions are inlined and whose nodes are in topological order."""
     types = float_types(model)
-    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
-    opset = max(versions, default=1)
+    opset = opset_of(model)
     host = host_tensors(model.graph)
     slots, neutral, stays = {}, set(), {}
     for node in model.graph.node:
@@ -127,7 +126,7 @@ def _why_not(node: onnx.NodeProto, host: frozenset[str]) -> str:
         return "it stays in FP32 with its bodies"
     if node.op_type in _STAYS:
         return "its values or scales are FP32 by definition"
-    if node.domain not in ("", "ai.onnx"):
+    if not is_onnx(node.domain):
         return f"nothing is known of operators of {node.domain}"
     if host.intersection(node.output) and node.op_type not in _NEUTRAL:
         return "it computes with shapes"

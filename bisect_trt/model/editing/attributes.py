@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
+from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.seeded_values import Recipe, parse
 from bisect_trt.model.walk import inner_nodes, scopes
 
@@ -37,7 +38,7 @@ _OPTIONS = {
 
 def option_inputs(node: onnx.NodeProto) -> list[str]:
     """Inputs that were attributes in older operator sets: scales of a Resize, ends of a Clip, ..."""
-    slots = _OPTIONS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
+    slots = _OPTIONS.get(node.op_type, ()) if is_onnx(node.domain) else ()
     return [node.input[k] for k in slots if k < len(node.input)]
 
 
@@ -89,7 +90,7 @@ def is_plain(text: str) -> bool:
 
 def takes_texts(node: onnx.NodeProto) -> bool:
     """Whether texts of its attributes may be the user's; else they are a few words that ONNX knows."""
-    return node.domain not in ("", "ai.onnx") or node.op_type in TAKE_TEXTS
+    return not is_onnx(node.domain) or node.op_type in TAKE_TEXTS
 
 
 def texts_of(attribute: AttributeProto) -> list[str]:

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.inference import infer, known_dims
 from bisect_trt.model.editing.simplicity import simplicity
-from bisect_trt.model.graph import consumed
+from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.seeded_values import TOLD_FROM, Recipe, tell
 from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
 from bisect_trt.model.walk import hoist, inner_nodes, scopes, unique_names
@@ -86,7 +86,7 @@ class Draft:
     @property
     def opset(self) -> int:
         """Version of ONNX's own operators."""
-        return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+        return opset_of(self.proto)
 
     def known_dims(self) -> dict[str, tuple[int, tuple[int | None, ...]]]:
         """Element type and dimensions of all tensors, as far as ONNX can infer them."""

@@ -13,6 +13,7 @@ from onnx import AttributeProto, helper
 from bisect_trt.model.editing.attributes import LONG, give_values, recipe_of, values_of
 from bisect_trt.model.editing.draft import Draft, replace
 from bisect_trt.model.editing.simplicity import Odd, level
+from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.seeded_values import Recipe, three_digits
 from bisect_trt.model.walk import inner_nodes
 from bisect_trt.reduction.problem import Problem
@@ -40,7 +41,7 @@ def simple_attributes(problem: Problem) -> None:
 
 def schema_of(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
     """What ONNX says of the operator; None for others' operators."""
-    if node.domain not in ("", "ai.onnx"):
+    if not is_onnx(node.domain):
         return None
     try:
         return onnx.defs.get_schema(node.op_type, opset, "")

@@ -11,6 +11,7 @@ from onnx import AttributeProto, TensorProto, helper
 
 from bisect_trt.isolation import native
 from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.walk import inner_nodes, scopes
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.attributes import schema_of
@@ -106,7 +107,7 @@ def _opset(version: int) -> Edit:
         before = draft.opset
         if _is_unchanged(draft, version):
             for entry in draft.proto.opset_import:
-                if entry.domain in ("", "ai.onnx"):
+                if is_onnx(entry.domain):
                     entry.version = version
         elif not _convert(draft, version):
             return ""
@@ -118,7 +119,7 @@ def _opset(version: int) -> Edit:
 def _is_unchanged(draft: Draft, version: int) -> bool:
     """Whether every operator is the same one in both operator sets."""
     for node in inner_nodes(draft.graph):
-        if node.domain not in ("", "ai.onnx"):
+        if not is_onnx(node.domain):
             continue
         one, other = schema_of(node, draft.opset), schema_of(node, version)
         if one is None or other is None or one.since_version != other.since_version:

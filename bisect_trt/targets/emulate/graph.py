@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
 from bisect_trt.isolation import native
-from bisect_trt.model.graph import bodies, consumed
+from bisect_trt.model.graph import bodies, consumed, opset_of
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.targets.emulate.rounding import FORMATS, OLDEST, TYPED, Rounder
 
@@ -98,7 +98,7 @@ def emulate(
     """
     if model.functions:
         model = native.inline_local_functions(model)
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    opset = opset_of(model)
     if opset < OLDEST[precision]:
         raise UsageError(
             f"emulate:{precision} needs opset {OLDEST[precision]}, the model has {opset}",

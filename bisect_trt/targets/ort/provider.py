@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
@@ -313,7 +314,7 @@ class OrtProvider:
         refused: dict[str, list[str]] = {}
         for part in parts:
             for node in part.get_nodes() if part.ep_name != self.name else ():
-                op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+                op = node.op_type if is_onnx(node.domain) else f"{node.domain}.{node.op_type}"
                 names = refused.setdefault(op, [])
                 if node.name in known:
                     names.append(node.name)

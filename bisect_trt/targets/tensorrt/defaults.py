@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import onnx
 from onnx import AttributeProto, NodeProto, defs
 
+from bisect_trt.model.graph import is_onnx, opset_of
 from bisect_trt.outcome import Failure, Stage, Symptom
 
 _SAID = " gives another engine than with its default"
@@ -63,8 +64,8 @@ def _failure(proto: onnx.ModelProto, op: str, attribute: str) -> Failure:
 
 def omitted(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto]:
     """Attributes of a node that are left out and have a default in ONNX, with that default."""
-    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if node.domain not in ("", "ai.onnx") or not defs.has(node.op_type, version):
+    version = opset_of(proto)
+    if not is_onnx(node.domain) or not defs.has(node.op_type, version):
         return {}
     schema = defs.get_schema(node.op_type, version)
     there = {attribute.name for attribute in node.attribute}
