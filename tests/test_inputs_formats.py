@@ -21,10 +21,11 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.feeds import GraphInput, read_inputs
 from bisect_trt.model.inputs.formats import read_samples, write_samples
 from bisect_trt.model.inputs.generate import generate
-from bisect_trt.model.inputs.indices import Accepted, accepted_values, require_inside
+from bisect_trt.model.inputs.indices import accepted_values, require_inside
+from bisect_trt.model.inputs.made_up import Accepted, made
 from bisect_trt.model.load import load
 from bisect_trt.references import ort
-from bisect_trt.session import prepare
+from bisect_trt.session.samples import read_samples as input_values
 from bisect_trt.settings import RunSettings, Settings
 from support import model, tensor_type
 
@@ -184,7 +185,8 @@ def embedding(folder: Path) -> Path:
 
 
 def samples(folder: Path, **run: Any) -> list[dict[str, Any]]:
-    return prepare.read_samples(load(embedding(folder)), Settings(run=RunSettings(**run)))
+    found = input_values(load(embedding(folder)), Settings(run=RunSettings(**run)))
+    return [{name: made(value) for name, value in sample.items()} for sample in found]
 
 
 def test_a_loader_yields_samples(tmp_path: Path) -> None:
@@ -253,8 +255,9 @@ def test_made_up_values_are_ones_that_the_operator_takes(op: str, tmp_path: Path
     )
     onnx.save(proto, tmp_path / "m.onnx")
     for seed in range(3):
-        [sample] = prepare.read_samples(load(tmp_path / "m.onnx"), Settings(run=RunSettings(seed=seed)))
-        [given] = ort.run(proto.SerializeToString(), tmp_path, [sample])
+        [sample] = input_values(load(tmp_path / "m.onnx"), Settings(run=RunSettings(seed=seed)))
+        feeds = {name: made(value) for name, value in sample.items()}
+        [given] = ort.run(proto.SerializeToString(), tmp_path, [feeds])
         assert np.size(given["y0"])
 
 
@@ -275,7 +278,7 @@ def test_an_offset_before_the_table(tmp_path: Path) -> None:
 
 def test_ranges_are_kept(tmp_path: Path) -> None:
     x = [GraphInput("x", TensorProto.FLOAT, (1000,)), GraphInput("k", TensorProto.INT32, (1000,))]
-    sample = generate(x, 0, {}, {"x": (2.0, 3.0), "k": (-1, 1)})
+    sample = {k: v.make() for k, v in generate(x, 0, {}, {"x": (2.0, 3.0), "k": (-1, 1)}).items()}
     assert 2 <= sample["x"].min() < 2.1 and 2.9 < sample["x"].max() <= 3
     assert set(sample["k"].tolist()) == {-1, 0, 1}
     with pytest.raises(UsageError, match="no input z"):

@@ -66,7 +66,7 @@ def light(folder: Path) -> tuple[onnx.ModelProto, list[dict[str, Path]]]:
     proto = onnx.load(LIGHT)
     weights = {t.name for t in proto.graph.initializer}
     inputs = [GraphInput.from_value_info(v) for v in proto.graph.input if v.name not in weights]
-    sample = generate(inputs, 0, {})
+    sample = {name: value.make() for name, value in generate(inputs, 0, {}).items()}
     proto = normalise(proto, shapes={name: array.shape for name, array in sample.items()})
     Store(folder).adopt(proto, LIGHT.parent)
     return proto, put(folder, sample)

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from bisect_trt.blaming.patched import SCRIPT, Patch, Written, outputs_patch
 from bisect_trt.isolation import native
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import shape_of
 from bisect_trt.outcome import Outcome
 from bisect_trt.reduction.decisions import Decided
 from bisect_trt.session.check import check, pool_for
-from bisect_trt.session.prepare import load_for, prepare, read_samples
+from bisect_trt.session.prepare import load_for, prepare
+from bisect_trt.session.samples import read_samples
 from bisect_trt.settings import Settings
 from bisect_trt.targets.knobs import PYTHON, Knob, switched
 from bisect_trt.workers import jobs
@@ -205,7 +206,7 @@ def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 def fed_shapes(candidate: Candidate) -> dict[str, tuple[int, ...]]:
     """Shapes of what the first sample feeds."""
     sample = candidate.feeds[0] if candidate.feeds else {}
-    return {name: np.load(path, mmap_mode="r", allow_pickle=False).shape for name, path in sample.items()}
+    return {name: shape_of(path) for name, path in sample.items()}
 
 
 def _agrees(outcome: Outcome) -> tuple[bool | None, str]:

@@ -24,8 +24,9 @@ from bisect_trt.session import folder as folders
 from bisect_trt.session.doubts import Doubts
 from bisect_trt.session.export_trial import ask
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
-from bisect_trt.session.prepare import describe, load_for, prepare, read_samples, resolved
+from bisect_trt.session.prepare import describe, load_for, prepare, resolved
 from bisect_trt.session.recording import cannot_run, record
+from bisect_trt.session.samples import read_samples
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 

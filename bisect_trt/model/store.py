@@ -24,6 +24,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.graph import bodies
+from bisect_trt.model.inputs.made_up import MadeUp
 
 INLINE_LIMIT = 1024
 """Bytes; a weight above it is external data."""
@@ -189,6 +190,16 @@ class Store:
                 continue
             return path
 
+    def promise(self, value: MadeUp) -> Path:
+        """As `put`, for values that are not made yet: whoever loads them first makes them.
+
+        Beside the file, which is not there before that, lies what its values are to be.
+        """
+        path = self.folder / f"m{self._next:06d}.npy"  # no name that `put` may take
+        self._next += 1
+        promise_of(path).write_text(value.to_json())
+        return path
+
     def put_at(self, stem: str, name: str, array: Array) -> Path:
         """As `put`, into the file `stem` + `.npy`, replacing what is there (others may have mapped it)."""
         path, draft = (self.folder / f"{stem}{suffix}" for suffix in (".npy", ".writing"))
@@ -207,7 +218,9 @@ class Store:
 
         Raises:
             ValueError: the file holds another type or shape.
+            UsageError: the values were only promised, and are not made.
         """
+        keep_promise(path)
         mapped = "r" if path.stat().st_size > _MAP_LIMIT else None
         array: Array = np.load(path, mmap_mode=mapped, allow_pickle=False)  # type: ignore[arg-type]
         if elem_type == TensorProto.STRING:
@@ -242,6 +255,30 @@ def copy_file(source: Path, place: Path) -> None:
     with source.open("rb") as given, place.open("wb") as made:
         if not _share_blocks(given, made):
             shutil.copyfileobj(given, made, _CHUNK)
+
+
+def promise_of(path: Path) -> Path:
+    """Where it lies what the values of a file are to be, see `Store.promise`."""
+    return path.with_suffix(".madeup")
+
+
+def keep_promise(path: Path) -> None:
+    """Make the values of a file that were only promised. Raises UsageError as `MadeUp.make` does."""
+    promise = promise_of(path)
+    if path.exists() or not promise.exists():
+        return
+    value = MadeUp.from_json(promise.read_text())
+    draft = path.with_suffix(f".{os.getpid()}")  # other workers may be at the same
+    _save(draft, _plain(value.name, value.make()), "wb")
+    draft.replace(path)
+
+
+def shape_of(path: Path) -> tuple[int, ...]:
+    """The shape of a recorded tensor, or of one that is only promised; its values are not read."""
+    if not path.exists() and promise_of(path).exists():
+        return MadeUp.from_json(promise_of(path).read_text()).shape
+    shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    return shape
 
 
 def _share_blocks(source: BinaryIO, copy: BinaryIO) -> bool:

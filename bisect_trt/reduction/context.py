@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -49,7 +48,6 @@ class Run:
         out: Path,
         on_event: OnEvent,
         *,
-        samples: Sequence[Mapping[str, Any]] = (),
         timing_cache: Path | None = None,
         began: float = 0.0,
         started: float = 0.0,
@@ -65,7 +63,6 @@ class Run:
             pool: workers on this machine, which run the reference.
             out: folder that is written.
             on_event: hears of every step.
-            samples: the input values as they were given, for `--anonymise`.
             timing_cache: of TensorRT, the user's or our own.
             began: moment of `time.monotonic` at which the run began.
             started: moment at which the target had answered.
@@ -80,7 +77,7 @@ class Run:
         self.pool = pool
         self.out = out
         self.on_event = on_event
-        self.samples = samples
+        self._fed = session.feeds
         self.timing_cache = timing_cache
         self._began = began
         self._started = started
@@ -143,7 +140,12 @@ class Run:
     @cached_property
     def secrets(self) -> Secrets:
         """What `--anonymise` must not leave."""
-        return secrets_of(self.session.loaded, list(self.samples), self.settings)
+        graph, store = self.session.graph, self.session.store
+        samples = [
+            {name: store.load(path, graph.elem_type(name) or 0) for name, path in sample.items()}
+            for sample in self._fed
+        ]
+        return secrets_of(self.session.loaded, samples, self.settings)
 
     def spent(self) -> dict[str, float]:
         """Seconds by what they were spent on, besides the probes."""
@@ -191,6 +193,7 @@ class Run:
         if wanted.stage is Stage.COMPARE and not is_self(self.settings):
             self._tell_what_is_lost()
         problem.confirmed(wanted, self.hybrid(wanted), self.cutter)
+        self.session.make_values(self.pool)  # of a target that only builds nobody needed them yet
         self._expect(wanted)
         return problem
 

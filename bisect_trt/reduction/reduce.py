@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from bisect_trt.environment import first_version
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
@@ -45,17 +44,10 @@ from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
-from bisect_trt.session.prepare import (
-    LONGEST_START,
-    Session,
-    describe,
-    load_for,
-    prepare,
-    read_samples,
-    resolved,
-)
+from bisect_trt.session.prepare import LONGEST_START, Session, describe, load_for, prepare, resolved
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
 from bisect_trt.session.recording import Recording
+from bisect_trt.session.samples import Samples, read_samples
 from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
@@ -115,7 +107,7 @@ def open_run(
         started = time.monotonic()
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
-            session, samples, turned = _prepared(pool, loaded, samples, settings, info, out / folders.WORK)
+            session, turned = _prepared(pool, loaded, samples, settings, info, out / folders.WORK)
             try:
                 trial, recording = _reference(settings, info, session, pool, on_event)
             except ModelDoesNotFail:
@@ -127,7 +119,7 @@ def open_run(
             prober = Prober(oracle, journal, settings.run.workers, cache, budget)
             try:
                 opened = Run(
-                    session, trial, recording, prober, pool, out, on_event, samples=samples,
+                    session, trial, recording, prober, pool, out, on_event,
                     timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
                 )  # fmt: skip
                 opened.notes += [turned] if turned else []
@@ -178,15 +170,15 @@ def _reference(
 def _prepared(
     pool: Pool,
     loaded: LoadedModel,
-    samples: list[dict[str, Any]],
+    samples: Samples,
     settings: Settings,
     info: TargetInfo,
     work: Path,
-) -> tuple[Session, list[dict[str, Any]], str]:
+) -> tuple[Session, str]:
     """The model in its store; where outputs are compared, with made-up masks for which these are finite."""
     if info.can_run and is_plain(settings) and not is_self(settings):
         return with_other_masks(pool, loaded, samples, settings, work)
-    return prepare(loaded, samples, work), samples, ""
+    return prepare(loaded, samples, work), ""
 
 
 def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARCH) -> Reduction:

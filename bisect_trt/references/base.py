@@ -13,7 +13,7 @@ from onnx import helper
 
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.graph import Graph
-from bisect_trt.model.store import Store, raw_size
+from bisect_trt.model.store import Store, raw_size, shape_of
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,6 @@ def recorded_inputs(graph: Graph, store: Store, feeds: Sequence[Feeds]) -> dict[
         elem_type = graph.elem_type(name)
         if elem_type is not None and all(name in sample for sample in feeds):
             paths = [sample[name] for sample in feeds]
-            shapes = tuple(store.load(path, elem_type).shape for path in paths)
+            shapes = tuple(shape_of(path) for path in paths)
             tensors[name] = Tensor(elem_type, shapes, tuple(path.name for path in paths))
     return tensors

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences
+from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.outcome import Symptom
 from bisect_trt.settings import AccuracySettings
 
@@ -20,7 +21,7 @@ Values = Sequence[Mapping[str, Array]]
 UNSTEADY = "the same input gives two different outputs"
 
 
-def rows_alike(sample: Mapping[str, Array]) -> dict[str, Array] | None:
+def rows_alike(sample: Mapping[str, Value]) -> dict[str, Value] | None:
     """A sample in which every row of the batch is the first one; None when there is no batch.
 
     The batch is the first dimension, when all inputs that have one agree and it is above 1.
@@ -28,10 +29,13 @@ def rows_alike(sample: Mapping[str, Array]) -> dict[str, Array] | None:
     sizes = {value.shape[0] for value in sample.values() if value.ndim > 0}
     if len(sizes) != 1 or next(iter(sizes)) < 2:
         return None
-    return {
-        name: np.repeat(value[:1], value.shape[0], axis=0) if value.ndim else value
-        for name, value in sample.items()
-    }
+    return {name: _alike(value) for name, value in sample.items()}
+
+
+def _alike(value: Value) -> Value:
+    if isinstance(value, MadeUp):
+        return replace(value, alike=True)
+    return np.repeat(value[:1], value.shape[0], axis=0) if value.ndim else value
 
 
 def inspect(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
 import onnx
 import psutil
 from onnx import TensorProto, helper
@@ -13,6 +12,7 @@ from onnx import TensorProto, helper
 from bisect_trt.accuracy.compare import default_rtol
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import shape_of
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.results import Reduction
 from bisect_trt.settings import AccuracySettings, TargetSettings
@@ -141,11 +141,7 @@ def profile_ranges(
         dims = value.type.tensor_type.shape.dim
         if value.name in constant or all(d.HasField("dim_value") for d in dims):
             continue
-        fed = [
-            np.load(s[value.name], mmap_mode="r", allow_pickle=False).shape
-            for s in best.feeds
-            if value.name in s
-        ]
+        fed = [shape_of(s[value.name]) for s in best.feeds if value.name in s]
         ones = tuple(d.dim_value or 1 for d in dims)
         usual = (
             (tuple(map(min, *fed, fed[0])), fed[0], tuple(map(max, *fed, fed[0])))

@@ -34,8 +34,9 @@ from bisect_trt.session.export_trial import ask
 from bisect_trt.session.finite import Lost, all_lost, lost_in, told
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache
-from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
+from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
 from bisect_trt.session.recording import record
+from bisect_trt.session.samples import read_samples
 from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo

@@ -28,7 +28,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
 from bisect_trt.model.load import read_light
-from bisect_trt.model.store import external_info, raw_size
+from bisect_trt.model.store import external_info, promise_of, raw_size
 from bisect_trt.outcome import Outcome, Symptom
 from bisect_trt.session.folder import meaning
 from bisect_trt.settings import Settings
@@ -160,8 +160,9 @@ class Cache:
         part = (str(path), offset, length)
         if part not in self._hashes:
             h = hashlib.sha256()
-            with path.open("rb") as file:
-                left = length if length >= 0 else path.stat().st_size
+            promised = promise_of(path)  # made or not: the values are the same
+            with (promised if promised.exists() else path).open("rb") as file:
+                left = length if length >= 0 else os.fstat(file.fileno()).st_size
                 file.seek(offset)
                 while left > 0 and (chunk := file.read(min(left, _CHUNK))):
                     h.update(chunk)

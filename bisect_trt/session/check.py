@@ -6,9 +6,6 @@ import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.cutting.cutter import Cutter
@@ -24,8 +21,9 @@ from bisect_trt.session.export_trial import Truth, ask, is_self, outside
 from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
-from bisect_trt.session.prepare import Session, describe, load_for, prepare, read_samples, resolved
+from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
 from bisect_trt.session.recording import Recording, cannot_run, record
+from bisect_trt.session.samples import Samples, read_samples
 from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings
 from bisect_trt.targets.raised import raised
@@ -33,8 +31,6 @@ from bisect_trt.targets.roles import flat, roles
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.text import counted, some_names
 from bisect_trt.workers.pool import Pool
-
-Array = npt.NDArray[Any]
 
 
 def check(
@@ -118,7 +114,7 @@ def _round(
 def _prepared(
     pool: Pool,
     loaded: LoadedModel,
-    samples: list[dict[str, Array]],
+    samples: Samples,
     settings: Settings,
     folder: Path,
     compares: bool,
@@ -126,7 +122,7 @@ def _prepared(
     if not compares:
         session = prepare(loaded, samples, folder)
         return session, Doubts(session.graph, settings.accuracy, [])
-    session, _, told = with_other_masks(pool, loaded, samples, settings, folder)
+    session, told = with_other_masks(pool, loaded, samples, settings, folder)
     return session, Doubts(session.graph, settings.accuracy, [told] if told else [])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from bisect_trt.model.graph import Graph
+from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.model.store import Store
 from bisect_trt.references.base import Record
 from bisect_trt.session.prepare import Session, prepare
 from bisect_trt.session.recording import record
+from bisect_trt.session.samples import Samples
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
-Samples = list[dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def first_origin(graph: Graph, recorded: Record) -> str:
 
 def with_other_masks(
     pool: Pool, loaded: LoadedModel, samples: Samples, settings: Settings, folder: Path
-) -> tuple[Session, Samples, str]:
+) -> tuple[Session, str]:
     """The model prepared in `folder`; made-up bool inputs turned round where that loses fewer elements.
 
     Nobody can know whether True in a mask means to keep or to leave out: both are tried.
@@ -98,22 +99,25 @@ def with_other_masks(
     session = prepare(loaded, samples, folder)
     masks = [name for name, value in samples[0].items() if value.dtype.kind == "b"]
     if not masks or settings.run.inputs is not None:
-        return session, samples, ""
+        return session, ""
     before = _lost_outputs(pool, session, settings)
     if before is None or not before.count:
-        return session, samples, ""
+        return session, ""
     turned = [_turned(sample) for sample in samples]
     other = prepare(loaded, turned, folder)
     after = _lost_outputs(pool, other, settings)
     if after is not None and after.count < before.count:
         names = ", ".join(masks)
         told = f"The made-up values of {names} were turned round: else the reference is NaN or Inf."
-        return other, turned, told
-    return prepare(loaded, samples, folder), samples, ""
+        return other, told
+    return prepare(loaded, samples, folder), ""
 
 
-def _turned(sample: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: ~value if value.dtype.kind == "b" else value for name, value in sample.items()}
+def _turned(sample: Mapping[str, Value]) -> dict[str, Value]:
+    return {
+        name: replace(value, turned=True) if isinstance(value, MadeUp) and value.dtype.kind == "b" else value
+        for name, value in sample.items()
+    }
 
 
 def _lost_outputs(pool: Pool, session: Session, settings: Settings) -> Lost | None:

@@ -12,18 +12,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt._version import __version__
 from bisect_trt.errors import UsageError
+from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.session.journal import Journal, locked, read
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.text import short_name
-
-Array = npt.NDArray[Any]
 
 JOURNAL = "journal.jsonl"
 WORK = "work"
@@ -37,7 +34,7 @@ def default_folder(model: Path) -> Path:
 
 
 def header(
-    model_digest: str, settings: Settings, samples: Sequence[Mapping[str, Array]], *, every: bool = False
+    model_digest: str, settings: Settings, samples: Sequence[Mapping[str, Value]], *, every: bool = False
 ) -> dict[str, str]:
     """What two runs must share for one to go on with the other's journal.
 
@@ -175,11 +172,14 @@ def _cannot_write(out: Path, error: OSError) -> UsageError:
     return UsageError(f"cannot write {out}: {error.strerror}", "choose another folder with --out")
 
 
-def _values(samples: Sequence[Mapping[str, Array]]) -> str:
+def _values(samples: Sequence[Mapping[str, Value]]) -> str:
     h = hashlib.sha256()
     for sample in samples:
         for name, value in sorted(sample.items()):
             h.update(f"{name} {value.dtype} {value.shape};".encode())
+            if isinstance(value, MadeUp):
+                h.update(value.to_json().encode())
+                continue
             plain = np.ascontiguousarray(value).reshape(-1)
             h.update(repr(plain.tolist()).encode() if plain.dtype.hasobject else plain.view(np.uint8).data)
     return h.hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,16 @@ from onnx.helper import make_tensor_type_proto
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Form, Rest
 from bisect_trt.model.graph import Graph
-from bisect_trt.model.inputs.feeds import GraphInput, fit, read_inputs
-from bisect_trt.model.inputs.formats import write_samples
-from bisect_trt.model.inputs.generate import generate
-from bisect_trt.model.inputs.indices import accepted_values, require_inside
+from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.randomness import pinned
 from bisect_trt.model.store import Store
 from bisect_trt.references.base import Record
-from bisect_trt.references.self_check import rows_alike
-from bisect_trt.references.spec import SELF, parse, python_loader
+from bisect_trt.references.spec import parse
 from bisect_trt.session.cluster import on_cluster
-from bisect_trt.settings import AccuracySettings, Settings, Shapes
+from bisect_trt.session.samples import Samples
+from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.registry import resolve
 from bisect_trt.workers import jobs
@@ -50,6 +46,12 @@ class Session:
     store: Store
     feeds: tuple[Feeds, ...]
     without_random: bool = False  # `graph` is what is left of a random model
+
+    def make_values(self, pool: Pool) -> None:
+        """Let a worker make what is only promised of the input values. Raises UsageError as it does."""
+        reply = pool.submit(jobs.make_values, self.feeds, timeout=None).result()
+        if reply.death is not None:
+            raise UsageError(f"making up input values ends a worker: {reply.death.message}", "give --inputs")
 
     def pinned(self, recorded: Record) -> Session:
         """The model with the recorded values of its random nodes as inputs."""
@@ -86,35 +88,8 @@ class Session:
         return replace(self.original, expected=values, rest=Rest(outputs=known, expected=values))
 
 
-def read_samples(loaded: LoadedModel, settings: Settings) -> list[dict[str, Array]]:
-    """Input values from the user's file, else seeded random ones: a mapping for each sample.
-
-    Raises:
-        UsageError: inputs or shapes do not fit the model.
-    """
-    inputs = graph_inputs(loaded.proto)
-    shapes = _known_shapes(settings, inputs)
-    accepted = accepted_values(loaded.proto, shapes)
-    run = settings.run
-    if run.inputs is None:
-        ranges = _known_ranges(settings, inputs)
-        samples = [generate(inputs, run.seed, shapes, ranges, accepted)]
-    else:
-        loader = python_loader(run.inputs)
-        given = run_loader(run.inputs) if loader else None
-        samples = read_inputs(run.inputs, inputs) if given is None else fit(run.inputs, given, inputs)
-        for name, slot in accepted.items():
-            for sample in samples:
-                require_inside(str(run.inputs), name, sample[name], slot)
-    if settings.accuracy.reference == SELF and (alike := rows_alike(samples[0])) is not None:
-        samples.append(alike)
-    if run.save_inputs is not None:
-        write_samples(run.save_inputs, samples)
-    return samples
-
-
-def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) -> Session:
-    """Normalise the model into a store in `folder`, beside its input values.
+def prepare(loaded: LoadedModel, samples: Samples, folder: Path) -> Session:
+    """Normalise the model into a store in `folder`, beside its input values, or what they are to be.
 
     A folder in which the reference run was already recorded is used again as it is.
     """
@@ -129,8 +104,12 @@ def prepare(loaded: LoadedModel, samples: list[dict[str, Array]], folder: Path) 
         known = Record.from_json(json.loads((folder / RECORD).read_text()))
         feeds = known.values(graph.graph_inputs)
     else:
-        feeds = tuple({name: store.put(name, value) for name, value in one.items()} for one in samples)
+        feeds = tuple({name: _kept(store, name, value) for name, value in one.items()} for one in samples)
     return Session(loaded, graph, store, feeds)
+
+
+def _kept(store: Store, name: str, value: Value) -> Path:
+    return store.promise(value) if isinstance(value, MadeUp) else store.put(name, value)
 
 
 def resolved(settings: Settings) -> Settings:
@@ -208,66 +187,3 @@ def describe(pool: Pool, settings: Settings) -> TargetInfo:
         )
     info: TargetInfo = reply.value
     return info
-
-
-def graph_inputs(proto: onnx.ModelProto) -> tuple[GraphInput, ...]:
-    """Inputs of a model that are not initializers."""
-    constant = {tensor.name for tensor in proto.graph.initializer}
-    return tuple(
-        GraphInput.from_value_info(value) for value in proto.graph.input if value.name not in constant
-    )
-
-
-def _known_shapes(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[str, tuple[int, ...]]:
-    """Shapes from the options: static ones first, else the optimum of the profile.
-
-    Raises:
-        UsageError: a name is no input of the model, or a shape does not fit its declaration.
-    """
-    declared = {item.name: item for item in inputs}
-    target = settings.target
-    given: Shapes = (*target.opt_shapes, *target.shapes)
-    for option, shapes in (
-        ("--shapes", target.shapes),
-        ("--min-shapes", target.min_shapes),
-        ("--opt-shapes", target.opt_shapes),
-        ("--max-shapes", target.max_shapes),
-    ):
-        for name, shape in shapes:
-            if name not in declared:
-                known = ", ".join(declared) or "none"
-                raise UsageError(f"{option}: the model has no input {name}", f"its inputs are: {known}")
-            _require_fit(option, declared[name], shape)
-    return dict(given)
-
-
-def _known_ranges(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[str, tuple[float, float]]:
-    """Raises UsageError when a name is no input of the model."""
-    declared = [item.name for item in inputs]
-    for name, _, _ in settings.run.input_ranges:
-        if name not in declared:
-            known = ", ".join(declared) or "none"
-            raise UsageError(f"--input-range: the model has no input {name}", f"its inputs are: {known}")
-    return {name: (low, high) for name, low, high in settings.run.input_ranges}
-
-
-def run_loader(path: Path) -> list[dict[str, Array]]:
-    """What the user's own function yields, run in a process of its own. Raises UsageError."""
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs, Pool(1, log_dir=Path(logs)) as pool:
-        reply = pool.submit(jobs.load_inputs, str(path), timeout=None).result()
-    if reply.death is not None:
-        raise UsageError(f"--inputs {path} ends its process: {reply.death.message}")
-    found: list[dict[str, Array]] = reply.value
-    return found
-
-
-def _require_fit(option: str, declared: GraphInput, shape: tuple[int, ...]) -> None:
-    if declared.dims is None:
-        return
-    fits = len(declared.dims) == len(shape) and all(
-        not isinstance(d, int) or d == s for d, s in zip(declared.dims, shape, strict=True)
-    )
-    if not fits:
-        wanted = "x".join(str(d if d is not None else "?") for d in declared.dims)
-        given = "x".join(map(str, shape))
-        raise UsageError(f"{option} {declared.name}:{given} does not fit the model, which declares {wanted}")

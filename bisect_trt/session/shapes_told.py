@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy.typing as npt
-
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.options import shape_text
-from bisect_trt.session.prepare import graph_inputs
+from bisect_trt.session.samples import Samples, graph_inputs
 from bisect_trt.settings import Settings
 from bisect_trt.text import printable
 
@@ -17,7 +12,7 @@ _SHOWN_INPUTS = 4  # inputs
 
 
 def shapes_told(
-    loaded: LoadedModel, samples: Sequence[Mapping[str, npt.NDArray[Any]]], settings: Settings
+    loaded: LoadedModel, samples: Samples, settings: Settings
 ) -> list[str]:
     """A sentence for a model with dynamic dimensions, as `--help` of `--shapes` writes them; else nothing."""
     given = dict(settings.target.shapes) | dict(settings.target.opt_shapes)

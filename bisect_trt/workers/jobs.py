@@ -27,7 +27,8 @@ from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs import formats
-from bisect_trt.model.store import Store
+from bisect_trt.model.inputs.made_up import Value, made
+from bisect_trt.model.store import Store, keep_promise
 from bisect_trt.outcome import Built, Measured, Outcome, Stage, Symptom
 from bisect_trt.references import self_check, target_at
 from bisect_trt.references.base import Record, recorded_inputs, recorded_values
@@ -287,6 +288,18 @@ def load_inputs(text: str) -> list[dict[str, Array]]:
     from bisect_trt.references import python
 
     return python.load_inputs(*split_function(text))
+
+
+def save_inputs(path: Path, samples: Sequence[Mapping[str, Value]]) -> None:
+    """Write input values, made now where they are only described. Raises UsageError."""
+    formats.write_samples(path, [{name: made(value) for name, value in one.items()} for one in samples])
+
+
+def make_values(feeds: Sequence[Feeds]) -> None:
+    """Make what is only promised of some input values. Raises UsageError."""
+    for sample in feeds:
+        for path in sample.values():
+            keep_promise(path)
 
 
 def outside(

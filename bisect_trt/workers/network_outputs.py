@@ -7,11 +7,10 @@ machine without a GPU too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
@@ -20,14 +19,14 @@ from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.external import tensors
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.model.store import external_info
+from bisect_trt.model.store import external_info, shape_of
 from bisect_trt.outcome import Failure, Stage, Symptom
 
 Array = npt.NDArray[Any]
 Values = Sequence[Mapping[str, Array]]
 
-LARGEST_WEIGHTS = 512 << 20
-"""Bytes of weights above which the reference is not run for the sake of shapes alone."""
+LARGEST_RUN = 512 << 20
+"""Bytes of weights and inputs above which the reference is not run for the sake of shapes alone."""
 
 # What networks call the types of ONNX; whatever is missing here is not compared.
 _TYPES = {
@@ -67,12 +66,12 @@ def wrong_outputs(
         network: what `targets.tensorrt.engine.network_outputs` gave.
         known: reference values of the outputs, where they are known already.
         reference: runs the reference; called only for the user's own file, whose declared shapes may be
-            wrong, and only while its weights are few. Else ONNX's own shape inference is believed.
+            wrong, and only while its weights and inputs are few. Else ONNX's own shape inference is believed.
         types: whether types are compared; not where the precision of the model was changed.
     """
     proto = read_without_weights(candidate.content)
     original = candidate.form is Form.ORIGINAL
-    if original and not known and not candidate.expected and _weights(proto) <= LARGEST_WEIGHTS:
+    if original and not known and not candidate.expected and _held(proto, candidate) <= LARGEST_RUN:
         known = reference()
     truth = _real(proto, candidate, known, original=original)
     got = [Output(name, _TYPES.get(kind, 0), _dims(shape)) for name, kind, shape in network]
@@ -117,7 +116,7 @@ def _recorded(proto: onnx.ModelProto, candidate: Candidate, known: Values) -> It
     """Outputs as the reference gave them; nothing where it did not."""
     shapes: dict[str, tuple[int, ...]] = {}
     if candidate.expected:
-        shapes = {name: _shape_in(path) for name, path in candidate.expected[0].items()}
+        shapes = {name: shape_of(path) for name, path in candidate.expected[0].items()}
     elif known:
         shapes = {name: value.shape for name, value in known[0].items()}
     if not shapes:
@@ -127,11 +126,6 @@ def _recorded(proto: onnx.ModelProto, candidate: Candidate, known: Values) -> It
         if not candidate.expected and known and value.name in known[0]:
             kind = helper.np_dtype_to_tensor_dtype(known[0][value.name].dtype)
         yield Output(value.name, kind, shapes.get(value.name))
-
-
-def _shape_in(path: Path) -> tuple[int, ...]:
-    shape: tuple[int, ...] = np.load(path, mmap_mode="r").shape
-    return shape
 
 
 def _told(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
@@ -151,8 +145,10 @@ def _told(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
         yield Output(value.name, value.type.tensor_type.elem_type, sizes)
 
 
-def _weights(proto: onnx.ModelProto) -> int:
-    return sum(int(external_info(tensor).get("length", 0)) for tensor in tensors(proto))
+def _held(proto: onnx.ModelProto, candidate: Candidate) -> int:
+    """Bytes of weights and of the first sample, each input value taken for eight."""
+    weights = sum(int(external_info(tensor).get("length", 0)) for tensor in tensors(proto))
+    return weights + sum(8 * math.prod(shape_of(path)) for path in (*candidate.feeds, {})[0].values())
 
 
 def names_of(kind: int) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ from bisect_trt.model.load import load
 from bisect_trt.nightly import config
 from bisect_trt.reproducer import untrusted
 from bisect_trt.session.journal import Journal
-from bisect_trt.session.prepare import prepare, read_samples
+from bisect_trt.session.prepare import prepare
+from bisect_trt.session.samples import read_samples
 from bisect_trt.settings import RunSettings, Settings
 from fuzz import walk
 

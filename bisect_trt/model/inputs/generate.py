@@ -1,11 +1,9 @@
-"""Seeded input values, sensible for type and name. They do not depend on the order of inputs."""
+"""What is made up for the inputs of a model: shapes that fit together, values sensible for type and name."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +11,10 @@ import numpy.typing as npt
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.feeds import GraphInput
-from bisect_trt.model.inputs.indices import Accepted, require_inside
+from bisect_trt.model.inputs.indices import require_inside
+from bisect_trt.model.inputs.made_up import LARGEST_INPUTS, Accepted, MadeUp
 
 Array = npt.NDArray[Any]
-
-LARGEST_INPUTS = 1 << 30
-"""Bytes of all values that are made up for a model."""
-
-_PIECE = 1 << 20  # values drawn at once
-TOKENS = 16  # integer inputs are most often indices: small ones are valid nearly everywhere
-NAMED_ONES = re.compile(r"mask|length|lens?$", re.IGNORECASE)
 
 
 def generate(
@@ -31,8 +23,8 @@ def generate(
     shapes: Mapping[str, Sequence[int]],
     ranges: Mapping[str, tuple[float, float]] | None = None,
     accepted: Mapping[str, Accepted] | None = None,
-) -> dict[str, Array]:
-    """One sample: an array for each input.
+) -> dict[str, MadeUp]:
+    """One sample: for each input what its values are to be; nothing is made yet.
 
     Dynamic dimensions come from `shapes`; a symbol that is known from one input has that size in all
     others; what is left is 1. Floats are normal(0, 1), integers 0..15, bools random, strings `a`;
@@ -40,79 +32,57 @@ def generate(
     inclusive and win; then what the model accepts (`indices.accepted_values`).
 
     Raises:
-        UsageError: an input has unknown rank, is no tensor, or would be very large; a shape does not fit.
+        UsageError: an input has unknown rank or is no tensor; a shape or a range does not fit.
     """
     for item in inputs:
         _ = item.dtype  # what is no tensor is said before its shape is asked for
     sizes = _symbols(inputs, shapes)
     known = {item.name: _shape(item, shapes.get(item.name), sizes) for item in inputs}
-    _require_size(inputs, known)
     longest = max((shape[1] for shape in known.values() if len(shape) > 1), default=1)
     found = {}
     for item in inputs:
-        slot = (accepted or {}).get(item.name)
-        if ranges and item.name in ranges:
-            value = _ranged(item, known[item.name], seed, ranges[item.name])
-            if slot is not None:
-                require_inside("--input-range", item.name, value, slot)
-        else:
-            value = _values(item, known[item.name], seed, longest)
-            if slot is not None and not (slot.index and _fits(value, slot)):
-                whole = value.dtype.kind in "iu"
-                value = slot.fill(value.shape, _generator(item, seed), whole).astype(value.dtype)
-        found[item.name] = value
-    return found
-
-
-def _require_size(inputs: Sequence[GraphInput], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises UsageError before anything is made that the machine may not have room for."""
-    sizes = {i.name: math.prod(shapes[i.name]) * max(1, i.dtype.itemsize) for i in inputs}
-    if sum(sizes.values()) > LARGEST_INPUTS:
-        name = max(sizes, key=lambda name: sizes[name])
-        shape = "x".join(map(str, shapes[name])) or "a scalar"
-        raise UsageError(
-            f"the input {name} of shape {shape} takes {sizes[name]:,} bytes: values for it are not made up",
-            f"make it smaller with --shapes {name}:... where the model leaves that open, or give --inputs",
+        slot, bounds = (accepted or {}).get(item.name), (ranges or {}).get(item.name)
+        if bounds is not None:
+            _require_range(item, bounds, slot)
+        found[item.name] = MadeUp(
+            item.name, item.elem_type, known[item.name], seed, longest, bounds, None if bounds else slot
         )
+    return _within_limit(found)
 
 
-def _normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
-    """Normal values, drawn in pieces: the generator gives 8 bytes for each, whatever the type is."""
-    values = np.empty(shape, dtype)
-    flat = values.reshape(-1)
-    for start in range(0, flat.size, _PIECE):
-        stop = min(start + _PIECE, flat.size)
-        flat[start:stop] = rng.standard_normal(stop - start).astype(dtype)
-    return values
+def _within_limit(found: dict[str, MadeUp]) -> dict[str, MadeUp]:
+    """The same, refused where all of it is more than the machine may have room for."""
+    if sum(item.nbytes for item in found.values()) <= LARGEST_INPUTS:
+        return found
+    most = max(found.values(), key=lambda item: item.nbytes)
+    shape = "x".join(map(str, most.shape)) or "a scalar"
+    why = (
+        f"the input {most.name} of shape {shape} takes {most.nbytes:,} bytes: values for it are not made up",
+        f"make it smaller with --shapes {most.name}:... where the model leaves that open, or give --inputs",
+    )
+    return {name: replace(item, refused=why) for name, item in found.items()}
 
 
-def _fits(value: Array, slot: Accepted) -> bool:
-    """Whether values that follow from type and name (masks, small integers) are accepted as they are."""
-    return not value.size or bool(value.min() >= slot.low and value.max() <= slot.high)
-
-
-def _ranged(item: GraphInput, shape: tuple[int, ...], seed: int, bounds: tuple[float, float]) -> Array:
-    """Evenly spread between two bounds, both included."""
+def _require_range(item: GraphInput, bounds: tuple[float, float], slot: Accepted | None) -> None:
+    """Raises UsageError for a range that the type cannot hold, or whose ends an index must not have."""
     dtype, (low, high) = item.dtype, bounds
-    rng = _generator(item, seed)
+    where = f"--input-range {item.name}"
     if dtype == np.dtype(object):
-        raise UsageError(f"--input-range {item.name}: strings have no range")
-    if dtype.kind in "iub" or dtype.name.startswith(("int", "uint")):
-        if low != int(low) or high != int(high):
-            raise UsageError(f"--input-range {item.name}: {dtype} has no fractions")
-        values: Array = rng.integers(int(low), int(high), shape, endpoint=True)
-    else:
-        values = rng.uniform(low, high, shape)
-    with np.errstate(all="ignore"):
-        cast = values.astype(dtype)
-    if dtype.kind in "iu" and not np.array_equal(cast, values):
-        raise UsageError(f"--input-range {item.name}: {dtype} cannot hold {low:g}..{high:g}")
-    return cast
-
-
-def _generator(item: GraphInput, seed: int) -> np.random.Generator:
-    digest = hashlib.sha256(item.name.encode()).digest()
-    return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
+        raise UsageError(f"{where}: strings have no range")
+    whole = dtype.kind in "iub" or dtype.name.startswith(("int", "uint"))
+    if whole and (low != int(low) or high != int(high)):
+        raise UsageError(f"{where}: {dtype} has no fractions")
+    if not whole:
+        return
+    try:
+        ends = np.array([int(low), int(high)], np.int64)
+        fits = dtype.kind not in "iu" or np.array_equal(ends.astype(dtype), ends)
+    except OverflowError:
+        fits = False
+    if not fits:
+        raise UsageError(f"{where}: {dtype} cannot hold {low:g}..{high:g}")
+    if slot is not None:
+        require_inside("--input-range", item.name, ends, slot)
 
 
 def _symbols(inputs: Sequence[GraphInput], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
@@ -139,27 +109,3 @@ def _shape(item: GraphInput, given: Sequence[int] | None, sizes: Mapping[str, in
             f"the input {item.name} has no declared rank", f"give its shape: --shapes {item.name}:1x3x224x224"
         )
     return tuple(d if isinstance(d, int) else sizes.get(d or "", 1) for d in item.dims)
-
-
-def _values(item: GraphInput, shape: tuple[int, ...], seed: int, longest: int) -> Array:
-    dtype = item.dtype
-    rng = _generator(item, seed)
-    if dtype == np.dtype(object):
-        return np.full(shape, "a", dtype=object)
-    special = NAMED_ONES.search(item.name)
-    if special and special[0].lower() == "mask":
-        return np.ones(shape, dtype)
-    if dtype.kind == "b":
-        return rng.random(shape) < 0.5
-    if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")):
-        if special:
-            return np.full(shape, longest).astype(dtype)
-        return rng.integers(0, _tokens(dtype), shape).astype(dtype)
-    if dtype.kind == "c":
-        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
-    return _normal(shape, rng, dtype)
-
-
-def _tokens(dtype: np.dtype[Any]) -> int:
-    narrow = {"int2": 2, "uint2": 4, "int4": 8}
-    return narrow.get(dtype.name, TOKENS)

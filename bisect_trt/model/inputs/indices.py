@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from onnx import numpy_helper
 
 from bisect_trt.errors import UsageError
 from bisect_trt.isolation import native
+from bisect_trt.model.inputs.made_up import Accepted
 from bisect_trt.model.skeleton import skeleton
 
 Array = npt.NDArray[Any]
@@ -26,40 +26,6 @@ _SAME_VALUES = frozenset(
 )
 _SMALL_SIZE = 4  # repetitions, steps of a range: what is larger only makes tensors large
 _LARGE_SIZE = 15
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """Values that an operator takes: `low` to `high`, both included.
-
-    Attributes:
-        low, high: the bounds.
-        index: whether they select one of `high + 1` places; what lies beyond is a mistake then, where
-            other bounds are only what is sensible.
-        pattern: values that depend on each other: `axes` (0, 1, 2, ...), `shape` (-1, 1, 1, ...),
-            `boxes` (two corners, the larger one last).
-    """
-
-    low: float
-    high: float
-    index: bool = False
-    pattern: str = ""
-
-    def fill(self, shape: tuple[int, ...], rng: np.random.Generator, whole: bool) -> Array:
-        """Values of a shape; integers unless not `whole`."""
-        if self.pattern == "axes":
-            return np.arange(int(np.prod(shape))).reshape(shape) + int(self.low)
-        if self.pattern == "shape":
-            values = np.ones(shape, np.int64)
-            values.reshape(-1)[:1] = -1
-            return values
-        if self.pattern == "boxes" and shape[-1:] == (4,):
-            corners = rng.uniform(self.low, self.high, shape)
-            ends = np.sort(corners.reshape(*shape[:-1], 2, 2), axis=-2)
-            return ends.reshape(shape)
-        if not whole:
-            return rng.uniform(self.low, self.high, shape)
-        return rng.integers(int(self.low), int(self.high), shape, endpoint=True)
 
 
 def accepted_values(proto: onnx.ModelProto, shapes: Shapes) -> dict[str, Accepted]:

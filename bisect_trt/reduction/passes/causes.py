@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import onnx
 
 from bisect_trt.model.candidate import Candidate, Form
+from bisect_trt.model.store import shape_of
 from bisect_trt.model.summary import type_text
 from bisect_trt.model.variants import frame, frames, variants
 from bisect_trt.outcome import Stage, Verdict
@@ -92,7 +92,7 @@ def _profile(problem: Problem, best: Candidate) -> str:
 
 def _fed(best: Candidate) -> dict[str, tuple[int, ...]]:
     sample = best.feeds[0] if best.feeds else {}
-    return {name: np.load(path, mmap_mode="r", allow_pickle=False).shape for name, path in sample.items()}
+    return {name: shape_of(path) for name, path in sample.items()}
 
 
 def _sentence(cause: str, change: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
+from bisect_trt.model.store import keep_promise, shape_of
 from bisect_trt.settings import Shapes, TargetSettings
 from bisect_trt.targets.tensorrt import api, knobs, tactics, timing
 from bisect_trt.targets.tensorrt.log import Log
@@ -89,7 +90,7 @@ def _make_profile(builder: Any, network: Any, settings: TargetSettings, candidat
         if not is_shape and all(dim >= 0 for dim in declared):
             continue
         profile = profile or builder.create_optimization_profile()
-        fed = [np.load(s[tensor.name], mmap_mode="r") for s in candidate.feeds if tensor.name in s]
+        fed = [s[tensor.name] for s in candidate.feeds if tensor.name in s]
         if is_shape:
             profile.set_shape_input(tensor.name, *_value_range(declared, fed))
         else:
@@ -97,7 +98,7 @@ def _make_profile(builder: Any, network: Any, settings: TargetSettings, candidat
     return profile
 
 
-def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Sequence[Any]) -> Range:
+def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Sequence[Path]) -> Range:
     """Take shapes from the settings, else from the samples, else 1 for each dynamic dimension."""
     static = _of(settings.shapes, name)
     given = [
@@ -109,7 +110,7 @@ def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Seque
         best = best or high or low
         low, high = low or best, high or best
     elif fed:
-        shapes = np.array([array.shape for array in fed])
+        shapes = np.array([shape_of(path) for path in fed])
         low, high = tuple(shapes.min(axis=0).tolist()), tuple(shapes.max(axis=0).tolist())
         best = tuple(shapes[0].tolist())
     else:
@@ -132,12 +133,14 @@ def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Seque
     return low, best, high
 
 
-def _value_range(declared: Dims, fed: Sequence[Any]) -> Range:
+def _value_range(declared: Dims, fed: Sequence[Path]) -> Range:
     """Values of a shape tensor over the samples; ones when there are none."""
     if not fed:
         ones = (1,) * (declared[0] if declared else 1)
         return ones, ones, ones
-    values = np.stack([np.asarray(array).reshape(-1) for array in fed]).astype(np.int64)
+    for path in fed:
+        keep_promise(path)
+    values = np.stack([np.load(path, mmap_mode="r").reshape(-1) for path in fed]).astype(np.int64)
     low, high = tuple(values.min(axis=0).tolist()), tuple(values.max(axis=0).tolist())
     return low, tuple(values[0].tolist()), high
 

@@ -16,7 +16,7 @@ from bisect_trt._version import __version__
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.model.store import external_info
+from bisect_trt.model.store import external_info, promise_of
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers.ray import node
 from bisect_trt.workers.ray.cluster import Cluster
@@ -166,4 +166,4 @@ def files_of(candidate: Candidate) -> Iterator[Path]:
         *(rest.expected if rest else ()),
     )
     for sample in values:
-        yield from sample.values()
+        yield from (path if path.exists() else promise_of(path) for path in sample.values())

@@ -1,0 +1,123 @@
+"""Where the input values of a model come from: the user's file, his function, or made up."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.inputs.feeds import GraphInput, fit, read_inputs
+from bisect_trt.model.inputs.generate import generate
+from bisect_trt.model.inputs.indices import accepted_values, require_inside
+from bisect_trt.model.inputs.made_up import Value
+from bisect_trt.model.load import LoadedModel
+from bisect_trt.references.self_check import rows_alike
+from bisect_trt.references.spec import SELF, python_loader
+from bisect_trt.settings import Settings, Shapes
+from bisect_trt.workers import jobs
+from bisect_trt.workers.pool import Pool
+
+Array = npt.NDArray[Any]
+Samples = list[dict[str, Value]]
+
+
+def read_samples(loaded: LoadedModel, settings: Settings) -> Samples:
+    """Input values from the user's file, else what seeded random ones are to be: a mapping for each sample.
+
+    Raises:
+        UsageError: inputs or shapes do not fit the model.
+    """
+    inputs = graph_inputs(loaded.proto)
+    shapes = _known_shapes(settings, inputs)
+    accepted = accepted_values(loaded.proto, shapes)
+    run = settings.run
+    samples: Samples
+    if run.inputs is None:
+        ranges = _known_ranges(settings, inputs)
+        samples = [{**generate(inputs, run.seed, shapes, ranges, accepted)}]
+    else:
+        loader = python_loader(run.inputs)
+        given = run_loader(run.inputs) if loader else None
+        read = read_inputs(run.inputs, inputs) if given is None else fit(run.inputs, given, inputs)
+        for name, slot in accepted.items():
+            for sample in read:
+                require_inside(str(run.inputs), name, sample[name], slot)
+        samples = [{**sample} for sample in read]
+    if settings.accuracy.reference == SELF and (alike := rows_alike(samples[0])) is not None:
+        samples.append(alike)
+    if run.save_inputs is not None:
+        _in_a_worker(f"--save-inputs {run.save_inputs}", jobs.save_inputs, run.save_inputs, samples)
+    return samples
+
+
+def graph_inputs(proto: onnx.ModelProto) -> tuple[GraphInput, ...]:
+    """Inputs of a model that are not initializers."""
+    constant = {tensor.name for tensor in proto.graph.initializer}
+    return tuple(
+        GraphInput.from_value_info(value) for value in proto.graph.input if value.name not in constant
+    )
+
+
+def _known_shapes(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes from the options: static ones first, else the optimum of the profile.
+
+    Raises:
+        UsageError: a name is no input of the model, or a shape does not fit its declaration.
+    """
+    declared = {item.name: item for item in inputs}
+    target = settings.target
+    given: Shapes = (*target.opt_shapes, *target.shapes)
+    for option, shapes in (
+        ("--shapes", target.shapes),
+        ("--min-shapes", target.min_shapes),
+        ("--opt-shapes", target.opt_shapes),
+        ("--max-shapes", target.max_shapes),
+    ):
+        for name, shape in shapes:
+            if name not in declared:
+                known = ", ".join(declared) or "none"
+                raise UsageError(f"{option}: the model has no input {name}", f"its inputs are: {known}")
+            _require_fit(option, declared[name], shape)
+    return dict(given)
+
+
+def _known_ranges(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[str, tuple[float, float]]:
+    """Raises UsageError when a name is no input of the model."""
+    declared = [item.name for item in inputs]
+    for name, _, _ in settings.run.input_ranges:
+        if name not in declared:
+            known = ", ".join(declared) or "none"
+            raise UsageError(f"--input-range: the model has no input {name}", f"its inputs are: {known}")
+    return {name: (low, high) for name, low, high in settings.run.input_ranges}
+
+
+def run_loader(path: Path) -> list[dict[str, Array]]:
+    """What the user's own function yields, run in a process of its own. Raises UsageError."""
+    found: list[dict[str, Array]] = _in_a_worker(f"--inputs {path}", jobs.load_inputs, str(path))
+    return found
+
+
+def _in_a_worker(what: str, job: Callable[..., Any], *arguments: Any) -> Any:
+    """What a job gives that belongs to an option. Raises UsageError, too, when it ends its process."""
+    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs, Pool(1, log_dir=Path(logs)) as pool:
+        reply = pool.submit(job, *arguments, timeout=None).result()
+    if reply.death is not None:
+        raise UsageError(f"{what} ends its process: {reply.death.message}")
+    return reply.value
+
+
+def _require_fit(option: str, declared: GraphInput, shape: tuple[int, ...]) -> None:
+    if declared.dims is None:
+        return
+    fits = len(declared.dims) == len(shape) and all(
+        not isinstance(d, int) or d == s for d, s in zip(declared.dims, shape, strict=True)
+    )
+    if not fits:
+        wanted = "x".join(str(d if d is not None else "?") for d in declared.dims)
+        given = "x".join(map(str, shape))
+        raise UsageError(f"{option} {declared.name}:{given} does not fit the model, which declares {wanted}")
