@@ -85,7 +85,7 @@ def test_what_cannot_be_told_is_a_line_each_and_the_rest_goes_on(
 ) -> None:
     monkeypatch.setattr(oracle, "_START", 2.0)
     bodies = [fake.GOOD, fake.GOOD, fake.GOOD, fake.HANGS, fake.OTHER, fake.DIES, fake.BAD, fake.BAD]
-    firsts = {"1.2.0": "raise ImportError('no such library')"}
+    firsts = {"1.1.0": fake.DIES, "1.2.0": "raise ImportError('no such library')"}
     fake.runtimes(index, dict(zip(EIGHT, bodies, strict=True)), firsts=firsts)
     fake.add(index, "onnxruntime", "1.7.1", "", needs="no-such-package==3")
     fake.add(index, "onnxruntime", "1.7.2", "", yanked=True)
@@ -93,11 +93,12 @@ def test_what_cannot_be_told_is_a_line_each_and_the_rest_goes_on(
     place = fake.reproducer(tmp_path / "model-repro", timeout=0.5)
     found = ask(tmp_path, place, RunSettings(workers=2), every=True)
     assert row(found) == {
-        **dict.fromkeys(("1.0.0", "1.1.0"), GOOD),
-        **dict.fromkeys(("1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.7.1"), DARK),
+        "1.0.0": GOOD,
+        **dict.fromkeys(("1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.7.1"), DARK),
         **dict.fromkeys(("1.6.0", "1.7.0"), BAD),
     }
     words = said(found)
+    assert words["1.1.0"] == "onnxruntime cannot be imported: it ends with -11"
     assert "cannot be imported" in words["1.2.0"] and "no such library" in words["1.2.0"]
     assert words["1.3.0"] == "no answer in 3 s"
     assert words["1.4.0"].startswith("it fails otherwise: build: ")
@@ -105,7 +106,7 @@ def test_what_cannot_be_told_is_a_line_each_and_the_rest_goes_on(
     assert words["1.7.1"].startswith("not tried: ")
     assert found.releases is not None
     told = answer(found.releases)
-    assert told.startswith("fails since 1.6.0 (1.1.0 is fine; of 1.2.0 to 1.5.0 nothing can be told)")
+    assert told.startswith("fails since 1.6.0 (1.0.0 is fine; of 1.1.0 to 1.5.0 nothing can be told)")
     assert told.endswith("still in 1.7.0, the newest that can be told")
 
 
@@ -235,6 +236,18 @@ def test_the_partner_of_a_package_is_one_that_goes_with_it(
     assert not fitting.broken and fitting.versions["onnxruntime"] == "1.22.9"
     never = environments.get(package, "1.1.0")
     assert "it never works" in never.broken and never.versions["onnxruntime"] == "1.23.0"
+
+
+def test_no_network_is_a_line(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # where nobody listens
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    place = fake.reproducer(tmp_path / "model-repro")
+    assert main(["blame", str(place), "--releases", "onnxruntime", "--out", str(tmp_path / "out")]) == 3
+    told = capsys.readouterr().err
+    assert "the releases of onnxruntime cannot be listed: no index answers" in told
+    assert "--offline tries what was installed before" in told and told.count("\n") == 2
 
 
 def test_python_has_the_call_with_plain_texts(tmp_path: Path) -> None:

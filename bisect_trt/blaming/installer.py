@@ -36,6 +36,8 @@ _NO_NETWORK = re.compile(
     r"network|connect|resolve host|name or service|dns|timed? ?out|temporary failure|offline|fetch",
     re.IGNORECASE,
 )
+# pip's own words when it tried in vain and then says that there is nothing.
+_NO_ANSWER = re.compile(r"Retrying \(|NewConnectionError|ConnectTimeout|Could not fetch URL", re.IGNORECASE)
 _FULL = re.compile(r"no space left|disk quota", re.IGNORECASE)
 
 
@@ -163,13 +165,14 @@ class Installer:
         Raises:
             TargetUnavailable: the index has none, or cannot be asked.
         """
-        command = [*self._pip, "index", "versions", package]
+        command = [*self._pip, "index", "versions", package, "--retries", "2"]
         command += [] if self._allow_build else ["--only-binary", ":all:"]
         code, said = self._processes.run([*command, *(["--pre"] if self._pre else [])], timeout=120.0)
         match = re.search(r"^\s*Available versions: (.*)$", said, re.MULTILINE)
         if code == 0 and match:
             return [version.strip() for version in match[1].split(",")]
-        if _NO_NETWORK.search(said) and not re.search("no matching distribution", said, re.IGNORECASE):
+        asked = re.search("no matching distribution", said, re.IGNORECASE) and not _NO_ANSWER.search(said)
+        if _NO_NETWORK.search(said) and not asked:
             raise TargetUnavailable(f"the releases of {package} cannot be listed: no index answers", _OFFLINE)
         if re.search("no matching distribution|from versions: none", said, re.IGNORECASE):
             hint = "" if self._allow_build else "--allow-build builds source archives"
