@@ -133,7 +133,7 @@ class Judgement:
     advice: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data, without the kind."""
+        """Give it as plain JSON data, without the kind."""
         return {key: value for key, value in asdict(self).items() if key != "kind"}
 
 

@@ -19,7 +19,7 @@ def seconds(value: float) -> str:
 
 
 def printable(text: str) -> str:
-    """One line without control characters: names in a model may hold anything, escape codes too."""
+    """Make it one line without control characters: names in a model may hold anything, escape codes too."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 

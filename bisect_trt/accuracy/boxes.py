@@ -37,7 +37,7 @@ def in_order(reference: Array, target: Array, rtol: float, atol: float) -> Array
 
 
 def _places(reference: Array, target: Array, rtol: float, atol: float) -> list[int]:
-    """For each row of the reference the row of the target that stands for it."""
+    """Give, for each row of the reference, the row of the target that stands for it."""
     one, other = reference.astype(np.float64), target.astype(np.float64)
     partners: dict[int, int] = {}  # row of the target -> row of the reference
     near = []

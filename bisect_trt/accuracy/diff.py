@@ -82,14 +82,14 @@ class TensorDiff:
         return max(part, self.rms_error if math.isfinite(self.rms_error) else 1.0) or 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data, the same after a round trip; infinite and undefined figures as strings."""
+        """Give it as plain JSON data that survive a round trip; infinite and undefined figures are texts."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         plain |= {k: _plain(v) for k, v in plain.items() if isinstance(v, float)}
         worst = [element.to_json() for element in self.worst]
         return {**plain, "worst": worst, "symptom": self.symptom.value if self.symptom else None}
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe it in one line for people."""
         if self.ok:
             return f"{self.name} agrees (largest difference {self.max_abs:.3g})"
         if self.mismatches == 0:

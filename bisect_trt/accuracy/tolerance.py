@@ -37,7 +37,7 @@ def precision_rtol(target: TargetSettings) -> float:
 def differences(
     expected: Values, given: Values, accuracy: AccuracySettings, least: float = 0.0
 ) -> list[TensorDiff]:
-    """Every tensor of every sample against its reference; disagreeing ones first, the worst first.
+    """Compare every tensor of every sample with its reference; disagreeing ones come first, the worst first.
 
     `least` is the smallest default of rtol, see `precision_rtol`. A tensor that the target does not give
     is a difference, as are another shape and another kind of type.

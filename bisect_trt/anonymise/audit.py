@@ -87,7 +87,7 @@ def _decoded(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _find_texts(files: Mapping[str, bytes], secrets: Secrets) -> Iterator[Finding]:
-    """Each text once a file; names of files count as text of theirs."""
+    """Find each text once a file; names of files count as text of theirs."""
     whole, parts = secrets.whole, secrets.parts
     simple = {text.lower(): text for text in whole if TOKEN.fullmatch(text)}
     for name, data in files.items():

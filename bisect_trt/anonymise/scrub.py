@@ -74,7 +74,7 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
 
 
 def _told_cleanly(judgement: Judgement, clean: Scrubber) -> Judgement:
-    """Without names of nodes: figures and sentences are left."""
+    """Leave out names of nodes; figures and sentences stay."""
     told, advice = (tuple(map(clean.text, said)) for said in (judgement.told, judgement.advice))
     return replace(judgement, source=(), amplifier=None, told=told, advice=advice)
 
@@ -176,7 +176,7 @@ def scrub_journal(path: Path) -> None:
 
 
 def require_clean(paths: Sequence[Path], secrets: Secrets) -> None:
-    """Nothing of the original is in these files, folders and archives.
+    """Require that nothing of the original is in these files, folders and archives.
 
     Raises:
         Leak: something is; the message names it and the file.

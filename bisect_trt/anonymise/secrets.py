@@ -74,7 +74,7 @@ class Secrets:
 
     @cached_property
     def inside(self) -> list[str]:
-        """Those of `whole` that may be a part of a word, longest first: paths, and what has several words."""
+        """Give those of `whole` that may be a part of a word, longest first: paths, and several words."""
         found = (t for t, what in self.whole.items() if what == PATH or not TOKEN.fullmatch(t))
         return sorted(found, key=len, reverse=True)
 
@@ -163,7 +163,7 @@ def _value(tensor: TensorProto, folder: Path) -> Array:
 
 
 def _texts(message: Any, label: str = "") -> Iterator[tuple[str, str]]:
-    """Every name and text of a protobuf message: in functions, bodies, metadata, training, wherever.
+    """Collect every name and text of a protobuf message: in functions, bodies, metadata, training, wherever.
 
     Operators, names of attributes and what standard operators take as an attribute are none.
     """
@@ -231,7 +231,7 @@ def _surroundings(model: Path, settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _paths(setting: Any) -> Iterator[Path]:
-    """Every path that settings hold, also inside of a command line."""
+    """Collect every path that settings hold, also inside of a command line."""
     if isinstance(setting, Path):
         yield setting
     elif isinstance(setting, str):

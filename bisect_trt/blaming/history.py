@@ -126,7 +126,7 @@ def _find_any(count: int, asked: _Asked) -> None:
 
 
 def _move_end(asked: _Asked, dark: int, light: int) -> None:
-    """From an end that cannot be told to one that can beside such: a few one by one, then by halving."""
+    """Move from an end that cannot be told to one that can: a few one by one, then by halving."""
     step, near = (1 if light > dark else -1), NEAR
     while abs(light - dark) > 1:
         middle = dark + step if near else (dark + light) // 2

@@ -108,7 +108,7 @@ class Index:
     cert: str = ""
 
     def for_uv(self) -> dict[str, str]:
-        """As variables of uv's environment; what the user has set for uv himself stays."""
+        """Give it as variables of uv's environment; what the user has set for uv himself stays."""
         found = {
             "UV_DEFAULT_INDEX": self.default,
             "UV_INDEX": " ".join(self.extra),
@@ -156,7 +156,7 @@ class Installer:
 
     @cached_property
     def index(self) -> Index:
-        """Where packages come from, as the user's pip has it."""
+        """Give the index that packages come from, as the user's pip has it."""
         return parse_index(self._processes.run([*self._pip, "config", "list"], timeout=60.0)[1])
 
     def versions(self, package: str) -> list[str]:

@@ -216,7 +216,7 @@ class Releaser:
         )
 
     def _swept(self, names: Sequence[str], tried: dict[str, Tried]) -> History:
-        """All of them, some at the same time; told in order."""
+        """Try all of them, some at the same time; they are reported in order."""
         with ThreadPoolExecutor(max(1, self._workers)) as probes:
             asked = {name: probes.submit(self._once, name) for name in reversed(names)}
             try:

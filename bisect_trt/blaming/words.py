@@ -108,7 +108,8 @@ def _sentence(found: Releases) -> str:
 
 
 def marks(found: Releases) -> list[tuple[str, str]]:
-    """Every release with what is known of it, the oldest first: bad, good, dark (no telling) or not tried.
+    """Mark every release with what is known of it, the oldest first: bad, good, dark (no telling) or not
+    tried.
 
     What lies between two neighbours that answer alike is taken to be as they are, and told as `likely`.
     """

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _as_ours(error: Exception) -> BisectError:
-    """Any exception as one of ours."""
+    """Turn any exception into one of ours."""
     if isinstance(error, BisectError):
         return error
     if isinstance(error, CLICK_ERROR):
@@ -137,7 +137,7 @@ def _columns() -> int:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """On a terminal lines end between words; a file or a pipe has no width."""
+    """Wrap lines between words on a terminal; a file or a pipe has no width."""
     return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) if width > 0 else [line]
 
 

@@ -29,7 +29,7 @@ def run(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Where does the error come from? Own error of every tensor, and its effect on the model's outputs.
+    """Find where the error comes from: the own error of every tensor, and its effect on the model's outputs.
 
     Exit code: 0 done, 2 bad usage or model, 3 target not usable here or cannot run what it builds,
     70 a bug of bisect-trt.

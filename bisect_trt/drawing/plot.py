@@ -212,7 +212,7 @@ def _title(told: str) -> str:
 
 
 def _fitting(axis: Axis, width: float) -> list[float]:
-    """As many figures as fit below an axis of that width."""
+    """Take as many figures as fit below an axis of that width."""
     for most in (8, 5, 4, 3):
         found = axis.ticks(most)
         if sum(len(number(tick)) * _LETTER + 16 for tick in found) <= width:

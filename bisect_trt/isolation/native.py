@@ -161,7 +161,7 @@ def _answer(tool: str, proto: ModelProto, options: dict[str, Any]) -> ModelProto
 
 
 def stay_here() -> None:
-    """From now on this process answers its own questions: it is a worker, and its death is noticed."""
+    """Let this process answer its own questions from now on: it is a worker, and its death is noticed."""
     _service.here = True
 
 
@@ -175,7 +175,7 @@ def _words(error: Exception) -> str:
 
 
 def _serve(pipe: Connection, environment: dict[str, str], parent: int) -> None:
-    """In the process: answer until the tool ends."""
+    """Answer, in the process, until the tool ends."""
     server.leave(environment)
     limits.die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -104,7 +104,7 @@ def context() -> BaseContext:
 
 
 def leave(environment: Mapping[str, str]) -> None:
-    """In a worker: take the environment of the tool, which may be newer than the server's.
+    """Take, in a worker, the environment of the tool, which may be newer than the server's.
 
     The server ends when nobody holds one end of a pipe any more: only the tool may hold it.
     """

@@ -226,7 +226,7 @@ def measured(flat: onnx.ModelProto, tensors: Sequence[str], to: str) -> onnx.Mod
 
 
 def explicit(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
-    """As `evaluate`, by the models that would be written, narrow tensors rounded where they are made."""
+    """Do as `evaluate` does, by the models as they would be written, each narrow tensor rounded."""
     from bisect_trt.references import ort
 
     flat = onnx.load_model_from_string(trial.model.read_bytes())

@@ -55,7 +55,7 @@ def _greedy(
 
 
 def _bound(left: Sequence[Collection[T]], cost: Callable[[T], float]) -> float:
-    """No hitting set is cheaper: sets that share nothing need a member each."""
+    """Give a cost that no hitting set falls below: sets that share nothing need a member each."""
     seen: set[T] = set()
     total = 0.0
     for some in sorted(left, key=len):

@@ -111,7 +111,7 @@ def precision(
 
 @contextmanager
 def _leaving_nothing(out: Path) -> Iterator[None]:
-    """Where nothing can be found no folder is left, unless it was there before."""
+    """Remove the folder where nothing can be found, unless it was there before."""
     there = out.exists()
     try:
         yield

@@ -50,7 +50,7 @@ def write_model(trial: Trial, keep: Collection[str], place: Path, own_file: str)
 
 
 def document(result: Precision, version: str) -> dict[str, Any]:
-    """Everything as plain JSON data, see docs/precision.md."""
+    """Give everything as plain JSON data, see docs/precision.md."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": f"bisect-trt {version}",

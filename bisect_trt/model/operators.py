@@ -64,7 +64,7 @@ def import_of(domain: str, imports: dict[str, int]) -> int | None:
 
 
 def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
-    """These nodes and those of their bodies."""
+    """Give these nodes and those of their bodies."""
     for node in nodes:
         yield node
         for body in bodies(node):

@@ -67,7 +67,7 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
 
 
 def _check_texts(message: Message, where: str) -> None:
-    """Every text is UTF-8, as protobuf demands: else it cannot even be shown."""
+    """Check that every text is UTF-8, as protobuf demands: else it cannot even be shown."""
     for field, value in message.ListFields():
         if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING):
             continue
@@ -127,7 +127,7 @@ def _entries(tensor: TensorProto) -> int:
 
 
 def _check_wiring(graph: onnx.GraphProto, outer: frozenset[str], where: str) -> None:
-    """Every tensor is made once, before or after it is used, and nothing feeds itself."""
+    """Check that every tensor is made once, before or after it is used, and that nothing feeds itself."""
     given = {i.name for i in graph.input} | {t.name for t in graph.initializer}
     given |= {t.values.name for t in graph.sparse_initializer}
     made = _check_nodes(graph.node, given, outer, where)

@@ -45,7 +45,7 @@ class Variant:
 
 
 def variants(proto: onnx.ModelProto, fed: Shapes) -> Iterator[Variant]:
-    """All other forms of a model that differ from it, the most telling first; `fed` are shapes of inputs."""
+    """Make all other forms of a model, the most telling first; `fed` are shapes of inputs."""
     for cause, change, edit in _EDITS:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)

@@ -41,7 +41,7 @@ def with_budget(settings: Settings, limit: float) -> Settings:
 
 
 def checked(row: Row, answer: Answer, past_of: PastOf, confirm: int, *, missed: bool = False) -> Row:
-    """After the first check: settled, or a surprise that has to be confirmed.
+    """Go on after the first check: it is settled, or a surprise that has to be confirmed.
 
     `missed` says that a model which cannot be read is news: it could be, or was not known, the night before.
     """
@@ -59,7 +59,7 @@ def checked(row: Row, answer: Answer, past_of: PastOf, confirm: int, *, missed: 
 
 
 def confirmed(row: Row, answer: Answer, past_of: PastOf, confirm: int) -> Row:
-    """After another check of a surprise; one that gives no answer ends the asking."""
+    """Go on after another check of a surprise; one that gives no answer ends the asking."""
     if isinstance(answer, Trouble):
         row = replace(row, phase="confirmed" if row.result is not Result.PASS else "done", begun=0)
         return replace(row, reason=f"seen {len(row.runs)} times, not {confirm}: {answer.reason}")
@@ -68,7 +68,7 @@ def confirmed(row: Row, answer: Answer, past_of: PastOf, confirm: int) -> Row:
 
 
 def verified(row: Row, answer: Answer) -> Row:
-    """After a run of the stored reproducer: kept, or to be reduced again."""
+    """Go on after a run of the stored reproducer: it is kept, or to be reduced again."""
     row = replace(row, begun=0)
     if isinstance(answer, Checked) and answer.shows:
         return replace(row, phase="done", reduction="kept", reason="")
@@ -76,7 +76,7 @@ def verified(row: Row, answer: Answer) -> Row:
 
 
 def reduced(row: Row, answer: Answer, folder: str, out: Path, past_of: PastOf) -> Row:
-    """After a reduction: a reproducer, or why there is none."""
+    """Keep, after a reduction, its reproducer, or why there is none."""
     row = replace(row, phase="done", begun=0, reduction="failed")
     if isinstance(answer, Trouble):
         return _not_reduced(row, answer, folder, out, past_of)
@@ -107,7 +107,7 @@ def given_up(row: Row, reason: str) -> Row:
 
 
 def repro_folder(item: Item, row: Row) -> str:
-    """Where a reproducer lies, relative to the output folder; the same for all that makes it the same."""
+    """Give where a reproducer lies below the output folder; the same failure gives the same place."""
     parts = (
         item.name,
         item.target,

@@ -99,7 +99,7 @@ class Children:
         self._cancelled.set()
 
     def folder(self, slug: str) -> Path | None:
-        """Where the job of this name leaves its progress, while it runs."""
+        """Give where the job of this name leaves its progress, while it runs."""
         return self._jobs.get(slug)
 
     def close(self) -> None:

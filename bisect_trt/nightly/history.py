@@ -143,7 +143,7 @@ class History:
         return True
 
     def row(self, night: int, model: str, target: str) -> Row | None:
-        """One row, as it was saved last."""
+        """Give one row, as it was saved last."""
         if (waiting := self._pending.get((model, target))) and waiting.night == night:
             return waiting
         return next(self._rows("WHERE night=? AND model=? AND target=?", night, model, target), None)

@@ -67,7 +67,7 @@ def run(command: str, values: Mapping[str, str], folder: Path, timeout: float) -
 
 
 def _fill(word: str, values: Mapping[str, str]) -> str:
-    """One pass over the word: what a value contains is never looked at again."""
+    """Fill the word in one pass: what a value contains is never looked at again."""
     pieces: list[str] = []
     while True:
         start = word.find("{")

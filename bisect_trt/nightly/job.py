@@ -245,7 +245,7 @@ def _finished(out: Path) -> Reduced | None:
 
 
 def _short(failure: Failure) -> Failure:
-    """So that an answer fits into a pipe whatever the target said."""
+    """Shorten an answer so that it fits into a pipe whatever the target said."""
     signature = failure.signature
     if len(signature) > LONGEST_MESSAGE:
         signature = f"{signature[:LONGEST_MESSAGE]}#{hashlib.sha256(signature.encode()).hexdigest()[:16]}"

@@ -47,12 +47,12 @@ def _reader(row: rows.Option) -> Callable[[Any], Any]:
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Only those options that were written down."""
+    """Give only those options that were written down."""
     return {k: v for k, v in values.items() if k in OPTIONS}
 
 
 def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: Path) -> Settings:
-    """One model's settings: later layers win.
+    """Make one model's settings: later layers win.
 
     Paths are relative to `base`; `{stem}` and `{folder}` in them stand for the model's file name
     without its ending and for its folder.

@@ -123,7 +123,7 @@ class OnRay:
 
 
 def on_node(run: str, version: str, job: Job) -> tuple[Answer, Files]:
-    """One job on a node, in a scratch folder; gives the answer and, of `reduce`, the files it left."""
+    """Run one job on a node, in a scratch folder; gives the answer and, of `reduce`, the files it left."""
     node.require_version(version)
     with tempfile.TemporaryDirectory(dir=node.folder(run), ignore_cleanup_errors=True) as scratch:
         place = Path(scratch)

@@ -37,7 +37,7 @@ _CONTROL = {
 def collect(
     history: History, night: Night, clusters: list[Cluster], out: Path, *, skip_known: bool = False
 ) -> dict[str, Any]:
-    """Everything the views need, as plain JSON data; paths are relative to the output folder.
+    """Collect everything the views need, as plain JSON data; paths are relative to the output folder.
 
     With `skip_known` what failed before in the same way is no failure in `junit.xml` but skipped.
     """
@@ -238,7 +238,7 @@ def duration(seconds: float) -> str:
 
 
 def _cell(text: str) -> str:
-    """One line of Markdown that cannot end its code span or its table cell."""
+    """Make it one line of Markdown that cannot end its code span or its table cell."""
     return " ".join(text.replace("`", "'").replace("|", "/").split())
 
 

@@ -19,7 +19,7 @@ BALLAST_SIZE = 2 * 1024**2
 
 
 def night_folder(out: Path, night: Night) -> Path:
-    """Where pages and logs of a night lie; sorts by time."""
+    """Give where pages and logs of a night lie; the names sort by time."""
     return out / NIGHTS / f"{night.id:05}-{night.started.astimezone():%Y-%m-%d}"
 
 

@@ -98,9 +98,9 @@ class Runner(Protocol):
         ...
 
     def folder(self, slug: str) -> Path | None:
-        """Where the job of this name leaves its progress, while it runs."""
+        """Give where the job of this name leaves its progress, while it runs."""
         ...
 
     def close(self) -> None:
-        """Nothing of it is left running afterwards."""
+        """Leave nothing of it running."""
         ...

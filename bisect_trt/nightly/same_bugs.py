@@ -43,7 +43,7 @@ class Cluster:
 
     @property
     def new(self) -> bool:
-        """No model is known to have it from nights before."""
+        """Say whether no model is known to have it from nights before."""
         return all(row.news for row in self.rows)
 
 

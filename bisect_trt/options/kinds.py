@@ -244,7 +244,7 @@ def _after_name(joint: str, form: str = "") -> Callable[[str], list[tuple[str, s
 
 
 def word(*known: str, metavar: str = "") -> Kind:
-    """One of these words."""
+    """Take one of these words."""
 
     def one(text: str) -> str:
         if text and text.lower() not in known:
@@ -282,7 +282,7 @@ def count(least: int, most: float = math.inf, metavar: str = "N") -> Kind:
 
 
 def text(metavar: str, example: str = "") -> Kind:
-    """Any text."""
+    """Take any text."""
     return Kind(metavar=metavar, example=example)
 
 

@@ -77,7 +77,7 @@ class Culprit:
         return {"nodes": list(self.nodes), "op": self.op, "effect": self.effect, "rounding": self.rounding}
 
     def __str__(self) -> str:
-        """Its nodes and operators."""
+        """Name its nodes and operators."""
         return f"{_names(self.nodes)} ({self.op})"
 
 

@@ -247,7 +247,7 @@ class Run:
             self.timing_cache.unlink(missing_ok=True)
 
     def keep_failing_samples(self, outcome: Outcome) -> None:
-        """When only some of the samples fail, all that follows is about these."""
+        """Go on with the failing samples alone, where only some of them fail."""
         failing = outcome.measured.failing_samples
         count = self.recording.samples
         if 0 < len(failing) < count:

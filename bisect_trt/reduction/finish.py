@@ -269,7 +269,7 @@ def write_texts(run: Run, result: Reduction, fresh: FreshRuns | None) -> Reducti
 
 
 def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
-    """Nothing more is to be done, unless a result is unfinished: what only the search needs goes.
+    """Remove what only the search needs, as nothing more is to be done, unless a result is unfinished.
 
     Raises:
         Leak: with `anonymise`, something of the original is left.

@@ -255,7 +255,8 @@ def _without_one(items: Sequence[T], judge: Judge[T]) -> Iterator[Verdict]:
 
 
 def halfway(items: Sequence[T], weight: Weight[T], overlap: int = 0) -> int:
-    """Where the second half of at least `overlap` + 2 items begins; the first ends `overlap` items later.
+    """Give where the second half of at least `overlap` + 2 items begins; the first ends `overlap` items
+    later.
 
     The two are as equal in weight as any cut can make them.
     """

@@ -96,7 +96,7 @@ class Problem:
         self.wanted, self.hybrid, self.cutter = wanted, hybrid, cutter
 
     def compare_at(self, hybrid: Hybrid | None) -> None:
-        """From here on failures of stage compare are judged in this way; what is known stays."""
+        """Judge failures of stage compare in this way from here on; what is known stays."""
         self.hybrid = hybrid
 
     def keep(self, candidate: Candidate | None, seen: Outcome | None = None) -> None:
@@ -220,12 +220,12 @@ class Problem:
         self.verdicts[candidate.digest] = Verdict.VANISHES
 
     def judge_anew(self) -> None:
-        """From now on something else is asked of a candidate: no verdict holds, what was seen does."""
+        """Forget every verdict, as something else is asked of a candidate now; what was seen stays."""
         self.verdicts.clear()
         self.best = None
 
     def repeat_probes(self, runs: int, rate: float) -> None:
-        """From now on a probe needs `runs` runs to vanish; verdicts that rest on fewer are forgotten."""
+        """Let a probe vanish only after `runs` runs now; verdicts that rest on fewer are forgotten."""
         self.runs, self.rate = runs, rate
         self.verdicts = {k: v for k, v in self.verdicts.items() if v is Verdict.REPRODUCES}
         self._tell(f"flaky: shows in about {rate:.0%} of the runs, so each probe has up to {runs}")

@@ -80,7 +80,7 @@ def reduce(
 def open_run(
     model: Path, settings: Settings, *, out: Path | None, force: bool, on_event: OnEvent, every: bool = False
 ) -> Iterator[Run]:
-    """Everything that a reduction needs, until the end of the context. Raises as `reduce` does."""
+    """Open everything that a reduction needs, until the end of the context. Raises as `reduce` does."""
     began = time.monotonic()
     settings = resolved(settings)
     loaded = load_for(model, settings)

@@ -89,5 +89,5 @@ class Simplifying:
         self.end = End(how, why)
 
     def go_on_without_limit(self) -> None:
-        """No budget ends what is left to do."""
+        """Lift the budget from what is left to do."""
         self.until = float("inf")

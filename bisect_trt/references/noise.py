@@ -180,7 +180,7 @@ class Noise:
         return self._run(self._only(self._beyond))
 
     def _only(self, errors: Mapping[str, Array]) -> dict[str, Array]:
-        """These errors, and none elsewhere."""
+        """Keep these errors, and none elsewhere."""
         none = {name: np.zeros_like(error) for name, error in self._errors.items()}
         return {name: errors.get(name, zero).astype(zero.dtype) for name, zero in none.items()}
 

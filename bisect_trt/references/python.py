@@ -108,7 +108,7 @@ def _of_torch(value: Any) -> Array:
 
 
 def load_inputs(file: Path, name: str) -> list[dict[str, Array]]:
-    """Everything that an input loader yields (or returns as a list, or as one mapping).
+    """Load everything that an input loader yields (or returns as a list, or as one mapping).
 
     Raises:
         UsageError: it fails, or gives something else than mappings of arrays.

@@ -206,7 +206,7 @@ class _Run:
     def model_of(
         self, nodes: Sequence[str], borders: Sequence[str], names: Sequence[str], static: bool
     ) -> bytes:
-        """These nodes as a model with recorded tensors as inputs and `names` as outputs."""
+        """Make a model of these nodes, with recorded tensors as inputs and `names` as outputs."""
         graph = self.graph
         used = {t for node in nodes for t in graph.inputs_of(node)}
         sparse = [t for t in graph.proto.graph.sparse_initializer if t.values.name in used]

@@ -117,7 +117,7 @@ def _moved(value: Array, due: Array, made: Array) -> Array:
 def _alone(
     model: onnx.ModelProto, node: onnx.NodeProto, folder: Path, known: Mapping[str, Array]
 ) -> tuple[onnx.ModelProto, Path, dict[str, Array]]:
-    """One node as a model, its folder and its inputs."""
+    """Write one node as a model; gives its folder and its inputs."""
     feeds = {t: known[t] for t in consumed(node) if t in known}
     part = onnx.ModelProto()
     part.CopyFrom(model)

@@ -21,13 +21,13 @@ def code(text: str) -> str:
 
 
 def flatten(text: str) -> str:
-    """One line of at most 300 printable characters."""
+    """Make it one line of at most 300 printable characters."""
     flat = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
     return flat if len(flat) <= 300 else f"{flat[:296]} ..."
 
 
 def prose(text: str) -> str:
-    """One line outside of code: no HTML, no link, no mention of a person."""
+    """Make it one line outside of code: no HTML, no link, no mention of a person."""
     escaped = re.sub(r"([\\`*_\[\]#|~])", r"\\\1", flatten(text).replace("&", "&amp;").replace("<", "&lt;"))
     return escaped.replace("@", "@\u200b")
 

@@ -145,6 +145,6 @@ def _weight(tensor: TensorProto) -> str:
 
 
 def _short(text: str, most: int = _LONGEST_LINE) -> str:
-    """One line of printable characters, not too long."""
+    """Make it one line of printable characters, not too long."""
     flat = "".join(c if c.isprintable() else " " for c in text)
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"

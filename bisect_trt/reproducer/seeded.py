@@ -75,7 +75,7 @@ def leave_out(proto: onnx.ModelProto, every: Sequence[TensorProto], raw: Raw, pl
 
 
 def share(owner: onnx.ModelProto, every: Sequence[TensorProto], raw: Raw) -> set[int]:
-    """As `leave_out`, but into the `seeded.bin` of another model of the folder, where that has the same."""
+    """Do as `leave_out` does, into the `seeded.bin` of another model of the folder with the same values."""
     known = {_told(tensor): external_info(tensor) for tensor in _seeded(owner)}
     left = set()
     for k, tensor in enumerate(every):

@@ -96,7 +96,7 @@ def require(style: str) -> None:
 
 
 def title(reduction: Reduction, operators: str, gpu: str) -> str:
-    """In the pattern of NVIDIA's template: `X failure of TensorRT Y when running Z on GPU W`."""
+    """Give a title in the pattern of NVIDIA's template: `X failure of TensorRT Y when running Z on GPU W`."""
     if reduction.judgement.kind is Finding.SENSITIVE:
         return _line(f"The model is ill-conditioned here: {sensitive(reduction)}")
     count = len(reduction.best.nodes)

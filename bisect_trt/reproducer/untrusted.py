@@ -215,7 +215,7 @@ def opened(path: Path, scratch: Path) -> tuple[Path, Report]:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Those files of a zip that a reproducer has, whatever folder they are in, under their bare names."""
+    """Unpack those files of a zip that a reproducer has, under their bare names."""
     try:
         with zipfile.ZipFile(path) as archive:
             wanted = [e for e in archive.infolist() if _FILES.fullmatch(e.filename.rpartition("/")[2])]
@@ -241,7 +241,7 @@ def _require_size(path: Path, size: int, folder: Path) -> None:
 
 
 def _require_plain(path: Path, folder: Path) -> None:
-    """Every file is a plain file in the folder, and the model refers to nothing else."""
+    """Require that every file is a plain file in the folder, and that the model refers to nothing else."""
     for place in folder.iterdir():
         if _FILES.fullmatch(place.name) and (place.is_symlink() or not place.is_file()):
             raise UsageError(f"{path}: {place.name} is not a plain file, so it is not followed")

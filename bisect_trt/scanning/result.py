@@ -20,7 +20,7 @@ LITTLE = 1e-6  # an error in context that is never worth a word
 
 
 def error_of(diff: TensorDiff) -> float:
-    """One figure for a tensor: RMS error over RMS of the reference, infinite where one cannot be had.
+    """Give one figure for a tensor: RMS error over RMS of the reference, infinite where none can be had.
 
     That is where finite values were lost, or shape or kind of type differ. Of integers, bools, and tensors
     that should be all zeros it is the part of the elements that differ.
@@ -181,7 +181,7 @@ class Scan(Summary):
 
     @property
     def first_lost(self) -> Scanned | None:
-        """Where NaN or Inf is born first, in topological order."""
+        """Find where NaN or Inf is born first, in topological order."""
         return next((t for t in self.tensors if t.lost), None)
 
     @property

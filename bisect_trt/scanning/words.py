@@ -58,7 +58,7 @@ def verdict(scan: Scan) -> str:
 
 
 def _amplified(scan: Scan, item: Scanned) -> str:
-    """That a tensor is as exact as can be, and what follows makes its error large; else empty."""
+    """Say that a tensor is as exact as can be and what follows makes its error large; else nothing."""
     arithmetic = arithmetic_of(scan.settings.target)
     own, effect = item.own_error or 0.0, item.effect_error or 0.0
     if own > LITTLE * arithmetic.roundoff or effect < LARGE * own:
@@ -80,7 +80,7 @@ def short(item: Scanned) -> str:
 
 
 def first_lost(scan: Scan) -> str:
-    """Where NaN or Inf comes from; empty when nothing is lost."""
+    """Say where NaN or Inf comes from; empty when nothing is lost."""
     item = scan.first_lost
     if item is None or item.own is None:
         return ""
@@ -98,7 +98,7 @@ def whole(scan: Scan) -> str:
 
 
 def effects_left(scan: Scan) -> str:
-    """That not all effects were run, if so."""
+    """Say that not all effects were run, if so."""
     if not scan.effects_left:
         return ""
     return (

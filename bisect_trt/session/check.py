@@ -172,6 +172,6 @@ def _save(session: Session, record: Record, place: Path) -> None:
 
 
 def pool_for(settings: Settings, logs: Path) -> Pool:
-    """One worker as the settings want it."""
+    """Make one worker as the settings want it."""
     run = settings.run
     return Pool(1, log_dir=logs, memory_limit=run.memory_limit, devices=run.devices[:1])

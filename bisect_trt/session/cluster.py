@@ -36,7 +36,7 @@ def on_cluster(settings: Settings) -> Settings:
 
 
 def seats_of(settings: Settings) -> ClusterSeats | None:
-    """Where jobs run instead of on this machine: None without `--cluster`.
+    """Give where jobs run instead of on this machine: None without `--cluster`.
 
     Raises:
         TargetUnavailable: there is no such cluster.

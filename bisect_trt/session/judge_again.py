@@ -17,7 +17,7 @@ SIDES = ("reference", "target")
 
 
 def judge_again(folder: Path, settings: Settings) -> list[TensorDiff]:
-    """Every saved output of the target against that of the reference, the worst first.
+    """Compare every saved output of the target with that of the reference, the worst first.
 
     Raises:
         UsageError: the folder does not hold `reference.npz` and `target.npz` of the same samples.

@@ -85,7 +85,7 @@ class Recording:
         return self.replaced(self.whole().only(list(samples)))
 
     def expect(self, tensors: Iterable[str]) -> Record:
-        """These are needed, and nothing else most likely; the record that has them.
+        """Record these tensors, as nothing else will most likely be needed; gives the record that has them.
 
         A reference that fails on the way, or that gives other values each time, is run as a whole.
         """
@@ -249,7 +249,7 @@ def cannot_run(recorded: Record, settings: Settings, graph: Graph) -> list[str]:
 
 
 def _without_kernel(missing: re.Match[str], graph: Graph) -> str:
-    """That ONNX Runtime has no code for a node on the CPU, with the type that it lacks it for."""
+    """Say that ONNX Runtime has no code for a node on the CPU, with the type that it lacks it for."""
     inputs = graph.inputs_of(missing["name"]) if missing["name"] in graph.nodes else ()
     known = (graph.elem_type(tensor) for tensor in inputs)
     kind = next((TensorProto.DataType.Name(elem).lower() for elem in known if elem), "")

@@ -50,7 +50,7 @@ class Reply:
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...]) -> Answer:
-    """In the worker: run the job; what it raises is data, so that it is never taken for a death."""
+    """Run the job, in the worker; what it raises is data, so that it is never taken for a death."""
     start = time.perf_counter()
     try:
         ok, value = True, pickle.dumps(function(*args))

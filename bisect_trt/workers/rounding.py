@@ -215,7 +215,7 @@ class _Look:
 
 
 def _error(reference: Array, target: Array) -> Array:
-    """Of each element; infinite where only one of both is a number, 1 where other values differ."""
+    """Give each element's error; infinite where only one of both is a number, 1 where other values differ."""
     if reference.dtype.kind not in "fc":
         return np.asarray(reference != target, np.float64)
     with np.errstate(all="ignore"):

@@ -325,7 +325,7 @@ class Slot:
 
 
 def _begin(environment: Mapping[str, str], scratch: Path, *given: Any) -> None:
-    """In a new process, before its first job; its temporary files go with it, however it ends."""
+    """Prepare a new process before its first job; its temporary files go with it, however it ends."""
     server.leave(environment)
     native.stay_here()
     scratch.mkdir(exist_ok=True)

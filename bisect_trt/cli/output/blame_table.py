@@ -23,7 +23,7 @@ _STYLES = {Verdict.REPRODUCES: "red", Verdict.VANISHES: "green", Verdict.UNRESOL
 
 
 def show_tried(tried: Tried, console: Console | None = None) -> None:
-    """One release in one line."""
+    """Print one release in one line."""
     console = console or Console(highlight=False)
     line = Text(f"{printable(tried.release):<15} ")
     line.append(f"{words.WORDS[tried.verdict]:<12}", style=_STYLES[tried.verdict])

@@ -101,7 +101,7 @@ def show_verification(result: Verification, console: Console | None = None) -> N
 def show_verifications(
     results: Sequence[Verification], *, until_fixed: bool, console: Console | None = None
 ) -> None:
-    """At the end of several how many of each status; with `until_fixed` also what the exit code means."""
+    """Print, after several, how many have each status; with `until_fixed` also what the exit code means."""
     page = Page(console)
     if len(results) > 1:
         counts = Counter(result.status for result in results)
@@ -237,7 +237,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def _where(failure: Failure, remaining: Sequence[str]) -> str:
-    """Of the nodes that remain those that the target names, else all: it may have named an innocent one."""
+    """Name those of the nodes left that the target names, else all: it may have named an innocent one."""
     blamed = [name for name in failure.nodes if not remaining or name in remaining]
     names = blamed or remaining
     if not names:
@@ -256,7 +256,7 @@ def _place(result: Reduction) -> str:
 
 
 def _accumulated(result: Reduction) -> str:
-    """That no node is to blame, if so, and what contributes most."""
+    """Say that no node is to blame, if so, and what contributes most."""
     parts = result.accuracy.get("accumulated") or []
     if not parts:
         return ""
@@ -265,7 +265,7 @@ def _accumulated(result: Reduction) -> str:
 
 
 def _origin(result: Reduction) -> str:
-    """Where the first node that the target names comes from in the user's code; else the first known one."""
+    """Say where in the user's code the first node comes from that the target names, else the first known."""
     blamed = (result.original_failure or result.wanted).nodes
     known = {origin.node: origin for origin in result.origins if origin.file}
     first = next((known[name] for name in blamed if name in known), next(iter(known.values()), None))

@@ -12,7 +12,7 @@ from bisect_trt.text import printable
 
 
 def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> None:
-    """One test case for each reproducer; the file fits the schemas of Ant and of Jenkins.
+    """Write one test case for each reproducer; the file fits the schemas of Ant and of Jenkins.
 
     A failure is what the exit code 1 says: it still fails, or with `until_fixed`, it is fixed. What
     fails in another way or cannot be told is an error. Raises OSError.

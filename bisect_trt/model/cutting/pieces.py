@@ -52,7 +52,7 @@ class Pieces:
 
     @staticmethod
     def initializer(tensor: TensorProto) -> bytes:
-        """Any tensor as initializer."""
+        """Make any tensor an initializer."""
         return field(_INITIALIZER, tensor.SerializeToString())
 
     @staticmethod

@@ -24,7 +24,7 @@ def generate(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     accepted: Mapping[str, Accepted] | None = None,
 ) -> dict[str, MadeUp]:
-    """One sample: for each input what its values are to be; nothing is made yet.
+    """Generate one sample: an array for each input.
 
     Dynamic dimensions come from `shapes`; a symbol that is known from one input has that size in all
     others; what is left is 1. Floats are normal(0, 1), integers 0..15, bools random, strings `a`;

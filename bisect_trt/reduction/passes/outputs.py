@@ -16,7 +16,7 @@ DOMINATES = 0.75  # part of the whole error from which on one contribution is to
 
 
 def accumulate(problem: Problem) -> None:
-    """When what is left fails only as a whole, and the errors of its parts add up to that: say so.
+    """Say so when what is left fails only as a whole, and the errors of its parts add up to that.
 
     The best candidate stays as it is, in one piece; the parts with the largest contributions, as few as
     still fail together, are named.
@@ -38,7 +38,7 @@ def accumulate(problem: Problem) -> None:
 
 
 def _contributions(problem: Problem, hybrid: Hybrid, nodes: Sequence[str]) -> list[Contribution] | None:
-    """Each part of the nodes by itself; None when one of them fails, and so is to blame."""
+    """Measure each part of the nodes by itself; None when one of them fails, and so is to blame."""
     found = []
     for part in _parts(nodes, problem):
         candidate = problem.cut(part)

@@ -52,7 +52,7 @@ def stand_alone(problem: Problem) -> None:
 
 
 def _judge_alone(problem: Problem, hybrid: Hybrid, candidates: Iterable[Candidate]) -> None:
-    """From now on a candidate's own outputs are all that is compared; keep the first that fails so."""
+    """Compare from now on nothing but a candidate's own outputs; keep the first that fails so."""
     assert problem.wanted is not None
     problem.prober.compare(hybrid.alone, alone=True)
     for candidate in candidates:
@@ -69,7 +69,7 @@ def _judge_alone(problem: Problem, hybrid: Hybrid, candidates: Iterable[Candidat
 
 
 def _expected_anew(problem: Problem, bare: Candidate) -> Candidate:
-    """With what the reference makes of the part by itself, where that may be something else than recorded.
+    """Expect what the reference makes of the part by itself, where that may be something else than recorded.
 
     ONNX Runtime computes 16-bit floats in float32 and rounds what leaves a model: a value that overflows
     between two nodes of the whole model does not, and is Inf where it is recorded and fed to a part.
@@ -132,7 +132,7 @@ def _way(graph: Graph, nodes: tuple[str, ...], output: str) -> Selection:
 
 
 def _up_to(graph: Graph, nodes: Selection, last: str) -> Selection:
-    """Of these nodes those that the last one needs, and itself if it is one of them."""
+    """Give those of these nodes that the last one needs, and itself if it is one of them."""
     return nodes & {last, *nx.ancestors(graph.digraph, last)}
 
 

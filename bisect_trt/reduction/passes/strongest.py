@@ -71,7 +71,7 @@ def _failing(problem: Problem, hybrid: Hybrid) -> list[Segment]:
 
 
 def _measured(problem: Problem, parts: Sequence[Segment]) -> list[tuple[float, Segment]]:
-    """Those of the parts that fail when all run side by side, with their damage."""
+    """Give those of the parts that fail when all run side by side, with their damage."""
     if not parts:
         return []
     merged = merge(parts)

@@ -27,7 +27,7 @@ _SIMPLE_INTS = (0, 1)
 
 
 def simple_attributes(problem: Problem) -> None:
-    """Each attribute dropped (its default holds), else with numbers 0 or 1; optional inputs left out."""
+    """Drop each attribute (its default holds), else make its numbers 0 or 1; drop optional inputs."""
     attempt(problem, [_drop_all])
     for node in list(inner_nodes(best_draft(problem).graph)):
         for attribute in node.attribute:

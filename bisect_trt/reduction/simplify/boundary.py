@@ -15,21 +15,21 @@ from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, b
 
 
 def fewer_outputs(problem: Problem) -> None:
-    """One output alone, else without each; nodes that are then good for nothing go too."""
+    """Keep one output alone, else drop each; nodes that are then good for nothing go too."""
     names = [output.name for output in best_draft(problem).graph.output]
     if len(names) > 1 and not attempt(problem, (_keep_outputs({name}) for name in names)):
         attempt_each(problem, (_drop_output(name) for name in reversed(names)))
 
 
 def fewer_samples(problem: Problem) -> None:
-    """One sample of input values alone."""
+    """Keep one sample of input values alone."""
     count = len(best_draft(problem).samples)
     if count > 1:
         attempt(problem, (_keep_sample(k) for k in range(count)))
 
 
 def fewer_inputs(problem: Problem) -> None:
-    """Each input as a constant of its value; values that are needed as constants fed instead, if zeros do.
+    """Make each input a constant of its value; values needed as constants are fed instead, if zeros do.
 
     One input stays: a model without any is a constant, which builders fold away.
     """

@@ -40,7 +40,7 @@ def bypass(problem: Problem) -> None:
 
 
 def without_nodes(problem: Problem) -> None:
-    """Each single node again: what other edits changed may have made it needless."""
+    """Try without each single node again: what other edits changed may have made it needless."""
     names = [node.name for node in reversed(best_draft(problem).graph.node)]
     if len(names) > 1:
         attempt_each(problem, (cut_off(name) for name in names))

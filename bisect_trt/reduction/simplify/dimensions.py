@@ -87,7 +87,7 @@ def _tell(problem: Problem, net: Net, head: Var, failing: list[int], works: int)
 
 
 def _all_at_once(draft: Draft) -> Iterator[Edit]:
-    """Everything 1, else 2, else half."""
+    """Make everything 1, else 2, else half."""
     net = Net(draft)
     for size in (1, 2):
         larger = {head: size for head in net.free if net.size(head) > size}
@@ -96,7 +96,7 @@ def _all_at_once(draft: Draft) -> Iterator[Edit]:
 
 
 def all_ones(draft: Draft) -> str:
-    """Every window and every free dimension 1."""
+    """Make every window and every free dimension 1."""
     windows = [node.name for node in inner_nodes(draft.graph) if node.op_type in _WINDOWS]
     said = [text for name in windows if (text := _point(name, _ALL)(draft))]
     net = Net(draft)
@@ -105,7 +105,7 @@ def all_ones(draft: Draft) -> str:
 
 
 def all_halved(draft: Draft) -> str:
-    """Every free dimension half of what it is."""
+    """Halve every free dimension."""
     net = Net(draft)
     return _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved")(draft)
 
@@ -163,7 +163,7 @@ def _resize(net: Net, sizes: dict[Var, int], what: str) -> Edit:
 
 
 def _each(problem: Problem, coarse: bool) -> None:
-    """One class after the other, of what is best by then; the classes are found again after each change."""
+    """Shrink one class after the other, of what is best by then; each change makes new classes."""
     done: set[tuple[Var, int]] = set()
     gaps = _gaps(problem, Net(best_draft(problem), coarse=coarse))
     while True:

@@ -175,7 +175,7 @@ def _run(problem: Problem, passes: Sequence[Pass], *, tell: bool = False) -> Non
 
 
 def _tell(problem: Problem, won: list[str]) -> None:
-    """One event for what a pass won."""
+    """Report in one event what a pass won."""
     if won:
         more = f" and {len(won) - SHOWN_EDITS} more" if len(won) > SHOWN_EDITS else ""
         problem.tell_won("; ".join(won[:SHOWN_EDITS]) + more)

@@ -74,7 +74,7 @@ def _size(box: Box) -> tuple[float, float]:
 
 
 def _layers(picture: Picture) -> list[list[int]]:
-    """Each box below all that lead to it, in the order of the middle of its neighbours."""
+    """Place each box below all that lead to it, in the order of the middle of its neighbours."""
     before: dict[int, set[int]] = {k: set() for k in range(len(picture.boxes))}
     after: dict[int, set[int]] = {k: set() for k in before}
     for arrow in picture.arrows:

@@ -62,7 +62,7 @@ def scatter(reference: Array, target: Array) -> str:
 
 
 def heat_map(error: Array) -> str:
-    """Where the errors are: the largest in each cell, all axes but the last as rows."""
+    """Draw where the errors are: the largest in each cell, all axes but the last as rows."""
     flat = np.abs(np.nan_to_num(error.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0))
     table = flat.reshape(-1, flat.shape[-1]) if flat.ndim > 1 else flat.reshape(1, -1)
     rows, columns = table.shape

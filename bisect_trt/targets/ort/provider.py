@@ -322,7 +322,7 @@ class OrtProvider:
 
 
 def _refusal(text: str, op: str, nodes: Sequence[str]) -> Failure:
-    """That a provider does not take an operator."""
+    """Say that a provider does not take an operator."""
     some = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
     message = f"{text} ({some})" if some else text
     return Failure(Stage.BUILD, Symptom.ERROR, text, message, tuple(nodes), op)

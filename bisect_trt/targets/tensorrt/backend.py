@@ -111,7 +111,7 @@ class TensorRT:
         return f"{why}: engines are built but not run, outputs are not compared." if why else ""
 
     def _refused_card(self) -> str:
-        """That this GPU cannot run the engines; empty when it can, or none is here."""
+        """Say that this GPU cannot run the engines; empty when it can, or none is here."""
         if self._gpu is None or not api.is_rtx(self._trt):
             return ""
         major, minor = self._gpu.compute_capability

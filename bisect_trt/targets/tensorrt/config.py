@@ -81,7 +81,7 @@ def make_config(
 
 
 def _make_profile(builder: Any, network: Any, settings: TargetSettings, candidate: Candidate) -> Any:
-    """One optimisation profile; None when no input is dynamic or a shape tensor."""
+    """Make one optimisation profile; None when no input is dynamic or a shape tensor."""
     profile = None
     for index in range(network.num_inputs):
         tensor = network.get_input(index)

@@ -24,7 +24,7 @@ Builds = Callable[[bytes], str]
 
 
 def misread_defaults(model: bytes, engine: Builds) -> Iterator[Failure]:
-    """One failure of the parser for each operator and attribute whose default is read otherwise.
+    """Find one failure of the parser for each operator and attribute whose default is read otherwise.
 
     Args:
         model: serialised; nodes of bodies are left alone.

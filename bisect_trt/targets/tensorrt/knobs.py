@@ -129,7 +129,8 @@ def apply(trt: Any, config: Any, target: TargetSettings) -> None:
 
 
 def routes_of(config: Any) -> list[str]:
-    """For each knob of the build routes that this builder names, the first value that is not its default.
+    """Give, for each knob of the build routes that this builder names, the first value that is not its
+    default.
 
     They are JSON: `{"tuner_options": [{"option": "-a:b", "allowed_values": "-a:b=[0|1]", "default_value":
     "0", ...}]}` (trtexec's samples/common/sampleTuning of TensorRT 11). None before 11.1, on Windows and in

@@ -59,7 +59,7 @@ class RemoteSlot:
         return replace(result, value=parcel.unpacked(result.value, made))
 
     def stop(self) -> None:
-        """Nothing is held between jobs."""
+        """Do nothing: nothing is held between jobs."""
 
     def progress(self) -> str:
         """Builds on nodes do not tell how far they are."""
@@ -145,7 +145,7 @@ def _on_any_node(target: TargetSettings) -> TargetSettings:
 
 
 def there(folder: Path, path: Path) -> Path:
-    """Where a file (or the folder itself) lies on a node, relative to the run's folder."""
+    """Give where a file (or the folder itself) lies on a node, relative to the run's folder."""
     home = folder if path.is_relative_to(folder) else path.parent
     return Path(hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:16]) / path.relative_to(home)
 
