@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given
@@ -154,16 +156,37 @@ def test_a_full_disk_stops_early_and_spoils_nothing(
     journal = fill(path)
     before = path.read_bytes()
 
-    def full(fd: int) -> None:
-        raise OSError(code, os.strerror(code))
+    class Full:
+        def __init__(self, file: BinaryIO) -> None:
+            self.tell, self.truncate, self.seek = file.tell, file.truncate, file.seek
+            self._write = file.write
 
-    monkeypatch.setattr(os, "fsync", full)
+        def write(self, data: bytes) -> int:
+            if len(data) > 20:
+                return self._write(data[:20])
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(journal, "_file", Full(journal._file))
     with pytest.raises(kind) as caught:
         journal.end("b", Outcome(), Verdict.VANISHES)
     assert isinstance(caught.value, StoppedEarly) == (code == errno.ENOSPC)
     assert str(path) in caught.value.message
     assert path.read_bytes() == before
     assert journal.outcome("b") is None
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, DiskFull), (errno.EIO, BisectError)])
+def test_a_disk_that_refuses_later_is_told_at_the_end_at_the_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[BisectError]
+) -> None:
+    def full(fd: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(kind, match=re.escape(str(tmp_path / "j"))):
+            fill(tmp_path / "j").close()
+    assert read(tmp_path / "j")[1] == (tmp_path / "j").stat().st_size, "its lines are whole"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -224,11 +224,11 @@ def test_what_died_twice_is_not_asked_and_never_guessed(prober: Prober) -> None:
 def test_an_interrupt_while_the_journal_is_written_leaves_it_whole(
     prober: Prober, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(descriptor: int) -> None:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", interrupted)
+        patch.setattr(prober.journal._disk, "soon", interrupted)
         with pytest.raises(KeyboardInterrupt):
             prober.observe(candidate("a"))
     prober.close()
