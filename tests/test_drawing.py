@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bisect_trt.drawing import Axis, Colour, Mark, Plot, Shape, Span, around, number, strip, style
+from bisect_trt.drawing import Axis, Colour, Mark, Plot, Shape, Span, around, number, strip, style, templates
 
 floats = st.floats(-1e12, 1e12, allow_subnormal=False) | st.sampled_from([math.inf, -math.inf, math.nan, 0.0])
 
@@ -86,3 +88,25 @@ def test_a_heat_map_has_a_shade_for_each_cell() -> None:
 def test_the_style_has_all_classes() -> None:
     for name in (*Colour, *(f"h{k}" for k in range(9)), "axis", "cells", "circle", "triangle"):
         assert f".{name} " in style(), name
+
+
+def test_a_template_is_compiled_once_and_anew_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "house_of_pages/templates").mkdir(parents=True)
+    (tmp_path / "house_of_pages/__init__.py").touch()
+    place = tmp_path / "house_of_pages/templates/a.html.j2"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    def told(text: str) -> tuple[str, list[bytes]]:
+        place.write_text(text)
+        made = templates.environment("house_of_pages", loud=str.upper).get_template("a.html.j2")
+        kept = [path.read_bytes() for path in place.parent.glob("__pycache__/*")]
+        return made.render(x="<b>"), kept
+
+    first, kept = told("{{ x }} {{ 'a' | loud }}\n")
+    assert first == "&lt;b&gt; A\n" and len(kept) == 1
+    assert told("{{ x }} {{ 'a' | loud }}\n") == (first, kept)
+    other, anew = told("{{ x | safe }}\n")
+    assert other == "<b>\n" and anew != kept and len(anew) == 1

@@ -1,4 +1,4 @@
-"""Plots as SVG for the pages: one small way to draw, without a library, in the reader's light or dark theme.
+"""What all pages are made with: plots as SVG, without a library and in the reader's theme; and `templates`.
 
 How to use it:
 

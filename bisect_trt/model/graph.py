@@ -289,6 +289,18 @@ class Graph:
             graph.add_edges_from((source, name) for source in self.sources_of(name))
         return graph
 
+    def behind(self, name: str) -> set[str]:
+        """Nodes that what a node makes flows into, however far."""
+        import networkx as nx  # takes as long as numpy, and most runs need none of it
+
+        return set(nx.descendants(self.digraph, name))
+
+    def before(self, name: str) -> set[str]:
+        """Nodes that what a node makes comes from, however far."""
+        import networkx as nx
+
+        return set(nx.ancestors(self.digraph, name))
+
     def sources_of(self, name: str) -> tuple[str, ...]:
         """Nodes (generators left out) that make what a node reads, each once."""
         made = (self.producer[t] for t in self._flows[name] if t in self.producer)

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import jinja2
 
 from bisect_trt._version import __version__
+from bisect_trt.drawing import templates
 from bisect_trt.nightly.history import History
 from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.same_bugs import Cluster
@@ -244,13 +245,4 @@ def _cell(text: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bisect_trt.nightly"),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"duration": duration, "cell": _cell}
-    return environment
+    return templates.environment("bisect_trt.nightly", duration=duration, cell=_cell)

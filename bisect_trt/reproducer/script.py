@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import onnx
 
+from bisect_trt.drawing import templates
 from bisect_trt.model.operators import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.references.spec import SELF
@@ -229,14 +230,5 @@ def comment(text: str) -> str:
 
 @cache
 def environment() -> jinja2.Environment:
-    """Templates of this package; a name that is not given is an error."""
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("bisect_trt.reproducer"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Python and Markdown, not HTML; see the filters
-    )
-    made.filters.update(literal=ascii, comment=comment, pieces=_pieces)
-    return made
+    """Templates of this package: Python and Markdown."""
+    return templates.environment("bisect_trt.reproducer", literal=ascii, comment=comment, pieces=_pieces)

@@ -13,10 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import jinja2
-
 from bisect_trt._version import __version__
-from bisect_trt.drawing import SHADES, Axis, Colour, Mark, Plot, Shape, Span, around, strip, style
+from bisect_trt.drawing import SHADES, Axis, Colour, Mark, Plot, Shape, Span, around, strip, style, templates
 from bisect_trt.options import target_arguments
 from bisect_trt.reproducer.document import plain
 from bisect_trt.scanning import words
@@ -37,14 +35,9 @@ def write(scan: Scan) -> None:
 
 def page(scan: Scan) -> str:
     """The page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bisect_trt.scanning"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    environment = templates.environment(
+        "bisect_trt.scanning", figure=words.figure, plain=printable, duration=seconds
     )
-    environment.filters |= {"figure": words.figure, "plain": printable, "duration": seconds}
     ranked = scan.ranked
     return environment.get_template("scan.html.j2").render(
         scan=scan,

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
-import networkx as nx
 import onnx
 from onnx import TensorProto
 
@@ -126,14 +125,14 @@ def _measured(problem: Problem, hybrid: Hybrid, best: Candidate, nodes: Selectio
 
 def _way(graph: Graph, nodes: tuple[str, ...], output: str) -> Selection:
     """Nodes between some nodes and an output of the model; those that make it are among them."""
-    behind = {n for name in nodes for n in nx.descendants(graph.digraph, name)}
+    behind = {n for name in nodes for n in graph.behind(name)}
     last = graph.producer.get(output)
     return _up_to(graph, frozenset(behind.difference(nodes)), last) if last is not None else frozenset()
 
 
 def _up_to(graph: Graph, nodes: Selection, last: str) -> Selection:
     """Give those of these nodes that the last one needs, and itself if it is one of them."""
-    return nodes & {last, *nx.ancestors(graph.digraph, last)}
+    return nodes & {last, *graph.before(last)}
 
 
 def _passages(

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from bisect_trt.drawing import Span, strip, style
+from bisect_trt.drawing import Span, strip, style, templates
 from bisect_trt.reproducer import issue, markdown
 from bisect_trt.reproducer.archive import attachments
 from bisect_trt.reproducer.command_lines import recipes
@@ -134,23 +134,15 @@ def _trim(log: str) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("bisect_trt.reproducer.page"),
-        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
+    return templates.environment(
+        "bisect_trt.reproducer.page",
+        plain=printable,
+        duration=seconds,
+        count=counted,
+        fence=markdown.fence,
+        code=markdown.code,
+        prose=markdown.prose,
+        cell=markdown.cell,
+        figure=markdown.figure,
+        line=markdown.flatten,
     )
-    made.filters |= {
-        "plain": printable,
-        "duration": seconds,
-        "count": counted,
-        "fence": markdown.fence,
-        "code": markdown.code,
-        "prose": markdown.prose,
-        "cell": markdown.cell,
-        "figure": markdown.figure,
-        "line": markdown.flatten,
-    }
-    return made
