@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.cli.app import main
 from bisect_trt.errors import ModelDoesNotFail, TargetUnavailable
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
-from bisect_trt.model.randomness import random_nodes, words
+from bisect_trt.model.randomness import marked, random_nodes, unknown_nodes, words
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.results import Finding
 from bisect_trt.session.check import check
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.session.prepare import load_for, prepare
+from bisect_trt.session.twice import unsteady
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
+from bisect_trt.workers.pool import Pool
 
 FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 
@@ -123,6 +128,64 @@ def test_random_nodes_in_bodies_and_functions_are_seen() -> None:
     model.functions.append(local)
     model.opset_import.append(helper.make_opsetid("mine", 1))
     assert list(random_nodes(Graph(normalise(model))).values()) == ["Bernoulli"]
+
+
+def test_what_two_runs_of_the_reference_differ_in_is_random(tmp_path: Path) -> None:
+    """Which operator of a library is random only two runs tell; what follows from it is not random itself."""
+    nodes = [node("RandomNormalLike", ["x"], "r", "drawn"), node("Exp", ["r"], "y", "exp")]
+    proto = normalise(made(nodes, {"x": (FLOAT, [2, 8])}, {"y": (FLOAT, [2, 8])}, []))
+    loaded, folder = load_for(save(proto, tmp_path), on(NOTHING)), tmp_path / "work"
+    session = prepare(loaded, [{"x": np.zeros((2, 8), np.float32)}], folder)
+    with Pool(1, log_dir=tmp_path / "logs") as pool:
+        assert unsteady(pool, session, on(NOTHING), ["drawn", "exp"]) == ["drawn"]
+
+
+def test_a_custom_operator_that_is_random_is_told() -> None:
+    call = node("Noise", ["x"], "y", "n", domain="of.a.library")
+    graph = Graph(made([call], {"x": (FLOAT, [2])}, {"y": (FLOAT, [2])}, []))
+    assert unknown_nodes(graph) == ["n"] and not random_nodes(graph)
+    assert random_nodes(marked(graph, ["n"])) == {"n": "Noise: two runs of the reference differ"}
+    assert "n (Noise: two runs of the reference differ) gives other values" in words(marked(graph, ["n"]))[0]
+
+
+def test_batch_statistics_of_training_are_not_compared(tmp_path: Path) -> None:
+    ones = [numpy_helper.from_array(np.ones(4, np.float32), name) for name in ("s", "b", "m", "v")]
+    norm = helper.make_node(
+        "BatchNormalization", ["x", "s", "b", "m", "v"], ["n", "mean", "var"], "norm", training_mode=1
+    )
+    nodes = [norm, node("Exp", ["n"], "y", "exp"), node("Neg", ["x"], "z", "neg")]
+    types = (FLOAT, [2, 4, 3])
+    path = save(made(nodes, {"x": types}, {"y": types, "z": types}, ones), tmp_path)
+    found = check(path, on("planted:op=Exp,fail=mismatch"))
+    assert not found.outcome.failures and not found.outcome.unresolved
+    assert "norm (BatchNormalization in training mode) gives other values each time, as the" in found.notes[0]
+    assert check(path, on("planted:op=Neg,fail=mismatch")).outcome.failures
+
+
+def test_a_framework_that_is_random_accuses_nobody(tmp_path: Path) -> None:
+    """Two runs of it with the same inputs differ; an output that does not is compared."""
+    path = save(dropout(False, beside=True), tmp_path)
+    (tmp_path / "ref.py").write_text(
+        "import numpy as np\n"
+        "w = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)\n"
+        "def both(feeds):\n"
+        "    t = np.tanh(feeds['x'] @ w)\n"
+        "    return {'y': -np.exp(t * np.random.random(t.shape)).astype(np.float32), 'z': np.sin(t)}\n"
+        "def one(feeds):\n"
+        "    return {'y': both(feeds)['y']}\n"
+    )
+    accuracy = AccuracySettings(reference=f"python:{tmp_path / 'ref.py'}:both")
+    found = check(path, replace(on(NOTHING), accuracy=accuracy))
+    assert not found.outcome.failures and any("is random: two runs with the same" in n for n in found.notes)
+    accuracy = AccuracySettings(reference=f"python:{tmp_path / 'ref.py'}:one")
+    with pytest.raises(TargetUnavailable, match="is random"):
+        check(path, replace(on(NOTHING), accuracy=accuracy))
+
+
+def test_scan_ends_with_3_where_nothing_can_be_said(tmp_path: Path) -> None:
+    path = save(logs(), tmp_path)
+    out = ["--target", "emulate:fp16", "--out", str(tmp_path / "scan"), "--json"]
+    assert main(["scan", str(path), *out]) == 3
 
 
 def logs() -> onnx.ModelProto:

@@ -31,13 +31,14 @@ def run(
 ) -> int:
     """Find where the error comes from: the own error of every tensor, and its effect on the model's outputs.
 
-    Exit code: 0 done, 2 bad usage or model, 3 target not usable here or cannot run what it builds,
-    70 a bug of bisect-trt.
+    Exit code: 0 done, 2 bad usage or model, 3 target not usable here, cannot run what it builds, or
+    nothing can be said of the outputs, 70 a bug of bisect-trt.
     """
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
     from bisect_trt.cli.output.progress import progress
     from bisect_trt.cli.output.scan_table import show_scan
+    from bisect_trt.errors import TargetUnavailable
     from bisect_trt.scanning.page import document
 
     with progress(quiet=as_json) as on_event:
@@ -54,7 +55,7 @@ def run(
         print(json.dumps({**document(result, bisect_trt.__version__), "out": str(result.out)}, indent=2))
     else:
         show_scan(result)
-    return 0
+    return TargetUnavailable.exit_code if result.unsure else 0
 
 
 COMMAND = Command(

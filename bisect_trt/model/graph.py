@@ -105,9 +105,20 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_param or None
 
 
+UNSTEADY = "bisect-trt: gave two values"
+"""Key of the metadata of a node that was seen to give different values for the same inputs."""
+
+
+def is_unsteady(node: onnx.NodeProto) -> bool:
+    """Whether a node was seen to give different values for the same inputs."""
+    return any(entry.key == UNSTEADY for entry in node.metadata_props)
+
+
 def is_random(node: onnx.NodeProto) -> bool:
     """Whether a node may give another value each time it runs, in its bodies too."""
     if node.op_type in RANDOM_OPS or (node.op_type == "Dropout" and len(node.input) > 2):
+        return True
+    if is_unsteady(node):
         return True
     return any(is_random(inner) for body in bodies(node) for inner in body.node)
 

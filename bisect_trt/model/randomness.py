@@ -7,15 +7,19 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import numpy_helper
 
-from bisect_trt.model.graph import RANDOM_OPS, Graph, bodies, consumed, is_onnx
+from bisect_trt.model.graph import RANDOM_OPS, UNSTEADY, Graph, bodies, consumed, is_onnx, is_unsteady
 
+_KNOWN = frozenset({"ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+"""Domains besides ONNX's own whose random operators are known; what others hold nobody can tell without running it."""
 HOW_TO_EXPORT = "Export the model in evaluation mode (model.eval() in PyTorch), or without its random nodes."
 
 
 def random_nodes(graph: Graph) -> dict[str, str]:
     """Nodes that are random, by name, with what makes them so in words; local functions are inlined by now.
 
-    A Dropout counts when its training mode is not known to be off.
+    A Dropout counts when its training mode is not known to be off, a BatchNormalization in training mode
+    since its statistics are those of whatever batch it gets, and a custom operator once it was seen to give
+    two values for the same inputs (`marked`).
     """
     off = {name for name, tensor in graph.initializers.items() if _is_off(tensor)}
     found = {}
@@ -25,14 +29,20 @@ def random_nodes(graph: Graph) -> dict[str, str]:
     return found
 
 
-def trained_statistics(graph: Graph) -> list[str]:
-    """BatchNormalization nodes that take the statistics of their batch: that is not what is deployed."""
-    return [
-        name
-        for name in graph.order
-        if graph.node(name).op_type == "BatchNormalization"
-        and any(a.name == "training_mode" and a.i for a in graph.node(name).attribute)
-    ]
+def unknown_nodes(graph: Graph) -> list[str]:
+    """Nodes of custom operators: only two runs tell whether they are random."""
+    domains = ((name, graph.node(name).domain) for name in graph.order)
+    return [name for name, domain in domains if not is_onnx(domain) and domain not in _KNOWN]
+
+
+def marked(graph: Graph, nodes: Iterable[str]) -> Graph:
+    """The same model, in which it is noted that these nodes gave different values for the same inputs."""
+    proto, found = onnx.ModelProto(), set(nodes)
+    proto.CopyFrom(graph.proto)
+    for node in proto.graph.node:
+        if node.name in found:
+            node.metadata_props.add(key=UNSTEADY, value="yes")
+    return Graph(proto)
 
 
 def outputs_behind(graph: Graph, nodes: Iterable[str]) -> tuple[str, ...]:
@@ -82,12 +92,11 @@ def words(graph: Graph, *, given: bool = False) -> list[str]:
         behind = outputs_behind(graph, found)
         drawn = "is judged with the value that the reference drew, as if it were an input"
         what = drawn if given else "was not compared"
+        batch = ", as the rest of its batch has it" if why.startswith("BatchNormalization") else ""
         told.append(
-            f"The model is random: {name} ({why}){more} gives other values each time. What depends on it "
-            f"({', '.join(behind[:4]) or 'no output'}) {what}. {HOW_TO_EXPORT}"
+            f"The model is random: {name} ({why}){more} gives other values each time{batch}. What depends on "
+            f"it ({', '.join(behind[:4]) or 'no output'}) {what}. {HOW_TO_EXPORT}"
         )
-    if trained := trained_statistics(graph):
-        told.append(f"{trained[0]} (BatchNormalization) is in training mode. {HOW_TO_EXPORT}")
     return told
 
 
@@ -96,6 +105,11 @@ def _why(node: onnx.NodeProto, off: set[str]) -> str:
         return node.op_type
     if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in off:
         return "Dropout in training mode"
+    trained = any(a.name == "training_mode" and a.i for a in node.attribute)
+    if node.op_type == "BatchNormalization" and trained:
+        return "BatchNormalization in training mode"
+    if is_unsteady(node):
+        return f"{node.op_type}: two runs of the reference differ"
     for body in bodies(node):
         inner = off | {tensor.name for tensor in body.initializer if _is_off(tensor)}
         for one in body.node:

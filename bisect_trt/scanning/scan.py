@@ -38,6 +38,7 @@ from bisect_trt.session.prepare import Session, describe, load_for, prepare, res
 from bisect_trt.session.recording import record
 from bisect_trt.session.samples import read_samples
 from bisect_trt.session.shapes_told import shapes_told
+from bisect_trt.session.twice import with_marks
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers.pool import Pool
@@ -92,13 +93,13 @@ def scan(
         ):
             info = describe(pool, settings)
             require_outputs(info)
+            session = with_marks(pool, session, settings)
             found = _Scanning(
                 model, out, settings, session, pool, there, target, info, on_event,
                 save_tensors is not None,
             )  # fmt: skip
             result = found.run(asked)
-            told = shapes_told(loaded, samples, settings)
-            result = replace(result, notes=(*result.notes, *told))
+            result = replace(result, notes=(*result.notes, *shapes_told(loaded, samples, settings)))
         if save_tensors is not None:
             keep_values(save_tensors, found.record, found.rows)
     from bisect_trt.scanning import page  # jinja2 is not needed before

@@ -21,6 +21,7 @@ from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references.base import Record, Tensor, recorded_values
 from bisect_trt.references.spec import SELF, parse
 from bisect_trt.session.prepare import Session
+from bisect_trt.session.twice import steady
 from bisect_trt.settings import DEFAULT_ACCURACY, Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
@@ -139,17 +140,19 @@ def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> T
     ]
     inputs, outputs = graph.graph_inputs, graph.graph_outputs
     arguments = (reference, session.loaded.path.absolute(), samples, inputs, outputs)
-    reply = pool.submit(jobs.outside, *arguments, timeout=None).result()
+    reply = pool.submit(jobs.outside_twice, *arguments, timeout=None).result()
     if reply.death is not None:
         raise UsageError(f"--reference {settings.accuracy.reference} ends its process: {reply.death.message}")
-    values: list[dict[str, Array]] = reply.value
+    values: list[dict[str, Array]] = reply.value[0]
     if not any(name in values[0] for name in outputs):
         there = ", ".join(values[0]) or "nothing"
         raise UsageError(
             f"--reference {settings.accuracy.reference} gives {there}, which is no output of the model",
             f"its outputs are: {', '.join(outputs)}",
         )
-    return _compared(session, settings, recorded, values)
+    values, random = steady(values, reply.value[1], settings, outputs)
+    known = _compared(session, settings, recorded, values)
+    return replace(known, note=f"{random} {known.note}".strip()) if random else known
 
 
 def _compared(session: Session, settings: Settings, recorded: Record, values: Values) -> Truth:

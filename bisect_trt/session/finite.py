@@ -18,6 +18,7 @@ from bisect_trt.references.base import Record
 from bisect_trt.session.prepare import Session, prepare
 from bisect_trt.session.recording import record
 from bisect_trt.session.samples import Samples
+from bisect_trt.session.twice import with_marks
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 
@@ -94,9 +95,10 @@ def with_other_masks(
 ) -> tuple[Session, str]:
     """The model prepared in `folder`; made-up bool inputs turned round where that loses fewer elements.
 
+    Custom operators that are random are marked as such (`twice`).
     Nobody can know whether True in a mask means to keep or to leave out: both are tried.
     """
-    session = prepare(loaded, samples, folder)
+    session = with_marks(pool, prepare(loaded, samples, folder), settings)
     masks = [name for name, value in samples[0].items() if value.dtype.kind == "b"]
     if not masks or settings.run.inputs is not None:
         return session, ""
@@ -109,8 +111,8 @@ def with_other_masks(
     if after is not None and after.count < before.count:
         names = ", ".join(masks)
         told = f"The made-up values of {names} were turned round: else the reference is NaN or Inf."
-        return other, told
-    return prepare(loaded, samples, folder), ""
+        return with_marks(pool, other, settings), told
+    return with_marks(pool, prepare(loaded, samples, folder), settings), ""
 
 
 def _turned(sample: Mapping[str, Value]) -> dict[str, Value]:
