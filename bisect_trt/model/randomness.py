@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from bisect_trt.model.graph import RANDOM_OPS, UNSTEADY, Graph, bodies, consumed, is_onnx, is_unsteady
 
 _KNOWN = frozenset({"ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
-"""Domains besides ONNX's own whose random operators are known; what others hold nobody can tell without running it."""
+"""Domains besides ONNX's own whose random operators are known; of others nobody can tell without a run."""
 HOW_TO_EXPORT = "Export the model in evaluation mode (model.eval() in PyTorch), or without its random nodes."
 
 
