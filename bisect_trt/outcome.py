@@ -167,6 +167,7 @@ class Built:
         not_rounded: what it could not round.
         not_taken: number of nodes by operator that an execution provider left to others.
         without_gpu: names of nodes of which nothing can be said as no GPU is here.
+        run_seconds: median of some runs of the engine, where a mixed precision is on trial.
         fp32_layers: layers that were constrained to FP32, where networks are weakly typed.
         said: what a reproducer's script said last, where that is what was run.
         output: all that it printed.
@@ -182,6 +183,7 @@ class Built:
     not_rounded: tuple[str, ...] = ()
     not_taken: Mapping[str, int] = field(default_factory=dict)
     without_gpu: tuple[str, ...] = ()
+    run_seconds: float = 0.0
     fp32_layers: tuple[str, ...] = ()
     said: str = ""
     output: str = ""

@@ -40,7 +40,7 @@ class Fake:
                     setattr(made, member, _Enumerator(k, member))
             if "." not in kind:
                 setattr(self, kind, made)
-        self.float32, self.int32 = "float32", "int32"
+        self.float32, self.float16, self.int32 = "float32", "float16", "int32"
         self._behave()
 
     def make(self, kind: str, **values: Any) -> Any:

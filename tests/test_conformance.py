@@ -139,6 +139,9 @@ class Runner:
     def __exit__(self, *args: object) -> None:
         return None
 
+    def last_inference_time(self) -> float:
+        return 0.25
+
     def infer(self, feeds: dict[str, Any], check_inputs: bool) -> dict[str, Any]:
         return {"y": feeds["x"], "inside": np.ones(3, np.float32)}
 
@@ -223,30 +226,34 @@ def test_precision_is_by_flags_or_by_casts_and_never_silently_float32(
 def test_nodes_stay_in_fp32_by_constraints_or_by_casts(version: fake_trt.Fake, tmp_path: Path) -> None:
     """What the target tells of it can be read again: nothing is lost on its way to the search."""
     layer = fake_layer("r")
-    others = [fake_layer("r_1"), fake_layer("s"), fake_layer("rr"), fake_layer("r", "CONSTANT")]
+    others = [fake_layer("r_1"), fake_layer("rr"), fake_layer("r", "CONSTANT"), fake_layer("s", made="y")]
     network = version.Builder(None).create_network(0)  # type: ignore[attr-defined]
     object.__setattr__(network, "num_layers", 5)
     object.__setattr__(network, "get_layer", lambda k: [layer, *others][k])
     weak = version.__name__ == "tensorrt" and numbers(version.__version__) < (11, 0)
-    result = opened(version, precision="fp16").run(replace(candidate(tmp_path), keep=("r",)))
+    result = opened(version, precision="fp16").run(
+        replace(candidate(tmp_path), nodes=("r", "s"), keep=("r",))
+    )
     assert not result.failures
     flags = {getattr(flag, "name", "") for flag in version.flags}
     assert ("OBEY_PRECISION_CONSTRAINTS" in flags) is weak
     told = {k: v for k, v in result.facts.items() if k != "network_outputs"}
+    assert Built.from_json(told).run_seconds == 0.25
     assert Built.from_json(told).fp32_layers == (("r", "r_1") if weak else ())
     assert (layer.precision == "float32") is weak and (others[0].precision == "float32") is weak
     assert layer.typed == ([(0, "float32")] if weak else [])
-    assert all(other.precision is None for other in others[1:])
+    assert others[1].precision is others[2].precision is None, "they belong to no node, or hold values"
+    assert (others[3].precision == "float16") is weak and not others[3].typed, "it gives the network's output"
 
 
-def fake_layer(name: str, kind: str = "ELEMENTWISE") -> Any:
+def fake_layer(name: str, kind: str = "ELEMENTWISE", made: str = "t") -> Any:
     """A layer with one float output, which notes what it is asked for."""
     dtype = type("DataType", (str,), {"name": "FLOAT"})("float32")
-    output = SimpleNamespace(dtype=dtype, is_shape_tensor=False)
-    made = SimpleNamespace(name=name, type=SimpleNamespace(name=kind), precision=None, typed=[])
-    made.num_outputs, made.get_output = 1, lambda k: output
-    made.set_output_type = lambda k, dtype: made.typed.append((k, dtype))
-    return made
+    output = SimpleNamespace(name=made, dtype=dtype, is_shape_tensor=False)
+    layer = SimpleNamespace(name=name, type=SimpleNamespace(name=kind), precision=None, typed=[])
+    layer.num_outputs, layer.get_output = 1, lambda k: output
+    layer.set_output_type = lambda k, dtype: layer.typed.append((k, dtype))
+    return layer
 
 
 def test_the_timing_cache_grows_but_not_by_written_files(version: fake_trt.Fake, tmp_path: Path) -> None:

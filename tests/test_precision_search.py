@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
+from bisect_trt.mixed_precision.improve import improve
 from bisect_trt.mixed_precision.search import Hints, Search
 
 Passes = Callable[[Keep], bool]
@@ -29,7 +30,7 @@ def search(items: Sequence[str], passes: Passes, suspects: Sequence[str] = (), l
     made.answers([frozenset(items), frozenset()])
     made.first()
     made.prove(limit)
-    made.improve(limit)
+    improve(made, limit)
     made.finish()
     return made
 
@@ -125,7 +126,7 @@ def test_what_a_node_costs_counts() -> None:
     made = Search(items, ask, Hints(rank=tuple(items)), cost=price.__getitem__)
     made.first()
     made.prove(100)
-    made.improve(100)
+    improve(made, 100)
     assert made.found.best == {"n1", "n2"}
 
 

@@ -13,11 +13,12 @@ from bisect_trt.mixed_precision import evaluate
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.evaluate import Trial
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.outcome import Outcome
+from bisect_trt.outcome import Outcome, Stage
 from bisect_trt.session.journal import Journal, read
 from bisect_trt.session.oracle import LONGEST_DEADLINE
 from bisect_trt.session.prober import GO_ON, Budget, Prober
 from bisect_trt.workers.pool import Pool
+from bisect_trt.workers.reply import Reply
 
 ANSWERS = "answers"
 """The event of the journal that holds what came of some sets."""
@@ -25,7 +26,10 @@ ANSWERS = "answers"
 
 def job(pool: Pool, deadline: float | None, function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function gives in a worker. Raises StoppedEarly when its process ends."""
-    reply = pool.submit(function, *arguments, timeout=deadline or LONGEST_DEADLINE).result()
+    return _value(pool.submit(function, *arguments, timeout=deadline or LONGEST_DEADLINE).result())
+
+
+def _value(reply: Reply) -> Any:
     if reply.death is not None:
         raise StoppedEarly(f"an evaluation ended its process: {reply.death.message}", GO_ON)
     return reply.value
@@ -55,7 +59,7 @@ class Sessions:
         new = [keep for keep, key in zip(keeps, keys, strict=True) if key not in self._known]
         if new:
             self.budget.require(self.asked)
-            answers = job(self.pool, self.budget.left(), self.function, self.trial, new)
+            answers = self._spread(new)
             told = {_key(keep): answer for keep, answer in zip(new, answers, strict=True)}
             self.asked += len(new)
             self.journal.event(
@@ -63,6 +67,15 @@ class Sessions:
             )
             self._known |= told
         return [self._known[key] for key in keys]
+
+
+    def _spread(self, keeps: list[Keep]) -> list[Answer]:
+        """What comes of them, each worker asked for its part. Raises StoppedEarly."""
+        parts = [part for k in range(self.pool.workers) if (part := keeps[k :: self.pool.workers])]
+        deadline = self.budget.left() or LONGEST_DEADLINE
+        tasks = [self.pool.submit(self.function, self.trial, part, timeout=deadline) for part in parts]
+        given = [_value(task.result()) for task in tasks]
+        return [given[k % len(given)][k // len(given)] for k in range(len(keeps))]
 
 
 def _key(keep: Keep) -> str:
@@ -85,6 +98,16 @@ class OnTarget:
     def candidate(self, keep: Keep) -> Candidate:
         """The user's model with these in FP32."""
         return replace(self.original, keep=tuple(sorted(self.names[key] for key in keep)))
+
+    def seconds(self, keep: Keep) -> float:
+        """What one run took with these in FP32; 0 where that was not measured."""
+        outcome = self.seen.get(keep)
+        return outcome.built.run_seconds if outcome else 0.0
+
+    def refusal(self, keep: Keep) -> str:
+        """Why there was nothing to compare with these in FP32; empty where outputs were compared."""
+        failures = self.seen[keep].failures if keep in self.seen else ()
+        return next((f.message for f in failures if f.stage is not Stage.COMPARE), "")
 
     def _one(self, keep: Keep) -> Answer:
         outcome = self.seen[keep] = self.prober.observe(self.candidate(keep))

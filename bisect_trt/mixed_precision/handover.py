@@ -24,6 +24,8 @@ def write_beside(result: Precision, known: Roles, version: str) -> None:
     (result.out / APPLY).write_text(_apply(result, known, version))
     (result.out / LAYERS).write_text(layer_precisions(layer_names(names, known), result.to))
     words = {"MODEL": result.model.name, "TO": result.to, "FILE": POLYGRAPHY, "KEEP": _literal(names)}
+    lower = [known.names[key] for key in known.items if known.names[key] not in names]
+    words |= {"LOWER": _literal(lower), "KIND": {"bf16": "bfloat16"}.get(result.to, "float16")}
     (result.out / POLYGRAPHY).write_text(_filled("polygraphy.py.txt", words))
     (result.out / PAGE).write_text(_page(result, known))
 
@@ -37,13 +39,15 @@ def layer_names(names: list[str], known: Roles) -> list[str]:
 
 
 def layer_precisions(names: list[str], to: str) -> str:
-    """Options of trtexec, one a line; names that its syntax cannot say are told in a comment."""
+    """Options of trtexec, one a line; names that its syntax cannot say are told in a comment.
+
+    The star stands for all layers that are not named: left to itself the builder may take FP32 for them.
+    """
     usable = [name for name in names if not set(name) & set(',:"')]
-    lines = [f"--{to}"]
+    kept = "".join(f',"{name}":fp32' for name in usable)
+    lines = [f"--{to}", "--precisionConstraints=obey", f"--layerPrecisions=*:{to}{kept}"]
     if usable:
-        lines.append("--precisionConstraints=obey")
-        lines.append("--layerPrecisions=" + ",".join(f'"{name}":fp32' for name in usable))
-        lines.append("--layerOutputTypes=" + ",".join(f'"{name}":fp32' for name in usable))
+        lines.append(f"--layerOutputTypes={kept.removeprefix(',')}")
     left = [name for name in names if name not in usable]
     return "\n".join([*lines, *(f"# trtexec cannot name {name}" for name in left)]) + "\n"
 
@@ -151,6 +155,13 @@ def share(error: float) -> str:
 def memory(result: Precision) -> str:
     """The share of activations that stays in FP32, in percent."""
     return f"{100 * result.activations['kept'] / max(1, result.activations['all']):.2g} %"
+
+
+def price(result: Precision) -> str:
+    """`FP16 6.1 ms, FP32 26.3 ms, this 6.4 ms`; empty where no card measured it."""
+    words = {"low": result.to.upper(), "fp32": "FP32", "mixed": "this"}
+    known = result.run_seconds
+    return ", ".join(f"{words[name]} {1e3 * known[name]:.3g} ms" for name in words if name in known)
 
 
 def _row(item: Kept) -> dict[str, str]:

@@ -46,6 +46,7 @@ class Precision(Summary):
         activations: bytes of FP32 tensors that `kept` nodes give, and that `all` float nodes would.
         errors: of `low`, `fp32` and `mixed`: by output, RMS error over RMS.
         tolerances: how far off these are, in tolerances.
+        run_seconds: of `low`, `fp32` and `mixed`, where a card measured it: what one run takes.
         evaluations: `first` (until the first 1-minimal set), `all`, `explicit` (by the written form).
         one_minimal: each kept node alone was lowered, and that failed.
         smallest: why nothing smaller exists, in words; empty where that is not known.
@@ -68,6 +69,7 @@ class Precision(Summary):
     activations: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    run_seconds: Mapping[str, float] = field(default_factory=dict)
     evaluations: Mapping[str, int] = field(default_factory=dict)
     one_minimal: bool = False
     smallest: str = ""

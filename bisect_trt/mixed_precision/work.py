@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
 from bisect_trt.errors import StoppedEarly, UsageError
-from bisect_trt.mixed_precision import evaluate
+from bisect_trt.mixed_precision import evaluate, schedule
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.asking import OnTarget, Sessions, job
 from bisect_trt.mixed_precision.evaluate import Trial
@@ -37,10 +37,6 @@ from bisect_trt.text import counted, some_names
 from bisect_trt.workers.pool import Pool
 
 FLAT = "flat.onnx"
-ENOUGH = 100
-"""Evaluations in all where nothing smaller can pass unless a node more in FP32 hurts."""
-PROOF = 500
-"""Questions for a proof: what takes more does not end in one, as a rule."""
 COSTS = ("nodes", "bytes")
 """What a set of nodes may cost: their number, or the bytes of what they give in FP32."""
 RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
@@ -95,7 +91,10 @@ class Work:
         told = self._hints(proto, items, start)
         self.asker = self._asker()
         price = self.sizes.__getitem__ if self.cost == "bytes" else _one
-        search = Search(items, self.asker.ask, told, always=always, cost=price, seed=self.settings.run.seed)
+        if isinstance(self.asker, OnTarget) and not start:
+            emulated = Search(items, self._sessions(Budget(self.budget.deadline)).ask, told, always, price)
+            told = schedule.by_emulation(emulated, self._searching)
+        search = Search(items, self.asker.ask, told, always, price)
         whole, low = search.answers([frozenset(items), frozenset()])
         if not whole.passes:
             return self._result(search, BROKEN, (), whole, low)
@@ -120,13 +119,17 @@ class Work:
     def _asker(self) -> Sessions | OnTarget:
         """Who answers: the target, which an emulation's one session stands for."""
         if self._emulated:
-            if opset_of(self.session.loaded.proto) < OLDEST:  # no session can switch there
-                return self.written
-            return Sessions(self.pool, self.trial, self.journal, self.budget)
+            return self._sessions(self.budget)
         oracle = Oracle(self.there, self.settings.target, self.settings.run.timeout, self.settings.accuracy)
         prober = Prober(oracle, self.journal, self.settings.run.workers, None, self.budget)
         names = dict(self.trial.roles.names)
         return OnTarget(prober, self._candidate(self.session.loaded.path.absolute()), names)
+
+    def _sessions(self, budget: Budget) -> Sessions:
+        """One session for all sets, or the written form where no session can switch."""
+        if opset_of(self.session.loaded.proto) < OLDEST:
+            return self.written
+        return Sessions(self.pool, self.trial, self.journal, budget)
 
     @property
     def _emulated(self) -> bool:
@@ -149,38 +152,20 @@ class Work:
     def _search(self, search: Search) -> End:
         """All steps; gives how they ended."""
         try:
-            self._tell("search", "a first set that passes")
-            search.first()
-            effort = self._effort(len(search.items)) if self._emulated else 0
-            self._tell("search", f"{len(search.found.best)} nodes; is there anything smaller?")
-            search.prove(min(PROOF, effort // 3))
-            # What a proof by monotony says is looked at a little more only.
-            search.improve(min(effort, max(0, ENOUGH - search.asked)) if search.settled else effort)
-            search.finish()
-            if self.asker is not self.written and self._emulated:
-                self._agree(search)
+            if not self._emulated:
+                schedule.dear_questions(search, self._searching)
+                return DONE
+            schedule.cheap_questions(search, self.settings.run.seed, self._searching)
+            if self.asker is not self.written:
+                schedule.agree(search, self.written.ask, self._searching)
         except StoppedEarly as error:
             return End(Ended.OUT_OF_BUDGET, error.message)
         except KeyboardInterrupt:
             return End(Ended.INTERRUPTED, "interrupted")
         return DONE
 
-    def _effort(self, nodes: int) -> int:
-        """Questions that may be asked for improvements: what takes some seconds, the same on any machine."""
-        return max(100, min(4000, 900_000 // max(1, nodes)))
-
-    def _agree(self, search: Search) -> None:
-        """The answers that matter are asked for once more, of the models that would be written."""
-        best = search.found.best
-        asked = [best, *(best - {item} for item in sorted(best))]
-        always = search.always
-        answers = self.written.ask([keep | always for keep in asked])
-        if all(a.passes == search.known[keep].passes for keep, a in zip(asked, answers, strict=True)):
-            return
-        self._tell("search", "again, by the models as they would be written")
-        search.start_again(self.written.ask)
-        search.first()
-        search.finish()
+    def _searching(self, text: str) -> None:
+        self._tell("search", text)
 
     def _unknown(self, start: Sequence[str]) -> str:
         """A note on names of an earlier run that this model has not."""
@@ -249,12 +234,13 @@ class Work:
         self, search: Search, status: str, keep: Collection[str], whole: Answer, low: Answer
     ) -> Precision:
         known, found = self.trial.roles, search.found
-        kept = []
+        kept, target = [], self.asker if isinstance(self.asker, OnTarget) else None
         chosen = frozenset(keep) - search.always
         for key in (key for key in known.items if key in keep):
             without = search.known.get(chosen - {key})
             error = without.error if without else 0.0
-            kept.append(Kept(known.names[key], known.ops[key], self._why(key, error), error))
+            refused = target.refusal((chosen - {key}) | search.always) if target else ""
+            kept.append(Kept(known.names[key], known.ops[key], self._why(key, error, refused), error))
         mixed = search.known.get(chosen)
         found_errors = {"fp32": whole, "low": low, **({"mixed": mixed} if mixed else {})}
         curve: dict[int, float] = {}
@@ -278,14 +264,29 @@ class Work:
             stays={known.names.get(k, k): why for k, why in known.stays.items()},
             errors={k: dict(a.errors) for k, a in found_errors.items()},
             tolerances={k: a.error for k, a in found_errors.items()},
+            run_seconds=self._seconds(
+                {
+                    "low": search.always,
+                    "fp32": frozenset(search.items) | search.always,
+                    "mixed": chosen | search.always,
+                }
+            ),
             evaluations={"first": found.first, "all": search.asked, "explicit": self.written.asked},
             one_minimal=found.one_minimal or not chosen,
-            smallest=_smallest(search, self.cost),
+            smallest=search.smallest,
             notes=(*([RAISED] if self.was_narrow else []), *([self.unknown] if self.unknown else [])),
             curve=tuple(sorted(curve.items())),
         )
 
-    def _why(self, key: str, error: float) -> str:
+    def _seconds(self, keeps: Mapping[str, Keep]) -> dict[str, float]:
+        """What one run takes with each of some sets in FP32, where the target measured it."""
+        if not isinstance(self.asker, OnTarget):
+            return {}
+        return {name: found for name, keep in keeps.items() if (found := self.asker.seconds(keep))}
+
+    def _why(self, key: str, error: float, refused: str) -> str:
+        if refused:
+            return f"the target does not take it in {self.to.upper()}: {refused}"
         told = self.why.get(key)
         if told:
             return told
@@ -295,21 +296,3 @@ class Work:
 
 def _one(_: str) -> float:
     return 1.0
-
-
-def _smallest(search: Search, cost: str) -> str:
-    found = search.found
-    size = len(found.best)
-    if not size or (cost == "nodes" and (size == 1 or found.exhausted >= size - 1)):
-        return "every smaller set was tried and fails" if size else "nothing has to stay"
-    if found.necessary >= found.best:
-        return "each of these fails when it alone is lowered, all others in FP32"
-    if search.core_fails and len(found.necessary) == size - 1:
-        return f"{size - 1} of these fail each when it alone is lowered, and keeping no more than these fails"
-    if found.bound:
-        smaller = "smaller" if cost == "nodes" else "cheaper"
-        return (
-            f"{len(found.conflicts)} groups of nodes fail when they alone are lowered, "
-            f"and no {smaller} set has a node of each"
-        )
-    return ""

@@ -73,6 +73,7 @@ def document(result: Precision, version: str) -> dict[str, Any]:
         "repeats": result.repeats,
         "tolerances": {k: _plain(v) for k, v in result.tolerances.items()},
         "errors": {k: {n: _plain(e) for n, e in v.items()} for k, v in result.errors.items()},
+        "run_seconds": dict(result.run_seconds),
         "evaluations": dict(result.evaluations),
         "curve": [[count, _plain(error)] for count, error in result.curve],
         "casts": result.casts,

@@ -124,6 +124,7 @@ class Pool:
         if workers < 1:
             raise ValueError("a pool needs at least one worker")
         log_dir.mkdir(parents=True, exist_ok=True)
+        self.workers = workers
         self.memory_limit = memory_limit or limits.default_limit(workers)
         self._lock = threading.Condition()
         self._pending: deque[Task] = deque()

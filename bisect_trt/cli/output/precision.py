@@ -7,7 +7,7 @@ import math
 from rich.console import Console
 
 from bisect_trt.cli.output.console import Page, shorten, show_path
-from bisect_trt.mixed_precision.handover import PAGE, memory, share, sure
+from bisect_trt.mixed_precision.handover import PAGE, memory, price, share, sure
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.mixed_precision.write import DOCUMENT, MIXED
 from bisect_trt.text import counted, printable, seconds
@@ -37,6 +37,8 @@ def show_precision(result: Precision, console: Console | None = None) -> None:
     if result.status != "all low":
         page.row("Error", f"all in {low}: {before}; as written: {after}")
         page.row("Memory", f"{memory(result)} of the bytes that float nodes give are FP32")
+    if told := price(result):
+        page.row("Price", told)
     page.row("Believe it", "; ".join(sure(result)))
     spent = result.evaluations
     page.row(

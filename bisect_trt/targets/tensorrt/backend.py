@@ -251,8 +251,9 @@ class TensorRT:
             trt_debug.mark(network)
         config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
         if candidate.keep is not None and not api.is_strongly_typed(self._trt):
-            named = constraints.keep_wide(self._trt, network, config, candidate.keep, candidate.nodes)
-            facts["fp32_layers"] = named
+            low = self._trt.bfloat16 if self._settings.precision == "bf16" else self._trt.float16
+            keep, nodes = candidate.keep, candidate.nodes
+            facts["fp32_layers"] = constraints.constrain(self._trt, network, config, keep, nodes, low)
         phases = progress.watch(self._trt, config)
         before = len(self._log.records)
         try:
@@ -306,6 +307,9 @@ class TensorRT:
                     if self._look_inside:
                         made = trt_debug.inside(given, types, self._settings.precision) | made
                     outputs.append(made)
+                if candidate.keep is not None and samples:  # what a set of nodes costs
+                    feeds = for_engine(self._trt, engine, samples[0])
+                    facts["run_seconds"] = trt_engine.run_seconds(runner, feeds)
         except KeyError as e:  # an input handed on as an output goes by another name in some networks
             why = f"the engine gives no output {e}"
             return TargetResult(log=self._log.text(), facts=facts, unresolved=why)

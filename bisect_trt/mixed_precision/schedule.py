@@ -1,0 +1,82 @@
+"""Which steps of a search run when, and how many questions each may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from bisect_trt.mixed_precision.answer import Keep
+from bisect_trt.mixed_precision.improve import improve
+from bisect_trt.mixed_precision.search import Ask, Hints, Search
+
+Tell = Callable[[str], None]
+
+ENOUGH = 100
+"""Questions in all where nothing smaller can pass unless a node more in FP32 hurts."""
+PROOF = 500
+"""Questions for a proof: what takes more does not end in one, as a rule."""
+SHARES = (1.0, 0.5, 0.25)
+"""Of the tolerance: for each of these an emulation finds a set, to be tried on a target."""
+
+
+def effort(nodes: int) -> int:
+    """Questions that may be asked for improvements: what takes some seconds, the same on any machine."""
+    return max(100, min(4000, 900_000 // max(1, nodes)))
+
+
+def cheap_questions(search: Search, seed: int, tell: Tell) -> None:
+    """All steps, where a question costs milliseconds."""
+    most = effort(len(search.items))
+    tell("a first set that passes")
+    search.first()
+    tell(f"{len(search.found.best)} nodes; is there anything smaller?")
+    search.prove(min(PROOF, most // 3))
+    # What a proof by monotony says is looked at a little more only.
+    improve(search, min(most, max(0, ENOUGH - search.asked)) if search.settled else most, seed)
+    search.finish()
+
+
+def dear_questions(search: Search, tell: Tell) -> None:
+    """The first 1-minimal set, where a question is a build."""
+    tell("a first set that passes")
+    search.first()
+    search.finish()
+
+
+def by_emulation(search: Search, tell: Tell) -> Hints:
+    """What cheap questions of an emulation say of the target, which is asked next.
+
+    Where the target loses as much as the emulation does, the emulation's set passes there, and all that is
+    left to ask is whether each node of it can be spared. A target that loses more may take the set for a half
+    or a quarter of the tolerance.
+    """
+    whole, low = search.answers([frozenset(search.items), frozenset()])
+    if not whole.passes or low.passes:
+        return search.hints
+    tell("what an emulation says, before the target is asked")
+    found: list[Keep] = []
+    for share in SHARES:
+        part = search.within(share)
+        part.first()
+        if share == 1:
+            part.prove(ENOUGH)
+            improve(part, max(0, ENOUGH - part.asked))
+        part.finish()
+        found.append(part.found.best)
+    starts = [tuple(search.sorted(keep)) for keep in dict.fromkeys(found)]
+    last = max(starts, key=len)
+    rest = [item for item in search.hints.rank if item not in last]
+    return replace(search.hints, starts=tuple(starts), suspects=last, rank=(*last, *rest))
+
+
+def agree(search: Search, written: Ask, tell: Tell) -> None:
+    """Ask for the answers that matter once more, of the models that would be written; else begin again."""
+    best = search.found.best
+    asked: list[Keep] = [best, *(best - {item} for item in search.sorted(best))]
+    answers = written([keep | search.always for keep in asked])
+    if all(a.passes == search.known[keep].passes for keep, a in zip(asked, answers, strict=True)):
+        return
+    tell("again, by the models as they would be written")
+    search.start_again(written)
+    search.first()
+    search.finish()
