@@ -233,16 +233,9 @@ class Work:
     def _result(
         self, search: Search, status: str, keep: Collection[str], whole: Answer, low: Answer
     ) -> Precision:
-        known, found = self.trial.roles, search.found
-        kept, target = [], self.asker if isinstance(self.asker, OnTarget) else None
-        chosen = frozenset(keep) - search.always
-        for key in (key for key in known.items if key in keep):
-            without = search.known.get(chosen - {key})
-            error = without.error if without else 0.0
-            refused = target.refusal((chosen - {key}) | search.always) if target else ""
-            kept.append(Kept(known.names[key], known.ops[key], self._why(key, error, refused), error))
+        known, chosen = self.trial.roles, frozenset(keep) - search.always
         mixed = search.known.get(chosen)
-        found_errors = {"fp32": whole, "low": low, **({"mixed": mixed} if mixed else {})}
+        errors = {"fp32": whole, "low": low, **({"mixed": mixed} if mixed else {})}
         curve: dict[int, float] = {}
         for tried, answer in search.known.items():
             curve[len(tried)] = min(curve.get(len(tried), float("inf")), answer.error)
@@ -256,33 +249,39 @@ class Work:
             status=status,
             nodes=len(known.items),
             cost=self.cost,
-            kept=tuple(kept),
+            kept=self._kept(search, frozenset(keep)),
             activations={
                 "kept": sum(self.sizes[key] for key in known.items if key in keep),
                 "all": sum(self.sizes.values()),
             },
             stays={known.names.get(k, k): why for k, why in known.stays.items()},
-            errors={k: dict(a.errors) for k, a in found_errors.items()},
-            tolerances={k: a.error for k, a in found_errors.items()},
-            run_seconds=self._seconds(
-                {
-                    "low": search.always,
-                    "fp32": frozenset(search.items) | search.always,
-                    "mixed": chosen | search.always,
-                }
-            ),
-            evaluations={"first": found.first, "all": search.asked, "explicit": self.written.asked},
-            one_minimal=found.one_minimal or not chosen,
+            errors={k: dict(a.errors) for k, a in errors.items()},
+            tolerances={k: a.error for k, a in errors.items()},
+            run_seconds=self._seconds(search, chosen),
+            evaluations={"first": search.found.first, "all": search.asked, "explicit": self.written.asked},
+            one_minimal=search.found.one_minimal or not chosen,
             smallest=search.smallest,
             notes=(*([RAISED] if self.was_narrow else []), *([self.unknown] if self.unknown else [])),
             curve=tuple(sorted(curve.items())),
         )
 
-    def _seconds(self, keeps: Mapping[str, Keep]) -> dict[str, float]:
-        """What one run takes with each of some sets in FP32, where the target measured it."""
+    def _kept(self, search: Search, keep: Keep) -> tuple[Kept, ...]:
+        known, target = self.trial.roles, self.asker if isinstance(self.asker, OnTarget) else None
+        found = []
+        for key in (key for key in known.items if key in keep):
+            without = search.known.get(keep - search.always - {key})
+            error = without.error if without else 0.0
+            refused = target.refusal(keep - {key}) if target else ""
+            found.append(Kept(known.names[key], known.ops[key], self._why(key, error, refused), error))
+        return tuple(found)
+
+    def _seconds(self, search: Search, chosen: Keep) -> dict[str, float]:
+        """What one run takes in the low precision, in FP32 and mixed, where the target measured it."""
         if not isinstance(self.asker, OnTarget):
             return {}
-        return {name: found for name, keep in keeps.items() if (found := self.asker.seconds(keep))}
+        keeps = {"low": frozenset[str](), "fp32": frozenset(search.items), "mixed": chosen}
+        seconds = {name: self.asker.seconds(keep | search.always) for name, keep in keeps.items()}
+        return {name: found for name, found in seconds.items() if found}
 
     def _why(self, key: str, error: float, refused: str) -> str:
         if refused:

@@ -307,9 +307,8 @@ class TensorRT:
                     if self._look_inside:
                         made = trt_debug.inside(given, types, self._settings.precision) | made
                     outputs.append(made)
-                if candidate.keep is not None and samples:  # what a set of nodes costs
-                    feeds = for_engine(self._trt, engine, samples[0])
-                    facts["run_seconds"] = trt_engine.run_seconds(runner, feeds)
+                priced = () if candidate.keep is None else samples[:1]  # what a set of nodes costs
+                facts |= trt_engine.timed(runner, [for_engine(self._trt, engine, feeds) for feeds in priced])
         except KeyError as e:  # an input handed on as an output goes by another name in some networks
             why = f"the engine gives no output {e}"
             return TargetResult(log=self._log.text(), facts=facts, unresolved=why)

@@ -14,7 +14,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,16 @@ TIMED_SECONDS = 1.0
 SHOWN_LAYERS = 200  # layers of an engine that are kept with an outcome
 
 
-def run_seconds(runner: Any, feeds: Mapping[str, Any]) -> float:
-    """The median of what runs of an engine take, inputs and outputs copied, in at most about a second."""
-    began, found = time.monotonic(), list[float]()
-    while not found or (len(found) < TIMED_RUNS and time.monotonic() - began < TIMED_SECONDS):
-        runner.infer(feeds, check_inputs=False)
-        found.append(runner.last_inference_time())
-    return statistics.median(found)
+def timed(runner: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The median of what runs on these take, inputs and outputs copied, in at most about a second each."""
+    found = []
+    for feeds in samples:
+        began, seconds = time.monotonic(), list[float]()
+        while not seconds or (len(seconds) < TIMED_RUNS and time.monotonic() - began < TIMED_SECONDS):
+            runner.infer(feeds, check_inputs=False)
+            seconds.append(runner.last_inference_time())
+        found.append(statistics.median(seconds))
+    return {"run_seconds": sum(found)} if found else {}
 
 
 def network_types(network: Any) -> dict[str, int]:
