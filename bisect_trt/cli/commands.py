@@ -67,6 +67,10 @@ class Command:
             words.append(options.settings({row.key: given[row.key] for row in self.options if row.section}))
         if self.argument is MODEL:
             words = [*first.opened(*words)]
+        if any(row.section == "target" for row in self.options):
+            from bisect_trt.isolation import server
+
+            server.from_here()
         own = {row.key: row.read(given[row.key]) for row in self.options if not row.section}
         return self.run(*words, **own)
 
