@@ -78,7 +78,6 @@ LONG = {
     "cli/blame.py:run": "the options of a command are its signature",
     "mixed_precision/run.py:precision": "one call that opens all that a search needs, as open_run does",
     "workers/jobs.py:_probe": "one probe, told in the order in which it happens",
-    "reduction/reduce.py:open_run": "one call that opens all that a reduction needs, in order",
     "mixed_precision/search.py": "one search, whose state is shared by all of its steps",
 }
 """Functions of more than 40 lines and files of more than 350, each with the reason why it is one piece."""

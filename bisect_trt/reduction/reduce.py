@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -43,7 +42,7 @@ from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self, try_
 from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
-from bisect_trt.session.pools import describing, target_pool, with_timing_cache
+from bisect_trt.session.pools import describing, pools, with_timing_cache
 from bisect_trt.session.prepare import LONGEST_START, Session, describe, load_for, prepare, resolved
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
 from bisect_trt.session.recording import Recording
@@ -52,7 +51,7 @@ from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
-from bisect_trt.workers.pool import Pool, watching
+from bisect_trt.workers.pool import Pool
 
 
 def reduce(
@@ -84,40 +83,32 @@ def open_run(
     began = time.monotonic()
     settings = resolved(settings)
     loaded = load_for(model, settings)
-    samples, run = read_samples(loaded, settings), settings.run
+    samples = read_samples(loaded, settings)
     head = folders.header(loaded.digest, settings, samples, every=every)
     if out is None:
-        out = folders.anonymous_folder(head) if run.anonymise else folders.default_folder(model)
+        anonymous = settings.run.anonymise
+        out = folders.anonymous_folder(head) if anonymous else folders.default_folder(model)
     folders.require_free(out, head, force=force)
     if force:
         remove_zip(out)
-    with (
-        limits.terminable(),
-        tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
-        Pool(
-            run.workers, log_dir=Path(logs), memory_limit=run.memory_limit, devices=run.devices
-        ) as pool,
-        target_pool(pool, settings, Path(logs), run.workers) as there,
-        watching(there, lambda text: on_event(Step("", "", 0, builder=text))),
-    ):
+
+    def tell(text: str) -> None:
+        on_event(Step("", "", 0, builder=text))
+
+    with limits.terminable(), pools(settings, tell) as (pool, there):
         target = with_timing_cache(settings.target, out / folders.WORK)
         info = _described(pool, there, replace(settings, target=target))
         fingerprint = f"{info.fingerprint}|reference={first_version('onnxruntime', 'onnxruntime-gpu')}"
-        cache = shared(settings, fingerprint)
         started = time.monotonic()
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
             session, turned = _prepared(pool, loaded, samples, settings, info, out / folders.WORK)
-            try:
-                trial, recording = _reference(settings, info, session, pool, on_event)
-            except ModelDoesNotFail:
-                shutil.rmtree(out, ignore_errors=True)
-                raise
+            trial, recording = _reference(settings, info, session, pool, on_event, out)
             oracle = _oracle(there, target, trial.settings, journal)
-            cache = None if trial.on_trial else cache  # its keys know nothing of the framework
-            budget = Budget.of(settings.run, began)
-            prober = Prober(oracle, journal, settings.run.workers, cache, budget)
-            try:
+            # The keys of a cache know nothing of the framework.
+            cache = None if trial.on_trial else shared(settings, fingerprint)
+            prober = Prober(oracle, journal, settings.run.workers, cache, Budget.of(settings.run, began))
+            with closing(prober):
                 opened = Run(
                     session, trial, recording, prober, pool, out, on_event,
                     timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
@@ -126,8 +117,6 @@ def open_run(
                 opened.notes += shapes_told(loaded, samples, settings)
                 opened.take_random_values()
                 yield opened
-            finally:
-                prober.close()
 
 
 def _described(pool: Pool, there: Pool, settings: Settings) -> TargetInfo:
@@ -148,12 +137,12 @@ def _oracle(there: Pool, target: TargetSettings, settings: Settings, journal: Jo
 
 
 def _reference(
-    settings: Settings, info: TargetInfo, session: Session, pool: Pool, on_event: OnEvent
+    settings: Settings, info: TargetInfo, session: Session, pool: Pool, on_event: OnEvent, out: Path
 ) -> tuple[ExportTrial, Recording]:
     """The reference run: ONNX Runtime's as far as it is needed, any other as a whole and compared with it.
 
     Raises:
-        ModelDoesNotFail: the export is to blame, not the target.
+        ModelDoesNotFail: the export is to blame, not the target; the folder `out` is gone then.
         UsageError, TargetUnavailable: the reference fails, or needs what is not installed.
     """
 
@@ -163,7 +152,11 @@ def _reference(
     recording = Recording.when_needed(pool, session, settings, tell)
     if is_plain(settings):
         return ExportTrial(settings, info), recording
-    trial = try_export(settings, info, session, pool, recording.whole())
+    try:
+        trial = try_export(settings, info, session, pool, recording.whole())
+    except ModelDoesNotFail:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
     return trial, recording.replaced(trial.record)
 
 

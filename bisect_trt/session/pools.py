@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,27 @@ from pathlib import Path
 from bisect_trt.session.cluster import seats_of
 from bisect_trt.settings import TIMING, Settings, TargetSettings
 from bisect_trt.workers import jobs
-from bisect_trt.workers.pool import Pool
+from bisect_trt.workers.pool import Pool, watching
+
+
+@contextmanager
+def pools(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[tuple[Pool, Pool]]:
+    """Open the workers of the reference and of the target until the end of the context.
+
+    Args:
+        settings: how many there are, what they may hold, and where the target's are.
+        on_progress: hears how far the builds of the target are.
+    """
+    run = settings.run
+    with (
+        tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
+        Pool(
+            run.workers, log_dir=Path(logs), memory_limit=run.memory_limit, devices=run.devices
+        ) as here,
+        target_pool(here, settings, Path(logs), run.workers) as there,
+        watching(there, on_progress),
+    ):
+        yield here, there
 
 
 @contextmanager
