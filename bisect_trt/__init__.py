@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from bisect_trt._version import __version__
 
 _HOMES = {
-    "bisect_trt.api": ("blame", "check", "precision", "reduce", "reduce_all", "scan", "simplify", "verify"),
+    "bisect_trt.api": (
+        *("blame", "check", "precision", "profile", "reduce", "reduce_all", "scan", "simplify", "verify"),
+    ),
     "bisect_trt.blaming.blame": ("Blame",),
     "bisect_trt.mixed_precision.result": ("Precision",),
+    "bisect_trt.profiling.result": ("Profile",),
     "bisect_trt.settings": (
         "AccuracySettings",
         "ReportSettings",
@@ -53,6 +56,7 @@ __all__ = [
     "ModelDoesNotFail",
     "Outcome",
     "Precision",
+    "Profile",
     "Reduction",
     "ReportSettings",
     "RunSettings",
@@ -71,6 +75,7 @@ __all__ = [
     "blame",
     "check",
     "precision",
+    "profile",
     "reduce",
     "reduce_all",
     "scan",
@@ -79,7 +84,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from bisect_trt.api import blame, check, precision, reduce, reduce_all, scan, simplify, verify
+    from bisect_trt.api import blame, check, precision, profile, reduce, reduce_all, scan, simplify, verify
     from bisect_trt.blaming.blame import Blame
     from bisect_trt.errors import (
         BisectError,
@@ -92,6 +97,7 @@ if TYPE_CHECKING:
     )
     from bisect_trt.mixed_precision.result import Precision
     from bisect_trt.outcome import Ended, Failure, Outcome, Stage, Symptom
+    from bisect_trt.profiling.result import Profile
     from bisect_trt.reproducer.verify import Verification
     from bisect_trt.results import Check, Reduction, Simplification, Step
     from bisect_trt.scanning.result import Scan

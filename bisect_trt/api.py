@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bisect_trt.blaming.blame import Blame
     from bisect_trt.blaming.releases import OnTried
     from bisect_trt.mixed_precision.result import Precision
+    from bisect_trt.profiling.result import Profile
     from bisect_trt.reproducer.verify import Verification
     from bisect_trt.results import Check, OnEvent, Reduction
     from bisect_trt.scanning.result import Scan
@@ -216,6 +217,52 @@ def precision(
         keep=names_of("keep", keep),
         lower=names_of("lower", lower),
         start=first,
+        on_event=on_event,
+    )
+
+
+def profile(
+    model: AnyPath,
+    settings: Settings | None = None,
+    *,
+    shapes: str | Sequence[str] = (),
+    precision_of_time: float = 0.02,
+    cuda_graph: bool = False,
+    out: AnyPath | None = None,
+    force: bool = False,
+    on_event: OnEvent = _quiet,
+    **options: Any,
+) -> Profile:
+    """Measure how fast a model is over its shapes, where that jumps, and which layers take the time.
+
+    Args:
+        model: an ONNX file.
+        settings: how; the defaults are those of the command line.
+        shapes: shapes of inputs as on the command line, with a range where a dimension varies:
+            `"x:1..64x3x224x224"`.
+        precision_of_time: how well the median time of a run has to be known, as a part of it.
+        cuda_graph: run TensorRT's engine as a CUDA graph.
+        out: the folder; by default `MODEL-profile` in the current one.
+        force: replace what an earlier run wrote there.
+        on_event: hears of every step.
+        **options: fields of the settings, as `target="ort:CPU"`.
+
+    Raises:
+        UsageError: the model, its inputs, an option or a folder cannot be used, or the model fails.
+        TargetUnavailable: the target cannot run models here.
+        StoppedEarly: stopped before anything was measured.
+    """
+    from bisect_trt.profiling import run as room
+    from bisect_trt.profiling.sizes import spans_of
+
+    return room.profile(
+        path_of("model", model),
+        chosen_settings(settings, options),
+        shapes=spans_of([shapes] if isinstance(shapes, str) else names_of("shapes", shapes)),
+        precision_of_time=precision_of_time,
+        cuda_graph=cuda_graph,
+        out=out_of(out),
+        force=force,
         on_event=on_event,
     )
 

@@ -37,8 +37,8 @@ RECEIVERS = {
 OTHERS = {
     ("log.py", "layer"),
     ("engine.py", "error"),
-    ("backend.py", "module"),
-    *((file, "e") for file in ("log.py", "config.py", "backend.py", "timing.py")),
+    ("warm.py", "module"),
+    *((file, "e") for file in ("log.py", "config.py", "backend.py", "timing.py", "timed.py", "warm.py")),
     *((SCRIPT, name) for name in ("tensor", "e", "module", "config")),
 }
 MADE_BY = {"get_plugin_registry": "IPluginRegistry"}

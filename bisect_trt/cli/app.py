@@ -18,7 +18,19 @@ from typing import Annotated
 import typer
 
 from bisect_trt._version import __version__
-from bisect_trt.cli import blame, check, doctor, first, nightly, precision, reduce, scan, simplify, verify
+from bisect_trt.cli import (
+    blame,
+    check,
+    doctor,
+    first,
+    nightly,
+    precision,
+    profile,
+    reduce,
+    scan,
+    simplify,
+    verify,
+)
 from bisect_trt.errors import BisectError, ModelDoesNotFail, StoppedEarly, UsageError
 
 app = typer.Typer(
@@ -31,7 +43,7 @@ app = typer.Typer(
 )
 
 
-_MODULES = (check, reduce, scan, precision, simplify, verify, blame, doctor)
+_MODULES = (check, reduce, scan, precision, profile, simplify, verify, blame, doctor)
 COMMANDS = tuple(module.COMMAND for module in _MODULES)
 for _command in COMMANDS:
     _command.add_to(app)

@@ -12,8 +12,10 @@ from typing import Any
 from bisect_trt.references.spec import ORT, OUTSIDE, SELF
 
 _NUMBER = r"\d+(?:\.\d+)?"
+_DIM = r"\d+(?:\.\.\d+)?"
 _SHAPE = re.compile(
-    r"\s*(?P<name>[^\s,].*?):(?:\[\s*(?P<list>\d+(?:\s*,\s*\d+)*)\s*\]|(?P<dims>\d+(?:x\d+)*))(?:\s*,\s*|\s+|$)"
+    rf"\s*(?P<name>[^\s,].*?):(?:\[\s*(?P<list>{_DIM}(?:\s*,\s*{_DIM})*)\s*\]|(?P<dims>{_DIM}(?:x{_DIM})*))"
+    r"(?:\s*,\s*|\s+|$)"
 )
 _DURATION = re.compile(r"\s*".join(rf"(?:{_NUMBER}\s*{unit})?" for unit in "dhms"), re.IGNORECASE)
 _PART = re.compile(rf"({_NUMBER})\s*([smhd])", re.IGNORECASE)
@@ -165,6 +167,33 @@ def _dims(text: str) -> tuple[int, ...]:
     return tuple(int(d) for d in text.split("x"))
 
 
+def _spans(text: str) -> tuple[tuple[int, int], ...]:
+    """`1..64x3` as least and largest size of each dimension, which are the same where it has one size."""
+    if not re.fullmatch(rf"{_DIM}(?:x{_DIM})*", text):
+        raise Unreadable(text, "is not dimensions such as 1..64x3x224x224")
+    found = []
+    for part in text.split("x"):
+        low, _, high = part.partition("..")
+        if int(high or low) < int(low):
+            raise Unreadable(part, "is not LEAST..LARGEST")
+        found.append((int(low), int(high or low)))
+    return tuple(found)
+
+
+def spans_text(value: Iterable[tuple[int, int]]) -> str:
+    """Dimensions as users write them: `1..64x3`."""
+    return "x".join(str(low) if low == high else f"{low}..{high}" for low, high in value)
+
+
+def _percent(text: str) -> float:
+    """`2%` or `0.02` as a part of one."""
+    plain = _number(text.removesuffix("%"))
+    found = None if plain is None else plain / 100 if text.endswith("%") else plain
+    if found is None or not 0 < found < 1:
+        raise Unreadable(text, "is not a percentage above 0 and below 100")
+    return found
+
+
 def _number(text: str) -> float | None:
     try:
         found = float(text)
@@ -294,6 +323,8 @@ NAMES = Kind(metavar="NAME", many=True)
 SIZE = Kind(size, size_text, "SIZE", "2G, 512M or a number of bytes")
 TIME = Kind(duration, number_text, "TIME", "90s, 20m or 2h")
 SHAPES = Kind(_dims, shape_text, "NAME:DIMS", "x:1x3x224x224, several separated by commas", True, shapes)
+SPANS = Kind(_spans, spans_text, "NAME:DIMS", "x:1..64x3x224x224, several separated by commas", True, shapes)
+PERCENT = Kind(_percent, lambda part: f"{number_text(part * 100)}%", "PERCENT", "2%")
 TOLERANCE = Kind(_tolerance, number_text, "[NAME:]VALUE", "1e-3 or y:1e-3", True, _after_name(":"))
 TOP = Kind(count(1).one, str, "NAME:K", "scores:5", True, _after_name(":", "NAME:K"))
 RANGE = Kind(

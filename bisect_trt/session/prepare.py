@@ -104,11 +104,12 @@ def prepare(loaded: LoadedModel, samples: Samples, folder: Path) -> Session:
         known = Record.from_json(json.loads((folder / RECORD).read_text()))
         feeds = known.values(graph.graph_inputs)
     else:
-        feeds = tuple({name: _kept(store, name, value) for name, value in one.items()} for one in samples)
+        feeds = tuple({name: kept_value(store, name, v) for name, v in one.items()} for one in samples)
     return Session(loaded, graph, store, feeds)
 
 
-def _kept(store: Store, name: str, value: Value) -> Path:
+def kept_value(store: Store, name: str, value: Value) -> Path:
+    """Keep an input value in the store, one that is not made yet as a promise; give its file."""
     return store.promise(value) if isinstance(value, MadeUp) else store.put(name, value)
 
 

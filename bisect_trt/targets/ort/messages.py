@@ -7,7 +7,7 @@ no order that counts, or the description of a node of its own graph with all tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -120,3 +120,10 @@ def _plain(message: str) -> Told:
 def _one_line(text: str) -> str:
     lines = (line.strip() for line in text.splitlines())
     return " ".join(line for line in lines if not _NO_NEWS.fullmatch(line))
+
+def refusal(text: str, op: str, nodes: Sequence[str]) -> Failure:
+    """Say that a provider does not take an operator."""
+    some = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
+    message = f"{text} ({some})" if some else text
+    return Failure(Stage.BUILD, Symptom.ERROR, text, message, tuple(nodes), op)
+

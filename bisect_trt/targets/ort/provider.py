@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -26,13 +27,14 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import Failure, Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.ort import ep_libraries
-from bisect_trt.targets.ort.messages import essence, failures
+from bisect_trt.targets.ort.messages import essence, failures, refusal
+from bisect_trt.targets.ort.timed import OrtTimed
 
 _CPU = "CPUExecutionProvider"
 _FOLDER = "session.model_external_initializers_file_folder_path"
@@ -127,6 +129,11 @@ class OrtProvider:
             failed = self._failures(candidate, Stage.RUN, str(e))
             return TargetResult(failures=failed, log=str(e), facts=source.facts)
 
+    def timed(self, candidate: Candidate, graph: bool = False) -> OrtTimed:
+        """Build the candidate as it is deployed. Raises FailedError, UsageError."""
+        make = partial(self._session, self._narrower.source(candidate), self.name != _CPU)
+        return OrtTimed(make, candidate, on_gpu=self.name in _ON_NVIDIA, graph=graph)
+
     def _failures(self, candidate: Candidate, stage: Stage, message: str) -> tuple[Failure, ...]:
         gpu.heed(message)
         return failures(candidate, stage, message)
@@ -143,7 +150,7 @@ class OrtProvider:
                     return str(ep_name)
             if ep_libraries.bare(self._wanted) == ep_libraries.bare(name):
                 raise self._no_device(str(path))
-        # ONNX Runtime lists plugins that are registered already among the available providers, too.
+        # Plugins that are registered already are among the available providers, too.
         listed = self._match([d.ep_name for d in self._all_devices() if d.ep_name != _CPU])
         built_in = self._match(self._ort.get_available_providers())
         self._plugin = bool(listed) or not built_in
@@ -213,13 +220,15 @@ class OrtProvider:
 
     # Sessions
 
-    def _session(self, source: Source, strict: bool, record: bool = False) -> Any:
+    def _session(self, source: Source, strict: bool, record: bool = False, tune: Any = None) -> Any:
         from bisect_trt.references.ort import custom_ops
 
         model, folder = source.model, source.folder
         options = self._ort.SessionOptions()
         options.log_severity_level = 3  # errors; they go to the worker's log
         options.add_session_config_entry(_SPIN, "0")  # threads that wait burn what others need
+        if tune is not None:
+            tune(options)
         options.add_session_config_entry(_FOLDER, str(folder.absolute()))
         for library in custom_ops():
             options.register_custom_ops_library(str(library.absolute()))
@@ -295,7 +304,7 @@ class OrtProvider:
             failed = self._failures(source.candidate, Stage.BUILD, message)
             return TargetResult(failures=failed, log=message, facts=source.facts)
         found = tuple(
-            _refusal(f"{self.name} does not take {op}", op, nodes) for op, nodes in refused.items()
+            refusal(f"{self.name} does not take {op}", op, nodes) for op, nodes in refused.items()
         )
         facts = source.facts | {"not_taken": {op: len(nodes) for op, nodes in refused.items()}}
         return TargetResult(failures=found, log=message, facts=facts)
@@ -321,20 +330,12 @@ class OrtProvider:
         return dict(sorted(refused.items(), key=lambda item: (not item[1], item[0])))
 
 
-def _refusal(text: str, op: str, nodes: Sequence[str]) -> Failure:
-    """Say that a provider does not take an operator."""
-    some = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
-    message = f"{text} ({some})" if some else text
-    return Failure(Stage.BUILD, Symptom.ERROR, text, message, tuple(nodes), op)
-
-
 def _run(session: Any, candidate: Candidate) -> list[Mapping[str, Array]]:
     """Outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
     from bisect_trt.references.ort import to_array, to_ort
 
-    declared = read_without_weights(candidate.content).graph.input
-    types = {value.name: value.type.tensor_type.elem_type for value in declared}
-    store = Store(candidate.folder)
+    graph, store = read_without_weights(candidate.content).graph, Store(candidate.folder)
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     names = [output.name for output in session.get_outputs()]
     results: list[Mapping[str, Array]] = []
     for sample in candidate.feeds:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from bisect_trt.environment import INSTALL
 from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Failure, Stage
@@ -22,14 +22,7 @@ from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
 from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
 from bisect_trt.targets.narrow import Narrower, Source
-from bisect_trt.targets.tensorrt import (
-    api,
-    constraints,
-    knobs,
-    progress,
-    timing,
-    warm,
-)
+from bisect_trt.targets.tensorrt import api, constraints, knobs, progress, timing, warm
 from bisect_trt.targets.tensorrt import (
     config as trt_config,
 )
@@ -51,10 +44,10 @@ from bisect_trt.targets.tensorrt.log import (
     logger_for,
     parse_failure,
 )
+from bisect_trt.targets.tensorrt.timed import TimedEngine
+from bisect_trt.targets.tensorrt.warm import TITLES, Flavour, import_tensorrt
+from bisect_trt.targets.timed import FailedError
 
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
-
-TITLES: Mapping[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 _REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not supported", re.IGNORECASE)
 _BUILD_ONLY = "--build-only builds the engines and does not run them."
 
@@ -76,6 +69,7 @@ class TensorRT:
         self._log.write_all_to(settings.verbose_log)
         self._gpu = gpu.find_gpu()
         self._look_inside = False
+        self._measured: list[Any] | None = None
         casts = settings.precision if api.is_strongly_typed(self._trt) else ""
         self._narrower = Narrower(casts)
         trt_config.load_plugins(self._trt, self._logger, settings.plugins)
@@ -210,6 +204,28 @@ class TensorRT:
         finally:
             self._look_inside = False
 
+    def timed(self, candidate: Candidate, graph: bool = False) -> TimedEngine:
+        """Build the candidate and give the engine with a clock; `graph`: it runs as a CUDA graph.
+
+        Raises:
+            TargetUnavailable: engines are not run here.
+            FailedError: it cannot be parsed, built or loaded.
+        """
+        if why := self._why_not_run():
+            raise TargetUnavailable(f"{TITLES[self._flavour]}: {why}", "its time can be told on a GPU only")
+        self._measured, began = [], time.perf_counter()
+        try:
+            result = self.run(candidate)
+            seconds = time.perf_counter() - began - float(result.facts.get("builder_seconds", 0.0))
+            if result.failures or not self._measured:
+                said = result.failures[0].message if result.failures else result.unresolved
+                raise FailedError(said or "the build gave no engine")
+            engine = self._measured[0]
+        finally:
+            self._measured = None
+        cuda = importlib.import_module("polygraphy.cuda")
+        return TimedEngine(self._trt, cuda, engine, candidate.model, seconds, graph)
+
     def _parse(self, source: Source) -> TargetResult:
         # Network and parser stay alive to the end of this function: the parser holds pointers to the others.
         announce(Stage.PARSE)
@@ -277,9 +293,9 @@ class TensorRT:
         facts["engine_bytes"] = plan.nbytes
         if self._why_not_run():
             return TargetResult(log=self._log.text(), facts=facts)
-        return self._run(candidate, plan, facts)
+        return self._load(candidate, plan, facts)
 
-    def _run(self, candidate: Candidate, plan: Any, facts: dict[str, Any]) -> TargetResult:
+    def _load(self, candidate: Candidate, plan: Any, facts: dict[str, Any]) -> TargetResult:
         announce(Stage.LOAD)
         before = len(self._log.records)
         engine = warm.runtime(self._trt, self._logger).deserialize_cuda_engine(plan)
@@ -290,6 +306,13 @@ class TensorRT:
             return self._failed([failure(candidate.model, Stage.LOAD, message)], facts)
         if candidate.form in (Form.ORIGINAL, Form.WRITTEN):
             facts["engine"] = trt_engine.engine_layers(self._trt, engine)
+        if self._measured is not None:
+            self._measured.append(engine)
+            return TargetResult(log=self._log.text(), facts=facts)
+        return self._run(candidate, engine, facts)
+
+    def _run(self, candidate: Candidate, engine: Any, facts: dict[str, Any]) -> TargetResult:
+        before = len(self._log.records)
         # Read when Polygraphy is imported.
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(self._flavour == "tensorrt-rtx"))
         polygraphy = importlib.import_module("polygraphy.backend.trt")
@@ -323,27 +346,3 @@ class TensorRT:
         for failed in failures:
             gpu.heed(failed.message)
         return TargetResult(failures=tuple(failures), log=self._log.text(), facts=facts or {})
-
-
-def import_tensorrt(flavour: Flavour) -> Any:
-    """The module of a flavour.
-
-    Raises:
-        TargetUnavailable: it is missing or does not load.
-    """
-    try:
-        module = importlib.import_module(flavour.replace("-", "_"))
-        module.Builder, module.OnnxParser  # noqa: B018 - a stub without libraries may still import
-        old = flavour == "tensorrt" and api.release(module) < api.FLOOR
-    except Exception as e:  # a missing libcudart raises OSError, PyPI's stub whatever it likes
-        why = " ".join(str(e).split())[:300]
-        raise TargetUnavailable(
-            f"{TITLES[flavour]} cannot be used: {why}", f"install it with: {INSTALL[flavour]}"
-        ) from e
-    if old:
-        oldest = ".".join(map(str, api.FLOOR))
-        raise TargetUnavailable(
-            f"TensorRT {module.__version__} is too old: {oldest} is the oldest that works",
-            f"install it with: {INSTALL[flavour]}",
-        )
-    return module

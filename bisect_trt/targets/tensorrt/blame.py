@@ -61,6 +61,11 @@ class Blame:
         When it names none but an operator that the graph has (`Attention operation was not
         supported`), the nodes with that operator.
         """
+        rest = _FOREIGN.sub(" ", message)
+        return self.named_in(message) or tuple(self._with_operator(rest))
+
+    def named_in(self, message: str) -> tuple[str, ...]:
+        """The nodes that a message, or the name of a layer, has by name."""
         found: list[int] = []
         for first, last in _FOREIGN.findall(message):
             ends = [at for at in map(self._resolve, (first, last)) if at is not None]
@@ -70,8 +75,7 @@ class Blame:
         words = [*named_in(rest), *(word for word in _tokens(rest) if not is_plain(word))]
         found += [at for at in map(self._resolve, words) if at is not None]
         found += [at for word in words for at in self._users.get(word, ())]
-        names = [name for at in dict.fromkeys(found) if (name := self._order[at])]
-        return tuple(names) or tuple(self._with_operator(rest))
+        return tuple(name for at in dict.fromkeys(found) if (name := self._order[at]))
 
     def with_operator_like(self, kind: str) -> tuple[str, ...]:
         """The nodes whose operator is `kind`, or what it begins with: `LSTM` of a builder's LSTMSequence."""

@@ -1,4 +1,4 @@
-"""What a process keeps of TensorRT between builds: one builder and one runtime for each module.
+"""The module of a flavour, and what a process keeps of it between builds: one builder and one runtime.
 
 A builder of TensorRT 8.6 loads its library of kernels: 10 s, 2.9 GB of the host's memory and 0.75 GB of the
 card's (H200). While one is alive in the process the next costs nothing; without one, 8 s again.
@@ -6,9 +6,19 @@ card's (H200). While one is alive in the process the next costs nothing; without
 
 from __future__ import annotations
 
+import importlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from bisect_trt.environment import INSTALL
+from bisect_trt.errors import TargetUnavailable
+from bisect_trt.targets.tensorrt import api
+
+Flavour = Literal["tensorrt", "tensorrt-rtx"]
+
+TITLES: Mapping[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 @dataclass
@@ -53,3 +63,27 @@ def runtime(trt: Any, logger: Any) -> Any:
     if known.runtime is None:
         known.runtime = trt.Runtime(logger)
     return known.runtime
+
+
+def import_tensorrt(flavour: Flavour) -> Any:
+    """The module of a flavour.
+
+    Raises:
+        TargetUnavailable: it is missing or does not load.
+    """
+    try:
+        module = importlib.import_module(flavour.replace("-", "_"))
+        module.Builder, module.OnnxParser  # noqa: B018 - a stub without libraries may still import
+        old = flavour == "tensorrt" and api.release(module) < api.FLOOR
+    except Exception as e:  # a missing libcudart raises OSError, PyPI's stub whatever it likes
+        why = " ".join(str(e).split())[:300]
+        raise TargetUnavailable(
+            f"{TITLES[flavour]} cannot be used: {why}", f"install it with: {INSTALL[flavour]}"
+        ) from e
+    if old:
+        oldest = ".".join(map(str, api.FLOOR))
+        raise TargetUnavailable(
+            f"TensorRT {module.__version__} is too old: {oldest} is the oldest that works",
+            f"install it with: {INSTALL[flavour]}",
+        )
+    return module

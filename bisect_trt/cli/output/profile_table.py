@@ -1,0 +1,146 @@
+"""The last screen of `profile`. Everything is `Text`: nothing from a model is markup."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bisect_trt.cli.output.console import Page, shorten, show_path
+from bisect_trt.profiling.cliffs import grid
+from bisect_trt.profiling.result import CONCURRENCY, Change, LayerTable, Point, Profile, milliseconds
+from bisect_trt.profiling.write import DOCUMENT, LAYERS, TABLE
+from bisect_trt.text import counted, printable, seconds, some_names
+
+ROWS, OPERATORS, CHANGES = 10, 6, 3
+_NAME = 60  # characters of a layer
+_MIB = 1 << 20
+
+
+def show_profile(result: Profile, console: Console | None = None) -> None:
+    """What was measured and how, times by size, cliffs, layers, and where the files are."""
+    console = console or Console(highlight=False)
+    page = Page(console)
+    page.row("Target", f"{printable(result.target.title)}, clock: {result.opened.clock}")
+    page.row("Build", _build(result))
+    if result.is_range:
+        console.print(_points(result, page))
+        _show_cliffs(page, result)
+    else:
+        _show_one(page, result.points[0])
+    if result.layers is not None:
+        console.print(_layers(result.layers))
+        page.row("Operators", _operators(result.layers))
+        for told in result.layers.doubts():
+            page.row("Layers", told)
+    for note in result.notes:
+        page.row("Note", printable(note))
+    if not result.finished:
+        page.row("Stopped", f"{result.stop_reason}; the same command goes on from here", style="bold yellow")
+    page.row("Spent", seconds(result.seconds))
+    page.exact("Data", show_path(result.out / DOCUMENT))
+    page.exact("Table", show_path(result.out / TABLE))
+    if result.layers is not None:
+        page.exact("", show_path(result.out / LAYERS))
+    if result.is_range and len(result.points) > 1:
+        page.exact("Pictures", f"{show_path(result.out)}/latency.svg, cost.svg, throughput.svg")
+
+
+def _build(result: Profile) -> str:
+    held = [f"{size / _MIB:,.0f} MiB of {name} memory" for name, size in result.opened.bytes.items()]
+    return ", ".join([seconds(result.opened.build_seconds), *held])
+
+
+def _show_one(page: Page, point: Point) -> None:
+    times = point.times
+    assert times is not None
+    inside = f"({milliseconds(times.low)} .. {milliseconds(times.high)}), {counted(times.runs, 'run')}"
+    page.row("Median", f"{milliseconds(times.median)} {inside}", style="bold green")
+    p90 = milliseconds(times.p90) if times.p90 else "too few runs"
+    p99 = milliseconds(times.p99) if times.p99 else "too few runs (it takes 100)"
+    page.row("Slow ones", f"p90 {p90}, p99 {p99}")
+    page.row("Throughput", f"{_rate(point.throughput or 0.0)} runs a second, {CONCURRENCY} at a time")
+
+
+def _points(result: Profile, page: Page) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for title in (result.unit, "median", "+-", "p90", "p99", "a unit", "units/s", ""):
+        table.add_column(printable(title), justify="right" if title else "left", no_wrap=True)
+    cliffs = {cliff.size: cliff for cliff in result.cliffs}
+    shown = _shown(result)
+    for point in shown:
+        times, cliff = point.times, cliffs.get(point.size)
+        if times is None:
+            cells = [str(point.size), "fails", *[""] * 5, shorten(printable(point.error), _NAME)]
+        else:
+            cells = [
+                str(point.size),
+                milliseconds(times.median),
+                f"{times.width:.0%}",
+                *(milliseconds(value) if value else "-" for value in (times.p90, times.p99)),
+                milliseconds(times.median / point.size),
+                _rate(point.throughput or 0.0),
+                f"<- {cliff.jump:.2f} times {cliff.size - 1}" if cliff else "",
+            ]
+        table.add_row(*(Text(cell) for cell in cells), style="bold red" if cliff else "")
+    if len(shown) < len(result.points):
+        page.row("Sizes", f"{len(shown)} of the {len(result.points)} that were measured; all are in {TABLE}")
+    return table
+
+
+def _shown(result: Profile) -> list[Point]:
+    """Both sides of cliffs, the grid of powers of two, and sizes that fail."""
+    sizes = {size for cliff in result.cliffs for size in (cliff.size - 1, cliff.size)}
+    sizes |= set(grid(result.points[0].size, result.points[-1].size))
+    return [point for point in result.points if point.size in sizes or point.error]
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _show_cliffs(page: Page, result: Profile) -> None:
+    unit = printable(result.unit)
+    if not result.cliffs:
+        page.row("Cliffs", f"none from {unit} {result.points[0].size} to {result.points[-1].size}")
+    changes = {change.size: change for change in result.changes}
+    for k, cliff in enumerate(result.cliffs):
+        told = f"{unit} {cliff.size} costs {cliff.jump:.2f} times {cliff.size - 1} a unit"
+        inside = f"({cliff.low:.2f} .. {cliff.high:.2f})"
+        page.row("" if k else "Cliffs", f"{told} {inside}", style="bold red")
+        if cliff.size in changes:
+            page.row("", _change(changes[cliff.size]))
+    page.row("Looked at", f"{counted(result.measured, 'measurement')}; throughput {CONCURRENCY} at a time")
+
+
+def _change(change: Change) -> str:
+    most = change.layers[:CHANGES]
+    total = sum(more for _, more in change.layers if more > 0)
+    told = [(layer.name, more / total) for layer, more in most if total and more > 0.1 * total]
+    parts = [f"{printable(name)} ({share:.0%})" for name, share in told]
+    kinds = "; kernels change: " + some_names(list(change.new), 2) if change.new else ""
+    return f"what takes longer there: {', '.join(parts)}{printable(kinds)}" if parts else ""
+
+
+def _layers(layers: LayerTable) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for title in ("layer", "operator", "time", "share", "nodes of the model"):
+        table.add_column(title, justify="right" if title in ("time", "share") else "left")
+    for layer in layers.ranked[:ROWS]:
+        nodes = some_names(list(layer.nodes), 2) or "none"
+        cells = [
+            shorten(printable(layer.name), _NAME),
+            printable(layer.op),
+            milliseconds(layer.seconds),
+            f"{layers.share(layer):.1%}",
+            shorten(printable(nodes), _NAME),
+        ]
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _operators(layers: LayerTable) -> str:
+    found, total = layers.by_operator, layers.total or 1.0
+    told = [f"{printable(op)} {taken / total:.0%} ({count})" for op, taken, count in found[:OPERATORS]]
+    return ", ".join(told) + (f", {len(found) - OPERATORS} others" if len(found) > OPERATORS else "")

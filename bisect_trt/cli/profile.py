@@ -1,0 +1,100 @@
+"""`bisect-trt profile`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bisect_trt import options
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.options import Option
+from bisect_trt.options import kinds as k
+from bisect_trt.options.table import BUILDER, SEARCH
+from bisect_trt.settings import Settings
+
+SHAPES = Option(
+    "shapes", "--shapes", k.SPANS, "Shapes, a range where a dimension varies: x:1..64x3x224x224; repeat it."
+)
+PRECISION = Option(
+    "precision_of_time",
+    "--precision-of-time",
+    k.PERCENT,
+    "How well the median of a run has to be known; 2% without it.",
+    SEARCH,
+)
+GRAPH = Option("cuda_graph", "--cuda-graph", k.SWITCH, "Run TensorRT's engine as a CUDA graph.", BUILDER)
+BEST = Option(
+    "best",
+    "--opt-shapes",
+    k.SHAPES,
+    "TensorRT's optimisation profile: what the engine is made for; the largest shapes without it.",
+    BUILDER,
+)
+_LEFT_OUT = (
+    *("simplify", "simplify_budget", "anonymise", "style", "inputs_for", "judge", "save_outputs"),
+    *("save_inputs", "build_only", "deep", "fail_regex", "devices", "cluster", "cache_dir", "max_probes"),
+    *("repeats", "shapes", "min_shapes", "opt_shapes", "max_shapes", "workers", "reference"),
+    *("reference_provider", "custom_ops", "record_budget", "rtol", "atol", "metric", "ignore", "topk"),
+)
+
+
+def run(
+    model: Path,
+    settings: Settings,
+    *,
+    shapes: Any,
+    best: Any,
+    out: Path | None,
+    precision_of_time: float | None,
+    cuda_graph: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """How fast is it? Latency and throughput over shapes, where these jump, and which layers take the time.
+
+    Exit code: 0 done, 2 bad usage or model, or the model fails, 3 target not usable here, 6 stopped early
+    (what was measured is saved), 70 a bug of bisect-trt.
+    """
+    # Heavy imports wait until a command runs, so that --help is quick.
+    from bisect_trt.cli.output.profile_table import show_profile
+    from bisect_trt.cli.output.progress import progress
+    from bisect_trt.errors import StoppedEarly
+    from bisect_trt.profiling.run import PRECISION as USUAL
+    from bisect_trt.profiling.run import profile
+    from bisect_trt.profiling.write import document
+
+    with progress(quiet=as_json) as on_event:
+        result = profile(
+            model,
+            settings,
+            shapes=shapes,
+            best=best,
+            precision_of_time=precision_of_time or USUAL,
+            cuda_graph=cuda_graph,
+            out=out,
+            force=force,
+            on_event=on_event,
+        )
+    if as_json:
+        print(json.dumps({**document(result), "out": str(result.out)}, indent=2))
+    else:
+        show_profile(result)
+    return 0 if result.finished else StoppedEarly.exit_code
+
+
+COMMAND = Command(
+    "profile",
+    run,
+    (
+        SHAPES,
+        replace(OUT, help="Where to write; MODEL-profile here without it."),
+        *options.without(*_LEFT_OUT),
+        PRECISION,
+        BEST,
+        GRAPH,
+        FORCE,
+        JSON,
+    ),
+)

@@ -1,0 +1,113 @@
+"""`profile`: how fast a model is over its shapes, where that jumps, and which layers take the time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from bisect_trt.errors import StoppedEarly, UsageError
+from bisect_trt.options import line
+from bisect_trt.profiling.journaled import Work
+from bisect_trt.profiling.meter import Side, require_open
+from bisect_trt.profiling.result import Profile
+from bisect_trt.profiling.sizes import Sizes, Spans, sizes
+from bisect_trt.profiling.write import write
+from bisect_trt.results import OnEvent
+from bisect_trt.session import folder as folders
+from bisect_trt.session.prepare import load_for, prepare, resolved
+from bisect_trt.session.prober import Budget
+from bisect_trt.settings import Settings, Shapes, TargetSettings
+
+PRECISION = 0.02
+
+
+def profile(
+    model: Path,
+    settings: Settings,
+    *,
+    shapes: Spans = (),
+    best: Shapes = (),
+    precision_of_time: float = PRECISION,
+    cuda_graph: bool = False,
+    out: Path | None = None,
+    force: bool = False,
+    on_event: OnEvent = lambda step: None,
+) -> Profile:
+    """Measure a model over its shapes and layers, and write what was measured.
+
+    Args:
+        model: ONNX file.
+        settings: target, inputs, budget.
+        shapes: least and largest size of each dimension of inputs.
+        best: shapes that TensorRT's engine is made for, between these; the largest where it is empty.
+        precision_of_time: how well the median has to be known, as a part of it.
+        cuda_graph: run the engine as a CUDA graph; TensorRT alone.
+        out: folder to write to; None: `MODEL-profile` here.
+        force: replace what an earlier run left there.
+        on_event: gets what is being done.
+
+    Raises:
+        UsageError: the model, its inputs, an option or a folder cannot be used, or the model fails.
+        TargetUnavailable: the target cannot run models here.
+        StoppedEarly: stopped before anything was measured.
+    """
+    began = time.monotonic()
+    settings = resolved(settings)
+    loaded = load_for(model, settings)
+    asked = sizes(loaded, settings, shapes)
+    ends = [asked.samples(asked.high)]
+    if asked.low != asked.high:
+        ends.append(asked.samples(asked.low))
+    out = out or Path.cwd() / f"{model.stem}-profile"
+    head = folders.header(loaded.digest, settings, [one for samples in ends for one in samples])
+    head["profile"] = json.dumps([shapes, best, precision_of_time, cuda_graph])
+    folders.require_free(out, head, force=force)
+    with (
+        tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
+        folders.open_folder(out, head, force=force) as journal,
+    ):
+        target = _with_profile(asked, best)
+        side = Side(target, settings.run, Path(logs), cuda_graph)
+        try:
+            info = side.describe()
+            folders.require_target(journal, info.fingerprint)
+            session = prepare(loaded, [one for samples in ends for one in samples], out / folders.WORK)
+            hint = line("bisect-trt", "reduce", model, "--target", settings.target.spec)
+            opened = require_open(side, session.original, info.title, f"{hint} finds the part that fails")
+            empty = Profile(model, out, settings, info, opened, precision_of_time, asked.unit)
+            budget = Budget.of(settings.run, began)
+            work = Work(side, session, asked, journal, budget, precision_of_time, on_event, empty)
+            result = replace(work.run(), seconds=time.monotonic() - began)
+        finally:
+            side.close()
+        if not any(point.times for point in result.points):
+            raise StoppedEarly(result.stop_reason or "nothing could be measured", _first_error(result))
+        write(result)
+        if result.finished:
+            journal.event(folders.DONE)
+            shutil.rmtree(out / folders.WORK, ignore_errors=True)
+    return result
+
+
+def _first_error(result: Profile) -> str:
+    return next((point.error for point in result.points if point.error), "give it more time")
+
+
+def _with_profile(asked: Sizes, best: Shapes) -> TargetSettings:
+    """Settings whose optimisation profile reaches from the least to the largest shapes.
+
+    Where `best` says nothing the samples say it all, and the engine is made for the largest, the first one.
+    """
+    target = asked.settings.target
+    if not best:
+        return replace(target, shapes=())
+    low, high = asked.shapes(asked.low), asked.shapes(asked.high)
+    for name, shape in best:
+        inside = zip(dict(low).get(name, ()), shape, dict(high).get(name, ()), strict=False)
+        if name not in dict(high) or not all(a <= b <= c for a, b, c in inside):
+            raise UsageError(f"--opt-shapes {name} is not within what --shapes gives", "give both")
+    return replace(target, shapes=(), min_shapes=low, opt_shapes=best, max_shapes=high)

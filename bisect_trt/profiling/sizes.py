@@ -1,0 +1,92 @@
+"""From `--shapes x:1..64x3x224x224` to the shapes of one size, and input values for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.candidate import Feeds
+from bisect_trt.model.load import LoadedModel
+from bisect_trt.options.kinds import SPANS, Unreadable, spans_text
+from bisect_trt.session.prepare import Session, kept_value
+from bisect_trt.session.samples import Samples, graph_inputs, read_samples
+from bisect_trt.settings import Settings, Shapes
+
+Spans = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+"""Input name, and the least and largest size of each of its dimensions."""
+RUN, SIZE = "run", "size"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shapes that are measured: those of `spans`, where each range has the same size at a time.
+
+    Attributes:
+        low, high: of the range; both 1 where there is none.
+        unit: name of the dimension that varies; `run` where none does.
+    """
+
+    loaded: LoadedModel
+    settings: Settings
+    spans: Spans
+    low: int
+    high: int
+    unit: str
+
+    def shapes(self, size: int) -> Shapes:
+        """The shapes of the inputs that were given, at one size."""
+        return tuple((name, tuple(a if a == b else size for a, b in dims)) for name, dims in self.spans)
+
+    def at(self, size: int) -> Settings:
+        """The settings with these shapes as static ones."""
+        target = replace(self.settings.target, shapes=self.shapes(size))
+        return replace(self.settings, target=target)
+
+    def samples(self, size: int) -> Samples:
+        """Input values of one size, one sample. Raises UsageError."""
+        return read_samples(self.loaded, self.at(size))[:1]
+
+    def feeds(self, session: Session, size: int) -> Feeds:
+        """The same as files in the store of a session. Raises UsageError."""
+        return {name: kept_value(session.store, name, v) for name, v in self.samples(size)[0].items()}
+
+
+def spans_of(texts: Sequence[str]) -> Spans:
+    """Read shapes as the command line has them. Raises UsageError."""
+    try:
+        found: Spans = SPANS.read(texts) if texts else ()
+    except Unreadable as error:
+        raise UsageError(f"shapes {error}", f"write {SPANS.example}") from error
+    return found
+
+
+def sizes(loaded: LoadedModel, settings: Settings, spans: Spans) -> Sizes:
+    """Check the shapes of the command line against each other.
+
+    Raises:
+        UsageError: two different ranges, or a range and input values of the user's.
+    """
+    ranges = {(a, b): name for name, dims in spans for a, b in dims if a != b}
+    if len(ranges) > 1:
+        told = ", ".join(f"{a}..{b} of {name}" for (a, b), name in ranges.items())
+        hint = "one range at a time: give the others one size; equal ranges go together"
+        raise UsageError(f"--shapes has two ranges: {told}", hint)
+    if not ranges:
+        return Sizes(loaded, settings, spans, 1, 1, RUN)
+    (low, high), name = next(iter(ranges.items()))
+    if low < 1:
+        raise UsageError(f"--shapes {name}: a range of sizes begins at 1")
+    if settings.run.inputs is not None:
+        text = spans_text(dict(spans)[name])
+        hint = "leave one of them out: values for each size are made up"
+        raise UsageError(f"--inputs has one shape, and --shapes {name}:{text} a range", hint)
+    return Sizes(loaded, settings, spans, low, high, _name(loaded, name, dict(spans)))
+
+
+def _name(loaded: LoadedModel, name: str, spans: Mapping[str, tuple[tuple[int, int], ...]]) -> str:
+    """What the model calls the dimension that varies."""
+    declared = next((item.dims for item in graph_inputs(loaded.proto) if item.name == name), None)
+    at = next(k for k, (a, b) in enumerate(spans[name]) if a != b)
+    found = declared[at] if declared is not None and at < len(declared) else None
+    return found if isinstance(found, str) and found != RUN else SIZE

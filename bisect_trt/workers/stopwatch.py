@@ -1,0 +1,87 @@
+"""What runs in a worker process to measure time: one model on one target, opened once and run many times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bisect_trt.errors import UsageError
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.load import read_without_weights
+from bisect_trt.model.store import Store
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.timed import Layers, Opened, Timed, Whole
+from bisect_trt.workers.jobs import opened
+
+_NO_CLOCK = {
+    "emulate": "computes what a precision does, not how fast",
+    "planted": "runs with planted faults, not at its own speed",
+}
+
+
+@dataclass
+class _Watched:
+    """A model that is open in this process; `fed` are the inputs that it has now."""
+
+    timed: Timed
+    candidate: Candidate
+    fed: Feeds | None = None
+
+
+_open: dict[str, _Watched] = {}
+
+
+def open_model(key: str, settings: TargetSettings, candidate: Candidate, graph: bool = False) -> Opened:
+    """Build a candidate under a key; what this process had open under another key is given back.
+
+    Raises:
+        UsageError: the time of this target means nothing, or `graph` is not for it.
+        TargetUnavailable: the target cannot run models here.
+        FailedError: the candidate cannot be built.
+    """
+    kind = settings.spec.partition(":")[0]
+    if kind in _NO_CLOCK:
+        hint = "measure a target that is deployed: tensorrt, ort:CPU, ..."
+        raise UsageError(f"--target {settings.spec} {_NO_CLOCK[kind]}", hint)
+    target: Any = opened(settings)
+    _open.clear()
+    if hasattr(target, "timed"):
+        _open[key] = _Watched(target.timed(candidate, graph), candidate)
+    elif graph:
+        raise UsageError("--cuda-graph is for TensorRT", "leave it out")
+    else:
+        _open[key] = _Watched(Whole(target, candidate), candidate)
+    return _open[key].timed.opened
+
+
+def measure(key: str, feeds: Feeds, seconds: float, most: int) -> list[float]:
+    """Seconds of each run on these inputs, for so long and at most so often.
+
+    Raises:
+        KeyError: this process is another one than that in which the model was opened.
+        FailedError: the model fails.
+    """
+    return _fed(key, feeds).run(seconds, most)
+
+
+def layers(key: str, feeds: Feeds, runs: int) -> Layers | None:
+    """What the target's own profiler tells; None where it has none. Raises as `measure` does."""
+    return _fed(key, feeds).layers(runs)
+
+
+def _fed(key: str, feeds: Feeds) -> Timed:
+    held = _open[key]
+    if isinstance(held.timed, Whole):
+        held.timed.use(feeds)
+    elif held.fed != feeds:
+        held.timed.feed(_load(held.candidate, feeds))
+    held.fed = feeds
+    return held.timed
+
+
+def _load(candidate: Candidate, feeds: Feeds) -> Mapping[str, Any]:
+    declared = read_without_weights(candidate.content).graph.input
+    types = {value.name: value.type.tensor_type.elem_type for value in declared}
+    store = Store(candidate.folder)
+    return {name: store.load(path, types[name]) for name, path in feeds.items() if name in types}

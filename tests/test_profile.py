@@ -1,0 +1,291 @@
+"""Times, their intervals, cliffs, layers: measured with clocks of our own, where the answer is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+import bisect_trt
+from bisect_trt.cli.app import main
+from bisect_trt.errors import UsageError
+from bisect_trt.options import kinds
+from bisect_trt.profiling import timing
+from bisect_trt.profiling.cliffs import Edge, Found, bound, search
+from bisect_trt.profiling.rounds import in_turns
+from bisect_trt.targets.ort.timed import kernel_times, owned
+from bisect_trt.targets.timed import typical_layers
+
+# Intervals and the rule that stops
+
+
+@pytest.mark.parametrize("count", [1, 5, 7, 8, 9, 20, 101, 1000])
+def test_the_rank_is_the_largest_with_its_confidence(count: int) -> None:
+    def below(rank: int) -> float:
+        return sum(math.comb(count, k) for k in range(rank)) / 2**count
+
+    rank = timing.rank(count)
+    assert below(rank) <= 0.005
+    assert below(rank + 1) > 0.005 or rank == count // 2
+
+
+def draw(kind: str, rng: random.Random) -> float:
+    if kind == "two modes":
+        return rng.gauss(1, 0.02) if rng.random() < 0.7 else rng.gauss(2, 0.05)
+    return rng.lognormvariate(0, 0.1) if kind == "skewed" else rng.gauss(1, 0.05)
+
+
+@pytest.mark.parametrize("kind, true", [("even", 1.0), ("skewed", 1.0), ("two modes", None)])
+def test_where_it_stops_the_median_is_in_its_interval(kind: str, true: float | None) -> None:
+    many = random.Random(0)
+    truth = true or sorted(draw(kind, many) for _ in range(40_001))[20_000]
+    rng, inside = random.Random(1), 0
+    for _ in range(150):
+        found: list[float] = []
+        while not timing.enough(found, 0.02, sum(found), 2000.0):
+            found += [draw(kind, rng) for _ in range(10)]
+        low, high = timing.interval(found)
+        inside += low <= truth <= high
+    assert inside >= 0.95 * 150
+
+
+@given(st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=300), st.floats(0.001, 0.5))
+def test_what_times_tell_holds_for_any_times(values: list[float], precision: float) -> None:
+    told = timing.times(values, precision)
+    assert told.least <= told.low <= told.median <= told.high <= max(values)
+    assert (told.p99 is None) == (len(values) < 100)
+    assert not told.settled or told.width <= precision
+    assert timing.enough(values, precision, 5.0, 5.0)
+
+
+def test_few_runs_are_never_enough_before_the_time_is_over() -> None:
+    assert not timing.enough([1.0] * 29, 0.02, 1.0, 5.0)
+    assert timing.enough([1.0] * 30, 0.02, 1.0, 5.0)
+    assert not timing.enough([], 0.02, 9.0, 5.0)
+
+
+def test_a_machine_that_changes_its_speed_is_told_of() -> None:
+    rng = random.Random(3)
+    steady = [rng.gauss(1, 0.02) for _ in range(200)]
+    assert timing.drift(steady) == 1.0
+    assert timing.drift([*steady, *(1.3 * value for value in steady)]) == pytest.approx(1.3, abs=0.02)
+
+
+# Two sides in turns
+
+
+def clock(seconds: float, rng: random.Random, machine: list[float]) -> Callable[[float], list[float]]:
+    """A side whose runs take so long, on a machine whose speed wanders and that others use, too."""
+
+    def block(least: float) -> list[float]:
+        found: list[float] = []
+        while not found or sum(found) < least:
+            machine[0] = min(3.0, max(1.0, machine[0] * rng.uniform(0.97, 1.03)))
+            hit = rng.expovariate(20) if rng.random() < 0.2 else 0.0
+            found.append(seconds * machine[0] * rng.uniform(1, 1.05) + hit * seconds)
+        return found
+
+    return block
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.015, 0.1])
+def test_a_side_against_itself_is_never_an_alarm(seconds: float) -> None:
+    for seed in range(60):
+        rng, machine = random.Random(seed), [1.0]
+        sides = clock(seconds, rng, machine), clock(seconds, rng, machine)
+        assert not in_turns(*sides, 0.02, 10.0).beyond(0.05), seed
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.2, 3.0])
+def test_a_slower_side_is_found_with_its_ratio(factor: float) -> None:
+    for seed in range(20):
+        rng, machine = random.Random(seed), [1.0]
+        found = in_turns(clock(0.01, rng, machine), clock(0.01 * factor, rng, machine), 0.02, 10.0)
+        assert found.beyond(0.05), seed
+        assert found.ratio == pytest.approx(factor, rel=0.04), seed
+
+
+# Cliffs
+
+
+def look(low: int, high: int, true: Callable[[int], float], noise: float, seed: int) -> Found:
+    """Search with a clock that is off by up to `noise` each time."""
+    rng = random.Random(seed)
+
+    def measure(size: int) -> float:
+        return true(size) * (1 + rng.uniform(-noise, noise))
+
+    def compare(a: int, b: int) -> Edge:
+        ratios = sorted(measure(b) / measure(a) for _ in range(12))
+        return Edge(true(a), true(b), ratios[6], ratios[0], ratios[-1])
+
+    return search(low, high, measure, compare)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_a_planted_cliff_is_found_exactly_and_in_few_measurements(data: st.DataObject) -> None:
+    low = data.draw(st.sampled_from([1, 2, 7, 100]))
+    high = data.draw(st.integers(low + 8, low + 4000))
+    at = data.draw(st.integers(max(low + 1, 8), high))
+    jump, fixed = data.draw(st.floats(1.5, 4)), data.draw(st.floats(0, 50))
+    noise, seed = data.draw(st.sampled_from([0.0, 0.02])), data.draw(st.integers(0, 1 << 30))
+    found = look(low, high, lambda size: (fixed + size) * (jump if size >= at else 1), noise, seed)
+    assert [cliff.size for cliff in found.cliffs] == [at]
+    assert found.measured <= bound(low, high) <= 2 * math.ceil(math.log2(high - low + 1)) + 6
+    assert found.cliffs[0].low <= found.cliffs[0].jump <= found.cliffs[0].high
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(2, 4000), st.floats(0, 2), st.floats(0, 100), st.integers(0, 1 << 30))
+def test_what_grows_smoothly_has_no_cliff(high: int, power: float, fixed: float, seed: int) -> None:
+    found = look(1, high, lambda size: fixed + size**power, 0.04, seed)
+    assert not found.cliffs
+    assert found.measured <= 3 * bound(1, high)
+
+
+def test_a_machine_that_answers_at_random_gives_no_cliff_and_ends() -> None:
+    for seed in range(30):
+        found = look(1, 512, lambda size: float(size), 0.9, seed)
+        assert not found.cliffs
+        assert found.measured <= 3 * bound(1, 512)
+
+
+def test_a_step_that_is_gone_at_the_next_power_is_found_behind_a_power() -> None:
+    found = look(1, 512, lambda size: math.ceil(size / 256) * 256.0 + size / 100, 0.0, 0)
+    assert [cliff.size for cliff in found.cliffs] == [257]
+
+
+def test_two_cliffs_and_a_size_that_fails() -> None:
+    def true(size: int) -> float:
+        return size * (2.0 if size >= 40 else 1.0) * (1.7 if size >= 700 else 1.0)
+
+    found = look(1, 1024, true, 0.01, 5)
+    assert [cliff.size for cliff in found.cliffs] == [40, 700]
+    part = search(1, 64, lambda size: None if size > 32 else float(size), lambda a, b: None)
+    assert not part.cliffs and part.seconds[64] is None
+
+
+# Layers
+
+
+def test_layers_of_a_typical_run_add_up_although_each_is_interrupted_now_and_then() -> None:
+    runs = [[("a", 1.0), ("b", 1.0)], [("a", 9.0), ("b", 1.0)], [("a", 1.0), ("b", 9.0)]] * 8
+    assert sum(typical_layers(runs).values()) == pytest.approx(10, rel=0.2)
+    looped = [[("body", 1.0), ("body", 2.0)]]
+    assert typical_layers(looped) == {"body": 3.0}
+
+
+def test_events_of_a_profile_are_cut_into_runs() -> None:
+    def event(name: str, took: int, kind: str = "Node") -> dict[str, object]:
+        return {"cat": kind, "name": name, "dur": took, "args": {"op_name": "Conv"}}
+
+    run = [event("c_kernel_time", 5), event("c_fence_before", 1), event("model_run", 9, "Session")]
+    assert kernel_times([event("session_initialization", 3, "Session"), *run, *run], 1) == [
+        [("c", "Conv", pytest.approx(5e-6))]
+    ]
+
+
+def model(path: Path, *, slow: int = 512) -> Path:
+    """MatMul and Relu three times, the middle one through `slow` channels; any batch."""
+    rng, nodes, weights, x = np.random.default_rng(0), [], [], "x"
+    for k, (rows, columns) in enumerate([(16, 16), (16, slow), (slow, 16)]):
+        value = rng.standard_normal((rows, columns)).astype(np.float32)
+        weights.append(numpy_helper.from_array(value, f"w{k}"))
+        nodes.append(helper.make_node("MatMul", [x, f"w{k}"], [f"m{k}"], f"matmul{k}"))
+        nodes.append(helper.make_node("Relu", [f"m{k}"], [f"r{k}"], f"relu{k}"))
+        x = f"r{k}"
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in ("x", x)]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def test_fused_nodes_are_given_to_the_layer_that_computes_them() -> None:
+    def node(op: str, inputs: str, outputs: str, name: str) -> onnx.NodeProto:
+        return helper.make_node(op, inputs.split(), outputs.split(), name)
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xz"]
+    plain = [node("Conv", "x w", "c", "conv"), node("Relu", "c", "r", "relu"), node("Neg", "r", "z", "neg")]
+    plain.insert(0, node("Neg", "v", "w", "folded"))
+    weight = [numpy_helper.from_array(np.ones(1, np.float32), "v")]
+    before = helper.make_graph(plain, "g", value[:1], value[1:], weight)
+    made = [node("Conv", "x w", "token", "r_nchwc"), node("ReorderOutput", "token", "r", "reorder")]
+    made.append(node("Neg", "r", "z", "neg"))
+    after = helper.make_graph(made, "g", value[:1], value[1:])
+    assert owned(before, after) == {"r_nchwc": ("conv", "relu"), "reorder": (), "neg": ("neg",)}
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> bisect_trt.Profile:
+    folder = tmp_path_factory.mktemp("profile")
+    place = model(folder / "m.onnx")
+    return bisect_trt.profile(
+        place, target="ort:CPU", shapes="x:1..4x16", precision_of_time=0.9, out=folder / "out"
+    )
+
+
+def test_a_profile_has_points_layers_and_files(profiled: bisect_trt.Profile) -> None:
+    assert profiled.finished and profiled.unit == "batch"
+    assert {1, 2, 4} <= {point.size for point in profiled.points}
+    assert all(point.times and point.times.runs >= 30 and point.throughput for point in profiled.points)
+    assert profiled.opened.clock == "host" and profiled.opened.build_seconds > 0
+    assert profiled.layers is not None
+    nodes = {name for layer in profiled.layers.layers for name in layer.nodes}
+    assert nodes == {f"{op}{k}" for op in ("matmul", "relu") for k in range(3)}
+    data = json.loads((profiled.out / "profile.json").read_text())
+    assert data["concurrency"] == 1 and data["points"][0]["shapes"] == {"x": [1, 16]}
+    rows = list(csv.DictReader((profiled.out / "profile.csv").open()))
+    assert [int(row["size"]) for row in rows] == [point.size for point in profiled.points]
+    assert float(rows[0]["median_ms"]) > 0
+    for name in ("latency.svg", "cost.svg", "throughput.svg"):
+        text = (profiled.out / name).read_text()
+        assert text.startswith("<svg") and 'xmlns="http://www.w3.org/2000/svg"' in text
+        assert "prefers-color-scheme: dark" in text
+    assert not (profiled.out / "work").exists()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--shapes", "x:4..1x16"], "'4..1' is not LEAST..LARGEST"),
+        (["--shapes", "y:1x16"], "the model has no input y"),
+        (["--shapes", "x:1..4x17"], "does not fit the model, which declares batchx16"),
+        (["--shapes", "x:1..4x1..16"], "--shapes has two ranges"),
+        (["--shapes", "x:0..4x16"], "a range of sizes begins at 1"),
+        (["--precision-of-time", "0"], "is not a percentage"),
+        (["--target", "emulate:fp16"], "emulate:fp16 computes what a precision does, not how fast"),
+        (["--cuda-graph"], "--cuda-graph is for TensorRT"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = model(tmp_path / "m.onnx")
+    target = [] if "--target" in words else ["--target", "ort:CPU"]
+    assert main(["profile", str(place), *target, *words, "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert said in told and len(told.splitlines()) <= 2
+
+
+def test_shapes_with_ranges_are_read_and_written() -> None:
+    spans = kinds.SPANS.read(["x:1..64x3,y:[2,1..8]"])
+    assert spans == (("x", ((1, 64), (3, 3))), ("y", ((2, 2), (1, 8))))
+    assert kinds.SPANS.read(kinds.SPANS.texts(spans)) == spans
+    with pytest.raises(kinds.Unreadable):
+        kinds.SHAPES.read(["x:1..64x3"])
+    with pytest.raises(UsageError, match="shapes"):
+        bisect_trt.profile("m.onnx", target="ort:CPU", shapes="x:a")
