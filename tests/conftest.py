@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+
+from bisect_trt.reproducer import archive
+from holding import COUNTS, looked_at, summary
 
 # Builders are far slower than Hypothesis expects; `ci` is deterministic, so that a red run can be repeated.
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
@@ -24,6 +29,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reproducers_are_looked_at() -> Iterator[None]:
+    """Fail the test whose reduction hands over what passes, or what the reference refuses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "zipped", looked_at(archive.zipped))
+        yield
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what was counted to the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["reproducers"] = dict(COUNTS)
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Add up what the processes of pytest-xdist counted."""
+    COUNTS.update(getattr(node, "workeroutput", {}).get("reproducers", {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many reproducers were looked at."""
+    if COUNTS["reproducers"]:
+        terminalreporter.write_line(summary(COUNTS))
 
 
 @pytest.fixture(scope="session")
