@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -17,6 +17,8 @@ from bisect_trt.model.skeleton import skeleton
 
 _DENSE_LIMIT = 1 << 28
 """Elements."""
+
+_SMALL_CONSTANT = 1 << 10  # bytes of a node
 
 _NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
@@ -96,15 +98,17 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
             yield from _all_nodes(body)
 
 
-def _lower(graph: onnx.GraphProto) -> None:
+def _lower(graph: onnx.GraphProto, *, inside: bool = False) -> None:
     """Constants and sparse weights to initializers; nodes sorted; bodies alike.
 
-    A Constant that is an output becomes an Identity: not all runtimes take a weight as output.
+    A Constant that is an output becomes an Identity: not all runtimes take a weight as output. One that is
+    nothing else stays what it is outside of bodies, so that a model of nothing but these can be searched.
     """
     outputs = {o.name for o in graph.output}
+    read = {name for node in graph.node for name in consumed(node)}
     kept = []
     for node in graph.node:
-        if node.op_type != "Constant" or node.domain:
+        if node.op_type != "Constant" or node.domain or (not inside and _stands_alone(node, outputs - read)):
             kept.append(node)
             continue
         value = constant_value(node)
@@ -118,7 +122,12 @@ def _lower(graph: onnx.GraphProto) -> None:
     replace_nodes(graph, [kept[i] for i in topological(kept)])
     for node in graph.node:
         for body in bodies(node):
-            _lower(body)
+            _lower(body, inside=True)
+
+
+def _stands_alone(node: onnx.NodeProto, outputs: Collection[str]) -> bool:
+    """Whether a Constant is one of these outputs, and is too small to be a weight in the store."""
+    return node.output[0] in outputs and node.ByteSize() <= _SMALL_CONSTANT
 
 
 def _fresh(name: str, graph: onnx.GraphProto) -> str:
@@ -203,7 +212,8 @@ def _drop_unneeded(graph: onnx.GraphProto) -> None:
     for i in reversed(unused):
         del graph.initializer[i]
     known = needed | {t for node in graph.node for t in node.output}
-    stale = [i for i, v in enumerate(graph.value_info) if v.name not in known]
+    values = enumerate(graph.value_info)  # one without a type says nothing, and onnx's checker refuses it
+    stale = [i for i, v in values if v.name not in known or not v.type.WhichOneof("value")]
     for i in reversed(stale):
         del graph.value_info[i]
 

@@ -109,24 +109,34 @@ class Session:
         Raises:
             OrtError: ONNX Runtime fails.
         """
-        held = {name: np.require(value, requirements="C") for name, value in feeds.items()}
         try:
-            if any(value.dtype.kind in "OU" for value in held.values()):  # no OrtValue takes strings
-                return dict(zip(self.outputs, map(_plain, self._session.run(None, held)), strict=True))
-            return self.run_held({name: to_ort(value) for name, value in held.items()})
+            return given_by(self._session, feeds)
         except Exception as error:  # as above
             raise OrtError(_text(error)) from error
 
     def run_held(self, values: Mapping[str, ort.OrtValue]) -> dict[str, Array | str]:
         """As `run`, with values that are ONNX Runtime's already and may serve many runs. Raises OrtError."""
         try:
-            given = self._session.run_with_ort_values(None, values)
+            return _held(self._session, values)
         except Exception as error:  # as above
             raise OrtError(_text(error)) from error
-        return {
-            name: to_array(value) if value.is_tensor() else value.data_type()
-            for name, value in zip(self.outputs, given, strict=True)
-        }
+
+
+def given_by(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array | str]:
+    """What a session gives, see `Session.run`; raises whatever it raises, ValueError as `to_ort`."""
+    held = {name: np.require(value, requirements="C") for name, value in feeds.items()}
+    if any(value.dtype.kind in "OU" for value in held.values()):  # no OrtValue takes strings
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, map(_plain, session.run(None, held)), strict=True))
+    return _held(session, {name: to_ort(value) for name, value in held.items()})
+
+
+def _held(session: ort.InferenceSession, values: Mapping[str, ort.OrtValue]) -> dict[str, Array | str]:
+    given = session.run_with_ort_values(None, values)
+    return {
+        output.name: to_array(value) if value.is_tensor() else value.data_type()
+        for output, value in zip(session.get_outputs(), given, strict=True)
+    }
 
 
 def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array | str]]:
@@ -163,13 +173,22 @@ def _text(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 
+def lacks(array: Array) -> str:
+    """What ONNX Runtime's Python package has no way to take, in words; empty where it has one."""
+    if array.dtype.kind in "OU" or np.dtype(array.dtype.type).isbuiltin == 1:
+        return ""
+    elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+    packed = raw_size(elem_type, (2,)) != 2 * array.dtype.itemsize
+    return f"input of type {array.dtype} cannot be handed to ONNX Runtime" if packed else ""
+
+
 def to_ort(array: Array) -> ort.OrtValue:
     """The array as a value on the CPU; it may share memory with the array."""
     if array.dtype.kind in "OU" or np.dtype(array.dtype.type).isbuiltin == 1:
         return ort.OrtValue.ortvalue_from_numpy(array)
+    if why := lacks(array):
+        raise ValueError(f"an {why}")
     elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
-    if raw_size(elem_type, (2,)) != 2 * array.dtype.itemsize:
-        raise ValueError(f"an input of type {array.dtype} cannot be handed to ONNX Runtime")
     bits = array.view(f"u{array.dtype.itemsize}")
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, elem_type)
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
+import onnx
 
 from bisect_trt.isolation.limits import WORKER
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage
 
 Array = npt.NDArray[Any]
@@ -138,3 +140,17 @@ def readable(worker_log: str) -> str:
 def _last_mark(worker_log: str) -> str:
     _, mark, rest = worker_log.rpartition(STAGE_MARK)
     return rest.split("\n", 1)[0].strip() if mark else ""
+
+
+def fed(candidate: Candidate, declared: Iterable[onnx.ValueInfoProto]) -> list[dict[str, Array]]:
+    """The values of each sample as arrays of the types that the model declares for its inputs.
+
+    Raises:
+        UsageError: they were to be made up, and are too large for that.
+    """
+    types = {value.name: value.type.tensor_type.elem_type for value in declared}
+    store = Store(candidate.folder)
+    return [
+        {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+        for sample in candidate.feeds
+    ]

@@ -30,6 +30,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 
@@ -116,8 +117,10 @@ class Command:
         logs: list[str] = []
         with tempfile.TemporaryDirectory(prefix="bisect-trt-") as name:
             scratch = Path(name)
-            write_model(candidate, scratch / "model.onnx")
             for feeds in self._samples(candidate, model):
+                if not (scratch / "model.onnx").exists():  # at first, and when the program took it away
+                    scratch.mkdir(exist_ok=True)
+                    write_model(candidate, scratch / "model.onnx")
                 write_npz(feeds, scratch / "inputs.npz")
                 (scratch / "outputs.npz").unlink(missing_ok=True)
                 code, out, err = self._execute(scratch)
@@ -152,7 +155,7 @@ class Command:
         }
         words = [_PLACEHOLDER.sub(lambda m: str(files[m[1]]), word) for word in self._words]
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
-        with (scratch / "stdout").open("wb") as out, (scratch / "stderr").open("wb") as err:
+        with (scratch / "stdout").open("w+b") as out, (scratch / "stderr").open("w+b") as err:
             process = subprocess.run(
                 [*launcher, *words],
                 cwd=scratch,
@@ -161,10 +164,11 @@ class Command:
                 stderr=err,
                 check=False,
             )
+            said = _tail(out), _tail(err)  # the program may have removed the files
         if (scratch / "not-started").exists():
             why = (scratch / "not-started").read_text()
             raise UsageError(f"{words[0]} cannot be started: {why}", "Is it a program for this machine?")
-        return process.returncode, _tail(scratch / "stdout"), _tail(scratch / "stderr")
+        return process.returncode, *said
 
     def _judge(self, code: int, out: str, err: str, candidate: Candidate, log: str) -> TargetResult:
         if code == CANNOT_TELL:
@@ -208,10 +212,9 @@ def _absolute(word: str) -> str:
     return word
 
 
-def _tail(file: Path) -> str:
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - _READ))
-        return stream.read().decode(errors="replace")
+def _tail(file: BinaryIO) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _READ))
+    return file.read().decode(errors="replace")
 
 
 def _signal_name(number: int) -> str:

@@ -38,7 +38,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +48,10 @@ from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.normalise import unname_twins
-from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references import ort
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce, fed
 from bisect_trt.targets.planted_spec import STAGES, Fault, culprits, parse_spec
 from bisect_trt.targets.signature import mask
 from bisect_trt.targets.tensorrt.blame import Blame
@@ -146,7 +145,7 @@ def _take_all_memory() -> None:
 def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) -> TargetResult:
     outputs: list[Mapping[str, Array]] = []
     try:
-        feeds = list(_loaded_feeds(model, candidate))
+        feeds = fed(candidate, model.graph.input)
         changed = _corrupted(model, candidate.folder, late, feeds[0]) if late and feeds else model
         for given in ort.run(changed.SerializeToString(), candidate.folder, feeds):
             outputs.append({name: value for name, value in given.items() if not isinstance(value, str)})
@@ -155,13 +154,6 @@ def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) 
         failure = Failure(Stage.RUN, Symptom.ERROR, mask(message, Blame(model).names), message)
         return TargetResult(failures=(failure,), log=message)
     return TargetResult(outputs=tuple(outputs))
-
-
-def _loaded_feeds(model: onnx.ModelProto, candidate: Candidate) -> Iterator[Mapping[str, Array]]:
-    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-    store = Store(candidate.folder)
-    for sample in candidate.feeds:
-        yield {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
 
 
 def _corrupted(

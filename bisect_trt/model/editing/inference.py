@@ -54,7 +54,7 @@ def infer(proto: onnx.ModelProto, *, strict: bool, typed: bool, empty: bool) -> 
         _write_outputs(graph, {v.name: v.type for v in known.output}, rank)
         if typed:
             del graph.value_info[:]
-            graph.value_info.extend(known.value_info)
+            graph.value_info.extend(v for v in known.value_info if v.type.WhichOneof("value"))
     if strict:
         _check(proto)
 

@@ -26,11 +26,10 @@ from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
-from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce, fed
 from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.ort import ep_libraries
 from bisect_trt.targets.ort.messages import essence, failures, refusal
@@ -117,6 +116,9 @@ class OrtProvider:
             UsageError: `--precision` for a model that does not compute in float32.
         """
         source = self._narrower.source(candidate)
+        feeds = fed(candidate, read_without_weights(candidate.content).graph.input)
+        if lacking := _not_handed(feeds):
+            return TargetResult(unresolved=lacking, facts=source.facts)
         announce(Stage.BUILD)
         try:
             session = self._session(source, self.name != _CPU)
@@ -124,7 +126,7 @@ class OrtProvider:
             return self._not_built(source, str(e))
         announce(Stage.RUN)
         try:
-            return TargetResult(outputs=tuple(_run(session, candidate)), facts=source.facts)
+            return TargetResult(outputs=tuple(_run(session, feeds)), facts=source.facts)
         except Exception as e:  # as above
             failed = self._failures(candidate, Stage.RUN, str(e))
             return TargetResult(failures=failed, log=str(e), facts=source.facts)
@@ -330,20 +332,19 @@ class OrtProvider:
         return dict(sorted(refused.items(), key=lambda item: (not item[1], item[0])))
 
 
-def _run(session: Any, candidate: Candidate) -> list[Mapping[str, Array]]:
-    """Outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
-    from bisect_trt.references.ort import to_array, to_ort
+def _not_handed(samples: Sequence[Mapping[str, Array]]) -> str:
+    """Why a sample cannot be given to ONNX Runtime from Python; empty where it can."""
+    from bisect_trt.references.ort import lacks
 
-    graph, store = read_without_weights(candidate.content).graph, Store(candidate.folder)
-    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    names = [output.name for output in session.get_outputs()]
-    results: list[Mapping[str, Array]] = []
-    for sample in candidate.feeds:
-        held = {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
-        given = session.run_with_ort_values(None, {name: to_ort(value) for name, value in held.items()})
-        pairs = zip(names, given, strict=True)
-        results.append({name: to_array(value) for name, value in pairs if value.is_tensor()})
-    return results
+    return next((f"an {why}" for sample in samples for v in sample.values() if (why := lacks(v))), "")
+
+
+def _run(session: Any, samples: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+    """Outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
+    from bisect_trt.references.ort import given_by
+
+    results = (given_by(session, sample) for sample in samples)
+    return [{k: v for k, v in given.items() if not isinstance(v, str)} for given in results]
 
 
 def _made_by(device: Any, library: Path) -> bool:

@@ -14,8 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.model.store import Store
-from bisect_trt.targets.base import Array
+from bisect_trt.targets.base import Array, fed
 
 FLOOR = (8, 6)
 """The oldest TensorRT that is taken; every TensorRT-RTX is newer."""
@@ -115,9 +114,5 @@ def loaded(candidate: Candidate) -> tuple[list[Mapping[str, Array]], dict[str, i
     """The feeds of each sample with the types that the model declares, and the types of its outputs."""
     graph = read_without_weights(candidate.content).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
-    store = Store(candidate.folder)
-    samples: list[Mapping[str, Array]] = [
-        {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
-        for sample in candidate.feeds
-    ]
+    samples: list[Mapping[str, Array]] = [*fed(candidate, (*graph.input, *graph.output))]
     return samples, {value.name: types[value.name] for value in graph.output}

@@ -1,0 +1,95 @@
+"""What strangers' models and programs do that nobody expects: a line, or a search like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.load import load
+from bisect_trt.model.normalise import normalise
+from bisect_trt.reduction.reduce import reduce
+from bisect_trt.session.check import check
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from support import model, tensor_type
+
+ENDS = [tensor_type("x", [4]), tensor_type("y", [4])]
+
+
+def saved(proto: onnx.ModelProto, folder: Path) -> Path:
+    onnx.save(proto, folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def constants(count: int, size: int = 4) -> onnx.ModelProto:
+    values = [numpy_helper.from_array(np.full(size, k, np.float32)) for k in range(count)]
+    nodes = [helper.make_node("Constant", [], [f"y{k}"], f"c{k}", value=v) for k, v in enumerate(values)]
+    return model(nodes, [], [tensor_type(f"y{k}", [size]) for k in range(count)])
+
+
+def test_a_model_of_constants_alone_shrinks(tmp_path: Path) -> None:
+    settings = Settings(TargetSettings("planted:op=Constant"))
+    found = reduce(saved(constants(5), tmp_path), settings, out=tmp_path / "out")
+    assert len(found.nodes) == 1 and found.one_minimal and found.sure
+
+
+def test_constants_that_are_large_or_read_stay_weights() -> None:
+    assert [n.op_type for n in normalise(constants(1, 400)).graph.node] == ["Identity"]
+    both = constants(2)
+    both.graph.node.add(op_type="Neg", input=["y0"], output=["n"], name="neg")
+    both.graph.output.append(tensor_type("n", [4]))
+    assert [n.op_type for n in normalise(both).graph.node] == ["Identity", "Constant", "Neg"]
+
+
+def test_a_type_that_says_nothing_is_written_nowhere(tmp_path: Path) -> None:
+    """onnx's checker refuses a value_info without a type."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], "one"),
+        helper.make_node("Neg", ["a"], ["b"], "two"),
+        helper.make_node("Abs", ["b"], ["y"], "three"),
+    ]
+    proto = model(nodes, ENDS[:1], ENDS[1:])
+    proto.graph.value_info.add(name="a")
+    place = saved(proto, tmp_path)
+    assert all(v.type.WhichOneof("value") for v in normalise(load(place).proto).graph.value_info)
+    settings = Settings(TargetSettings("planted:op=Neg"))
+    found = reduce(place, settings, out=tmp_path / "out")
+    assert found.nodes == ("two",)
+    onnx.checker.check_model(onnx.load(found.out / "repro.onnx"))
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_program_may_remove_the_folder_in_which_it_runs(code: int, tmp_path: Path) -> None:
+    script = tmp_path / "removes.sh"
+    script.write_text(f'#!/bin/sh\nrm -rf "$(dirname "$1")"\nexit {code}\n')
+    script.chmod(0o755)
+    np.savez(tmp_path / "a.npz", x=np.zeros(4, np.float32))
+    np.savez(tmp_path / "b.npz", x=np.ones(4, np.float32))
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / f"{name}.npz").rename(tmp_path / "in" / f"{name}.npz")
+    place = saved(model([helper.make_node("Relu", ["x"], ["y"], "one")], ENDS[:1], ENDS[1:]), tmp_path)
+    target = TargetSettings(f"command:{script} {{model}} {{inputs}}")
+    found = check(place, Settings(target, RunSettings(inputs=tmp_path / "in")))
+    assert [f.signature for f in found.outcome.failures] == ["exit code 1"] * code
+
+
+def test_a_string_is_handed_to_onnx_runtime_as_it_is(tmp_path: Path) -> None:
+    """A limit of the Python package is no failure of the target."""
+    ends = [tensor_type(n, [2], TensorProto.STRING) for n in "ab"]
+    nodes = [helper.make_node("Equal", ["a", "b"], ["y"], "e")]
+    proto = model(nodes, ends, [tensor_type("y", [2], TensorProto.BOOL)], opset=19)
+    found = check(saved(proto, tmp_path), Settings(TargetSettings("ort:CPU")))
+    assert not found.outcome.failures and not found.outcome.unresolved
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT2])
+def test_a_type_that_cannot_be_handed_over_leaves_it_open(kind: int, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], "c", to=TensorProto.FLOAT)]
+    proto = model(nodes, [tensor_type("x", [4], kind)], [tensor_type("y", [4])], opset=25)
+    proto.ir_version = 13
+    found = check(saved(proto, tmp_path), Settings(TargetSettings("ort:CPU")))
+    assert not found.outcome.failures and "cannot be handed to ONNX Runtime" in found.outcome.unresolved
