@@ -1,39 +1,30 @@
 """Spoiled models, inputs, reports, configurations and journals: an answer or one of our errors, nothing else.
 
-Asked: no exception that is not ours, no example that takes long, no file outside the folder that is meant.
-`make check` looks at some hundred, `make test-long` at twenty thousand. What fails is found by its seed.
+Asked: no exception that is not ours, no file that takes long, none written outside the folder that is
+meant, and little memory. `make check` looks at some hundred files, `make test-long` at thousands and at
+targets too. What fails is found by its seed.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-from random import Random
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bisect_trt.errors import BisectError
 from bisect_trt.isolation import native
-from bisect_trt.model.load import load
-from bisect_trt.nightly import config
-from bisect_trt.reproducer import untrusted
-from bisect_trt.session.journal import Journal
-from bisect_trt.session.prepare import prepare
-from bisect_trt.session.samples import read_samples
-from bisect_trt.settings import RunSettings, Settings
-from fuzz import walk
+from fuzz import spoiled
+from fuzz.soak import OURS, Seen, soak, strays
 
-DAMAGE = 4  # changes of one example, at most
-SHORT, LONG = 150, 20_000  # examples of each kind, models three times that
-OURS = 70  # exit code of a bug of ours
+SHORT = 100  # examples of each kind, models twice that
+LONG = 6000  # files of all kinds, on the way to a target: ten minutes
+MOST_MEMORY = 1 << 30  # bytes of the tool's own process
 
 Seed = st.integers(0, 2**32 - 1)
 
@@ -48,193 +39,72 @@ def examples(count: int) -> Callable[[Any], Any]:
     )
 
 
-@cache
-def seeds() -> list[bytes]:
-    return walk.corpus()
-
-
-def survives(work: Callable[[], object]) -> None:
-    """It answers, or raises an error of ours that is no bug."""
-    try:
-        work()
-    except BisectError as error:
-        assert error.exit_code != OURS, error
-        assert error.message and "\n" not in error.message.split("\nhint")[0][:1]
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder in which everything happens; beside it nothing may appear."""
     inside = tmp_path / "in" / "here"
     inside.mkdir(parents=True)
-    (inside / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    spoiled.begin(inside)
     yield inside
-    assert [place.name for place in tmp_path.iterdir()] == ["in"]
-    assert [place.name for place in (tmp_path / "in").iterdir()] == ["here"]
+    assert strays(tmp_path, {"in"}) == [] and strays(tmp_path / "in", {"here", "logs"}) == []
 
 
-def model(seed: int) -> bytes:
-    """A model of the corpus with up to `DAMAGE` changes in its fields, sometimes in its bytes."""
-    random = Random(seed)
-    proto = onnx.ModelProto.FromString(random.choice(seeds()))
-    for _ in range(random.randrange(1, DAMAGE + 1)):
-        walk.spoil_message(proto, random)
-    try:
-        data: bytes = proto.SerializeToString()
-    except (EncodeError, ValueError):
-        return b""
-    return walk.spoil_bytes(data, random) if random.random() < 0.2 else data
+KINDS = (spoiled.prepared, spoiled.inputs, spoiled.report, spoiled.configuration, spoiled.journal)
 
 
-def prepared(folder: Path, data: bytes) -> None:
-    """All that happens to a model before a target or a reference sees it in a worker."""
-    (folder / "m.onnx").write_bytes(data)
-    loaded = load(folder / "m.onnx")
-    prepare(loaded, read_samples(loaded, Settings()), folder / "work")
+@pytest.mark.parametrize("work", KINDS, ids=lambda work: work.__name__)
+def test_what_is_spoiled_is_answered(work: Callable[[Path, int], None], folder: Path) -> None:
+    @examples(2 * SHORT if work is spoiled.prepared else SHORT)
+    @given(Seed)
+    def one(seed: int) -> None:
+        try:
+            work(folder, seed)
+        except BisectError as error:
+            assert error.exit_code != OURS, error
+            assert error.message and "\n" not in error.message.split("\nhint")[0][:1]
 
-
-def models(count: int) -> Callable[[Path], None]:
-    def run(folder: Path) -> None:
-        @examples(count)
-        @given(Seed)
-        def one(seed: int) -> None:
-            survives(lambda: prepared(folder, model(seed)))
-
-        one()
-
-    return run
-
-
-def test_models(folder: Path) -> None:
-    models(3 * SHORT)(folder)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1500)
-def test_many_models(folder: Path) -> None:
-    models(LONG)(folder)
+    one()
 
 
 @examples(SHORT)
 @given(Seed)
 def test_the_walk_changes_something_and_reads_back(seed: int) -> None:
-    data = model(seed)
+    data = spoiled.model(seed)
     try:
         onnx.ModelProto.FromString(data)
     except DecodeError:
         return
-    assert data not in seeds() or len(data) < 200  # a change may be undone by the next
+    assert data not in spoiled.seeds() or len(data) < 200  # a change may be undone by the next
 
 
-def inputs(folder: Path, seed: int) -> None:
-    random = Random(seed)
-    whole = folder / "whole.npz"
-    if not whole.exists():
-        np.savez(whole, x=np.zeros((3, 4, 5), np.float32))
-        ends = [onnx.helper.make_tensor_value_info(name, 1, [3, 4, 5]) for name in "xy"]
-        graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "g", ends[:1], ends[1:])
-        onnx.save(onnx.helper.make_model(graph), folder / "abs.onnx")
-    suffix = random.choice([".npz", ".npy", ".json", ".pb"])
-    (folder / f"i{suffix}").write_bytes(walk.spoil_bytes(whole.read_bytes(), random))
-    given_inputs = Settings(run=RunSettings(inputs=folder / f"i{suffix}"))
-    survives(lambda: read_samples(load(folder / "abs.onnx"), given_inputs))
+def test_the_seed_corpus_is_large_and_small() -> None:
+    assert len(set(spoiled.seeds())) == 200 and max(map(len, spoiled.seeds())) < 1024
 
 
-def test_inputs(folder: Path) -> None:
-    @examples(SHORT)
-    @given(Seed)
-    def one(seed: int) -> None:
-        inputs(folder, seed)
-
-    one()
+def no_fault(seen: Seen) -> None:
+    told = seen.told()
+    assert told["faults"] == [] and told["peak"] <= MOST_MEMORY, told
 
 
-REPORT = {
-    "failure": {
-        "stage": "build", "symptom": "error", "signature": "s", "message": "m", "nodes": ["n"], "op": "Relu"
-    },
-    "settings": {
-        "target": {"spec": "planted:op=Relu", "workspace": 1 << 30, "shapes": [["x", [1, 2]]], "tf32": None},
-        "run": {"timeout": 3.0, "seed": 0},
-        "accuracy": {"custom_ops": []},
-    },
-    "compared": {"rtol": [["", 1e-3]], "metric": "max", "judge": "outputs", "reference": "ort"},
-}  # fmt: skip
+def test_a_target_behind_them(folder: Path) -> None:
+    """A few go on through `check` on ONNX Runtime in a worker."""
+    seen = soak(range(12), folder, targets=("ort:CPU",))
+    no_fault(seen)
+    assert sum(seen.counts.values()) >= 12
 
 
-def test_reports(folder: Path) -> None:
-    """What verify believes of a report; nothing is run."""
-    (folder / "repro.onnx").write_bytes(walk.external().SerializeToString())
-
-    @examples(SHORT)
-    @given(Seed)
-    def one(seed: int) -> None:
-        random = Random(seed)
-        report: Any = REPORT
-        for _ in range(random.randrange(1, DAMAGE + 1)):
-            report = walk.spoil_json(report, random)
-        (folder / "report.json").write_text(json.dumps(report))
-
-        def opened() -> None:
-            found = untrusted.opened(folder, folder)[1]
-            found.target(None)
-            _ = (found.accuracy, found.wanted, found.timeout)
-
-        survives(opened)
-
-    one()
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_many_on_targets(folder: Path) -> None:
+    no_fault(soak(range(LONG), folder))
 
 
-NIGHT = """
-[models]
-include = ["*.onnx"]
-[budget]
-total = "2h"
-per_model = "20m"
-[retention]
-nights = 5
-max_size = "2G"
-[[target]]
-spec = "emulate:fp16"
-"""
+def test_a_fault_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path, seed: int) -> None:
+        raise ZeroDivisionError
 
-
-def test_configurations(folder: Path) -> None:
-    @examples(SHORT)
-    @given(Seed)
-    def one(seed: int) -> None:
-        (folder / "n.toml").write_bytes(walk.spoil_bytes(NIGHT.encode(), Random(seed)))
-        survives(lambda: config.load(folder / "n.toml"))
-
-    one()
-
-
-def test_journals(folder: Path) -> None:
-    """A journal that was cut or spoiled is read as far as it is whole, or refused."""
-    lines = [
-        {"event": "run", "model": "d", "version": "1"},
-        {"event": "probe", "key": "k", "nodes": ["a"], "count": 1},
-        {"event": "verdict", "key": "k", "verdict": "vanishes", "failures": [], "seconds": 0.1, "facts": {}},
-    ]
-
-    @examples(SHORT)
-    @given(Seed)
-    def one(seed: int) -> None:
-        random = Random(seed)
-        spoiled = [walk.spoil_json(line, random) if random.random() < 0.4 else line for line in lines]
-        data = "".join(json.dumps(line) + "\n" for line in spoiled).encode()
-        place = folder / "journal.jsonl"
-        place.write_bytes(walk.spoil_bytes(data, random) if random.random() < 0.5 else data)
-
-        def read() -> None:
-            head = Journal.header(place)
-            with Journal.open(place, head or {}) as journal:
-                journal.finished()
-                journal.died()
-
-        survives(read)
-
-    one()
+    monkeypatch.setattr(spoiled, "prepared", broken)
+    assert soak([1], folder, targets=()).faults == ["model 1: ZeroDivisionError: "]
 
 
 def test_onnx_is_never_asked_in_this_process() -> None:

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto, helper
-from onnx.backend.test.case.node import collect_testcases
 
 NUMBERS = (-(1 << 63), -(1 << 31), -2, -1, 0, 1, 2, 7, 255, 1 << 31, 1 << 40, (1 << 63) - 1)
 FLOATS = (0.0, -1.0, 1e-45, 1e30, float("inf"), float("nan"))
 TEXTS = ("", "x", "../up", "/etc/hosts", "a\nb", "\x1b[31m", "n" * 5000, "é", "NaN", "{0}%s", "ai.onnx", "\0")
 SEEDS = 200
-"""Models that are spoiled: the smallest of onnx's own node tests, made by the installed onnx."""
+CORPUS = Path(__file__).with_name("seeds.zip")
+"""Models that are spoiled: small sound ones of many operators, types and forms."""
 
 
 def corpus() -> list[bytes]:
-    """Small sound models of many operators, types and forms; the same ones each time."""
+    """The models of `CORPUS`, always in the same order."""
+    with zipfile.ZipFile(CORPUS) as archive:
+        return [archive.read(name) for name in sorted(archive.namelist())]
+
+
+def write_corpus() -> None:
+    """Make `CORPUS` of onnx's own node tests (some seconds), and a model whose weight lies in a file."""
+    from onnx.backend.test.case.node import collect_testcases
+
     cases = collect_testcases(None)
     made = {c.model.SerializeToString(deterministic=True) for c in cases if c.model is not None}
     some = sorted(made, key=lambda data: (len(data), data))[: 4 * SEEDS : 4]
-    return [*some[: SEEDS - 1], external().SerializeToString(deterministic=True)]
+    models = [*some[: SEEDS - 1], external().SerializeToString(deterministic=True)]
+    with zipfile.ZipFile(CORPUS, "w", zipfile.ZIP_DEFLATED) as archive:
+        for k, data in enumerate(models):
+            archive.writestr(zipfile.ZipInfo(f"{k:03d}.onnx"), data, zipfile.ZIP_DEFLATED)
 
 
 def external() -> onnx.ModelProto:
@@ -112,3 +125,7 @@ def spoil_json(data: Any, random: Random) -> Any:
         at = random.randrange(len(data))
         return [*data[:at], spoil_json(data[at], random), *data[at + 1 :]]
     return random.choice([None, True, [], {}, [[]], {"a": 1}, *NUMBERS, 1e300, *TEXTS, [data], str(data)])
+
+
+if __name__ == "__main__":
+    write_corpus()
