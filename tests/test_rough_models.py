@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.load import load
 from bisect_trt.model.normalise import normalise
+from bisect_trt.model.store import Store
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.session.check import check
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
@@ -93,3 +94,17 @@ def test_a_type_that_cannot_be_handed_over_leaves_it_open(kind: int, tmp_path: P
     proto.ir_version = 13
     found = check(saved(proto, tmp_path), Settings(TargetSettings("ort:CPU")))
     assert not found.outcome.failures and "cannot be handed to ONNX Runtime" in found.outcome.unresolved
+
+
+def test_an_output_without_a_declared_type_is_compared_all_the_same(tmp_path: Path) -> None:
+    proto = model([helper.make_node("Relu", ["x"], ["y"], "r")], ENDS[:1], ENDS[1:])
+    proto.graph.output[0].type.tensor_type.elem_type = 0
+    found = check(saved(proto, tmp_path), Settings(TargetSettings("ort:CPU")))
+    assert found.outputs_compared and not found.outcome.failures and not found.outcome.unresolved
+
+
+def test_bits_that_may_be_two_types_are_not_guessed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.load(store.put("a", np.ones(2, np.float32)), 0).dtype == np.float32
+    with pytest.raises(ValueError, match="nothing declares"):
+        store.load(store.put("b", np.ones(2, np.uint16)), 0)

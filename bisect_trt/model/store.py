@@ -216,6 +216,8 @@ class Store:
     def load(self, path: Path, elem_type: int, shape: Sequence[int] | None = None) -> Array:
         """A recorded tensor, read-only, memory mapped when it is large.
 
+        Without an `elem_type` (0: nothing declares it) it is what the file says, where that is one type.
+
         Raises:
             ValueError: the file holds another type or shape.
             UsageError: the values were only promised, and are not made.
@@ -225,6 +227,8 @@ class Store:
         array: Array = np.load(path, mmap_mode=mapped, allow_pickle=False)  # type: ignore[arg-type]
         if elem_type == TensorProto.STRING:
             array = array.astype(object)
+        elif not elem_type:
+            _require_one_type(array, path)
         else:
             array = _as_type(array, helper.tensor_dtype_to_np_dtype(elem_type), path)
         if shape is not None and array.shape != tuple(shape):
@@ -314,6 +318,12 @@ def _plain(name: str, array: Array) -> Array:
     if array.dtype.kind == "V" or np.dtype(array.dtype.type).isbuiltin != 1:
         return array.view(f"u{array.dtype.itemsize}")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _require_one_type(array: Array, path: Path) -> None:
+    """Raises ValueError for what may be the bits of another type (bfloat16, float8, int4, ...)."""
+    if array.dtype in (np.uint8, np.uint16):
+        raise ValueError(f"{path.name} holds {array.dtype}, or the bits of a type that nothing declares")
 
 
 def _as_type(array: Array, dtype: np.dtype[Any], path: Path) -> Array:
