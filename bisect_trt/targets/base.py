@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
-import onnx
 
 from bisect_trt.isolation.limits import WORKER
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage
 
@@ -142,12 +142,13 @@ def _last_mark(worker_log: str) -> str:
     return rest.split("\n", 1)[0].strip() if mark else ""
 
 
-def fed(candidate: Candidate, declared: Iterable[onnx.ValueInfoProto]) -> list[dict[str, Array]]:
+def fed(candidate: Candidate) -> list[dict[str, Array]]:
     """The values of each sample as arrays of the types that the model declares for its inputs.
 
     Raises:
         UsageError: they were to be made up, and are too large for that.
     """
+    declared = read_without_weights(candidate.content).graph.input
     types = {value.name: value.type.tensor_type.elem_type for value in declared}
     store = Store(candidate.folder)
     return [

@@ -145,7 +145,7 @@ def _take_all_memory() -> None:
 def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) -> TargetResult:
     outputs: list[Mapping[str, Array]] = []
     try:
-        feeds = fed(candidate, model.graph.input)
+        feeds = fed(candidate)
         changed = _corrupted(model, candidate.folder, late, feeds[0]) if late and feeds else model
         for given in ort.run(changed.SerializeToString(), candidate.folder, feeds):
             outputs.append({name: value for name, value in given.items() if not isinstance(value, str)})

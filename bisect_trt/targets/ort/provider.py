@@ -115,8 +115,7 @@ class OrtProvider:
         Raises:
             UsageError: `--precision` for a model that does not compute in float32.
         """
-        source = self._narrower.source(candidate)
-        feeds = fed(candidate, read_without_weights(candidate.content).graph.input)
+        source, feeds = self._narrower.source(candidate), fed(candidate)
         if lacking := _not_handed(feeds):
             return TargetResult(unresolved=lacking, facts=source.facts)
         announce(Stage.BUILD)

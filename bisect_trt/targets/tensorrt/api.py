@@ -114,5 +114,5 @@ def loaded(candidate: Candidate) -> tuple[list[Mapping[str, Array]], dict[str, i
     """The feeds of each sample with the types that the model declares, and the types of its outputs."""
     graph = read_without_weights(candidate.content).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
-    samples: list[Mapping[str, Array]] = [*fed(candidate, (*graph.input, *graph.output))]
+    samples: list[Mapping[str, Array]] = [*fed(candidate)]
     return samples, {value.name: types[value.name] for value in graph.output}
