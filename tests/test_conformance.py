@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 import fake_trt
 import trt_calls
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Built, Stage
@@ -25,6 +25,7 @@ from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
 from bisect_trt.targets.tensorrt import backend, log, tactics, timing
 from bisect_trt.targets.tensorrt.backend import TensorRT
+from bisect_trt.targets.timed import FailedError
 from bisect_trt.workers import jobs
 
 TABLE = Path(__file__).parents[1] / "docs" / "conformance.md"
@@ -373,3 +374,117 @@ def test_a_cache_that_tensorrt_itself_leaves_unused_ends_nothing(
     assert timing.OTHER not in target.run(candidate(tmp_path)).log
     result = target.run(candidate(tmp_path, Form.WRITTEN))
     assert not result.failures and timing.OTHER in result.log
+
+
+class Library:
+    """The CUDA runtime, as far as it is used: events that are 2 ms apart, and graphs."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any) -> int:
+            self.calls.append(name)
+            if name == "cudaEventElapsedTime":
+                args[0]._obj.value = 2.0
+            if name in ("cudaStreamEndCapture", "cudaGraphInstantiateWithFlags"):
+                args[-1 if name == "cudaStreamEndCapture" else 0]._obj.value = 7
+            return 0
+
+        return call
+
+
+class Buffer:
+    """Polygraphy's DeviceArray."""
+
+    ptr = 4096
+
+    @classmethod
+    def raw(cls, shape: tuple[int, ...]) -> Buffer:
+        assert shape[0] >= 1
+        return cls()
+
+    def copy_from(self, array: np.ndarray[Any, Any]) -> None:
+        assert array.dtype == np.uint8 and array.ndim == 1
+
+
+def engine_that_runs(fake: fake_trt.Fake) -> Any:
+    """An engine of one input and one output; its layers are a reformat and the node `r`."""
+    modes = fake.TensorIOMode
+    state: dict[str, Any] = {}
+
+    def run(stream: int) -> bool:
+        for name, ms in [("Reformatting CopyNode for Input Tensor 0 to r", 0.5), ("r", 1.0)]:
+            if "profiler" in state:
+                state["profiler"].report_layer_time(name, ms)
+        return True
+
+    def context() -> Any:
+        made = fake.make(
+            "IExecutionContext",
+            execute_async_v3=run,
+            set_input_shape=lambda name, shape: shape[0] <= 4,
+            set_tensor_address=lambda name, at: True,
+            get_tensor_address=lambda name: 4096,
+            get_tensor_shape=lambda name: (2, 3),
+        )
+
+        class Context(type(made)):  # type: ignore[misc]
+            def __setattr__(self, name: str, value: object) -> None:
+                assert name == "profiler"
+                state[name] = value
+
+        made.__class__ = Context
+        return made
+
+    return fake.make(
+        "ICudaEngine",
+        create_execution_context=context,
+        create_engine_inspector=lambda: fake.make(
+            "EngineInspector", get_engine_information=lambda form: '{"Layers": ["r"]}'
+        ),
+        device_memory_size=64,
+        device_memory_size_v2=64,
+        num_io_tensors=2,
+        get_tensor_name=lambda k: "xy"[k],
+        get_tensor_mode=lambda name: modes.INPUT if name == "x" else modes.OUTPUT,
+        get_tensor_location=lambda name: SimpleNamespace(name="DEVICE"),
+        get_tensor_dtype=lambda name: "float32",
+    )
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_time_is_told_on_every_version(
+    version: fake_trt.Fake, graph: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library()
+    cuda = SimpleNamespace(
+        wrapper=lambda: SimpleNamespace(handle=library),
+        Stream=lambda: SimpleNamespace(ptr=1, synchronize=lambda: None),
+        DeviceArray=Buffer,
+    )
+    version.IProfiler = type("IProfiler", (), {})  # type: ignore[attr-defined]
+    loads = {"deserialize_cuda_engine": lambda plan: engine_that_runs(version)}
+    version.Runtime.__new__ = lambda kind, logger: version.make("Runtime", **loads)  # type: ignore[attr-defined]
+    real = backend.importlib.import_module
+    monkeypatch.setattr(
+        backend.importlib, "import_module", lambda name: cuda if name == "polygraphy.cuda" else real(name)
+    )
+    timed = opened(version).timed(candidate(tmp_path), graph)
+    assert (timed.opened.clock, timed.opened.bytes) == ("GPU events", {"device": 64})
+    timed.feed({"x": np.ones((2, 3), np.float32)})
+    assert timed.run(0.0, 5) == [pytest.approx(2e-3)] and len(timed.run(5.0, 3)) == 3
+    assert ("cudaGraphLaunch" in library.calls) is graph
+    layers = timed.layers(3)
+    assert layers is not None and layers.whole == pytest.approx(2e-3)
+    assert [(layer.nodes, layer.seconds) for layer in layers.layers] == [
+        ((), pytest.approx(5e-4)),
+        (("r",), pytest.approx(1e-3)),
+    ]
+    with pytest.raises(FailedError, match="takes no x of the shape"):
+        timed.feed({"x": np.ones((9, 3), np.float32)})
+
+
+def test_without_a_card_no_time_is_told(version: fake_trt.Fake, tmp_path: Path) -> None:
+    with pytest.raises(TargetUnavailable, match="engines are built but not run"):
+        opened(version, build_only=True).timed(candidate(tmp_path))

@@ -24,6 +24,7 @@ from bisect_trt.targets.tensorrt.blame import Blame
 from bisect_trt.targets.timed import GPU_EVENTS, FailedError, Layer, Layers, Opened, repeated, typical_layers
 
 _LAYER = re.compile(r"\[ONNX Layer: (.*?)\]")
+_FUSED = re.compile(r" \+ | \|\| |[(),]")  # `a + b`, `a || b`, `PWN(a, b)`
 _NO_NODE = re.compile(r"Reformatting CopyNode|\[?(HostToDevice|DeviceToHost|DeviceToShapeHost)Copy|^copied")
 _RELAXED = 2  # cudaStreamCaptureModeRelaxed
 _HOST = "HOST"  # of TensorLocation: values that shapes depend on
@@ -95,14 +96,13 @@ class TimedEngine:
                 context.set_input_shape(name, tuple(plain.get_tensor_shape(name)))
             for name in (*self._inputs, *self._outputs):
                 context.set_tensor_address(name, plain.get_tensor_address(name))
-            context.profiler = profiler = Profiler(self._trt.IProfiler)
+            context.profiler = Profiler(self._trt.IProfiler)
             whole = []
             for _ in range(runs + 1):
                 told.append([])
                 whole.append(self._timed(self._launch))
         finally:
             self._context = plain
-        del profiler
         seconds, known = typical_layers(told[1:]), self._metadata()
         found = tuple(Layer(n, known[n][1], self._nodes(n, known[n][0]), s) for n, s in seconds.items())
         return Layers(found, sorted(whole[1:])[len(whole[1:]) // 2])
@@ -111,8 +111,9 @@ class TimedEngine:
         """Nodes of the model that a layer computes."""
         if _NO_NODE.search(name):
             return ()
-        named = [node for node in _LAYER.findall(metadata) if self._blame.has(node)]
-        return tuple(dict.fromkeys(named)) or self._blame.named_in(name)
+        words = (*_LAYER.findall(metadata), *map(str.strip, _FUSED.split(name)))
+        named = dict.fromkeys(word for word in words if self._blame.has(word))
+        return tuple(named) or self._blame.named_in(name)
 
     def _metadata(self) -> dict[str, tuple[str, str]]:
         """What the engine tells of each layer: where it comes from, and its kind."""
