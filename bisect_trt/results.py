@@ -143,7 +143,8 @@ class Reduction(Summary):
 
     `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
     `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
-    differently, `original_failure` has those words. `end` says how the search ended. `alone` is how the
+    differently, `original_failure` has those words, and `reworded` those in which it tells the same of the
+    written file when it reads that itself. `end` says how the search ended. `alone` is how the
     outputs of the written files are compared,
     `accuracy` what is known of the differences, see `hybrid.facts`, `built` what was built of the written
     files (types of the network, layers and tactics of the engine), as far as the target tells. After a
@@ -169,6 +170,7 @@ class Reduction(Summary):
     script_told: str = ""
     reference_error: str | None = None
     original_failure: Failure | None = None
+    reworded: Failure | None = None
     also_seen: tuple[Failure, ...] = ()
     one_minimal: bool = False
     verified: int = 0

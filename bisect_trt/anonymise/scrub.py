@@ -60,6 +60,7 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         alone=_nameless(reduction.alone),
         wanted=clean.failure(reduction.wanted),
         original_failure=None,
+        reworded=clean.failure(reduction.reworded) if reduction.reworded else None,
         also_seen=tuple(clean.failure(failure) for failure in reduction.also_seen),
         notes=tuple(clean.text(note.replace(settings.accuracy.reference, kind)) for note in reduction.notes),
         causes=tuple(clean.text(cause) for cause in reduction.causes),

@@ -171,6 +171,7 @@ class FreshRuns:
         seconds: for all of them.
         reference_error: why the reference cannot run the written model; empty: it runs it.
         disagreement: how `repro.py` disagrees, where it was tried meanwhile; empty: it agrees.
+        reworded: the failure in the words of a target that reads the file itself, where these are others.
     """
 
     outcomes: Sequence[Outcome]
@@ -178,6 +179,7 @@ class FreshRuns:
     seconds: float
     reference_error: str
     disagreement: str | None
+    reworded: Failure | None = None
 
     def shown_in(self, result: Reduction) -> Reduction:
         """Add it to a result."""
@@ -192,6 +194,7 @@ class FreshRuns:
             notes=(*result.notes, words) if words else result.notes,
             counts={**result.counts, "verify_seconds": self.seconds},
             reference_error=self.reference_error,
+            reworded=self.reworded,
         )
 
 
@@ -206,6 +209,7 @@ def verify(run: Run, result: Reduction, runs: int) -> FreshRuns:
     told: str | None = None
     outcomes: list[Outcome] = []
     agreed: list[Outcome] = []
+    reworded: list[Failure] = []
     flaky, workers = runs > 1, _at_once(run, result)
     settings = replace(settings, run=replace(settings.run, workers=workers))
     most = min(runs, FRESH) if flaky else result.repeats
@@ -213,11 +217,14 @@ def verify(run: Run, result: Reduction, runs: int) -> FreshRuns:
         wanted = min(workers, most - len(outcomes)) if flaky else most
         deadline = run.prober.oracle.deadline
         with _script_meanwhile(run, result, again=told is not None) as said:
-            outcomes += verify_files(result.out, settings, deadline, wanted, keep_outputs=True)
+            outcomes += verify_files(
+                result.out, settings, deadline, wanted, keep_outputs=True, on_reworded=reworded.append
+            )
         told = said[0] if said else told
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
     spent = time.monotonic() - began
-    return FreshRuns(outcomes, agreed, spent, _reference_error(run, result), told)
+    words = reworded[0] if reworded else None
+    return FreshRuns(outcomes, agreed, spent, _reference_error(run, result), told, words)
 
 
 def _reference_error(run: Run, result: Reduction) -> str:

@@ -32,6 +32,7 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
         "finding": reduction.judgement.kind.value,
         "judgement": plain(reduction.judgement.to_json()),
         "failure": reduction.wanted.to_json(),
+        "reworded": reduction.reworded.to_json() if reduction.reworded else None,
         "also_seen": [failure.to_json() for failure in reduction.also_seen],
         "nodes": list(reduction.nodes),
         "places": list(reduction.places),

@@ -43,6 +43,7 @@ def failure_words(reduction: Reduction) -> dict[str, Any]:
         "runs": wanted.stage in (Stage.LOAD, Stage.RUN, Stage.COMPARE),
         "compares": compared and not in_child,
         "parts": [] if compared or died else constant_parts(wanted),
+        "other": constant_parts(reduction.reworded) if reduction.reworded else [],
         "timeout": run.timeout or _HANGS,
         "memory": run.memory_limit or int(psutil.virtual_memory().total * 0.8 / run.workers),
     }

@@ -59,10 +59,15 @@ class _Failure(BaseModel):
     op: str = ""
 
 
+def _as_failure(told: _Failure) -> Failure:
+    return Failure(told.stage, told.symptom, told.signature, told.message, tuple(told.nodes), told.op)
+
+
 class Report(BaseModel):
     """What is used of a `report.json`."""
 
     failure: _Failure
+    other_words: _Failure | None = Field(None, alias="reworded")
     settings: dict[str, dict[str, Any]] = {}
     compared: dict[str, Any] = {}
     seen_on: dict[str, Any] = Field({}, alias="target")
@@ -90,8 +95,12 @@ class Report(BaseModel):
     @property
     def wanted(self) -> Failure:
         """The failure that the reproducer showed."""
-        told = self.failure
-        return Failure(told.stage, told.symptom, told.signature, told.message, tuple(told.nodes), told.op)
+        return _as_failure(self.failure)
+
+    @property
+    def reworded(self) -> Failure | None:
+        """The same failure in the words in which the target tells it when it reads the file itself."""
+        return _as_failure(self.other_words) if self.other_words else None
 
     @property
     def accuracy(self) -> AccuracySettings:

@@ -174,17 +174,19 @@ def _verify_one(
         with Pool(1, log_dir=Path(scratch) / "logs") as pool:
             info = describe(pool, settings)
         wanted, name = report.wanted, place.absolute().name
+        known = [wanted, *([report.reworded] if report.reworded else [])]
         longest = _HANG if wanted.symptom is Symptom.HANG else LONGEST_DEADLINE
         timeout = run.timeout or report.timeout or longest
         most = 1 if wanted.stage is Stage.PARSE else run.repeats
         seen, runs = Outcome(), 0
-        while runs < max(1, most) and judge(seen, wanted) is not V.REPRODUCES:
+        while runs < max(1, most) and not any(judge(seen, one) is V.REPRODUCES for one in known):
             seen, runs = verify_files(folder, settings, timeout, 1)[0], runs + 1
-    status, why = _status(seen, wanted, info)
+    shown = next((one for one in known if judge(seen, one) is V.REPRODUCES), wanted)
+    status, why = _status(seen, shown, info)
     why = why or (OTHER if OTHER in seen.log else "")
     if status is Status.FIXED and _platform(settings.target.spec) != _platform(seen_on):
         status, why = Status.ELSEWHERE, f"it failed on {seen_on}, and whether it is fixed there is not known"
-    first = next((f for f in seen.failures if f.same_as(wanted)), next(iter(seen.failures), None))
+    first = next((f for f in seen.failures if f.same_as(shown)), next(iter(seen.failures), None))
     return Verification(name, status, info.title, wanted, first, why, runs, time.monotonic() - began)
 
 
@@ -209,12 +211,19 @@ def _status(outcome: Outcome, wanted: Failure, info: TargetInfo) -> tuple[Status
 
 
 def verify_files(
-    out: Path, settings: Settings, timeout: float, repeats: int, *, keep_outputs: bool = False
+    out: Path,
+    settings: Settings,
+    timeout: float,
+    repeats: int,
+    *,
+    keep_outputs: bool = False,
+    on_reworded: Callable[[Failure], None] | None = None,
 ) -> list[Outcome]:
     """Outcomes of `repeats` runs of `repro.onnx` and its inputs in `out`, `settings.run.workers` at a time.
 
     `timeout` is in seconds, for each run. With `keep_outputs`, `actual.npz` is what the target gives for the
-    first sample where that is not what the reference gives.
+    first sample where that is not what the reference gives. `on_reworded` hears the failure as the target
+    tells it in other words when it reads the file itself.
     """
     with (
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
@@ -238,9 +247,30 @@ def verify_files(
                     given = pool.submit(outputs, *arguments, timeout=timeout).result()
                     if given.death is None and given.value:
                         files.write_values(given.value, out / files.ACTUAL)
+                if on_reworded is not None and number == 0:
+                    _ask_for_other_words(pool, settings, candidate, out, outcome, timeout, on_reworded)
                 return _as_far_as_fed(outcome, lacking)
 
         return list(threads.map(fresh, range(max(1, repeats))))
+
+
+def _ask_for_other_words(
+    pool: Pool,
+    settings: Settings,
+    candidate: Candidate,
+    out: Path,
+    outcome: Outcome,
+    timeout: float,
+    hear: Callable[[Failure], None],
+) -> None:
+    """Ask how the target tells a failure of its parser or builder when it reads the written file itself."""
+    shown = next((f for f in outcome.failures if f.stage in (Stage.PARSE, Stage.BUILD)), None)
+    if shown is None or shown.symptom is not Symptom.ERROR or settings.run.cluster:
+        return
+    arguments = (settings.target, candidate, (out / files.MODEL).absolute(), shown)
+    reply = pool.submit(jobs.reworded, *arguments, timeout=timeout).result()
+    if reply.death is None and reply.value is not None:
+        hear(reply.value)
 
 
 def missing_inputs(candidate: Candidate) -> list[str]:

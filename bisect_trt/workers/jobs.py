@@ -29,7 +29,7 @@ from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.inputs.made_up import Value, made
 from bisect_trt.model.store import Store, keep_promise
-from bisect_trt.outcome import Built, Measured, Outcome, Stage, Symptom
+from bisect_trt.outcome import Built, Failure, Measured, Outcome, Stage, Symptom
 from bisect_trt.references import self_check, target_at
 from bisect_trt.references.base import Record, recorded_inputs, recorded_values
 from bisect_trt.references.spec import SELF, Spec, split_function
@@ -335,6 +335,20 @@ def outside_twice(
     if reference.kind == "outputs":
         return first, first
     return first, outside(reference, model, samples, inputs, outputs)
+
+
+def reworded(settings: TargetSettings, candidate: Candidate, file: Path, wanted: Failure) -> Failure | None:
+    """The wanted failure as the target tells it in other words when it reads the model from its file.
+
+    TensorRT-RTX 1.7.1 does so of a NonMaxSuppression whose output has a dynamic length. None: in the same
+    words, or the target has no such way, or it fails otherwise.
+    """
+    target = opened(settings)
+    if not hasattr(target, "run_file") or settings.precision:
+        return None
+    place = (wanted.stage, wanted.symptom, wanted.nodes)
+    shown = [f for f in target.run_file(candidate, file).failures if (f.stage, f.symptom, f.nodes) == place]
+    return shown[0] if shown and not any(failure.same_as(wanted) for failure in shown) else None
 
 
 def record_on_target(

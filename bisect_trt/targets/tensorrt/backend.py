@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bisect_trt.errors import BisectError, TargetUnavailable
@@ -25,9 +26,6 @@ from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.tensorrt import api, constraints, knobs, progress, timing, warm
 from bisect_trt.targets.tensorrt import (
     config as trt_config,
-)
-from bisect_trt.targets.tensorrt import (
-    engine as trt_debug,
 )
 from bisect_trt.targets.tensorrt import (
     engine as trt_engine,
@@ -69,6 +67,7 @@ class TensorRT:
         self._log.write_all_to(settings.verbose_log)
         self._gpu = gpu.find_gpu()
         self._look_inside = False
+        self._file: Path | None = None
         self._measured: list[Any] | None = None
         casts = settings.precision if api.is_strongly_typed(self._trt) else ""
         self._narrower = Narrower(casts)
@@ -193,6 +192,14 @@ class TensorRT:
 
         return engine
 
+    def run_file(self, candidate: Candidate, file: Path) -> TargetResult:
+        """Do as `run` does with a model that the parser itself reads from its file, as trtexec has it."""
+        self._file = file
+        try:
+            return self.run(candidate)
+        finally:
+            self._file = None
+
     def run_in_context(self, candidate: Candidate) -> TargetResult:
         """Do as `run` does; outputs also hold the tensors inside the engine, as far as it shows them.
 
@@ -226,6 +233,11 @@ class TensorRT:
         cuda = importlib.import_module("polygraphy.cuda")
         return TimedEngine(self._trt, cuda, engine, candidate.model, seconds, graph)
 
+    def _read(self, parser: Any, source: Source) -> bool:
+        if self._file is not None:
+            return bool(parser.parse_from_file(str(self._file)))
+        return bool(parser.parse(source.model, str(source.folder / "probe.onnx")))
+
     def _parse(self, source: Source) -> TargetResult:
         # Network and parser stay alive to the end of this function: the parser holds pointers to the others.
         announce(Stage.PARSE)
@@ -236,7 +248,7 @@ class TensorRT:
         )
         parser = trt.OnnxParser(network, self._logger)
         try:
-            parsed = parser.parse(source.model, str(source.folder / "probe.onnx"))
+            parsed = self._read(parser, source)
         except RuntimeError as e:  # a plugin's library that cannot be loaded, say
             return self._failed([failure(candidate.model, Stage.PARSE, str(e))])
         if not parsed:
@@ -264,7 +276,7 @@ class TensorRT:
         announce(Stage.BUILD)
         candidate, facts = source.candidate, source.facts
         if self._look_inside:
-            trt_debug.mark(network)
+            trt_engine.mark(network)
         config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
         if candidate.keep is not None and not api.is_strongly_typed(self._trt):
             low = self._trt.bfloat16 if self._settings.precision == "bf16" else self._trt.float16
@@ -323,12 +335,12 @@ class TensorRT:
         try:
             with polygraphy.TrtRunner(engine) as runner:
                 if self._look_inside:
-                    trt_debug.switch_on(runner.context)
+                    trt_engine.switch_on(runner.context)
                 for feeds in samples:
                     given = runner.infer(for_engine(self._trt, engine, feeds), check_inputs=False)
                     made = {name: from_engine(given[name], kind) for name, kind in types.items()}
                     if self._look_inside:
-                        made = trt_debug.inside(given, types, self._settings.precision) | made
+                        made = trt_engine.inside(given, types, self._settings.precision) | made
                     outputs.append(made)
                 priced = () if candidate.keep is None else samples[:1]  # what a set of nodes costs
                 facts |= trt_engine.timed(runner, [for_engine(self._trt, engine, feeds) for feeds in priced])
