@@ -11,7 +11,7 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from bisect_trt.targets.tensorrt import (
     engine as trt_engine,
 )
 from bisect_trt.targets.tensorrt.api import for_engine, from_engine, loaded
-from bisect_trt.targets.tensorrt.defaults import digest, misread_defaults
+from bisect_trt.targets.tensorrt.config import digests
+from bisect_trt.targets.tensorrt.defaults import misread_defaults
 from bisect_trt.targets.tensorrt.log import (
     asks_for_gpu,
     blame_of,
@@ -158,7 +159,8 @@ class TensorRT:
             result = self._failed([failure(candidate.model, Stage.BUILD, f"std::bad_alloc {e}".strip())])
         result = self._without_driver(result)
         if self._settings.deep and not result.failures and not result.unresolved:
-            misread = misread_defaults(candidate.model, self._digest(candidate))
+            digest = digests(self._trt, self._logger, self._settings, candidate, self._log)
+            misread = misread_defaults(candidate.model, digest)
             result = replace(result, failures=tuple(misread))
         return replace(result, facts={**result.facts, "builder_seconds": started}) if started else result
 
@@ -175,22 +177,6 @@ class TensorRT:
         what = asks[0].op or asks[0].message.splitlines()[0]
         why = "" if left else f"{what} cannot be judged without a GPU"
         return replace(result, failures=left, unresolved=why, facts={**result.facts, "without_gpu": nodes})
-
-    def _digest(self, candidate: Candidate) -> Callable[[bytes], str]:
-        """Builds a form of the candidate with a builder of its own, and gives a digest of the engine."""
-
-        def engine(model: bytes) -> str:
-            trt, settings = self._trt, self._settings
-            builder = trt.Builder(self._logger)
-            network = builder.create_network(api.network_flags(trt))
-            parser = trt.OnnxParser(network, self._logger)
-            if not parser.parse(model, str(candidate.folder / "probe.onnx")):
-                return ""
-            config = trt_config.make_config(trt, builder, network, settings, candidate, self._log)
-            plan = builder.build_serialized_network(network, config)
-            return "" if plan is None else digest(plan)
-
-        return engine
 
     def run_file(self, candidate: Candidate, file: Path) -> TargetResult:
         """Do as `run` does with a model that the parser itself reads from its file, as trtexec has it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.store import keep_promise, shape_of
 from bisect_trt.settings import Shapes, TargetSettings
 from bisect_trt.targets.tensorrt import api, knobs, tactics, timing
+from bisect_trt.targets.tensorrt.defaults import digest
 from bisect_trt.targets.tensorrt.log import Log
 
 Dims = tuple[int, ...]
@@ -151,3 +152,22 @@ def _of(shapes: Shapes, name: str) -> Dims | None:
 
 def _show(shape: Dims) -> str:
     return "x".join(map(str, shape)) or "a scalar"
+
+
+def digests(
+    trt: Any, logger: Any, settings: TargetSettings, candidate: Candidate, log: Log
+) -> Callable[[bytes], str]:
+    """Builds a form of the candidate with a builder of its own, and gives a digest of the engine."""
+
+    def engine(model: bytes) -> str:
+        builder = trt.Builder(logger)
+        network = builder.create_network(api.network_flags(trt))
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse(model, str(candidate.folder / "probe.onnx")):
+            return ""
+        plan = builder.build_serialized_network(
+            network, make_config(trt, builder, network, settings, candidate, log)
+        )
+        return "" if plan is None else digest(plan)
+
+    return engine
