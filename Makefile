@@ -12,7 +12,8 @@ DEMO := build/demo
 unexport PYTHONDONTWRITEBYTECODE
 # Models that `make demo` reduces, and how many test processes run at once.
 DEMO_MODELS ?= $(filter-out models/ok.onnx models/roialign.onnx,$(sort $(wildcard models/*.onnx)))
-TEST_WORKERS ?= 2
+# One more than there are cores: some tests wait (for a deadline, a kill), and leave theirs to others.
+TEST_WORKERS ?= 3
 
 .PHONY: help setup demo test test-long test-gpu lint types check house bench bench-scale corpus real models docs clean
 
@@ -43,7 +44,7 @@ demo: $(STAMP) ## reduce the failing models of models/ on TensorRT-RTX and a cra
 	@echo "Done: one folder for each model under $(DEMO)/; read any ISSUE.md there."
 
 test: $(STAMP) ## run the tests (ARGS="tests/test_x.py -k name" for some of them)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 
 test-long: $(STAMP) ## run the tests that take minutes each: whole nights of real models, killed on the way
 	$(BIN)/python -m pytest -m long -n 2 $(ARGS)

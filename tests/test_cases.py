@@ -125,6 +125,6 @@ def test_two_branches_need_every_culprit(left_out: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MIDDLE)
 def test_base_builds(name: str, tmp_path: Path) -> None:
-    for opset in (9,) if name == "densenet121" else (9, 16, 18, 23):
+    for opset in (9,) if name == "densenet121" else (9, 23):  # the first and the last that are used
         stage, said = probe(base(name, opset), tmp_path)
         assert stage == "ok", said

@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
@@ -47,14 +48,20 @@ def room(module: str) -> str:
     return module.split("/")[0].removesuffix(".py")
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    """Each module is looked at by several tests."""
+    return ast.parse(source)
+
+
 def everything(source: str) -> Iterator[ast.AST]:
     """All nodes: what stands in functions and under TYPE_CHECKING counts too."""
-    return ast.walk(ast.parse(source))
+    return ast.walk(parsed(source))
 
 
 def at_import_time(source: str) -> Iterator[ast.AST]:
     """Only what runs when the module is imported."""
-    todo: list[ast.AST] = [ast.parse(source)]
+    todo: list[ast.AST] = [parsed(source)]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,7 @@ def test_out_of_memory_takes_real_memory(tmp_path: Path) -> None:
     held = 0
     while process.is_alive() and held < 700 * 2**20:
         held = max(held, watched.memory_info().rss)
+        time.sleep(0.02)
     process.kill()
     process.join()
     assert held >= 700 * 2**20

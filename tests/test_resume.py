@@ -83,7 +83,7 @@ def kill_a_worker(process: subprocess.Popen[bytes], out: Path, spared: set[str])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moments", [10, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("moments", [5, pytest.param(50, marks=pytest.mark.long)])
 def test_kills_at_random_moments_change_nothing(moments: int, tmp_path: Path) -> None:
     """Of the tool, of workers, and with the last line of the journal torn."""
     model = saved(tmp_path)
