@@ -1,9 +1,9 @@
-"""`make corpus FOLDER=...`: check every model of a folder, reduce one of each failure, write one table.
+"""`make corpus FOLDER=...`: a night over every model of a folder, and one table of its distinct failures.
 
-Models are checked by a warm worker, so that whatever one does ends that worker only; rows are written as they
-come, so a run that was stopped goes on. `--node-tests` takes the models of onnx's own node tests instead of a
-folder. `--found FOLDER` keeps reproducers of at most 4 kB there, with `found.json`, which tests run again;
-what crashes or hangs is never kept.
+The work is that of `bisect-trt nightly` with `one_of_each`: isolated, resumable, one model of each failure
+and operator is reduced. `--node-tests` takes the models of onnx's own node tests, with their inputs, instead
+of a folder. `--found FOLDER` keeps reproducers of at most 4 kB there, with `found.json`, which tests run
+again; what crashes or hangs is never kept.
 """
 
 from __future__ import annotations
@@ -14,145 +14,105 @@ import json
 import re
 import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from bisect_trt.errors import BisectError
-from bisect_trt.model.candidate import Candidate
-from bisect_trt.outcome import Failure, Symptom
-from bisect_trt.reduction.reduce import reduce
-from bisect_trt.results import Reduction
-from bisect_trt.session.check import check
-from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
-from bisect_trt.workers import jobs
-from bisect_trt.workers.pool import Pool
+from bisect_trt.model.inputs.formats import write_samples
+from bisect_trt.nightly.config import Config, parse
+from bisect_trt.nightly.report import RESULTS
+from bisect_trt.nightly.service import nightly
+from bisect_trt.outcome import Symptom
 
 KEPT = 4096  # bytes of a reproducer that may be kept
 TIMEOUT = 60.0  # seconds of a probe
 KEYS = ("name", "operators", "types", "opset", "bytes", "failure", "target", "models")
 HARMLESS = (Symptom.ERROR, Symptom.MISMATCH, Symptom.NOT_FINITE)
+FED, PLAIN = "fed", "made-up"  # folders of models that come with inputs, and of others
 Row = dict[str, Any]
 
 
-def node_tests(folder: Path) -> None:
-    """Write the models of onnx's node tests, as its Python API makes them."""
+def node_tests(folder: Path, skip: str) -> None:
+    """Write the models of onnx's node tests with their first inputs, as its Python API makes them."""
     from onnx.backend.test.case.node import collect_testcases
 
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in (FED, PLAIN):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     for case in collect_testcases(None):
-        place = folder / f"{case.name}.onnx"
-        if case.model is not None and not place.exists():
+        if case.model is None or re.search(skip, case.name):
+            continue
+        sample = inputs_of(case.model, case.data_sets[0][0] if case.data_sets else [])
+        place = folder / (FED if sample else PLAIN) / f"{case.name}.onnx"
+        if not place.exists():
+            if sample:
+                write_samples(place.with_suffix(".npz"), [sample])
             place.write_bytes(case.model.SerializeToString(deterministic=True))
 
 
-def read(place: Path) -> list[Row]:
-    """Rows that were written before; a line that was cut is left out."""
-    rows = []
-    for line in place.read_text().splitlines() if place.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+def inputs_of(proto: onnx.ModelProto, values: Sequence[Any]) -> Row:
+    """Arrays by name; nothing where one is no tensor."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    names = [value.name for value in proto.graph.input if value.name not in weights]
+    arrays = [numpy_helper.to_array(v) if isinstance(v, TensorProto) else v for v in values]
+    plain = len(names) == len(arrays) and all(hasattr(array, "dtype") for array in arrays)
+    return dict(zip(names, arrays, strict=True)) if plain else {}
 
 
-def checked(models: list[Path], settings: Settings, out: Path, until: float) -> Iterator[Row]:
-    """A row for each model, as far as there is time: what `check` says."""
-    place = out / "checks.jsonl"
-    known = {row["model"]: row for row in read(place)}
-    with place.open("a") as file, Pool(1, log_dir=out / "logs") as pool:
-        for model in models:
-            if model.name not in known:
-                if time.monotonic() > until:
-                    return
-                row = one_check(model, settings, pool)
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                known[model.name] = row
-            yield known[model.name]
-
-
-def one_check(model: Path, settings: Settings, pool: Pool) -> Row:
-    """What is seen of one model."""
-    began = time.monotonic()
-    try:
-        found = check(model, settings, warm=pool)
-    except BisectError as error:
-        return {"model": model.name, "status": f"refused ({error.exit_code})", "message": error.message}
-    except Exception as error:
-        return {"model": model.name, "status": "bug of ours", "message": repr(error)}
-    status = "fine" if not found.outcome.failures else "fails"
-    status = "unclear" if found.outcome.unresolved and not found.outcome.failures else status
-    failures = [failure.to_json() for failure in found.outcome.failures]
-    seconds = round(time.monotonic() - began, 3)
-    told_of = {"model": model.name, "status": status, "target": found.target.title}
-    return {**told_of, "failures": failures, "seconds": seconds}
-
-
-def key_of(row: Row) -> str:
-    """What is the same for all models with one failure: its identity and the operator."""
-    first = Failure.from_json(row["failures"][0])
-    return json.dumps([*first.key, first.op])
-
-
-def reduced(rows: list[Row], folder: Path, settings: Settings, out: Path, until: float) -> list[Row]:
-    """A row for each distinct failure, those of the builder first: the smallest model that shows it."""
-    place = out / "reductions.jsonl"
-    known = {row["key"]: row for row in read(place)}
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["status"] == "fails":
-            groups.setdefault(key_of(row), []).append(row)
-    order = sorted(groups, key=lambda key: (json.loads(key)[0] == "parse", key))
-    with place.open("a") as file, Pool(1, log_dir=out / "again") as pool:
-        for key in order:
-            if key in known or time.monotonic() > until:
-                continue
-            some = [next(folder.rglob(row["model"])) for row in groups[key]]
-            model = min(some, key=lambda path: (path.stat().st_size, path.name))
-            row = as_it_is(key, model, settings, out, pool) or one_reduction(key, model, settings, out)
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            known[key] = row
-    return [{**known[key], "models": len(groups[key])} for key in order if key in known]
-
-
-def as_it_is(key: str, model: Path, settings: Settings, out: Path, pool: Pool) -> Row | None:
-    """A row for a small model of one node: nothing is to be reduced, and it is checked again elsewhere."""
-    proto = onnx.load(model, load_external_data=False)
-    if len(proto.graph.node) != 1 or model.stat().st_size > KEPT or proto.functions:
-        return None
-    again = one_check(model, settings, pool)
-    if again["status"] != "fails":
-        return None
-    alone = Candidate(model, model.parent, ())
-    loads = pool.submit(jobs.reference_error, alone, settings.accuracy, timeout=TIMEOUT).result()
-    name = slug(key, model)
-    (out / "repros" / name).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(model, out / "repros" / name / "repro.onnx")
-    failure = Failure.from_json(again["failures"][0])
-    return {
-        "key": key,
-        "model": model.name,
-        "name": name,
-        **described(proto),
-        "bytes": model.stat().st_size,
-        "failure": failure.to_json(),
-        "verified": key_of(again) == key and failure.symptom in HARMLESS,
-        "reference": loads.value if loads.death is None else loads.death.message,
-        "target": again["target"],
+def configured(given: argparse.Namespace, base: Path) -> Config:
+    """The night that looks at the models of `base`."""
+    fed = [{"match": f"{FED}/*", "inputs": f"{FED}/{{stem}}.npz"}] if given.node_tests else []
+    data = {
+        "models": {"include": ["**/*.onnx"], "exclude": given.exclude},
+        "out": str(given.out.absolute()),
+        "confirm": 1,
+        "one_of_each": True,
+        "workers": given.workers,
+        "budget": {"total": f"{given.minutes}m", "check": "2m", "per_model": "10m"},
+        "defaults": {"timeout": TIMEOUT, "reference": given.reference},
+        "target": [{"spec": given.target}],
+        "model": fed,
     }
+    return parse(data, base / "corpus.toml")
 
 
-def slug(key: str, model: Path) -> str:
-    """A plain name for a reproducer."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{json.loads(key)[3]}-{model.stem}".lower()).strip("-")[:80]
+def read(out: Path) -> tuple[list[Row], list[Row]]:
+    """What was seen of each model, and a row for each distinct failure that was reduced."""
+    results: list[Row] = json.loads((out / RESULTS).read_text(encoding="utf-8"))["results"]
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in results:
+        if failure := row["failure"]:
+            key = (failure["stage"], failure["symptom"], failure["signature"], failure["op"])
+            groups.setdefault(key, []).append(row)
+    found = []
+    for rows in groups.values():
+        first = next((row for row in rows if row["repro"]), rows[0])
+        found.append({**told(first, out), "models": len(rows)})
+    return results, sorted(found, key=lambda row: (row["failure"]["stage"], row["name"]))
+
+
+def told(row: Row, out: Path) -> Row:
+    """What the table says of a failure: as its reproducer shows it, where there is one."""
+    seen = {"name": Path(row["model"]).stem, "failure": row["failure"], "target": row["version"]}
+    place = out / (row["repro"] or {"folder": "none"})["folder"]
+    if not (place / "report.json").exists():
+        return {**seen, "verified": False, "reason": row["reason"]}
+    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
+    name = re.sub(r"[^a-z0-9]+", "-", f"{report['failure']['op']}-{seen['name']}".lower()).strip("-")[:80]
+    issue = (place / "ISSUE.md").read_text(encoding="utf-8") if (place / "ISSUE.md").exists() else ""
+    return {
+        **seen,
+        **described(onnx.load(place / "repro.onnx", load_external_data=False)),
+        "name": name,
+        "place": str(place),
+        "bytes": (place / "repro.onnx").stat().st_size,
+        "failure": report["failure"],
+        "verified": report["verified"] >= report["repeats"] and report["finding"] == "wrong",
+        "reference_runs": "runs it" in issue,
+    }
 
 
 def described(proto: onnx.ModelProto) -> Row:
@@ -166,58 +126,32 @@ def described(proto: onnx.ModelProto) -> Row:
     }
 
 
-def one_reduction(key: str, model: Path, settings: Settings, out: Path) -> Row:
-    """Reduce one model into a folder of its own."""
-    name = slug(key, model)
-    try:
-        found = reduce(model, settings, out=out / "repros" / name, force=True)
-    except BisectError as error:
-        return {"key": key, "model": model.name, "name": name, "error": error.message}
-    except Exception as error:
-        return {"key": key, "model": model.name, "name": name, "error": repr(error), "bug": True}
-    return {"key": key, "model": model.name, "name": name, **told(found)}
-
-
-def told(found: Reduction) -> Row:
-    """What the table says of a reproducer."""
-    return {
-        **described(onnx.load(found.out / "repro.onnx", load_external_data=False)),
-        "bytes": (found.out / "repro.onnx").stat().st_size,
-        "failure": found.wanted.to_json(),
-        "verified": found.sure,
-        "reference": found.reference_error,
-        "target": found.target.title,
-    }
-
-
-def keep(rows: list[Row], out: Path, folder: Path) -> list[Row]:
+def keep(rows: list[Row], folder: Path) -> list[Row]:
     """Copy what is small, verified, harmless and runs on the reference; gives these rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.onnx"):
-        old.unlink()
     kept = []
     for row in rows:
-        if not row.get("verified") or row["bytes"] > KEPT or row["reference"] != "":
-            continue
-        if Symptom(row["failure"]["symptom"]) not in HARMLESS:
-            continue
-        shutil.copyfile(out / "repros" / row["name"] / "repro.onnx", folder / f"{row['name']}.onnx")
-        kept.append({k: row[k] for k in KEYS})
+        small = row.get("verified") and row["bytes"] <= KEPT and row["reference_runs"]
+        if small and Symptom(row["failure"]["symptom"]) in HARMLESS:
+            shutil.copyfile(Path(row["place"]) / "repro.onnx", folder / f"{row['name']}.onnx")
+            kept.append({k: row[k] for k in KEYS})
     (folder / "found.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     return kept
 
 
+HEADS = ("operators", "types", "stage", "what it says", "models", "nodes", "bytes", "verified")
+
+
 def page(rows: list[Row], counts: Mapping[str, int], title: str) -> str:
     """One HTML table: a row for each distinct failure."""
-    heads = ("operators", "types", "stage", "what it says", "models", "nodes", "bytes", "verified")
-    lines = [f"<tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"]
+    lines = [f"<tr>{''.join(f'<th>{head}</th>' for head in HEADS)}</tr>"]
     for row in rows:
-        failure = row.get("failure") or {"stage": json.loads(row["key"])[0], "message": row.get("error", "")}
+        failure = row["failure"]
         cells = (
-            ", ".join(row.get("operators", [])) or json.loads(row["key"])[3],
+            ", ".join(row.get("operators", [])) or failure["op"],
             ", ".join(row.get("types", [])),
             failure["stage"],
-            failure["message"].splitlines()[0][:300] if failure["message"] else "",
+            (failure["message"] or row.get("reason", "")).split("\n")[0][:300],
             row["models"],
             len(row.get("operators", [])) or "-",
             row.get("bytes", "-"),
@@ -232,40 +166,47 @@ def page(rows: list[Row], counts: Mapping[str, int], title: str) -> str:
     )
 
 
-def main() -> int:
-    """Run it; the exit code is 1 where something was a bug of ours."""
+def arguments() -> argparse.ArgumentParser:
+    """What can be given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--node-tests", action="store_true")
     parser.add_argument("--target", default="tensorrt-rtx")
     parser.add_argument("--reference", default="ort")
     parser.add_argument("--out", type=Path, default=Path("build/corpus"))
-    parser.add_argument("--minutes", type=float, default=600.0, help="two thirds of them for the checks")
-    parser.add_argument("--skip", default="$^", help="names of models that are left out, as an expression")
+    parser.add_argument("--minutes", type=int, default=600)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--skip", default="$^", help="names of node tests that are left out, an expression")
+    parser.add_argument("--exclude", nargs="*", default=["*-repro/*"], help="globs of models to leave out")
     parser.add_argument("--found", type=Path)
+    return parser
+
+
+def main() -> int:
+    """Run it; the exit code is that of the night, 0 also where it found failures."""
+    parser = arguments()
     given = parser.parse_args()
-    now = time.monotonic()
-    given.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if given.node_tests else given.folder
-        if folder is None or not folder.is_dir():
-            parser.error("give a folder of models, or --node-tests")
-        if given.node_tests:
-            node_tests(folder)
-        accuracy = AccuracySettings(reference=given.reference)
-        settings = Settings(TargetSettings(given.target), RunSettings(timeout=TIMEOUT), accuracy)
-        models = [place for place in sorted(folder.rglob("*.onnx")) if not re.search(given.skip, place.name)]
-        rows = list(checked(models, settings, given.out, now + 40 * given.minutes))
-        found = reduced(rows, folder, settings, given.out, now + 60 * given.minutes)
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
-    title = f"{len(rows)} models on {given.target}, {len(found)} distinct failures reduced"
-    (given.out / "index.html").write_text(page(found, counts, title), encoding="utf-8")
-    print(title, counts, f"see {given.out / 'index.html'}", sep="\n")
+    base = given.out.with_name(f"{given.out.name}-models") if given.node_tests else given.folder
+    if given.node_tests:
+        node_tests(base, given.skip)
+    if base is None or not base.is_dir():
+        parser.error("give a folder of models, or --node-tests")
+    try:
+        code = nightly(configured(given, base.absolute()), print)
+    except BisectError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
+    results, found = read(given.out)
+    counts = {status: sum(row["status"] == status for row in results) for status in STATUSES}
+    title = f"{len(results)} models on {given.target}, {len(found)} distinct failures"
+    (given.out / "corpus.html").write_text(page(found, counts, title), encoding="utf-8")
+    print(title, counts, f"see {given.out / 'corpus.html'}", sep="\n")
     if given.found is not None:
-        print(f"{len(keep(found, given.out, given.found))} reproducers kept in {given.found}")
-    return int(any(row["status"] == "bug of ours" for row in rows) or any(row.get("bug") for row in found))
+        print(f"{len(keep(found, given.found))} reproducers kept in {given.found}")
+    return code if code > 1 else 0
+
+
+STATUSES = ("new", "changed", "known", "flaky", "fixed", "still passing", "not run")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ class Config(Table):
     blame_timeout: Seconds = 600.0
     allow_missing: bool = False
     junit_skip_known: bool = False
+    one_of_each: bool = False
     budget: Budget = Budget()
     retention: Retention = Retention()
     defaults: Defaults = Defaults()

@@ -31,6 +31,7 @@ TRIES = 3  # times that a job may be begun and take the whole night down with it
 GONE = "the file is gone since the last night"
 BUDGET = "the time was over"
 SIGNALLED = "stopped by a signal"
+ANOTHER = "not reduced: another model with this failure is"
 
 
 class Work:
@@ -141,7 +142,13 @@ class Work:
         return answers.verified(row, answer)
 
     def _to_reduce(self) -> list[Row]:
-        return plan.reduce_order(self._rows("confirmed"))
+        rows = plan.reduce_order(self._rows("confirmed"))
+        if not self.config.one_of_each:
+            return rows
+        firsts, others = plan.one_of_each(rows)
+        for row in others:
+            self._save(answers.given_up(row, ANOTHER))
+        return firsts
 
     def _reduce(self, item: Item, row: Row, limit: float) -> Answer:
         out = self.out / answers.repro_folder(item, row)

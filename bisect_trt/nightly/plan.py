@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -98,6 +98,15 @@ def check_order(todo: Iterable[Item], expected: Callable[[Item], float]) -> list
         return seconds, item.name, item.target
 
     return sorted(todo, key=cost)
+
+
+def one_of_each(ordered: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows that are to be reduced: the first of each failure and operator; and the others."""
+    firsts: dict[tuple[Key | None, str], Row] = {}
+    for row in ordered:
+        firsts.setdefault((row.key, row.op), row)
+    names = {row.name for row in firsts.values()}
+    return list(firsts.values()), [row for row in ordered if row.name not in names]
 
 
 _RANK = {Status.NEW: 0, Status.CHANGED: 0, Status.FLAKY: 1, Status.KNOWN: 2}

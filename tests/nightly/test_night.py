@@ -173,6 +173,19 @@ def test_order(tmp_path: Path) -> None:
     assert order == ["old", "cheap", "x", "middle", "dear"], "by the seconds of the night before"
 
 
+def test_one_model_of_each_failure_is_reduced_where_that_is_asked_for(tmp_path: Path) -> None:
+    site = Site(tmp_path, confirm=1, one_of_each=True)
+    models = {"a": fails("one"), "b": fails("one"), "c": fails("two"), "d": passes(), "e": fails("one")}
+    runner = site.night(models)
+    assert [asked for asked in runner.asked if asked.startswith("reduce")] == ["reduce a", "reduce c"]
+    rows = site.rows()
+    assert {name: bool(row.repro) for name, row in rows.items() if row.key} == {
+        "a": True, "b": False, "c": True, "e": False
+    }  # fmt: skip
+    assert {rows[name].phase for name in "abce"} == {"done"} and "another model" in rows["b"].reason
+    assert {row.status.value for row in rows.values()} == {"new", "still passing"}
+
+
 def test_budget_of_a_model(tmp_path: Path) -> None:
     site = Site(tmp_path, confirm=1, budget={"check": 30, "per_model": 100})
     runner = site.night({"a": fails("one", seconds=20.0), "b": fails("two", seconds=99.5)})
