@@ -9,12 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.session.check import check
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.targets import command
 from support import model, tensor_type
 
 ENDS = [tensor_type("x", [4]), tensor_type("y", [4])]
@@ -108,3 +110,20 @@ def test_bits_that_may_be_two_types_are_not_guessed(tmp_path: Path) -> None:
     assert store.load(store.put("a", np.ones(2, np.float32)), 0).dtype == np.float32
     with pytest.raises(ValueError, match="nothing declares"):
         store.load(store.put("b", np.ones(2, np.uint16)), 0)
+
+
+def test_a_program_that_never_stops_to_print_fills_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stream begins anew when it is too large; its last lines are what is told."""
+    monkeypatch.setattr(command, "_MOST_OUTPUT", 1 << 16)
+    monkeypatch.setattr(command, "_LOOK", 0.001)
+    script = tmp_path / "prints.sh"
+    script.write_text(
+        "#!/bin/sh\nhead -c 3000000 /dev/zero | tr '\\0' a\nsleep 0.2\nwc -c < /proc/self/fd/1 >&2\nexit 1\n"
+    )
+    script.chmod(0o755)
+    target = command.Command(TargetSettings(f"command:{script} {{model}}"))
+    proto = model([helper.make_node("Relu", ["x"], ["y"], "one")], ENDS[:1], ENDS[1:])
+    found = target.run(Candidate(proto.SerializeToString(), tmp_path, ("one",)))
+    assert int(found.failures[0].message) < 1 << 20

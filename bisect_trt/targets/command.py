@@ -27,8 +27,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +48,8 @@ from bisect_trt.targets.tensorrt.log import trim
 
 CANNOT_TELL = 125  # as `git bisect run` has it
 _READ = 4 << 20  # bytes of each stream that are looked at: the last ones
+_MOST_OUTPUT = 256 << 20  # bytes of each stream that lie on the disk
+_LOOK = 0.05  # seconds between two looks at them
 _PLACEHOLDER = re.compile(r"\{(model|inputs|outputs)\}")
 # PR_SET_PDEATHSIG (1) outlives exec but has to be set in the child, and a preexec_fn is not safe in a
 # process with threads. So a small Python stands between; should the worker be gone already, it ends.
@@ -155,7 +158,13 @@ class Command:
         }
         words = [_PLACEHOLDER.sub(lambda m: str(files[m[1]]), word) for word in self._words]
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
-        with (scratch / "stdout").open("w+b") as out, (scratch / "stderr").open("w+b") as err:
+        with (
+            (scratch / "stdout").open("a+b") as out,
+            (scratch / "stderr").open("a+b") as err,
+            _bounded(out, err),
+        ):
+            for stream in (out, err):
+                stream.truncate(0)  # of the sample before
             process = subprocess.run(
                 [*launcher, *words],
                 cwd=scratch,
@@ -210,6 +219,26 @@ def _absolute(word: str) -> str:
         if path.is_file() or ("/" in word and path.is_dir()):
             return str(path.absolute())
     return word
+
+
+@contextmanager
+def _bounded(*files: BinaryIO) -> Iterator[None]:
+    """Begin files anew that became too large: a program that never stops to print must not fill the disk."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOOK):
+            for file in files:
+                if os.fstat(file.fileno()).st_size > _MOST_OUTPUT:
+                    os.ftruncate(file.fileno(), 0)  # it is appended to: the next line is its first
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _tail(file: BinaryIO) -> str:
