@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import disasters
 import pytest
 from small import BOMB, CRASH, ERROR, FLAKY, HANG, NUMBERS, SPEC, chain
 from test_children import left_running
@@ -263,3 +264,11 @@ def test_night_in_fast_motion(tmp_path: Path, small_disk: Path, models_dir: Path
         "not run",
     }
     assert [p.name for p in small_disk.iterdir()] == ["runs"]
+
+
+def test_a_night_of_disasters(tmp_path: Path) -> None:
+    """Every status is right, the scheduler stays small, nothing is left, and kills cost nothing."""
+    seen = disasters.run(tmp_path, 100, 2)
+    told = seen.told()
+    assert seen.wrong == [] and seen.orphans == [] and seen.kills == 2, told
+    assert told["peak"] < 200e6 and told["growth"] < 30e6, told
