@@ -132,6 +132,32 @@ def root_mean_square() -> Made:
     return b.done({"x": [8, 32]}, b.layers(b.node("Mul", x, norm), 1)), batch()
 
 
+def half_with_norm() -> Made:
+    """A float16 model between float32 inputs and outputs: 160,000 between two nodes of a norm."""
+    node, half = onnx.helper.make_node, np.float16
+    rng = np.random.default_rng(0)
+    nodes = [
+        node("Cast", ["x"], ["a"], "cast", to=onnx.TensorProto.FLOAT16),
+        node("MatMul", ["a", "w"], ["b"], "mm"),
+        node("Mul", ["b", "scale"], ["c"], "outlier"),
+        node("ReduceMean", ["c"], ["m"], "mean", axes=[-1]),
+        node("Sub", ["c", "m"], ["d"], "sub"),
+        node("Pow", ["d", "two"], ["q"], "pow"),
+        node("ReduceMean", ["q"], ["v"], "var", axes=[-1]),
+        node("Sqrt", ["v"], ["s"], "sqrt"),
+        node("Div", ["d", "s"], ["o"], "div"),
+        node("Cast", ["o"], ["y"], "back", to=onnx.TensorProto.FLOAT),
+    ]
+    scale = np.where(np.arange(32) == 5, 400, 1).astype(half)
+    values = {"w": (rng.standard_normal((32, 32)) / 6).astype(half), "scale": scale, "two": np.array(2, half)}
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [8, 32]) for n in ("x", "y")]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    ), batch()
+
+
 def dropout() -> onnx.ModelProto:
     """A network that was exported while it was trained."""
     b = Builder()

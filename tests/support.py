@@ -24,6 +24,8 @@ LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 class Record:
     """Recorded values of a few runs, held as the store's files."""
 
+    hidden: frozenset[str] = frozenset()
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self._paths: list[dict[str, Path]] = []

@@ -36,6 +36,9 @@ SUMS = PLACED | _ops(
 )
 """Linear in their data: the operator of the magnitudes is |A||B|."""
 
+GROWING = SUMS | _ops("Add Sub Mul Pow Exp Sum Cast ReduceProd ReduceSumSquare ReduceL2 LeakyRelu")
+"""Finite numbers stay finite in them: what is infinite is too large for its type."""
+
 BOUNDED = _ops("Sigmoid Tanh Erf Softmax Softplus Softsign HardSigmoid Gelu Sin Cos Swish Mish")
 """Approximated to an absolute error, also where they are small."""
 

@@ -93,12 +93,14 @@ def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: t
         return Judgement(Finding.WRONG, name, error, bound, source, worst, (told,))
     if rounding.get("step_by_step"):
         size = f"a difference, although each step by itself is within what rounding in {name} explains"
-    why = f"{worst.node} ({worst.op}) is {worst.why}" if worst else "no single step makes the error large"
-    sentences = [
-        f"The model is ill-conditioned here, and no node is at fault: {size} (probabilistic bound, {runs}"
-        " with rounding errors put in at every step).",
-        f"Amplifier: {why}" + (f"; the relative error grows from {_span(worst)}." if worst else "."),
-    ]
+    found = f"{size} (probabilistic bound, {runs} with rounding errors put in at every step)"
+    sentences = [f"Rounding in {name} explains the difference, and no node is at fault: {found}."]
+    if worst:
+        sentences = [
+            f"The model is ill-conditioned here, and no node is at fault: {found}.",
+            f"Amplifier: {worst.node} ({worst.op}) is {worst.why}; the relative error grows from "
+            f"{_span(worst)}.",
+        ]
     if source and worst and source != (worst.node,):
         sentences.insert(1, f"Source: {_names(source)}, whose own error is too small to count.")
     advice = _advice(name, float(rounding["roundoff"]), worst, source)

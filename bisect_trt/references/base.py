@@ -36,6 +36,8 @@ class Record:
         missing: why other tensors were not.
         error: the reference's own first message when it could not run all of the model, else "".
         reference: for people, `ONNX Runtime 1.32.0`.
+        hidden: tensors whose values are not what flows: Inf where they do not fit into float16, although
+            ONNX Runtime computes on with what they are. Nothing can be cut there.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Record:
     missing: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     reference: str = ""
+    hidden: frozenset[str] = frozenset()
 
     def __contains__(self, tensor: object) -> bool:
         """Whether the tensor was recorded."""
@@ -99,6 +102,7 @@ class Record:
             "missing": dict(self.missing),
             "error": self.error,
             "reference": self.reference,
+            "hidden": sorted(self.hidden),
         }
 
     @classmethod
@@ -115,6 +119,7 @@ class Record:
             missing=data["missing"],
             error=data["error"],
             reference=data["reference"],
+            hidden=frozenset(data["hidden"]),
         )
 
 

@@ -22,7 +22,7 @@ from bisect_trt.accuracy import rounding_bounds as bounds
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import SMOOTH
 from bisect_trt.references import ort
-from bisect_trt.references.inner_values import MAGNITUDE, SEEN, Unknown, inner_values, is_beyond
+from bisect_trt.references.inner_values import MAGNITUDE, SEEN, Unknown, inner_values, is_beyond, overflown
 from bisect_trt.references.noise_places import NOISE, Places
 
 Array = npt.NDArray[Any]
@@ -138,6 +138,7 @@ class Noise:
         noisy = Places(model, seen, self.arithmetic)
         self._errors = noisy.errors
         self.overflows = [name for name, value in seen.items() if is_beyond(value, self.arithmetic.largest)]
+        self.overflows += [t for t in overflown(model, seen) if t not in self.overflows]
         self._outputs = tuple(o.name for o in model.graph.output)
         self.sources = {n.name: (n.op_type, tuple(n.input), tuple(n.output)) for n in model.graph.node}
         tensors = [t for t in seen if not t.endswith((MAGNITUDE, SEEN)) and t not in feeds]

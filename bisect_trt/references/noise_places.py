@@ -14,7 +14,7 @@ from bisect_trt.accuracy import rounding_bounds as bounds
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import sum_length
 from bisect_trt.model.graph import bodies
-from bisect_trt.references.inner_values import FLOATS, MAGNITUDE, SEEN, is_beyond
+from bisect_trt.references.inner_values import FLOATS, MAGNITUDE, SEEN
 
 Array = npt.NDArray[Any]
 
@@ -71,8 +71,8 @@ class Places:
             return False
         with np.errstate(over="ignore"):
             self.errors[name] = error.astype(value.dtype)
-        if is_beyond(value, self._arithmetic.largest):
-            large = np.isfinite(value) & (np.abs(value) > self._arithmetic.largest)
+        large = np.abs(value) > min(self._arithmetic.largest, float(np.finfo(value.dtype).max))
+        if np.any(large):
             self.beyond[name] = np.where(large, np.copysign(np.inf, value), 0.0)
         return True
 

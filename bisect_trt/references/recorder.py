@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.accuracy.operators import GROWING
 from bisect_trt.model.cutting.types import inferred_types
 from bisect_trt.model.graph import Graph, dims_of
 from bisect_trt.model.store import Store, bits_per_element, raw_size
@@ -67,6 +68,7 @@ def record(
         missing=run.missing,
         error=run.error,
         reference=ort.title(),
+        hidden=frozenset(run.hidden),
     )
 
 
@@ -94,6 +96,7 @@ class _Run:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)  # part of missing: what needs these fails as well
+    hidden: set[str] = field(default_factory=set)  # see Record
     error: str = ""
     largest: int = 0  # bytes that a tensor has in all samples
 
@@ -201,6 +204,8 @@ class _Run:
 
     def can_feed(self, name: str) -> bool:
         """Whether a recorded value can be an input: ONNX Runtime takes no packed ones (int4)."""
+        if name in self.hidden:
+            return False
         return name in self.graph.graph_inputs or bits_per_element(self.tensors[name].elem_type) >= 8
 
     def model_of(
@@ -257,10 +262,22 @@ class _Run:
     def keep(self, name: str, arrays: Sequence[Array]) -> None:
         """Write one tensor."""
         elem_type = helper.np_dtype_to_tensor_dtype(np.asarray(arrays[0]).dtype)
+        if elem_type == TensorProto.FLOAT16 and self.overflows(name, arrays):
+            self.hidden.add(name)
         place = f"{self.stem}{self.places[name]:06d}"
         paths = [self.store.put_at(f"{place}-{k}" if k else place, name, a) for k, a in enumerate(arrays)]
         shapes = tuple(tuple(map(int, array.shape)) for array in arrays)
         self.add(name, Tensor(elem_type, shapes, tuple(path.name for path in paths)))
+
+    def overflows(self, name: str, arrays: Sequence[Array]) -> bool:
+        """Whether a float16 tensor was made of finite numbers and does not fit into its type."""
+        node = self.graph.node(self.graph.producer[name]) if name in self.graph.producer else None
+        if node is None or node.op_type not in GROWING or not any(np.isinf(a).any() for a in arrays):
+            return False
+        weights = [self.graph.initializers[t] for t in node.input if t in self.graph.initializers]
+        folder = str(self.store.folder)
+        floats = (w for w in weights if w.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16))
+        return all(np.isfinite(numpy_helper.to_array(w, folder)).all() for w in floats)
 
     def add(self, name: str, known: Tensor) -> None:
         """Take a tensor into the record."""

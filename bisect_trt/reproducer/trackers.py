@@ -98,7 +98,8 @@ def require(style: str) -> None:
 def title(reduction: Reduction, operators: str, gpu: str) -> str:
     """Give a title in the pattern of NVIDIA's template: `X failure of TensorRT Y when running Z on GPU W`."""
     if reduction.judgement.kind is Finding.SENSITIVE:
-        return _line(f"The model is ill-conditioned here: {sensitive(reduction)}")
+        words = sensitive(reduction)
+        return _line(words[:1].upper() + words[1:])
     count = len(reduction.best.nodes)
     what = f"{operators} ({counted(count, 'node')})"
     where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
@@ -115,13 +116,13 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
 
 
 def sensitive(reduction: Reduction) -> str:
-    """What makes small errors large, and in which arithmetic, in a few words."""
+    """That no node is at fault: what makes small errors large, or that the tolerance is too fine."""
     found = reduction.judgement
     worst = found.amplifier
     if worst is None:
-        return f"rounding of {found.arithmetic} explains the difference"
-    times = f"{worst.growth:,.0f} times"
-    return f"{worst.op} {worst.node} makes the rounding of {found.arithmetic} {times} larger"
+        return f"rounding of {found.arithmetic} explains the difference, and no node is at fault"
+    grown = f"makes the rounding of {found.arithmetic} {worst.growth:,.0f} times larger"
+    return f"the model is ill-conditioned here: {worst.op} {worst.node} {grown}"
 
 
 def _line(words: str) -> str:

@@ -12,6 +12,8 @@ from bisect_trt.references.spec import SELF
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 
+HIDDEN = "it does not fit into float16: the reference computes on in float32, and shows Inf to who looks"
+
 
 def require_reference(settings: Settings) -> None:
     """Raise UsageError when there is nothing to compare tensors with."""
@@ -57,6 +59,8 @@ def no_value(tensor: str, graph: Graph, record: Record, random: Collection[str])
     """Why there is nothing to compare a tensor with; empty when there is. `random` are nodes."""
     if graph.producer[tensor] in random:
         return "it is random"
+    if tensor in record.hidden:
+        return HIDDEN
     if tensor not in record:
         return f"the reference has no value: {record.missing.get(tensor, 'it was not recorded')}"
     return ""

@@ -8,6 +8,7 @@ from bisect_trt.accuracy.amplifiers import LARGE
 from bisect_trt.accuracy.arithmetic import arithmetic_of
 from bisect_trt.outcome import Symptom
 from bisect_trt.scanning.result import Scan, Scanned
+from bisect_trt.scanning.scope import HIDDEN
 from bisect_trt.text import printable
 
 SHOWN_NAMES = 3
@@ -87,6 +88,13 @@ def first_lost(scan: Scan) -> str:
     nans, infs = item.own.nans[1] - item.own.nans[0], item.own.infs[1] - item.own.infs[0]
     parts = [f"{max(0, nans):,} NaN", f"{max(0, infs):,} Inf"]
     more = " and ".join(parts)
+    reads = scan.sources.get(item.node, ())
+    before = next((t for t in scan.tensors if t.tensor in reads and t.why == HIDDEN), None)
+    if before is not None:
+        return (
+            f"The first Inf is born in {where(before)}: {HIDDEN}. Behind it {where(item)} has {more} more "
+            "than the reference."
+        )
     return f"The first NaN or Inf is born in {where(item)}: {more} more than the reference has."
 
 

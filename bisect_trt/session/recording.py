@@ -124,6 +124,11 @@ class Recording:
         """Whether the tensor was recorded."""
         return tensor in self.record or tensor in self.whole()
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Tensors at which nothing can be cut, of those that were recorded."""
+        return self.record.hidden
+
     def path(self, sample: int, tensor: str) -> Path:
         """Do as `Record.path` does."""
         return self._with(tensor).path(sample, tensor)

@@ -53,7 +53,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _gist(result.wanted))
     if result.judgement.kind is Finding.SENSITIVE:
-        page.row("Finding", f"the model is ill-conditioned here: {printable(sensitive(result))}")
+        page.row("Finding", printable(sensitive(result)))
     if result.judgement.kind is Finding.NOT_TOLD:
         page.row("Finding", *map(printable, result.judgement.told))
     page.row("Where", _accumulated(result) or _place(result))

@@ -118,7 +118,7 @@ class Cutter:
 
     def _can_cut(self, tensor: str, style: CutStyle) -> bool:
         elem_type = self._types.elem_type(tensor)
-        if elem_type is None or elem_type == TensorProto.STRING:
+        if elem_type is None or elem_type == TensorProto.STRING or tensor in self._record.hidden:
             return False
         return style is CutStyle.NARROW or elem_type not in INNER_TYPES
 

@@ -5,7 +5,7 @@ Types of tensors that the reference could not make: inferred from what it made, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,11 @@ class Recorded(Protocol):
     @property
     def samples(self) -> int:
         """Number of recorded runs."""
+        ...
+
+    @property
+    def hidden(self) -> Collection[str]:
+        """Recorded tensors whose values are not what flows: nothing can be cut there."""
         ...
 
     def path(self, sample: int, tensor: str) -> Path:

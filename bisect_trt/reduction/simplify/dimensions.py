@@ -82,7 +82,7 @@ def _tell(problem: Problem, net: Net, head: Var, failing: list[int], works: int)
     """Remember for the report which sizes fail and which work."""
     place = next((v for v in net.classes[head] if v.kind == "axis"), head)
     name, told = best_draft(problem).called(place.name), ", ".join(map(str, failing))
-    sentence = f"axis {place.place} of {name}: {told} fails, {works} works"
+    sentence = f"axis {place.place} of {name}: {told} {"fail" if len(failing) > 1 else "fails"}, {works} works"
     problem.simplifying.tell_size(net.size(head), works, sentence)
 
 
