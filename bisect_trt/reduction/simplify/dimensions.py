@@ -82,7 +82,8 @@ def _tell(problem: Problem, net: Net, head: Var, failing: list[int], works: int)
     """Remember for the report which sizes fail and which work."""
     place = next((v for v in net.classes[head] if v.kind == "axis"), head)
     name, told = best_draft(problem).called(place.name), ", ".join(map(str, failing))
-    sentence = f"axis {place.place} of {name}: {told} {"fail" if len(failing) > 1 else "fails"}, {works} works"
+    verb = "fail" if len(failing) > 1 else "fails"
+    sentence = f"axis {place.place} of {name}: {told} {verb}, {works} works"
     problem.simplifying.tell_size(net.size(head), works, sentence)
 
 
