@@ -14,6 +14,9 @@ Exit code 0 means done and 1 means that a disagreement was found (`check`) or is
 
 from __future__ import annotations
 
+INTERRUPTED = 130
+"""The exit code of a program that Ctrl-C ended before anything was begun, as shells have it."""
+
 
 class BisectError(Exception):
     """Base of all our errors. `message` says what and where, `hint` what to do next."""

@@ -160,7 +160,7 @@ def test_names_of_outputs_are_checked(accuracy: dict[str, Any], words: str, plac
         ("python:{}/nowhere.py", "there is no file"),
         ("outputs:{}/in.npz", "no output of the model"),
         ("command:true {{outputs}}", "no such file"),
-        ("command:false {{outputs}}", "ends with 1"),
+        ("command:false {{outputs}}", "ends with exit code 1"),
         ("command:/no/such/program {{outputs}}", "cannot be started"),
         ("command:true", "no {outputs}"),
         ("pytorch:x", "none that is known"),

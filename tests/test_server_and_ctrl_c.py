@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
+
+from bisect_trt.cli.app import main
 
 SCRIPT = """
 import signal
@@ -77,3 +80,29 @@ def test_where_there_are_threads_nothing_is_copied(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["None"], done.stderr
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from bisect_trt import cli
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == "bisect_trt.cli.app":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.exit(cli.main())
+"""
+
+
+def test_ctrl_c_in_the_first_moments_is_a_line() -> None:
+    """Modules are still being imported: 130 as of every program, and no traceback."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "interrupted before anything was begun\n"
+
+
+def test_ctrl_c_before_a_command_runs_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bisect_trt.cli.app.app", lambda *words, **options: 130)  # what Typer gives then
+    assert main(["check", "m.onnx"]) == 130
+    assert capsys.readouterr().err == "interrupted before anything was begun\n"

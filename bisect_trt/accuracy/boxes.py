@@ -7,6 +7,7 @@ another one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,15 @@ def in_order(reference: Array, target: Array, rtol: float, atol: float) -> Array
         return target
     found = [other[_places(one, other, rtol, atol)] for one, other in zip(ones, others, strict=True)]
     return np.stack(found).reshape(shape)
+
+
+def sorted_along(values: Mapping[str, Array], axes: Mapping[str, int]) -> dict[str, Array]:
+    """Tensors whose order along an axis means nothing, in one order: TopK with sorted=0 gives sets."""
+    found = dict(values)
+    for name, axis in axes.items():
+        if name in found and -found[name].ndim <= axis < found[name].ndim:
+            found[name] = np.sort(found[name], axis=axis)
+    return found
 
 
 def _places(reference: Array, target: Array, rtol: float, atol: float) -> list[int]:

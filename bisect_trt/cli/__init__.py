@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+
+from bisect_trt.errors import INTERRUPTED
 
 
 def main() -> int:
     """Run the command line of this process and give its exit code."""
+    early = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if early:  # else it is ignored, as of a job in the background
+        signal.signal(signal.SIGINT, _leave)
     # OpenBLAS's threads would spin for 0.1 s in each process that imports numpy, and wait for nothing.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     gc.set_threshold(50_000)  # a graph is many objects and little garbage: to look as usual takes 0.1 s
     from bisect_trt.cli import app
 
+    if early:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return app.main()
+
+
+def _leave(number: int, frame: object) -> None:
+    """Ctrl-C while modules are imported: their tracebacks tell nobody anything."""
+    os.write(2, b"interrupted before anything was begun\n")
+    os._exit(INTERRUPTED)

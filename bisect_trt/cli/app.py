@@ -31,7 +31,7 @@ from bisect_trt.cli import (
     simplify,
     verify,
 )
-from bisect_trt.errors import BisectError, ModelDoesNotFail, StoppedEarly, UsageError
+from bisect_trt.errors import INTERRUPTED, BisectError, ModelDoesNotFail, StoppedEarly, UsageError
 
 app = typer.Typer(
     name="bisect-trt",
@@ -79,7 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(first.SCREEN, end="")
             return 0
         code = app(first.understood(words, NAMES), prog_name="bisect-trt", standalone_mode=False)
+        if code == INTERRUPTED:  # Typer's answer to Ctrl-C before a command runs, which says nothing
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        print("interrupted before anything was begun", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         return _closed_pipe()
     except Exception as error:  # this is the last one to catch anything

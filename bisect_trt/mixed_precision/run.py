@@ -26,7 +26,7 @@ from bisect_trt.session.export_trial import ask
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
 from bisect_trt.session.prepare import describe, load_for, prepare, resolved
 from bisect_trt.session.recording import cannot_run, record
-from bisect_trt.session.samples import read_samples
+from bisect_trt.session.samples import read_and_told
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 
@@ -69,7 +69,7 @@ def precision(
     if cost not in COSTS:
         raise UsageError(f"--cost {cost!r} is not known", f"write --cost {' or '.join(COSTS)}")
     loaded = load_for(model, settings)
-    samples = read_samples(loaded, settings)
+    samples, converted = read_and_told(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-precision"
     head = folders.header(loaded.digest, settings, samples)
     head["precision"] = json.dumps([to, cost, sorted(keep), sorted(lower), sorted(start)])
@@ -96,7 +96,7 @@ def precision(
         expected = truth.record.values(session.graph.graph_outputs)
         work = Work(settings, session, pool, there, journal, out, to, cost, on_event, began, expected, info)
         result = work.run(frozenset(keep), frozenset(lower), start)
-        notes = (*doubts.notes, *result.notes, *filter(None, (truth.note, truth.blame)))
+        notes = (*converted, *doubts.notes, *result.notes, *filter(None, (truth.note, truth.blame)))
         result = replace(result, model=model, reference=truth.record.reference, notes=notes)
         if result.status != BROKEN:
             write_beside(result, work.trial.roles, __version__)

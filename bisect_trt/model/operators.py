@@ -116,3 +116,18 @@ def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
 def label(node: onnx.NodeProto, index: int) -> str:
     """A node for messages: operator and name, else its number."""
     return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} number {index}"
+
+
+def unordered_outputs(proto: onnx.ModelProto) -> dict[str, int]:
+    """Outputs of a model whose order along an axis means nothing: those of TopK with sorted=0, by axis."""
+    made = {name: node for node in proto.graph.node for name in node.output}
+    found = {}
+    for output in proto.graph.output:
+        node = made.get(output.name)
+        while node is not None and node.op_type in ("Identity", "Cast") and is_onnx(node.domain):
+            node = made.get(node.input[0])
+        if node is not None and node.op_type == "TopK" and is_onnx(node.domain):
+            given = {a.name: a.i for a in node.attribute}
+            if not given.get("sorted", 1):
+                found[output.name] = given.get("axis", -1)
+    return found

@@ -39,6 +39,7 @@ from bisect_trt.session.prepare import LONGEST_START
 from bisect_trt.session.recording import cannot_run
 from bisect_trt.targets.tensorrt.defaults import is_misread_default
 from bisect_trt.targets.tensorrt.engine import built_words
+from bisect_trt.targets.tensorrt.ignored import is_ignored
 from bisect_trt.text import counted, seconds
 from bisect_trt.workers import jobs
 
@@ -151,8 +152,8 @@ def write_models(run: Run, result: Reduction, neighbour: Neighbour | None) -> No
     target = run.settings.target
     if target.precision:
         models.write_narrow(out, target.precision)
-    if is_misread_default(result.wanted):
-        models.write_spelled(out)
+    if is_misread_default(result.wanted) or is_ignored(result.wanted):
+        models.write_twin(out, result.wanted)
     if run.info.name.startswith("emulate:"):
         models.write_emulated(out, run.info.name.partition(":")[2])
     if run.timing_cache is not None and not run.settings.run.anonymise:

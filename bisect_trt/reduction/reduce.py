@@ -46,7 +46,7 @@ from bisect_trt.session.pools import describing, pools, with_timing_cache
 from bisect_trt.session.prepare import LONGEST_START, Session, describe, load_for, prepare, resolved
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
 from bisect_trt.session.recording import Recording
-from bisect_trt.session.samples import Samples, read_samples
+from bisect_trt.session.samples import Samples, read_and_told
 from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
@@ -83,7 +83,7 @@ def open_run(
     began = time.monotonic()
     settings = resolved(settings)
     loaded = load_for(model, settings)
-    samples = read_samples(loaded, settings)
+    samples, converted = read_and_told(loaded, settings)
     head = folders.header(loaded.digest, settings, samples, every=every)
     if out is None:
         anonymous = settings.run.anonymise
@@ -114,7 +114,7 @@ def open_run(
                     timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
                 )  # fmt: skip
                 opened.notes += [turned] if turned else []
-                opened.notes += shapes_told(loaded, samples, settings)
+                opened.notes += [*converted, *shapes_told(loaded, samples, settings)]
                 opened.take_random_values()
                 yield opened
 

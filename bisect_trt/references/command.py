@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.inputs.formats import read_samples, write_samples
 
 Array = npt.NDArray[Any]
@@ -59,7 +59,10 @@ def _run(
         raise UsageError(f"{option} cannot be started: {error.strerror or error}") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()[-_SHOWN_CHARACTERS:]
-        raise UsageError(f"{option} ends with {done.returncode}: {said}")
+        if done.returncode < 0:
+            why = f"{option} is ended by signal {-done.returncode}{f': {said}' if said else ''}"
+            raise TargetUnavailable(f"nothing can be said: {why}", "run it by itself to see why")
+        raise UsageError(f"{option} ends with exit code {done.returncode}: {said or 'it says nothing'}")
     [one] = read_samples(wanted, outputs)[:1] or [{}]
     unnamed = [f"arr_{k}" for k in range(len(outputs))]
     return dict(zip(outputs, one.values(), strict=True)) if list(one) == unnamed else one

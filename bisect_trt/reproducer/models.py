@@ -16,6 +16,7 @@ from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.external import tensors
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
+from bisect_trt.outcome import Failure
 from bisect_trt.reproducer import script, seeded
 from bisect_trt.reproducer.files import (
     CHUNK,
@@ -32,6 +33,7 @@ from bisect_trt.reproducer.files import (
 )
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.tensorrt.defaults import spelled_out
+from bisect_trt.targets.tensorrt.ignored import is_ignored, without_ignored
 
 EMBED_LIMIT = 1_500_000_000
 """Bytes; models with more weights than this keep them in one file beside (protobuf ends at 2 GiB)."""
@@ -90,15 +92,20 @@ def write_emulated(out: Path, precision: str) -> None:
         _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
 
 
-def write_spelled(out: Path) -> None:
-    """Write `repro-spelled.onnx`: `repro.onnx` with the defaults of ONNX that it leaves out.
+def write_twin(out: Path, wanted: Failure) -> None:
+    """Write the model beside `repro.onnx` whose engine shows what the parser reads otherwise.
+
+    That is `repro-spelled.onnx`, with the defaults of ONNX that it leaves out, or `repro-without.onnx`,
+    without the attribute that is ignored.
 
     Raises:
         OSError: a file cannot be read or written.
     """
     with draft(out, MODEL) as folder:
-        best = Candidate(spelled_out(onnx.load_model_from_string((out / MODEL).read_bytes())), out, ())
-        _write_model(best, folder, EMBED_LIMIT, narrow_file("spelled"), skeleton_of(out))
+        proto = onnx.load_model_from_string((out / MODEL).read_bytes())
+        made = without_ignored(proto, wanted) if is_ignored(wanted) else spelled_out(proto)
+        name = narrow_file("without" if is_ignored(wanted) else "spelled")
+        _write_model(Candidate(made, out, ()), folder, EMBED_LIMIT, name, skeleton_of(out))
 
 
 def write_timing_cache(source: Path, out: Path) -> None:

@@ -12,11 +12,13 @@ from onnx import TensorProto, helper
 from bisect_trt.accuracy.compare import default_rtol
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.operators import unordered_outputs
 from bisect_trt.model.store import shape_of
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.results import Reduction
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.targets.tensorrt.defaults import is_misread_default
+from bisect_trt.targets.tensorrt.ignored import is_ignored
 from bisect_trt.workers.network_outputs import names_of, real_outputs
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -72,16 +74,23 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
             if v.type.tensor_type.elem_type  # sequences and maps are not compared
         },
         "ignored": reduction.alone.ignore,
+        "unordered": unordered_outputs(proto),
         "network_outputs": _network_outputs(reduction),
-        "spelled": reduction.wanted.message if is_misread_default(reduction.wanted) else "",
+        "spelled": reduction.wanted.message if _by_engines(reduction.wanted) else "",
+        "ignores": is_ignored(reduction.wanted),
     }
+
+
+def _by_engines(wanted: Failure) -> bool:
+    """Whether two engines show it: what the parser reads otherwise, or ignores."""
+    return is_misread_default(wanted) or is_ignored(wanted)
 
 
 def _network_outputs(reduction: Reduction) -> list[tuple[Any, ...]]:
     """Names, types and shapes that the parsed network has to have, where that is what fails."""
     wanted = reduction.wanted
     shown = wanted.stage is Stage.PARSE and wanted.symptom is Symptom.MISMATCH
-    if not shown or is_misread_default(wanted):
+    if not shown or _by_engines(wanted):
         return []
     typed = not reduction.settings.target.precision
     return [(o.name, names_of(o.type) if typed else (), o.dims) for o in real_outputs(reduction.best)]

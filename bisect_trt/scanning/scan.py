@@ -36,7 +36,7 @@ from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
 from bisect_trt.session.recording import record
-from bisect_trt.session.samples import read_samples
+from bisect_trt.session.samples import read_and_told
 from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.session.twice import with_marks
 from bisect_trt.settings import Settings, TargetSettings
@@ -79,14 +79,13 @@ def scan(
     settings = resolved(settings)
     require_reference(settings)
     loaded = load_for(model, settings)
-    samples = read_samples(loaded, settings)
+    samples, converted = read_and_told(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-scan"
     require_free(out, save_tensors, force=force)
     with open_out(out) as work:
         session = prepare(loaded, samples, work / "work")
         asked = wanted(session.graph, tensors)
-        run = settings.run
-        target = with_timing_cache(settings.target, work)
+        run, target = settings.run, with_timing_cache(settings.target, work)
         with (
             Pool(run.workers, log_dir=work / "logs", memory_limit=run.memory_limit) as pool,
             target_pool(pool, settings, work / "logs", 1) as there,
@@ -99,7 +98,8 @@ def scan(
                 save_tensors is not None,
             )  # fmt: skip
             result = found.run(asked)
-            result = replace(result, notes=(*result.notes, *shapes_told(loaded, samples, settings)))
+            shapes = shapes_told(loaded, samples, settings)
+            result = replace(result, notes=(*result.notes, *converted, *shapes))
         if save_tensors is not None:
             keep_values(save_tensors, found.record, found.rows)
     from bisect_trt.scanning import page  # jinja2 is not needed before

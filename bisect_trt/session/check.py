@@ -23,7 +23,7 @@ from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
 from bisect_trt.session.recording import Recording, cannot_run, record
-from bisect_trt.session.samples import Samples, read_samples
+from bisect_trt.session.samples import Samples, read_and_told
 from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings
 from bisect_trt.targets.raised import raised
@@ -52,7 +52,7 @@ def check(
     settings = resolved(settings)
     loaded = load_for(model, settings)
     kept = [] if keep is None else [_kept(loaded, settings, keep)]
-    samples = read_samples(loaded, settings)
+    samples, converted = read_and_told(loaded, settings)
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
         logs, work = Path(place) / "logs", Path(place) / "work"
         with (
@@ -62,7 +62,7 @@ def check(
             info = describe(describing(pool, there, settings), settings)
             compares = (info.can_run or outside(settings)) and not is_self(settings)
             session, doubts = _prepared(pool, loaded, samples, settings, work, compares)
-            original, reference, notes = session.original, "", [*kept, *loaded.notes, *info.notes]
+            original, reference, notes = session.original, "", [*kept, *loaded.notes, *converted, *info.notes]
             notes += shapes_told(loaded, samples, settings)
             blame: Failure | None = None
             if compares:

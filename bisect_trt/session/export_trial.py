@@ -13,7 +13,7 @@ from onnx import helper
 from bisect_trt.accuracy.compare import kind_of
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences
-from bisect_trt.errors import ModelDoesNotFail, UsageError
+from bisect_trt.errors import ModelDoesNotFail, TargetUnavailable, UsageError
 from bisect_trt.model.cutting.constants import is_shape_like
 from bisect_trt.model.store import Store
 from bisect_trt.options import export_line
@@ -142,7 +142,8 @@ def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> T
     arguments = (reference, session.loaded.path.absolute(), samples, inputs, outputs)
     reply = pool.submit(jobs.outside_twice, *arguments, timeout=None).result()
     if reply.death is not None:
-        raise UsageError(f"--reference {settings.accuracy.reference} ends its process: {reply.death.message}")
+        why = f"--reference {settings.accuracy.reference} ends its process: {reply.death.message}"
+        raise TargetUnavailable(f"nothing can be said: {why}", "run it by itself to see why")
     values: list[dict[str, Array]] = reply.value[0]
     if not any(name in values[0] for name in outputs):
         there = ", ".join(values[0]) or "nothing"

@@ -26,8 +26,12 @@ Array = npt.NDArray[Any]
 Samples = list[dict[str, Value]]
 
 
-def read_samples(loaded: LoadedModel, settings: Settings) -> Samples:
+def read_samples(
+    loaded: LoadedModel, settings: Settings, notes: list[str] | None = None
+) -> Samples:
     """Input values from the user's file, else what seeded random ones are to be: a mapping for each sample.
+
+    `notes` gets a sentence for each array of another type than declared, which was converted.
 
     Raises:
         UsageError: inputs or shapes do not fit the model.
@@ -43,7 +47,11 @@ def read_samples(loaded: LoadedModel, settings: Settings) -> Samples:
     else:
         loader = python_loader(run.inputs)
         given = run_loader(run.inputs) if loader else None
-        read = read_inputs(run.inputs, inputs) if given is None else fit(run.inputs, given, inputs)
+        read = (
+            read_inputs(run.inputs, inputs, notes)
+            if given is None
+            else fit(run.inputs, given, inputs, notes)
+        )
         for name, slot in accepted.items():
             for sample in read:
                 require_inside(str(run.inputs), name, sample[name], slot)
@@ -53,6 +61,12 @@ def read_samples(loaded: LoadedModel, settings: Settings) -> Samples:
     if run.save_inputs is not None:
         _in_a_worker(f"--save-inputs {run.save_inputs}", jobs.save_inputs, run.save_inputs, samples)
     return samples
+
+
+def read_and_told(loaded: LoadedModel, settings: Settings) -> tuple[Samples, list[str]]:
+    """Input values as `read_samples` gives them, and a sentence for each array that was converted."""
+    notes: list[str] = []
+    return read_samples(loaded, settings, notes), notes
 
 
 def graph_inputs(proto: onnx.ModelProto) -> tuple[GraphInput, ...]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnx
 import psutil
 
+from bisect_trt.accuracy.boxes import sorted_along
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences, only_for, precision_rtol
 from bisect_trt.accuracy.tolerance import failures as compare_failures
@@ -28,6 +29,8 @@ from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.inputs.made_up import Value, made
+from bisect_trt.model.load import read_without_weights
+from bisect_trt.model.operators import unordered_outputs
 from bisect_trt.model.store import Store, keep_promise
 from bisect_trt.outcome import Built, Failure, Measured, Outcome, Stage, Symptom
 from bisect_trt.references import self_check, target_at
@@ -169,13 +172,14 @@ def _probe(
             unresolved = ""
             diffs = _by_itself(settings, candidate, result.outputs, accuracy, least)
         elif candidate.rest is None or unresolved:
-            diffs = differences(expected, result.outputs, accuracy, least)
+            expected, given = _in_one_order(candidate, expected, result.outputs)
+            diffs = differences(expected, given, accuracy, least)
             if explain:
-                measured = _explained(settings, candidate, accuracy, expected, result.outputs, diffs)
+                measured = _explained(settings, candidate, accuracy, expected, given, diffs)
         else:
-            measured = Measured(own=_own(expected, result.outputs, accuracy, least))
+            measured = Measured(own=_own(candidate, expected, result.outputs, accuracy, least))
             wanted, actual, unresolved = continue_rest.finish(candidate, expected, result.outputs)
-            diffs = differences(wanted, actual, accuracy, least)
+            diffs = differences(*_in_one_order(candidate, wanted, actual), accuracy, least)
         failures = compare_failures(diffs, by_name=candidate.rest is not None)
         measured = _metrics(diffs, measured)
     built = Built.from_json(facts)
@@ -256,10 +260,19 @@ def _explained(
     return Measured(rounding=rounding.explain(settings, candidate, accuracy, least, expected, given, run))
 
 
+def _in_one_order(candidate: Candidate, expected: Values, given: Values) -> tuple[Values, Values]:
+    """Outputs of TopK with sorted=0 have no order: both sides in the same one, so that they are sets."""
+    axes = unordered_outputs(read_without_weights(candidate.content))
+    if not axes:
+        return expected, given
+    return [sorted_along(one, axes) for one in expected], [sorted_along(one, axes) for one in given]
+
+
 def _own(
-    expected: Values, given: Values, accuracy: AccuracySettings, least: float
+    candidate: Candidate, expected: Values, given: Values, accuracy: AccuracySettings, least: float
 ) -> dict[str, list[dict[str, Any]]]:
     """The candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
+    expected, given = _in_one_order(candidate, expected, given)
     names = {"", *(name for name, _ in (*accuracy.rtol, *accuracy.atol))}
     found = {name: differences(expected, given, only_for(accuracy, name), least) for name in sorted(names)}
     return {name: [diff.to_json() for diff in diffs[:SHOWN_TENSORS]] for name, diffs in found.items()}

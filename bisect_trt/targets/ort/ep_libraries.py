@@ -30,6 +30,9 @@ _PACKAGES = {
     "webgpu": "onnxruntime-ep-webgpu",
 }
 
+# The loader's words for a library that is missing, which is nobody's mistake in writing.
+_LACKS = re.compile(r"(\S+\.so[\w.]*): cannot open shared object file")
+
 _registered: dict[str, Path] = {}
 """Name to library: ONNX Runtime keeps its own list for the whole process."""
 
@@ -131,6 +134,12 @@ def register(ort: Any, name: str, library: Path, *, given: bool) -> None:
     except Exception as e:  # ONNX Runtime's exceptions have no common base but this
         why = " ".join(str(e).split())
         if "already registered" not in why:
+            lacks = _LACKS.search(why)
+            if lacks and Path(lacks[1]).name != library.name:
+                hint = "It comes with NVIDIA's driver." if "cuda" in lacks[1] else "Install what has it."
+                raise TargetUnavailable(
+                    f"{name}: {library.name} needs {lacks[1]}, which is not on this machine", hint
+                ) from e
             if given:
                 raise UsageError(
                     f"--ep-library {name}={library}: {why}", "Name a plugin library of an execution provider."

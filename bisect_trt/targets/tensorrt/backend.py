@@ -32,7 +32,7 @@ from bisect_trt.targets.tensorrt import (
 )
 from bisect_trt.targets.tensorrt.api import for_engine, from_engine, loaded
 from bisect_trt.targets.tensorrt.config import digests
-from bisect_trt.targets.tensorrt.defaults import misread_defaults
+from bisect_trt.targets.tensorrt.ignored import deep_failures
 from bisect_trt.targets.tensorrt.log import (
     asks_for_gpu,
     blame_of,
@@ -160,7 +160,7 @@ class TensorRT:
         result = self._without_driver(result)
         if self._settings.deep and not result.failures and not result.unresolved:
             digest = digests(self._trt, self._logger, self._settings, candidate, self._log)
-            misread = misread_defaults(candidate.model, digest)
+            misread = deep_failures(candidate, digest)
             result = replace(result, failures=tuple(misread))
         return replace(result, facts={**result.facts, "builder_seconds": started}) if started else result
 

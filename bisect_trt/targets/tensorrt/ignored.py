@@ -1,0 +1,160 @@
+"""Attributes that the parser ignores: seen without running an engine.
+
+A model and the same model without one of its attributes mean two things where ONNX Runtime gives other
+outputs for them. Then their engines have to differ, whatever they compute; when they are equal byte for byte,
+the attribute did not reach the network. Only attributes with another value than ONNX's default are asked:
+of a default that is read otherwise `defaults` tells. Seen: SpaceToDepth with mode=CRD (operator set 28).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import AttributeProto, NodeProto, defs
+
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.graph import is_onnx, opset_of
+from bisect_trt.model.store import Store
+from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.targets.tensorrt.defaults import Builds, misread_defaults
+
+_SAID = " changes nothing in the engine"
+_NO_MATTER = frozenset({"sorted", "seed"})
+"""Attributes that a parser may ignore: what it gives is then one of the answers that ONNX allows."""
+
+_MOST_NODES = 50  # for ONNX's own evaluator
+
+Values = Sequence[Mapping[str, Any]]
+Gives = Callable[[bytes], Values | None]
+"""The outputs of a serialised model on ONNX Runtime, for each sample; None where it cannot be run."""
+
+
+def deep_failures(candidate: Candidate, engine: Builds) -> Iterator[Failure]:
+    """What the parser reads otherwise than ONNX although the model builds: defaults, then what it ignores."""
+    model = candidate.model
+    yield from misread_defaults(model, engine)
+    yield from ignored_attributes(model, engine, _on_reference(candidate))
+
+
+def ignored_attributes(model: bytes, engine: Builds, gives: Gives) -> Iterator[Failure]:
+    """One failure of the parser for each operator and attribute that does not reach the engine.
+
+    Args:
+        model: serialised; nodes of bodies are left alone.
+        engine: builds a model and gives a digest of the engine.
+        gives: asked before an engine is built: what makes no difference there need not make one here.
+    """
+    proto = onnx.load_model_from_string(model)
+    asked = sorted({(n.op_type, a) for n in proto.graph.node for a in given(proto, n)})
+    usual, again = (gives(model), gives(model)) if asked else (None, None)
+    if usual is None or again is None or _differ(usual, again):  # a random model
+        return
+    plain = ""
+    for op, attribute in asked:
+        other = without(proto, op, attribute)
+        changed = gives(other)
+        if changed is None or not _differ(usual, changed):
+            continue
+        plain = plain or engine(model)
+        if plain and engine(other) == plain:
+            yield _failure(proto, op, attribute)
+
+
+def is_ignored(failure: Failure) -> bool:
+    """Whether a failure is one of these."""
+    return failure.stage is Stage.PARSE and failure.signature.endswith(_SAID)
+
+
+def given(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto]:
+    """Attributes of a node that may be left out in ONNX and have another value than its default."""
+    version = opset_of(proto)
+    if not is_onnx(node.domain) or not defs.has(node.op_type, version):
+        return {}
+    known = defs.get_schema(node.op_type, version).attributes
+    return {
+        a.name: a
+        for a in node.attribute
+        if a.name in known
+        and not known[a.name].required
+        and a.name not in _NO_MATTER
+        and a.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+        and known[a.name].default_value != a
+    }
+
+
+def without(proto: onnx.ModelProto, op: str, attribute: str) -> bytes:
+    """The model without an attribute of all nodes of an operator; shapes of what follows are left out."""
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    for node in made.graph.node:
+        if node.op_type == op and attribute in given(proto, node):
+            kept = [AttributeProto.FromString(a.SerializeToString()) for a in node.attribute]
+            del node.attribute[:]
+            node.attribute.extend(a for a in kept if a.name != attribute)
+    del made.graph.value_info[:]
+    for value in made.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    data: bytes = made.SerializeToString()
+    return data
+
+
+def without_ignored(proto: onnx.ModelProto, failure: Failure) -> bytes:
+    """The model that gives the same engine although it means something else."""
+    op, _, attribute = failure.signature.removesuffix(_SAID).partition(": ")
+    return without(proto, op, attribute)
+
+
+def _failure(proto: onnx.ModelProto, op: str, attribute: str) -> Failure:
+    of_kind = [n for n in proto.graph.node if n.op_type == op and attribute in given(proto, n)]
+    value = onnx.helper.get_attribute_value(given(proto, of_kind[0])[attribute])
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    said = f"{op} with {attribute}={text} gives the same engine as without: the attribute is ignored"
+    nodes = tuple(node.name for node in of_kind if node.name)
+    return Failure(Stage.PARSE, Symptom.MISMATCH, f"{op}: {attribute}{_SAID}", said, nodes, op)
+
+
+def _differ(ones: Values, others: Values) -> bool:
+    """Whether outputs differ by more than rounding; other shapes do, too."""
+    pairs = [(a[name], b.get(name)) for a, b in zip(ones, others, strict=False) for name in a]
+    return any(b is None or not _alike(np.asarray(a), np.asarray(b)) for a, b in pairs)
+
+
+def _alike(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind not in "fc" and a.dtype.isbuiltin == 1:
+        return bool(np.array_equal(a, b))
+    return bool(np.allclose(a.astype(np.float64), b.astype(np.float64), 1e-3, 1e-5, equal_nan=True))
+
+
+def _on_reference(candidate: Candidate) -> Gives:
+    store, proto = Store(candidate.folder), onnx.load_model_from_string(candidate.model)
+    types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
+
+    def gives(model: bytes) -> Values | None:
+        from bisect_trt.references import ort
+
+        feeds = [{n: store.load(p, types[n]) for n, p in s.items()} for s in candidate.feeds[:1]]
+        if not feeds:
+            return None
+        try:
+            return ort.run(model, candidate.folder, feeds)
+        except ort.OrtError:  # a preview of an operator set, for one
+            return _by_onnx(model, feeds[0]) if len(proto.graph.node) <= _MOST_NODES else None
+
+    return gives
+
+
+def _by_onnx(model: bytes, feeds: Mapping[str, Any]) -> Values | None:
+    """Outputs by ONNX's own evaluator, which is slow and knows every operator."""
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        made = ReferenceEvaluator(onnx.load_model_from_string(model))
+        return [dict(zip(made.output_names, made.run(None, dict(feeds)), strict=True))]
+    except Exception:  # it is written in Python, node by node, and raises what it likes
+        return None
