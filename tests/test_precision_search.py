@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
 from bisect_trt.mixed_precision.improve import improve
+from bisect_trt.mixed_precision.schedule import by_emulation, dear_questions
 from bisect_trt.mixed_precision.search import Hints, Search
 
 Passes = Callable[[Keep], bool]
@@ -152,3 +153,66 @@ def test_it_ends_where_the_necessary_nodes_do_not_suffice() -> None:
     check(made, passes)
     assert len(made.found.best) == 3 and made.core_fails and made.settled
     assert made.asked < 1500
+
+
+def test_where_a_node_more_hurts_proofs_are_not_believed() -> None:
+    """Two do, six others do as well and are found first; one more can take the right answer away."""
+    items = names(40)
+
+    def passes(keep: Keep) -> bool:
+        spoilt = "n0" in keep and len(keep) < 30
+        return (keep >= {"n7", "n9"} or keep >= set(items[20:26])) and not spoilt
+
+    made = search(items, passes, items[18:27], limit=3000)
+    check(made, passes)
+    assert made.odd and not made.settled and made.found.best == {"n7", "n9"}
+    assert made.smallest == "every smaller set was tried and fails"
+    made.found.exhausted = 0
+    assert made.smallest == ""
+
+
+def test_neighbours_that_do_the_same_harm_are_added_together() -> None:
+    """A norm of four nodes that is of use only as a whole, beside single nodes of less use."""
+    items = names(60)
+    near = {items[k]: (items[k - 1], items[k + 1]) for k in range(1, 59)}
+    norm, core = frozenset(items[30:34]), frozenset(items[50:52])
+
+    def ask(keeps: Sequence[Keep]) -> list[Answer]:
+        given = []
+        for keep in keeps:
+            helped = 0.9 * (norm <= keep) + 0.08 * len(keep & set(items[:20]))
+            error = 50.0 if not core <= keep else 1.85 - min(helped, 1.8)
+            given.append(Answer(error <= 1, error, {"y": error}))
+        return given
+
+    made = Search(items, ask, Hints(suspects=tuple(items[48:54]), rank=tuple(items), near=near))
+    made.answers([frozenset(items), frozenset()])
+    made.first()
+    made.prove(300)
+    improve(made, 900)
+    assert made.found.best == core | norm
+
+
+@pytest.mark.parametrize(("share", "most"), [(1.0, 4), (0.5, 4)])
+def test_a_target_is_asked_little_after_an_emulation(share: float, most: int) -> None:
+    """Where it loses as much, or twice as much: two ends, a set or two, one question for each node."""
+    items = names(300)
+    needed, more = frozenset(items[100:104]), frozenset(items[200:203])
+
+    def answer(keep: Keep) -> Answer:
+        error = 9.0 if not needed <= keep else 0.1 if more <= keep else 0.7
+        return Answer(error <= 1, error)
+
+    asked: list[Keep] = []
+
+    def target(keeps: Sequence[Keep]) -> list[Answer]:
+        asked.extend(keeps)
+        return [Answer(answer(keep).error <= share, answer(keep).error / share) for keep in keeps]
+
+    hints = Hints(suspects=tuple(items[90:120]), rank=tuple(items))
+    told = by_emulation(Search(items, lambda keeps: [answer(k) for k in keeps], hints), lambda text: None)
+    made = Search(items, target, told)
+    made.answers([frozenset(items), frozenset()])
+    dear_questions(made, lambda text: None)
+    assert made.found.best == (needed if share == 1 else needed | more) and made.found.one_minimal
+    assert len(asked) <= most + len(made.found.best)

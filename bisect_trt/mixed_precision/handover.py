@@ -89,7 +89,9 @@ def _apply(result: Precision, known: Roles, version: str) -> str:
         if known.names[key] not in kept
     }
     head = f"# Written by bisect-trt {version}: python {APPLY} MODEL.onnx MIXED.onnx\n"
-    words = {"TO": repr(result.to), "KEEP": _literal(kept), "LOWER": _literal(lowered)}
+    stays = [known.names.get(key, key) for key in known.stays]
+    lists = {"KEEP": kept, "LOWER": lowered, "STAYS": stays}
+    words = {"TO": repr(result.to), **{name: _literal(value) for name, value in lists.items()}}
     return head + Path(patch.__file__).read_text() + _filled("apply_tail.py.txt", words)
 
 

@@ -17,8 +17,11 @@ BATCH = 16
 """Questions that are asked together."""
 SPARE = 8
 NEAR = 24
-WIDE = 120
+WIDE = 60
 TURNS = 30
+FIRST = 4
+"""So many times more groups are tried in the first step of a beam than in the others."""
+RUIN = (2, 16, True)
 BEAMS = ((4, 40, True), (12, 40, False), (12, 120, True))
 """Of a beam: sets that go on, groups that are tried with each, whether RMS counts or the worst element."""
 
@@ -34,7 +37,7 @@ class _Improver:
         self.search = search
         self._random = random.Random(seed)
         self._harm: dict[str, Answer] = {}
-        self._beamed: set[tuple[int, Keep]] = set()
+        self._beamed: set[tuple[int, Keep, Keep]] = set()
 
     @property
     def best(self) -> Keep:
@@ -42,12 +45,14 @@ class _Improver:
 
     def run(self) -> None:
         ways = (
-            self._small_ones,
+            lambda: self._small_ones(1 / 8),
             self._core_and_few,
             self._by_harm,
-            *(lambda k=k: self._beam(k) for k in range(len(BEAMS))),
+            *(lambda k=k: self._beams(k) for k in range(len(BEAMS))),
             self._without_parts,
             self._swaps,
+            self._ruins,
+            lambda: self._small_ones(1),
             self._other_orders,
         )
         better = len(self.best) > 1
@@ -72,12 +77,15 @@ class _Improver:
 
     # All of them
 
-    def _small_ones(self) -> None:
-        """All sets of one node, of two, ... where that is affordable: a proof that holds without monotony."""
+    def _small_ones(self, share: float) -> None:
+        """All sets of one node, of two, ... while that takes no more than a share of what is left.
+
+        This is a proof that holds without monotony.
+        """
         search, count = self.search, 1
         for size in range(1, len(self.best)):
             count = count * (len(search.items) - size + 1) // size
-            if count > search.left / 8:
+            if count > search.left * share:
                 return
             if size > search.found.exhausted:
                 self._batched(map(frozenset, itertools.combinations(search.items, size)))
@@ -138,18 +146,28 @@ class _Improver:
             groups.append(frozenset(group))
         return groups
 
-    def _beam(self, turn: int) -> None:
-        """From the necessary nodes on, groups are added one by one; the sets that are least off go on."""
-        width, most, by_rms = BEAMS[turn]
-        search, price = self.search, self.search.price(self.best)
-        core, groups = search.found.necessary & self.best, self._groups()
-        if (turn, self.best) in self._beamed:
+    def _beams(self, turn: int) -> None:
+        """From the necessary nodes on, and from those of them that ranges condemn, too."""
+        if self.search.settled:
             return
-        self._beamed.add((turn, self.best))
+        core = self.search.found.necessary & self.best
+        price = self.search.price(self.best)
+        for start in dict.fromkeys((core, core & set(self.search.hints.suspects))):
+            if (turn, start, self.best) not in self._beamed:
+                self._beamed.add((turn, start, self.best))
+                self._beam(start, *BEAMS[turn])
+            if self.search.price(self.best) < price - 1e-9:
+                return
+
+    def _beam(self, core: Keep, width: int, most: int, by_rms: bool) -> None:
+        """Groups are added one by one; the sets that are least off go on."""
+        search, price, groups = self.search, self.search.price(self.best), self._groups()
         front, seen = [core], {core}
         while front:
             made = dict.fromkeys(keep | group for keep in front for group in groups)
             new = [keep for keep in made if keep not in seen and search.price(keep) < price - 1e-9]
+            if len(seen) == 1:
+                new = new[: FIRST * most]
             seen.update(new)
             if self._batched(iter(new), price):
                 return
@@ -209,6 +227,16 @@ class _Improver:
                 return
         for gone in spare:
             self._batched(iter([best - set(gone) | {item} for item in others[:NEAR]]))
+
+    def _ruins(self) -> None:
+        """Some nodes that are missed little are taken out by chance, and others put in."""
+        best, price = self.best, self.search.price(self.best)
+        soft = self._least_missed([best - {item} for item in best], best)[: 2 * SPARE]
+        for _ in range(TURNS):
+            few = self._random.sample(soft, min(len(soft), self._random.randint(2, 4)))
+            self._beam(best - {item for gone in few for item in gone}, *RUIN)
+            if self.search.price(self.best) < price - 1e-9:
+                return
 
     def _least_missed(self, keeps: Sequence[Keep], best: Keep) -> list[tuple[str, ...]]:
         """What subsets of the best set lack, those first that come nearest to passing."""

@@ -95,6 +95,10 @@ class Search:
         self.known: dict[Keep, Answer] = {}
         self.found = Found(frozenset(self.items))
         self._limit: int | None = None
+        self._bit = {item: 1 << k for k, item in enumerate(self.items)}
+        self._passed: list[int] = []
+        self._failed: list[int] = []
+        self.odd = False
         known_rank = {item: k for k, item in enumerate(hints.rank)}
         self.rank = {item: known_rank.get(item, len(known_rank)) for item in self.items}
 
@@ -114,6 +118,7 @@ class Search:
         if new:
             for keep, answer in zip(new, self._ask([k | self.always for k in new]), strict=True):
                 self.known[keep] = answer
+                self._compare(keep, answer.passes)
                 if answer.passes and self._better(keep, answer):
                     self.found.best, self.found.one_minimal = keep, False
         return [self.known[keep] for keep in wanted]
@@ -141,6 +146,15 @@ class Search:
     def price(self, keep: Iterable[str]) -> float:
         """What a set costs."""
         return sum(map(self.cost, keep))
+
+    def _compare(self, keep: Keep, passes: bool) -> None:
+        """Notice a set that passes within one that fails: then proofs by monotony are worth little."""
+        if self.odd:
+            return
+        own = sum(self._bit[item] for item in keep)
+        others = self._failed if passes else self._passed
+        self.odd = any(own & other == (own if passes else other) for other in others)
+        (self._passed if passes else self._failed).append(own)
 
     def _better(self, keep: Keep, answer: Answer) -> bool:
         """Cheaper than the best, or as cheap and further from the limit."""
@@ -276,14 +290,16 @@ class Search:
 
     def start_again(self, ask: Ask) -> None:
         """Forget all answers: they are another's from now on."""
-        self._ask, self.known = ask, {}
+        self._ask, self.known, self.odd = ask, {}, False
+        self._passed, self._failed = [], []
         self.found = Found(frozenset(self.items))
         self.answers([frozenset(self.items), frozenset()])
 
     @property
     def settled(self) -> bool:
-        """Whether nothing cheaper can pass unless a node more in FP32 hurts."""
-        return self.core_fails or self.found.necessary >= self.found.best
+        """Whether nothing cheaper can pass unless a node more in FP32 hurts, which was not seen."""
+        necessary = self.found.necessary
+        return not self.odd and (self.core_fails or self.found.bound or necessary >= self.found.best)
 
     @property
     def core_fails(self) -> bool:
@@ -304,6 +320,8 @@ class Search:
         alike = self.cheapest == max(map(self.cost, self.items))
         if not size or (alike and (size == 1 or found.exhausted >= size - 1)):
             return "every smaller set was tried and fails" if size else "nothing has to stay"
+        if self.odd:  # what follows holds as long as a node more in FP32 never hurts
+            return ""
         if found.necessary >= found.best:
             return "each of these fails when it alone is lowered, all others in FP32"
         if self.core_fails and len(found.necessary) == size - 1:
