@@ -226,7 +226,9 @@ def profile(
     settings: Settings | None = None,
     *,
     shapes: str | Sequence[str] = (),
+    against: str = "",
     precision_of_time: float = 0.02,
+    limit: float = 0.05,
     cuda_graph: bool = False,
     out: AnyPath | None = None,
     force: bool = False,
@@ -240,7 +242,9 @@ def profile(
         settings: how; the defaults are those of the command line.
         shapes: shapes of inputs as on the command line, with a range where a dimension varies:
             `"x:1..64x3x224x224"`.
+        against: another target, or other options of the same one: `"ort:CPU"`, `"--precision fp16"`.
         precision_of_time: how well the median time of a run has to be known, as a part of it.
+        limit: how far the ratio of both sides may be from 1.
         cuda_graph: run TensorRT's engine as a CUDA graph.
         out: the folder; by default `MODEL-profile` in the current one.
         force: replace what an earlier run wrote there.
@@ -259,7 +263,9 @@ def profile(
         path_of("model", model),
         chosen_settings(settings, options),
         shapes=spans_of([shapes] if isinstance(shapes, str) else names_of("shapes", shapes)),
+        against=against,
         precision_of_time=precision_of_time,
+        limit=limit,
         cuda_graph=cuda_graph,
         out=out_of(out),
         force=force,

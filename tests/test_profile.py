@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,12 +20,22 @@ from onnx import TensorProto, helper, numpy_helper
 import bisect_trt
 from bisect_trt.cli.app import main
 from bisect_trt.errors import UsageError
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.options import kinds
-from bisect_trt.profiling import timing
+from bisect_trt.profiling import hand_over, timing
 from bisect_trt.profiling.cliffs import Edge, Found, bound, search
-from bisect_trt.profiling.rounds import in_turns
+from bisect_trt.profiling.explain import Part, explain, groups
+from bisect_trt.profiling.other import other_side
+from bisect_trt.profiling.rounds import Ratio, in_turns
+from bisect_trt.profiling.versus import Duel
+from bisect_trt.session.journal import Journal
+from bisect_trt.session.prepare import load_for, prepare
+from bisect_trt.session.prober import Budget
+from bisect_trt.session.samples import read_samples
+from bisect_trt.settings import Settings, TargetSettings
+from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.ort.timed import kernel_times, owned
-from bisect_trt.targets.timed import typical_layers
+from bisect_trt.targets.timed import Layer, typical_layers
 
 # Intervals and the rule that stops
 
@@ -289,3 +300,149 @@ def test_shapes_with_ranges_are_read_and_written() -> None:
         kinds.SHAPES.read(["x:1..64x3"])
     with pytest.raises(UsageError, match="shapes"):
         bisect_trt.profile("m.onnx", target="ort:CPU", shapes="x:a")
+
+
+# One side against the other
+
+
+def part_of(seconds: dict[str, float], together: float = 0.0) -> Callable[[tuple[str, ...]], Part | None]:
+    """A measure of parts: nodes take so much longer, and all of them at once `together` more."""
+
+    def measure(nodes: tuple[str, ...]) -> Part:
+        more = sum(seconds.get(node, 0.0) for node in nodes)
+        more += together if len(nodes) == 64 else 0.0
+        base = 0.01 * len(nodes)
+        ratio = (base + more) / base
+        return Part(nodes, Ratio(20, base, base + more, (base, base + more), ratio, ratio, ratio, True), more)
+
+    return measure
+
+
+ORDER = tuple(f"n{k}" for k in range(64))
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(ORDER), st.floats(0.1, 3.0), min_size=1, max_size=3), st.booleans()
+)
+def test_planted_slow_nodes_explain_the_difference(slow: dict[str, float], told: bool) -> None:
+    total = sum(slow.values())
+    hints = sorted((((name,), more) for name, more in slow.items()), key=lambda hint: -hint[1])
+    found = explain(ORDER, hints if told else [], total, part_of(slow), 0.05)
+    assert found.part >= 0.8 and found.confirmed
+    chosen = [name for part in found.parts for name in part.nodes]
+    ranked = sorted(slow, key=lambda name: -slow[name])
+    fewest = next(k for k in range(1, 4) if sum(slow[name] for name in ranked[:k]) >= 0.8 * total - 1e-9)
+    assert set(chosen) <= set(slow) and len(chosen) == fewest
+    assert found.measured <= (fewest if told else 40)
+
+
+def test_a_difference_of_the_whole_alone_is_not_pinned_on_nodes() -> None:
+    found = explain(ORDER, [], 1.0, part_of({}, together=1.0), 0.05)
+    assert not found.parts and found.part == 0
+    refused = explain(ORDER, [(("n3",), 1.0)], 1.0, lambda nodes: None, 0.05)
+    assert not refused.parts
+
+
+def test_a_hint_that_is_wrong_by_itself_is_not_taken() -> None:
+    found = explain(ORDER, [(("n3",), 0.9), (("n9",), 0.1)], 1.0, part_of({"n50": 1.0}), 0.05)
+    assert [part.nodes for part in found.parts] == [("n50",)]
+
+
+def test_layers_of_both_sides_make_groups() -> None:
+    slow = [Layer("a", "Conv", ("c1",), 3.0), Layer("b", "Relu", ("r1",), 1.0), Layer("copy", "", (), 9.0)]
+    fast = [Layer("ab", "Conv", ("c1", "r1"), 1.0), Layer("c", "Conv", ("c2",), 1.0)]
+    assert groups(["c1", "r1", "c2"], slow, fast) == [(("c1", "r1"), 3.0), (("c2",), -1.0)]
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("--precision fp16", TargetSettings("ort:CPU", precision="fp16", opt_level=3)),
+        ("cpu", TargetSettings("ort:CPU")),
+        ("tensorrt-rtx --no-tf32 --opt-level=1", TargetSettings("tensorrt-rtx", tf32=False, opt_level=1)),
+    ],
+)
+def test_the_other_side_is_read_as_the_command_line_is(text: str, wanted: TargetSettings) -> None:
+    assert other_side(text, TargetSettings("ort:CPU", opt_level=3)) == wanted
+
+
+@pytest.mark.parametrize(
+    "text", ["", "'", "--seed 3", "--precision", "--precision fp12", "onnxruntime==1.2", "x"]
+)
+def test_no_other_side_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--against|--precision|target"):
+        other_side(text, TargetSettings("ort:CPU"))
+
+
+class Planted:
+    """Two sides that are told what to answer; as `meter.Side`, with a clock of its own."""
+
+    def __init__(self, slow: dict[str, float]) -> None:
+        self.target, self.slow, self.opened = TargetSettings("ort:CPU"), slow, 0
+        self.now = 0.0
+
+    def open(self, candidate: Candidate) -> None:
+        self.opened += 1
+        names = {node.name for node in onnx.load_model_from_string(candidate.model).graph.node}
+        self.now = 0.001 * len(names) + sum(more for name, more in self.slow.items() if name in names)
+
+    def warm_up(self, feeds: object) -> None: ...
+
+    def close(self) -> None: ...
+
+    def measure(self, feeds: object, seconds: float) -> list[float]:
+        return [self.now] * 3
+
+    def layers(self, feeds: object, runs: int) -> None: ...
+
+
+def duel(folder: Path, slow: dict[str, float], journal: Journal) -> Duel:
+    chosen = Settings(TargetSettings("ort:CPU", shapes=(("x", (2, 16)),)))
+    loaded = load_for(model(folder / "m.onnx"), chosen)
+    session = prepare(loaded, read_samples(loaded, chosen), folder / "work")
+    info = TargetInfo("ort:CPUExecutionProvider", "ONNX Runtime", can_run=True)
+    sides: Any = (Planted({}), Planted(slow))
+    return Duel(
+        sides=sides,
+        infos=(info, info),
+        session=session,
+        settings=chosen,
+        feeds=session.feeds[0],
+        size=1,
+        journal=journal,
+        budget=Budget(),
+        precision=0.02,
+        limit=0.05,
+        out=folder,
+        logs=folder / "logs",
+        tell=lambda text: None,
+    )
+
+
+def test_a_planted_slow_node_ends_in_a_folder_and_a_second_run_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_over, "MEASURING", "0.1")
+    ends = []
+    for _ in range(2):
+        with Journal.open(tmp_path / "journal.jsonl", {}) as journal:
+            run = duel(tmp_path, {"matmul1": 0.05}, journal)
+            found = run.run()
+        assert found.differs and found.explained is not None and found.explained.confirmed
+        assert [part.nodes for part in found.explained.parts] == [("matmul1",)]
+        ends.append(found.end)
+        monkeypatch.setattr(hand_over, "tried", lambda place: None)
+    assert run.sides[1].opened == 1  # type: ignore[attr-defined]
+    slow = onnx.load(str(tmp_path / "slow" / "slow.onnx"))
+    assert [node.name for node in slow.graph.node] == ["matmul1"]
+    assert np.load(tmp_path / "slow" / "inputs.npz")["r0"].shape == (2, 16)
+    # The planted sides are none that a script knows: it measures the provider that both name.
+    assert ends[0] is not None and ends[0].code in (0, 1), ends
+    assert "times as long as ONNX Runtime" in ends[0].said and "the limit of 5 %" in ends[0].said
+
+
+def test_sides_that_take_the_same_time_end_there(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "journal.jsonl", {}) as journal:
+        found = duel(tmp_path, {}, journal).run()
+    assert not found.differs and found.explained is None and "no difference" in found.verdict()

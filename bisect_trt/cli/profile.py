@@ -17,6 +17,15 @@ from bisect_trt.settings import Settings
 SHAPES = Option(
     "shapes", "--shapes", k.SPANS, "Shapes, a range where a dimension varies: x:1..64x3x224x224; repeat it."
 )
+AGAINST = Option(
+    "against",
+    "--against",
+    k.text("TARGET|OPTIONS"),
+    "Compare with another target (ort:CPU), or with other options: '--precision fp16'.",
+)
+LIMIT = Option(
+    "limit", "--limit", k.PERCENT, "How far the ratio of both may be from 1; 5% without it.", SEARCH
+)
 PRECISION = Option(
     "precision_of_time",
     "--precision-of-time",
@@ -46,7 +55,9 @@ def run(
     *,
     shapes: Any,
     best: Any,
+    against: str | None,
     out: Path | None,
+    limit: float | None,
     precision_of_time: float | None,
     cuda_graph: bool,
     force: bool,
@@ -54,24 +65,25 @@ def run(
 ) -> int:
     """How fast is it? Latency and throughput over shapes, where these jump, and which layers take the time.
 
-    Exit code: 0 done, 2 bad usage or model, or the model fails, 3 target not usable here, 6 stopped early
-    (what was measured is saved), 70 a bug of bisect-trt.
+    Exit code: 0 done, 1 the other side of --against differs beyond the limit, 2 bad usage or model, or the
+    model fails, 3 target not usable here, 6 stopped early (what was measured is saved), 70 a bug of
+    bisect-trt.
     """
-    # Heavy imports wait until a command runs, so that --help is quick.
-    from bisect_trt.cli.output.profile_table import show_profile
+    from bisect_trt.cli.output.profile_table import show_profile  # heavy imports wait until here
     from bisect_trt.cli.output.progress import progress
     from bisect_trt.errors import StoppedEarly
-    from bisect_trt.profiling.run import PRECISION as USUAL
-    from bisect_trt.profiling.run import profile
+    from bisect_trt.profiling import run as room
     from bisect_trt.profiling.write import document
 
     with progress(quiet=as_json) as on_event:
-        result = profile(
+        result = room.profile(
             model,
             settings,
             shapes=shapes,
             best=best,
-            precision_of_time=precision_of_time or USUAL,
+            against=against or "",
+            precision_of_time=precision_of_time or room.PRECISION,
+            limit=limit or room.LIMIT,
             cuda_graph=cuda_graph,
             out=out,
             force=force,
@@ -81,7 +93,8 @@ def run(
         print(json.dumps({**document(result), "out": str(result.out)}, indent=2))
     else:
         show_profile(result)
-    return 0 if result.finished else StoppedEarly.exit_code
+    differs = result.versus is not None and result.versus.differs
+    return int(differs) if result.finished else StoppedEarly.exit_code
 
 
 COMMAND = Command(
@@ -89,9 +102,11 @@ COMMAND = Command(
     run,
     (
         SHAPES,
+        AGAINST,
         replace(OUT, help="Where to write; MODEL-profile here without it."),
         *options.without(*_LEFT_OUT),
         PRECISION,
+        LIMIT,
         BEST,
         GRAPH,
         FORCE,

@@ -168,10 +168,10 @@ def _straight(known: Sequence[tuple[int, float]], a: int, b: int) -> float:
     A jump is seen so that falling shares of a fixed cost would hide in the cost of a unit.
     """
     seconds = dict(known)
-    below = [size for size in seconds if size <= a - (b - a) / 2]
+    below = [size for size in seconds if size < a]
     if not below:
         return math.inf
-    start = max(below)
+    start = max((size for size in below if size <= a - (b - a) / 2), default=min(below))
     slope = max(0.0, (seconds[a] - seconds[start]) / (a - start))
     return seconds[a] + slope * (b - a)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bisect_trt.profiling.cliffs import Cliff
 from bisect_trt.profiling.timing import Times
+from bisect_trt.profiling.versus import Versus
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.timed import Layer, Layers, Opened
@@ -132,6 +133,7 @@ class Profile(Summary):
         measured: measurements that the search for cliffs made, repeated ones counted again.
         layers: None where the target has no profiler, or nothing ran.
         changes: for each cliff what layers took more.
+        versus: how the other target compares, where one was asked for.
         finished: False when a budget or a signal ended it.
     """
 
@@ -149,6 +151,7 @@ class Profile(Summary):
     measured: int = 0
     layers: LayerTable | None = None
     changes: tuple[Change, ...] = ()
+    versus: Versus | None = None
     notes: tuple[str, ...] = field(default=())
     finished: bool = True
     stop_reason: str = ""
@@ -161,9 +164,9 @@ class Profile(Summary):
 
     def lines(self) -> list[tuple[str, str]]:
         """Give the time, the cliffs, and where the files are."""
-        told = [point for point in self.points if point.times is not None]
+        known = [point for point in self.points if point.times is not None]
         lines = []
-        for point in (told[0], told[-1]) if len(told) > 1 else told:
+        for point in (known[0], known[-1]) if len(known) > 1 else known:
             assert point.times is not None
             at = f"{self.unit} {point.size}: " if self.is_range else ""
             lines.append(("Time", f"{at}{milliseconds(point.times.median)} on {self.target.title}"))
@@ -171,6 +174,10 @@ class Profile(Summary):
         if self.is_range:
             cliffs = [f"{self.unit} {c.size} costs {c.jump:.2f} times {c.size - 1}" for c in self.cliffs]
             lines.append(("Cliffs", "; ".join(cliffs) or "none"))
+        if self.versus is not None:
+            ratio = self.versus.whole
+            told = f"{self.versus.name} takes {ratio.ratio:.2f} times as long"
+            lines.append(("Against", f"{told} ({ratio.low:.2f} .. {ratio.high:.2f})"))
         return [*lines, ("Folder", str(self.out))]
 
 

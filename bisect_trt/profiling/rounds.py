@@ -16,7 +16,7 @@ from typing import Any
 
 from bisect_trt.profiling.timing import interval, narrow
 
-BLOCK = 0.04  # seconds of one side in one round; a run that takes longer is a block by itself
+BLOCK = 0.15  # seconds of one side in one round; a run that takes longer is a block by itself
 FEWEST = 12  # rounds, where there is time for them
 MOST = 400
 
@@ -49,6 +49,10 @@ class Ratio:
     def to_json(self) -> dict[str, Any]:
         """Give it as plain JSON data."""
         return asdict(self)
+
+    def within(self, limit: float) -> bool:
+        """Whether the whole interval is nearer to 1 than the limit."""
+        return 1 / (1 + limit) <= self.low and self.high <= 1 + limit
 
     def beyond(self, limit: float) -> bool:
         """Whether the whole interval is further from 1 than the limit (0.05: 5 %), to either side."""

@@ -13,16 +13,19 @@ from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.options import line
 from bisect_trt.profiling.journaled import Work
 from bisect_trt.profiling.meter import Side, require_open
+from bisect_trt.profiling.other import other_side
 from bisect_trt.profiling.result import Profile
 from bisect_trt.profiling.sizes import Sizes, Spans, sizes
+from bisect_trt.profiling.versus import Duel
 from bisect_trt.profiling.write import write
-from bisect_trt.results import OnEvent
+from bisect_trt.results import OnEvent, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.prepare import load_for, prepare, resolved
 from bisect_trt.session.prober import Budget
 from bisect_trt.settings import Settings, Shapes, TargetSettings
+from bisect_trt.targets.timed import FailedError
 
-PRECISION = 0.02
+PRECISION, LIMIT = 0.02, 0.05
 
 
 def profile(
@@ -31,7 +34,9 @@ def profile(
     *,
     shapes: Spans = (),
     best: Shapes = (),
+    against: str = "",
     precision_of_time: float = PRECISION,
+    limit: float = LIMIT,
     cuda_graph: bool = False,
     out: Path | None = None,
     force: bool = False,
@@ -44,7 +49,9 @@ def profile(
         settings: target, inputs, budget.
         shapes: least and largest size of each dimension of inputs.
         best: shapes that TensorRT's engine is made for, between these; the largest where it is empty.
+        against: another target, or other options of the same one, in words of the command line.
         precision_of_time: how well the median has to be known, as a part of it.
+        limit: how far the ratio of both sides may be from 1.
         cuda_graph: run the engine as a CUDA graph; TensorRT alone.
         out: folder to write to; None: `MODEL-profile` here.
         force: replace what an earlier run left there.
@@ -57,6 +64,7 @@ def profile(
     """
     began = time.monotonic()
     settings = resolved(settings)
+    other = other_side(against, settings.target) if against else None
     loaded = load_for(model, settings)
     asked = sizes(loaded, settings, shapes)
     ends = [asked.samples(asked.high)]
@@ -64,7 +72,7 @@ def profile(
         ends.append(asked.samples(asked.low))
     out = out or Path.cwd() / f"{model.stem}-profile"
     head = folders.header(loaded.digest, settings, [one for samples in ends for one in samples])
-    head["profile"] = json.dumps([shapes, best, precision_of_time, cuda_graph])
+    head["profile"] = json.dumps([shapes, best, against, limit, precision_of_time, cuda_graph])
     folders.require_free(out, head, force=force)
     with (
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
@@ -81,7 +89,12 @@ def profile(
             empty = Profile(model, out, settings, info, opened, precision_of_time, asked.unit)
             budget = Budget.of(settings.run, began)
             work = Work(side, session, asked, journal, budget, precision_of_time, on_event, empty)
-            result = replace(work.run(), seconds=time.monotonic() - began)
+            result = work.run()
+            if other is not None and result.finished:
+                target = _with_profile(replace(asked, settings=replace(settings, target=other)), best)
+                rival = Side(target, settings.run, Path(logs) / "other", cuda_graph)
+                result = _against(result, work, rival, limit, Path(logs))
+            result = replace(result, seconds=time.monotonic() - began)
         finally:
             side.close()
         if not any(point.times for point in result.points):
@@ -91,6 +104,36 @@ def profile(
             journal.event(folders.DONE)
             shutil.rmtree(out / folders.WORK, ignore_errors=True)
     return result
+
+
+def _against(result: Profile, work: Work, rival: Side, limit: float, logs: Path) -> Profile:
+    """The same with how the other side compares, as far as it got."""
+    try:
+        info = rival.describe()
+        duel = Duel(
+            sides=(work.side, rival),
+            infos=(result.target, info),
+            session=work.session,
+            settings=result.settings,
+            feeds=work.session.feeds[0],
+            size=work.sizes.high,
+            journal=work.journal,
+            budget=work.budget,
+            precision=work.precision,
+            limit=limit,
+            out=result.out,
+            logs=logs,
+            tell=lambda text: work.on_event(Step("measure", text, len(work.session.graph.order))),
+        )
+        return replace(result, versus=duel.run())
+    except FailedError as error:
+        return replace(result, notes=(*result.notes, f"The model fails on the other side: {error}"))
+    except StoppedEarly as error:
+        return replace(result, finished=False, stop_reason=error.message)
+    except KeyboardInterrupt:
+        return replace(result, finished=False, stop_reason="interrupted")
+    finally:
+        rival.close()
 
 
 def _first_error(result: Profile) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments
+from bisect_trt.profiling import versus
 from bisect_trt.profiling.picture import pictures
 from bisect_trt.profiling.result import CONCURRENCY, LayerTable, Point, Profile
 
@@ -63,6 +64,7 @@ def document(result: Profile) -> dict[str, Any]:
             }
             for change in result.changes
         ],
+        "against": None if result.versus is None else versus.document(result.versus),
         "notes": list(result.notes),
         "finished": result.finished,
         "stop_reason": result.stop_reason,

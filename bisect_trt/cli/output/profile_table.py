@@ -10,6 +10,7 @@ from rich.text import Text
 from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.profiling.cliffs import grid
 from bisect_trt.profiling.result import CONCURRENCY, Change, LayerTable, Point, Profile, milliseconds
+from bisect_trt.profiling.versus import Versus
 from bisect_trt.profiling.write import DOCUMENT, LAYERS, TABLE
 from bisect_trt.text import counted, printable, seconds, some_names
 
@@ -34,6 +35,8 @@ def show_profile(result: Profile, console: Console | None = None) -> None:
         page.row("Operators", _operators(result.layers))
         for told in result.layers.doubts():
             page.row("Layers", told)
+    if result.versus is not None:
+        _show_versus(page, result, result.versus)
     for note in result.notes:
         page.row("Note", printable(note))
     if not result.finished:
@@ -112,6 +115,33 @@ def _show_cliffs(page: Page, result: Profile) -> None:
         if cliff.size in changes:
             page.row("", _change(changes[cliff.size]))
     page.row("Looked at", f"{counted(result.measured, 'measurement')}; throughput {CONCURRENCY} at a time")
+
+
+def _show_versus(page: Page, result: Profile, versus: Versus) -> None:
+    """How the other side compares, and which nodes make the difference."""
+    ratio, other = versus.again or versus.whole, printable(versus.name)
+    at = f" at {printable(result.unit)} {versus.size}" if result.is_range else ""
+    told = f"{other} takes {ratio.ratio:.2f} times as long{at} ({ratio.low:.2f} .. {ratio.high:.2f})"
+    style = "bold red" if versus.differs else "bold green" if ratio.within(versus.limit) else "bold yellow"
+    page.row("Against", told, style=style)
+    medians = f"{milliseconds(ratio.first)} and {milliseconds(ratio.second)}"
+    page.row("", f"{medians} in the median, {ratio.rounds} rounds in turns")
+    page.row("", versus.verdict())
+    explained = versus.explained
+    if explained and explained.parts:
+        sure = "each confirmed" if explained.confirmed else "not each beyond the limit"
+        count = counted(len(explained.parts), "segment")
+        told = f"{count} with {explained.part:.0%} of the difference, measured by themselves: {sure}"
+        page.row("Because of", told)
+    for part in (explained.parts if explained else ())[:ROWS]:
+        nodes = printable(some_names(list(part.nodes), 3))
+        page.row("", f"{nodes}: {milliseconds(part.more)} more, {part.ratio.ratio:.2f} times")
+    if versus.note:
+        page.row("", printable(versus.note))
+    if versus.folder is not None:
+        end = versus.end.said if versus.end else ""
+        page.exact("Folder", f"{show_path(versus.folder)}/", "(slow.onnx, inputs.npz, measure.py)")
+        page.row("", f"measure.py in a fresh process: {printable(end)}")
 
 
 def _change(change: Change) -> str:

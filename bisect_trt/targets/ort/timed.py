@@ -11,6 +11,7 @@ tensors that other nodes of it have made.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ from bisect_trt.targets.ort.messages import essence
 from bisect_trt.targets.timed import HOST, FailedError, Layer, Layers, Opened, repeated, typical_layers
 
 _KERNEL = "_kernel_time"
+_NARROW = re.compile(r"__(fp16|bf16)$")  # the twin of a tensor where `--precision` casts, `model.precision`
 _BLOCKED = "_nchwc"  # what ONNX Runtime's layout of blocked channels puts behind the name of a tensor
 
 Tune = Callable[[Any], None]
@@ -182,6 +184,7 @@ def owned(model: onnx.GraphProto, optimised: onnx.GraphProto) -> dict[str, tuple
 
 def _tensors(node: onnx.NodeProto, maker: Mapping[str, int]) -> tuple[str, ...]:
     """Tensors of the model that a node of the optimised graph makes."""
-    made = tuple(tensor for tensor in node.output if tensor in maker)
+    plain = (_NARROW.sub("", tensor) for tensor in node.output)
+    made = tuple(tensor for tensor in plain if tensor in maker)
     named = node.name.removesuffix(_BLOCKED)
     return made or ((named,) if named != node.name and named in maker else ())

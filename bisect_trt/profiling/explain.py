@@ -1,0 +1,151 @@
+"""Which nodes make two sides differ: the fewest segments that explain most of it, each measured by itself.
+
+Where both sides tell times of their layers, nodes that any layer of either computes together are a group,
+and groups are tried in the order of their difference. Where a side tells none, or its layers by themselves
+do not differ as they do in the model, segments of the model are halved, the largest difference first; a
+segment whose halves differ less by themselves than it does stays whole: the difference is what they gain
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from bisect_trt.profiling.rounds import Ratio
+from bisect_trt.targets.timed import Layer
+
+ENOUGH = 0.8
+"""The part of the difference that segments have to explain."""
+MOST = 40  # measurements
+_SMALL = 0.02  # the part of the difference below which a group is not tried
+
+Nodes = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment by itself on both sides; `more` is how many seconds longer the slower side takes for it."""
+
+    nodes: Nodes
+    ratio: Ratio
+    more: float
+
+
+@dataclass
+class Explained:
+    """Segments, the largest difference first, and the part of the whole difference that they explain.
+
+    `confirmed`: each of them differs beyond the limit by itself.
+    """
+
+    parts: tuple[Part, ...] = ()
+    part: float = 0.0
+    confirmed: bool = False
+    measured: int = 0
+    tried: dict[Nodes, Part | None] = field(default_factory=dict)
+
+
+Measure = Callable[[Nodes], Part | None]
+"""A segment by itself on both sides; None where either refuses it."""
+
+
+def groups(
+    order: Sequence[str], slow: Iterable[Layer], fast: Iterable[Layer]
+) -> list[tuple[Nodes, float]]:
+    """Nodes that layers of either side compute together, with seconds that the slow side takes more for them.
+
+    The largest difference comes first.
+    """
+    graph = nx.Graph()
+    sides = [[layer for layer in side if layer.nodes] for side in (slow, fast)]
+    for layer in (*sides[0], *sides[1]):
+        nx.add_path(graph, layer.nodes)
+        graph.add_nodes_from(layer.nodes)
+    place = {name: at for at, name in enumerate(order)}
+    owner = {node: k for k, part in enumerate(nx.connected_components(graph)) for node in part}
+    more: dict[int, float] = dict.fromkeys(owner.values(), 0.0)
+    for sign, side in zip((1, -1), sides, strict=True):
+        for layer in side:
+            more[owner[layer.nodes[0]]] += sign * layer.seconds
+    members: Mapping[int, list[str]] = {k: [] for k in more}
+    for node, k in owner.items():
+        members[k].append(node)
+    found = [(tuple(sorted(members[k], key=lambda n: place.get(n, 0))), more[k]) for k in more]
+    return sorted(found, key=lambda group: (-group[1], group[0]))
+
+
+def explain(
+    order: Nodes, hints: Sequence[tuple[Nodes, float]], total: float, measure: Measure, limit: float
+) -> Explained:
+    """Find the fewest segments that explain the difference of `total` seconds (slow less fast, above 0)."""
+    found = Explained()
+    smaller = [hint for hint in hints if len(hint[0]) < len(order) / 2]
+    by_layers = _by_layers(smaller, total, measure, limit, found)
+    chosen = by_layers if _sum(by_layers) >= ENOUGH * total else _by_halves(order, total, measure, found)
+    chosen = max(chosen, by_layers, key=_sum)
+    found.parts = tuple(_fewest(chosen, ENOUGH * total))
+    found.part = _sum(found.parts) / total
+    found.confirmed = bool(found.parts) and all(_differs(part, limit) for part in found.parts)
+    return found
+
+
+def _by_layers(
+    hints: Sequence[tuple[Nodes, float]], total: float, measure: Measure, limit: float, found: Explained
+) -> list[Part]:
+    """Groups that differ by themselves as well, until they explain enough."""
+    kept: list[Part] = []
+    for nodes, more in hints:
+        if more < _SMALL * total or _sum(kept) >= ENOUGH * total or found.measured >= MOST // 2:
+            break
+        part = _ask(nodes, measure, found)
+        if part is not None and _differs(part, limit):
+            kept.append(part)
+    return kept
+
+
+def _by_halves(order: Nodes, total: float, measure: Measure, found: Explained) -> list[Part]:
+    """Segments of the model, halved as long as the halves differ as much as the whole."""
+    open_parts: list[tuple[Nodes, float]] = [(order, total)]
+    leaves: list[Part] = []
+    while open_parts and found.measured + 2 <= MOST:
+        open_parts.sort(key=lambda item: -item[1])
+        nodes, more = open_parts.pop(0)
+        whole = found.tried.get(nodes)
+        if len(nodes) == 1 or more < _SMALL * total:
+            leaves += [whole] if whole else []
+            continue
+        middle = len(nodes) // 2
+        halves = [_ask(half, measure, found) for half in (nodes[:middle], nodes[middle:])]
+        good = [part for part in halves if part is not None and part.more > 0]
+        if sum(part.more for part in good) < ENOUGH * more:
+            leaves += [whole] if whole else good
+        else:
+            open_parts += [(part.nodes, part.more) for part in good]
+    return leaves + [part for nodes, _ in open_parts if (part := found.tried.get(nodes)) is not None]
+
+
+def _ask(nodes: Nodes, measure: Measure, found: Explained) -> Part | None:
+    if nodes not in found.tried:
+        found.measured += 1
+        found.tried[nodes] = measure(nodes)
+    return found.tried[nodes]
+
+
+def _fewest(parts: Iterable[Part], wanted: float) -> list[Part]:
+    """The fewest of them that add up to so many seconds; all where they do not."""
+    kept: list[Part] = []
+    for part in sorted(parts, key=lambda part: (-part.more, part.nodes)):
+        if _sum(kept) < wanted and part.more > 0:
+            kept.append(part)
+    return kept
+
+
+def _differs(part: Part, limit: float) -> bool:
+    return part.more > 0 and part.ratio.beyond(limit)
+
+
+def _sum(parts: Iterable[Part]) -> float:
+    return sum(part.more for part in parts)

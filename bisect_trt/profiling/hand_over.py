@@ -1,0 +1,144 @@
+"""The folder `slow/`: the nodes that make the difference as a model, and a script that measures both."""
+
+from __future__ import annotations
+
+import pprint
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import onnx
+from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
+
+from bisect_trt._version import __version__
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.precision import EMBED_LIMIT, narrowed
+from bisect_trt.model.store import Store
+from bisect_trt.model.weight_values import embed_all, weight_bytes
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.base import TargetInfo
+from bisect_trt.targets.ort.ep_libraries import bare, find_package
+from bisect_trt.targets.ort.provider import parse_spec
+
+MODEL, INPUTS, SCRIPT = "slow.onnx", "inputs.npz", "measure.py"
+FRESH_LIMIT = 180.0  # seconds that the script may take when it is tried
+MEASURING = "20"  # and those of them that it may measure
+
+
+@dataclass(frozen=True)
+class End:
+    """How the script ended in a fresh process: its exit code (None: too slow), and what it printed last."""
+
+    code: int | None
+    said: str
+
+
+def write(
+    candidate: Candidate, sides: tuple[tuple[TargetSettings, TargetInfo], ...], limit: float, out: Path
+) -> None:
+    """Write the model with its weights, its inputs, and the script. Raises OSError."""
+    out.mkdir(parents=True, exist_ok=True)
+    proto = onnx.load_model_from_string(candidate.model)
+    types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
+    store = Store(candidate.folder)
+    sample = candidate.feeds[0] if candidate.feeds else {}
+    arrays = {name: store.load(place, types[name]) for name, place in sample.items() if name in types}
+    np.savez(out / INPUTS, **arrays)  # type: ignore[arg-type]
+    _save(proto, candidate.folder, out / MODEL)
+    told = []
+    for target, info in sides:
+        narrow = ""
+        if target.precision:
+            narrow = f"slow-{target.precision}.onnx"
+            with tempfile.TemporaryDirectory() as scratch:
+                made = narrowed(candidate.model, candidate.folder, target.precision, Path(scratch))
+                _save(onnx.load_model_from_string(made.model), made.folder, out / narrow)
+        told.append(side_words(target, info, narrow))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bisect_trt.profiling"),
+        autoescape=False,  # Python, no page
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    needs = ", ".join(dict.fromkeys(str(side["needs"]) for side in told))
+    text = environment.get_template("measure.py.j2").render(
+        sides=pprint.pformat(told, width=100, sort_dicts=False), limit=limit, version=__version__, needs=needs
+    )
+    (out / SCRIPT).write_text(text)
+
+
+def side_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[str, Any]:
+    """What the script has to know of a side."""
+    kind = target.spec.partition(":")[0]
+    if kind == "ort":
+        return _ort_words(target, info, narrow)
+    if kind == "command":
+        command = target.spec.partition(":")[2]
+        return {"kind": kind, "name": info.title, "needs": "a program", "model": MODEL, "command": command}
+    module = kind.replace("-", "_")
+    return {
+        "kind": "tensorrt",
+        "name": named(info, target),
+        "needs": module,
+        "model": MODEL,
+        "narrow": narrow,
+        "module": module,
+        "tf32": target.tf32,
+        "precision": target.precision,
+        "opt_level": target.opt_level,
+        "workspace": target.workspace,
+        "plugins": [str(path) for path in target.plugins],
+    }
+
+
+def _ort_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[str, Any]:
+    provider = info.name.partition(":")[2]
+    asked, options = parse_spec(target.spec)
+    given = [path for name, path in target.ep_libraries if bare(name) in (bare(provider), bare(asked))]
+    package = None if given else find_package(provider)
+    if given or package is not None:
+        options = {k: v for k, v in options.items() if k not in ("device_type", "device_id")}
+    return {
+        "kind": "ort",
+        "name": named(info, target),
+        "needs": package.distribution if package is not None else "onnxruntime",
+        "model": narrow or MODEL,
+        "provider": provider,
+        "options": options,
+        "plugin": bool(given) or package is not None,
+        "library": str(given[0]) if given else "",
+        "module": package.module if package is not None else "",
+    }
+
+
+def named(info: TargetInfo, target: TargetSettings) -> str:
+    """Title of a target with the options that change what it computes."""
+    extra = [target.precision] if target.precision else []
+    extra += [] if target.tf32 is None else ["TF32" if target.tf32 else "no TF32"]
+    return f"{info.title} ({', '.join(extra)})" if extra else info.title
+
+
+def _save(proto: onnx.ModelProto, folder: Path, place: Path) -> None:
+    """A model with its weights in it, or beside it where they do not fit."""
+    embed_all(proto, folder)
+    if weight_bytes(proto) > EMBED_LIMIT:
+        convert_model_to_external_data(proto, location=f"{place.name}.data", size_threshold=1024)
+        write_external_data_tensors(proto, str(place.parent))
+    place.write_bytes(proto.SerializeToString())
+
+
+def tried(out: Path) -> End:
+    """Run the script in a fresh process, as whoever gets the folder does."""
+    words = [sys.executable, str((out / SCRIPT).absolute()), "--seconds", MEASURING]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=FRESH_LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return End(None, f"no answer within {FRESH_LIMIT:g} s")
+    lines = (done.stdout if done.returncode in (0, 1) else done.stderr or done.stdout).strip().splitlines()
+    told = lines[-2:] if done.returncode in (0, 1) else lines[-1:]
+    return End(done.returncode, "; ".join(told))

@@ -1,0 +1,65 @@
+"""`--against`: the other side, in the words of the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from typing import Any
+
+from bisect_trt.errors import UsageError
+from bisect_trt.options.table import ROWS, Option
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.registry import resolve
+
+EXAMPLE = "write --against ort:CPU, --against '--precision fp16', or --against 'tensorrt --no-tf32'"
+_NOT = ("shapes", "min_shapes", "opt_shapes", "max_shapes", "build_only", "deep", "fail_regex", "verbose_log")
+_TARGET = next(row for row in ROWS if row.key == "spec")
+_RELEASE = re.compile(r"[\w.-]+==\S+")
+
+
+def other_side(text: str, target: TargetSettings) -> TargetSettings:
+    """Settings of the other side: another target, or the same one with other options.
+
+    A target begins with no options but plugin libraries; options alone change those of the first side.
+
+    Raises:
+        UsageError: a word is no target and no option of one.
+        TargetUnavailable: it is `auto`, and nothing that it may stand for is installed.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--against {text!r}: {error}", EXAMPLE) from error
+    if not words:
+        raise UsageError("--against says nothing", EXAMPLE)
+    if _RELEASE.fullmatch(words[0]):
+        hint = "install it in an environment of its own, and give a program there: --against 'command:...'"
+        raise UsageError(f"--against {words[0]}: releases are not installed for this", hint)
+    found = target
+    if not words[0].startswith("--"):
+        spec = resolve(_TARGET.kind.one(words.pop(0)))
+        found = TargetSettings(spec, ep_libraries=target.ep_libraries, plugins=target.plugins)
+    given: dict[str, list[str] | bool] = {}
+    known_rows = [row for row in ROWS if row.section == "target" and row.key not in _NOT]
+    rows = {flag: row for row in known_rows for flag in row.flag.split("/")}
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        row = rows.get(flag)
+        if row is None:
+            raise UsageError(f"--against: there is no option {flag} of a target", EXAMPLE)
+        if row.kind.switch:
+            given[row.key] = flag == row.flag.partition("/")[0]
+            continue
+        if not equals and not words:
+            raise UsageError(f"--against: {flag} needs a value", EXAMPLE)
+        text_ = value if equals else words.pop(0)
+        known = given.setdefault(row.key, [])
+        assert isinstance(known, list)
+        known.append(text_)
+    changes: dict[str, Any] = {key: _row(key).read(value) for key, value in given.items()}
+    return replace(found, **changes)
+
+
+def _row(key: str) -> Option:
+    return next(row for row in ROWS if row.key == key)

@@ -1,0 +1,234 @@
+"""One target against another on one model: the ratio, the nodes that make it, a folder that shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from bisect_trt.errors import StoppedEarly
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.cutting.cutter import Cutter
+from bisect_trt.profiling import hand_over
+from bisect_trt.profiling.explain import Explained, Nodes, Part, explain, groups
+from bisect_trt.profiling.meter import Side, compared
+from bisect_trt.profiling.rounds import Ratio
+from bisect_trt.session.journal import Journal, read
+from bisect_trt.session.prepare import Session
+from bisect_trt.session.prober import Budget
+from bisect_trt.session.recording import Recording, record_in
+from bisect_trt.settings import Settings
+from bisect_trt.targets.base import TargetInfo
+from bisect_trt.targets.timed import FailedError, Layers
+from bisect_trt.workers.pool import Pool
+
+RATIO = "ratio"
+"""The event of the journal that holds what came of two sides: of the whole model, or of some nodes."""
+WHOLE, PART = 20.0, 4.0
+"""Seconds that measuring two sides may take, of the whole model and of a part."""
+LAYER_RUNS = 15
+FOLDER = "slow"
+
+
+@dataclass(frozen=True)
+class Versus:
+    """How two sides compare.
+
+    Attributes:
+        other: what the other side is; `name` tells its options, too.
+        size: at which both were measured.
+        whole: of the whole model; `second` is the other side.
+        limit: how far the ratio may be from 1.
+        again: the same in two fresh processes, where the first one is beyond the limit.
+        explained: the nodes that make the difference; None where there is none.
+        folder: the folder that shows it.
+        end: how its script ended in a fresh process.
+        note: why something of these is missing.
+    """
+
+    other: TargetInfo
+    name: str
+    size: int
+    whole: Ratio
+    limit: float
+    again: Ratio | None = None
+    explained: Explained | None = None
+    folder: Path | None = None
+    end: hand_over.End | None = None
+    note: str = ""
+
+    @property
+    def differs(self) -> bool:
+        """Whether both measurements are beyond the limit, in the same direction."""
+        twice = self.again is not None and self.again.beyond(self.limit)
+        return twice and self.again is not None and (self.again.ratio > 1) == (self.whole.ratio > 1)
+
+
+    def verdict(self) -> str:
+        """Say in a sentence whether there is a difference, or that nothing can be told."""
+        limit = f"the limit of {self.limit:.0%}"
+        if self.differs:
+            return f"beyond {limit}, in fresh processes, too"
+        if self.again is not None:
+            return f"not told: it was beyond {limit} once, and not in fresh processes"
+        if self.whole.within(self.limit):
+            return f"no difference: the interval is within {limit}"
+        return f"not told: the interval reaches over {limit} on both sides of it; measure on an idle machine"
+
+
+@dataclass
+class Duel:
+    """Two sides and what they share; `run` compares them."""
+
+    sides: tuple[Side, Side]
+    infos: tuple[TargetInfo, TargetInfo]
+    session: Session
+    settings: Settings
+    feeds: Feeds
+    size: int
+    journal: Journal
+    budget: Budget
+    precision: float
+    limit: float
+    out: Path
+    logs: Path
+    tell: Callable[[str], None]
+    _known: dict[str, Ratio] = field(default_factory=dict)
+    _made: Cutter | None = None
+
+    def run(self) -> Versus:
+        """Compare the whole model, then find the nodes.
+
+        Raises:
+            FailedError: the model fails on the other side.
+            BudgetSpent: nothing was compared before the budget was used up.
+        """
+        self._remember()
+        original = replace(self.session.original, feeds=(self.feeds,))
+        self.tell("both sides in turns")
+        whole = self._ratio("whole", original, WHOLE)
+        name = hand_over.named(self.infos[1], self.sides[1].target)
+        found = Versus(self.infos[1], name, self.size, whole, self.limit)
+        if not whole.beyond(self.limit):
+            return found
+        for side in self.sides:
+            side.close()
+        self.tell("both sides in turns, in fresh processes")
+        found = replace(found, again=self._ratio("whole again", original, WHOLE))
+        if not found.differs:
+            return found
+        try:
+            explained = self._explained(found)
+            return self._handed_over(replace(found, explained=explained))
+        except StoppedEarly as error:
+            return replace(found, note=error.message)
+
+    def _remember(self) -> None:
+        for event in read(self.journal.path)[0]:
+            if event["event"] == RATIO:
+                told: dict[str, Any] = event["ratio"]
+                self._known[event["key"]] = Ratio(**{**told, "least": tuple(told["least"])})
+
+    def _ratio(self, name: str, candidate: Candidate, seconds: float) -> Ratio:
+        """Both sides in turns, kept in the journal. Raises FailedError, BudgetSpent."""
+        key = sha256(json.dumps([name, candidate.digest]).encode()).hexdigest()[:16]
+        if key not in self._known:
+            self.budget.require(0)
+            for side in self.sides:
+                side.open(candidate)
+            feeds = candidate.feeds[0] if candidate.feeds else {}
+            first, second = ((side, feeds) for side in self.sides)
+            ratio = compared(first, second, self.precision, seconds)
+            self.journal.event(RATIO, key=key, ratio=ratio.to_json(), nodes=len(candidate.nodes))
+            self._known[key] = ratio
+        return self._known[key]
+
+    def _explained(self, found: Versus) -> Explained:
+        """The nodes that make the difference."""
+        assert found.again is not None
+        slower = found.again.ratio > 1
+        total = abs(found.again.least[1] - found.again.least[0])
+        order = self.session.graph.order
+        slow, fast = (self._layers(self.sides[k]) for k in ((1, 0) if slower else (0, 1)))
+        hints = groups(order, slow.layers, fast.layers) if slow and fast else []
+        cutter = self._cutter()
+
+        def measure(nodes: Nodes) -> Part | None:
+            self.tell(f"{len(nodes)} nodes by themselves, both sides in turns")
+            cut = cutter.cut(frozenset(nodes))
+            try:
+                ratio = self._ratio("part", cut, PART)
+            except FailedError:
+                return None
+            more = ratio.least[1] - ratio.least[0]
+            # What had to be cut with it is told, too.
+            return Part(tuple(cut.nodes), ratio, more if slower else -more)
+
+        return explain(tuple(order), hints, total, measure, self.limit)
+
+    def _layers(self, side: Side) -> Layers | None:
+        graph, store = self.session.graph, self.session.store
+        named = Candidate(graph.proto.SerializeToString(), store.folder, graph.order, (self.feeds,))
+        self.budget.require(0)
+        try:
+            side.open(named)
+            side.warm_up(self.feeds)
+            found = side.layers(self.feeds, LAYER_RUNS)
+        except FailedError:
+            return None
+        return found if found is not None and any(layer.nodes for layer in found.layers) else None
+
+    def _cutter(self) -> Cutter:
+        """Cuts parts out of the model, fed with what the reference made."""
+        if self._made is None:
+            self.tell("the reference, for the inputs of parts")
+            graph, store, run = self.session.graph, self.session.store, self.settings.run
+            with Pool(1, log_dir=self.logs / "reference", memory_limit=run.memory_limit) as pool:
+                known = record_in(pool, store.folder, graph.proto, (self.feeds,), run)
+            if known.error:
+                raise StoppedEarly(f"parts have no inputs: the reference cannot run the model: {known.error}")
+            self._made = Cutter(graph, store, Recording.of(graph, known))
+        return self._made
+
+    def _handed_over(self, found: Versus) -> Versus:
+        """Write the folder and run its script."""
+        assert found.explained is not None
+        nodes = frozenset(node for part in found.explained.parts for node in part.nodes)
+        if not nodes:
+            note = "no part differs by itself: the difference is in how the parts are put together"
+            return replace(found, note=note)
+        for side in self.sides:
+            side.close()
+        self.tell("the folder, and its script in a fresh process")
+        place = self.out / FOLDER
+        targets = tuple((side.target, info) for side, info in zip(self.sides, self.infos, strict=True))
+        hand_over.write(self._cutter().cut(nodes), targets, self.limit, place)
+        return replace(found, folder=place, end=hand_over.tried(place))
+
+
+def document(found: Versus) -> dict[str, Any]:
+    """Give it as plain JSON data."""
+    explained = found.explained
+    parts = [
+        {"nodes": list(part.nodes), "more_seconds": part.more, "ratio": part.ratio.to_json()}
+        for part in (explained.parts if explained else ())
+    ]
+    return {
+        "target": found.name,
+        "versions": dict(found.other.versions),
+        "size": found.size,
+        "limit": found.limit,
+        "ratio": found.whole.to_json(),
+        "again": found.again.to_json() if found.again else None,
+        "differs": found.differs,
+        "parts": parts,
+        "explained": explained.part if explained else None,
+        "confirmed": explained.confirmed if explained else None,
+        "measured": explained.measured if explained else 0,
+        "folder": found.folder.name if found.folder else None,
+        "script": None if found.end is None else {"exit_code": found.end.code, "said": found.end.said},
+        "note": found.note,
+    }
