@@ -44,7 +44,7 @@ class Worst:
 
     def add(self, at: Array, score: Array, reference: Array, target: Array) -> None:
         """Offer elements by their positions."""
-        for k in np.argsort(-score, kind="stable")[:WORST].tolist():
+        for k in _largest(score):
             index = index_of(int(at[k]), self._shape) or ()
             one, other = (v.item() if isinstance(v, np.generic) else v for v in (reference[k], target[k]))
             numbers = isinstance(one, int | float) and isinstance(other, int | float)
@@ -57,6 +57,15 @@ class Worst:
     def elements(self) -> tuple[Element, ...]:
         """Give the elements that are furthest from agreeing, the worst first."""
         return tuple(element for _, _, element in self._found)
+
+
+def _largest(score: Array) -> list[int]:
+    """Where the largest scores are, the earliest of equal ones first; only the few that count are sorted."""
+    if score.size > WORST:
+        least = np.partition(score, -WORST)[-WORST]
+        few = np.flatnonzero(score >= least)
+        return [int(k) for k in few[np.argsort(-score[few], kind="stable")[:WORST]]]
+    return [int(k) for k in np.argsort(-score, kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -113,16 +122,20 @@ class Sums:
 
     def add(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
         """Take a piece of both tensors, in float64, that begins at element `start`."""
-        finite = np.isfinite(one) & np.isfinite(other)
-        agrees = (one == other) | (np.isnan(one) & np.isnan(other))
+        known = np.isfinite(one)
+        finite = known & np.isfinite(other)
+        whole = bool(finite.all())  # most tensors are, and picking elements takes longer than comparing them
         self.elements += int(one.size)
         self.finite += int(np.count_nonzero(finite))
-        self.lost += int(np.count_nonzero(np.isfinite(one) & ~np.isfinite(other)))
-        a, b = one[finite], other[finite]
+        self.lost += int(np.count_nonzero(known & ~finite))
+        a, b = (one, other) if whole else (one[finite], other[finite])
         distance, size = np.abs(b - a), np.abs(a)
-        close = distance <= limits.atol + limits.rtol * size
-        self.beyond += int(np.count_nonzero(~close & ~agrees[finite]))
-        agrees[finite] |= close
+        close = (distance <= limits.atol + limits.rtol * size) | (a == b)
+        self.beyond += int(np.count_nonzero(~close))
+        agrees = close
+        if not whole:
+            agrees = (one == other) | (np.isnan(one) & np.isnan(other))
+            agrees[finite] = close
         bad = int(agrees.size - np.count_nonzero(agrees))
         if bad:
             self.first = start + int(np.argmin(agrees)) if self.first is None else self.first
@@ -136,11 +149,15 @@ class Sums:
     def _add_finite(self, a: Array, b: Array, distance: Array, size: Array, limits: Limits) -> None:
         self.max_abs = max(self.max_abs, float(distance.max()))
         self.peak = max(self.peak, float(size.max()))
-        nonzero = size > 0
-        self.max_rel = max(self.max_rel, float(np.max(distance[nonzero] / size[nonzero], initial=0.0)))
         off = distance > 0
-        share = distance[off] / (size[off] + limits.size)
-        self.agrees_at = max(self.agrees_at, float(np.max(share, initial=0.0)))
+        if self.max_abs > 0 and not off.all():
+            wrong, of = distance[off], size[off]
+        else:
+            wrong, of = (distance, size) if self.max_abs > 0 else (distance[:0], size[:0])
+        nonzero = of > 0
+        relative = wrong[nonzero] / of[nonzero] if not nonzero.all() else wrong / of
+        self.max_rel = max(self.max_rel, float(np.max(relative, initial=0.0)))
+        self.agrees_at = max(self.agrees_at, float(np.max(wrong / (of + limits.size), initial=0.0)))
         self.distance += float(np.sum(distance))
         self.size += float(np.sum(size))
         self.error += float(np.sum(np.square(distance)))
