@@ -34,8 +34,9 @@ from bisect_trt.reproducer.archive import too_big
 from bisect_trt.session.oracle import outcome_of
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import STAGE_MARK
+from bisect_trt.workers import jobs
 from bisect_trt.workers.pool import Death, Reply
-from simplify_bench import ints, node, problem_of, shapes, simplified, value_of, weight
+from simplify_bench import ints, loaded, node, problem_of, shapes, simplified, value_of, weight
 from support import model
 
 FLOAT = TensorProto.FLOAT
@@ -530,6 +531,37 @@ def test_the_budget_ends_it_and_keeps_what_was_won(tmp_path: Path) -> None:
     assert problem.best is not None and problem.best.form is Form.SIMPLIFIED
 
 
+def test_a_declared_shape_that_nothing_derives_is_kept_as_it_is_now(tmp_path: Path) -> None:
+    """The failure needs it; what it is after an edit a run of the reference tells, and names get plain."""
+
+    def fails(proto: onnx.ModelProto, samples: object) -> bool:
+        tile = next((n for n in proto.graph.node if n.op_type == "Tile"), None)
+        declared = {
+            v.name: v.type.tensor_type.shape.dim for v in (*proto.graph.value_info, *proto.graph.output)
+        }
+        dims = [d.dim_value for d in declared.get(tile.output[0], ())] if tile else []
+        return len(dims) == 3 and all(dims) and dims[1] >= 6
+
+    nodes = [
+        node("Tile", ["x", "n"], ["the_long_one"], name="the_tile"),
+        node("Relu", ["the_long_one"], ["y"]),
+    ]
+    repeats = tensor("n", 3, kind=TensorProto.INT64)
+    proto = model(nodes, [tensor("x", 2, 8, 4), repeats], [onnx.ValueInfoProto(name="y")], [])
+    proto.graph.output[0].type.tensor_type.elem_type = FLOAT
+    proto.graph.value_info.append(tensor("the_long_one", 2, 24, 4))
+    feeds = random(x=(2, 8, 4)) | {"n": np.array([1, 3, 1])}
+    problem = problem_of(proto, feeds, fails, tmp_path)
+    problem.simplify_by(Simplifying(shapes=jobs.shapes))
+    simplify(problem)
+    assert problem.best is not None and problem.best.form is Form.SIMPLIFIED
+    left, _ = loaded(problem.best)
+    assert fails(left, None) and "the_long_one" not in left.SerializeToString().decode(errors="replace")
+    dims = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in left.graph.value_info}
+    kept = dims.get(find(left, "Tile").output[0]) or list(shapes(left)[left.graph.output[0].name])
+    assert kept[0] == kept[2] == 1 and 6 <= kept[1] < 24
+
+
 def test_everything_at_once_spares_probes(tmp_path: Path) -> None:
     """What a parser refuses, whatever the values: one probe, a look at four sizes between, and a few more."""
     nodes = [node("Conv", ["x", "k", "b"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])]
@@ -561,9 +593,7 @@ def test_numbers_in_attributes_are_values_too(tmp_path: Path) -> None:
     kept = next(a for a in find(left, "Scaler").attribute if a.name == "offset")
     recipe = parse(kept.doc_string)
     assert recipe is not None and not np.isin(offset, kept.floats).any()
-    np.testing.assert_array_equal(
-        np.array(kept.floats, np.float32), recipe.make((80,), np.dtype(np.float32))
-    )
+    np.testing.assert_array_equal(np.array(kept.floats, np.float32), recipe.make((80,), np.dtype(np.float32)))
 
 
 def test_equal_runs_give_equal_candidates(tmp_path: Path) -> None:

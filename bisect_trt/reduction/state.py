@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.editing.draft import Draft
+from bisect_trt.model.editing.draft import Draft, Shapes
 from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.cause import Cause
 from bisect_trt.results import Tally
@@ -43,6 +43,7 @@ class Simplifying:
         looked: target seconds that were spent on those.
         sizes: which sizes of a dimension fail and which work, as sentences, by what works.
         cause: what an edit has to keep of the failure, besides its words; None: nothing.
+        shapes: see `Draft`.
     """
 
     until: float = float("inf")
@@ -59,6 +60,7 @@ class Simplifying:
     looked: float = 0.0
     sizes: dict[tuple[int, int], str] = field(default_factory=dict)
     cause: Cause | None = None
+    shapes: Shapes | None = None
 
     def look(self, seconds: float) -> None:
         """Target seconds went into a look at what is not kept: the budget is not for that."""

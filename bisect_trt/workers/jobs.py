@@ -418,6 +418,18 @@ def _reference_values(candidate: Candidate) -> tuple[Values, str]:
     return [{k: v for k, v in sample.items() if not isinstance(v, str)} for sample in given], ""
 
 
+def shapes(candidate: Candidate, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes that tensors have in a run of the reference, where they are the same in all samples."""
+    model = onnx.load_model_from_string(candidate.model)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    given, unresolved = _reference_values(replace(candidate, content=model.SerializeToString()))
+    if unresolved:
+        return {}
+    found = {name: {sample[name].shape for sample in given if name in sample} for name in names}
+    return {name: some.pop() for name, some in found.items() if len(some) == 1}
+
+
 def _metrics(diffs: Sequence[TensorDiff], known: Measured) -> Measured:
     """What is known so far, with what these differences tell."""
     if not diffs:

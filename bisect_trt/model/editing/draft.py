@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_in
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.candidate import Candidate, Form
-from bisect_trt.model.editing.inference import infer, known_dims
+from bisect_trt.model.editing.inference import declare, infer, known_dims, without_shape
 from bisect_trt.model.editing.simplicity import simplicity
 from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.seeded_values import TOLD_FROM, Recipe, tell
@@ -29,6 +30,9 @@ from bisect_trt.model.walk import hoist, inner_nodes, scopes, unique_names
 
 Array = npt.NDArray[Any]
 
+
+
+Shapes = Callable[[Candidate, Sequence[str]], Mapping[str, tuple[int, ...]]]
 
 
 @dataclass
@@ -49,6 +53,8 @@ class Draft:
         origins: what tensors that were renamed are called in the original.
         confirm: the reference has to run it; False when it does not run the original either.
         parse_only: see `Candidate`.
+        shapes: gives what tensors have that no inference can derive, from a run of the reference: some
+            targets fail only where such a shape is declared. None: it stays unknown.
     """
 
     proto: onnx.ModelProto
@@ -64,6 +70,7 @@ class Draft:
     empty: bool = False
     fed: dict[tuple[int, str], Recipe] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    shapes: Shapes | None = None
     _stored: dict[str, tuple[Array, TensorProto]] = field(default_factory=dict)
     _paths: dict[int, tuple[Array, Path]] = field(default_factory=dict)
 
@@ -75,7 +82,7 @@ class Draft:
         return Draft(
             proto, dict(self.weights), set(self.generated), dict(self.recipes), samples, self.folder,
             self.typed, self.strict, self.confirm, self.parse_only, self.empty, dict(self.fed), self.origins,
-            self._stored, self._paths,
+            self.shapes, self._stored, self._paths,
         )  # fmt: skip
 
     @property
@@ -222,7 +229,7 @@ def close_draft(draft: Draft) -> Candidate:
     infer(proto, strict=draft.strict, typed=draft.typed, empty=draft.empty)
     made = {node.name for node in generators}
     carried = [draft.weights[name] for name in draft.weights if name not in draft.generated]
-    return Candidate(
+    candidate = Candidate(
         content=proto.SerializeToString(deterministic=True),
         folder=draft.folder,
         nodes=tuple(node.name for node in graph.node if node.name not in made),
@@ -233,6 +240,11 @@ def close_draft(draft: Draft) -> Candidate:
         edited=draft.confirm,
         parse_only=draft.parse_only,
     )
+    unknown = {} if draft.shapes is None else without_shape(proto, typed=draft.typed)
+    if draft.shapes is None or not unknown:
+        return candidate
+    declare(unknown, draft.shapes(candidate, list(unknown)))
+    return replace_in(candidate, content=proto.SerializeToString(deterministic=True))
 
 
 def _read(tensor: TensorProto, folder: Path) -> Array:

@@ -93,6 +93,31 @@ def _write_outputs(
                 dim.Clear()
 
 
+def without_shape(proto: onnx.ModelProto, *, typed: bool) -> dict[str, onnx.ValueInfoProto]:
+    """Tensors of the graph, its outputs among them, of which some dimension could not be inferred.
+
+    With `typed` also those in between, of which each has a place in the model then.
+    """
+    graph = proto.graph
+    known = {value.name: value for value in (*graph.value_info, *graph.output)}
+    made = (t for node in graph.node for t in node.output if t and t not in known)
+    for name in made if typed else ():
+        known[name] = graph.value_info.add(name=name)
+    return {
+        name: value
+        for name, value in known.items()
+        if (dims := dims_of(value.type)) is None or not all(isinstance(d, int) for d in dims)
+    }
+
+
+def declare(places: Mapping[str, onnx.ValueInfoProto], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Write the shapes that a run has shown; what it has not is as it was."""
+    for name, value in places.items():
+        if name in shapes and value.type.HasField("tensor_type"):
+            kind = value.type.tensor_type.elem_type
+            value.type.CopyFrom(helper.make_tensor_type_proto(kind, shapes[name]))
+
+
 def known_dims(
     model: onnx.ModelProto, weights: Mapping[str, Array]
 ) -> dict[str, tuple[int, tuple[int | None, ...]]]:

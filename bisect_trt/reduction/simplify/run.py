@@ -8,7 +8,7 @@ The simplest of everything in one probe: most failures of parsers and builders s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -16,7 +16,7 @@ import onnx
 
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.editing.attributes import option_inputs
-from bisect_trt.model.editing.draft import Draft, close_draft, open_draft
+from bisect_trt.model.editing.draft import Draft, Shapes, close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.store import Store
@@ -68,6 +68,7 @@ def simplify_best(
         profiled=_profiled(settings, best),
         seed=run.seed,
         once=dear and not run.anonymise,
+        shapes=None if recorded.error else _shapes(pool, problem.prober.oracle.deadline),
     )
     problem.simplify_by(state)
     end = end_of(problem.prober, lambda: simplify(problem))
@@ -103,6 +104,17 @@ def carried(candidate: Candidate) -> int:
     """Bytes of a candidate with its weights and input values, as far as files tell."""
     values = {path for sample in candidate.feeds for path in sample.values()}
     return len(candidate.model) + candidate.bytes + sum(path.stat().st_size for path in values)
+
+
+def _shapes(pool: Pool, timeout: float) -> Shapes:
+    """Asks a worker which shapes tensors have in a run of the reference."""
+
+    def ask(candidate: Candidate, names: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+        reply = pool.submit(jobs.shapes, candidate, list(names), timeout=timeout).result()
+        found: Mapping[str, tuple[int, ...]] = {} if reply.death else reply.value
+        return found
+
+    return ask
 
 
 def _profiled(settings: Settings, best: Candidate) -> frozenset[str]:
@@ -184,14 +196,18 @@ def _tell(problem: Problem, won: list[str]) -> None:
 def _open(problem: Problem) -> bool:
     """Make the best candidate one that can be edited: without types of interior tensors, else with them.
 
-    Weights of bodies are edited like all others, unless the failure needs them where they are.
+    Weights of bodies are edited like all others, unless the failure needs them where they are. Where it needs
+    a declared shape that inference cannot derive, each edited candidate declares what the reference shows.
     """
     problem.begin("write anew")
     assert problem.best is not None
     within = any(part.initializer for part in list(scopes(open_draft(problem.best, hoisted=False).graph))[1:])
     places = (True, False) if within else (True,)
-    for hoisted, strict, typed, empty in product(places, (True, False), (False, True), (False, True)):
+    given = dict.fromkeys((None, problem.simplifying.shapes))
+    ways = product(given, places, (True, False), (False, True), (False, True))
+    for shapes, hoisted, strict, typed, empty in ways:
         draft = open_draft(problem.best, hoisted=hoisted)
+        draft.shapes = shapes
         draft.typed, draft.strict, draft.empty = typed, strict, empty
         draft.confirm, draft.parse_only = problem.simplifying.confirm, _is_of_the_parser(problem)
         try:
