@@ -376,6 +376,32 @@ def test_a_cache_that_tensorrt_itself_leaves_unused_ends_nothing(
     assert not result.failures and timing.OTHER in result.log
 
 
+def test_what_cannot_be_read_back_is_used_in_the_process_that_measured_it(
+    version: fake_trt.Fake, tmp_path: Path
+) -> None:
+    """A graph that Myelin fused cannot be read from the file: each probe measured all of it anew."""
+    cache = tmp_path / "timing.cache"
+    target = opened(version, timing_cache=cache)
+    config, told = fake_trt.config_of(version), log.logger_for(version)[1]
+    used: list[object] = []
+    own = SimpleNamespace(serialize=lambda: b"of Myelin")
+
+    def make(data: bytes) -> object:
+        if data:
+            told.add("ERROR", "4: The timing cache will not be used!")
+        return SimpleNamespace(combine=lambda other, ignore: False)
+
+    object.__setattr__(config, "create_timing_cache", make)
+    object.__setattr__(config, "get_timing_cache", lambda: own)
+    object.__setattr__(config, "set_timing_cache", lambda given, ignore: used.append(given) or True)
+    for form in (Form.DEFAULT, Form.DEFAULT, Form.WRITTEN):
+        assert timing.OTHER not in target.run(candidate(tmp_path, form)).log
+    assert used[0] is not own and used[1:] == [own, own]
+    cache.unlink()  # the whole model passed with these tactics: they are measured anew
+    target.run(candidate(tmp_path))
+    assert used[3] is not own
+
+
 class Library:
     """The CUDA runtime, as far as it is used: events that are 2 ms apart, and graphs."""
 
