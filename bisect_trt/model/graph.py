@@ -69,8 +69,9 @@ def captures(body: onnx.GraphProto) -> list[str]:
 def consumed(node: onnx.NodeProto) -> list[str]:
     """Tensors that a node reads, captures of its bodies included, without '' and each once."""
     names = list(node.input)
-    for body in bodies(node):
-        names += captures(body)
+    if node.attribute:  # asked of all nodes again and again
+        for body in bodies(node):
+            names += captures(body)
     return [name for name in dict.fromkeys(names) if name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import onnx
 
@@ -49,9 +50,14 @@ def _is_of_ort(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
 
 
 def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
-    domain = "" if node.domain == "ai.onnx" else node.domain
+    return _schema_of(node.op_type, version, "" if node.domain == "ai.onnx" else node.domain)
+
+
+@cache
+def _schema_of(op_type: str, version: int, domain: str) -> onnx.defs.OpSchema | None:
+    """A model has many nodes and few operators."""
     try:
-        return onnx.defs.get_schema(node.op_type, version, domain)
+        return onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
 
