@@ -15,7 +15,7 @@ DEMO_MODELS ?= $(filter-out models/ok.onnx models/roialign.onnx,$(sort $(wildcar
 # One more than there are cores: some tests wait (for a deadline, a kill), and leave theirs to others.
 TEST_WORKERS ?= 3
 
-.PHONY: help setup demo test test-long test-gpu lint types check house bench bench-scale corpus real models docs clean
+.PHONY: help setup demo test test-long test-gpu lint types check house bench bench-against bench-scale corpus real models docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ check: lint types test ## lint + types + tests: what .ci/run runs
 
 bench: $(STAMP) ## compare with Polygraphy, measure the search, write bench/RESULTS.md (an hour; goes on where it was)
 	$(BIN)/python bench/run.py
+
+bench-against: $(STAMP) ## CPU seconds against an older commit, in turn (ARGS="--commit a045d4f"), write bench/AGAINST.md
+	$(BIN)/python bench/against.py $(ARGS)
 
 bench-scale: $(STAMP) ## measure large models: time, memory, disk (20 min, 8 GB of disk)
 	$(BIN)/python bench/scale.py
