@@ -1,7 +1,7 @@
 """CPU seconds of this tree against those of an older commit, in turn, in one run.
 
-`make bench-against` writes bench/AGAINST.md. Both run with the libraries of this environment; the old commit is
-checked out below build/. Each run is kept as it ends, so an interrupted benchmark goes on where it was;
+`make bench-against` writes bench/AGAINST.md. Both run with the libraries of this environment; the old commit
+is checked out below build/. Each run is kept as it ends, so an interrupted benchmark goes on where it was;
 `--fresh` begins anew. CPU seconds are those of the tool and of all processes that it started.
 """
 
@@ -151,9 +151,9 @@ def main() -> int:
         [
             f"# CPU seconds against {given.commit}",
             "",
-            "Written by `make bench-against`: both versions in turn, medians with the range. *Load* is the number",
-            "of processes that wanted a core: where it is above the number of cores seconds are longer for both,",
-            "and the ratio is what counts.",
+            "Written by `make bench-against`: both versions in turn, medians with the range. *Load* is how",
+            "many processes wanted a core: where it is above the number of cores seconds are longer for",
+            "both, and the ratio is what counts.",
             "",
             f"| what | runs | {given.commit} | new | ratio | asked | load |",
             "|---|---:|---:|---:|---:|---:|---:|",
