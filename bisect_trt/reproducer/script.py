@@ -9,12 +9,10 @@ import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 import onnx
 
-from bisect_trt.drawing import templates
 from bisect_trt.model.operators import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.references.spec import SELF
@@ -24,6 +22,9 @@ from bisect_trt.reproducer.script_values import MODULES, failure_words, model_wo
 from bisect_trt.results import Reduction
 from bisect_trt.targets.ort.ep_libraries import Package, bare, find_package
 from bisect_trt.targets.ort.provider import parse_spec
+
+if TYPE_CHECKING:
+    import jinja2
 
 NEEDS_US = "needs_us.py.j2"
 """The script for targets that are a part of bisect-trt."""
@@ -231,4 +232,6 @@ def comment(text: str) -> str:
 @cache
 def environment() -> jinja2.Environment:
     """Templates of this package: Python and Markdown."""
+    from bisect_trt.drawing import templates  # jinja2 takes a while, and `check` writes nothing
+
     return templates.environment("bisect_trt.reproducer", literal=ascii, comment=comment, pieces=_pieces)
