@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import onnx
 import pytest
 
 from bisect_trt.environment import first_version
-from bisect_trt.outcome import Failure, Symptom, judge
-from bisect_trt.outcome import Verdict as V
-from bisect_trt.session.check import check
-from bisect_trt.settings import Settings, TargetSettings
+from bisect_trt.outcome import Failure, Symptom
+from bisect_trt.reproducer.verify import Status, verify
 
-FOLDER = Path(__file__).parents[1] / "models" / "found"
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+
+import found  # noqa: E402
+
+FOLDER = ROOT / "models" / "found"
 ROWS: list[dict[str, Any]] = json.loads((FOLDER / "found.json").read_text())
 LARGEST = 4096
 
@@ -34,11 +39,32 @@ def test_no_two_are_the_same_failure_of_one_operator() -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_the_table_tells_each() -> None:
+    page = (ROOT / "docs" / "found.md").read_text()
+    assert page.endswith(found.table(ROWS))
+
+
+def test_first_and_last_release() -> None:
+    def told(*states: str) -> str:
+        versions = ("1.4.0", "1.10.0", "1.11.0")
+        return found.released({"releases": dict(zip(versions, states, strict=True))})
+
+    assert told("same", "other", "same") == "1.4.0 to 1.11.0 (latest)"
+    assert told("same", "fine", "fine") == "1.4.0"
+    assert told("same", "fine", "same") == "1.4.0 to 1.11.0, not all between (latest)"
+    assert told("fine", "same", "fine") == "1.10.0" and told("fine", "fine", "fine") == "none"
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row["name"]))
-def test_it_is_still_there(row: dict[str, Any]) -> None:
+def test_it_is_still_there(row: dict[str, Any], tmp_path: Path) -> None:
+    """As `verify` sees it, on the release that is installed."""
     version = first_version("tensorrt-rtx")
-    if version not in row["target"]:
-        pytest.skip(f"seen on {row['target']}, and {version or 'nothing'} is installed")
-    outcome = check(FOLDER / f"{row['name']}.onnx", Settings(TargetSettings("tensorrt-rtx"))).outcome
-    assert judge(outcome, Failure.from_json(row["failure"])) is V.REPRODUCES
+    known = row["releases"].get(version)
+    if known is None:
+        pytest.skip(f"asked of {', '.join(row['releases'])}, and {version or 'nothing'} is installed")
+    shutil.copyfile(FOLDER / f"{row['name']}.onnx", tmp_path / "repro.onnx")
+    report = {"failure": row["failure"], "settings": {"target": {"spec": "tensorrt-rtx"}, "run": {}}}
+    (tmp_path / "report.json").write_text(json.dumps({**report, "compared": {}, "repeats": 1}))
+    [seen] = verify(tmp_path, repeats=1, timeout=120)
+    assert (seen.status is Status.SAME) == (known == "same"), seen
