@@ -97,7 +97,7 @@ def others(attribute: AttributeProto, usual: AttributeProto | None) -> Iterator[
     if known.type == AttributeProto.STRING:
         values = [text for text in TEXTS.get(attribute.name, ()) if text.encode() != value]
     elif known.type == AttributeProto.INT:
-        values = [v for v in (0, 1, 2, -1, value + 1) if v != value]
+        values = [v for v in ((0, 1) if value in (0, 1) else (2, -1, value + 1)) if v != value]
     elif known.type == AttributeProto.FLOAT:
         values = [value * 2 + 0.5]
     elif known.type == AttributeProto.INTS:
@@ -117,7 +117,7 @@ def changed(proto: onnx.ModelProto) -> Iterator[tuple[str, str, onnx.ModelProto]
     for name, attribute in defs.get_schema(node.op_type, version).attributes.items():
         default = attribute.default_value
         held = given.get(name) or (default if default.type != AttributeProto.UNDEFINED else None)
-        if held is None or name in NO_MATTER:
+        if held is None or name in NO_MATTER or (name == "auto_pad" and "pads" in given):
             continue
         for other in others(held, held):
             made = onnx.ModelProto()

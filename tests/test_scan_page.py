@@ -172,6 +172,16 @@ def test_page_and_document_are_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "scan.json").read_text())["first_not_finite"] == "t7"
 
 
+def test_a_phone_shows_the_effect(tmp_path: Path) -> None:
+    """Columns that are left out on a narrow screen are the others; a shadow says that more is to the side."""
+    scan_page.write(example(tmp_path))
+    page = (tmp_path / "scan.html").read_text()
+    head = page.partition("<thead>")[2].partition("</thead>")[0]
+    kept = [text for kind, text in re.findall(r"<th([^>]*)>([^<]*)<", head) if "opt" not in kind]
+    assert kept[:3] == ["Tensor", "Effect", "Own error"]
+    assert "no-repeat local" in page
+
+
 def test_strange_numbers_do_not_break_the_page(tmp_path: Path) -> None:
     for found in (
         scan(out=tmp_path),

@@ -16,6 +16,7 @@ import onnx
 import onnx.parser
 import pytest
 
+import bisect_trt
 from bisect_trt.cli.app import main
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.operators import unordered_outputs
@@ -149,3 +150,27 @@ def test_a_reproducer_that_lies_there_twice_counts_once(
 def test_python_runs_the_package() -> None:
     done = subprocess.run([sys.executable, "-m", "bisect_trt", "-V"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("bisect-trt ")
+
+
+@pytest.mark.parametrize("command", ["verify", "blame"])
+def test_a_model_that_is_not_there_is_no_model(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(tmp_path / "gone.onnx")]) == 2
+    assert "gone.onnx: no such file or folder" in capsys.readouterr().err
+
+
+def test_a_page_has_one_count_of_nodes_and_no_idle_passes(tmp_path: Path) -> None:
+    """The node that was found is no other one either: nameless, it has two names."""
+    pytest.importorskip("tensorrt_rtx")
+    model = f"""{HEAD} g (float[3, 3] x) => (float z) {{
+        k = Constant<value = float {{2.0}}>() a = Mul(x, k) z = Det(a) }}"""
+    found = bisect_trt.reduce(
+        save(model, tmp_path / "m.onnx"), target="tensorrt-rtx", repeats=1, out=tmp_path / "out"
+    )
+    assert [node.op_type for node in onnx.load(found.out / "repro.onnx").graph.node] == ["Det"]
+    assert not any("refused too" in note for note in found.notes), found.notes
+    told = (found.out / "report.md").read_text()
+    assert "2 -> 1 node: Det" in told and "| nodes | 2 | 1 |" in told and "m.onnx, 2 nodes" in told
+    table = told.partition("| pass | probes |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert table and all(int(row.split("|")[2]) > 0 for row in table)

@@ -121,7 +121,10 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
 def _others(run: Run, wanted: Failure) -> Iterator[str]:
     """A sentence on nodes that the parser refuses besides: it names them all at once."""
     refused = [f for f in run.confirmed.failures if f.stage is Stage.PARSE and f.nodes]
-    others = {f.nodes[0]: f.op for f in refused if f.nodes[0] not in wanted.nodes}
+    graph = run.session.graph
+    # A node without a name is called by its first output, in the user's own file and nowhere else.
+    mine = {*wanted.nodes, *(t for n in wanted.nodes if n in graph.nodes for t in graph.outputs_of(n))}
+    others = {f.nodes[0]: f.op for f in refused if f.nodes[0] not in mine}
     if others and wanted.stage is Stage.PARSE:
         named = ", ".join(f"{name} ({op})" if op else name for name, op in list(others.items())[:OTHERS])
         more = f" and {len(others) - OTHERS} more" if len(others) > OTHERS else ""

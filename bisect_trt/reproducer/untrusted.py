@@ -170,7 +170,7 @@ def find(path: Path) -> list[Path]:
     Raises:
         UsageError: there is none.
     """
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" and path.exists():
         raise UsageError(f"{path} is a model, not a reproducer", f"try: {line('bisect-trt', 'check', path)}")
     if path.is_file():
         return [path]
