@@ -67,7 +67,8 @@ def readme(result: Precision) -> str:
 
 def sure(result: Precision) -> list[str]:
     """Why to believe it, as sentences without a full stop."""
-    found = [f"{result.verified} of {result.repeats} fresh runs of the written file pass"]
+    fresh = f"{result.verified} of {result.repeats} fresh runs of the written file pass"
+    found = [fresh if result.repeats else "the written file was not run in a fresh process"]
     if result.kept and result.one_minimal:
         found.insert(0, "1-minimal: each of them alone was lowered, and that fails")
     if result.kept and result.smallest:

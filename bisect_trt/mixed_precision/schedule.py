@@ -15,18 +15,23 @@ ENOUGH = 100
 """Questions in all where nothing smaller can pass unless a node more in FP32 hurts."""
 PROOF = 500
 """Questions for a proof: what takes more does not end in one, as a rule."""
+FEW = 40
+"""Questions for improvements of the largest models."""
 SHARES = (1.0, 0.5, 0.25)
 """Of the tolerance: for each of these an emulation finds a set, to be tried on a target."""
 
 
-def effort(nodes: int) -> int:
-    """Questions that may be asked for improvements: what takes some seconds, the same on any machine."""
-    return max(100, min(4000, 900_000 // max(1, nodes)))
+def effort(nodes: int, weights: int) -> int:
+    """Questions that may be asked for improvements: what takes some seconds, the same on any machine.
+
+    A question takes about as long for each node as for 20 kB of weights.
+    """
+    return max(FEW, min(4000, 900_000 // max(1, nodes + weights // 20_000)))
 
 
-def cheap_questions(search: Search, seed: int, tell: Tell) -> None:
-    """All steps, where a question costs milliseconds."""
-    most = effort(len(search.items))
+def cheap_questions(search: Search, weights: int, seed: int, tell: Tell) -> None:
+    """All steps, where a question costs milliseconds; `weights`: bytes of the model."""
+    most = effort(len(search.items), weights)
     tell("a first set that passes")
     search.first()
     tell(f"{len(search.found.best)} nodes; is there anything smaller?")
@@ -69,10 +74,15 @@ def by_emulation(search: Search, tell: Tell) -> Hints:
     return replace(search.hints, starts=tuple(starts), suspects=last, rank=(*last, *rest))
 
 
-def agree(search: Search, written: Ask, tell: Tell) -> None:
-    """Ask for the answers that matter once more, of the models that would be written; else begin again."""
+def agree(search: Search, weights: int, written: Ask, tell: Tell) -> None:
+    """Ask for the answers that matter once more, of the models that would be written; else begin again.
+
+    Of a large model only the one that will be written is asked for: to make each takes long.
+    """
     best = search.found.best
-    asked: list[Keep] = [best, *(best - {item} for item in search.sorted(best))]
+    asked: list[Keep] = [best]
+    if effort(len(search.items), weights) > FEW:
+        asked += [best - {item} for item in search.sorted(best)]
     answers = written([keep | search.always for keep in asked])
     if all(a.passes == search.known[keep].passes for keep, a in zip(asked, answers, strict=True)):
         return

@@ -22,6 +22,7 @@ from bisect_trt.mixed_precision.switch import OLDEST
 from bisect_trt.mixed_precision.write import MIXED, write_model
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
 from bisect_trt.model.graph import opset_of
+from bisect_trt.model.weight_values import weight_bytes
 from bisect_trt.outcome import DONE, End, Ended
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session import folder as folders
@@ -37,6 +38,7 @@ from bisect_trt.text import counted, some_names
 from bisect_trt.workers.pool import Pool
 
 FLAT = "flat.onnx"
+BF16_SINCE = 13
 COSTS = ("nodes", "bytes")
 """What a set of nodes may cost: their number, or the bytes of what they give in FP32."""
 RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
@@ -71,7 +73,11 @@ class Work:
         self.was_narrow = raised(proto, folder)
         known = roles(proto, self.to)
         if not known.items:
-            raise UsageError(f"no node of this model computes in FP32 and could in {self.to.upper()}")
+            hint = f"its opset is {opset_of(proto)}, BF16 is of {BF16_SINCE}: convert it"
+            old = self.to == "bf16" and opset_of(proto) < BF16_SINCE
+            message = f"no node of this model computes in FP32 and could in {self.to.upper()}"
+            raise UsageError(message, hint if old else "")
+        self.weights = weight_bytes(proto)
         place = self.out / folders.WORK / FLAT
         place.write_bytes(proto.SerializeToString())
         limit = self.settings.run.budget
@@ -97,11 +103,18 @@ class Work:
         search = Search(items, self.asker.ask, told, always, price)
         whole, low = search.answers([frozenset(items), frozenset()])
         if not whole.passes:
+            self._require_not_lowered(frozenset(known.items), lower)
             return self._result(search, BROKEN, (), whole, low)
         if low.passes:
             return self._written(search, ALL_LOW, always, whole, low)
         stop = self._search(search)
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
+
+    def _require_not_lowered(self, everything: Keep, lower: Keep) -> None:
+        """Raises UsageError when the whole model passes but for what the user has lowered."""
+        if lower and self.asker.ask([everything])[0].passes:
+            what = f"--lower: with {some_names(sorted(lower))} in {self.to.upper()}"
+            raise UsageError(f"{what} the outputs are wrong, whatever else stays", "leave it out")
 
     def _hints(self, proto: onnx.ModelProto, items: Sequence[str], start: Sequence[str]) -> Hints:
         """What one run in FP32 tells; where an earlier run kept nodes these are tried first."""
@@ -155,9 +168,9 @@ class Work:
             if not self._emulated:
                 schedule.dear_questions(search, self._searching)
                 return DONE
-            schedule.cheap_questions(search, self.settings.run.seed, self._searching)
+            schedule.cheap_questions(search, self.weights, self.settings.run.seed, self._searching)
             if self.asker is not self.written:
-                schedule.agree(search, self.written.ask, self._searching)
+                schedule.agree(search, self.weights, self.written.ask, self._searching)
         except StoppedEarly as error:
             return End(Ended.OUT_OF_BUDGET, error.message)
         except KeyboardInterrupt:
@@ -186,8 +199,8 @@ class Work:
         self._tell("write", f"{len(keep)} nodes in FP32")
         own_file = self.session.loaded.path.name
         casts = job(self.pool, None, write_model, self.trial, keep, self.out, own_file)
-        repeats = self.settings.run.repeats
-        verified = sum(self._verify(keep) for _ in range(repeats)) if stop.how is not Ended.INTERRUPTED else 0
+        repeats = 0 if stop.how is Ended.INTERRUPTED else self.settings.run.repeats
+        verified = sum(self._verify(keep) for _ in range(repeats))
         result = self._result(search, status, keep, whole, low)
         return replace(
             result,

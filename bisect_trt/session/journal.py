@@ -82,6 +82,8 @@ class _Disk:
                 os.fsync(self._file.fileno())
             except OSError as error:
                 self._error = error
+            except ValueError:  # closed by now: a Ctrl-C came while its end was waited for
+                return
             self._done = asked
             if asked < 0:
                 return

@@ -10,7 +10,7 @@ from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.mixed_precision.handover import PAGE, memory, price, share, sure
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.mixed_precision.write import DOCUMENT, MIXED
-from bisect_trt.text import counted, printable, seconds
+from bisect_trt.text import counted, printable, seconds, some_names
 
 SHOWN_NODES = 12
 _MESSAGE = 240
@@ -33,6 +33,9 @@ def show_precision(result: Precision, console: Console | None = None) -> None:
         page.row("", shorten(f"{printable(item.name)} ({item.op}): {printable(item.why)}", _MESSAGE))
     if len(result.kept) > SHOWN_NODES:
         page.row("", f"and {len(result.kept) - SHOWN_NODES} more, in {DOCUMENT}")
+    if result.stays:
+        what = shorten(some_names([f"{name}: {why}" for name, why in result.stays.items()], 2), _MESSAGE)
+        page.row("Also FP32", f"{counted(len(result.stays), 'node')} without a choice: {printable(what)}")
     before, after = share(result.tolerances["low"]), share(result.tolerances.get("mixed", math.inf))
     if result.status != "all low":
         page.row("Error", f"all in {low}: {before}; as written: {after}")
