@@ -187,7 +187,8 @@ def precision(
     Args:
         model: an ONNX file.
         settings: how; the defaults are those of the command line.
-        to: what all other nodes compute in, `fp16` or `bf16`.
+        to: what all other nodes compute in, `fp16` or `bf16`; `fp8` or `int8`: what convolutions and
+            products of matrices read.
         cost: what is made small, `nodes` (their number) or `bytes` (of what they give).
         out: the folder; by default `MODEL-precision` in the current one.
         force: replace what an earlier run wrote there.

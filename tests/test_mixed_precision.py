@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,16 @@ RTOL, ATOL = 1e-2, 1e-3
 TOLERANCES = AccuracySettings(rtol=(("", RTOL),), atol=(("", ATOL),))
 
 
-def explicit(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> dict[str, Any]:
+Read = Callable[[onnx.NodeProto, str, Any], Any]
+
+
+def explicit(
+    model: onnx.ModelProto, feeds: Mapping[str, Any], read: Read = lambda node, name, value: value
+) -> dict[str, Any]:
     """Outputs of a model with each FP16 tensor rounded, node by node in numpy and FP32: another judge.
 
-    Every node runs alone in ONNX Runtime's FP32 kernels; what is FP16 on its way is rounded here.
+    Every node runs alone in ONNX Runtime's FP32 kernels; what is FP16 on its way is rounded here, and `read`
+    says what a node gets of a tensor.
     """
     import onnxruntime as ort
 
@@ -53,7 +59,7 @@ def explicit(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> dict[str, Any]
         for attribute in alone.attribute:
             if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
                 attribute.i = TensorProto.FLOAT
-        fed = {name: wide(name) for name in node.input if name}
+        fed = {name: read(node, name, wide(name)) for name in node.input if name}
         given = [
             helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
             for n, v in fed.items()
@@ -232,3 +238,79 @@ def test_from_python_with_a_path_and_keywords(tmp_path: Path) -> None:
     assert again.cost == "bytes" and again.kept[0].name == "Mul_0"
     with pytest.raises(bisect_trt.UsageError, match="keep is a list of names"):
         bisect_trt.precision(tmp_path / "model.onnx", keep="Mul_0")
+
+
+def quantisable_net(opset: int) -> models.Made:
+    """Convolutions, one of which reads channels of very different size, and a product of matrices."""
+    b = models.Builder(3, opset)
+    x = b.input("image", b.rng.standard_normal((1, 3, 12, 12)).astype(np.float32))
+    h = b("Relu", b.conv(x, 3, 8))
+    wide = np.where(np.arange(8) == 3, 60.0, 1.0).reshape(1, 8, 1, 1)
+    h = b("Add", h, b.conv(b("Relu", b.conv(b("Mul", h, b.w(wide)), 8, 8)), 8, 8))
+    return b.model(y=b.linear(b("Flatten", b("GlobalAveragePool", h)), 8, 6)), b.feeds
+
+
+@pytest.mark.parametrize(("to", "rtol", "kept"), [("int8", 0.02, 1), ("fp8", 0.03, 3)])
+def test_what_may_be_quantised_is(to: str, rtol: float, kept: int, tmp_path: Path) -> None:
+    """Judged in numpy: scales from the run in FP32; each kept node quantised alone with the others fails."""
+    import ml_dtypes
+    import onnxruntime as ort
+
+    model, feeds = quantisable_net(13 if to == "int8" else 19)
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **feeds)
+    more: dict[str, Any] = {"inputs": tmp_path / "inputs.npz", "repeats": 1, "rtol": rtol, "atol": rtol}
+    found = bisect_trt.precision(tmp_path / "model.onnx", to=to, out=tmp_path / "out", **more)
+    names = [item.name for item in found.kept]
+    assert found.nodes == 4 and found.verified == 1 and found.one_minimal
+    assert len(names) == kept
+    largest: dict[str, float] = {}
+
+    def seen(node: onnx.NodeProto, name: str, value: Any) -> Any:
+        largest[name] = float(np.abs(value).max()) if value.dtype == np.float32 else 0.0
+        return value
+
+    expected = explicit(model, feeds, seen)
+
+    def right(keep: list[str]) -> bool:
+        def read(node: onnx.NodeProto, name: str, value: Any) -> Any:
+            if node.op_type not in ("Conv", "MatMul") or node.name in keep or name not in node.input[:2]:
+                return value
+            scale = np.float32(largest[name] / (127 if to == "int8" else 448))
+            low = np.rint(value / scale) if to == "int8" else value / scale
+            return low.astype(np.int8 if to == "int8" else ml_dtypes.float8_e4m3fn).astype(np.float32) * scale
+
+        return bool(np.allclose(explicit(model, feeds, read)["y"], expected["y"], rtol, rtol))
+
+    assert right(names) and not any(right([n for n in names if n != name]) for name in names)
+    mixed = onnx.load(tmp_path / "out/mixed.onnx")
+    onnx.checker.check_model(mixed, full_check=True)
+    session = ort.InferenceSession(mixed.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert np.allclose(session.run(None, feeds)[0], expected["y"], rtol, rtol)
+    made = {o: node.op_type for node in mixed.graph.node for o in node.output}
+    for node in mixed.graph.node:
+        if node.op_type in ("Conv", "MatMul"):
+            quantised = {made.get(name) == "DequantizeLinear" for name in node.input[:2]}
+            assert quantised == {node.name not in names}
+    kinds = {t.data_type for t in mixed.graph.initializer}
+    assert (TensorProto.INT8 if to == "int8" else TensorProto.FLOAT8E4M3FN) in kinds
+    assert not (tmp_path / "out/apply.py").exists()
+
+
+def test_a_type_that_the_opset_has_not_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, _ = quantisable_net(13)
+    onnx.save(model, tmp_path / "model.onnx")
+    assert main(["precision", str(tmp_path / "model.onnx"), "--to", "fp8", "--out", str(tmp_path / "o")]) == 2
+    assert "its opset is 13, FP8 is of 19: convert it" in capsys.readouterr().err
+    words = ["precision", str(tmp_path / "model.onnx"), "--to", "int8", "--target", "tensorrt"]
+    assert main([*words, "--out", str(tmp_path / "o")]) == 2
+    assert "is found by an emulation" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+def test_what_the_user_lowers_may_spoil_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, feeds = models.MODELS["gru"]()
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **feeds)
+    words = ["precision", str(tmp_path / "model.onnx"), "--inputs", str(tmp_path / "inputs.npz")]
+    assert main([*words, "--lower", "Exp_6", "--out", str(tmp_path / "out")]) == 2
+    assert "--lower: with Exp_6 in FP16 the outputs are wrong" in capsys.readouterr().err

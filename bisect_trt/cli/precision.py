@@ -13,7 +13,8 @@ from bisect_trt.options import kinds as k
 from bisect_trt.options.table import COMMON, SEARCH
 from bisect_trt.settings import Settings
 
-TO = Option("to", "--to", k.word("fp16", "bf16"), "What all other nodes compute in; fp16 without it.", COMMON)
+_WORDS = k.word("fp16", "bf16", "fp8", "int8")
+TO = Option("to", "--to", _WORDS, "What all other nodes compute in; fp16 without it.", COMMON)
 COST = Option(
     "cost", "--cost", k.word("nodes", "bytes"), "What is made small: nodes, or bytes that they give.", SEARCH
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.mixed_precision.answer import Answer
 from bisect_trt.mixed_precision.hints import Range
-from bisect_trt.mixed_precision.switch import FLAGS, rounded_to, switched
+from bisect_trt.mixed_precision.quantise import KINDS, quantised
+from bisect_trt.mixed_precision.switch import FLAGS, switched
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.graph import opset_of
 from bisect_trt.model.normalise import unname_twins
-from bisect_trt.model.patch import lowered
+from bisect_trt.model.patch import Lowered, lowered
 from bisect_trt.model.store import Store
 from bisect_trt.model.weight_values import values_of
 from bisect_trt.settings import AccuracySettings
@@ -46,6 +47,7 @@ class Trial:
         store: folder of the values.
         feeds, expected: one mapping a sample.
         accuracy: when outputs agree.
+        scales: of tensors, where the narrow type needs one.
     """
 
     model: Path
@@ -56,6 +58,7 @@ class Trial:
     feeds: tuple[Feeds, ...]
     expected: tuple[Feeds, ...]
     accuracy: AccuracySettings
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash((self.model, self.to))
@@ -80,16 +83,16 @@ class _Engine:
 
         self._trial = trial
         flat = onnx.load_model_from_string(trial.model.read_bytes())
-        self._switch = switched(flat, trial.folder, trial.roles, trial.to)
+        self._switch = switched(flat, trial.folder, trial.roles, trial.to, trial.scales)
         self._session = ort.Session(self._switch.model.SerializeToString(), trial.folder)
         self._feeds, self._expected = _values(trial)
         self._to_ort = ort.to_ort
         self._place = {key: k + 1 for k, key in enumerate(trial.roles.items)}
         ends = [[self._place.get(end, 0) for end in edge] for edge in self._switch.edges]
         self._ends = np.array(ends, dtype=np.int64).reshape(-1, 2)
-        rounded = rounded_to(trial.to)
+        rounded = self._switch.narrowing.values
         self._weights = {
-            name: (ort.to_ort(np.ascontiguousarray(value)), ort.to_ort(rounded(np.ascontiguousarray(value))))
+            name: tuple(ort.to_ort(np.ascontiguousarray(v)) for v in (value, rounded(name, value)))
             for name, value in self._switch.values.items()
         }
         self._switch.values.clear()
@@ -225,6 +228,18 @@ def measured(flat: onnx.ModelProto, tensors: Sequence[str], to: str) -> onnx.Mod
     return model
 
 
+def patched(trial: Trial, flat: onnx.ModelProto, keep: Collection[str]) -> Lowered:
+    """The model as it is written with some nodes in FP32."""
+    slots = {key: some for key, some in trial.roles.slots.items() if key not in keep}
+
+    def load(tensor: TensorProto) -> Array:
+        return values_of(tensor, trial.folder)
+
+    if trial.to in KINDS:
+        return quantised(flat, slots, trial.to, trial.scales, load)
+    return lowered(flat, slots, trial.to, load)
+
+
 def explicit(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
     """Do as `evaluate` does, by the models as they would be written, each narrow tensor rounded."""
     from bisect_trt.references import ort
@@ -233,8 +248,7 @@ def explicit(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
     samples, expected = _values(trial)
     answers = []
     for keep in keeps:
-        slots = {k: s for k, s in trial.roles.slots.items() if k not in keep}
-        made = lowered(flat, slots, trial.to, lambda tensor: values_of(tensor, trial.folder)).model
+        made = patched(trial, flat, keep).model
         unname_twins(made.graph)
         emulation = emulate(made, TYPED)
         session = ort.Session(emulation.model.SerializeToString(), trial.folder)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bisect_trt.mixed_precision.quantise import KINDS
 from bisect_trt.mixed_precision.result import ALL_LOW, Kept, Precision
 from bisect_trt.model import patch
 from bisect_trt.targets.roles import Roles
@@ -20,6 +21,9 @@ _FLOOR = 1e-4
 
 def write_beside(result: Precision, known: Roles, version: str) -> None:
     """All files but the model and `precision.json`, into the result's folder."""
+    (result.out / PAGE).write_text(_page(result, known))
+    if result.to in KINDS:  # scales are of this model and these samples; layers follow from the graph
+        return
     names = [item.name for item in result.kept]
     (result.out / APPLY).write_text(_apply(result, known, version))
     (result.out / LAYERS).write_text(layer_precisions(layer_names(names, known), result.to))
@@ -27,7 +31,6 @@ def write_beside(result: Precision, known: Roles, version: str) -> None:
     lower = [known.names[key] for key in known.items if known.names[key] not in names]
     words |= {"LOWER": _literal(lower), "KIND": {"bf16": "bfloat16"}.get(result.to, "float16")}
     (result.out / POLYGRAPHY).write_text(_filled("polygraphy.py.txt", words))
-    (result.out / PAGE).write_text(_page(result, known))
 
 
 def layer_names(names: list[str], known: Roles) -> list[str]:
@@ -137,6 +140,8 @@ def _page(result: Precision, known: Roles) -> str:
 
 
 def _use(result: Precision) -> list[str]:
+    if result.to in KINDS:
+        return ["trtexec --onnx=mixed.onnx --stronglyTyped  # TensorRT 10 and later"]
     engine = f"trtexec --onnx={result.model.name} $(cat {LAYERS})"
     return [
         "trtexec --onnx=mixed.onnx --stronglyTyped  # TensorRT 10 and later",

@@ -16,6 +16,7 @@ from bisect_trt.model.patch import key_of
 from bisect_trt.targets.roles import Roles
 
 LARGEST_NUMBER = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
+_SCALED = ("fp8", "int8")
 LOST = 0.05
 """Mean relative error of a rounded tensor from which on it is lost: values too small for the format."""
 CANCELS = 1 / 64
@@ -46,6 +47,8 @@ def reasons(model: onnx.ModelProto, known: Roles, ranges: Mapping[str, Range], t
         made = [ranges[node.output[k]] for k in outputs if node.output[k] in ranges]
         read = [(node.input[k], ranges[node.input[k]]) for k in inputs if node.input[k] in ranges]
         why = _reason(node.op_type, made, [r for _, r in read], limit)
+        if to in _SCALED and why:
+            why = "its values are spread too widely for one scale"
         if why:
             found[key] = why
             if why.startswith("cancellation"):

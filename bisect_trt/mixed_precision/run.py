@@ -15,6 +15,7 @@ from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.mixed_precision.handover import write_beside
+from bisect_trt.mixed_precision.quantise import KINDS
 from bisect_trt.mixed_precision.result import BROKEN, Precision
 from bisect_trt.mixed_precision.work import COSTS, Work
 from bisect_trt.mixed_precision.write import write_document
@@ -51,7 +52,8 @@ def precision(
     Args:
         model: ONNX file.
         settings: target, inputs, tolerances.
-        to: what all other nodes compute in, `fp16` or `bf16`.
+        to: what all other nodes compute in, `fp16` or `bf16`; `fp8` or `int8`: what convolutions and
+            products of matrices read.
         cost: what is made small, `nodes` (their number) or `bytes` (of what they give).
         out: folder to write to; None: `MODEL-precision` here.
         force: replace what an earlier run left there.
@@ -127,15 +129,18 @@ def _resolved(settings: Settings, to: str) -> Settings:
     Raises:
         UsageError: there is no such precision.
     """
-    if to not in NARROW:
-        raise UsageError(f"--to {to!r} is not known", "write --to fp16 or bf16")
+    if to not in (*NARROW, *KINDS):
+        raise UsageError(f"--to {to!r} is not known", "write --to fp16, bf16, fp8 or int8")
     if settings.target.spec == AUTO:
         settings = replace(settings, target=replace(settings.target, spec=f"emulate:{to}"))
     kind, _, other = settings.target.spec.partition(":")
     if kind not in ("emulate", "ort", "tensorrt", "tensorrt-rtx"):
         raise UsageError(f"--target {settings.target.spec} computes in no precision that can be chosen")
+    if to in KINDS and kind != "emulate":
+        message = f"--to {to} is found by an emulation, and --target {settings.target.spec} is none"
+        raise UsageError(message, "leave --target out: what is written runs in ONNX Runtime and TensorRT")
     if kind == "emulate" and other != to:
-        hint = f"leave it out, or write --to {other}" if other in NARROW else "leave it out"
+        hint = f"leave it out, or write --to {other}" if other in (*NARROW, *KINDS) else "leave it out"
         raise UsageError(f"--target {settings.target.spec} does not go with --to {to}", hint)
     if kind != "emulate":
         settings = replace(settings, target=replace(settings.target, precision=to))

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bisect_trt.mixed_precision.quantise import KINDS, Quantiser
 from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.normalise import constant_value, unname_twins
 from bisect_trt.model.patch import key_of
@@ -37,21 +38,37 @@ FLAGS = f"{PREFIX}flags"
 OLDEST = 9  # Where
 
 
+class Narrowing(Protocol):
+    """How a tensor loses what the low precision does not hold."""
+
+    def nodes(self, tensor: str, source: str, made: str) -> list[onnx.NodeProto]:
+        """Nodes that give `made` the rounded values of `source`, which is `tensor` under another name."""
+
+    def values(self, tensor: str, values: Array) -> Array:
+        """The rounded values of a weight."""
+
+
 @dataclass
-class Switch:
-    """The model and what its inputs mean.
+class ByCast:
+    """Rounding to a narrow float type."""
 
-    Attributes:
-        model: inputs and outputs of the original, and those below.
-        edges: the input `FLAGS` says of each whether what goes along it stays in FP32.
-        weights: input to the weight and its reader.
-        values: the weights that are fed.
-    """
+    rounder: Rounder
+    to: str
 
-    model: onnx.ModelProto
-    edges: list[Edge] = field(default_factory=list)
-    weights: dict[str, tuple[str, str]] = field(default_factory=dict)
-    values: dict[str, Array] = field(default_factory=dict)
+    def nodes(self, tensor: str, source: str, made: str) -> list[onnx.NodeProto]:
+        """See `Narrowing`."""
+        return list(self.rounder.nodes(source, TensorProto.FLOAT, made, TensorProto.FLOAT))
+
+    def values(self, tensor: str, values: Array) -> Array:
+        """See `Narrowing`."""
+        return rounded_to(self.to)(values)
+
+
+def narrowing(graph: onnx.GraphProto, opset: int, to: str, scales: Mapping[str, float]) -> Narrowing:
+    """What `--to` asks for; new constants go into `graph`."""
+    if to in KINDS:
+        return Quantiser(to, scales, graph, f"{PREFIX}q:")
+    return ByCast(Rounder(FORMATS[to], opset, graph, f"{PREFIX}r"), to)
 
 
 def rounded_to(to: str) -> Callable[[Array], Array]:
@@ -67,22 +84,43 @@ def rounded_to(to: str) -> Callable[[Array], Array]:
     return rounded
 
 
-def switched(flat: onnx.ModelProto, folder: Path, known: Roles, to: str) -> Switch:
+@dataclass
+class Switch:
+    """The model and what its inputs mean.
+
+    Attributes:
+        model: inputs and outputs of the original, and those below.
+        narrowing: what low precision does to values.
+        edges: the input `FLAGS` says of each whether what goes along it stays in FP32.
+        weights: input to the weight and its reader.
+        values: the weights that are fed.
+    """
+
+    model: onnx.ModelProto
+    narrowing: Narrowing
+    edges: list[Edge] = field(default_factory=list)
+    weights: dict[str, tuple[str, str]] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+
+
+def switched(
+    flat: onnx.ModelProto, folder: Path, known: Roles, to: str, scales: Mapping[str, float]
+) -> Switch:
     """Make the model; its weights lie in `folder` as far as they are external data."""
-    return _Switching(flat, folder, known, to).run()
+    return _Switching(flat, folder, known, to, scales).run()
 
 
 class _Switching:
-    def __init__(self, flat: onnx.ModelProto, folder: Path, known: Roles, to: str) -> None:
+    def __init__(
+        self, flat: onnx.ModelProto, folder: Path, known: Roles, to: str, scales: Mapping[str, float]
+    ) -> None:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(flat)
         self.model.ir_version = max(4, self.model.ir_version)
         self.folder, self.known = folder, known
         self.graph = self.model.graph
         unname_twins(self.graph)
-        self.switch = Switch(self.model)
-        self._rounder = Rounder(FORMATS[to], opset_of(flat), self.graph, f"{PREFIX}r")
-        self._rounded = rounded_to(to)
+        self.switch = Switch(self.model, narrowing(self.graph, opset_of(flat), to, scales))
         self._nodes: list[onnx.NodeProto] = []
         self._low: dict[str, str] = {}  # tensor to the name of the rounded one
         self._raw: dict[str, str] = {}  # tensor to the name under which its node makes it
@@ -210,9 +248,9 @@ class _Switching:
             weight = self._small.get(name)
             low = self._low[name] = f"{PREFIX}low:{name}"
             if weight is not None:
-                values = self._rounded(numpy_helper.to_array(weight))
+                values = self.switch.narrowing.values(name, numpy_helper.to_array(weight))
                 self.graph.initializer.append(numpy_helper.from_array(np.asarray(values), low))
             else:
                 source = self._raw.get(name, name)
-                self._nodes += self._rounder.nodes(source, TensorProto.FLOAT, low, TensorProto.FLOAT)
+                self._nodes += self.switch.narrowing.nodes(name, source, low)
         return self._low[name]

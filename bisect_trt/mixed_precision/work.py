@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from bisect_trt.mixed_precision import evaluate, schedule
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.asking import OnTarget, Sessions, job
 from bisect_trt.mixed_precision.evaluate import Trial
-from bisect_trt.mixed_precision.hints import activations, hints, reasons
+from bisect_trt.mixed_precision.hints import Range, activations, hints, reasons
+from bisect_trt.mixed_precision.quantise import KINDS, quantisable, scales_of
 from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, MIXED_STATUS, Kept, Precision
 from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.mixed_precision.switch import OLDEST
@@ -33,7 +34,7 @@ from bisect_trt.session.prober import Budget, Prober
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
-from bisect_trt.targets.roles import flat, roles
+from bisect_trt.targets.roles import Roles, flat, float_types, roles
 from bisect_trt.text import counted, some_names
 from bisect_trt.workers.pool import Pool
 
@@ -71,17 +72,11 @@ class Work:
         proto = flat(self.session.loaded.proto)
         folder = self.session.loaded.path.absolute().parent
         self.was_narrow = raised(proto, folder)
-        known = roles(proto, self.to)
-        if not known.items:
-            hint = f"its opset is {opset_of(proto)}, BF16 is of {BF16_SINCE}: convert it"
-            old = self.to == "bf16" and opset_of(proto) < BF16_SINCE
-            message = f"no node of this model computes in FP32 and could in {self.to.upper()}"
-            raise UsageError(message, hint if old else "")
         self.weights = weight_bytes(proto)
         place = self.out / folders.WORK / FLAT
         place.write_bytes(proto.SerializeToString())
-        limit = self.settings.run.budget
-        self.budget = Budget(None if limit is None else self.began + limit, self.settings.run.max_probes)
+        self.budget = Budget.of(self.settings.run, self.began)
+        known = Roles({}, types=float_types(proto)) if self.to in KINDS else roles(proto, self.to)
         self.trial = Trial(
             model=place.absolute(),
             folder=folder,
@@ -92,9 +87,12 @@ class Work:
             expected=self.expected,
             accuracy=self.settings.accuracy,
         )
+        ranges = self._ranges(proto)
+        known = self.trial.roles
+        self._require_choice(proto)
         self.written = Sessions(self.pool, self.trial, self.journal, self.budget, evaluate.explicit)
         always, items = self._fixed_by_user(known.items, keep, lower)
-        told = self._hints(proto, items, start)
+        told = self._hints(proto, ranges, items, start)
         self.asker = self._asker()
         price = self.sizes.__getitem__ if self.cost == "bytes" else _one
         if isinstance(self.asker, OnTarget) and not start:
@@ -116,11 +114,31 @@ class Work:
             what = f"--lower: with {some_names(sorted(lower))} in {self.to.upper()}"
             raise UsageError(f"{what} the outputs are wrong, whatever else stays", "leave it out")
 
-    def _hints(self, proto: onnx.ModelProto, items: Sequence[str], start: Sequence[str]) -> Hints:
-        """What one run in FP32 tells; where an earlier run kept nodes these are tried first."""
-        known = self.trial.roles
-        self._tell("ranges", f"of {len(items):,} float nodes in FP32")
+    def _ranges(self, proto: onnx.ModelProto) -> Mapping[str, Range]:
+        """What one run in FP32 tells of all tensors; what may be quantised follows from it."""
+        self._tell("ranges", "of all tensors in FP32")
+        ranges: Mapping[str, Range]
         ranges = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
+        if self.to in KINDS:
+            largest = {name: told.largest for name, told in ranges.items()}
+            scales = scales_of(largest, self.to)
+            self.trial = replace(self.trial, roles=quantisable(proto, scales), scales=scales)
+        return ranges
+
+    def _require_choice(self, proto: onnx.ModelProto) -> None:
+        """Raises UsageError when no node of the model could be lowered."""
+        since = KINDS[self.to].since if self.to in KINDS else BF16_SINCE if self.to == "bf16" else 0
+        old = opset_of(proto) < since
+        if old or not self.trial.roles.items:
+            hint = f"its opset is {opset_of(proto)}, {self.to.upper()} is of {since}: convert it"
+            message = f"no node of this model computes in FP32 and could in {self.to.upper()}"
+            raise UsageError(message, hint if old else "")
+
+    def _hints(
+        self, proto: onnx.ModelProto, ranges: Mapping[str, Range], items: Sequence[str], start: Sequence[str]
+    ) -> Hints:
+        """What ranges tell; where an earlier run kept nodes these are tried first."""
+        known = self.trial.roles
         self.why = reasons(proto, known, ranges, self.to)
         self.sizes = activations(proto, known, ranges)
         self.unknown = self._unknown(start)

@@ -12,14 +12,13 @@ import onnx
 from onnx import TensorProto
 from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
-from bisect_trt.mixed_precision.evaluate import Trial
+from bisect_trt.mixed_precision.evaluate import Trial, patched
 from bisect_trt.mixed_precision.handover import readme
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.model.external import tensors
-from bisect_trt.model.patch import lowered
 from bisect_trt.model.precision import EMBED_LIMIT
 from bisect_trt.model.store import external_info
-from bisect_trt.model.weight_values import embed_all, values_of, weight_bytes
+from bisect_trt.model.weight_values import embed_all, weight_bytes
 
 MIXED = "mixed.onnx"
 DATA = "mixed.onnx.data"
@@ -33,8 +32,7 @@ def write_model(trial: Trial, keep: Collection[str], place: Path, own_file: str)
     Weights are external data where the user's model has external data, or where they do not fit.
     """
     flat = onnx.load_model_from_string(trial.model.read_bytes())
-    slots = {key: some for key, some in trial.roles.slots.items() if key not in keep}
-    made = lowered(flat, slots, trial.to, lambda tensor: values_of(tensor, trial.folder))
+    made = patched(trial, flat, keep)
     model = made.model
     outside = any(
         t.data_location == TensorProto.EXTERNAL and external_info(t).get("location") != own_file

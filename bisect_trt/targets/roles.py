@@ -94,14 +94,15 @@ def roles(model: onnx.ModelProto, to: str) -> Roles:
         slots[key] = found
         if node.op_type in _NEUTRAL:
             neutral.add(key)
-    return Roles(slots, frozenset(neutral), stays, types, _names(model.graph), _operators(model.graph))
+    return Roles(slots, frozenset(neutral), stays, types, node_names(model.graph), _operators(model.graph))
 
 
 def _operators(graph: onnx.GraphProto) -> dict[str, str]:
     return {key_of(node): node.op_type for node in graph.node}
 
 
-def _names(graph: onnx.GraphProto) -> dict[str, str]:
+def node_names(graph: onnx.GraphProto) -> dict[str, str]:
+    """Key of each node to the name that people know it by."""
     count: dict[str, int] = {}
     for node in graph.node:
         count[node.name] = count.get(node.name, 0) + 1

@@ -1,0 +1,183 @@
+"""Nodes whose inputs are quantised: QuantizeLinear and DequantizeLinear, one scale for each tensor.
+
+What may be quantised is what builders have kernels for: convolutions and products of matrices, their data and
+their weights. Both are made INT8 or FP8 (E4M3) before such a node and float again at once, which is how ONNX
+and TensorRT say that the node computes in that type. The scale of a tensor makes its largest magnitude in the
+samples, in FP32, the largest number of the type; weights are kept in the narrow type. There is no zero point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bisect_trt.model.graph import consumed
+from bisect_trt.model.patch import Lowered, Slots, key_of
+from bisect_trt.targets.roles import Roles, float_types, node_names
+
+Array = npt.NDArray[np.float32]
+
+OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_READ = (0, 1)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A narrow type: of ONNX, of numpy, its largest number, the first opset whose QuantizeLinear has it."""
+
+    onnx: int
+    numpy: type
+    largest: float
+    since: int
+
+
+KINDS: Mapping[str, Kind] = {
+    "int8": Kind(TensorProto.INT8, np.int8, 127.0, 13),
+    "fp8": Kind(TensorProto.FLOAT8E4M3FN, ml_dtypes.float8_e4m3fn, 448.0, 19),
+}
+"""By the words of `--to`."""
+
+
+def quantisable(model: onnx.ModelProto, scales: Mapping[str, float]) -> Roles:
+    """Nodes of which both data and weights are float tensors that have a scale; what they read.
+
+    Args:
+        model: functions inlined, nodes in topological order.
+        scales: of tensors.
+    """
+    types = float_types(model)
+
+    def fits(name: str) -> bool:
+        return types.get(name) == TensorProto.FLOAT and name in scales
+
+    slots = {
+        key_of(node): (_READ, ())
+        for node in model.graph.node
+        if node.op_type in OPS and node.domain in ("", "ai.onnx") and all(map(fits, node.input[:2]))
+    }
+    operators = {key_of(node): node.op_type for node in model.graph.node}
+    return Roles(slots, types=types, names=node_names(model.graph), ops=operators)
+
+
+@dataclass
+class Quantiser:
+    """Makes the nodes and the values of one type.
+
+    Attributes:
+        to: a key of `KINDS`.
+        scales: of tensors.
+        graph: gets the scales as initializers.
+        prefix: of all new names.
+    """
+
+    to: str
+    scales: Mapping[str, float]
+    graph: onnx.GraphProto
+    prefix: str
+    _made: set[str] = field(default_factory=set)
+
+    @property
+    def kind(self) -> Kind:
+        """The type."""
+        return KINDS[self.to]
+
+    def nodes(self, tensor: str, source: str, made: str) -> list[onnx.NodeProto]:
+        """Give `made` the values of `source`, quantised by the scale of `tensor` and float again."""
+        low = f"{self.prefix}{tensor}__{self.to}"
+        return [
+            helper.make_node("QuantizeLinear", [source, *self._constants(tensor)], [low], f"{low}_q"),
+            helper.make_node("DequantizeLinear", [low, *self._constants(tensor)], [made], f"{low}_dq"),
+        ]
+
+    def weight(self, tensor: str, values: Array, made: str) -> list[onnx.NodeProto]:
+        """As `nodes`, of a weight: an initializer has it in the narrow type."""
+        low = f"{self.prefix}{tensor}__{self.to}"
+        stored = narrow_values(values, self.scales[tensor], self.kind)
+        self.graph.initializer.append(
+            TensorProto(name=low, data_type=self.kind.onnx, dims=values.shape, raw_data=stored.tobytes())
+        )
+        return [helper.make_node("DequantizeLinear", [low, *self._constants(tensor)], [made], f"{low}_dq")]
+
+    def values(self, tensor: str, values: Array) -> Array:
+        """The values of a weight as a quantised node reads them; as they are where none does."""
+        if tensor not in self.scales:
+            return values
+        scale = np.float32(self.scales[tensor])
+        return narrow_values(values, float(scale), self.kind).astype(np.float32) * scale
+
+    def _constants(self, tensor: str) -> tuple[str, str]:
+        scale, zero = f"{self.prefix}{tensor}__{self.to}_scale", f"{self.prefix}__{self.to}_zero"
+        for name, value in (
+            (scale, numpy_helper.from_array(np.array(self.scales[tensor], np.float32), scale)),
+            (zero, TensorProto(name=zero, data_type=self.kind.onnx, dims=[], raw_data=b"\0")),
+        ):
+            if name not in self._made:
+                self._made.add(name)
+                self.graph.initializer.append(value)
+        return scale, zero
+
+
+def narrow_values(values: Array, scale: float, kind: Kind) -> npt.NDArray[np.generic]:
+    """As QuantizeLinear does: divided, rounded to nearest, ties to even, and saturated."""
+    quotient = np.asarray(values, np.float32) / np.float32(scale)
+    whole = np.rint(quotient) if kind.numpy is np.int8 else quotient
+    least = -kind.largest - (kind.numpy is np.int8)
+    return np.asarray(np.clip(whole, least, kind.largest)).astype(kind.numpy)
+
+
+def scales_of(largest: Mapping[str, float], to: str) -> dict[str, float]:
+    """The scale of each tensor from its largest magnitude."""
+    made = {name: float(np.float32(value / KINDS[to].largest)) for name, value in largest.items()}
+    return {name: scale for name, scale in made.items() if 0 < scale < float("inf")}
+
+
+def quantised(
+    model: onnx.ModelProto,
+    slots: Mapping[str, Slots],
+    to: str,
+    scales: Mapping[str, float],
+    load: Callable[[TensorProto], npt.NDArray[np.generic]],
+) -> Lowered:
+    """The model with some nodes quantised, by `key_of`. Each tensor is quantised once."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    inputs = {value.name for value in graph.input}
+    weights = {t.name: t for t in graph.initializer if t.name not in inputs}
+    maker = Quantiser(to, scales, graph, "")
+    nodes: list[onnx.NodeProto] = []
+    there: dict[str, str] = {}
+    for node in model.graph.node:
+        fresh = onnx.NodeProto()
+        fresh.CopyFrom(node)
+        for k in slots.get(key_of(node), ((), ()))[0]:
+            name = node.input[k]
+            if name not in there:
+                there[name] = f"{name}__{to}_float"
+                if name in weights:
+                    nodes += maker.weight(name, np.asarray(load(weights[name]), np.float32), there[name])
+                else:
+                    nodes += maker.nodes(name, name, there[name])
+            fresh.input[k] = there[name]
+        nodes.append(fresh)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(made, set(weights))
+    made.ir_version = max(made.ir_version, 9 if to == "fp8" else 4)
+    return Lowered(made, len(there))
+
+
+def _drop_unread(model: onnx.ModelProto, weights: set[str]) -> None:
+    """Weights of which only the narrow ones are read now."""
+    graph = model.graph
+    read = {name for node in graph.node for name in consumed(node)} | {o.name for o in graph.output}
+    fresh = onnx.GraphProto()
+    fresh.initializer.extend(t for t in graph.initializer if t.name in read or t.name not in weights)
+    del graph.initializer[:]
+    graph.initializer.extend(fresh.initializer)
