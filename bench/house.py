@@ -76,6 +76,7 @@ LONG = {
     "references/noise.py": "one measurement, whose parts share what they measured",
     "workers/jobs.py": "all that runs in a worker, of which the fork server imports one module",
     "cli/blame.py:run": "the options of a command are its signature",
+    "cli/profile.py:run": "the options of a command are its signature",
     "mixed_precision/run.py:precision": "one call that opens all that a search needs, as open_run does",
     "profiling/run.py:profile": "one call that opens all that a profile needs, as open_run does",
     "workers/jobs.py:_probe": "one probe, told in the order in which it happens",

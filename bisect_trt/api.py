@@ -257,6 +257,7 @@ def profile(
         TargetUnavailable: the target cannot run models here.
         StoppedEarly: stopped before anything was measured.
     """
+    from bisect_trt.blaming.environments import installed
     from bisect_trt.profiling import run as room
     from bisect_trt.profiling.sizes import spans_of
 
@@ -270,6 +271,7 @@ def profile(
         cuda_graph=cuda_graph,
         out=out_of(out),
         force=force,
+        install=installed,
         on_event=on_event,
     )
 

@@ -141,3 +141,10 @@ def _container(root: Path, environ: Mapping[str, str]) -> str:
         any(word in groups for word in ("docker", "kubepods", "containerd", "lxc", "libpod")),
     )
     return "container" if any(signs) else "bare metal or virtual machine"
+
+
+def quiet_environ() -> dict[str, str]:
+    """Variables for a program of another environment: nothing that leads back into ours."""
+    left_out = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
+    kept = {key: value for key, value in os.environ.items() if key not in left_out}
+    return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}

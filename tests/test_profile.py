@@ -6,7 +6,9 @@ import csv
 import json
 import math
 import random
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,19 @@ import bisect_trt
 from bisect_trt.cli.app import main
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.store import Store, shape_of
 from bisect_trt.options import kinds
 from bisect_trt.profiling import hand_over, timing
 from bisect_trt.profiling.cliffs import Edge, Found, bound, search
 from bisect_trt.profiling.explain import Part, explain, groups
-from bisect_trt.profiling.other import other_side
+from bisect_trt.profiling.journaled import Work
+from bisect_trt.profiling.other import Other, other_side
+from bisect_trt.profiling.released import Scripted
+from bisect_trt.profiling.result import Profile
 from bisect_trt.profiling.rounds import Ratio, in_turns
+from bisect_trt.profiling.sizes import sizes
 from bisect_trt.profiling.versus import Duel
+from bisect_trt.profiling.write import write
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.prepare import load_for, prepare
 from bisect_trt.session.prober import Budget
@@ -35,7 +43,7 @@ from bisect_trt.session.samples import read_samples
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.ort.timed import kernel_times, owned
-from bisect_trt.targets.timed import Layer, typical_layers
+from bisect_trt.targets.timed import FailedError, Layer, Layers, Opened, typical_layers
 
 # Intervals and the rule that stops
 
@@ -143,7 +151,7 @@ def look(low: int, high: int, true: Callable[[int], float], noise: float, seed: 
     return search(low, high, measure, compare)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.data())
 def test_a_planted_cliff_is_found_exactly_and_in_few_measurements(data: st.DataObject) -> None:
     low = data.draw(st.sampled_from([1, 2, 7, 100]))
@@ -157,7 +165,7 @@ def test_a_planted_cliff_is_found_exactly_and_in_few_measurements(data: st.DataO
     assert found.cliffs[0].low <= found.cliffs[0].jump <= found.cliffs[0].high
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.integers(2, 4000), st.floats(0, 2), st.floats(0, 100), st.integers(0, 1 << 30))
 def test_what_grows_smoothly_has_no_cliff(high: int, power: float, fixed: float, seed: int) -> None:
     found = look(1, high, lambda size: fixed + size**power, 0.04, seed)
@@ -364,11 +372,11 @@ def test_layers_of_both_sides_make_groups() -> None:
     ],
 )
 def test_the_other_side_is_read_as_the_command_line_is(text: str, wanted: TargetSettings) -> None:
-    assert other_side(text, TargetSettings("ort:CPU", opt_level=3)) == wanted
+    assert other_side(text, TargetSettings("ort:CPU", opt_level=3)) == Other(wanted)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "'", "--seed 3", "--precision", "--precision fp12", "onnxruntime==1.2", "x"]
+    "text", ["", "'", "--seed 3", "--precision", "--precision fp12", "onnxruntime==1.2 --x", "x"]
 )
 def test_no_other_side_is_one_line(text: str) -> None:
     with pytest.raises(UsageError, match=r"--against|--precision|target"):
@@ -380,6 +388,7 @@ class Planted:
 
     def __init__(self, slow: dict[str, float]) -> None:
         self.target, self.slow, self.opened = TargetSettings("ort:CPU"), slow, 0
+        self.python = None
         self.now = 0.0
 
     def open(self, candidate: Candidate) -> None:
@@ -446,3 +455,104 @@ def test_sides_that_take_the_same_time_end_there(tmp_path: Path) -> None:
     with Journal.open(tmp_path / "journal.jsonl", {}) as journal:
         found = duel(tmp_path, {}, journal).run()
     assert not found.differs and found.explained is None and "no difference" in found.verdict()
+
+
+# Stopped and gone on with
+
+
+class Stops:
+    """A side that is interrupted at its fifth block; as `meter.Side`."""
+
+    def __init__(self, at: int) -> None:
+        self.left, self.measured = at, 0
+
+    def open(self, candidate: Candidate) -> None: ...
+
+    def warm_up(self, feeds: object) -> None: ...
+
+    def measure(self, feeds: dict[str, Path], seconds: float) -> list[float]:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left, self.measured = self.left - 1, self.measured + 1
+        return [0.001 * shape_of(feeds["x"])[0]] * 40
+
+    def layers(self, feeds: object, runs: int) -> Layers:
+        return Layers((Layer("a", "MatMul", ("matmul0",), 0.001),), 0.001)
+
+
+def work(folder: Path, side: Any, journal: Journal) -> Profile:
+    chosen = Settings(TargetSettings("ort:CPU"))
+    loaded = load_for(model(folder / "m.onnx"), chosen)
+    asked = sizes(loaded, chosen, (("x", ((1, 64), (16, 16))),))
+    session = prepare(loaded, [*asked.samples(64), *asked.samples(1)], folder / "work")
+    info = TargetInfo("ort:CPUExecutionProvider", "ONNX Runtime", can_run=True)
+    empty = Profile(folder / "m.onnx", folder, chosen, info, Opened("host", 0.1), 0.02, asked.unit)
+    return Work(side, session, asked, journal, Budget(), 0.02, lambda step: None, empty).run()
+
+
+def test_what_was_measured_stays_and_is_not_measured_again(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "journal.jsonl", {}) as journal:
+        first = work(tmp_path, Stops(4), journal)
+    assert not first.finished and first.stop_reason == "interrupted"
+    assert [point.size for point in first.points] == [1, 2, 4, 8]
+    write(first)
+    assert json.loads((tmp_path / "profile.json").read_text())["finished"] is False
+    side = Stops(100)
+    with Journal.open(tmp_path / "journal.jsonl", {}) as journal:
+        second = work(tmp_path, side, journal)
+    assert second.finished and all(point in second.points for point in first.points)
+    assert {1, 2, 4, 8, 16, 32, 64} <= {point.size for point in second.points}
+    assert side.measured == len(second.points) - 4
+
+
+def test_a_budget_that_is_used_up_before_anything_ends_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(model(tmp_path / "m.onnx"))
+    words = ["profile", place, "--target", "ort:CPU", "--out", str(tmp_path / "out")]
+    assert main([*words, "--budget", "0.001"]) == 6
+    assert "error: --budget used up" in capsys.readouterr().err
+
+
+def test_a_model_that_fails_ends_with_the_line_that_finds_out_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xy"]
+    node = helper.make_node("Reshape", ["x", "s"], ["y"], "r")
+    shape = numpy_helper.from_array(np.array([3, 3]), "s")
+    graph = helper.make_graph([node], "g", value[:1], value[1:], [shape])
+    onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "bad.onnx")
+    words = ["profile", str(tmp_path / "bad.onnx"), "--target", "ort:CPU", "--out", str(tmp_path / "out")]
+    code = main(words)
+    told = capsys.readouterr().err
+    assert code in (2, 6) and "hint: " in told and "internal error" not in told
+
+
+def scripted(place: Path) -> Scripted:
+    info = TargetInfo("ort:CPUExecutionProvider", "ONNX Runtime", can_run=True)
+    return Scripted(TargetSettings("ort:CPU"), info, place, Path(sys.executable))
+
+
+def test_the_script_measures_for_another_interpreter_and_says_why_it_cannot(tmp_path: Path) -> None:
+    feeds = {"x": Store(tmp_path / "store").put("x", np.ones((2, 16), np.float32))}
+    good = Candidate(model(tmp_path / "m.onnx").read_bytes(), tmp_path / "store", (), (feeds,))
+    side = scripted(tmp_path / "logs")
+    try:
+        side.open(good)
+        assert all(0 < taken < 60 for taken in side.measure(feeds, 0.01))
+        bad = onnx.load_model_from_string(good.model)
+        bad.graph.node[0].op_type = "NoSuch"
+        with pytest.raises(FailedError, match="NoSuch"):
+            side.open(replace(good, content=bad.SerializeToString()))
+    finally:
+        side.close()
+
+
+def test_a_release_of_another_package_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(model(tmp_path / "m.onnx"))
+    words = ["profile", place, "--target", "ort:CPU", "--out", str(tmp_path / "out")]
+    assert main([*words, "--against", "tensorrt-rtx==1.7.1"]) == 2
+    told = capsys.readouterr().err
+    assert "error: --against tensorrt-rtx: it says nothing of the target ort:CPU" in told

@@ -21,7 +21,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from bisect_trt.blaming.installer import Installer, Processes, why_not
-from bisect_trt.blaming.packages import PACKAGES, Package, in_order, newest_of_lines
+from bisect_trt.blaming.packages import PACKAGES, Package, asked_for, in_order, newest_of_lines
+from bisect_trt.environment import quiet_environ
 from bisect_trt.errors import TargetUnavailable, UsageError
 
 LIMIT = 12 << 30
@@ -65,6 +66,30 @@ def clean(folder: Path) -> int:
     size = sum(_sizes(folder).values())
     shutil.rmtree(folder, ignore_errors=True)
     return size
+
+
+def installed(release: str, spec: str) -> Environment:
+    """Make, or find, the environment of one release that `--against PACKAGE==VERSION` names.
+
+    Raises:
+        UsageError: the package says nothing of the target `spec`.
+        TargetUnavailable: the release cannot be installed or imported here.
+    """
+    try:
+        package = asked_for(release, spec).package
+    except UsageError as error:
+        raise UsageError(error.message.replace("--releases", "--against"), error.hint) from error
+    processes = Processes()
+    try:
+        found = Environments(processes).get(package, release.partition("==")[2])
+    except NotTried as error:
+        hint = "bisect-trt doctor says what can be installed here"
+        raise TargetUnavailable(f"--against {release}: {error}", hint) from error
+    finally:
+        processes.end_all()
+    if found.broken:
+        raise TargetUnavailable(f"--against {release}: {found.broken}", "choose another release")
+    return found
 
 
 class Environments:
@@ -209,13 +234,6 @@ class Environments:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         last = lines[-1][:200] if lines and code is not None and code > 0 else ended
         return f"{package.module} cannot be imported: {last}"
-
-
-def quiet_environ() -> dict[str, str]:
-    """Variables for a program of another environment: nothing that leads back into ours."""
-    left_out = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
-    kept = {key: value for key, value in os.environ.items() if key not in left_out}
-    return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _ready(place: Path) -> Environment | None:

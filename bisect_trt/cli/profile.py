@@ -20,8 +20,8 @@ SHAPES = Option(
 AGAINST = Option(
     "against",
     "--against",
-    k.text("TARGET|OPTIONS"),
-    "Compare with another target (ort:CPU), or with other options: '--precision fp16'.",
+    k.text("OTHER"),
+    "Compare with another target (ort:CPU), options ('--precision fp16') or release (onnxruntime==1.22.0).",
 )
 LIMIT = Option(
     "limit", "--limit", k.PERCENT, "How far the ratio of both may be from 1; 5% without it.", SEARCH
@@ -69,6 +69,7 @@ def run(
     model fails, 3 target not usable here, 6 stopped early (what was measured is saved), 70 a bug of
     bisect-trt.
     """
+    from bisect_trt.blaming.environments import installed
     from bisect_trt.cli.output.profile_table import show_profile  # heavy imports wait until here
     from bisect_trt.cli.output.progress import progress
     from bisect_trt.errors import StoppedEarly
@@ -87,6 +88,7 @@ def run(
             cuda_graph=cuda_graph,
             out=out,
             force=force,
+            install=installed,
             on_event=on_event,
         )
     if as_json:

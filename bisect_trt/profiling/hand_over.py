@@ -6,6 +6,7 @@ import pprint
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,15 @@ MEASURING = "20"  # and those of them that it may measure
 
 
 @dataclass(frozen=True)
+class Handed:
+    """A side as the script has it; `python` is the interpreter of another release."""
+
+    target: TargetSettings
+    info: TargetInfo
+    python: Path | None = None
+
+
+@dataclass(frozen=True)
 class End:
     """How the script ended in a fresh process: its exit code (None: too slow), and what it printed last."""
 
@@ -38,9 +48,7 @@ class End:
     said: str
 
 
-def write(
-    candidate: Candidate, sides: tuple[tuple[TargetSettings, TargetInfo], ...], limit: float, out: Path
-) -> None:
+def write(candidate: Candidate, sides: Sequence[Handed], limit: float, out: Path) -> None:
     """Write the model with its weights, its inputs, and the script. Raises OSError."""
     out.mkdir(parents=True, exist_ok=True)
     proto = onnx.load_model_from_string(candidate.model)
@@ -51,21 +59,22 @@ def write(
     np.savez(out / INPUTS, **arrays)  # type: ignore[arg-type]
     _save(proto, candidate.folder, out / MODEL)
     told = []
-    for target, info in sides:
-        narrow = ""
+    for side in sides:
+        target, narrow = side.target, ""
         if target.precision:
             narrow = f"slow-{target.precision}.onnx"
             with tempfile.TemporaryDirectory() as scratch:
                 made = narrowed(candidate.model, candidate.folder, target.precision, Path(scratch))
                 _save(onnx.load_model_from_string(made.model), made.folder, out / narrow)
-        told.append(side_words(target, info, narrow))
+        other = {"python": str(side.python)} if side.python else {}
+        told.append({**side_words(target, side.info, narrow), **other})
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bisect_trt.profiling"),
         autoescape=False,  # Python, no page
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    needs = ", ".join(dict.fromkeys(str(side["needs"]) for side in told))
+    needs = ", ".join(dict.fromkeys(str(words["needs"]) for words in told))
     text = environment.get_template("measure.py.j2").render(
         sides=pprint.pformat(told, width=100, sort_dicts=False), limit=limit, version=__version__, needs=needs
     )

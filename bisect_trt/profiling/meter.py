@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -28,6 +28,33 @@ STEADY = 0.1  # how much faster a block of warm-up may be than the one before to
 DEADLINE = 600.0  # seconds that a build, or a block, may take where the user sets none
 
 
+class Timer(Protocol):
+    """A side that can be measured; each method raises FailedError where the model fails."""
+
+    target: TargetSettings
+    python: Path | None
+
+    def open(self, candidate: Candidate) -> object:
+        """Build a model, in place of the one before."""
+        ...
+
+    def measure(self, feeds: Feeds, seconds: float) -> list[float]:
+        """Give seconds of each run, for so long and at least once."""
+        ...
+
+    def warm_up(self, feeds: Feeds) -> None:
+        """Run until it becomes no faster."""
+        ...
+
+    def layers(self, feeds: Feeds, runs: int) -> Layers | None:
+        """Give what the target's profiler tells; None where it has none."""
+        ...
+
+    def close(self) -> None:
+        """End the process."""
+        ...
+
+
 @dataclass
 class Side:
     """One target in a process of its own; `open` builds a model there."""
@@ -36,6 +63,7 @@ class Side:
     run: RunSettings
     logs: Path
     graph: bool = False
+    python: Path | None = None
     _pool: Pool | None = None
     _candidate: Candidate | None = None
     _warm: Feeds | None = field(default=None, repr=False)
@@ -134,11 +162,11 @@ def measured(side: Side, feeds: Feeds, precision: float, limit: float, budget: B
 
 
 def compared(
-    first: tuple[Side, Feeds], second: tuple[Side, Feeds], precision: float, limit: float
+    first: tuple[Timer, Feeds], second: tuple[Timer, Feeds], precision: float, limit: float
 ) -> Ratio:
     """Measure two sides in turns, or two inputs of one side. Raises FailedError."""
 
-    def block(which: tuple[Side, Feeds]) -> Callable[[float], list[float]]:
+    def block(which: tuple[Timer, Feeds]) -> Callable[[float], list[float]]:
         side, feeds = which
         return lambda seconds: side.measure(feeds, seconds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bisect_trt.errors import UsageError
@@ -12,14 +12,22 @@ from bisect_trt.options.table import ROWS, Option
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.registry import resolve
 
-EXAMPLE = "write --against ort:CPU, --against '--precision fp16', or --against 'tensorrt --no-tf32'"
+EXAMPLE = "write --against ort:CPU, --against '--precision fp16', or --against onnxruntime==1.22.0"
 _NOT = ("shapes", "min_shapes", "opt_shapes", "max_shapes", "build_only", "deep", "fail_regex", "verbose_log")
 _TARGET = next(row for row in ROWS if row.key == "spec")
 _RELEASE = re.compile(r"[\w.-]+==\S+")
 
 
-def other_side(text: str, target: TargetSettings) -> TargetSettings:
-    """Settings of the other side: another target, or the same one with other options.
+@dataclass(frozen=True)
+class Other:
+    """The other side: settings, and `PACKAGE==VERSION` where it is another release."""
+
+    target: TargetSettings
+    release: str = ""
+
+
+def other_side(text: str, target: TargetSettings) -> Other:
+    """Read another target, the same one with other options, or another release of it.
 
     A target begins with no options but plugin libraries; options alone change those of the first side.
 
@@ -33,11 +41,10 @@ def other_side(text: str, target: TargetSettings) -> TargetSettings:
         raise UsageError(f"--against {text!r}: {error}", EXAMPLE) from error
     if not words:
         raise UsageError("--against says nothing", EXAMPLE)
+    found, release = target, ""
     if _RELEASE.fullmatch(words[0]):
-        hint = "install it in an environment of its own, and give a program there: --against 'command:...'"
-        raise UsageError(f"--against {words[0]}: releases are not installed for this", hint)
-    found = target
-    if not words[0].startswith("--"):
+        release = words.pop(0)
+    elif not words[0].startswith("--"):
         spec = resolve(_TARGET.kind.one(words.pop(0)))
         found = TargetSettings(spec, ep_libraries=target.ep_libraries, plugins=target.plugins)
     given: dict[str, list[str] | bool] = {}
@@ -58,7 +65,7 @@ def other_side(text: str, target: TargetSettings) -> TargetSettings:
         assert isinstance(known, list)
         known.append(text_)
     changes: dict[str, Any] = {key: _row(key).read(value) for key, value in given.items()}
-    return replace(found, **changes)
+    return Other(replace(found, **changes), release)
 
 
 def _row(key: str) -> Option:

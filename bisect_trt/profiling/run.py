@@ -6,25 +6,30 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.options import line
 from bisect_trt.profiling.journaled import Work
-from bisect_trt.profiling.meter import Side, require_open
+from bisect_trt.profiling.meter import Side, Timer, require_open
 from bisect_trt.profiling.other import other_side
+from bisect_trt.profiling.released import Installed, released
 from bisect_trt.profiling.result import Profile
 from bisect_trt.profiling.sizes import Sizes, Spans, sizes
-from bisect_trt.profiling.versus import Duel
+from bisect_trt.profiling.versus import Duel, Versus
 from bisect_trt.profiling.write import write
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.prepare import load_for, prepare, resolved
 from bisect_trt.session.prober import Budget
 from bisect_trt.settings import Settings, Shapes, TargetSettings
+from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.timed import FailedError
 
+Install = Callable[[str, str], Installed]
 PRECISION, LIMIT = 0.02, 0.05
 
 
@@ -40,6 +45,7 @@ def profile(
     cuda_graph: bool = False,
     out: Path | None = None,
     force: bool = False,
+    install: Install | None = None,
     on_event: OnEvent = lambda step: None,
 ) -> Profile:
     """Measure a model over its shapes and layers, and write what was measured.
@@ -55,6 +61,7 @@ def profile(
         cuda_graph: run the engine as a CUDA graph; TensorRT alone.
         out: folder to write to; None: `MODEL-profile` here.
         force: replace what an earlier run left there.
+        install: makes an environment of a release of a target (`blaming.environments.installed`).
         on_event: gets what is being done.
 
     Raises:
@@ -77,6 +84,7 @@ def profile(
     with (
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
         folders.open_folder(out, head, force=force) as journal,
+        ExitStack() as open_later,
     ):
         target = _with_profile(asked, best)
         side = Side(target, settings.run, Path(logs), cuda_graph)
@@ -86,14 +94,17 @@ def profile(
             session = prepare(loaded, [one for samples in ends for one in samples], out / folders.WORK)
             hint = line("bisect-trt", "reduce", model, "--target", settings.target.spec)
             opened = require_open(side, session.original, info.title, f"{hint} finds the part that fails")
+            rivals = None
+            if other is not None:
+                target = _with_profile(replace(asked, settings=replace(settings, target=other.target)), best)
+                rival = Side(target, settings.run, Path(logs) / "other", cuda_graph)
+                rivals = open_later.enter_context(_rivals(side, rival, other.release, info, install))
             empty = Profile(model, out, settings, info, opened, precision_of_time, asked.unit)
             budget = Budget.of(settings.run, began)
             work = Work(side, session, asked, journal, budget, precision_of_time, on_event, empty)
             result = work.run()
-            if other is not None and result.finished:
-                target = _with_profile(replace(asked, settings=replace(settings, target=other)), best)
-                rival = Side(target, settings.run, Path(logs) / "other", cuda_graph)
-                result = _against(result, work, rival, limit, Path(logs))
+            if rivals is not None and result.finished:
+                result = _against(result, work, *rivals, limit, Path(logs))
             result = replace(result, seconds=time.monotonic() - began)
         finally:
             side.close()
@@ -106,34 +117,62 @@ def profile(
     return result
 
 
-def _against(result: Profile, work: Work, rival: Side, limit: float, logs: Path) -> Profile:
+@contextmanager
+def _rivals(
+    side: Side, rival: Side, release: str, info: TargetInfo, install: Install | None
+) -> Iterator[tuple[tuple[Timer, Timer], TargetInfo]]:
+    """Both sides, and what the other one is; whether it can be used is known before anything is measured.
+
+    Raises:
+        UsageError, TargetUnavailable: it cannot.
+    """
+    try:
+        if not release:
+            yield (side, rival), rival.describe()
+            return
+        if install is None:
+            raise UsageError(f"--against {release}: releases cannot be installed here")
+        found = install(release, rival.target.spec)
+        with released(release, found, rival.target, info, rival.logs) as (here, there):
+            yield (here, there), there.info
+    finally:
+        rival.close()
+
+
+def _against(
+    result: Profile, work: Work, sides: tuple[Timer, Timer], info: TargetInfo, limit: float, logs: Path
+) -> Profile:
     """The same with how the other side compares, as far as it got."""
     try:
-        info = rival.describe()
-        duel = Duel(
-            sides=(work.side, rival),
-            infos=(result.target, info),
-            session=work.session,
-            settings=result.settings,
-            feeds=work.session.feeds[0],
-            size=work.sizes.high,
-            journal=work.journal,
-            budget=work.budget,
-            precision=work.precision,
-            limit=limit,
-            out=result.out,
-            logs=logs,
-            tell=lambda text: work.on_event(Step("measure", text, len(work.session.graph.order))),
-        )
-        return replace(result, versus=duel.run())
+        return replace(result, versus=_duel(result, work, sides, info, limit, logs))
     except FailedError as error:
         return replace(result, notes=(*result.notes, f"The model fails on the other side: {error}"))
     except StoppedEarly as error:
         return replace(result, finished=False, stop_reason=error.message)
     except KeyboardInterrupt:
         return replace(result, finished=False, stop_reason="interrupted")
-    finally:
-        rival.close()
+
+
+def _duel(
+    result: Profile, work: Work, sides: tuple[Timer, Timer], info: TargetInfo, limit: float, logs: Path
+) -> Versus:
+    """Compare two sides at the largest size. Raises FailedError, BudgetSpent."""
+    duel = Duel(
+        sides=sides,
+        infos=(result.target, info),
+        session=work.session,
+        settings=result.settings,
+        feeds=work.session.feeds[0],
+        size=work.sizes.high,
+        journal=work.journal,
+        budget=work.budget,
+        precision=work.precision,
+        limit=limit,
+        out=result.out,
+        logs=logs,
+        tell=lambda text: work.on_event(Step("measure", text, len(work.session.graph.order))),
+    )
+    return duel.run()
 
 
 def _first_error(result: Profile) -> str:

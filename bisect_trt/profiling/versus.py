@@ -14,7 +14,7 @@ from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.profiling import hand_over
 from bisect_trt.profiling.explain import Explained, Nodes, Part, explain, groups
-from bisect_trt.profiling.meter import Side, compared
+from bisect_trt.profiling.meter import Timer, compared
 from bisect_trt.profiling.rounds import Ratio
 from bisect_trt.session.journal import Journal, read
 from bisect_trt.session.prepare import Session
@@ -76,14 +76,14 @@ class Versus:
             return f"not told: it was beyond {limit} once, and not in fresh processes"
         if self.whole.within(self.limit):
             return f"no difference: the interval is within {limit}"
-        return f"not told: the interval reaches over {limit} on both sides of it; measure on an idle machine"
+        return f"not told: the interval is neither within nor beyond {limit}; measure on an idle machine"
 
 
 @dataclass
 class Duel:
     """Two sides and what they share; `run` compares them."""
 
-    sides: tuple[Side, Side]
+    sides: tuple[Timer, Timer]
     infos: tuple[TargetInfo, TargetInfo]
     session: Session
     settings: Settings
@@ -169,7 +169,7 @@ class Duel:
 
         return explain(tuple(order), hints, total, measure, self.limit)
 
-    def _layers(self, side: Side) -> Layers | None:
+    def _layers(self, side: Timer) -> Layers | None:
         graph, store = self.session.graph, self.session.store
         named = Candidate(graph.proto.SerializeToString(), store.folder, graph.order, (self.feeds,))
         self.budget.require(0)
@@ -204,8 +204,9 @@ class Duel:
             side.close()
         self.tell("the folder, and its script in a fresh process")
         place = self.out / FOLDER
-        targets = tuple((side.target, info) for side, info in zip(self.sides, self.infos, strict=True))
-        hand_over.write(self._cutter().cut(nodes), targets, self.limit, place)
+        pairs = zip(self.sides, self.infos, strict=True)
+        handed = [hand_over.Handed(side.target, info, side.python) for side, info in pairs]
+        hand_over.write(self._cutter().cut(nodes), handed, self.limit, place)
         return replace(found, folder=place, end=hand_over.tried(place))
 
 

@@ -106,7 +106,8 @@ def _rate(value: float) -> str:
 def _show_cliffs(page: Page, result: Profile) -> None:
     unit = printable(result.unit)
     if not result.cliffs:
-        page.row("Cliffs", f"none from {unit} {result.points[0].size} to {result.points[-1].size}")
+        none = "none" if result.finished else "none so far"
+        page.row("Cliffs", f"{none} from {unit} {result.points[0].size} to {result.points[-1].size}")
     changes = {change.size: change for change in result.changes}
     for k, cliff in enumerate(result.cliffs):
         told = f"{unit} {cliff.size} costs {cliff.jump:.2f} times {cliff.size - 1} a unit"
