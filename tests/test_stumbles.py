@@ -152,6 +152,13 @@ def test_python_runs_the_package() -> None:
     assert done.returncode == 0 and done.stdout.startswith("bisect-trt ")
 
 
+def test_input_values_in_a_file_of_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = save(f"{HEAD} g (float[2] x) => (float[2] y) {{ y = Relu(x) }}", tmp_path / "m.onnx")
+    (tmp_path / "x.pt").touch()
+    assert main(["check", model, "--target", "ort:CPU", "--inputs", str(tmp_path / "x.pt")]) == 2
+    assert "is a file of PyTorch" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["verify", "blame"])
 def test_a_model_that_is_not_there_is_no_model(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

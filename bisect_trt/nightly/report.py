@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
@@ -207,12 +208,19 @@ def _cluster(cluster: Cluster, out: Path) -> dict[str, Any]:
         "stage": stage,
         "symptom": symptom,
         "signature": signature[:_LONGEST_MESSAGE],
+        "told": _told(signature, first.message)[:_LONGEST_MESSAGE],
         "shape": cluster.shape,
         "models": [[row.model, row.target, row.status.value] for row in cluster.rows],
         "news": sum(row.news for row in cluster.rows),
         "repro": _result(first, out, cluster.id)["repro"],
         "message": first.message[:_LONGEST_MESSAGE],
     }
+
+
+def _told(signature: str, message: str) -> str:
+    """What people read: the signature, but for one that says no more than that something is false."""
+    first = next((line.strip() for line in message.splitlines() if line.strip()), "")
+    return first if first and re.search(r":\s*false$", signature) else signature
 
 
 def _trend(history: History, row: Row) -> list[list[Any]]:

@@ -204,7 +204,8 @@ class FreshRuns:
 
 def verify(run: Run, result: Reduction, runs: int) -> FreshRuns:
     """Run the written files in fresh processes; a flaky failure has a few to show at all."""
-    run.tell("verify", f"running {result.out.name}/repro.onnx in {result.repeats} fresh processes")
+    fresh = "one fresh process" if result.repeats == 1 else f"{result.repeats} fresh processes"
+    run.tell("verify", f"running {result.out.name}/repro.onnx in {fresh}")
     began = time.monotonic()
     target = run.settings.target
     if (result.out / files.TIMING).exists():

@@ -194,7 +194,9 @@ def _survey() -> Iterator[Availability]:
             how = e.hint if entry.installed() and e.hint else entry.how_to_get
             yield Availability(name, False, entry.title, e.message, how)
         else:
-            yield Availability(name, True, info.title, notes=() if entry.argument else info.notes)
+            # A command that was tried is our own: what counts is that yours can be given.
+            title = f"{entry.title}: --target '{name}:PROGRAM {{model}}'" if name == "command" else info.title
+            yield Availability(name, True, title, notes=() if entry.argument else info.notes)
 
 
 def _entry(spec: str) -> Entry:

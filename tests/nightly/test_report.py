@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from fakes import Site, alternates, fails, passes, trouble
 
+from bisect_trt.nightly import report
 from bisect_trt.nightly.runner import Cause
 from bisect_trt.nightly.verdicts import Status
 
@@ -161,6 +162,12 @@ def test_known_failures_can_be_skipped_in_junit(tmp_path: Path) -> None:
         site.night({"a": fails("one"), "b": passes()})
     suite = ElementTree.parse(site.out / "junit.xml").getroot().find("testsuite")
     assert suite is not None and (suite.get("failures"), suite.get("skipped")) == ("0", "1")
+
+
+def test_a_bug_whose_message_is_false_is_told_in_words() -> None:
+    words = "TensorRT-RTX has no Col2Im (checkCol2Im)\nonnxOpCheckers.cpp:1110"
+    assert report._told("UNSUPPORTED_NODE:Col2Im:checkCol2Im: false", words) == words.splitlines()[0]
+    assert report._told("a message of its own", words) == "a message of its own"
 
 
 def test_summary_of_many_bugs_stays_short(tmp_path: Path) -> None:

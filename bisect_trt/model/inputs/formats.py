@@ -53,6 +53,9 @@ def read_samples(path: Path, names: Sequence[str]) -> list[Sample]:
             return read_json(path)
         if path.suffix.lower() == ".pb":
             return [_read_pb([path], names)]
+        if path.suffix.lower() in (".pt", ".pth"):
+            hint = "in Python: numpy.savez('inputs.npz', **{name: tensor.numpy() for ...})"
+            raise UsageError(f"{path} is a file of PyTorch, which is not read here", hint)
         return [_read_npz(path)]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
