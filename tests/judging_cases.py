@@ -158,12 +158,74 @@ def half_with_norm() -> Made:
     ), batch()
 
 
+def reciprocal(between: str) -> Made:
+    """1 / x with ones that are folded, and a Mul: ONNX Runtime 1.32 fuses both and loses a dimension."""
+    b = Builder()
+    ones = b.node(
+        "ConstantOfShape", b.weight([1, 1, 1], np.int64), value=onnx.helper.make_tensor("v", 1, [1], [1.0])
+    )
+    x = b.node("Add", b.node("Abs", b.layers("x", 1)), b.weight(1.0))
+    four = b.node("Sqrt", b.weight(4.0))
+    if between == "Cast":
+        part = b.node("Cast", b.node("Div", ones, x, name="divide"), to=onnx.TensorProto.FLOAT, name="same")
+        y = b.node("Mul", four, part, name="times")
+    else:
+        y = b.node(
+            "Mul", b.node("Div", ones, b.node("Dropout", x, name="same"), name="divide"), four, name="times"
+        )
+    return b.done({"x": [8, 32]}, y), batch()
+
+
+def reshaped() -> Made:
+    """A Reshape by two sizes of another input: ONNX Runtime 1.32 takes those of its data instead."""
+    b = Builder()
+    sizes, axis = b.node("Shape", "s"), b.weight([0], np.int64)
+    parts = [
+        b.node("Unsqueeze", b.node("Gather", sizes, b.weight(k, np.int64), axis=0), axis) for k in (0, 1)
+    ]
+    shape = b.node("Concat", *parts, b.weight([-1], np.int64), axis=0)
+    y = b.node("Tanh", b.node("Reshape", b.node("Exp", "x"), shape, name="reshape"))
+    made = b.done({"x": ["N", "M", "K"], "s": ["N", "M"]}, y)  # type: ignore[list-item]
+    rng = np.random.default_rng(0)
+    return made, {"x": rng.random((2, 3, 4)).astype(np.float32), "s": np.zeros((4, 3), np.float32)}
+
+
 def dropout() -> onnx.ModelProto:
     """A network that was exported while it was trained."""
     b = Builder()
     training = [b.layers("x", 2), b.weight(0.3), b.weight(True, bool)]
     b.nodes.append(onnx.helper.make_node("Dropout", training, ["dropped"], "drop"))
     return b.done({"x": [8, 32]}, b.layers("dropped", 2))
+
+
+def drawn(op: str) -> onnx.ModelProto:
+    """A network with a node that gives something else each time."""
+    b = Builder()
+    x = b.layers("x", 1)
+    if op == "Multinomial":
+        y = _as_float(b, b.node(op, x, name="random", dtype=onnx.TensorProto.INT32, sample_size=4))
+    elif op == "BatchNormalization":
+        values = [b.weight(np.full(32, v)) for v in (1, 0, 0, 1)]
+        made = onnx.helper.make_node(op, [x, *values], ["y", "mean", "var"], "random", training_mode=1)
+        b.nodes.append(made)
+        y = "y"
+    else:
+        y = b.node(op, b.node("Sigmoid", x), name="random")
+    return b.done({"x": [8, 32]}, b.node("Exp", y))
+
+
+def infinite(op: str) -> onnx.ModelProto:
+    """A network whose reference is NaN or Inf in every element."""
+    b = Builder()
+    x = b.layers("x", 1)
+    zero = b.node("Sub", x, x)
+    first = {
+        "Div": lambda: b.node("Div", zero, zero, name="first"),
+        "Sqrt": lambda: b.node("Sqrt", b.node("Sub", x, b.weight(2.0)), name="first"),
+        "Exp": lambda: b.node("Exp", b.node("Add", x, b.weight(1000.0)), name="first"),
+        "Softmax": lambda: b.node("Softmax", b.node("Add", x, b.weight(-np.inf)), name="first", axis=-1),
+    }[op]()
+    return b.done({"x": [8, 32]}, b.node("Neg", first))
 
 
 def never_finite() -> onnx.ModelProto:
@@ -190,6 +252,9 @@ REAL = (
     Case("squares of 500", cases.layer_norm, "emulate:fp16", None, "born"),
     Case("e**14", cases.softmax, "emulate:fp16", None, "born"),
     Case("1 / 1e-7", cases.subnormal, "emulate:fp16", None, "born"),
+    Case("fused across a Cast", lambda: reciprocal("Cast"), "ort:CPU", None, "divide"),
+    Case("fused across a Dropout", lambda: reciprocal("Dropout"), "ort:CPU", None, "divide"),
+    Case("a shape taken for another", reshaped, "ort:CPU", None, "reshape"),
 )
 """Something is wrong, and it is not rounding."""
 
@@ -213,3 +278,17 @@ SENSITIVE = (
     Case("twelve rotations in FP8", cases.accumulating, "emulate:fp8", 1e-2),
 )
 """The target rounds, as it may, and the model makes that large."""
+
+DOUBTFUL = (
+    ("Dropout in training", dropout, "random"),
+    ("Bernoulli", lambda: drawn("Bernoulli"), "random"),
+    ("RandomNormalLike", lambda: drawn("RandomNormalLike"), "random"),
+    ("Multinomial", lambda: drawn("Multinomial"), "random"),
+    ("batch statistics", lambda: drawn("BatchNormalization"), "random"),
+    ("log of less than 0", never_finite, "reference not finite"),
+    ("0 / 0", lambda: infinite("Div"), "reference not finite"),
+    ("root of less than 0", lambda: infinite("Sqrt"), "reference not finite"),
+    ("e**1000", lambda: infinite("Exp"), "reference not finite"),
+    ("all is masked", lambda: infinite("Softmax"), "reference not finite"),
+)
+"""Nothing can be said: `check` ends with exit code 3 and names the node, and nobody is blamed."""

@@ -114,6 +114,22 @@ def test_what_is_handed_over(case: cases.Case, kind: str, libraries: Any, tmp_pa
     require_right(case, reduced(case, libraries, tmp_path), kind)
 
 
+@pytest.mark.parametrize(
+    ("make", "finding"),
+    [
+        pytest.param(make, finding, id=name, marks=() if name in ("Bernoulli", "0 / 0") else pytest.mark.long)
+        for name, make, finding in cases.DOUBTFUL
+    ],
+)
+def test_nothing_is_said_of_what_cannot_be_compared(make: Any, finding: str, tmp_path: Path) -> None:
+    """On a target that computes something else in every node, too; `reduce` finds no culprit before it."""
+    onnx.save(make(), tmp_path / "m.onnx")
+    settings = Settings(TargetSettings("planted:op=Tanh,fail=mismatch"), RunSettings(repeats=1))
+    found = bisect_trt.check(tmp_path / "m.onnx", settings)
+    assert found.outcome.unresolved and found.finding == finding
+    assert any(name in found.notes[0] for name in ("random", "first", "log", "drop"))
+
+
 @pytest.mark.long
 def test_the_largest_effect_is_taken_and_the_others_are_told(tmp_path: Path) -> None:
     spec = "planted:node=raise,fail=mismatch+node=lower,fail=mismatch"
