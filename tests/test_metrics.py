@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bisect_trt
 from bisect_trt.accuracy.boxes import in_order
 from bisect_trt.accuracy.compare import compare
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.cli.app import main
-from bisect_trt.settings import AccuracySettings
+from bisect_trt.reproducer.script import environment
+from bisect_trt.reproducer.script_values import agreement
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 
 RNG = np.random.default_rng(0)
 
@@ -77,3 +82,38 @@ def test_saved_outputs_are_judged_again(
     assert "Differs     scores: [" in capsys.readouterr().out
     assert main([*words, "--judge-again", str(tmp_path)]) == 2
     assert "holds no reference.npz" in capsys.readouterr().err
+
+
+METRICS = ("quantile:0.9", "mean", "rms", "cosine", "snr:30", "psnr:30")
+
+
+@given(st.sampled_from(METRICS), st.integers(0, 9999), st.floats(-6, 1), st.sampled_from(["", "zero", "nan"]))
+def test_the_script_agrees_with_the_comparison(metric: str, seed: int, power: float, odd: str) -> None:
+    """`repro.py` has one expression for each metric; whatever is compared, both say the same."""
+    rng = np.random.default_rng(seed)
+    one = rng.standard_normal(30) * (odd != "zero")
+    other = one + rng.standard_normal(30) * 10**power
+    if odd == "nan":
+        other[3] = np.nan
+    for name, value in (("max", metric), ("other", "max")):
+        accuracy = replace(AccuracySettings(), metric=value, rtol=(("", 0.03),), atol=(("", 1e-3),))
+        script = environment().get_template("compare.py.j2").render(
+            ignored=(), raw={}, unordered={}, agrees=agreement(value), metric=value
+        )
+        space: dict[str, Any] = {"np": np, "BOUNDS": {"y": (0.03, 1e-3)}, "EXACT": [], "Failed": ValueError}
+        exec(script, space)
+        wanted = differences([{"y": one}], [{"y": other}], accuracy)[0].ok
+        try:
+            space["compare"]("y", one, other)
+            found = True
+        except ValueError:
+            found = False
+        assert found is wanted, name
+
+
+def test_a_reproducer_of_a_metric_stands_alone(tmp_path: Path, models_dir: Path) -> None:
+    accuracy = AccuracySettings(metric="cosine", rtol=(("", 1e-8),))
+    settings = Settings(TargetSettings("emulate:int8"), RunSettings(repeats=1, simplify=False), accuracy)
+    result = bisect_trt.reduce(models_dir / "ok.onnx", settings, out=tmp_path / "out")
+    text = (result.out / "repro.py").read_text()
+    assert result.verified == 1 and not result.script_told and "bisect_trt" not in text and "cosine" in text

@@ -215,7 +215,7 @@ class Run:
         halves = Selections(problem)
         with problem.looking_ahead(lambda: halves.guesses(halving(problem))):
             for outcome in problem.observations(self.original, self.settings.run.repeats, rarely=True):
-                if outcome.failures:
+                if outcome.failures and not self._says_nothing(outcome):
                     self.keep_failing_samples(outcome)
                     self.confirm_by(outcome)
                     return outcome.failures
@@ -226,6 +226,13 @@ class Run:
         error = self._not_failing(outcome)
         shutil.rmtree(self.out, ignore_errors=True)
         raise error
+
+    def _says_nothing(self, outcome: Outcome) -> bool:
+        """Whether outputs differ only since the reference has no finite number in any of them."""
+        if is_self(self.settings) or not all(failure.is_mismatch for failure in outcome.failures):
+            return False
+        outputs = self.session.graph.graph_outputs
+        return bool(all_lost(lost_in(self._with_outputs, outputs), outputs))
 
     def _round(self, problem: Problem, outcome: Outcome) -> Outcome:
         """What the model shows without the nodes of which nothing can be said as no GPU is here."""

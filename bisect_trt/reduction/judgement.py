@@ -69,6 +69,17 @@ def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...])
     return Judgement(Finding.WRONG, name, source=nodes, told=tuple(told), advice=advice)
 
 
+def _size(figures: Mapping[str, Any], name: str) -> str:
+    """How far the worst element is off, and what rounding may do to it."""
+    if not figures:
+        return "a difference"
+    tensor, bound = figures["tensor"], figures["bound"]
+    if isinstance(figures["reference"], bool | int):
+        may = "which rounding may do" if bound else "which no rounding does"
+        return f"{tensor} is {figures['target']}, not {figures['reference']}, {may} in {name}"
+    return f"an error of {figures['error']:.3g} in {tensor}, where rounding in {name} explains {bound:.3g}"
+
+
 def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: tuple[str, ...]) -> Judgement:
     """The judgement in words and figures."""
     name, explained = str(rounding["arithmetic"]), bool(rounding.get("explained", False))
@@ -76,10 +87,7 @@ def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: t
     if "unknown" in rounding:
         return not_told(str(rounding["unknown"]), name, source)
     error, bound = figures.get("error"), figures.get("bound")
-    size = "a difference"
-    if figures:
-        where = f"in {figures['tensor']}, where rounding in {name} explains {bound:.3g}"
-        size = f"an error of {error:.3g} {where}"
+    size = _size(figures, name)
     runs = counted(int(rounding["runs"]), "run")
     if not explained:
         told = f"The target is wrong: {size} (probabilistic bound, {runs} with rounding errors put in)."

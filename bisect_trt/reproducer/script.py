@@ -85,7 +85,8 @@ def template_for(reduction: Reduction) -> str:
     """Which script it is: for TensorRT, for ONNX Runtime, for a command, else one that needs us."""
     accuracy, wanted, name = reduction.alone, reduction.wanted, reduction.target.name
     by_itself = accuracy.reference == SELF
-    if wanted.stage is Stage.COMPARE and (accuracy.metric != "max" or accuracy.topk or by_itself):
+    by_rows = accuracy.metric == "boxes" or bool(accuracy.topk)
+    if wanted.stage is Stage.COMPARE and (by_rows or by_itself):
         return NEEDS_US  # these ways to compare are more than a page of code
     if name in MODULES:
         return "repro.py.j2"

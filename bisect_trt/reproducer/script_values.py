@@ -9,7 +9,7 @@ import onnx
 import psutil
 from onnx import TensorProto, helper
 
-from bisect_trt.accuracy.compare import default_rtol
+from bisect_trt.accuracy.compare import default_rtol, kind_of
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.operators import unordered_outputs
@@ -73,6 +73,9 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
             for v in proto.graph.output
             if v.type.tensor_type.elem_type  # sequences and maps are not compared
         },
+        "agrees": agreement(reduction.alone.metric),
+        "metric": reduction.alone.metric,
+        "exact": [v.name for v in proto.graph.output if not _is_float(v)],
         "ignored": reduction.alone.ignore,
         "unordered": unordered_outputs(proto),
         "network_outputs": _network_outputs(reduction),
@@ -162,6 +165,28 @@ def profile_ranges(
         mid = mid or high or low  # as the target takes what is given in part
         found[value.name] = (low or mid, mid, high or mid) if mid else usual
     return found
+
+
+def agreement(metric: str) -> str:
+    """When finite values `x` of the reference and `y` of the target agree, in Python; empty: each has to.
+
+    The same as `accuracy.sums.Limits.accepts`, for a tensor that is in memory as a whole.
+    """
+    kind, _, part = metric.partition(":")
+    known = {
+        "quantile": "wrong.sum() <= (1 - {part}) * wrong.size",
+        "mean": "abs(y - x).sum() <= given * x.size + rtol * abs(x).sum()",
+        "rms": "np.linalg.norm(y - x) <= given * x.size**0.5 + rtol * np.linalg.norm(x)",
+        "cosine": "x @ y >= (1 - rtol) * np.linalg.norm(x) * np.linalg.norm(y) and x.any() == y.any()",
+        "snr": "x @ x >= (y - x) @ (y - x) * 10 ** ({part} / 10)",
+        "psnr": "abs(x).max(initial=0) ** 2 * x.size >= (y - x) @ (y - x) * 10 ** ({part} / 10)",
+    }
+    return known.get(kind, "").format(part=part)
+
+
+def _is_float(value: onnx.ValueInfoProto) -> bool:
+    elem = value.type.tensor_type.elem_type
+    return elem != TensorProto.STRING and kind_of(helper.tensor_dtype_to_np_dtype(elem)) == "float"
 
 
 def bounds(

@@ -38,6 +38,7 @@ class Doubts:
             self.why, self.finding = why, Finding.REFERENCE_NOT_FINITE
 
     def judged(self, outcome: Outcome) -> Outcome:
-        """An outcome without failures says nothing where nothing could be compared."""
-        silent = outcome.failures or outcome.unresolved or not self.why
-        return outcome if silent else replace(outcome, unresolved=self.why)
+        """An outcome says nothing where nothing could be compared: numbers instead of NaN are no mismatch."""
+        told = any(not failure.is_mismatch for failure in outcome.failures)
+        silent = told or outcome.unresolved or not self.why
+        return outcome if silent else replace(outcome, failures=(), unresolved=self.why)
