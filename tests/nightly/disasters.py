@@ -42,7 +42,7 @@ include = ["models/*.onnx"]
 [budget]
 check = "60s"
 [defaults]
-timeout = 10.0
+timeout = 30.0
 repeats = 2
 memory_limit = "500M"
 [[target]]
