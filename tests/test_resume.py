@@ -118,6 +118,51 @@ def test_kills_at_random_moments_change_nothing(moments: int, tmp_path: Path) ->
     assert_same(straight, out)
 
 
+AT_A_WRITE = """
+import os, signal, sys
+left, folder, count = int(sys.argv.pop(1)), sys.argv[-1], 0
+def hook(event, args):
+    global count
+    writes = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if (writes or event in ("os.rename", "os.remove", "os.mkdir")) and str(args[0]).startswith(folder):
+        count += 1
+        if count == left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+from bisect_trt.cli.app import main
+code = main()
+print(count, file=sys.stderr)
+sys.exit(code)
+"""
+"""The tool, killed by itself before its n-th change of the output folder."""
+
+KILLS = 25  # moments that are tried, of some hundred
+
+
+def killed_at(write: int, model: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """A run that ends itself before its n-th write; 0: never, and the number of writes is its last line."""
+    words = [sys.executable, "-c", AT_A_WRITE, str(write), *command(model, out)[3:]]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_a_kill_before_any_write_changes_nothing(tmp_path: Path) -> None:
+    model, straight = saved(tmp_path), tmp_path / "straight" / "out"
+    straight.parent.mkdir()
+    done = killed_at(0, model, straight)
+    assert done.returncode == 0, done.stderr
+    writes = int(done.stderr.split()[-1])
+    assert writes > 20
+    for write in random.Random(0).sample(range(1, writes + 1), min(KILLS, writes)):
+        out = tmp_path / f"{write}" / "out"
+        out.parent.mkdir()
+        assert killed_at(write, model, out).returncode == -signal.SIGKILL
+        again = killed_at(0, model, out)
+        assert again.returncode == 0 or "finished" in again.stderr, (write, again.stderr)
+        assert_same(straight, out)
+
+
 def test_what_a_kill_after_the_last_word_left_behind_goes(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = command(saved(tmp_path), out)
