@@ -65,6 +65,13 @@ def test_a_target_that_only_builds_needs_no_values(tmp_path: Path) -> None:
     assert grown < 150e6
 
 
+def test_a_size_that_the_parser_takes_for_open_is_a_failure_of_the_target(tmp_path: Path) -> None:
+    """2^32 - 1 is -1 in 32 bits; no profile is taken for it then."""
+    pytest.importorskip("tensorrt_rtx")
+    found = check(relu(tmp_path / "m.onnx", [(1 << 32) - 1]), Settings(TargetSettings("tensorrt-rtx")))
+    assert [failure.symptom.value for failure in found.outcome.failures] == ["error"]
+
+
 def test_no_value_is_made_for_a_target_that_only_builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

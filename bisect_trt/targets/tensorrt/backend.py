@@ -263,7 +263,10 @@ class TensorRT:
         candidate, facts = source.candidate, source.facts
         if self._look_inside:
             trt_engine.mark(network)
-        config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
+        try:
+            config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
+        except RuntimeError as e:  # it takes no profile of a shape that its parser misread
+            return self._failed([failure(candidate.model, Stage.BUILD, str(e))], facts)
         if candidate.keep is not None and not api.is_strongly_typed(self._trt):
             low = self._trt.bfloat16 if self._settings.precision == "bf16" else self._trt.float16
             keep, nodes = candidate.keep, candidate.nodes
