@@ -83,7 +83,12 @@ USES = [
     f"check model.onnx {EMULATE} --inputs gone.npz",
     f"check model.onnx {EMULATE} --inputs wrong.npz",
     f"check model.onnx {EMULATE} --inputs text.onnx",
+    f"check model.onnx {EMULATE} --inputs net.pt",
     "verify model.onnx",
+    "verify gone.onnx",
+    "blame gone-repro",
+    "blame model.onnx",
+    "blame models --on gone.onnx",
     "verify models",
     "verify some.zip",
     # A model that does not fail is an answer.
@@ -111,6 +116,7 @@ def desk(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> P
     Path("text.onnx").write_text("hello\n")
     Path("lfs.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     Path("net.py").write_text("import torch\n")
+    Path("net.pt").touch()
     Path("some.zip").write_text("no zip\n")
     Path("night.toml").write_text("[models]\ninclude = ['*.onnx']\n[defaults]\nrtoll = 1\n")
     Path("broken.toml").write_text("[models\n")

@@ -39,7 +39,7 @@ _MAGIC = (
     (b"ptrt", "a TensorRT engine", "pass the ONNX model that it was built from"),
     (b"\x80\x02", "a Python pickle (a PyTorch checkpoint)", _EXPORT),
     (b"\x89HDF", "an HDF5 file (a Keras model)", _EXPORT),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run: git lfs pull"),
+    (b"version https://git-lfs", "a Git LFS pointer", "run: git lfs pull"),
 )
 
 
