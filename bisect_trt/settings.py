@@ -29,8 +29,8 @@ class TargetSettings:
         ep_libraries: plugin libraries of ONNX Runtime execution providers: name and file.
         precision: `fp16` or `bf16` for the float32 arithmetic of the model on TensorRT; empty: as it is.
         build_only: engines are built but never run, as on a machine without a GPU.
-        deep: a model that builds is also built with the defaults of ONNX spelled out, see
-            `targets.tensorrt.defaults`.
+        deep: a model that builds is also built with the defaults of ONNX spelled out, and without each
+            attribute, see `targets.tensorrt.defaults` and `targets.tensorrt.ignored`.
         decisions: what the builder is to decide otherwise, see `targets.knobs`; for us alone, as the next.
         without_tactics: numbers of tactics that the builder may not take; for us alone, no option sets it.
         fail_regex: what the log of `command:` has to show for a failure to count; empty: anything.

@@ -259,7 +259,7 @@ ROWS: tuple[Option, ...] = (
         "target.deep",
         "--deep",
         k.SWITCH,
-        "TensorRT-RTX: also find attributes whose default is read otherwise than in ONNX (a few builds).",
+        "TensorRT-RTX: also find attributes that are ignored, or whose default is not ONNX's (some builds).",
         ACCURACY,
     ),
     Option(
