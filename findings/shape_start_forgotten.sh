@@ -6,9 +6,9 @@
 # take the wrong axis in a Slice: Shape(start=1) and [-1:] is 3 instead of 4.
 # Versions: onnx-graphsurgeon 0.6.1, onnxoptimizer 0.4.2, onnx 1.23.2, onnxruntime 1.32.0 as the judge;
 # seen 2026-11-29.
-# Why it matters for bisecting: PyTorch's exporter writes Shape with start and end for every x.size(i).
-# A wrong size that fits by chance (a square picture, equal heads) goes through in silence; else the
-# folded model fails in the next Reshape, where nothing is wrong.
+# Why it matters for bisecting: PyTorch's exporter writes Shape with start and end for x.size(i), and
+# fixing the dimensions, an early step of every reduction, makes them foldable. A wrong size that fits by
+# chance (a square picture, equal heads) goes through in silence; else the next Reshape gets the blame.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
