@@ -3,8 +3,9 @@
     python bench/precision.py --autocast VENV/bin/python docs/precision-table.md
 
 AutoCast (nvidia-modelopt) runs in an environment of its own, which is no part of this project. Models are
-those of tests/precision_models.py. Every model that comes out is judged alike: its FP16 tensors are rounded
-where they are made, and its outputs compared with those of the original at rtol 1e-2, atol 1e-3.
+those of tests/precision_models.py and precision_models_more.py. Every model that comes out is judged alike:
+its FP16 tensors are rounded where they are made, and its outputs compared with those of the original at rtol
+1e-2, atol 1e-3.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from onnx import TensorProto
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import bisect_trt
-import precision_models as models
+import precision_models
+import precision_models_more
 from bisect_trt.references import ort
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.roles import Roles, flat, roles, with_casts
 
+MODELS = precision_models.MODELS | precision_models_more.MODELS
 RTOL, ATOL = 1e-2, 1e-3
 HEAD = "| model | float nodes | bisect-trt | evaluations to the first set, in all | seconds | AutoCast | "
 HEAD += "ONNX Runtime's converter | first k |\n|---|--:|--:|--:|--:|--:|--:|--:|"
@@ -108,7 +111,7 @@ def first_k(model: onnx.ModelProto, known: Roles, feeds: Any, expected: Any) -> 
 
 def row(name: str, python: str) -> str:
     """One model."""
-    model, feeds = models.MODELS[name]()
+    model, feeds = MODELS[name]()
     known = roles(flat(model), "fp16")
     expected = ort.run(model.SerializeToString(), Path(), [feeds])[0]
     with tempfile.TemporaryDirectory() as place:
@@ -136,7 +139,7 @@ def main() -> None:
     parser.add_argument(
         "--autocast", default="", help="Python of an environment that has nvidia-modelopt[onnx]"
     )
-    parser.add_argument("--models", nargs="*", default=list(models.MODELS))
+    parser.add_argument("--models", nargs="*", default=list(MODELS))
     given = parser.parse_args()
     rows = []
     for name in given.models:

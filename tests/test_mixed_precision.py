@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bisect_trt
 import precision_models as models
+import precision_models_more
 from bisect_trt.cli.app import main
 from bisect_trt.mixed_precision.handover import layer_names
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings
@@ -102,12 +103,16 @@ SIZES = {
 """Nodes that must stay; for each model its own proof says that there is nothing smaller."""
 
 
-@pytest.mark.parametrize("name", SIZES)
+MORE = {"conformer": 7, "cross": 4, "swin": 4, "gru_softplus": 9}
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in MORE]
+
+
+@pytest.mark.parametrize("name", [*SIZES, *LONG])
 def test_the_set_is_small_and_the_model_right(name: str, tmp_path: Path) -> None:
     """Judged node by node in numpy, and each kept node lowered alone is seen to fail there, too."""
-    model, feeds = models.MODELS[name]()
+    model, feeds = (models.MODELS | precision_models_more.MODELS)[name]()
     result = search((model, feeds), tmp_path)
-    assert len(result.kept) == SIZES[name] and result.one_minimal and result.verified == 1
+    assert len(result.kept) == (SIZES | MORE)[name] and result.one_minimal and result.verified == 1
     expected = explicit(model, feeds)
     mixed = onnx.load(tmp_path / "out/mixed.onnx")
     onnx.checker.check_model(mixed, full_check=True)

@@ -153,3 +153,32 @@ def test_the_value_of_a_constant_node_may_lie_in_a_file(tmp_path: Path) -> None:
     x = np.linspace(-2, 2, 4, dtype=np.float32)
     assert np.array_equal(run(given, {"x": x})[0], run(patched(model=inside), {"x": x})[0])
     assert {node.op_type for node in given.graph.node} == {"Mul", "Cast"}
+
+
+OVERLOADS = """
+<ir_version: 10, opset_import: ["" : 17, "l" : 1]>
+g (float[2,4] x) => (float[2,4] y) { a = l.f:one (x) b = l.f:two (a) y = Relu (b) }
+<domain: "l", overload: "one", opset_import: ["" : 17]> f (v) => (o) { o = Neg (v) }
+<domain: "l", overload: "two", opset_import: ["" : 17]> f (v) => (o) { o = Exp (v) }
+"""
+
+
+def test_overloads_of_a_function_are_not_taken_for_one_another() -> None:
+    """onnx-graphsurgeon finds a function by its name alone: they are inlined before it sees the model."""
+    model = parser.parse_model(OVERLOADS)
+    x = np.linspace(-2, 2, 8, dtype=np.float32).reshape(2, 4)
+    given = patched(model=model)
+    assert not given.functions and {"Neg", "Exp"} <= {node.op_type for node in given.graph.node}
+    assert np.allclose(run(given, {"x": x})[0], np.maximum(np.exp(-x), 0), rtol=1e-2)
+    assert len(model.functions) == 2
+
+
+def test_weights_that_may_be_given_are_cast_and_not_frozen() -> None:
+    """Such a weight has a default value, and a user's program may feed another one."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[4] x, float[4] w) => (float[4] y)
+        <float[4] w = {1.0, 2.0, 3.0, 4.0}> { y = Mul (x, w) }"""
+    given = patched(model=parser.parse_model(text))
+    assert [value.name for value in given.graph.input] == ["x", "w"]
+    x = np.ones(4, np.float32)
+    assert run(given, {"x": x})[0].tolist() == [1, 2, 3, 4]
+    assert run(given, {"x": x, "w": 5 * x})[0].tolist() == [5, 5, 5, 5]

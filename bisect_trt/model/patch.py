@@ -70,7 +70,9 @@ def lowered(
     before.CopyFrom(model)
     _strip(before.graph)
     graph = gs.import_onnx(before)
-    work = _Lowering(gs, graph, slots, to, load, _weights(model.graph))
+    # Of a model that may leave them out, inputs that have a default value may be given another one.
+    inputs = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
+    work = _Lowering(gs, graph, slots, to, load, _weights(model.graph), inputs)
     work.run()
     exported = gs.export_onnx(graph, do_type_check=False)
     missing = [key for key in slots if key not in work.done]
@@ -176,6 +178,7 @@ class _Lowering:
         to: str,
         load: Load,
         weights: Mapping[str, TensorProto],
+        inputs: set[str],
     ) -> None:
         self.gs, self.graph, self.slots, self.load, self.weights = gs, graph, slots, load, weights
         self.type = NARROW[to]
@@ -188,7 +191,7 @@ class _Lowering:
         while any(name.endswith(self.suffix) for name in known):
             self.suffix += "_"
         self._taken = {node.name for node in graph.nodes}
-        self._defaults = {tensor.name for tensor in graph.inputs}
+        self._inputs = inputs
         self._nodes: list[Any] = []
         self._narrow: dict[str, Any] = {}  # tensor to its twin
         self._wide: set[str] = set()  # tensors of lowered nodes that are there as they were, too
@@ -252,7 +255,7 @@ class _Lowering:
 
     def _constant(self, tensor: Any) -> Any:
         """The values of a weight or of a Constant node; None for anything else."""
-        if tensor.name in self._defaults:  # of an input: it may be given another value
+        if tensor.name in self._inputs:
             return None
         if tensor.name in self.weights:
             return self.load(self.weights[tensor.name])
