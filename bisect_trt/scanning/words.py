@@ -59,11 +59,13 @@ def verdict(scan: Scan) -> str:
 
 
 def _amplified(scan: Scan, item: Scanned) -> str:
-    """Say that a tensor is as exact as can be and what follows makes its error large; else nothing."""
+    """Say that what follows makes the error of a tensor large; else that reduce tells a fault from rounding."""
     arithmetic = arithmetic_of(scan.settings.target)
     own, effect = item.own_error or 0.0, item.effect_error or 0.0
-    if own > LITTLE * arithmetic.roundoff or effect < LARGE * own:
+    if not math.isfinite(effect) or not math.isfinite(own):
         return ""
+    if own > LITTLE * arithmetic.roundoff or effect < LARGE * own:
+        return " Whether this is a fault or rounding, reduce finds out."
     return (
         f" Its own error, {figure(own)}, is no more than {arithmetic.name} rounds: what follows makes it "
         "large, and the model is ill-conditioned there (reduce names the node)."
