@@ -59,7 +59,7 @@ def verdict(scan: Scan) -> str:
 
 
 def _amplified(scan: Scan, item: Scanned) -> str:
-    """Say that what follows makes the error of a tensor large; else that reduce tells a fault from rounding."""
+    """Say that what follows makes a tensor's error large; else that reduce tells a fault from rounding."""
     arithmetic = arithmetic_of(scan.settings.target)
     own, effect = item.own_error or 0.0, item.effect_error or 0.0
     if not math.isfinite(effect) or not math.isfinite(own):
