@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, NodeProto, defs
 
+from bisect_trt.isolation import native
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx, opset_of
 from bisect_trt.model.store import Store
@@ -26,6 +27,7 @@ _SAID = " changes nothing in the engine"
 _NO_MATTER = frozenset({"sorted", "seed"})
 """Attributes that a parser may ignore: what it gives is then one of the answers that ONNX allows."""
 
+_MOST_VALUES = 3  # of one attribute, of each of which a node is built alone
 _MOST_NODES = 50  # for ONNX's own evaluator
 
 Values = Sequence[Mapping[str, Any]]
@@ -50,6 +52,7 @@ def ignored_attributes(model: bytes, engine: Builds, gives: Gives) -> Iterator[F
     """
     proto = onnx.load_model_from_string(model)
     asked = sorted({(n.op_type, a) for n in proto.graph.node for a in given(proto, n)})
+    asked = _suspects(proto, asked, engine)
     usual, again = (gives(model), gives(model)) if asked else (None, None)
     if usual is None or again is None or _differ(usual, again):  # a random model
         return
@@ -62,6 +65,70 @@ def ignored_attributes(model: bytes, engine: Builds, gives: Gives) -> Iterator[F
         plain = plain or engine(model)
         if plain and engine(other) == plain:
             yield _failure(proto, op, attribute)
+
+
+def _suspects(
+    proto: onnx.ModelProto, asked: Sequence[tuple[str, str]], engine: Builds
+) -> list[tuple[str, str]]:
+    """Those whose node, built alone, has one engine with and without; and those that cannot be built alone.
+
+    A node takes milliseconds where the model takes minutes, and an attribute that reaches the engine of its
+    node reaches that of the model.
+    """
+    shapes = {v.name: v for v in (*_inferred(proto).graph.value_info, *proto.graph.input)}
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    known: dict[bytes, str] = {}
+
+    def built(model: bytes) -> str:
+        if model not in known:
+            known[model] = engine(model)
+        return known[model]
+
+    def reaches(op: str, attribute: str, node: NodeProto) -> bool:
+        one = _alone(proto, node, shapes, weights)
+        if one is None:
+            return False
+        plain = built(one.SerializeToString(deterministic=True))
+        return plain != "" and plain != built(without(one, op, attribute))
+
+    found = []
+    for op, attribute in asked:
+        nodes = [n for n in proto.graph.node if n.op_type == op and attribute in given(proto, n)]
+        values = {given(proto, node)[attribute].SerializeToString(): node for node in nodes}
+        if not all(reaches(op, attribute, node) for node in list(values.values())[:_MOST_VALUES]):
+            found.append((op, attribute))
+    return found
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return native.infer_shapes(proto)
+    except (native.RefusedError, native.NotKnownError):
+        return proto
+
+
+def _alone(
+    proto: onnx.ModelProto,
+    node: NodeProto,
+    shapes: Mapping[str, onnx.ValueInfoProto],
+    weights: Mapping[str, onnx.TensorProto],
+) -> onnx.ModelProto | None:
+    """A model of one node; None where a shape is not known."""
+    names = [name for name in dict.fromkeys(node.input) if name]
+    held = [weights[name] for name in names if name in weights]
+    inputs = [shapes.get(name) for name in names if name not in weights]
+    if any(v is None or not all(d.dim_value > 0 for d in v.type.tensor_type.shape.dim) for v in inputs):
+        return None
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    known = {o.name: o for o in proto.graph.output} | dict(shapes)
+    kinds = [known.get(value.name) for value in outputs]
+    if any(kind is None for kind in kinds):
+        return None
+    for value, kind in zip(outputs, kinds, strict=True):
+        elem = kind.type.tensor_type.elem_type if kind is not None else 0
+        value.type.CopyFrom(onnx.helper.make_tensor_type_proto(elem, None))
+    graph = onnx.helper.make_graph([node], "alone", [v for v in inputs if v is not None], outputs, held)
+    return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
 
 
 def is_ignored(failure: Failure) -> bool:
