@@ -51,6 +51,7 @@ class Found:
     Attributes:
         seconds: by size; None where the model fails.
         cliffs: in ascending order of size.
+        likely: jumps whose interval, measured again, reaches to where there is none.
         denied: sizes at which a jump was seen that measuring again did not show.
         left: pairs of sizes between which the cost rises and that were not looked into.
         measured: sizes that were measured, again ones counted again.
@@ -58,6 +59,7 @@ class Found:
 
     seconds: dict[int, float | None] = field(default_factory=dict)
     cliffs: list[Cliff] = field(default_factory=list)
+    likely: list[Cliff] = field(default_factory=list)
     denied: list[int] = field(default_factory=list)
     left: list[tuple[int, int]] = field(default_factory=list)
     measured: int = 0
@@ -113,7 +115,7 @@ class _Search:
         """Look into the largest rise first, until none is left or the bound is reached."""
         while rises := sorted(self.rises(), reverse=True):
             _, a, b = rises[0]
-            room = self._room(1 + len(self.found.cliffs) + min(MISLED, len(self.found.denied)))
+            room = self._room(1 + len(self.found.cliffs) + min(MISLED, self._misled()))
             if b - a == 1 and room > 1:
                 self._settle(a, b)
             elif b - a > 1 and room > 2:  # what was found has to be measured again
@@ -138,6 +140,9 @@ class _Search:
             if rise >= (JUMP if b - a > 1 else _certain(b)) and (a, b) not in self.settled:
                 yield rise, a, b
 
+    def _misled(self) -> int:
+        return len(self.found.denied) + len(self.found.likely)
+
     def _room(self, times: int) -> int:
         """How many measurements are left of so many bounds: one a cliff, and one for the next."""
         return bound(self.low, self.high) * times - self.found.measured
@@ -151,8 +156,11 @@ class _Search:
         self.found.measured += 2
         self.found.seconds |= {a: edge.before, b: edge.after}
         unit = a / b
-        if edge.low * unit > _certain(b):
-            self.found.cliffs.append(Cliff(b, edge.ratio * unit, edge.low * unit, edge.high * unit))
+        seen = Cliff(b, edge.ratio * unit, edge.low * unit, edge.high * unit)
+        if seen.low > _certain(b):
+            self.found.cliffs.append(seen)
+        elif seen.jump > _certain(b):
+            self.found.likely.append(seen)
         else:
             self.found.denied.append(b)
 

@@ -60,6 +60,7 @@ class Work:
             self.empty,
             points=tuple(self._points()),
             cliffs=tuple(self.found.cliffs),
+            likely=tuple(self.found.likely),
             denied=tuple(sorted(self.found.denied)),
             left=tuple(self.found.left),
             measured=self.found.measured,
@@ -170,6 +171,7 @@ class Work:
             yield Point(size, shapes, times, error)
 
     def _notes(self) -> Iterator[str]:
+        yield from self.empty.target.notes
         yield from self.empty.opened.notes
         known = [times for times in self._times.values() if isinstance(times, Times)]
         wide = [times for times in known if not times.settled]
@@ -184,6 +186,9 @@ class Work:
             most = max(drifted, key=lambda ratio: abs(ratio - 1))
             yield f"While it was measured the machine changed its speed: up to {most:.2f} times as long."
         unit = self.sizes.unit
+        for seen in self.found.likely:
+            told = f"{seen.jump:.2f} times ({seen.low:.2f} .. {seen.high:.2f})"
+            yield f"A jump at {unit} {seen.size} is likely, and not certain: {told}."
         if self.found.denied:
             sizes = ", ".join(map(str, sorted(self.found.denied)))
             yield f"A jump at {unit} {sizes} was not there when it was measured again."

@@ -40,9 +40,9 @@ def _latency(result: Profile, points: Sequence[Point]) -> Plot:
 
 
 def _cost(result: Profile, points: Sequence[Point]) -> Plot:
-    """Time of a unit of work: a cliff is a step up in it."""
-    costs = [(p.size, p.times.median * 1e3 / p.size) for p in points if p.times]
-    y = around([v for _, v in costs], f"milliseconds a unit of {result.unit}", zero=True)
+    """The least time of a unit of work, which the search compares: a cliff is a step up in it."""
+    costs = [(p.size, p.times.least * 1e3 / p.size) for p in points if p.times]
+    y = around([v for _, v in costs], f"milliseconds a unit of {result.unit} (fastest run)", log=True)
     plot = Plot(f"time of a unit of {result.unit}", _sizes(result, points), y, width=_WIDTH, height=_HEIGHT)
     plot.line(costs, Colour.FIRST)
     told = [Mark(x, v, f"{result.unit} {x}: {milliseconds(v / 1e3)} a unit") for x, v in costs]

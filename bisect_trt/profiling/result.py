@@ -128,6 +128,7 @@ class Profile(Summary):
         unit: what a unit of work is called: the name of the dimension that varies, or `run`.
         points: in ascending order of size.
         cliffs: sizes at which a unit of work costs much more than at the size before.
+        likely: jumps that are not certain, as their interval reaches to where there is none.
         denied: sizes at which a jump was seen once and not again.
         left: pairs of sizes between which the cost rises and that were not looked into.
         measured: measurements that the search for cliffs made, repeated ones counted again.
@@ -146,6 +147,7 @@ class Profile(Summary):
     unit: str = "run"
     points: tuple[Point, ...] = ()
     cliffs: tuple[Cliff, ...] = ()
+    likely: tuple[Cliff, ...] = ()
     denied: tuple[int, ...] = ()
     left: tuple[tuple[int, int], ...] = ()
     measured: int = 0

@@ -19,6 +19,7 @@ from bisect_trt.profiling.timing import interval, narrow
 BLOCK = 0.15  # seconds of one side in one round; a run that takes longer is a block by itself
 FEWEST = 12  # rounds, where there is time for them
 MOST = 400
+TELLING = 8  # rounds that have an interval of 99 %: slow runs are waited for, up to five times the seconds
 
 Block = Callable[[float], list[float]]
 """Run one side for so many seconds, at least once, and give the seconds of each run."""
@@ -62,7 +63,7 @@ class Ratio:
 def in_turns(first: Block, second: Block, precision: float, seconds: float) -> Ratio:
     """Measure both sides in turns until the ratio is known to within `precision`, or the seconds are over.
 
-    At least three rounds are made. What either side raises comes through.
+    What either side raises comes through.
     """
     sides = (first, second)
     for side in sides:
@@ -79,7 +80,7 @@ def in_turns(first: Block, second: Block, precision: float, seconds: float) -> R
             least[k] = min(taken)
         ratios.append(least[1] / least[0])
         known = len(ratios) >= FEWEST and narrow(ratios, precision)
-        if known or (spent >= seconds and len(ratios) >= 3):
+        if known or (spent >= seconds and (len(ratios) >= TELLING or spent >= 5 * seconds)):
             break
     return ratio_of(all_times[0], all_times[1], ratios, precision)
 

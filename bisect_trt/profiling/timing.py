@@ -119,9 +119,12 @@ def narrow(values: Sequence[float], precision: float) -> bool:
 
 
 def enough(values: Sequence[float], precision: float, spent: float, limit: float) -> bool:
-    """Whether to stop: the interval is narrow, or `spent` seconds of the `limit` are gone."""
+    """Whether to stop: the interval is narrow, or `spent` seconds of the `limit` are gone.
+
+    Long runs are made three times, unless that takes five times the limit.
+    """
     if spent >= limit:
-        return bool(values)
+        return len(values) >= 3 or (len(values) > 0 and spent >= 5 * limit)
     return len(values) >= FEWEST and narrow(values, precision)
 
 

@@ -48,6 +48,7 @@ def document(result: Profile) -> dict[str, Any]:
         "unit": result.unit,
         "points": [_point(point) for point in result.points],
         "cliffs": [asdict(cliff) for cliff in result.cliffs],
+        "likely": [asdict(cliff) for cliff in result.likely],
         "denied": list(result.denied),
         "not_looked_into": [list(pair) for pair in result.left],
         "measured": result.measured,

@@ -106,7 +106,9 @@ def _rate(value: float) -> str:
 def _show_cliffs(page: Page, result: Profile) -> None:
     unit = printable(result.unit)
     if not result.cliffs:
-        none = "none" if result.finished else "none so far"
+        known = all(point.times is None or point.times.settled for point in result.points)
+        none = "none" if known else "none that is certain"
+        none = none if result.finished else "none so far"
         page.row("Cliffs", f"{none} from {unit} {result.points[0].size} to {result.points[-1].size}")
     changes = {change.size: change for change in result.changes}
     for k, cliff in enumerate(result.cliffs):
