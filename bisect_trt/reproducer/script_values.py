@@ -71,11 +71,11 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
         "bounds": {
             v.name: bounds(v, reduction.alone, precision_rtol(target))
             for v in proto.graph.output
-            if v.type.tensor_type.elem_type  # sequences and maps are not compared
+            if _is_tensor(v)  # sequences and maps are not compared
         },
         "agrees": agreement(reduction.alone.metric),
         "metric": reduction.alone.metric,
-        "exact": [v.name for v in proto.graph.output if not _is_float(v)],
+        "exact": [v.name for v in proto.graph.output if _is_tensor(v) and not _is_float(v)],
         "ignored": reduction.alone.ignore,
         "unordered": unordered_outputs(proto),
         "network_outputs": _network_outputs(reduction),
@@ -182,6 +182,10 @@ def agreement(metric: str) -> str:
         "psnr": "abs(x).max(initial=0) ** 2 * x.size >= (y - x) @ (y - x) * 10 ** ({part} / 10)",
     }
     return known.get(kind, "").format(part=part)
+
+
+def _is_tensor(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type)
 
 
 def _is_float(value: onnx.ValueInfoProto) -> bool:
