@@ -57,3 +57,21 @@ def test_swish_came_in_tensorrt_rtx_1_5(tmp_path: Path) -> None:
     found = asked(tmp_path, SWISH, report, "tensorrt-rtx<=1.6.1.120", every=False).releases
     assert found is not None
     assert answer(found).startswith("gone since 1.5.0.114 (1.4.0.76 still fails)")
+
+
+def test_the_norm_of_a_zero_row_was_mended_in_openvino_2026_2(tmp_path: Path) -> None:
+    place = tmp_path / "model-repro"
+    place.mkdir()
+    head = '<ir_version: 8, opset_import: ["" : 19]>'
+    text = f"{head} g (float[2, 3] x) => (float[2, 3] y) {{ y = LpNormalization(x) }}"
+    x = np.array([[0, 0, 0], [0, 3, 4]], np.float32)
+    np.savez(place / "inputs.npz", x=x)
+    np.savez(place / "expected.npz", y=x / np.array([[1], [5]], np.float32))
+    (place / "repro.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    failure = {"stage": "compare", "symptom": "not finite", "signature": OTHER_KIND, "message": "y is NaN"}
+    report = {"failure": failure, "settings": {"target": {"spec": "ort:OpenVINO"}}}
+    (place / "report.json").write_text(json.dumps(report))
+    asking = Asking(releases="openvino>=2026.0,<2026.4")
+    found = blame(place, asking, out=tmp_path / "out").releases
+    assert found is not None
+    assert answer(found).startswith("gone since 2026.2.0 (2026.1.0 still fails)")
