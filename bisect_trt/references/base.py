@@ -119,7 +119,7 @@ class Record:
             missing=data["missing"],
             error=data["error"],
             reference=data["reference"],
-            hidden=frozenset(data["hidden"]),
+            hidden=frozenset(data.get("hidden", ())),
         )
 
 
