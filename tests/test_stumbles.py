@@ -181,3 +181,16 @@ def test_a_page_has_one_count_of_nodes_and_no_idle_passes(tmp_path: Path) -> Non
     assert "2 -> 1 node: Det" in told and "| nodes | 2 | 1 |" in told and "m.onnx, 2 nodes" in told
     table = told.partition("| pass | probes |")[2].partition("\n\n")[0].splitlines()[2:]
     assert table and all(int(row.split("|")[2]) > 0 for row in table)
+
+
+def test_force_takes_the_old_zip_along(tmp_path: Path) -> None:
+    """The zip of another result lay beside a folder that held nothing any more; files of others stay."""
+    text = f"{HEAD} g (float[2, 3] x) => (float[2, 3] y) {{ t = Tanh(x) y = Neg(t) }}"
+    model, out = save(text, tmp_path / "m.onnx"), tmp_path / "out"
+    first = bisect_trt.reduce(model, target="planted:op=Tanh,stage=build", repeats=1, out=out)
+    assert first.archive is not None and first.archive.exists()
+    other = tmp_path / "notes.zip"
+    other.write_bytes(b"of somebody else")
+    with pytest.raises(bisect_trt.ModelDoesNotFail):
+        bisect_trt.reduce(model, target="planted:op=Exp,stage=build", out=out, force=True)
+    assert not first.archive.exists() and other.exists()
