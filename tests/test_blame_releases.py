@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import package_index as fake
 from bisect_trt.blaming import oracle
 from bisect_trt.blaming.blame import Asking, Blame, blame
 from bisect_trt.blaming.environments import Environments
-from bisect_trt.blaming.installer import Installer, Processes, parse_index, without_addresses
+from bisect_trt.blaming.installer import INTERRUPTED, Installer, Processes, parse_index, without_addresses
 from bisect_trt.blaming.oracle import Question
 from bisect_trt.blaming.packages import PACKAGES, asked_for
 from bisect_trt.blaming.words import answer
@@ -314,3 +316,14 @@ def test_an_interrupt_and_a_full_disk_are_a_line(
     assert "the same command goes on" in capsys.readouterr().err
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     assert "fails since 1.1.0, the newest (1.0.0 is fine)" in capsys.readouterr().out
+
+
+def test_what_an_interrupt_ended_says_nothing_of_the_release() -> None:
+    """An import that was killed by Ctrl-C was kept as one that ends with -9."""
+    processes = Processes()
+    ending = threading.Timer(0.3, processes.end_all)
+    ending.start()
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert processes.run(sleeping, timeout=30) == (None, INTERRUPTED)
+    assert processes.run([sys.executable, "-c", ""], timeout=30) == (None, INTERRUPTED)
+    ending.join()

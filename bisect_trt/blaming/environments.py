@@ -7,6 +7,7 @@ when all of them take more than a limit.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from bisect_trt.blaming.installer import Installer, Processes, why_not
+from bisect_trt.blaming.installer import INTERRUPTED, Installer, Processes, why_not
 from bisect_trt.blaming.packages import PACKAGES, Package, asked_for, in_order, newest_of_lines
 from bisect_trt.environment import quiet_environ
 from bisect_trt.errors import TargetUnavailable, UsageError
@@ -230,6 +231,8 @@ class Environments:
         code, said = self._processes.run(command, timeout=_LONGEST_IMPORT, env=quiet_environ())
         if code == 0:
             return ""
+        if code is None and said == INTERRUPTED:  # nothing is noted of an environment that was not asked
+            raise InterruptedError(errno.EINTR, INTERRUPTED)
         ended = "it hangs" if code is None else f"it ends with {code}"
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         last = lines[-1][:200] if lines and code is not None and code > 0 else ended

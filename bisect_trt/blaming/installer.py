@@ -41,6 +41,10 @@ _NO_ANSWER = re.compile(r"Retrying \(|NewConnectionError|ConnectTimeout|Could no
 _FULL = re.compile(r"no space left|disk quota", re.IGNORECASE)
 
 
+INTERRUPTED = "interrupted"
+"""What is said of a process that was not run, or not to its end, since a person ended all of them."""
+
+
 @dataclass
 class Processes:
     """Child processes that have to end when we do."""
@@ -60,7 +64,7 @@ class Processes:
         """Exit code (None: it took too long and was ended) and what was printed, at most 1 MiB of it."""
         with self._lock:
             if self._over:
-                return None, "interrupted"
+                return None, INTERRUPTED
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -75,6 +79,8 @@ class Processes:
             self._live.add(child)
         try:
             said, _ = child.communicate(timeout=timeout)
+            if self._is_over():  # it was ended, which says nothing of it
+                return None, INTERRUPTED
             return child.returncode, said[-(1 << 20) :]
         except subprocess.TimeoutExpired:
             _end(child)
@@ -83,6 +89,9 @@ class Processes:
             _end(child)
             with self._lock:
                 self._live.discard(child)
+
+    def _is_over(self) -> bool:
+        return self._over
 
     def end_all(self) -> None:
         """End what runs; nothing starts any more."""
