@@ -27,6 +27,7 @@ from bisect_trt.model.patch import Lowered, lowered
 from bisect_trt.model.store import Store
 from bisect_trt.model.weight_values import values_of
 from bisect_trt.settings import AccuracySettings
+from bisect_trt.targets.base import as_declared
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.emulate.rounding import FORMATS, TYPED, Rounder
 from bisect_trt.targets.roles import Roles
@@ -165,11 +166,7 @@ def ranges(trial: Trial) -> dict[str, Range]:
     flat = onnx.load_model_from_string(trial.model.read_bytes())
     wanted = [t for t, kind in trial.roles.types.items() if kind == TensorProto.FLOAT]
     made = measured(flat, wanted, trial.to)
-    store = Store(trial.store)
-    types = {v.name: v.type.tensor_type.elem_type for v in flat.graph.input}
-    feeds = [
-        {k: store.load(path, types[k]) for k, path in sample.items() if k in types} for sample in trial.feeds
-    ]
+    feeds = as_declared(flat.graph, trial.store, trial.feeds)
     try:
         samples = ort.run(made.SerializeToString(), trial.folder, feeds)
     except ort.OrtError:  # an empty tensor has no largest value: then there is nothing to go by

@@ -19,10 +19,9 @@ from onnx.external_data_helper import convert_model_to_external_data, write_exte
 from bisect_trt._version import __version__
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.precision import EMBED_LIMIT, narrowed
-from bisect_trt.model.store import Store
 from bisect_trt.model.weight_values import embed_all, weight_bytes
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import TargetInfo
+from bisect_trt.targets.base import TargetInfo, as_declared
 from bisect_trt.targets.ort.ep_libraries import bare, find_package
 from bisect_trt.targets.ort.provider import parse_spec
 
@@ -52,10 +51,7 @@ def write(candidate: Candidate, sides: Sequence[Handed], limit: float, out: Path
     """Write the model with its weights, its inputs, and the script. Raises OSError."""
     out.mkdir(parents=True, exist_ok=True)
     proto = onnx.load_model_from_string(candidate.model)
-    types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
-    store = Store(candidate.folder)
-    sample = candidate.feeds[0] if candidate.feeds else {}
-    arrays = {name: store.load(place, types[name]) for name, place in sample.items() if name in types}
+    [arrays] = as_declared(proto.graph, candidate.folder, candidate.feeds[:1] or ({},))
     np.savez(out / INPUTS, **arrays)  # type: ignore[arg-type]
     _save(proto, candidate.folder, out / MODEL)
     told = []

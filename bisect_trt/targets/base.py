@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
+import onnx
 
 from bisect_trt.isolation.limits import WORKER
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage
@@ -148,10 +149,18 @@ def fed(candidate: Candidate) -> list[dict[str, Array]]:
     Raises:
         UsageError: they were to be made up, and are too large for that.
     """
-    declared = read_without_weights(candidate.content).graph.input
-    types = {value.name: value.type.tensor_type.elem_type for value in declared}
-    store = Store(candidate.folder)
+    return as_declared(read_without_weights(candidate.content).graph, candidate.folder, candidate.feeds)
+
+
+def as_declared(graph: onnx.GraphProto, folder: Path, feeds: Sequence[Feeds]) -> list[dict[str, Array]]:
+    """The values of samples that lie in `folder`, for the inputs of a graph; what is no input is left out.
+
+    Raises:
+        UsageError: they were to be made up, and are too large for that.
+    """
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    store = Store(folder)
     return [
         {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
-        for sample in candidate.feeds
+        for sample in feeds
     ]

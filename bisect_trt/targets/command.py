@@ -37,10 +37,9 @@ import onnx
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce, as_declared
 from bisect_trt.targets.command_files import read_outputs, write_model, write_npz
 from bisect_trt.targets.signature import bounded, mask
 from bisect_trt.targets.tensorrt.blame import Blame
@@ -143,11 +142,9 @@ class Command:
         return any(f"{{{placeholder}}}" in word for word in self._words)
 
     def _samples(self, candidate: Candidate, model: onnx.ModelProto) -> Iterable[Mapping[str, Array]]:
-        types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-        store = Store(candidate.folder)
         several = candidate.feeds if self._has("inputs") else candidate.feeds[:1]
         for sample in several or ({},):
-            yield {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+            yield from as_declared(model.graph, candidate.folder, [sample])
 
     def _execute(self, scratch: Path) -> tuple[int, str, str]:
         """Exit code (negative: the signal that killed it) and the ends of stdout and stderr."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
-from bisect_trt.model.load import read_without_weights
-from bisect_trt.model.store import Store
 from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.base import fed
 from bisect_trt.targets.timed import Layers, Opened, Timed, Whole
 from bisect_trt.workers.jobs import opened
 
@@ -75,13 +73,7 @@ def _fed(key: str, feeds: Feeds) -> Timed:
     if isinstance(held.timed, Whole):
         held.timed.use(feeds)
     elif held.fed != feeds:
-        held.timed.feed(_load(held.candidate, feeds))
+        held.timed.feed(fed(replace(held.candidate, feeds=(feeds,)))[0])
     held.fed = feeds
     return held.timed
 
-
-def _load(candidate: Candidate, feeds: Feeds) -> Mapping[str, Any]:
-    declared = read_without_weights(candidate.content).graph.input
-    types = {value.name: value.type.tensor_type.elem_type for value in declared}
-    store = Store(candidate.folder)
-    return {name: store.load(path, types[name]) for name, path in feeds.items() if name in types}

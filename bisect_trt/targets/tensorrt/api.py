@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.targets.base import Array, fed
+from bisect_trt.targets.base import Array, as_declared
 
 FLOOR = (8, 6)
 """The oldest TensorRT that is taken; every TensorRT-RTX is newer."""
@@ -113,6 +113,5 @@ def from_engine(given: Any, elem_type: int) -> Array:
 def loaded(candidate: Candidate) -> tuple[list[Mapping[str, Array]], dict[str, int]]:
     """The feeds of each sample with the types that the model declares, and the types of its outputs."""
     graph = read_without_weights(candidate.content).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
-    samples: list[Mapping[str, Array]] = [*fed(candidate)]
-    return samples, {value.name: types[value.name] for value in graph.output}
+    samples: list[Mapping[str, Array]] = [*as_declared(graph, candidate.folder, candidate.feeds)]
+    return samples, {value.name: value.type.tensor_type.elem_type for value in graph.output}

@@ -19,8 +19,8 @@ from onnx import AttributeProto, NodeProto, defs
 from bisect_trt.isolation import native
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx, opset_of
-from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.targets.base import as_declared
 from bisect_trt.targets.tensorrt.defaults import Builds, misread_defaults
 
 _SAID = " changes nothing in the engine"
@@ -199,13 +199,12 @@ def _alike(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
 
 
 def _on_reference(candidate: Candidate) -> Gives:
-    store, proto = Store(candidate.folder), onnx.load_model_from_string(candidate.model)
-    types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
+    proto = onnx.load_model_from_string(candidate.model)
 
     def gives(model: bytes) -> Values | None:
         from bisect_trt.references import ort
 
-        feeds = [{n: store.load(p, types[n]) for n, p in s.items()} for s in candidate.feeds[:1]]
+        feeds = as_declared(proto.graph, candidate.folder, candidate.feeds[:1])
         if not feeds:
             return None
         try:
