@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.graph import consumed
+from bisect_trt.model.graph import consumed, is_onnx
 from bisect_trt.model.patch import Lowered, Slots, key_of
 from bisect_trt.targets.roles import Roles, float_types, node_names
 
@@ -59,7 +59,7 @@ def quantisable(model: onnx.ModelProto, scales: Mapping[str, float]) -> Roles:
     slots = {
         key_of(node): (_READ, ())
         for node in model.graph.node
-        if node.op_type in OPS and node.domain in ("", "ai.onnx") and all(map(fits, node.input[:2]))
+        if node.op_type in OPS and is_onnx(node.domain) and all(map(fits, node.input[:2]))
     }
     operators = {key_of(node): node.op_type for node in model.graph.node}
     return Roles(slots, types=types, names=node_names(model.graph), ops=operators)

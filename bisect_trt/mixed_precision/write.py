@@ -10,18 +10,15 @@ from typing import Any
 
 import onnx
 from onnx import TensorProto
-from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from bisect_trt.mixed_precision.evaluate import Trial, patched
 from bisect_trt.mixed_precision.handover import readme
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.model.external import tensors
-from bisect_trt.model.precision import EMBED_LIMIT
 from bisect_trt.model.store import external_info
-from bisect_trt.model.weight_values import embed_all, weight_bytes
+from bisect_trt.model.weight_values import save_whole
 
 MIXED = "mixed.onnx"
-DATA = "mixed.onnx.data"
 DOCUMENT = "precision.json"
 SCHEMA_VERSION = 1
 
@@ -38,12 +35,7 @@ def write_model(trial: Trial, keep: Collection[str], place: Path, own_file: str)
         t.data_location == TensorProto.EXTERNAL and external_info(t).get("location") != own_file
         for t in tensors(flat)
     )
-    embed_all(model, trial.folder)
-    (place / DATA).unlink(missing_ok=True)
-    if outside or weight_bytes(model) > EMBED_LIMIT:
-        convert_model_to_external_data(model, location=DATA, size_threshold=1024)
-        write_external_data_tensors(model, str(place))
-    (place / MIXED).write_bytes(model.SerializeToString())
+    save_whole(model, trial.folder, place / MIXED, outside=outside)
     return made.casts
 
 

@@ -30,12 +30,10 @@ from bisect_trt.isolation import native
 from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.weight_values import EMBED_LIMIT
 
 NARROW: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 """Precisions by the name that users write."""
-
-EMBED_LIMIT = 1_500_000_000
-"""Bytes; a model with more weights goes with them in a file beside (protobuf ends at 2 GiB)."""
 
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 _RANDOM = ("RandomNormal", "RandomUniform")  # float32 unless they say otherwise

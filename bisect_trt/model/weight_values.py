@@ -8,9 +8,13 @@ from typing import Any
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from bisect_trt.model.external import tensors
 from bisect_trt.model.store import external_info, raw_size
+
+EMBED_LIMIT = 1_500_000_000
+"""Bytes of weights above which they are written beside a model: a protobuf message has at most 2 GiB."""
 
 
 def embedded(tensor: TensorProto, folder: Path) -> TensorProto:
@@ -35,6 +39,27 @@ def embed_all(model: onnx.ModelProto, folder: Path) -> None:
     for tensor in tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
             tensor.CopyFrom(embedded(tensor, folder))
+
+
+def save_whole(model: onnx.ModelProto, folder: Path, place: Path, *, outside: bool = False) -> None:
+    """Write a model with all of its weights: in the file, or beside it in `NAME.data` where they do not fit.
+
+    Args:
+        model: is changed; its external data lies in `folder`.
+        folder: of its external data; nothing is written there.
+        place: of the file.
+        outside: weights are written beside it in any case.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    embed_all(model, folder)
+    beside = place.with_name(f"{place.name}.data")
+    beside.unlink(missing_ok=True)
+    if outside or weight_bytes(model) > EMBED_LIMIT:
+        convert_model_to_external_data(model, location=beside.name, size_threshold=1024)
+        write_external_data_tensors(model, str(place.parent))
+    place.write_bytes(model.SerializeToString())
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import onnx
-from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from bisect_trt._version import __version__
+from bisect_trt.drawing import templates
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.precision import EMBED_LIMIT, narrowed
-from bisect_trt.model.weight_values import embed_all, weight_bytes
+from bisect_trt.model.precision import narrowed
+from bisect_trt.model.weight_values import save_whole
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import TargetInfo, as_declared
 from bisect_trt.targets.ort.ep_libraries import bare, find_package
@@ -53,7 +52,7 @@ def write(candidate: Candidate, sides: Sequence[Handed], limit: float, out: Path
     proto = onnx.load_model_from_string(candidate.model)
     [arrays] = as_declared(proto.graph, candidate.folder, candidate.feeds[:1] or ({},))
     np.savez(out / INPUTS, **arrays)  # type: ignore[arg-type]
-    _save(proto, candidate.folder, out / MODEL)
+    save_whole(proto, candidate.folder, out / MODEL)
     told = []
     for side in sides:
         target, narrow = side.target, ""
@@ -61,17 +60,11 @@ def write(candidate: Candidate, sides: Sequence[Handed], limit: float, out: Path
             narrow = f"slow-{target.precision}.onnx"
             with tempfile.TemporaryDirectory() as scratch:
                 made = narrowed(candidate.model, candidate.folder, target.precision, Path(scratch))
-                _save(onnx.load_model_from_string(made.model), made.folder, out / narrow)
+                save_whole(onnx.load_model_from_string(made.model), made.folder, out / narrow)
         other = {"python": str(side.python)} if side.python else {}
         told.append({**side_words(target, side.info, narrow), **other})
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bisect_trt.profiling"),
-        autoescape=False,  # Python, no page
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
     needs = ", ".join(dict.fromkeys(str(words["needs"]) for words in told))
-    text = environment.get_template("measure.py.j2").render(
+    text = templates.environment("bisect_trt.profiling").get_template("measure.py.j2").render(
         sides=pprint.pformat(told, width=100, sort_dicts=False), limit=limit, version=__version__, needs=needs
     )
     (out / SCRIPT).write_text(text)
@@ -126,15 +119,6 @@ def named(info: TargetInfo, target: TargetSettings) -> str:
     extra = [target.precision] if target.precision else []
     extra += [] if target.tf32 is None else ["TF32" if target.tf32 else "no TF32"]
     return f"{info.title} ({', '.join(extra)})" if extra else info.title
-
-
-def _save(proto: onnx.ModelProto, folder: Path, place: Path) -> None:
-    """A model with its weights in it, or beside it where they do not fit."""
-    embed_all(proto, folder)
-    if weight_bytes(proto) > EMBED_LIMIT:
-        convert_model_to_external_data(proto, location=f"{place.name}.data", size_threshold=1024)
-        write_external_data_tensors(proto, str(place.parent))
-    place.write_bytes(proto.SerializeToString())
 
 
 def tried(out: Path) -> End:

@@ -16,6 +16,7 @@ from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.external import tensors
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
+from bisect_trt.model.weight_values import EMBED_LIMIT
 from bisect_trt.outcome import Failure
 from bisect_trt.reproducer import script, seeded
 from bisect_trt.reproducer.files import (
@@ -34,9 +35,6 @@ from bisect_trt.reproducer.files import (
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.tensorrt.defaults import spelled_out
 from bisect_trt.targets.tensorrt.ignored import is_ignored, without_ignored
-
-EMBED_LIMIT = 1_500_000_000
-"""Bytes; models with more weights than this keep them in one file beside (protobuf ends at 2 GiB)."""
 
 _ALIGNMENT = 4096  # so that a reader may map the file
 

@@ -16,10 +16,8 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
 from bisect_trt.model.inputs.formats import read_json
 from bisect_trt.model.store import external_info, point_to, raw_size
+from bisect_trt.model.weight_values import EMBED_LIMIT
 from bisect_trt.targets.base import Array
-
-EMBED_LIMIT = 1_500_000_000
-"""Bytes of model and weights; above, the weights lie beside it (a protobuf file cannot hold 2 GiB)."""
 
 
 def write_model(candidate: Candidate, path: Path) -> None:
