@@ -24,7 +24,7 @@ from bisect_trt.session.prepare import Session
 from bisect_trt.session.twice import steady
 from bisect_trt.settings import DEFAULT_ACCURACY, Settings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.workers import jobs
+from bisect_trt.workers import user_values
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
@@ -140,7 +140,7 @@ def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> T
     ]
     inputs, outputs = graph.graph_inputs, graph.graph_outputs
     arguments = (reference, session.loaded.path.absolute(), samples, inputs, outputs)
-    reply = pool.submit(jobs.outside_twice, *arguments, timeout=None).result()
+    reply = pool.submit(user_values.outside_twice, *arguments, timeout=None).result()
     if reply.death is not None:
         why = f"--reference {settings.accuracy.reference} ends its process: {reply.death.message}"
         raise TargetUnavailable(f"nothing can be said: {why}", "run it by itself to see why")

@@ -28,7 +28,7 @@ from bisect_trt.session.samples import Samples
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.registry import resolve
-from bisect_trt.workers import jobs
+from bisect_trt.workers import jobs, user_values
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
@@ -49,7 +49,7 @@ class Session:
 
     def make_values(self, pool: Pool) -> None:
         """Let a worker make what is only promised of the input values. Raises UsageError as it does."""
-        reply = pool.submit(jobs.make_values, self.feeds, timeout=None).result()
+        reply = pool.submit(user_values.make_values, self.feeds, timeout=None).result()
         if reply.death is not None:
             raise UsageError(f"making up input values ends a worker: {reply.death.message}", "give --inputs")
 

@@ -19,7 +19,7 @@ from bisect_trt.model.load import LoadedModel
 from bisect_trt.references.self_check import rows_alike
 from bisect_trt.references.spec import SELF, python_loader
 from bisect_trt.settings import Settings, Shapes
-from bisect_trt.workers import jobs
+from bisect_trt.workers import user_values
 from bisect_trt.workers.pool import Pool
 
 Array = npt.NDArray[Any]
@@ -59,7 +59,7 @@ def read_samples(
     if settings.accuracy.reference == SELF and (alike := rows_alike(samples[0])) is not None:
         samples.append(alike)
     if run.save_inputs is not None:
-        _in_a_worker(f"--save-inputs {run.save_inputs}", jobs.save_inputs, run.save_inputs, samples)
+        _in_a_worker(f"--save-inputs {run.save_inputs}", user_values.save_inputs, run.save_inputs, samples)
     return samples
 
 
@@ -112,7 +112,7 @@ def _known_ranges(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[st
 
 def run_loader(path: Path) -> list[dict[str, Array]]:
     """What the user's own function yields, run in a process of its own. Raises UsageError."""
-    found: list[dict[str, Array]] = _in_a_worker(f"--inputs {path}", jobs.load_inputs, str(path))
+    found: list[dict[str, Array]] = _in_a_worker(f"--inputs {path}", user_values.load_inputs, str(path))
     return found
 
 

@@ -23,6 +23,7 @@ Values = Sequence[Mapping[str, Array]]
 
 EVALUATE = "Put the framework's model into evaluation mode (model.eval() in PyTorch) and fix its seeds."
 
+
 def with_marks(pool: Pool, session: Session, settings: Settings) -> Session:
     """The session whose graph notes which custom operators are random: the reference makes them twice.
 

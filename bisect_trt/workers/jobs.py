@@ -28,14 +28,13 @@ from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs import formats
-from bisect_trt.model.inputs.made_up import Value, made
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.operators import unordered_outputs
-from bisect_trt.model.store import Store, keep_promise
+from bisect_trt.model.store import Store
 from bisect_trt.outcome import Built, Failure, Measured, Outcome, Stage, Symptom
 from bisect_trt.references import self_check, target_at
 from bisect_trt.references.base import Record, recorded_inputs, recorded_values
-from bisect_trt.references.spec import SELF, Spec, split_function
+from bisect_trt.references.spec import SELF
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
 from bisect_trt.targets import gpu
 from bisect_trt.targets.base import Target, TargetInfo, announce, announce_reference
@@ -168,18 +167,19 @@ def _probe(
             formats.write_samples(save / "target.npz", result.outputs)
             formats.write_samples(save / "reference.npz", expected)
         least = precision_rtol(settings)
+        axes = _unordered(candidate, accuracy)
         if accuracy.reference == SELF:
             unresolved = ""
             diffs = _by_itself(settings, candidate, result.outputs, accuracy, least)
         elif candidate.rest is None or unresolved:
-            expected, given = _in_one_order(candidate, expected, result.outputs)
+            expected, given = _in_one_order(axes, expected, result.outputs)
             diffs = differences(expected, given, accuracy, least)
             if explain:
                 measured = _explained(settings, candidate, accuracy, expected, given, diffs)
         else:
-            measured = Measured(own=_own(candidate, expected, result.outputs, accuracy, least))
+            measured = Measured(own=_own(*_in_one_order(axes, expected, result.outputs), accuracy, least))
             wanted, actual, unresolved = continue_rest.finish(candidate, expected, result.outputs)
-            diffs = differences(*_in_one_order(candidate, wanted, actual), accuracy, least)
+            diffs = differences(*_in_one_order(axes, wanted, actual), accuracy, least)
         failures = compare_failures(diffs, by_name=candidate.rest is not None)
         measured = _metrics(diffs, measured)
     built = Built.from_json(facts)
@@ -260,19 +260,24 @@ def _explained(
     return Measured(rounding=rounding.explain(settings, candidate, accuracy, least, expected, given, run))
 
 
-def _in_one_order(candidate: Candidate, expected: Values, given: Values) -> tuple[Values, Values]:
+def _unordered(candidate: Candidate, accuracy: AccuracySettings) -> Mapping[str, int]:
+    """Outputs whose order along an axis means nothing; none are looked for where nothing is expected."""
+    if accuracy.reference == SELF:
+        return {}
+    return unordered_outputs(read_without_weights(candidate.content))
+
+
+def _in_one_order(axes: Mapping[str, int], expected: Values, given: Values) -> tuple[Values, Values]:
     """Outputs of TopK with sorted=0 have no order: both sides in the same one, so that they are sets."""
-    axes = unordered_outputs(read_without_weights(candidate.content))
     if not axes:
         return expected, given
     return [sorted_along(one, axes) for one in expected], [sorted_along(one, axes) for one in given]
 
 
 def _own(
-    candidate: Candidate, expected: Values, given: Values, accuracy: AccuracySettings, least: float
+    expected: Values, given: Values, accuracy: AccuracySettings, least: float
 ) -> dict[str, list[dict[str, Any]]]:
     """The candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
-    expected, given = _in_one_order(candidate, expected, given)
     names = {"", *(name for name, _ in (*accuracy.rtol, *accuracy.atol))}
     found = {name: differences(expected, given, only_for(accuracy, name), least) for name in sorted(names)}
     return {name: [diff.to_json() for diff in diffs[:SHOWN_TENSORS]] for name, diffs in found.items()}
@@ -294,60 +299,6 @@ def _by_itself(
         for d in (self_check.inspect(feeds, usual, usual, accuracy, least) if usual else ())
     }
     return [diff for diff in found if (diff.name, diff.sample, diff.difference) not in meant]
-
-
-def load_inputs(text: str) -> list[dict[str, Array]]:
-    """What the loader `FILE.py:FUNCTION` yields. Raises UsageError."""
-    from bisect_trt.references import python
-
-    return python.load_inputs(*split_function(text))
-
-
-def save_inputs(path: Path, samples: Sequence[Mapping[str, Value]]) -> None:
-    """Write input values, made now where they are only described. Raises UsageError."""
-    formats.write_samples(path, [{name: made(value) for name, value in one.items()} for one in samples])
-
-
-def make_values(feeds: Sequence[Feeds]) -> None:
-    """Make what is only promised of some input values. Raises UsageError."""
-    for sample in feeds:
-        for path in sample.values():
-            keep_promise(path)
-
-
-def outside(
-    reference: Spec, model: Path, samples: Values, inputs: Sequence[str], outputs: Sequence[str]
-) -> list[dict[str, Array]]:
-    """What a reference outside of us gives for the whole model. Raises UsageError or TargetUnavailable."""
-    if reference.kind == "python":
-        from bisect_trt.references import python
-
-        return python.run(*split_function(reference.argument), samples, outputs)
-    if reference.kind == "torchscript":
-        from bisect_trt.references import torchscript
-
-        return torchscript.run(Path(reference.argument), samples, inputs, outputs)
-    if reference.kind == "command":
-        from bisect_trt.references import command
-
-        return command.run(reference.argument, model, samples, outputs)
-    from bisect_trt.references import outputs as saved
-
-    return saved.read(Path(reference.argument), len(samples), outputs)
-
-
-def outside_twice(
-    reference: Spec, model: Path, samples: Values, inputs: Sequence[str], outputs: Sequence[str]
-) -> tuple[list[dict[str, Array]], Values]:
-    """The same, and what a second run gives: a program of the user may be random. Saved values are read once.
-
-    Raises:
-        UsageError, TargetUnavailable: as `outside`.
-    """
-    first = outside(reference, model, samples, inputs, outputs)
-    if reference.kind == "outputs":
-        return first, first
-    return first, outside(reference, model, samples, inputs, outputs)
 
 
 def reworded(settings: TargetSettings, candidate: Candidate, file: Path, wanted: Failure) -> Failure | None:
