@@ -22,6 +22,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from bisect_trt.errors import BisectError
+from bisect_trt.model.graph import opset_of
 from bisect_trt.model.inputs.formats import write_samples
 from bisect_trt.nightly.config import Config, parse
 from bisect_trt.nightly.report import RESULTS
@@ -122,7 +123,7 @@ def described(proto: onnx.ModelProto) -> Row:
     return {
         "operators": [node.op_type for node in proto.graph.node],
         "types": [TensorProto.DataType.Name(kind).lower() for kind in kinds if kind],
-        "opset": next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
+        "opset": opset_of(proto),
     }
 
 

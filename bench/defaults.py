@@ -27,6 +27,8 @@ from onnx import AttributeProto, defs, helper, version_converter
 from onnx.backend.test.case.node import collect_testcases
 from onnx.reference import ReferenceEvaluator
 
+from bisect_trt.model.graph import is_onnx, opset_of
+
 
 class Quiet(trt.ILogger):  # type: ignore[misc]
     def __init__(self) -> None:
@@ -53,20 +55,30 @@ def engine(proto: onnx.ModelProto) -> str:
 def variants(proto: onnx.ModelProto) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     """(`spelled` or `removed`, attribute, model) for each attribute of the only node that has a default."""
     node = proto.graph.node[0]
-    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if node.domain or not defs.has(node.op_type, version):
-        return
     given = {a.name: a for a in node.attribute}
-    for name, attribute in defs.get_schema(node.op_type, version).attributes.items():
-        default = attribute.default_value
+    for name, default in defaults(proto):
         if default.type == AttributeProto.UNDEFINED or given.get(name) == default:
             continue
-        made = onnx.ModelProto()
-        made.CopyFrom(proto)
-        del made.graph.node[0].attribute[:]
-        kept = [a for a in node.attribute if a.name != name]
-        made.graph.node[0].attribute.extend(kept if name in given else [*kept, default])
-        yield "removed" if name in given else "spelled", name, made
+        more = [] if name in given else [default]
+        yield "removed" if name in given else "spelled", name, with_attribute(proto, name, more)
+
+
+def defaults(proto: onnx.ModelProto) -> Iterator[tuple[str, AttributeProto]]:
+    """The attributes that the only node may have, each with its default, which may be undefined."""
+    node, version = proto.graph.node[0], opset_of(proto)
+    if not node.domain and defs.has(node.op_type, version):
+        for name, attribute in defs.get_schema(node.op_type, version).attributes.items():
+            yield name, attribute.default_value
+
+
+def with_attribute(proto: onnx.ModelProto, name: str, more: list[AttributeProto]) -> onnx.ModelProto:
+    """The model whose only node has these in place of the attribute of that name."""
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    del made.graph.node[0].attribute[:]
+    kept = [a for a in proto.graph.node[0].attribute if a.name != name]
+    made.graph.node[0].attribute.extend([*kept, *more])
+    return made
 
 
 # Values of texts, by name of the attribute; what an operator does not know its checker refuses.
@@ -110,28 +122,20 @@ def others(attribute: AttributeProto, usual: AttributeProto | None) -> Iterator[
 def changed(proto: onnx.ModelProto) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     """(`changed`, attribute and value, model) for other values of each attribute."""
     node = proto.graph.node[0]
-    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if node.domain or not defs.has(node.op_type, version):
-        return
     given = {a.name: a for a in node.attribute}
-    for name, attribute in defs.get_schema(node.op_type, version).attributes.items():
-        default = attribute.default_value
+    for name, default in defaults(proto):
         held = given.get(name) or (default if default.type != AttributeProto.UNDEFINED else None)
         if held is None or name in NO_MATTER or (name == "auto_pad" and "pads" in given):
             continue
         for other in others(held, held):
-            made = onnx.ModelProto()
-            made.CopyFrom(proto)
-            kept = [a for a in node.attribute if a.name != name]
-            del made.graph.node[0].attribute[:]
-            made.graph.node[0].attribute.extend([*kept, other])
-            yield "changed", f"{name}={helper.get_attribute_value(other)}", loose(made)
+            made = loose(with_attribute(proto, name, [other]))
+            yield "changed", f"{name}={helper.get_attribute_value(other)}", made
 
 
 def versions(proto: onnx.ModelProto) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     """(`said` or `converted`, operator set, model) for each in which the operator has another definition."""
     node = proto.graph.node[0]
-    here = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    here = opset_of(proto)
     if node.domain or not defs.has(node.op_type, here):
         return
     since = {defs.get_schema(node.op_type, here).since_version}
@@ -145,7 +149,7 @@ def versions(proto: onnx.ModelProto) -> Iterator[tuple[str, str, onnx.ModelProto
         made = onnx.ModelProto()
         made.CopyFrom(proto)
         for one in made.opset_import:
-            one.version = version if one.domain in ("", "ai.onnx") else one.version
+            one.version = version if is_onnx(one.domain) else one.version
         yield "said", str(version), loose(made)
         try:
             yield "converted", str(version), version_converter.convert_version(proto, version)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -42,7 +41,7 @@ class Work:
     found: cliffs.Found = field(default_factory=cliffs.Found)
     _feeds: dict[int, Feeds] = field(default_factory=dict)
     _times: dict[int, Times | str] = field(default_factory=dict)
-    _edges: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    _edges: dict[tuple[int, int], cliffs.Edge] = field(default_factory=dict)
 
     def run(self) -> Profile:
         """Measure all that is asked for, or as much as a budget or a signal allows."""
@@ -78,7 +77,7 @@ class Work:
                 known = event["times"]
                 self._times[event["size"]] = event["error"] if known is None else Times(**known)
             if event["event"] == EDGE:
-                self._edges[event["before"], event["after"]] = event["edge"]
+                self._edges[event["before"], event["after"]] = cliffs.Edge(**event["edge"])
 
     # Questions of the search
 
@@ -107,16 +106,10 @@ class Work:
                 ratio = compared(sides[0], sides[1], self.precision, AT_EDGE)
             except FailedError:
                 return None
-            edge = {
-                "before": ratio.least[0],
-                "after": ratio.least[1],
-                "ratio": ratio.ratio,
-                "low": ratio.low,
-                "high": ratio.high,
-            }
-            self.journal.event(EDGE, before=before, after=after, edge=edge)
+            edge = cliffs.Edge(*ratio.least, ratio.ratio, ratio.low, ratio.high)
+            self.journal.event(EDGE, before=before, after=after, edge=asdict(edge))
             self._edges[before, after] = edge
-        return cliffs.Edge(**self._edges[before, after])
+        return self._edges[before, after]
 
     def _fed(self, size: int) -> Feeds:
         if size not in self._feeds:

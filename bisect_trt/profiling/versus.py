@@ -63,9 +63,9 @@ class Versus:
     @property
     def differs(self) -> bool:
         """Whether both measurements are beyond the limit, in the same direction."""
-        twice = self.again is not None and self.again.beyond(self.limit)
-        return twice and self.again is not None and (self.again.ratio > 1) == (self.whole.ratio > 1)
-
+        if self.again is None or not self.again.beyond(self.limit):
+            return False
+        return (self.again.ratio > 1) == (self.whole.ratio > 1)
 
     def verdict(self) -> str:
         """Say in a sentence whether there is a difference, or that nothing can be told."""

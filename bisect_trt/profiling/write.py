@@ -16,7 +16,6 @@ from bisect_trt.profiling.picture import pictures
 from bisect_trt.profiling.result import CONCURRENCY, LayerTable, Point, Profile
 
 DOCUMENT, TABLE, LAYERS = "profile.json", "profile.csv", "layers.csv"
-LATENCY, THROUGHPUT = "latency.svg", "throughput.svg"
 SCHEMA_VERSION = 1
 
 
@@ -141,5 +140,3 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(head)
     writer.writerows(rows)
     return text.getvalue()
-
-

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.profiling.cliffs import grid
+from bisect_trt.profiling.picture import COST, LATENCY, THROUGHPUT
 from bisect_trt.profiling.result import CONCURRENCY, Change, LayerTable, Point, Profile, milliseconds
 from bisect_trt.profiling.versus import Versus
 from bisect_trt.profiling.write import DOCUMENT, LAYERS, TABLE
@@ -47,7 +48,7 @@ def show_profile(result: Profile, console: Console | None = None) -> None:
     if result.layers is not None:
         page.exact("", show_path(result.out / LAYERS))
     if result.is_range and len(result.points) > 1:
-        page.exact("Pictures", f"{show_path(result.out)}/latency.svg, cost.svg, throughput.svg")
+        page.exact("Pictures", f"{show_path(result.out)}/{LATENCY}, {COST}, {THROUGHPUT}")
 
 
 def _build(result: Profile) -> str:
