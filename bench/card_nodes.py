@@ -1,6 +1,6 @@
 """onnx's node tests on TensorRT: parse, build, run, compare; one JSON line for each in OUT/nodes.jsonl.
 
-    python bench/card_nodes.py OUT [--target tensorrt] [--workers 8] [--most N] [--seconds N]
+    python bench/card_nodes.py OUT [--target tensorrt] [--workers 8] [--most N] [--seconds N] [--only OP ...]
 
 Each worker keeps its builder; optimisation level 0, no TF32. What is compared with are the outputs that the
 tests carry, by our own tolerances. A test whose inputs no feed can have (sequences, optionals, strings) is
@@ -107,10 +107,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--most", type=int)
     parser.add_argument("--seconds", type=float, default=1e9, help="no test begins after so many")
+    parser.add_argument("--only", nargs="*", default=[], help="operators")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     settings = TargetSettings(spec=given.target, opt_level=0, tf32=False)
-    every, began = tests()[: given.most], time.monotonic()
+    every = [test for test in tests() if not given.only or operator(test.model) in given.only][: given.most]
+    began = time.monotonic()
     counts: Counter[str] = Counter()
     with (
         tempfile.TemporaryDirectory() as scratch,
