@@ -1,16 +1,19 @@
 """Times on a real card, and beside them those of others: `python bench/card_profile.py OUT [PART...]`.
 
-Parts, each by itself; OUT/profile.jsonl gets a line for every step, OUT/*.txt what was printed:
-    compare     light resnet50 of onnx and a transformer (two layers, 256 wide, 8 heads, 128 tokens), each in
-                FP32, TF32 and FP16: `profiling.meter`, which `bisect-trt profile` measures with, and a plain
-                script with CUDA events that shares no line with the product (this file, `--events`). The six
-                engines are built side by side, and measured one after the other. Both take one timing
-                cache, so both run the same tactics.
-    batches     `bisect-trt profile` of the resnet50 with batches of 1 to 64 in FP16: cliffs, layers, pictures
-    graphs      `bisect-trt profile --cuda-graph` of the transformer in FP16
-    polygraphy  `polygraphy run` of both models in FP16, which prints a mean of the host's time
-    cuda        ONNX Runtime's CUDA provider on both models, where it is installed
-$TARGET is `tensorrt` unless it says otherwise.
+Parts; without a name the first two. OUT/profile.jsonl gets a line after every step, so a run that is cut
+off keeps what it saw; OUT/*.txt is what was printed.
+    compare     at most 100 s: a transformer (two layers, 256 wide, 8 heads, 128 tokens) and the light
+                resnet50 of onnx, each in FP32, FP16 and TF32. One process, one builder. Every engine is
+                built by the product, then timed in turns, twice each, by the product (`profiling.meter`, as
+                `bisect-trt profile` does) and by a plain script with CUDA events that shares nothing with it
+                but the engine (`Plain` below): launched kernel by kernel, and as a CUDA graph. Then
+                IProfiler's layers. Lines with `result` have the ratios.
+    polygraphy  at most 40 s: `polygraphy run` of both FP16 engines, which prints a mean of the host's time
+    batches     at most 110 s: `bisect-trt profile` of the resnet50 with batches of 1 to 64 in FP16
+    against     at most 110 s: `bisect-trt profile --against '--precision fp16'` of the transformer
+    cuda        at most 80 s: ONNX Runtime's CUDA provider on both models, where it is installed
+$TARGET is `tensorrt` unless it says otherwise. The resnet50 is built at $OPT_LEVEL (1), as six builds at
+level 3 side by side took 150 s; what `compare` has not built after $LATE (55) seconds is built at level 0.
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,9 @@ from onnx import TensorProto, helper, numpy_helper
 BT = [sys.executable, "-c", "import sys; from bisect_trt.cli.app import main; sys.exit(main())"]
 POLYGRAPHY = [sys.executable, "-c", "import sys; from polygraphy.tools import main; sys.exit(main())"]
 TARGET = os.environ.get("TARGET", "tensorrt")
-PRECISIONS = ("fp32", "tf32", "fp16")
-RUNS, WARM = 500, 100
+PRECISIONS = ("fp32", "fp16", "tf32")
+LEVEL, LATE = int(os.environ.get("OPT_LEVEL", "1")), float(os.environ.get("LATE", "55"))
+RUNS, WARM = 300, 50
 WIDTH, HEADS, TOKENS = 256, 8, 128
 
 
@@ -123,145 +126,133 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def compare(out: Path) -> None:
-    """All precisions of both models: built side by side, then measured one after the other by either."""
-    models = {"resnet50": resnet50(out), "transformer": transformer(out)}
-    labels = [(f"{name}-{precision}", name, precision) for name in models for precision in PRECISIONS]
-    sides: dict[str, Any] = {}
-    with ThreadPoolExecutor(len(labels)) as threads:
-        opening = {
-            label: threads.submit(opened, out, label, models[name], precision)
-            for label, name, precision in labels
-        }
-    for label, future in opening.items():
-        try:
-            sides[label] = future.result()
-        except Exception as error:  # the others go on
-            note(out, name=label, tool="ours", error=repr(error))
-    times = {label: by_the_product(out, label, *side) for label, side in sides.items()}
-    words = [f"{label}={models[name]}={precision}" for label, name, precision in labels if label in sides]
-    text = step(out, "events", [sys.executable, __file__, "--events", out, *words], 120)
-    plain = {label: float(ms) for label, ms in re.findall(r"(\S+) median_ms ([\d.]+)", text)}
-    for label in sides:
-        ours_ms, events_ms = times.get(label), plain.get(label)
-        ratio = ours_ms / events_ms if ours_ms and events_ms else None
-        note(out, result=label, ours_ms=ours_ms, events_ms=events_ms, ours_by_events=ratio)
+    """All engines in a process of its own, which can be ended."""
+    text = step(out, "compare", [sys.executable, __file__, "--engines", out], 100)
+    print(text[-1500:], flush=True)
 
 
-def opened(out: Path, label: str, model: Path, precision: str) -> tuple[Any, Any]:
-    """The model built in a worker of the product, and its inputs."""
+def engines(out: Path) -> None:
+    """Build one engine after the other, and time each by both."""
+    began = time.monotonic()
+    for model, level in ((transformer(out), None), (resnet50(out), LEVEL)):
+        for precision in PRECISIONS:
+            late = time.monotonic() - began > LATE
+            try:
+                one_engine(out, model, precision, 0 if late else level)
+            except Exception as error:  # the others go on
+                note(out, name=f"{model.stem}-{precision}", error=repr(error))
+
+
+def one_engine(out: Path, model: Path, precision: str, level: int | None) -> None:
+    """Times of one engine by the product and by the plain script, its layers; then as a CUDA graph."""
     from bisect_trt.profiling.meter import Side
     from bisect_trt.session.prepare import load_for, prepare
     from bisect_trt.session.samples import read_samples
     from bisect_trt.settings import RunSettings, Settings, TargetSettings
+    from bisect_trt.targets.tensorrt.timed import TimedEngine
+    from bisect_trt.workers import stopwatch
 
-    target = TargetSettings(
-        TARGET,
-        tf32=precision == "tf32",
-        precision="fp16" if precision == "fp16" else "",
-        timing_cache=out / f"{label}.cache",
-    )
+    class Here(Side):
+        """A side of the product whose worker is this process, so that its engine is at hand."""
+
+        def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            return function(*arguments)
+
+    label = f"{model.stem}-{precision}"
+    narrow = "fp16" if precision == "fp16" else ""
+    target = TargetSettings(TARGET, tf32=precision == "tf32", precision=narrow, opt_level=level)
     loaded = load_for(model, Settings(target))
     session = prepare(loaded, read_samples(loaded, Settings(target)), out / f"{label}-work")
-    side = Side(target, RunSettings(), out / f"{label}-logs")
+    feeds, here = session.feeds[0], Here(target, RunSettings(), out / f"{label}-logs")
     began = time.monotonic()
-    told = side.open(session.original)
-    seconds = round(time.monotonic() - began, 2)
-    note(out, name=label, tool="ours", build=told.build_seconds, until_built=seconds, bytes=dict(told.bytes))
-    return side, session.feeds[0]
+    told = here.open(session.original)
+    until = round(time.monotonic() - began, 2)
+    held = stopwatch._open[session.original.digest]
+    assert isinstance(held.timed, TimedEngine)
+    trt, cuda, engine = held.timed._trt, held.timed._cuda, held.timed._engine
+    note(out, name=label, level=level, build=told.build_seconds, until_built=until, bytes=dict(told.bytes))
+    (out / f"{label}.plan").write_bytes(bytes(engine.serialize()))
+    both(out, label, here, feeds, trt, engine, graph=False)
+    layers = here.layers(feeds, 20)
+    assert layers is not None
+    top = sorted(layers.layers, key=lambda layer: -layer.seconds)[:6]
+    named = [(layer.name[:100], layer.op, layer.nodes[:6], _ms(layer.seconds)) for layer in top]
+    nowhere = sum(not layer.nodes for layer in layers.layers)
+    total = _ms(sum(layer.seconds for layer in layers.layers))
+    note(out, result=label, iprofiler=len(layers.layers), without_node=nowhere, sum_ms=total,
+         run_ms=_ms(layers.whole), top=named)  # fmt: skip
+    content = session.original.model
+    held.timed, held.fed = TimedEngine(trt, cuda, engine, content, told.build_seconds, True), None
+    both(out, label, here, feeds, trt, engine, graph=True)
 
 
-def by_the_product(out: Path, label: str, side: Any, feeds: Any) -> float | None:
-    """Median milliseconds, and the layers that take longest."""
+def both(out: Path, label: str, here: Any, feeds: Any, trt: Any, engine: Any, *, graph: bool) -> None:
+    """Medians of either, in turns, twice."""
     from bisect_trt.profiling.meter import measured
     from bisect_trt.session.prober import Budget
 
-    try:
-        times = measured(side, feeds, 0.005, 3.0, Budget())
-        note(out, name=label, tool="ours", times=times.to_json())
-        layers = side.layers(feeds, 20)
-        top = sorted(layers.layers, key=lambda layer: -layer.seconds)[:6]
-        told = [(layer.name[:100], layer.nodes[:6], _ms(layer.seconds)) for layer in top]
-        total = sum(layer.seconds for layer in layers.layers)
-        whole = _ms(layers.whole)
-        note(out, name=label, layers=len(layers.layers), sum_ms=_ms(total), run_ms=whole, top=told)
-        return float(times.median * 1e3)
-    except Exception as error:  # the others go on
-        note(out, name=label, tool="ours", error=repr(error))
-        return None
-    finally:
-        side.close()
+    plain, ours, theirs = Plain(trt, engine, graph), [], []
+    for _ in range(2):
+        times = measured(here, feeds, 0.005, 1.0, Budget())
+        ours.append(times.median * 1e3)
+        theirs.append(statistics.median(plain.times()))
+    name = f"{label}-graph" if graph else label
+    ratio = statistics.mean(ours) / statistics.mean(theirs)
+    told = {"ours_ms": ours, "events_ms": theirs, "ours_by_events": round(ratio, 4)}
+    note(out, result=name, **told, last=times.to_json())
 
 
-def polygraphy(out: Path) -> None:
-    """`polygraphy run`: the mean that it prints, of the host's time."""
-    for name, model in (("resnet50", resnet50(out)), ("transformer", transformer(out))):
-        cache = out / f"{name}-fp16.cache"
-        known = ["--load-timing-cache", cache] if cache.exists() else []
-        words = [*POLYGRAPHY, "run", model, "--trt", "--fp16", *known, "--warm-up", str(WARM)]
-        text = step(out, f"{name}-fp16-polygraphy", [*words, "--iterations", "100"], 90)
-        found = re.search(r"Average inference time:\s*([\d.]+)\s*ms", text)
-        note(out, result=f"{name}-fp16", polygraphy_mean_ms=float(found[1]) if found else text[-300:])
+class Plain:
+    """A plain script with CUDA events; times are milliseconds."""
 
+    def __init__(self, trt: Any, engine: Any, graph: bool) -> None:
+        """Give the engine inputs at random; `graph`: capture a run."""
+        self.context, self.cuda, self.held = engine.create_execution_context(), _cudart(), []
+        self.stream = ctypes.c_void_p()
+        self.do("StreamCreate", ctypes.byref(self.stream))
+        for k in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(k)
+            shape = tuple(engine.get_tensor_shape(name))
+            array, at = np.random.default_rng(0).standard_normal(shape).astype("f4"), ctypes.c_void_p()
+            self.do("Malloc", ctypes.byref(at), ctypes.c_size_t(array.nbytes))
+            self.do("Memcpy", at, array.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(array.nbytes), 1)
+            self.context.set_tensor_address(name, at.value)
+            self.held.append(array)
+        self.launch()
+        self.do("StreamSynchronize", self.stream)
+        self.ready = ctypes.c_void_p()
+        if graph:
+            made = ctypes.c_void_p()
+            self.do("StreamBeginCapture", self.stream, 0)
+            self.launch()
+            self.do("StreamEndCapture", self.stream, ctypes.byref(made))
+            self.do("GraphInstantiateWithFlags", ctypes.byref(self.ready), made, ctypes.c_ulonglong(0))
 
-# A plain script with CUDA events
+    def do(self, name: str, *arguments: Any) -> None:
+        """Call a function of the CUDA runtime."""
+        status = getattr(self.cuda, f"cuda{name}")(*arguments)
+        assert not status, (name, status)
 
+    def launch(self) -> None:
+        """Run once."""
+        assert self.context.execute_async_v3(self.stream.value)
 
-def events(out: str, *models: str) -> None:
-    """Build each LABEL=MODEL=PRECISION, run and time it by CUDA events; prints milliseconds."""
-    import tensorrt as trt
-
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    for words in models:
-        label, model, precision = words.split("=")
-        try:
-            builder.reset()
-            engine = _built(trt, logger, builder, model, precision, Path(out, f"{label}.cache"))
-            found = _timed(trt, engine)
-            least, most = min(found), max(found)
-            print(f"{label} median_ms {statistics.median(found)} least {least} largest {most}", flush=True)
-        except Exception as error:  # the others go on
-            print(label, repr(error), flush=True)
-
-
-def _built(trt: Any, logger: Any, builder: Any, model: str, precision: str, cache: Path) -> Any:
-    explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
-    network = builder.create_network(0 if explicit is None else 1 << int(explicit))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse_from_file(model), parser.get_error(0).desc()
-    config = builder.create_builder_config()
-    (config.set_flag if precision == "tf32" else config.clear_flag)(trt.BuilderFlag.TF32)
-    if precision == "fp16":
-        config.set_flag(trt.BuilderFlag.FP16)
-    known = cache.read_bytes() if cache.exists() else b""
-    config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=True)
-    return trt.Runtime(logger).deserialize_cuda_engine(builder.build_serialized_network(network, config))
-
-
-def _timed(trt: Any, engine: Any) -> list[float]:
-    context, cuda = engine.create_execution_context(), _cudart()
-    stream, held = ctypes.c_void_p(), []
-    cuda.cudaStreamCreate(ctypes.byref(stream))
-    for k in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(k)
-        array = np.random.default_rng(0).standard_normal(tuple(engine.get_tensor_shape(name))).astype("f4")
-        at = ctypes.c_void_p()
-        assert not cuda.cudaMalloc(ctypes.byref(at), ctypes.c_size_t(array.nbytes))
-        cuda.cudaMemcpy(at, array.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(array.nbytes), 1)
-        context.set_tensor_address(name, at.value)
-        held.append((array, at))
-    start, end, taken = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_float()
-    cuda.cudaEventCreate(ctypes.byref(start))
-    cuda.cudaEventCreate(ctypes.byref(end))
-    found = []
-    for _ in range(WARM + RUNS):
-        cuda.cudaEventRecord(start, stream)
-        assert context.execute_async_v3(stream.value)
-        cuda.cudaEventRecord(end, stream)
-        cuda.cudaEventSynchronize(end)
-        assert not cuda.cudaEventElapsedTime(ctypes.byref(taken), start, end)
-        found.append(taken.value)
-    return found[WARM:]
+    def times(self) -> list[float]:
+        """Milliseconds of RUNS runs after WARM others."""
+        start, end, taken, found = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_float(), []
+        self.do("EventCreate", ctypes.byref(start))
+        self.do("EventCreate", ctypes.byref(end))
+        for _ in range(WARM + RUNS):
+            self.do("EventRecord", start, self.stream)
+            if self.ready:
+                self.do("GraphLaunch", self.ready, self.stream)
+            else:
+                self.launch()
+            self.do("EventRecord", end, self.stream)
+            self.do("EventSynchronize", end)
+            self.do("EventElapsedTime", ctypes.byref(taken), start, end)
+            found.append(taken.value)
+        return found[WARM:]
 
 
 def _cudart() -> Any:
@@ -272,6 +263,18 @@ def _cudart() -> Any:
         with suppress(OSError):
             return ctypes.CDLL(name)
     raise SystemExit("no CUDA runtime library")
+
+
+def polygraphy(out: Path) -> None:
+    """`polygraphy run` of the engines of `compare`: the mean that it prints, of the host's time."""
+    known = step(out, "polygraphy-help", [*POLYGRAPHY, "run", "--help"], 20)
+    one_by_one = ["--sequential-runners"] if "--sequential-runners" in known else []  # 0.53: for --warm-up
+    for plan in sorted(out.glob("*-fp16.plan")):
+        words = [*POLYGRAPHY, "run", plan, "--trt", "--model-type", "engine", *one_by_one]
+        words += ["--warm-up", str(WARM)]
+        text = step(out, f"{plan.stem}-polygraphy", [*words, "--iterations", str(RUNS)], 20)
+        found = re.search(r"Average inference time:\s*([\d.]+)\s*ms", text)
+        note(out, result=plan.stem, polygraphy_mean_ms=float(found[1]) if found else text[-300:])
 
 
 # Models
@@ -335,8 +338,15 @@ def batches(out: Path) -> None:
     """A range of batches on one engine."""
     model = resnet50(out, "batch")
     name = next(v.name for v in onnx.load(str(model)).graph.input if len(v.type.tensor_type.shape.dim) == 4)
-    words = ["--target", TARGET, "--precision", "fp16", "--shapes", f"{name}:1..64x3x224x224"]
-    ours(out, "resnet50-batches", model, words, 100)
+    words = ["--target", TARGET, "--precision", "fp16", "--opt-level", str(LEVEL)]
+    ours(out, "resnet50-batches", model, [*words, "--shapes", f"{name}:1..64x3x224x224"], 110)
+
+
+def against(out: Path) -> None:
+    """FP32 against FP16, and the nodes that make the difference."""
+    words = ["--target", TARGET, "--no-tf32", "--against", "--precision fp16"]
+    found = ours(out, "transformer-against", transformer(out), words, 110)
+    note(out, result="against", **{k: found.get(k) for k in ("against", "finished", "stop_reason")})
 
 
 def cuda(out: Path) -> None:
@@ -345,28 +355,23 @@ def cuda(out: Path) -> None:
         ours(out, f"{name}-ort-cuda", model, ["--target", "ort:CUDA"], 40)
 
 
-def graphs(out: Path) -> None:
-    """A CUDA graph of a small model, where launches cost most."""
-    words = ["--target", TARGET, "--precision", "fp16", "--cuda-graph"]
-    ours(out, "transformer-graph", transformer(out), words, 60)
-
-
 PARTS: dict[str, Callable[[Path], None]] = {
     "compare": compare,
-    "batches": batches,
-    "graphs": graphs,
     "polygraphy": polygraphy,
+    "batches": batches,
+    "against": against,
     "cuda": cuda,
 }
+FIRST = ("compare", "polygraphy")
 
 
 def main() -> None:
     """See the text of the module."""
-    if sys.argv[1] == "--events":
-        return events(*sys.argv[2:])
+    if sys.argv[1] == "--engines":
+        return engines(Path(sys.argv[2]))
     out = Path(sys.argv[1]).absolute()
     out.mkdir(parents=True, exist_ok=True)
-    for part in sys.argv[2:] or list(PARTS):
+    for part in sys.argv[2:] or FIRST:
         began = time.monotonic()
         try:
             PARTS[part](out)
