@@ -37,6 +37,7 @@ SHORT = {
     "cli/reduce.py": "a command each has a file",
     "cli/simplify.py": "a command each has a file",
     "cli/output/blame_table.py": "what a command prints each has a file",
+    "blaming/matrix.py": "what `verify --releases` asks, apart from `blame`",
     "cli/output/junit.py": "what a command prints each has a file",
     "cli/output/precision.py": "what a command prints each has a file",
     "isolation/server.py": "what the isolated process imports, which must stay light",
@@ -68,15 +69,10 @@ SHORT = {
 """Files of fewer than 60 lines, each with the reason why it is one."""
 
 LONG = {
-    "api.py": "a function for each command, whose docstring is its manual",
-    "api.py:blame": "the options of a command are its signature",
-    "blaming/blame.py:blame": "one call that opens all that blaming needs, in order",
     "reproducer/issue.py:render": "one page, from top to bottom",
     "session/check.py:check": "one probe of the whole model, told in the order in which it happens",
     "references/noise.py": "one measurement, whose parts share what they measured",
     "workers/jobs.py": "all that runs in a worker, of which the fork server imports one module",
-    "cli/blame.py:run": "the options of a command are its signature",
-    "cli/profile.py:run": "the options of a command are its signature",
     "mixed_precision/run.py:precision": "one call that opens all that a search needs, as open_run does",
     "profiling/run.py:profile": "one call that opens all that a profile needs, as open_run does",
     "workers/jobs.py:_probe": "one probe, told in the order in which it happens",

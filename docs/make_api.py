@@ -13,7 +13,7 @@ from typing import Any
 import bisect_trt
 import bisect_trt.api
 
-FUNCTIONS = ("reduce", "reduce_all", "check", "scan", "precision", "simplify", "verify", "blame")
+FUNCTIONS = ("reduce", "reduce_all", "check", "scan", "precision", "profile", "simplify", "verify", "blame")
 HEAD = """# In Python
 
 Written by `make docs` from the docstrings; every example is run by a test.

@@ -23,7 +23,7 @@ from bisect_trt.blaming.words import answer
 from bisect_trt.cli.app import main
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.outcome import Verdict
-from bisect_trt.settings import RunSettings
+from bisect_trt.settings import RunSettings, Settings
 
 BAD, GOOD, DARK = Verdict.REPRODUCES, Verdict.VANISHES, Verdict.UNRESOLVED
 EIGHT = [f"1.{k}.0" for k in range(8)]
@@ -50,7 +50,7 @@ def without_uv(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(tmp_path: Path, place: Path, run: RunSettings = RunSettings(), **asked: object) -> Blame:  # noqa: B008
     asked = asked if "releases_file" in asked else {"releases": "onnxruntime", **asked}
-    return blame(place, Asking(**asked), run=run, out=tmp_path / "out")  # type: ignore[arg-type]
+    return blame(place, Asking(**asked), Settings(run=run), out=tmp_path / "out")  # type: ignore[arg-type]
 
 
 def row(found: Blame) -> dict[str, Verdict]:

@@ -118,7 +118,8 @@ def reproducer(folder: Path, name: str) -> Path:
 
 
 def options(tmp_path: Path, place: Path, **more: Any) -> Blame:
-    return blame(place, Asking(options=True, **more), run=RunSettings(repeats=1), out=tmp_path / "out")
+    once = Settings(run=RunSettings(repeats=1))
+    return blame(place, Asking(options=True, **more), once, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", LIVE)

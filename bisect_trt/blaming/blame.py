@@ -7,7 +7,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from bisect_trt.reproducer.untrusted import Report, find, opened, require_custom
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.prepare import resolved
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.text import Summary
 
 DOCUMENT = "blame.json"
@@ -50,7 +49,7 @@ class Asking:
         offline: only what was installed before.
         allow_build: source archives may be built.
         cache: folder of the environments; None: in the user's cache folder.
-        cache_limit: bytes that they may take.
+        cache_limit: bytes that they may take; 12 GiB without it.
     """
 
     releases: str = ""
@@ -62,7 +61,7 @@ class Asking:
     offline: bool = False
     allow_build: bool = False
     cache: Path | None = None
-    cache_limit: int = LIMIT
+    cache_limit: int | None = None
 
     @property
     def asks_releases(self) -> bool:
@@ -131,11 +130,9 @@ class Blame(Summary):
 def blame(
     place: Path,
     asking: Asking = Asking(),
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
     *,
     target: str | None = None,
-    given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
-    run: RunSettings = RunSettings(),  # noqa: B008 (frozen)
-    custom_ops: Sequence[Path] = (),
     out: Path | None = None,
     force: bool = False,
     on_tried: OnTried = lambda tried: None,
@@ -146,10 +143,9 @@ def blame(
     Args:
         place: folder or zip that `reduce` wrote; nothing in it is believed, and no script of it is run.
         asking: what to look for.
+        settings: how often and how long a script may run, how many at the same time, and for how long in
+            all; libraries for the target and for ONNX Runtime, as a report's own are never loaded.
         target: other than the one of its report.
-        given: libraries that no report may ask for.
-        run: how often and how long a script may run, how many at the same time, and for how long in all.
-        custom_ops: libraries of custom operators for ONNX Runtime; a report's own are never loaded.
         out: where to write; NAME-blame here without it. What an earlier call found there is not asked again.
         force: replace what is there.
         on_tried: called with each release as it is tried.
@@ -160,24 +156,18 @@ def blame(
         TargetUnavailable: releases cannot be listed, or this is not Linux.
         StoppedEarly: the disk is full; what was found so far is in the journal.
     """
-    if sys.platform != "linux":
-        raise TargetUnavailable("blame works on Linux only", "copy the reproducer to a Linux machine")
-    for given_file, word in ((asking.on, "--on"), (asking.releases_file, "--releases-file")):
-        if given_file is not None and not given_file.is_file():
-            raise UsageError(f"{word} {given_file}: no such file")
-    if find(place) != [place]:
-        raise UsageError(f"{place} holds several reproducers", "give one of them")
+    _require_usable(place, asking)
     name = place.absolute().name.removesuffix(".zip").removesuffix("-repro")
     out = out or Path.cwd() / f"{name}-blame"
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
         folder, report = opened(place, Path(scratch))
-        require_custom_ops(folder, report, tuple(custom_ops))
-        asked = [folders.meaning(report.target(target, given)), repr(report.accuracy)]
+        require_custom_ops(folder, report, settings.accuracy.custom_ops)
+        asked = [folders.meaning(report.target(target, settings.target)), repr(report.accuracy)]
         head = {"tool": __version__, "blame": _digest(folder, repr(asked))}
         with folders.open_folder(out, head, force=force) as journal:
             question = Path(scratch) / "question"
             question.mkdir()
-            ask = _Asker(folder, report, target, given, asking, run, tuple(custom_ops), question, journal)
+            ask = _Asker(folder, report, target, settings, asking, question, journal)
             releases, decided, notes = None, None, []
             if asking.asks_releases:
                 try:
@@ -193,6 +183,17 @@ def blame(
     return found
 
 
+def _require_usable(place: Path, asking: Asking) -> None:
+    """Raise UsageError or TargetUnavailable where the question itself cannot be asked here."""
+    if sys.platform != "linux":
+        raise TargetUnavailable("blame works on Linux only", "copy the reproducer to a Linux machine")
+    for given_file, word in ((asking.on, "--on"), (asking.releases_file, "--releases-file")):
+        if given_file is not None and not given_file.is_file():
+            raise UsageError(f"{word} {given_file}: no such file")
+    if find(place) != [place]:
+        raise UsageError(f"{place} holds several reproducers", "give one of them")
+
+
 @dataclass(frozen=True)
 class _Asker:
     """One call of `blame`."""
@@ -200,10 +201,8 @@ class _Asker:
     folder: Path
     report: Report
     target: str | None
-    given: TargetSettings
+    settings: Settings
     asking: Asking
-    run: RunSettings
-    custom_ops: tuple[Path, ...]
     into: Path
     journal: Journal
 
@@ -217,12 +216,12 @@ class _Asker:
             names = list(source.commands)
             question = self._question(None)
             return self._asked(asking.releases_file.name, question, source, processes, names, [], on_tried)
-        spec = self.report.target(self.target, self.given).spec
+        spec = self._target.spec
         asked = asked_for(asking.releases or default_for(spec), spec)
         environments = Environments(
             processes,
             folder=asking.cache,
-            limit=asking.cache_limit,
+            limit=LIMIT if asking.cache_limit is None else asking.cache_limit,
             offline=asking.offline,
             allow_build=asking.allow_build,
             pre=asking.pre,
@@ -245,11 +244,11 @@ class _Asker:
 
     def decisions(self, place: Path, out: Path, scratch: Path, say: Say) -> Decisions:
         """Decisions of the builder, on this machine's own target."""
-        target = self.report.target(self.target, self.given)
-        run = replace(self.run, seed=self.report.seed, timeout=self.run.timeout or self.report.timeout)
-        accuracy = replace(self.report.accuracy, custom_ops=self.custom_ops)
-        settings = resolved(Settings(target, run, accuracy))
-        budget, values = self.run.budget, scratch / "values"
+        asked = self.settings.run
+        run = replace(asked, seed=self.report.seed, timeout=asked.timeout or self.report.timeout)
+        accuracy = replace(self.report.accuracy, custom_ops=self.settings.accuracy.custom_ops)
+        settings = resolved(Settings(self._target, run, accuracy))
+        budget, values = asked.budget, scratch / "values"
         values.mkdir()
         return decisions(
             self.folder,
@@ -264,6 +263,11 @@ class _Asker:
             say=say,
         )
 
+    @property
+    def _target(self) -> TargetSettings:
+        """The target that is on trial, with the libraries that were given by hand."""
+        return self.report.target(self.target, self.settings.target)
+
     def _whole(self, place: Path) -> Path | None:
         """The user's model, where a file of its name lies here or beside the reproducer."""
         name = self.report.model_name
@@ -272,8 +276,9 @@ class _Asker:
 
     def _question(self, asked: Asked | None) -> Question:
         package = asked.package if asked else None
-        question = write_question(self.folder, self.report, self.target, self.given, package, self.into)
-        limit = self.run.timeout
+        given = self.settings.target
+        question = write_question(self.folder, self.report, self.target, given, package, self.into)
+        limit = self.settings.run.timeout
         return replace(question, deadline=limit) if limit else question
 
     def _asked(
@@ -286,7 +291,7 @@ class _Asker:
         anchors: list[str],
         on_tried: OnTried,
     ) -> Releases:
-        run = self.run
+        run = self.settings.run
         releaser = Releaser(
             question,
             source,

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bisect_trt.blaming.blame import Asking, Blame, blame
-from bisect_trt.blaming.releases import OnTried
 from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.outcome import Failure, Stage, Symptom, Verdict
 from bisect_trt.reproducer.untrusted import find
-from bisect_trt.settings import RunSettings, TargetSettings
+from bisect_trt.settings import Settings
 
 _CODES = {Verdict.REPRODUCES: 1, Verdict.VANISHES: 0, Verdict.UNRESOLVED: TargetUnavailable.exit_code}
 _UNREAD = Failure(Stage.BUILD, Symptom.ERROR, "", "")
@@ -20,12 +19,9 @@ _UNREAD = Failure(Stage.BUILD, Symptom.ERROR, "", "")
 def matrix(
     place: Path,
     asking: Asking,
+    settings: Settings,
     *,
     target: str | None = None,
-    given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
-    run: RunSettings = RunSettings(),  # noqa: B008 (frozen)
-    custom_ops: Sequence[Path] = (),
-    on_tried: OnTried = lambda tried: None,
 ) -> list[Blame]:
     """Try the reproducers at a path on all releases that are asked for; nothing is written but the cache.
 
@@ -40,16 +36,7 @@ def matrix(
         with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
             out = Path(scratch) / "out"
             try:
-                one = blame(
-                    each,
-                    asking,
-                    target=target,
-                    given=given,
-                    run=run,
-                    custom_ops=custom_ops,
-                    out=out,
-                    on_tried=on_tried,
-                )
+                one = blame(each, asking, settings, target=target, out=out)
             except BisectError as error:
                 if len(places) == 1:
                     raise

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bisect_trt import options as table
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given
 from bisect_trt.cli.verify import RELEASES, TARGET
 from bisect_trt.errors import UsageError
 from bisect_trt.options import Option
@@ -23,7 +24,7 @@ RELEASES_FILE = Option(
 )
 OPTIONS = Option("options", "--options", k.SWITCH, "Which decisions of the builder does it hang on?")
 ON = Option("on", "--on", k.FILE, "The whole model, on which what helps is tried; as the report names it.")
-SWEEP = Option("sweep", "--sweep", k.SWITCH, "Try all releases, not only as many as the search needs.")
+SWEEP = Option("every", "--sweep", k.SWITCH, "Try all releases, not only as many as the search needs.")
 PRE = Option("pre", "--pre", k.SWITCH, "Pre-releases, too; one that is named with == is always tried.")
 OFFLINE = Option("offline", "--offline", k.SWITCH, "Only releases that were installed before.", MACHINE)
 ALLOW_BUILD = Option(
@@ -48,19 +49,11 @@ def run(
     settings: Settings,
     *,
     other: str | None,
-    releases: str | None,
-    releases_file: Path | None,
-    options: bool,
-    on: Path | None,
-    sweep: bool,
-    pre: bool,
-    offline: bool,
-    allow_build: bool,
-    cache_limit: int | None,
-    clean: bool,
     out: Path | None,
     force: bool,
     as_json: bool,
+    clean: bool,
+    **asked: Any,
 ) -> int:
     """Which release broke it, which decision of the builder, and does that help the whole model?
 
@@ -80,33 +73,8 @@ def run(
     from bisect_trt.blaming.blame import Asking, blame
     from bisect_trt.cli.output.blame_table import show_blame, show_step, show_tried
 
-    asking = Asking(
-        releases=releases or "",
-        releases_file=releases_file,
-        options=options,
-        on=on,
-        every=sweep,
-        pre=pre,
-        offline=offline,
-        allow_build=allow_build,
-        cache_limit=cache_limit or environments.LIMIT,
-    )
-
-    def quiet(told: object) -> None:
-        pass
-
-    found = blame(
-        place,
-        asking,
-        target=other,
-        given=settings.target,
-        run=settings.run,
-        custom_ops=settings.accuracy.custom_ops,
-        out=out,
-        force=force,
-        on_tried=quiet if as_json else show_tried,
-        say=quiet if as_json else show_step,
-    )
+    shown: Any = {} if as_json else {"on_tried": show_tried, "say": show_step}
+    found = blame(place, Asking(**only_given(asked)), settings, target=other, out=out, force=force, **shown)
     if as_json:
         print(json.dumps({**found.to_json(), "out": str(found.out)}, indent=2))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,11 @@ Argument = tuple[str, str]
 MODEL: Argument = ("MODEL", "ONNX model.")
 
 
+def only_given(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what was not given: it has the default of the function that is called."""
+    return {name: value for name, value in asked.items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: its function, and the rows of the options that it takes.
@@ -50,9 +55,9 @@ class Command:
     def add_to(self, app: typer.Typer) -> None:
         """Make it a command of the application."""
 
-        def body(**given: Any) -> int:
+        def body(**words: Any) -> int:
             try:
-                return self._called(given)
+                return self._called(words)
             except KeyboardInterrupt as error:  # versions of Typer disagree on what becomes of it
                 hint = "the same command goes on from where it was, if it had begun"
                 raise StoppedEarly("interrupted", hint) from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bisect_trt import options
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.options.table import COMMON, SEARCH
@@ -30,19 +31,7 @@ _LEFT_OUT = (
 )
 
 
-def run(
-    model: Path,
-    settings: Settings,
-    *,
-    out: Path | None,
-    to: str | None,
-    cost: str | None,
-    keep: tuple[str, ...],
-    lower: tuple[str, ...],
-    start: Path | None,
-    force: bool,
-    as_json: bool,
-) -> int:
+def run(model: Path, settings: Settings, *, as_json: bool, **asked: Any) -> int:
     """Which nodes must stay in FP32? The smallest set that is proven to be right, and the model that has it.
 
     Exit code: 0 done (also when nothing has to stay), 1 the model is wrong in FP32 already, 2 bad usage
@@ -57,18 +46,7 @@ def run(
     from bisect_trt.mixed_precision.write import document
 
     with progress(quiet=as_json) as on_event:
-        result = bisect_trt.precision(
-            model,
-            settings,
-            to=to or "fp16",
-            cost=cost or "nodes",
-            out=out,
-            force=force,
-            keep=keep,
-            lower=lower,
-            start=start or (),
-            on_event=on_event,
-        )
+        result = bisect_trt.precision(model, settings, **only_given(asked), on_event=on_event)
     if as_json:
         print(json.dumps({**document(result, bisect_trt.__version__), "out": str(result.out)}, indent=2))
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt import options
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.options.table import BUILDER, SEARCH
@@ -49,20 +49,7 @@ _LEFT_OUT = (
 )
 
 
-def run(
-    model: Path,
-    settings: Settings,
-    *,
-    shapes: Any,
-    best: Any,
-    against: str | None,
-    out: Path | None,
-    limit: float | None,
-    precision_of_time: float | None,
-    cuda_graph: bool,
-    force: bool,
-    as_json: bool,
-) -> int:
+def run(model: Path, settings: Settings, *, as_json: bool, **asked: Any) -> int:
     """How fast is it? Latency and throughput over shapes, where these jump, and which layers take the time.
 
     Exit code: 0 done, 1 the other side of --against differs beyond the limit, 2 bad usage or model, or the
@@ -77,20 +64,7 @@ def run(
     from bisect_trt.profiling.write import document
 
     with progress(quiet=as_json) as on_event:
-        result = room.profile(
-            model,
-            settings,
-            shapes=shapes,
-            best=best,
-            against=against or "",
-            precision_of_time=precision_of_time or room.PRECISION,
-            limit=limit or room.LIMIT,
-            cuda_graph=cuda_graph,
-            out=out,
-            force=force,
-            install=installed,
-            on_event=on_event,
-        )
+        result = room.profile(model, settings, **only_given(asked), install=installed, on_event=on_event)
     if as_json:
         print(json.dumps({**document(result), "out": str(result.out)}, indent=2))
     else:

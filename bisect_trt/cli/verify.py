@@ -84,14 +84,7 @@ def _matrix(
     from bisect_trt.blaming.blame import Asking
     from bisect_trt.cli.output.blame_table import show_matrix
 
-    found = matrix.matrix(
-        place,
-        Asking(releases=releases, every=True),
-        target=other,
-        given=settings.target,
-        run=settings.run,
-        custom_ops=settings.accuracy.custom_ops,
-    )
+    found = matrix.matrix(place, Asking(releases=releases, every=True), settings, target=other)
     code = matrix.exit_code(found, until_fixed=until_fixed)
     if as_json:
         print(json.dumps({"results": [one.to_json() for one in found], "exit_code": code}, indent=2))

@@ -1,29 +1,21 @@
-"""The commands as functions, as a script or a notebook calls them.
-
-A model is the path of an ONNX file. What a command takes as an option is a keyword here, under the name of
-its field in the settings (`target`, `inputs`, `repeats`, `rtol`, ...), or part of a `Settings`. Nothing here
-needs `if __name__ == "__main__"`: no process that starts imports the script.
-"""
+"""What is asked about a model: the path of an ONNX file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bisect_trt.options.keywords import AnyPath, chosen_settings, names_of, out_of, path_of
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import Settings
 
 if TYPE_CHECKING:
-    from bisect_trt.blaming.blame import Blame
-    from bisect_trt.blaming.releases import OnTried
     from bisect_trt.mixed_precision.result import Precision
     from bisect_trt.profiling.result import Profile
-    from bisect_trt.reproducer.verify import Verification
     from bisect_trt.results import Check, OnEvent, Reduction
     from bisect_trt.scanning.result import Scan
 
 
-def _quiet(event: object) -> None:
+def quiet(event: object) -> None:
     """Hear of a step and do nothing."""
 
 
@@ -33,7 +25,7 @@ def reduce(
     *,
     out: AnyPath | None = None,
     force: bool = False,
-    on_event: OnEvent = _quiet,
+    on_event: OnEvent = quiet,
     **options: Any,
 ) -> Reduction:
     """Find the smallest part of a model that still fails in the same way, and write the reproducer folder.
@@ -71,7 +63,7 @@ def reduce_all(
     *,
     out: AnyPath | None = None,
     force: bool = False,
-    on_event: OnEvent = _quiet,
+    on_event: OnEvent = quiet,
     **options: Any,
 ) -> tuple[Reduction, ...]:
     """Reduce each different failure of a model, into `out/1-SLUG`, `out/2-SLUG`, ...
@@ -90,7 +82,7 @@ def simplify(
     *,
     out: AnyPath | None = None,
     force: bool = False,
-    on_event: OnEvent = _quiet,
+    on_event: OnEvent = quiet,
     **options: Any,
 ) -> Reduction:
     """Make a small failing model simple, without a search for fewer nodes first.
@@ -141,7 +133,7 @@ def scan(
     force: bool = False,
     tensors: Sequence[str] = (),
     save_tensors: AnyPath | None = None,
-    on_event: OnEvent = _quiet,
+    on_event: OnEvent = quiet,
     **options: Any,
 ) -> Scan:
     """Measure the own error of every tensor and its effect on the model's outputs; writes `scan.html`.
@@ -179,7 +171,7 @@ def precision(
     keep: Sequence[str] = (),
     lower: Sequence[str] = (),
     start: AnyPath | Sequence[str] = (),
-    on_event: OnEvent = _quiet,
+    on_event: OnEvent = quiet,
     **options: Any,
 ) -> Precision:
     """Find the smallest set of nodes that must stay in FP32, and write the model that has it.
@@ -233,7 +225,7 @@ def profile(
     cuda_graph: bool = False,
     out: AnyPath | None = None,
     force: bool = False,
-    on_event: OnEvent = _quiet,
+    on_event: OnEvent = quiet,
     **options: Any,
 ) -> Profile:
     """Measure how fast a model is over its shapes, where that jumps, and which layers take the time.
@@ -273,118 +265,4 @@ def profile(
         force=force,
         install=installed,
         on_event=on_event,
-    )
-
-
-def verify(
-    path: AnyPath,
-    *,
-    target: str | None = None,
-    repeats: int = RunSettings.repeats,
-    timeout: float | None = None,
-    memory_limit: int | None = None,
-    custom_ops: Sequence[AnyPath] = (),
-    given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
-    on_result: Callable[[Verification], None] = _quiet,
-) -> list[Verification]:
-    """Run a reproducer, or each one in a folder of them, again: on this machine, with what is installed.
-
-    Args:
-        path: folder or zip that `reduce` wrote, or a folder of them.
-        target: another target than the one that it was found on.
-        repeats: fresh processes for each.
-        timeout: seconds for each.
-        memory_limit: bytes for each.
-        custom_ops: libraries for the reference.
-        given: settings of the target that the report may not give.
-        on_result: hears of each.
-
-    Raises:
-        UsageError: there is no reproducer.
-    """
-    from bisect_trt.reproducer import verify as room
-
-    return room.verify(
-        path_of("path", path),
-        target=target,
-        given=given,
-        repeats=repeats,
-        timeout=timeout,
-        memory_limit=memory_limit,
-        custom_ops=[path_of("custom_ops", one) for one in custom_ops],
-        on_result=on_result,
-    )
-
-
-def blame(
-    place: AnyPath,
-    settings: Settings | None = None,
-    *,
-    releases: str = "",
-    releases_file: AnyPath | None = None,
-    decisions: bool = False,
-    on: AnyPath | None = None,
-    sweep: bool = False,
-    pre: bool = False,
-    offline: bool = False,
-    allow_build: bool = False,
-    cache_limit: int | None = None,
-    target: str | None = None,
-    out: AnyPath | None = None,
-    force: bool = False,
-    on_tried: OnTried = _quiet,
-    **options: Any,
-) -> Blame:
-    """Find the release that brought a reproducer's failure, and the decision of the builder it depends on.
-
-    Without `releases`, `releases_file` and `decisions` it asks for both. Works on Linux only.
-
-    Args:
-        place: folder or zip that `reduce` wrote; nothing in it is believed, and no script of it is run.
-        settings: how often and how long a script may run, and libraries that no report may ask for.
-        releases: `PACKAGE[>=A,<B]`, as `"onnxruntime>=1.20,<1.30"`.
-        releases_file: a file with a line `NAME: COMMAND {script}` for each release instead, the oldest first.
-        decisions: which decisions of the builder it depends on (`--options`).
-        on: the whole model, on which what helps is tried; the file that the report names without it.
-        sweep: all releases are tried, not only as many as the search needs.
-        pre: pre-releases are tried, too.
-        offline: only releases that were installed before.
-        allow_build: source archives may be built, which runs code of theirs.
-        cache_limit: bytes that all environments may take; 12 GiB without it.
-        target: another target than the one of the report.
-        out: the folder; by default `NAME-blame` in the current one. What it holds is not asked again.
-        force: replace what an earlier call wrote there.
-        on_tried: hears of each release.
-        **options: fields of the settings, as `repeats=1` or `budget=600.0`.
-
-    Raises:
-        UsageError: there is no reproducer, or it or an option cannot be used.
-        TargetUnavailable: releases cannot be listed, or this is not Linux.
-        StoppedEarly: the disk is full; what was found so far is in the journal.
-    """
-    from bisect_trt.blaming import blame as room
-    from bisect_trt.blaming.environments import LIMIT
-
-    chosen = chosen_settings(settings, options)
-    asking = room.Asking(
-        releases=releases,
-        releases_file=out_of(releases_file, "releases_file"),
-        options=decisions,
-        on=out_of(on, "on"),
-        every=sweep,
-        pre=pre,
-        offline=offline,
-        allow_build=allow_build,
-        cache_limit=LIMIT if cache_limit is None else cache_limit,
-    )
-    return room.blame(
-        path_of("place", place),
-        asking,
-        target=target,
-        given=chosen.target,
-        run=chosen.run,
-        custom_ops=chosen.accuracy.custom_ops,
-        out=out_of(out),
-        force=force,
-        on_tried=on_tried,
     )
