@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from bisect_trt import options
-from bisect_trt.cli.commands import Command
+from bisect_trt.cli.commands import Command, as_texts
 from bisect_trt.errors import UsageError
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
@@ -23,6 +23,10 @@ _RUN = "run"
 
 class _Group(TyperGroup):
     """`nightly CONFIG.toml` is short for `nightly run CONFIG.toml`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its own options."""
+        return as_texts(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command's name in where it was left out."""

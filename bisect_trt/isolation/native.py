@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -32,6 +33,7 @@ SECONDS_PER_BYTE = 1e-5
 STRIKES = 2
 """Deaths over one kind of question after which it is not asked again of the same model."""
 
+_REMEMBERED = 1 << 16  # bytes of a model whose answers are kept
 _START = 120.0  # seconds that the process may take to start on a busy machine
 _MEMORY = 0.5  # of the machine's memory, as address space of the process
 
@@ -91,14 +93,16 @@ class _Service:
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
-    def ask(self, tool: str, model: bytes, options: dict[str, Any]) -> tuple[bool, bytes]:
+    def ask(
+        self, function: Callable[..., ModelProto], tool: str, model: bytes, options: dict[str, Any]
+    ) -> tuple[bool, bytes]:
         """Whether it answered, and the model or the words of its refusal. Raises NotKnownError."""
         with self._lock:
             if self.strikes[tool] >= STRIKES:
                 raise NotKnownError(f"{tool}: it ended its process {STRIKES} times")
             pipe = self._started()
             try:
-                pipe.send((_TOOLS[tool], model, options))
+                pipe.send((function, model, options))
                 if not pipe.poll(PATIENCE + len(model) * SECONDS_PER_BYTE):
                     raise TimeoutError
                 ok, answer = pipe.recv()
@@ -153,11 +157,21 @@ def _answer(tool: str, proto: ModelProto, options: dict[str, Any]) -> ModelProto
             return _TOOLS[tool](proto, **options)
         except Exception as error:  # onnx raises several kinds, with no common base
             raise RefusedError(_words(error)) from error
-    ok, answer = _service.ask(tool, proto.SerializeToString(), options)
+    model = proto.SerializeToString()
+    ask = _asked if len(model) <= _REMEMBERED else _asked.__wrapped__
+    ok, answer = ask(_TOOLS[tool], tool, model, tuple(options.items()))
     if not ok:
         raise RefusedError(answer.decode())
     made: ModelProto = ModelProto.FromString(answer)
     return made
+
+
+@lru_cache(maxsize=64)
+def _asked(
+    function: Callable[..., ModelProto], tool: str, model: bytes, options: tuple[tuple[str, Any], ...]
+) -> tuple[bool, bytes]:
+    """What `function` answers. The rounds of a simplification ask the same of the same bytes again."""
+    return _service.ask(function, tool, model, dict(options))
 
 
 def stay_here() -> None:

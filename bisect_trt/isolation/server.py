@@ -121,13 +121,13 @@ def from_here() -> None:
     for name in PRELOADED:
         import_module(name)
     gc.freeze()  # a collection would write to all pages, which all workers share with us
-    with _ours():
-        start = util.spawnv_passfds
-        util.spawnv_passfds = _copied  # type: ignore[assignment]
-        try:
+    start = util.spawnv_passfds
+    util.spawnv_passfds = _copied  # type: ignore[assignment]
+    try:
+        with _ours():  # starts multiprocessing's tracker of resources, in the same way
             forkserver.ensure_running()
-        finally:
-            util.spawnv_passfds = start
+    finally:
+        util.spawnv_passfds = start
 
 
 def _copied(path: bytes, arguments: Sequence[str], passed: Sequence[int]) -> int:

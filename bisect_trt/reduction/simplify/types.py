@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,13 @@ def narrower_types(problem: Problem) -> None:
 
 def lower_opset(problem: Problem) -> None:
     """The lowest operator set that still fails; where nothing else changes, only its number does."""
-    now = best_draft(problem).opset
-    attempt(problem, (_opset(version) for version in range(_OLDEST, now)))
+    attempt(problem, map(_opset, _versions(best_draft(problem))))
     attempt(problem, [_ir_version])
 
 
 def lowest_opset(draft: Draft) -> str:
     """The lowest operator set that there is for these nodes, and its file format."""
-    ways = (_opset(version)(draft) for version in range(_OLDEST, draft.opset))
+    ways = (_opset(version)(draft) for version in _versions(draft))
     said = (next((text for text in ways if text), ""), _ir_version(draft))
     return "; ".join(text for text in said if text)
 
@@ -98,6 +98,17 @@ def _narrow_attributes(draft: Draft, kind: int, new: int) -> int:
             if named and attribute.i == kind:
                 attribute.i, changed = new, changed + 1
     return changed
+
+
+def _versions(draft: Draft) -> range:
+    """The older operator sets that these nodes can be written in, the oldest first.
+
+    ONNX's converter goes down step by step: what it refuses on the way to one, it refuses on the way to all
+    that are older.
+    """
+    older = range(_OLDEST, draft.opset)
+    first = bisect_left(older, True, key=lambda version: bool(_opset(version)(draft.copy())))
+    return older[first:]
 
 
 def _opset(version: int) -> Edit:
