@@ -23,6 +23,7 @@ from bisect_trt.isolation import limits
 from bisect_trt.nightly import options
 from bisect_trt.nightly.child import Child
 from bisect_trt.nightly.job import clean
+from bisect_trt.nightly.retention import BALLAST_SIZE
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 from bisect_trt.settings import Settings
 
@@ -33,6 +34,7 @@ LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
 MOST_MODELS = 50  # models that one child checks
 _PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 _OURS = (Cause.MEMORY, Cause.DIED, Cause.BUG)  # what a process that is not fresh may be the reason of
+_UNTOLD = (Cause.DIED, Cause.BUG)  # what may have been the disk
 
 Answer = TypeVar("Answer", Checked, Reduced)
 
@@ -139,7 +141,7 @@ class Children:
             self._prepare_spare()
             answer = self._wait(child, limit, grace)
             if isinstance(answer, Trouble):
-                answer = replace(answer, seconds=time.monotonic() - began)
+                answer = replace(_of_the_disk(answer, child.folder), seconds=time.monotonic() - began)
                 self._keep_log(child, slug)
             assert isinstance(answer, wanted | Trouble)
             again = not fresh and clean(answer) and child.served < MOST_MODELS
@@ -229,3 +231,14 @@ class Children:
             if data:
                 self._logs.mkdir(parents=True, exist_ok=True)
                 (self._logs / f"{slug}.log").write_bytes(data)
+
+
+def _of_the_disk(answer: Trouble, folder: Path) -> Trouble:
+    """A process that a full disk ended may have had no room to say so, and its last words may be lost.
+
+    The night may have given its reserve away by now, so as much as twice of that left is still full.
+    """
+    with suppress(OSError):
+        if answer.cause in _UNTOLD and shutil.disk_usage(folder).free < 2 * BALLAST_SIZE:
+            return replace(answer, cause=Cause.DISK, reason=f"no space left on the disk: {answer.reason}")
+    return answer

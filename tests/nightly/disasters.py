@@ -1,7 +1,8 @@
 """A night of many models with planted disasters: `python disasters.py --models 1000` in tests/nightly.
 
 Targets that fail, crash, hang, eat memory and give wrong numbers; files that are broken, that vanish and that
-change during the night; a scheduler that is killed with -9 again and again. Prints what was seen as JSON.
+change during the night; a scheduler that is killed with -9 again and again; with `--disk`, a small disk for
+the night and its temporary files, which something else fills for a while. Prints what was seen as JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +35,10 @@ from pathlib import Path
 from bisect_trt.nightly import config, service
 sys.exit(service.nightly(config.load(Path(sys.argv[1])), lambda line: print(line, flush=True)))
 """
+DISK, RUNS = "disk", "disk/runs"
+FULL, FULL_FOR = "full", 15.0  # how long something else fills the disk, in seconds
 CONFIG = f"""
-out = "runs"
+out = "{RUNS}"
 confirm = 1
 one_of_each = true
 workers = 2
@@ -57,11 +62,16 @@ SHARES |= {"broken": 4, "gone": 3, "changed": 3}
 
 @dataclass
 class Seen:
-    """Rows of the night, what they should be, kills, and memory of the scheduler in bytes over time."""
+    """Rows of the night, what they should be, and memory of the scheduler in bytes over time.
+
+    Kills, how often the disk was full, and how many lines of the log are about that, are counted.
+    """
 
     rows: dict[str, Row] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     kills: int = 0
+    filled: int = 0
+    no_space: int = 0
     memory: list[int] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -75,6 +85,8 @@ class Seen:
             **dict(sorted(counts.items())),
             "wrong": self.wrong,
             "kills": self.kills,
+            "filled": self.filled,
+            "no_space": self.no_space,
             **memory,
             "orphans": self.orphans,
             "seconds": round(self.seconds),
@@ -101,34 +113,73 @@ def plant(models: Path, count: int, source: random.Random) -> dict[str, str]:
     return kinds
 
 
-def spoil(models: Path, kinds: dict[str, str], kind: str) -> None:
-    """Remove or replace the models that are to vanish or change during the night."""
+def spoil(base: Path, kinds: dict[str, str], kind: str) -> None:
+    """Fill the disk, or remove or replace the models that are to vanish or change during the night."""
+    if kind == FULL:
+        fill(base / DISK)
     for stem in (stem for stem, known in kinds.items() if known == kind):
-        place = models / f"{stem}.onnx"
+        place = base / "models" / f"{stem}.onnx"
         if kind == "gone":
             place.unlink(missing_ok=True)
         else:
-            shutil.copyfile(chain(models.parent / "other.onnx", ERROR), place)
+            shutil.copyfile(chain(base / "other.onnx", ERROR), place)
 
 
-def run(base: Path, count: int, kills: int, seed: int = 0) -> Seen:
-    """A night of `count` models below `base`, killed `kills` times on the way."""
-    source, seen, began = random.Random(seed), Seen(), time.monotonic()
+@contextmanager
+def small_disk(place: Path, size: int) -> Iterator[None]:
+    """A file system of `size` MB, which needs the right to mount one; with 0 a plain folder."""
+    place.mkdir()
+    if not size:
+        yield
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(place)]
+    subprocess.run(mount, check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Take all that is left of a disk, to the last byte."""
+    step = 1 << 20
+    with (disk / FULL).open("ab", buffering=0) as file:
+        while step:
+            try:
+                file.write(bytes(step))
+            except OSError:
+                step //= 2
+
+
+def run(base: Path, count: int, kills: int, seed: int = 0, *, disk: int = 0) -> Seen:
+    """A night of `count` models below `base`, killed `kills` times; a disk of so many MB gets full twice."""
+    with small_disk(base / DISK, disk):
+        return _run(base, count, kills, random.Random(seed), full=2 if disk else 0)
+
+
+def _run(base: Path, count: int, kills: int, source: random.Random, *, full: int) -> Seen:
+    seen, began = Seen(), time.monotonic()
     kinds = plant(base / "models", count, source)
     (base / "nightly.toml").write_text(CONFIG)
     moments = sorted(source.sample(range(count // 20, count * 3 // 4), kills))
     late = [("gone", count // 10), ("changed", count // 5)]
+    late += [(FULL, count * k // (full + 2)) for k in range(1, full + 1)]
     while True:
         moment = moments.pop(0) if moments else count + 1
         code, memory = _life(base, kinds, moment, late)
         seen.memory = max(seen.memory, memory, key=len)
-        if code is not None:
+        if (base / DISK / FULL).exists():  # the night was over, or killed, before there was room again
+            (base / DISK / FULL).unlink()
+            moments = [moment, *moments] if code is not None else moments
+        elif code is not None:
             break
-        seen.kills += 1
-    seen.rows, seen.seconds = rows(base / "runs"), time.monotonic() - began
+        seen.kills += code is None
+    seen.filled = full - sum(kind == FULL for kind, _ in late)
+    seen.no_space = (base / "log").read_text().count("no space left")
+    seen.rows, seen.seconds = rows(base / RUNS), time.monotonic() - began
     seen.wrong = [said for stem, kind in kinds.items() if (said := _wrong(stem, kind, seen.rows.get(stem)))]
     seen.orphans = left_running(base)
-    if (base / "runs" / "tmp").exists():
+    if (base / RUNS / "tmp").exists():
         seen.orphans.append("files in tmp")
     return seen
 
@@ -141,17 +192,20 @@ def _life(
         command = [sys.executable, "-c", START, str(base / "nightly.toml")]
         night = subprocess.Popen(command, stdout=log, stderr=log, env=_environment(base))
     memory: list[int] = []
+    room = float("inf")
     try:
         while night.poll() is None:
             time.sleep(0.2)
-            done = sum(row.phase != "planned" for row in rows(base / "runs").values())
+            done = sum(row.phase != "planned" for row in rows(base / RUNS).values())
             for kind, after in [item for item in late if done >= item[1]]:
-                spoil(base / "models", kinds, kind)
+                spoil(base, kinds, kind)
+                room = time.monotonic() + FULL_FOR if kind == FULL else room
                 late.remove((kind, after))
-            try:
+            if time.monotonic() > room:
+                (base / DISK / FULL).unlink()
+                room = float("inf")
+            with suppress(psutil.Error):
                 memory.append(psutil.Process(night.pid).memory_info().rss)
-            except psutil.Error:
-                continue
             if done >= moment:
                 return None, memory
         return night.returncode, memory
@@ -161,8 +215,9 @@ def _life(
 
 
 def _environment(base: Path) -> dict[str, str]:
-    (base / "tmp").mkdir(exist_ok=True)
-    return {**os.environ, "TMPDIR": str(base / "tmp")}
+    place = base / DISK / "tmp"
+    place.mkdir(exist_ok=True)
+    return {**os.environ, "TMPDIR": str(place)}
 
 
 def rows(out: Path) -> dict[str, Row]:
@@ -216,9 +271,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--disk", type=int, default=0, help="MB of a disk that gets full: mounted here")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
-        seen = run(Path(base), given.models, given.kills)
+        seen = run(Path(base), given.models, given.kills, disk=given.disk)
     print(json.dumps(seen.told()))
     return int(bool(seen.wrong or seen.orphans))
 

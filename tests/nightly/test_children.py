@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -166,6 +167,19 @@ def test_full_disks_as_libraries_tell_them() -> None:
     assert not any(
         job._disk_full(e) for e in (OSError("something"), OSError(errno.EACCES, "x"), ValueError())
     )
+
+
+@pytest.mark.parametrize(
+    ("free", "cause", "told"),
+    [(0, Cause.DIED, Cause.DISK), (1 << 30, Cause.DIED, Cause.DIED), (0, Cause.MEMORY, Cause.MEMORY)],
+)
+def test_a_full_disk_that_nobody_could_tell_of(
+    free: int, cause: Cause, told: Cause, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    seen = children._of_the_disk(Trouble(cause, "exit code 1"), tmp_path)
+    assert seen.cause is told and "exit code 1" in seen.reason
+    assert ("no space left" in seen.reason) == (told is Cause.DISK)
 
 
 def in_background(runner: Children, model: Path) -> tuple[threading.Thread, list[Checked | Trouble]]:
