@@ -72,10 +72,8 @@ LONG = {
     "reproducer/issue.py:render": "one page, from top to bottom",
     "session/check.py:check": "one probe of the whole model, told in the order in which it happens",
     "references/noise.py": "one measurement, whose parts share what they measured",
-    "workers/jobs.py": "all that runs in a worker, of which the fork server imports one module",
     "mixed_precision/run.py:precision": "one call that opens all that a search needs, as open_run does",
     "profiling/run.py:profile": "one call that opens all that a profile needs, as open_run does",
-    "workers/jobs.py:_probe": "one probe, told in the order in which it happens",
     "mixed_precision/search.py": "one search, whose state is shared by all of its steps",
 }
 """Functions of more than 40 lines and files of more than 350, each with the reason why it is one piece."""

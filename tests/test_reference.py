@@ -32,7 +32,7 @@ from bisect_trt.references.recorder import record
 from bisect_trt.session.recording import record_in
 from bisect_trt.settings import RunSettings, TargetSettings
 from bisect_trt.targets.base import TargetInfo, TargetResult
-from bisect_trt.workers import jobs
+from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light/light_squeezenet.onnx"
@@ -307,7 +307,7 @@ def test_a_full_disk_while_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
     feeds = put(tmp_path, {"x": np.ones(2, "f4")})
     monkeypatch.setattr(Store, "put_at", full)
     with pytest.raises(StoppedEarly, match="no space left"):
-        jobs.record(proto.SerializeToString(), tmp_path, feeds, None, None)
+        reference.record(proto.SerializeToString(), tmp_path, feeds, None, None)
 
 
 # Probes: what the target gave against the reference

@@ -34,7 +34,7 @@ from bisect_trt.reproducer.archive import too_big
 from bisect_trt.session.oracle import outcome_of
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import STAGE_MARK
-from bisect_trt.workers import jobs
+from bisect_trt.workers import reference
 from bisect_trt.workers.pool import Death, Reply
 from simplify_bench import ints, loaded, node, problem_of, shapes, simplified, value_of, weight
 from support import model
@@ -552,7 +552,7 @@ def test_a_declared_shape_that_nothing_derives_is_kept_as_it_is_now(tmp_path: Pa
     proto.graph.value_info.append(tensor("the_long_one", 2, 24, 4))
     feeds = random(x=(2, 8, 4)) | {"n": np.array([1, 3, 1])}
     problem = problem_of(proto, feeds, fails, tmp_path)
-    problem.simplify_by(Simplifying(shapes=jobs.shapes))
+    problem.simplify_by(Simplifying(shapes=reference.shapes))
     simplify(problem)
     assert problem.best is not None and problem.best.form is Form.SIMPLIFIED
     left, _ = loaded(problem.best)

@@ -41,7 +41,7 @@ from bisect_trt.targets.tensorrt.defaults import is_misread_default
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.targets.tensorrt.ignored import is_ignored
 from bisect_trt.text import counted, seconds
-from bisect_trt.workers import jobs
+from bisect_trt.workers import jobs, reference
 
 OTHERS = 5  # nodes that fail besides, which are named
 SIZES = 3  # dimensions of which it is told which sizes fail
@@ -235,7 +235,7 @@ def verify(run: Run, result: Reduction, runs: int) -> FreshRuns:
 def _reference_error(run: Run, result: Reduction) -> str:
     """Why the reference cannot run what was found; it is asked in a worker, whatever the outputs are."""
     reply = run.pool.submit(
-        jobs.reference_error, result.best, run.settings.accuracy, timeout=run.prober.oracle.deadline
+        reference.error, result.best, run.settings.accuracy, timeout=run.prober.oracle.deadline
     ).result()
     error: str = reply.value if reply.death is None else reply.death.message
     return error

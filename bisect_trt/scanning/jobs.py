@@ -23,7 +23,7 @@ from bisect_trt.scanning.result import Histogram, error_of
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
 from bisect_trt.targets.base import Target, TargetResult, announce, announce_reference
 from bisect_trt.workers import continue_rest
-from bisect_trt.workers.jobs import _use_reference as use_reference
+from bisect_trt.workers import reference as references
 from bisect_trt.workers.jobs import opened
 
 Array = npt.NDArray[Any]
@@ -87,7 +87,7 @@ def measure(
     Values above noise are written to the store, with `keep_all` the others too.
     """
     candidate = merged.candidate
-    use_reference(accuracy)
+    references.use(accuracy)
     result = opened(settings).run(candidate)
     if result.failures or result.unresolved or result.outputs is None:
         return Measurement(result.failures, unresolved=result.unresolved)
@@ -123,7 +123,7 @@ def whole(
     settings: TargetSettings, candidate: Candidate, accuracy: AccuracySettings, record: Record
 ) -> Whole:
     """Run the whole model, where possible with an eye on the tensors inside the engine."""
-    use_reference(accuracy)
+    references.use(accuracy)
     target = opened(settings)
     result, why, builds = _run_whole(target, candidate)
     if result.failures or result.unresolved or result.outputs is None:
@@ -182,7 +182,7 @@ def effect(
         accuracy: when outputs agree.
         least: see `tolerance.differences`.
     """
-    use_reference(accuracy)
+    references.use(accuracy)
     announce_reference()
     types = continue_rest.types_of(candidate.content)
     own = continue_rest.load(candidate, candidate.expected, types)

@@ -21,7 +21,7 @@ from bisect_trt.references.spec import parse
 from bisect_trt.session.prepare import RECORD, Session
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, Settings
 from bisect_trt.text import counted
-from bisect_trt.workers import jobs
+from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
 
 
@@ -230,7 +230,7 @@ def record_in(
     model = proto.SerializeToString()
     budget = run.record_budget or psutil.virtual_memory().total // 4
     arguments = (model, folder, tuple(feeds), tensors, budget, accuracy, stem)
-    task = pool.submit(jobs.record, *arguments, timeout=None)
+    task = pool.submit(reference.record, *arguments, timeout=None)
     reply = task.result()
     if reply.death is None:
         recorded: Record = reply.value

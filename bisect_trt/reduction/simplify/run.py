@@ -34,7 +34,7 @@ from bisect_trt.reduction.state import Simplifying
 from bisect_trt.references.base import Record
 from bisect_trt.results import Simplification
 from bisect_trt.settings import Settings
-from bisect_trt.workers import jobs
+from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
 
 LEAST_BUDGET = 0.25
@@ -110,7 +110,7 @@ def _shapes(pool: Pool, timeout: float) -> Shapes:
     """Asks a worker which shapes tensors have in a run of the reference."""
 
     def ask(candidate: Candidate, names: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
-        reply = pool.submit(jobs.shapes, candidate, list(names), timeout=timeout).result()
+        reply = pool.submit(reference.shapes, candidate, list(names), timeout=timeout).result()
         found: Mapping[str, tuple[int, ...]] = {} if reply.death else reply.value
         return found
 
@@ -129,12 +129,12 @@ def _profiled(settings: Settings, best: Candidate) -> frozenset[str]:
 
 def _with_expected(candidate: Candidate, pool: Pool, timeout: float) -> Candidate:
     """Add the values that the reference gives for it, where it gives any."""
-    reply = pool.submit(jobs.reference_values, candidate, timeout=timeout).result()
+    reply = pool.submit(reference.values, candidate, timeout=timeout).result()
     if reply.death is not None:
         return candidate
-    store = Store(candidate.folder)
+    store, (values, _) = Store(candidate.folder), reply.value
     expected: list[Feeds] = [
-        {name: store.put(name, value) for name, value in sample.items()} for sample in reply.value
+        {name: store.put(name, value) for name, value in sample.items()} for sample in values
     ]
     return replace(candidate, expected=tuple(expected))
 

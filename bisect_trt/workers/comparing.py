@@ -1,0 +1,170 @@
+"""What a target gave for a candidate, held against what it should be."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from bisect_trt.accuracy.boxes import sorted_along
+from bisect_trt.accuracy.diff import TensorDiff
+from bisect_trt.accuracy.tolerance import differences, failures, only_for, precision_rtol
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.inputs import formats
+from bisect_trt.model.load import read_without_weights
+from bisect_trt.model.operators import unordered_outputs
+from bisect_trt.outcome import Failure, Measured, Symptom
+from bisect_trt.references import self_check
+from bisect_trt.references.spec import SELF
+from bisect_trt.settings import AccuracySettings, TargetSettings
+from bisect_trt.workers import continue_rest, reference
+
+Array = npt.NDArray[Any]
+Values = Sequence[Mapping[str, Array]]
+
+SHOWN_TENSORS = 8  # tensors whose metrics are kept with an outcome, the worst first
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the outputs of one candidate are judged.
+
+    Attributes:
+        settings: of the target, whose precision says how far off it may be at least.
+        candidate: what ran.
+        accuracy: tolerances, and what is right.
+        run: runs another candidate on the target.
+        explain: a mismatch is held against what rounding explains.
+    """
+
+    settings: TargetSettings
+    candidate: Candidate
+    accuracy: AccuracySettings
+    run: Callable[[Candidate], Values | None]
+    explain: bool
+
+    def judge(
+        self, outputs: Values, known: Values, save: Path | None
+    ) -> tuple[tuple[Failure, ...], str, Measured]:
+        """Failures, why nothing can be said (if so), and what was measured.
+
+        Args:
+            outputs: what the target gave, one mapping a sample.
+            known: what the reference gave on the spot; empty where it was not asked.
+            save: folder that gets the values of both sides.
+        """
+        itself = self.accuracy.reference == SELF
+        expected, unresolved = (known, "") if known or itself else reference.expected(self.candidate)
+        unresolved = unresolved or ("" if itself else _not_compared(expected, outputs))
+        if save is not None:
+            formats.write_samples(save / "target.npz", outputs)
+            formats.write_samples(save / "reference.npz", expected)
+        measured = Measured()
+        if itself:
+            diffs = self._by_itself(outputs)
+        elif self.candidate.rest is None or unresolved:
+            expected, given = self._in_one_order(expected, outputs)
+            diffs = self._differences(expected, given)
+            if self.explain:
+                measured = self._explained(expected, given, diffs)
+        else:
+            measured = Measured(own=self._own(*self._in_one_order(expected, outputs)))
+            right, actual, unresolved = continue_rest.finish(self.candidate, expected, outputs)
+            diffs = self._differences(*self._in_one_order(right, actual))
+        found = failures(diffs, by_name=self.candidate.rest is not None)
+        return found, "" if found else unresolved, _metrics(diffs, measured)
+
+    @property
+    def _least(self) -> float:
+        return precision_rtol(self.settings)
+
+    @cached_property
+    def _unordered(self) -> Mapping[str, int]:
+        """Outputs whose order along an axis means nothing."""
+        return unordered_outputs(read_without_weights(self.candidate.content))
+
+    def _differences(self, expected: Values, given: Values) -> list[TensorDiff]:
+        return differences(expected, given, self.accuracy, self._least)
+
+    def _in_one_order(self, expected: Values, given: Values) -> tuple[Values, Values]:
+        """Outputs of TopK with sorted=0 have no order: both sides in the same one, so that they are sets."""
+        axes = self._unordered
+        if not axes:
+            return expected, given
+        return [sorted_along(one, axes) for one in expected], [sorted_along(one, axes) for one in given]
+
+    def _own(self, expected: Values, given: Values) -> dict[str, list[dict[str, Any]]]:
+        """The candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for name in sorted({"", *(name for name, _ in (*self.accuracy.rtol, *self.accuracy.atol))}):
+            diffs = differences(expected, given, only_for(self.accuracy, name), self._least)
+            found[name] = [diff.to_json() for diff in diffs[:SHOWN_TENSORS]]
+        return found
+
+    def _by_itself(self, first: Values) -> list[TensorDiff]:
+        """What is wrong with the target's outputs when there is nothing to compare them with."""
+        candidate = self.candidate
+        again = self.run(candidate)
+        feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
+        found = self_check.inspect(feeds, first, again or first, self.accuracy, self._least)
+        if not found or all(diff.difference == self_check.UNSTEADY for diff in found):
+            return found
+        # What a plain run on the CPU does as well is the meaning of the model: Acos of 2, rows of an EyeLike.
+        usual, _ = reference.values(candidate)
+        meant = {
+            (d.name, d.sample, d.difference)
+            for d in (self_check.inspect(feeds, usual, usual, self.accuracy, self._least) if usual else ())
+        }
+        return [diff for diff in found if (diff.name, diff.sample, diff.difference) not in meant]
+
+    def _explained(self, expected: Values, given: Values, diffs: Sequence[TensorDiff]) -> Measured:
+        """What is known of a disagreement besides its metrics: is it rounding, where does a NaN come from."""
+        from bisect_trt.workers import rounding
+
+        symptom = diffs[0].symptom if diffs else None
+        if symptom is Symptom.NOT_FINITE:
+            return Measured(origin=tuple(rounding.origin(self.settings, self.candidate)))
+        if symptom is not Symptom.MISMATCH:
+            return Measured()
+        found = rounding.explain(
+            self.settings, self.candidate, self.accuracy, self._least, expected, given, self.run
+        )
+        return Measured(rounding=found)
+
+
+def _metrics(diffs: Sequence[TensorDiff], known: Measured) -> Measured:
+    """What is known so far, with what these differences tell."""
+    if not diffs:
+        return known
+    damage: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for diff in diffs:
+        error = diff.rms_error if math.isfinite(diff.rms_error) else sys.float_info.max
+        errors[diff.name] = max(error, errors.get(diff.name, 0.0))
+        if not diff.ok:
+            damage[diff.name] = max(diff.damage, damage.get(diff.name, 0.0))
+    return replace(
+        known,
+        compared=len(diffs),
+        tensors=tuple(diff.to_json() for diff in diffs[:SHOWN_TENSORS]),
+        errors=dict(sorted(errors.items())),
+        damage=dict(sorted(damage.items())),
+        failing_samples=tuple(sorted({diff.sample for diff in diffs if not diff.ok})),
+    )
+
+
+def _not_compared(expected: Values, outputs: Values) -> str:
+    """Why the outcome says nothing about some output, if so."""
+    if len(expected) < len(outputs):
+        return "the reference has values for fewer samples than the target"
+    for values, given in zip(expected, outputs, strict=False):
+        for name in given:
+            if name not in values:
+                return f"the reference has no value for the output {name}"
+    return ""

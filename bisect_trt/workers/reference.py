@@ -1,0 +1,97 @@
+"""The reference as a worker asks it: recorded once for a model, and run on the spot for a candidate."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+
+from bisect_trt.errors import StoppedEarly
+from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.references.base import Record
+from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings
+from bisect_trt.workers import continue_rest
+
+Array = npt.NDArray[Any]
+Values = Sequence[Mapping[str, Array]]
+
+
+def use(accuracy: AccuracySettings) -> None:
+    """Set up ONNX Runtime as the reference of this process; nothing is imported for the usual one."""
+    plain = DEFAULT_ACCURACY
+    given = (accuracy.reference_provider, accuracy.custom_ops)
+    if given != (plain.reference_provider, plain.custom_ops) or "bisect_trt.references.ort" in sys.modules:
+        from bisect_trt.references import ort
+
+        ort.use(*given)
+
+
+def record(
+    model: bytes,
+    folder: Path,
+    feeds: Sequence[Feeds],
+    tensors: Sequence[str] | None,
+    budget: int | None,
+    accuracy: AccuracySettings = DEFAULT_ACCURACY,
+    stem: str = "r",
+) -> Record:
+    """See `references.recorder.record`. Raises StoppedEarly when the disk is full."""
+    from bisect_trt.references import recorder
+
+    use(accuracy)
+    try:
+        return recorder.record(model, folder, feeds, tensors=tensors, budget=budget, stem=stem)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "make room, or use --out on another disk"
+            raise StoppedEarly(f"no space left for recorded tensors in {folder}", hint) from error
+        raise
+
+
+def values(candidate: Candidate) -> tuple[Values, str]:
+    """What the reference gives for a candidate, or why it cannot run it."""
+    from bisect_trt.references import ort
+
+    try:
+        feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
+        given = ort.run(candidate.model, candidate.folder, feeds)
+    except ort.OrtError as error:
+        return [], f"the reference cannot run it: {error}"
+    except ValueError as error:  # what flows is of another type than the model declares
+        return [], f"the model does not declare what flows in it: {error}"
+    return [{k: v for k, v in sample.items() if not isinstance(v, str)} for sample in given], ""
+
+
+def expected(candidate: Candidate) -> tuple[Values, str]:
+    """Reference values for each sample, or why there are none."""
+    if candidate.expected and all(candidate.expected):
+        types = continue_rest.types_of(candidate.content)
+        try:
+            return continue_rest.load(candidate, candidate.expected, types), ""
+        except ValueError as error:
+            return [], f"the model does not declare what flows in it: {error}"
+    return values(candidate)
+
+
+def error(candidate: Candidate, accuracy: AccuracySettings) -> str:
+    """Why the reference cannot run a candidate; empty when it can, whatever kind of values come out."""
+    use(accuracy)
+    return values(candidate)[1]
+
+
+def shapes(candidate: Candidate, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes that tensors have in a run of the reference, where they are the same in all samples."""
+    model = onnx.load_model_from_string(candidate.model)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    given, unresolved = values(replace(candidate, content=model.SerializeToString()))
+    if unresolved:
+        return {}
+    found = {name: {sample[name].shape for sample in given if name in sample} for name in names}
+    return {name: some.pop() for name, some in found.items() if len(some) == 1}
