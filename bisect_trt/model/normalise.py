@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from bisect_trt.errors import UsageError
 from bisect_trt.isolation import native
 from bisect_trt.model.graph import bodies, consumed, topological
+from bisect_trt.model.operators import all_nodes, merge_domains
 from bisect_trt.model.skeleton import skeleton
 
 _DENSE_LIMIT = 1 << 28
@@ -43,7 +44,7 @@ def normalise(
     model = inline_functions(proto)
     model.ir_version = max(model.ir_version, 4)
     model.ClearField("training_info")
-    _merge_domains(model)
+    merge_domains(model)
     graph = model.graph
     graph.name = graph.name or "graph"
     _lower(graph)
@@ -73,29 +74,6 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.initializer[:]
     model.graph.initializer.extend(weights)
     return model
-
-
-def _merge_domains(model: onnx.ModelProto) -> None:
-    versions: dict[str, int] = {}
-    for entry in model.opset_import:
-        domain = _plain_domain(entry.domain)
-        versions[domain] = max(entry.version, versions.get(domain, 0))
-    del model.opset_import[:]
-    model.opset_import.extend(helper.make_opsetid(d, v) for d, v in versions.items())
-    for node in _all_nodes(model.graph):
-        if node.domain == "ai.onnx":
-            node.domain = ""
-
-
-def _plain_domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from _all_nodes(body)
 
 
 def _lower(graph: onnx.GraphProto, *, inside: bool = False) -> None:
@@ -133,7 +111,7 @@ def _stands_alone(node: onnx.NodeProto, outputs: Collection[str]) -> bool:
 def _fresh(name: str, graph: onnx.GraphProto) -> str:
     """`name`, made longer until nothing in the graph or its bodies has it."""
     taken = {t.name for t in graph.initializer}
-    taken.update(t for node in _all_nodes(graph) for t in (*node.input, *node.output))
+    taken.update(t for node in all_nodes(graph.node) for t in (*node.input, *node.output))
     while name in taken:
         name += "_"
     return name
@@ -224,7 +202,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
     Names of top-level nodes count first; a name that is taken or empty becomes `<Op>_<k>`.
     """
     nodes = list(graph.node)
-    nodes += [inner for node in graph.node for body in bodies(node) for inner in _all_nodes(body)]
+    nodes += [inner for node in graph.node for body in bodies(node) for inner in all_nodes(body.node)]
     wanted = {node.name for node in nodes}
     taken: set[str] = set()
     for k, node in enumerate(nodes):
@@ -240,7 +218,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 def unname_twins(graph: onnx.GraphProto) -> None:
     """Take the name of every node that another one before it has: ONNX Runtime refuses equal names."""
     seen: set[str] = set()
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph.node):
         if node.name in seen:
             node.name = ""
         elif node.name:

@@ -43,8 +43,10 @@ def _is_of_ort(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
     if node.domain.startswith(_KNOWN_FAMILIES):
         return True  # it is loaded without an import, too
     version = import_of(node.domain, imports)
-    if node.domain not in CHECKED or version is None:
+    if node.domain not in CHECKED:
         return False
+    if version is None:  # ONNX Runtime takes the newest that it has
+        return node.domain == "ai.onnx.ml" and onnx.defs.has(node.op_type, node.domain)
     own = node.domain != "ai.onnx.ml" and node.op_type in ORT_OWN
     return own or _schema(node, version) is not None
 
@@ -67,6 +69,21 @@ def import_of(domain: str, imports: dict[str, int]) -> int | None:
     if is_onnx(domain):
         return imports.get("", imports.get("ai.onnx"))
     return imports.get(domain)
+
+
+def merge_domains(model: onnx.ModelProto) -> None:
+    """Call ONNX's own domain by its short name, in imports and nodes: `ai.onnx` is another word for it."""
+    for part in (model, *model.functions):
+        versions: dict[str, int] = {}
+        for entry in part.opset_import:
+            domain = "" if is_onnx(entry.domain) else entry.domain
+            versions[domain] = max(entry.version, versions.get(domain, 0))
+        del part.opset_import[:]
+        part.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items())
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in all_nodes(nodes):
+            if node.domain == "ai.onnx":
+                node.domain = ""
 
 
 def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
@@ -110,7 +127,7 @@ def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
             if (node.domain, node.op_type) in local or is_in_onnx(node, imports):
                 continue
             version = import_of(node.domain, imports)
-            if version is None and node.domain.startswith(_KNOWN_FAMILIES):
+            if version is None and is_known(node, imports):
                 found[f"The model uses {node.domain} and does not import it: ONNX Runtime takes that."] = None
             elif is_known(node, imports):
                 deprecated = (s := _schema(node, version or 0)) is not None and s.deprecated

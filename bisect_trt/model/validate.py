@@ -19,6 +19,7 @@ from bisect_trt.model.operators import (
     is_in_onnx,
     label,
     local_functions,
+    merge_domains,
     parts,
     unknown_operators,
 )
@@ -194,6 +195,7 @@ def _check_recursion(proto: onnx.ModelProto) -> None:
 def _check_with_onnx(proto: onnx.ModelProto, name: str) -> None:
     """`onnx.checker` on a copy in which all that it wrongly refuses is mended."""
     copy = skeleton(proto, empty=True)
+    merge_domains(copy)
     graph = copy.graph
     graph.name = graph.name or "graph"
     copy.ir_version = max(copy.ir_version, 4)  # before, weights have to be inputs as well
