@@ -5,8 +5,9 @@ the one before, the sizes between are bisected: of the two halves that is taken 
 more, so that a jump stays in it. Time that leaves the straight line through the sizes below counts as
 well, since a jump may hide where the shares of a fixed cost become smaller. Growth that is spread evenly
 falls below `JUMP` in the end and is no cliff. Two neighbouring sizes with a jump between them are measured
-again, in turns, and only what is still there then is a cliff. What is left of the bound goes to the sizes
-right behind powers of two: a jump there may be gone at the next power.
+again, in turns, and only what is still there then is a cliff. Where that was not so once, the machine is
+noisy, and from then on a rise is measured in turns before it is looked into. What is left of the bound goes
+to the sizes right behind powers of two: a jump there may be gone at the next power.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ class _Search:
     compare: Compare
     found: Found
     settled: set[tuple[int, int]] = field(default_factory=set)
+    sure: set[tuple[int, int]] = field(default_factory=set)
 
     def look(self, size: int) -> None:
         """Measure a size that was not measured yet."""
@@ -118,6 +120,8 @@ class _Search:
             room = self._room(1 + len(self.found.cliffs) + min(MISLED, self._misled()))
             if b - a == 1 and room > 1:
                 self._settle(a, b)
+            elif b - a > 1 and self._doubtful(a, b) and room > 4:
+                self._make_sure(a, b)
             elif b - a > 1 and room > 2:  # what was found has to be measured again
                 self.look((a + b) // 2)
             else:
@@ -146,6 +150,18 @@ class _Search:
     def _room(self, times: int) -> int:
         """How many measurements are left of so many bounds: one a cliff, and one for the next."""
         return bound(self.low, self.high) * times - self.found.measured
+
+    def _doubtful(self, a: int, b: int) -> bool:
+        """Whether the machine misled the search before and this rise lies within none that is sure."""
+        return self._misled() > 0 and not any(c <= a and b <= d for c, d in self.sure)
+
+    def _make_sure(self, a: int, b: int) -> None:
+        """Measure a rise in turns; it stays one, or the times of both sizes are set right."""
+        self.sure.add((a, b))
+        edge = self.compare(a, b)
+        if edge is not None:
+            self.found.measured += 2
+            self.found.seconds |= {a: edge.before, b: edge.after}
 
     def _settle(self, a: int, b: int) -> None:
         """Measure two neighbours in turns: a cliff, or none."""

@@ -18,6 +18,7 @@ from bisect_trt.session.journal import Journal, read
 from bisect_trt.session.prepare import Session
 from bisect_trt.session.prober import Budget
 from bisect_trt.targets.timed import FailedError, Layers
+from bisect_trt.text import some_names
 
 POINT, EDGE = "point", "edge"
 """Events of the journal: the times of a size, and those of two sizes in turns."""
@@ -79,6 +80,11 @@ class Work:
             if event["event"] == EDGE:
                 self._edges[event["before"], event["after"]] = cliffs.Edge(**event["edge"])
 
+    @property
+    def largest(self) -> int | None:
+        """The largest size that ran; None where none did."""
+        return max((size for size, known in self._times.items() if isinstance(known, Times)), default=None)
+
     # Questions of the search
 
     def _measure(self, size: int) -> float | None:
@@ -88,7 +94,7 @@ class Work:
             error = ""
             try:
                 limit = IN_RANGE if self.empty.is_range else ALONE
-                times = measured(self.side, self._fed(size), self.precision, limit, self.budget)
+                times = measured(self.side, self.fed(size), self.precision, limit, self.budget)
             except FailedError as failed:
                 error = str(failed)
             told = None if times is None else times.to_json()
@@ -101,7 +107,7 @@ class Work:
         if (before, after) not in self._edges:
             self.budget.require(0)
             self._tell(f"{self.sizes.unit} {before} and {after} in turns")
-            sides = [(self.side, self._fed(size)) for size in (before, after)]
+            sides = [(self.side, self.fed(size)) for size in (before, after)]
             try:
                 ratio = compared(sides[0], sides[1], self.precision, AT_EDGE)
             except FailedError:
@@ -111,7 +117,8 @@ class Work:
             self._edges[before, after] = edge
         return self._edges[before, after]
 
-    def _fed(self, size: int) -> Feeds:
+    def fed(self, size: int) -> Feeds:
+        """Files of the input values of a size."""
         if size not in self._feeds:
             first = size == self.sizes.high
             self._feeds[size] = self.session.feeds[0] if first else self.sizes.feeds(self.session, size)
@@ -121,8 +128,8 @@ class Work:
 
     def _all_layers(self) -> tuple[LayerTable | None, tuple[Change, ...]]:
         """Layers at the largest size that runs, and what changes at each cliff."""
-        running = [size for size, known in self._times.items() if isinstance(known, Times)]
-        if not running:
+        size = self.largest
+        if size is None:
             return None, ()
         self.budget.require(0)
         self._tell("the layers")
@@ -130,10 +137,9 @@ class Work:
         named = Candidate(graph.proto.SerializeToString(), store.folder, graph.order, self.session.feeds)
         try:
             self.side.open(named)
-            table = self._layers(max(running))
+            table, known = self._layers(size), self._times[size]
             if table is None:
                 return None, ()
-            size, known = max(running), self._times[max(running)]
             assert isinstance(known, Times)
             found = LayerTable(size, table.layers, table.whole, known.median, len(graph.order))
             return found, tuple(self._changes())
@@ -152,20 +158,21 @@ class Work:
         known = self._times.get(size)
         one = known.median if isinstance(known, Times) else LAYER_SECONDS
         runs = max(FEWEST_RUNS, min(MOST_RUNS, int(LAYER_SECONDS / one)))
-        self.side.warm_up(self._fed(size))
-        return self.side.layers(self._fed(size), runs)
+        self.side.warm_up(self.fed(size))
+        return self.side.layers(self.fed(size), runs)
 
     # The result
 
     def _points(self) -> Iterator[Point]:
         for size, known in sorted(self._times.items()):
-            shapes = dict(self.sizes.shapes(size))
+            shapes = self.sizes.all_shapes(size)
             times, error = (known, "") if isinstance(known, Times) else (None, known)
             yield Point(size, shapes, times, error)
 
     def _notes(self) -> Iterator[str]:
         yield from self.empty.target.notes
         yield from self.empty.opened.notes
+        yield from filter(None, [self.sizes.taken_for_granted()])
         known = [times for times in self._times.values() if isinstance(times, Times)]
         wide = [times for times in known if not times.settled]
         if wide:
@@ -179,11 +186,11 @@ class Work:
             most = max(drifted, key=lambda ratio: abs(ratio - 1))
             yield f"While it was measured the machine changed its speed: up to {most:.2f} times as long."
         unit = self.sizes.unit
-        for seen in self.found.likely:
-            told = f"{seen.jump:.2f} times ({seen.low:.2f} .. {seen.high:.2f})"
-            yield f"A jump at {unit} {seen.size} is likely, and not certain: {told}."
+        likely = [f"{s.size} ({s.jump:.2f} times, {s.low:.2f} .. {s.high:.2f})" for s in self.found.likely]
+        if likely:
+            yield f"A jump is likely, and not certain, at {unit} {some_names(likely, 3)}."
         if self.found.denied:
-            sizes = ", ".join(map(str, sorted(self.found.denied)))
+            sizes = some_names([str(size) for size in sorted(set(self.found.denied))], 8)
             yield f"A jump at {unit} {sizes} was not there when it was measured again."
         if self.found.left:
             pairs = ", ".join(f"{a}..{b}" for a, b in self.found.left[:4])

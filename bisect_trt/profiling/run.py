@@ -92,8 +92,9 @@ def profile(
             info = side.describe()
             folders.require_target(journal, info.fingerprint)
             session = prepare(loaded, [one for samples in ends for one in samples], out / folders.WORK)
-            hint = line("bisect-trt", "reduce", model, "--target", settings.target.spec)
-            opened = require_open(side, session.original, info.title, f"{hint} finds the part that fails")
+            words = line("bisect-trt", "reduce", model, "--target", settings.target.spec)
+            hint = f"{words} finds the part that fails"
+            opened = require_open(side, session.original, info.title, hint)
             rivals = None
             if other is not None:
                 target = _with_profile(replace(asked, settings=replace(settings, target=other.target)), best)
@@ -103,13 +104,15 @@ def profile(
             budget = Budget.of(settings.run, began)
             work = Work(side, session, asked, journal, budget, precision_of_time, on_event, empty)
             result = work.run()
-            if rivals is not None and result.finished:
+            if rivals is not None and result.finished and work.largest is not None:
                 result = _against(result, work, *rivals, limit, Path(logs))
             result = replace(result, seconds=time.monotonic() - began)
         finally:
             side.close()
-        if not any(point.times for point in result.points):
-            raise StoppedEarly(result.stop_reason or "nothing could be measured", _first_error(result))
+        if work.largest is None:
+            if why := next((point.error for point in result.points if point.error), ""):
+                raise UsageError(f"the model fails on {info.title}: {why}", hint)
+            raise StoppedEarly(result.stop_reason, "give it more time")
         write(result)
         if result.finished:
             journal.event(folders.DONE)
@@ -156,14 +159,16 @@ def _against(
 def _duel(
     result: Profile, work: Work, sides: tuple[Timer, Timer], info: TargetInfo, limit: float, logs: Path
 ) -> Versus:
-    """Compare two sides at the largest size. Raises FailedError, BudgetSpent."""
+    """Compare two sides at the largest size that runs. Raises FailedError, BudgetSpent."""
+    size = work.largest
+    assert size is not None  # where nothing runs there is nothing to compare
     duel = Duel(
         sides=sides,
         infos=(result.target, info),
         session=work.session,
         settings=result.settings,
-        feeds=work.session.feeds[0],
-        size=work.sizes.high,
+        feeds=work.fed(size),
+        size=size,
         journal=work.journal,
         budget=work.budget,
         precision=work.precision,
@@ -173,10 +178,6 @@ def _duel(
         tell=lambda text: work.on_event(Step("measure", text, len(work.session.graph.order))),
     )
     return duel.run()
-
-
-def _first_error(result: Profile) -> str:
-    return next((point.error for point in result.points if point.error), "give it more time")
 
 
 def _with_profile(asked: Sizes, best: Shapes) -> TargetSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Feeds
@@ -33,6 +33,7 @@ class Sizes:
     low: int
     high: int
     unit: str
+    _all_shapes: dict[int, dict[str, tuple[int, ...]]] = field(default_factory=dict, compare=False)
 
     def shapes(self, size: int) -> Shapes:
         """The shapes of the inputs that were given, at one size."""
@@ -45,7 +46,29 @@ class Sizes:
 
     def samples(self, size: int) -> Samples:
         """Input values of one size, one sample. Raises UsageError."""
-        return read_samples(self.loaded, self.at(size))[:1]
+        found = read_samples(self.loaded, self.at(size))[:1]
+        self._all_shapes[size] = {name: tuple(value.shape) for name, value in found[0].items()}
+        return found
+
+    def all_shapes(self, size: int) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of all inputs at one size, those that nobody gave as well."""
+        if size not in self._all_shapes:
+            self.samples(size)
+        return self._all_shapes[size]
+
+    def taken_for_granted(self) -> str:
+        """Say in a sentence which shapes were chosen although the model leaves them open; empty: none."""
+        if self.settings.run.inputs is not None:
+            return ""
+        given, chosen = {name for name, _ in self.spans}, self.all_shapes(self.high)
+        same = self.all_shapes(self.low)
+        told = []
+        for item in graph_inputs(self.loaded.proto):
+            is_open = item.dims is None or any(not isinstance(dim, int) for dim in item.dims)
+            if is_open and item.name not in given and chosen[item.name] == same[item.name]:
+                size = "x".join(map(str, chosen[item.name])) or "a scalar"
+                told.append(f"{item.name} is {size} (the model says {item.shape_text()})")
+        return f"--shapes does not say otherwise, so {', '.join(told)}." if told else ""
 
     def feeds(self, session: Session, size: int) -> Feeds:
         """The same as files in the store of a session. Raises UsageError."""

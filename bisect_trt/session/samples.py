@@ -134,4 +134,5 @@ def _require_fit(option: str, declared: GraphInput, shape: tuple[int, ...]) -> N
     if not fits:
         wanted = "x".join(str(d if d is not None else "?") for d in declared.dims)
         given = "x".join(map(str, shape))
-        raise UsageError(f"{option} {declared.name}:{given} does not fit the model, which declares {wanted}")
+        text = f"{option} {declared.name}:{given} does not fit the model, which declares {wanted}"
+        raise UsageError(text, "numbers of the model are fixed: export it with a name in their place")

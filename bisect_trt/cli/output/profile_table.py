@@ -16,7 +16,7 @@ from bisect_trt.profiling.write import DOCUMENT, LAYERS, TABLE
 from bisect_trt.text import counted, printable, seconds, some_names
 
 ROWS, OPERATORS, CHANGES = 10, 6, 3
-_NAME = 60  # characters of a layer
+_NAME, _ERROR = 60, 160  # characters of a layer, and of an error
 _MIB = 1 << 20
 
 
@@ -26,6 +26,7 @@ def show_profile(result: Profile, console: Console | None = None) -> None:
     page = Page(console)
     page.row("Target", f"{printable(result.target.title)}, clock: {result.opened.clock}")
     page.row("Build", _build(result))
+    page.row("Shapes", printable(_shapes(result)))
     if result.is_range:
         console.print(_points(result, page))
         _show_cliffs(page, result)
@@ -56,6 +57,17 @@ def _build(result: Profile) -> str:
     return ", ".join([seconds(result.opened.build_seconds), *held])
 
 
+def _shapes(result: Profile) -> str:
+    """Shapes of all inputs, with a range where a dimension varies."""
+    first, last = result.points[0].shapes, result.points[-1].shapes
+    told = []
+    for name, dims in first.items():
+        pairs = zip(dims, last[name], strict=True)
+        size = "x".join(str(a) if a == b else f"{a}..{b}" for a, b in pairs)
+        told.append(f"{name}:{size}" if size else f"{name}: a scalar")
+    return some_names(told, 4) or "no inputs"
+
+
 def _show_one(page: Page, point: Point) -> None:
     times = point.times
     assert times is not None
@@ -76,7 +88,7 @@ def _points(result: Profile, page: Page) -> Table:
     for point in shown:
         times, cliff = point.times, cliffs.get(point.size)
         if times is None:
-            cells = [str(point.size), "fails", *[""] * 5, shorten(printable(point.error), _NAME)]
+            cells = [str(point.size), "fails", *[""] * 6]
         else:
             cells = [
                 str(point.size),
@@ -106,11 +118,16 @@ def _rate(value: float) -> str:
 
 def _show_cliffs(page: Page, result: Profile) -> None:
     unit = printable(result.unit)
+    failing = [point for point in result.points if point.error]
+    if failing:
+        sizes = some_names([str(point.size) for point in failing], 6)
+        page.row("Fails", f"at {unit} {sizes}: {shorten(printable(failing[0].error), _ERROR)}")
     if not result.cliffs:
         known = all(point.times is None or point.times.settled for point in result.points)
         none = "none" if known else "none that is certain"
         none = none if result.finished else "none so far"
-        page.row("Cliffs", f"{none} from {unit} {result.points[0].size} to {result.points[-1].size}")
+        ran = [point.size for point in result.points if point.times is not None]
+        page.row("Cliffs", f"{none} from {unit} {ran[0]} to {ran[-1]}")
     changes = {change.size: change for change in result.changes}
     for k, cliff in enumerate(result.cliffs):
         told = f"{unit} {cliff.size} costs {cliff.jump:.2f} times {cliff.size - 1} a unit"
