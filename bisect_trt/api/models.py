@@ -219,7 +219,7 @@ def profile(
     settings: Settings | None = None,
     *,
     shapes: str | Sequence[str] = (),
-    against: str = "",
+    against: str | None = None,
     precision_of_time: float = 0.02,
     limit: float = 0.05,
     cuda_graph: bool = False,
@@ -235,7 +235,8 @@ def profile(
         settings: how; the defaults are those of the command line.
         shapes: shapes of inputs as on the command line, with a range where a dimension varies:
             `"x:1..64x3x224x224"`.
-        against: another target, or other options of the same one: `"ort:CPU"`, `"--precision fp16"`.
+        against: another target, other options of the same one, or another release: `"ort:CPU"`,
+            `"--precision fp16"`, `"onnxruntime==1.22.0"`.
         precision_of_time: how well the median time of a run has to be known, as a part of it.
         limit: how far the ratio of both sides may be from 1.
         cuda_graph: run TensorRT's engine as a CUDA graph.

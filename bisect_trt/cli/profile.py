@@ -53,13 +53,12 @@ def run(model: Path, settings: Settings, *, as_json: bool, **asked: Any) -> int:
     """How fast is it? Latency and throughput over shapes, where these jump, and which layers take the time.
 
     Exit code: 0 done, 1 the other side of --against differs beyond the limit, 2 bad usage or model, or the
-    model fails, 3 target not usable here, 6 stopped early (what was measured is saved), 70 a bug of
-    bisect-trt.
+    model fails on either side, 3 target not usable here, 6 stopped early (what was measured is saved), 70 a
+    bug of bisect-trt.
     """
     from bisect_trt.blaming.environments import installed
     from bisect_trt.cli.output.profile_table import show_profile  # heavy imports wait until here
     from bisect_trt.cli.output.progress import progress
-    from bisect_trt.errors import StoppedEarly
     from bisect_trt.profiling import run as room
     from bisect_trt.profiling.write import document
 
@@ -69,8 +68,7 @@ def run(model: Path, settings: Settings, *, as_json: bool, **asked: Any) -> int:
         print(json.dumps({**document(result), "out": str(result.out)}, indent=2))
     else:
         show_profile(result)
-    differs = result.versus is not None and result.versus.differs
-    return int(differs) if result.finished else StoppedEarly.exit_code
+    return result.exit_code
 
 
 COMMAND = Command(

@@ -11,10 +11,13 @@ from bisect_trt.errors import UsageError
 from bisect_trt.options.table import ROWS, Option
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.registry import resolve
+from bisect_trt.workers.stopwatch import require_clock
 
 EXAMPLE = "write --against ort:CPU, --against '--precision fp16', or --against onnxruntime==1.22.0"
 _NOT = ("shapes", "min_shapes", "opt_shapes", "max_shapes", "build_only", "deep", "fail_regex", "verbose_log")
+_OF_TENSORRT = ("workspace", "opt_level", "tf32", "timing_cache")
 _TARGET = next(row for row in ROWS if row.key == "spec")
+_TARGET_WORDS = re.compile(r"command:.*|(?!--|['\"]).+?(?=\s--|$)", re.DOTALL)  # up to the first option
 _RELEASE = re.compile(r"[\w.-]+==\S+")
 
 
@@ -32,13 +35,10 @@ def other_side(text: str, target: TargetSettings) -> Other:
     A target begins with no options but plugin libraries; options alone change those of the first side.
 
     Raises:
-        UsageError: a word is no target and no option of one.
+        UsageError: a word is no target and no option of one, or its time means nothing.
         TargetUnavailable: it is `auto`, and nothing that it may stand for is installed.
     """
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise UsageError(f"--against {text!r}: {error}", EXAMPLE) from error
+    words = _words(text.strip())
     if not words:
         raise UsageError("--against says nothing", EXAMPLE)
     found, release = target, ""
@@ -65,7 +65,25 @@ def other_side(text: str, target: TargetSettings) -> Other:
         assert isinstance(known, list)
         known.append(text_)
     changes: dict[str, Any] = {key: _row(key).read(value) for key, value in given.items()}
+    require_clock("--against", found.spec)
+    idle = [_row(key).flag for key in changes if key in _OF_TENSORRT and "tensorrt" not in found.spec]
+    if idle:
+        raise UsageError(f"--against: {idle[0]} says nothing to {found.spec}", EXAMPLE)
     return Other(replace(found, **changes), release)
+
+
+def _words(text: str) -> list[str]:
+    """The words of it; a target keeps its quotes, as on the command line, where the shell took those around.
+
+    Raises:
+        UsageError: a quote has no end.
+    """
+    target = _TARGET_WORDS.match(text)
+    begun, rest = ([target[0].strip()], text[target.end() :]) if target else ([], text)
+    try:
+        return begun + shlex.split(rest)
+    except ValueError as error:
+        raise UsageError(f"--against {text!r}: {error}", EXAMPLE) from error
 
 
 def _row(key: str) -> Option:

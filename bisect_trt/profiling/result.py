@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bisect_trt.errors import StoppedEarly
 from bisect_trt.profiling.cliffs import Cliff
 from bisect_trt.profiling.timing import Times
 from bisect_trt.profiling.versus import Versus
@@ -135,6 +136,7 @@ class Profile(Summary):
         layers: None where the target has no profiler, or nothing ran.
         changes: for each cliff what layers took more.
         versus: how the other target compares, where one was asked for.
+        not_compared: why there is none although it was asked for and the run was not stopped; else empty.
         finished: False when a budget or a signal ended it.
     """
 
@@ -154,6 +156,7 @@ class Profile(Summary):
     layers: LayerTable | None = None
     changes: tuple[Change, ...] = ()
     versus: Versus | None = None
+    not_compared: str = ""
     notes: tuple[str, ...] = field(default=())
     finished: bool = True
     stop_reason: str = ""
@@ -180,7 +183,16 @@ class Profile(Summary):
             ratio = self.versus.whole
             told = f"{self.versus.name} takes {ratio.ratio:.2f} times as long"
             lines.append(("Against", f"{told} ({ratio.low:.2f} .. {ratio.high:.2f})"))
+        if self.not_compared:
+            lines.append(("Against", f"not compared: {self.not_compared}"))
         return [*lines, ("Folder", str(self.out))]
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 the other side differs, 2 it could not be compared, 6 stopped early."""
+        if not self.finished:
+            return StoppedEarly.exit_code
+        return 2 if self.not_compared else int(self.versus is not None and self.versus.differs)
 
 
 def milliseconds(seconds: float) -> str:

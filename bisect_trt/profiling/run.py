@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bisect_trt.errors import StoppedEarly, UsageError
+from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
 from bisect_trt.options import line
 from bisect_trt.profiling.journaled import Work
 from bisect_trt.profiling.meter import Side, Timer, require_open
@@ -28,6 +28,7 @@ from bisect_trt.session.prober import Budget
 from bisect_trt.settings import Settings, Shapes, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.timed import FailedError
+from bisect_trt.workers.stopwatch import require_clock
 
 Install = Callable[[str, str], Installed]
 PRECISION, LIMIT = 0.02, 0.05
@@ -39,7 +40,7 @@ def profile(
     *,
     shapes: Spans = (),
     best: Shapes = (),
-    against: str = "",
+    against: str | None = None,
     precision_of_time: float = PRECISION,
     limit: float = LIMIT,
     cuda_graph: bool = False,
@@ -55,7 +56,8 @@ def profile(
         settings: target, inputs, budget.
         shapes: least and largest size of each dimension of inputs.
         best: shapes that TensorRT's engine is made for, between these; the largest where it is empty.
-        against: another target, or other options of the same one, in words of the command line.
+        against: another target, other options of the same one or another release, in words of the command
+            line; None: nothing is compared.
         precision_of_time: how well the median has to be known, as a part of it.
         limit: how far the ratio of both sides may be from 1.
         cuda_graph: run the engine as a CUDA graph; TensorRT alone.
@@ -71,7 +73,8 @@ def profile(
     """
     began = time.monotonic()
     settings = resolved(settings)
-    other = other_side(against, settings.target) if against else None
+    require_clock("--target", settings.target.spec)
+    other = None if against is None else other_side(against, settings.target)
     loaded = load_for(model, settings)
     asked = sizes(loaded, settings, shapes)
     ends = [asked.samples(asked.high)]
@@ -131,7 +134,13 @@ def _rivals(
     """
     try:
         if not release:
-            yield (side, rival), rival.describe()
+            told = rival.describe()
+            # A program that hands nothing back has a time all the same.
+            if not told.can_run and "tensorrt" in rival.target.spec:
+                why = " ".join(told.notes[:1])
+                hint = "its time cannot be told here"
+                raise TargetUnavailable(f"--against {rival.target.spec}: {why}", hint)
+            yield (side, rival), told
             return
         if install is None:
             raise UsageError(f"--against {release}: releases cannot be installed here")
@@ -149,7 +158,9 @@ def _against(
     try:
         return replace(result, versus=_duel(result, work, sides, info, limit, logs))
     except FailedError as error:
-        return replace(result, notes=(*result.notes, f"The model fails on the other side: {error}"))
+        return replace(result, not_compared=f"the model fails on {info.title}: {error}")
+    except UsageError as error:
+        return replace(result, not_compared=f"{info.title}: {error.message}")
     except StoppedEarly as error:
         return replace(result, finished=False, stop_reason=error.message)
     except KeyboardInterrupt:

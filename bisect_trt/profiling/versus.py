@@ -22,7 +22,7 @@ from bisect_trt.session.prober import Budget
 from bisect_trt.session.recording import Recording, record_in
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.targets.timed import FailedError, Layers
+from bisect_trt.targets.timed import GPU_EVENTS, HOST, PROCESS, FailedError, Layers
 from bisect_trt.workers.pool import Pool
 
 RATIO = "ratio"
@@ -47,6 +47,7 @@ class Versus:
         folder: the folder that shows it.
         end: how its script ended in a fresh process.
         note: why something of these is missing.
+        clocks: that the sides have different clocks, in a sentence; empty where they have the same.
     """
 
     other: TargetInfo
@@ -59,6 +60,7 @@ class Versus:
     folder: Path | None = None
     end: hand_over.End | None = None
     note: str = ""
+    clocks: str = ""
 
     @property
     def differs(self) -> bool:
@@ -111,7 +113,9 @@ class Duel:
         self.tell("both sides in turns")
         whole = self._ratio("whole", original, WHOLE)
         name = hand_over.named(self.infos[1], self.sides[1].target)
-        found = Versus(self.infos[1], name, self.size, whole, self.limit)
+        here, there = (_clock(side.target.spec) for side in self.sides)
+        unlike = "" if here == there else f"The clocks differ (docs/profile.md): {here} here, {there} there."
+        found = Versus(self.infos[1], name, self.size, whole, self.limit, clocks=unlike)
         if not whole.beyond(self.limit):
             return found
         for side in self.sides:
@@ -210,6 +214,10 @@ class Duel:
         return replace(found, folder=place, end=hand_over.tried(place))
 
 
+def _clock(spec: str) -> str:
+    return {"ort": HOST, "command": PROCESS}.get(spec.partition(":")[0], GPU_EVENTS)
+
+
 def document(found: Versus) -> dict[str, Any]:
     """Give it as plain JSON data."""
     explained = found.explained
@@ -232,4 +240,5 @@ def document(found: Versus) -> dict[str, Any]:
         "folder": found.folder.name if found.folder else None,
         "script": None if found.end is None else {"exit_code": found.end.code, "said": found.end.said},
         "note": found.note,
+        "clocks": found.clocks,
     }

@@ -13,7 +13,7 @@ from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments
 from bisect_trt.profiling import versus
 from bisect_trt.profiling.picture import pictures
-from bisect_trt.profiling.result import CONCURRENCY, LayerTable, Point, Profile
+from bisect_trt.profiling.result import CONCURRENCY, Change, LayerTable, Point, Profile
 
 DOCUMENT, TABLE, LAYERS = "profile.json", "profile.csv", "layers.csv"
 SCHEMA_VERSION = 1
@@ -52,19 +52,9 @@ def document(result: Profile) -> dict[str, Any]:
         "not_looked_into": [list(pair) for pair in result.left],
         "measured": result.measured,
         "layers": None if layers is None else _layers(layers),
-        "changes": [
-            {
-                "size": change.size,
-                "layers": [
-                    {"name": layer.name, "nodes": list(layer.nodes), "more_seconds": more}
-                    for layer, more in change.layers
-                ],
-                "gone": list(change.gone),
-                "new": list(change.new),
-            }
-            for change in result.changes
-        ],
+        "changes": [_change(change) for change in result.changes],
         "against": None if result.versus is None else versus.document(result.versus),
+        "not_compared": result.not_compared,
         "notes": list(result.notes),
         "finished": result.finished,
         "stop_reason": result.stop_reason,
@@ -82,6 +72,14 @@ def _point(point: Point) -> dict[str, Any]:
         "throughput": point.throughput,
         "error": point.error,
     }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    layers = [
+        {"name": layer.name, "nodes": list(layer.nodes), "more_seconds": more}
+        for layer, more in change.layers
+    ]
+    return {"size": change.size, "layers": layers, "gone": list(change.gone), "new": list(change.new)}
 
 
 def _layers(table: LayerTable) -> dict[str, Any]:

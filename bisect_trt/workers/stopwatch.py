@@ -30,6 +30,14 @@ class _Watched:
 _open: dict[str, _Watched] = {}
 
 
+def require_clock(option: str, spec: str) -> None:
+    """Raise UsageError where the time of the target that an option names means nothing."""
+    kind = spec.partition(":")[0]
+    if kind in _NO_CLOCK:
+        hint = "measure a target that is deployed: tensorrt, ort:CPU, ..."
+        raise UsageError(f"{option} {spec} {_NO_CLOCK[kind]}", hint)
+
+
 def open_model(key: str, settings: TargetSettings, candidate: Candidate, graph: bool = False) -> Opened:
     """Build a candidate under a key; what this process had open under another key is given back.
 
@@ -38,10 +46,7 @@ def open_model(key: str, settings: TargetSettings, candidate: Candidate, graph: 
         TargetUnavailable: the target cannot run models here.
         FailedError: the candidate cannot be built.
     """
-    kind = settings.spec.partition(":")[0]
-    if kind in _NO_CLOCK:
-        hint = "measure a target that is deployed: tensorrt, ort:CPU, ..."
-        raise UsageError(f"--target {settings.spec} {_NO_CLOCK[kind]}", hint)
+    require_clock("--target", settings.spec)
     target: Any = opened(settings)
     _open.clear()
     if hasattr(target, "timed"):

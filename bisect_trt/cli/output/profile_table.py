@@ -39,6 +39,8 @@ def show_profile(result: Profile, console: Console | None = None) -> None:
             page.row("Layers", told)
     if result.versus is not None:
         _show_versus(page, result, result.versus)
+    if result.not_compared:
+        page.row("Against", f"not compared: {printable(result.not_compared)}", style="bold red")
     for note in result.notes:
         page.row("Note", printable(note))
     if not result.finished:
@@ -148,6 +150,8 @@ def _show_versus(page: Page, result: Profile, versus: Versus) -> None:
     medians = f"{milliseconds(ratio.first)} and {milliseconds(ratio.second)}"
     page.row("", f"{medians} in the median, {ratio.rounds} rounds in turns")
     page.row("", versus.verdict())
+    if versus.clocks:
+        page.row("", versus.clocks)
     explained = versus.explained
     if explained and explained.parts:
         sure = "each confirmed" if explained.confirmed else "not each beyond the limit"
