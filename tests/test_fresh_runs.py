@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,7 @@ def test_what_starts_slowly_is_explained_meanwhile_with_the_same_result(
     (tmp_path / "quick").mkdir()
     (tmp_path / "slow").mkdir()
     order: list[str] = []
+    ready: list[int] = []
     told = ("Seen: without the planted fault it does not fail.",)
 
     def explain(problem: object, found: schedule.Found) -> schedule.Found:
@@ -135,6 +137,7 @@ def test_what_starts_slowly_is_explained_meanwhile_with_the_same_result(
 
     def fresh(*args: object, **more: object) -> list[Outcome]:
         order.append("verify")
+        ready.append(len(more["ready"]))  # type: ignore[arg-type]
         return verify_files(*args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("bisect_trt.reduction.reduce.explain", explain)
@@ -143,8 +146,10 @@ def test_what_starts_slowly_is_explained_meanwhile_with_the_same_result(
     first = reduced(chain(tmp_path / "quick", "Relu", "Tanh", "Neg"), target)
     assert order == ["explain", "verify"]
     monkeypatch.setattr(jobs, "warm_job", lambda settings: (os.getpid, ()))
+    monkeypatch.setattr(jobs, "room", partial(max, 1))
     second = reduced(chain(tmp_path / "slow", "Relu", "Tanh", "Neg"), target)
     assert sorted(order) == ["explain", "explain", "verify", "verify"]
+    assert ready == [0, 1]  # processes that were started while the model was still worked on
     assert first.verified == second.verified == 1 and not second.script_told
     assert told[0] in first.notes and set(first.notes) == set(second.notes)
     for file in ("repro.onnx", "repro.py"):

@@ -12,8 +12,9 @@ import pytest
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Built, Failure, Outcome, Stage, Symptom, Verdict
-from bisect_trt.reduction.passes.tactics import by_tactic
+from bisect_trt.reduction.passes.tactics import MOST_TRIES, by_tactic, own_cache
 from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.tensorrt.timing import OTHER
 
 WANTED = Failure(Stage.COMPARE, Symptom.MISMATCH, "mismatch", "y: 3 of 4 differ")
 TF32, FP32, LAST = "0x1", "0x2", "0x3"
@@ -90,3 +91,58 @@ def test_it_is_asked_of_small_parts_on_tensorrt_only() -> None:
     large, other = Prober({TF32}, SETTINGS), Prober({TF32}, replace(SETTINGS, spec="tensorrt-rtx"))
     assert by_tactic(problem(large, nodes=9)) == by_tactic(problem(other)) == []
     assert not large.asked and not other.asked
+
+
+class Measuring:
+    """A build with an empty cache draws a tactic; one with a file takes the file's, if it can be read."""
+
+    def __init__(self, draws: list[str], *, run_holds: bool = False, readable: bool = True) -> None:
+        self.draws, self.run_holds, self.readable = draws, run_holds, readable
+        self.oracle = SimpleNamespace(target=SETTINGS)
+        self.builds = 0
+
+    def observe(
+        self, candidate: Candidate, run: int = 0, *, target: TargetSettings | None = None
+    ) -> Outcome:
+        self.builds += 1
+        if target is None:
+            return Outcome((WANTED,) if self.run_holds else (), log="" if self.run_holds else OTHER)
+        assert target.timing_cache is not None
+        if candidate.form is Form.WRITTEN:
+            taken, log = target.timing_cache.read_text(), "" if self.readable else OTHER
+        else:
+            assert not target.timing_cache.exists()
+            taken, log = self.draws[run % len(self.draws)], ""
+            target.timing_cache.write_text(taken)
+        return Outcome((WANTED,) if taken == TF32 else (), log=log, seconds=0.1)
+
+
+def flaky(prober: Measuring, runs: int = 21) -> Any:
+    return SimpleNamespace(**vars(problem(prober)), runs=runs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("runs", [1, 21])
+def test_the_tactics_with_which_it_fails_are_kept_for_the_files(runs: int, tmp_path: Path) -> None:
+    found = own_cache(flaky(Measuring([FP32, FP32, TF32, LAST]), runs), tmp_path)
+    assert found is not None and found.read_text() == TF32
+    assert list(tmp_path.iterdir()) == [found]  # those of the builds that passed are gone
+
+
+def test_a_cache_that_does_is_the_one_of_the_run(tmp_path: Path) -> None:
+    prober = Measuring([TF32], run_holds=True)
+    assert own_cache(flaky(prober, 1), tmp_path) is None and prober.builds == 1
+
+
+def test_what_cannot_be_read_back_or_never_fails_has_no_cache(tmp_path: Path) -> None:
+    fused, fine = Measuring([TF32], readable=False), Measuring([FP32])
+    assert own_cache(flaky(fused), tmp_path) is own_cache(flaky(fine), tmp_path) is None
+    assert fused.builds == 2 and fine.builds == MOST_TRIES and not list(tmp_path.iterdir())
+
+
+def test_tactics_that_no_file_holds_are_told_so() -> None:
+    class Unreadable(Prober):
+        def observe(self, *args: Any, **more: Any) -> Outcome:
+            return replace(super().observe(*args, **more), log=OTHER)
+
+    (told,) = by_tactic(problem(Unreadable({TF32}, SETTINGS)))
+    assert "cannot keep it" in told and "timing.cache" not in told

@@ -248,10 +248,15 @@ class Run:
         """Make all that follows about what this shows."""
         self.confirmed = outcome
 
+    @property
+    def own_timing_cache(self) -> Path | None:
+        """The timing cache of TensorRT, where it is our own and not the user's."""
+        return self.timing_cache if self.timing_cache != self.settings.target.timing_cache else None
+
     def _forget_tactics(self) -> None:
         """The next run of the whole model measures anew: it may fail with other tactics only."""
-        if self.timing_cache is not None and self.timing_cache != self.settings.target.timing_cache:
-            self.timing_cache.unlink(missing_ok=True)
+        if self.own_timing_cache is not None:
+            self.own_timing_cache.unlink(missing_ok=True)
 
     def keep_failing_samples(self, outcome: Outcome) -> None:
         """Go on with the failing samples alone, where only some of them fail."""

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import Found
 from bisect_trt.reproducer import archive, files, models, write
 from bisect_trt.reproducer.script import NEEDS_US, template_for
-from bisect_trt.reproducer.verify import verify_files
+from bisect_trt.reproducer.verify import fresh_pool, verify_files
 from bisect_trt.results import Reduction
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
@@ -40,8 +40,10 @@ from bisect_trt.session.recording import cannot_run
 from bisect_trt.targets.tensorrt.defaults import is_misread_default
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.targets.tensorrt.ignored import is_ignored
+from bisect_trt.targets.tensorrt.timing import OTHER
 from bisect_trt.text import counted, seconds
 from bisect_trt.workers import jobs, reference
+from bisect_trt.workers.pool import Pool
 
 OTHERS = 5  # nodes that fail besides, which are named
 SIZES = 3  # dimensions of which it is told which sizes fail
@@ -147,9 +149,9 @@ def told_of_the_original(
     )
 
 
-def write_models(run: Run, result: Reduction, neighbour: Neighbour | None) -> None:
-    """What is not text."""
-    out = result.out
+def write_models(run: Run, result: Reduction, neighbour: Neighbour | None, cache: Path | None) -> None:
+    """Write what is not text; `cache` is a timing cache of what was found alone, else it is the run's."""
+    out, cache = result.out, cache or run.timing_cache
     files.remove_result(out)
     models.write_model(result.best, out)
     target = run.settings.target
@@ -159,8 +161,8 @@ def write_models(run: Run, result: Reduction, neighbour: Neighbour | None) -> No
         models.write_twin(out, result.wanted)
     if run.info.name.startswith("emulate:"):
         models.write_emulated(out, run.info.name.partition(":")[2])
-    if run.timing_cache is not None and not run.settings.run.anonymise:
-        models.write_timing_cache(run.timing_cache, out)
+    if cache is not None and not run.settings.run.anonymise:
+        models.write_timing_cache(cache, out)
     if neighbour is not None:
         models.write_passing(neighbour.candidate, out)
 
@@ -202,8 +204,26 @@ class FreshRuns:
         )
 
 
-def verify(run: Run, result: Reduction, runs: int) -> FreshRuns:
-    """Run the written files in fresh processes; a flaky failure has a few to show at all."""
+@contextmanager
+def getting_ready(run: Run, best: Candidate | None) -> Iterator[Sequence[Pool]]:
+    """Start the fresh processes while what they will run is still being worked on, where that takes long.
+
+    Each makes its builder of TensorRT and does nothing else until then. Where there is no room none starts.
+    """
+    settings, pools = run.settings, list[Pool]()
+    if best is None or settings.run.cluster or jobs.warm_job(settings.target) is None:
+        yield pools
+        return
+    reply = run.pool.submit(jobs.room, best.bytes, timeout=LONGEST_START).result()
+    with ExitStack() as stack:
+        for number in range(min(settings.run.repeats, reply.value or 0)):
+            logs = run.out / folders.WORK / f"fresh-{number}"
+            pools.append(stack.enter_context(fresh_pool(settings, logs, number)))
+        yield pools
+
+
+def verify(run: Run, result: Reduction, runs: int, ready: Sequence[Pool]) -> FreshRuns:
+    """Run the written files in fresh processes, `ready` ones first; a flaky failure has more to show."""
     fresh = "one fresh process" if result.repeats == 1 else f"{result.repeats} fresh processes"
     run.tell("verify", f"running {result.out.name}/repro.onnx in {fresh}")
     began = time.monotonic()
@@ -215,7 +235,7 @@ def verify(run: Run, result: Reduction, runs: int) -> FreshRuns:
     outcomes: list[Outcome] = []
     agreed: list[Outcome] = []
     reworded: list[Failure] = []
-    flaky, workers = runs > 1, _at_once(run, result)
+    flaky, workers = runs > 1, max(len(ready), run.settings.run.workers)
     settings = replace(settings, run=replace(settings.run, workers=workers))
     most = min(runs, FRESH) if flaky else result.repeats
     while len(outcomes) < most and not (flaky and agreed):
@@ -223,11 +243,14 @@ def verify(run: Run, result: Reduction, runs: int) -> FreshRuns:
         deadline = run.prober.oracle.deadline
         with _script_meanwhile(run, result, again=told is not None) as said:
             outcomes += verify_files(
-                result.out, settings, deadline, wanted, keep_outputs=True, on_reworded=reworded.append
-            )
+                result.out, settings, deadline, wanted, keep_outputs=True, on_reworded=reworded.append,
+                ready=() if outcomes else ready,
+            )  # fmt: skip
         told = said[0] if said else told
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
     spent = time.monotonic() - began
+    if any(OTHER in outcome.log for outcome in outcomes):  # of no use, and TensorRT logs errors about it
+        (result.out / files.TIMING).unlink(missing_ok=True)
     words = reworded[0] if reworded else None
     return FreshRuns(outcomes, agreed, spent, _reference_error(run, result), told, words)
 
@@ -257,15 +280,6 @@ def _script_meanwhile(run: Run, result: Reduction, *, again: bool) -> Iterator[l
         told = thread.submit(write.disagreement, result)
         yield said
         said.append(told.result())
-
-
-def _at_once(run: Run, result: Reduction) -> int:
-    """Fresh processes that run at the same time: as many as probes do, more where each starts slowly."""
-    workers = run.settings.run.workers
-    if run.settings.run.cluster or jobs.warm_job(run.settings.target) is None:
-        return workers
-    reply = run.pool.submit(jobs.room, result.best.bytes, timeout=LONGEST_START).result()
-    return max(workers, min(result.repeats, reply.value or 0))
 
 
 def write_texts(run: Run, result: Reduction, fresh: FreshRuns | None) -> Reduction:

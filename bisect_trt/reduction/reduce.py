@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
@@ -24,6 +24,7 @@ from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import (
     FreshRuns,
     finish,
+    getting_ready,
     result_of,
     told_of_the_original,
     verify,
@@ -183,7 +184,8 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
             problem.keep(run.whole_file)
         assert problem.best is not None
         cut = problem.best
-        result, fresh = _verified(run, problem, cut, refine(run, problem, found), out)
+        with getting_ready(run, cut) as ready:
+            result, fresh = _verified(run, problem, cut, refine(run, problem, found), out, ready)
         if fresh is None or not unsteady(run, problem, cut, result):
             break
     spent = asdict(problem.counts) | run.spent() | {**found.search, **result.counts}
@@ -191,7 +193,7 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
 
 
 def _verified(
-    run: Run, problem: Problem, cut: Candidate, found: Found, out: Path
+    run: Run, problem: Problem, cut: Candidate, found: Found, out: Path, ready: Sequence[Pool]
 ) -> tuple[Reduction, FreshRuns | None]:
     """Write the models, run them in fresh processes unless the search was broken off, explain the failure.
 
@@ -201,14 +203,15 @@ def _verified(
     beside = jobs.warm_job(run.settings.target) is not None and not run.settings.run.cluster
     found = found if beside else explain(problem, found)
     result = _result(run, problem, cut, found, out)
-    write_models(run, result, found.neighbour)
+    write_models(run, result, found.neighbour, found.cache)
+    runs = problem.runs if found.cache is None else 1  # with tactics of its own it comes and goes no more
     if found.end.how in (Ended.INTERRUPTED, Ended.CLUSTER_LOST):
         return result, None
     if not beside:
-        fresh = verify(run, result, problem.runs)
+        fresh = verify(run, result, runs, ready)
         return fresh.shown_in(result), fresh
     with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(verify, run, result, problem.runs)
+        running = thread.submit(verify, run, result, runs, ready)
         result = _result(run, problem, cut, explain(problem, found), out)
         fresh = running.result()
     return fresh.shown_in(result), fresh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate
@@ -16,7 +17,7 @@ from bisect_trt.reduction.passes.causes import causes
 from bisect_trt.reduction.passes.drop import is_one_minimal
 from bisect_trt.reduction.passes.flaky import LOOKS, always, distrust
 from bisect_trt.reduction.passes.neighbour import Neighbour, nearest_passing
-from bisect_trt.reduction.passes.tactics import by_tactic
+from bisect_trt.reduction.passes.tactics import by_tactic, own_cache
 from bisect_trt.reduction.passes.workarounds import avoiding
 from bisect_trt.reduction.problem import Problem, end_of
 from bisect_trt.reduction.simplify.run import simplify_best
@@ -35,6 +36,7 @@ class Found:
         one_minimal: every single node that is left was tried without.
         search: probes and nodes built until the smallest set was known.
         causes: sentences on what the failure depends on where no node is to blame.
+        cache: the timing cache with which the best candidate fails, where it has one of its own.
         tactics: a sentence on the tactics with which it fails and passes, if some differ.
         simple: what the simplification did, where there was one.
         neighbour: the nearest candidate that passes.
@@ -46,6 +48,7 @@ class Found:
     one_minimal: bool = False
     search: Mapping[str, int] = field(default_factory=dict)
     causes: tuple[str, ...] = ()
+    cache: Path | None = None
     tactics: tuple[str, ...] = ()
     simple: Simplification | None = None
     neighbour: Neighbour | None = None
@@ -96,6 +99,9 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
         if not found.end.is_early:
             problem.begin("neighbour")
             found = replace(found, neighbour=nearest_passing(problem))
+        if not found.end.is_early and run.own_timing_cache is not None:
+            problem.begin("tactics")
+            found = replace(found, cache=own_cache(problem, run.own_timing_cache.parent))
 
     if not found.end.is_early:
         end = end_of(run.prober, steps)
@@ -115,7 +121,7 @@ def explain(problem: Problem, found: Found) -> Found:
 
     def steps() -> None:
         nonlocal found
-        found = replace(found, tactics=tuple(by_tactic(problem)))
+        found = replace(found, tactics=tuple(by_tactic(problem, found.cache)))
         found = replace(found, avoided=tuple(avoiding(problem)))
 
     if not found.end.is_early:

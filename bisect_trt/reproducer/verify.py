@@ -218,12 +218,14 @@ def verify_files(
     *,
     keep_outputs: bool = False,
     on_reworded: Callable[[Failure], None] | None = None,
+    ready: Sequence[Pool] = (),
 ) -> list[Outcome]:
     """Outcomes of `repeats` runs of `repro.onnx` and its inputs in `out`, `settings.run.workers` at a time.
 
     `timeout` is in seconds, for each run. With `keep_outputs`, `actual.npz` is what the target gives for the
     first sample where that is not what the reference gives. `on_reworded` hears the failure as the target
-    tells it in other words when it reads the file itself.
+    tells it in other words when it reads the file itself. `ready` are pools of `fresh_pool` for the first
+    runs, which are closed then; the others get theirs here.
     """
     with (
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
@@ -234,11 +236,7 @@ def verify_files(
 
         def fresh(number: int) -> Outcome:
             logs = Path(scratch) / f"run-{number}"
-            gpus = settings.run.devices
-            one = gpus[number % len(gpus) :][:1] if gpus else ()
-            limit = settings.run.memory_limit
-            seats, warm = seats_of(settings), jobs.warm_job(settings.target)
-            with Pool(1, log_dir=logs, memory_limit=limit, devices=one, seats=seats, warm=warm) as pool:
+            with ready[number] if number < len(ready) else fresh_pool(settings, logs, number) as pool:
                 task = pool.submit(jobs.probe, settings.target, candidate, settings.accuracy, timeout=timeout)
                 outcome = outcome_of(task.result())
                 differs = any(failure.stage is Stage.COMPARE for failure in outcome.failures)
@@ -252,6 +250,14 @@ def verify_files(
                 return _as_far_as_fed(outcome, lacking)
 
         return list(threads.map(fresh, range(max(1, repeats))))
+
+
+def fresh_pool(settings: Settings, logs: Path, number: int) -> Pool:
+    """A pool of one process for one fresh run; where starting takes long it becomes warm at once."""
+    gpus, limit = settings.run.devices, settings.run.memory_limit
+    one = gpus[number % len(gpus) :][:1] if gpus else ()
+    seats, warm = seats_of(settings), jobs.warm_job(settings.target)
+    return Pool(1, log_dir=logs, memory_limit=limit, devices=one, seats=seats, warm=warm)
 
 
 def _ask_for_other_words(

@@ -50,7 +50,7 @@ def use(trt: Any, config: Any, file: Path, log: Log, *, strange: bool) -> None:
     if unused and (strange or file.name == TIMING):  # one that we made: the build measures anew
         if file in _held:
             _set(config, _held[file])
-        elif strange:
+        if strange:  # no other process can read it
             log.add("WARNING", OTHER)
         return
     fits = cache is not None and not refused and _set(config, cache)
