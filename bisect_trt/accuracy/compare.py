@@ -151,15 +151,9 @@ def _exact(name: str, reference: Array, target: Array, kind: str, words: str) ->
 def _close(name: str, reference: Array, target: Array, limits: Limits, words: str) -> TensorDiff:
     """Floats: close or not."""
     sums, worst = Sums(), Worst(reference.shape)
-    nans, infs = [0, 0], [0, 0]
     with np.errstate(all="ignore"):
         for (start, one), (_, other) in zip(chunks(reference), chunks(target), strict=True):
-            pair = wide(one), wide(other)
-            for side, chunk in enumerate(pair):
-                if not np.isfinite(chunk).all():
-                    nans[side] += int(np.count_nonzero(np.isnan(chunk)))
-                    infs[side] += int(np.count_nonzero(np.isinf(chunk)))
-            sums.add(start, *pair, limits, worst)
+            sums.add(start, wide(one), wide(other), limits, worst)
     symptom = Symptom.NOT_FINITE if sums.lost else Symptom.MISMATCH
     ok = limits.accepts(sums)
     return TensorDiff(
@@ -172,8 +166,8 @@ def _close(name: str, reference: Array, target: Array, limits: Limits, words: st
         max_rel=sums.max_rel,
         rms_error=ratio(math.sqrt(sums.error), math.sqrt(sums.one)),
         cosine=cosine_of(sums),
-        nans=(nans[0], nans[1]),
-        infs=(infs[0], infs[1]),
+        nans=(sums.nans[0], sums.nans[1]),
+        infs=(sums.infs[0], sums.infs[1]),
         rtol=limits.rtol,
         atol=limits.atol,
         difference=words,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from types import MappingProxyType
@@ -303,15 +303,11 @@ class Graph:
 
     def behind(self, name: str) -> set[str]:
         """Nodes that what a node makes flows into, however far."""
-        import networkx as nx  # takes as long as numpy, and most runs need none of it
-
-        return set(nx.descendants(self.digraph, name))
+        return _reached(name, self._readers.__getitem__)
 
     def before(self, name: str) -> set[str]:
         """Nodes that what a node makes comes from, however far."""
-        import networkx as nx
-
-        return set(nx.ancestors(self.digraph, name))
+        return _reached(name, self.sources_of)
 
     def sources_of(self, name: str) -> tuple[str, ...]:
         """Nodes (generators left out) that make what a node reads, each once."""
@@ -331,6 +327,16 @@ class Graph:
     def weight(self, name: str) -> float:
         """Rough cost of building a node, at least 1 (an elementwise operator)."""
         return _weight(self._nodes[name])
+
+
+def _reached(name: str, step: Callable[[str], Iterable[str]]) -> set[str]:
+    """All that steps lead to. By hand: to import networkx takes as long as numpy."""
+    found, edge = set[str](), [name]
+    while edge:
+        new = set(step(edge.pop())) - found
+        found |= new
+        edge += new
+    return found
 
 
 def _weight(node: onnx.NodeProto) -> float:

@@ -109,6 +109,10 @@ class Prober:
         self.oracle.accuracy, self.oracle.explain = accuracy, alone and explain
         self._alone = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if alone else ""
 
+    def explain_no_more(self) -> None:
+        """Nobody asks any more what rounding explains of a mismatch; outputs are compared as before."""
+        self.oracle.explain = False
+
     def peek(self, candidate: Candidate, run: int = 0) -> Outcome | None:
         """What is known without asking the target."""
         return self.journal.outcome(self._key(candidate, run))

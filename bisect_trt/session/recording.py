@@ -89,9 +89,10 @@ class Recording:
 
         A reference that fails on the way, or that gives other values each time, is run as a whole.
         """
-        self._expected |= set(tensors) - self.record.tensors.keys()
-        if self._is_whole or not self._expected:
+        lacking = set(tensors) - self.record.tensors.keys()
+        if self._is_whole or not lacking:
             return self.record
+        self._expected |= lacking
         part = self._timed(lambda: self._some(sorted(self._expected))) if self._steady else None
         if part is None or part.error or part.missing:
             return self.whole()

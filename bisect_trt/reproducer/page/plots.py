@@ -35,7 +35,7 @@ def histogram(error: Array) -> str:
     sizes = np.abs(error[np.isfinite(error)]).ravel()
     wrong = sizes[sizes > 0]
     equal = f"absolute error ({sizes.size - wrong.size:,} elements are equal)"
-    x = around(wrong.tolist(), equal, log=True)
+    x = around([wrong.min(), wrong.max()] if wrong.size else [], equal, log=True)
     edges = np.geomspace(x.low, x.high, _BINS + 1)
     counts = np.histogram(wrong, edges)[0].tolist()
     plot = Plot("how many elements have an error of which size", x, _counts(counts, "elements"))
