@@ -122,6 +122,11 @@ class Problem:
         """What the simplification that begins may do."""
         self.simplifying = rules
 
+    def ask_no_reasons(self) -> None:
+        """Judge by whether a candidate fails, not by why, unless a simplification has to keep the cause."""
+        if self.simplifying.cause is None:
+            self.prober.explain_no_more()
+
     @contextmanager
     def edited(self) -> Iterator[None]:
         """While it lasts, candidates are edits of the best one.

@@ -96,8 +96,7 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
         if not (problem.hybrid and problem.hybrid.accumulated):
             simple = simplify_best(problem, run.pool, run.settings, run.recording.record)
             found = replace(found, simple=simple, end=simple.end if simple and simple.end.is_early else End())
-        if problem.simplifying.cause is None:  # what follows is judged by whether it fails, not by why
-            problem.prober.explain_no_more()
+        problem.ask_no_reasons()
         if not found.end.is_early:
             problem.begin("neighbour")
             found = replace(found, neighbour=nearest_passing(problem))
