@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from bisect_trt.outcome import Built, Failure, Outcome, Stage, Symptom
 from bisect_trt.references import ort, recorder
 from bisect_trt.references.base import Record
 from bisect_trt.references.recorder import record
+from bisect_trt.session import recording
 from bisect_trt.session.recording import record_in
 from bisect_trt.settings import RunSettings, TargetSettings
 from bisect_trt.targets.base import TargetInfo, TargetResult
@@ -419,3 +421,32 @@ def test_the_budget_of_the_run_reaches_the_recorder(budget: int | None, tmp_path
     assert seen[4] == (budget or psutil.virtual_memory().total // 4)
     assert np.array_equal(value(recorded, "h"), np.maximum(x, 0))
     assert np.allclose(value(recorded, "y"), np.exp(np.maximum(x, 0)))
+
+
+def test_an_output_that_is_an_input_is_a_copy() -> None:
+    """ONNX Runtime hands the caller's own memory out, which may be gone when somebody looks."""
+    ends = [helper.make_tensor_value_info(name, T.FLOAT, [4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends)
+    proto = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    session = ort.Session(proto.SerializeToString(), Path())
+    value = np.ones(4, np.float32)
+    given = session.run({"x": value})
+    value[:] = 99
+    assert np.array_equal(np.asarray(given["x"]), np.ones(4)), "what it was when it ran"
+
+
+def never(*arguments: Any) -> None:
+    """A reference that does not come back."""
+    time.sleep(600)
+
+
+def test_a_reference_that_never_ends_has_a_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "SHORTEST", 0.5)
+    monkeypatch.setattr(recording.reference, "record", never)
+    proto = model([helper.make_node("Relu", ["x"], ["y"])], ["y"], x=(T.FLOAT, [2]))
+    feeds = put(tmp_path / "store", {"x": np.ones(2, np.float32)})
+    with Pool(1, log_dir=tmp_path / "logs") as pool:
+        found = record_in(pool, tmp_path / "store", proto, feeds, RunSettings(timeout=0.05))
+    assert "no answer within 0.5 s" in found.error

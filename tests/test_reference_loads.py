@@ -136,3 +136,25 @@ def test_what_the_reference_has_no_code_for_is_said_with_its_type(tmp_path: Path
     notes = " ".join(check(tmp_path / "m.onnx", Settings(TargetSettings("emulate:fp16"))).notes)
     assert "ONNX Runtime has no bfloat16 MatMul on the CPU (mm). --reference python:" in notes
     assert "random" not in notes
+
+
+def test_a_type_that_is_declared_wrongly_is_no_fault_of_the_parser(tmp_path: Path) -> None:
+    """ONNX Runtime refuses the file, so that nobody but ONNX's rules says what the output is."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xyz"]
+    graph = helper.make_graph([helper.make_node("Equal", ["x", "y"], ["z"])], "g", ends[:2], ends[2:])
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(made, tmp_path / "m.onnx")
+    assert not check(tmp_path / "m.onnx", Settings(TargetSettings("tensorrt-rtx"))).outcome.failures
+
+
+def test_what_onnx_cannot_infer_is_not_compared(tmp_path: Path) -> None:
+    """Its inference raises for a domain without an import, where ONNX Runtime does not run the node."""
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4]) for name in ("x", "s")]
+    node = helper.make_node(
+        "SkipSimplifiedLayerNormalization", ["x", "s"], ["y"], "/skip", domain="com.microsoft"
+    )
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 4])
+    graph = helper.make_graph([node], "g", inputs, [output])
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(made, tmp_path / "m.onnx")
+    check(tmp_path / "m.onnx", Settings(TargetSettings("tensorrt-rtx")))

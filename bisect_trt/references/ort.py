@@ -133,10 +133,12 @@ def given_by(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[
 
 def _held(session: ort.InferenceSession, values: Mapping[str, ort.OrtValue]) -> dict[str, Array | str]:
     given = session.run_with_ort_values(None, values)
-    return {
-        output.name: to_array(value) if value.is_tensor() else value.data_type()
-        for output, value in zip(session.get_outputs(), given, strict=True)
-    }
+    found: dict[str, Array | str] = {}
+    for output, value in zip(session.get_outputs(), given, strict=True):
+        found[output.name] = to_array(value) if value.is_tensor() else value.data_type()
+        if output.name in values and value.is_tensor():
+            found[output.name] = np.array(found[output.name])  # it is the caller's memory, which may go
+    return found
 
 
 def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array | str]]:

@@ -18,6 +18,7 @@ from bisect_trt.model.graph import Graph, is_random
 from bisect_trt.model.store import Store
 from bisect_trt.references.base import Record, recorded_inputs
 from bisect_trt.references.spec import parse
+from bisect_trt.session.oracle import LONGEST_DEADLINE
 from bisect_trt.session.prepare import RECORD, Session
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, Settings
 from bisect_trt.text import counted
@@ -195,6 +196,9 @@ def _keep(recorded: Record, place: Path) -> None:
     draft.write_text(json.dumps(recorded.to_json()))
     draft.replace(place)
 
+SHORTEST = 600.0
+"""Seconds that the reference has at least."""
+
 
 def _record_on_target(
     pool: Pool, session: Session, settings: Settings, tensors: Sequence[str] | None
@@ -226,13 +230,14 @@ def record_in(
 ) -> Record:
     """Record in a worker. A reference that takes its worker with it gives a record with an error.
 
-    There is no deadline: `run.timeout` is that of a probe. Raises StoppedEarly when the disk is full.
+    It has ten times what a probe has, and ten minutes at least: it runs all samples, and ONNX Runtime may
+    never come back. Raises StoppedEarly when the disk is full.
     """
     model = proto.SerializeToString()
     budget = run.record_budget or psutil.virtual_memory().total // 4
     arguments = (model, folder, tuple(feeds), tensors, budget, accuracy, stem)
-    task = pool.submit(reference.record, *arguments, timeout=None)
-    reply = task.result()
+    deadline = max(10 * (run.timeout or LONGEST_DEADLINE), SHORTEST)
+    reply = pool.submit(reference.record, *arguments, timeout=deadline).result()
     if reply.death is None:
         recorded: Record = reply.value
         return recorded

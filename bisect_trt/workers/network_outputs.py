@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -129,16 +130,17 @@ def _recorded(proto: onnx.ModelProto, candidate: Candidate, known: Values) -> It
 
 
 def _told(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
-    """Outputs as declared; of the user's own file as ONNX's shape inference has them.
+    """Outputs as declared; of the user's own file as ONNX's shape inference has them, as far as it goes.
 
-    What we cut declares what was recorded; what a user declares may be wrong. The inference runs in a
-    worker, which it may end.
+    What we cut declares what was recorded; what a user declares may be wrong, types too. The inference runs
+    in a worker, which it may end.
     """
     if original:
         for value in proto.graph.output:
             if value.type.HasField("tensor_type"):
-                value.type.tensor_type.ClearField("shape")
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+                value.ClearField("type")
+        with suppress(onnx.shape_inference.InferenceError):
+            proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     for value in proto.graph.output:
         dims = dims_of(value.type)
         sizes = None if dims is None else tuple(d if isinstance(d, int) else None for d in dims)
