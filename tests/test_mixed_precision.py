@@ -17,6 +17,7 @@ import precision_models as models
 import precision_models_more
 from bisect_trt.cli.app import main
 from bisect_trt.mixed_precision.handover import layer_names
+from bisect_trt.model.store import point_to
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings
 from bisect_trt.targets.roles import flat, roles
 
@@ -319,3 +320,23 @@ def test_what_the_user_lowers_may_spoil_all(tmp_path: Path, capsys: pytest.Captu
     words = ["precision", str(tmp_path / "model.onnx"), "--inputs", str(tmp_path / "inputs.npz")]
     assert main([*words, "--lower", "Exp_6", "--out", str(tmp_path / "out")]) == 2
     assert "--lower: with Exp_6 in FP16 the outputs are wrong" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["embedded", "at an odd offset"])
+def test_large_weights_are_mapped_wherever_they_lie(place: str, tmp_path: Path) -> None:
+    """An offset that is added and taken away between products of large weights; other bytes, same answers."""
+    b = models.Builder(3)
+    x = b.input("x", b.rng.standard_normal((1, 4, 80)).astype(np.float32))
+    h = b("MatMul", x, b.randn(80, 80))
+    h = b("Sub", b("Add", h, b.w(4096.0)), b.w(4096.0))
+    model = b.model(y=b("Mul", b("MatMul", h, b.randn(80, 80)), b.w(0.05)))
+    feeds = {"x": b.feeds["x"]}
+    if place != "embedded":
+        with (tmp_path / "w.bin").open("wb") as file:
+            for tensor in model.graph.initializer:
+                file.write(b"odd")
+                point_to(tensor, "w.bin", file.tell(), file.write(tensor.raw_data))
+    result = search((model, feeds), tmp_path)
+    assert [item.op for item in result.kept] == ["Add", "Sub"] and result.verified == 1
+    assert result.evaluations["explicit"] and result.tolerances["fp32"] == 0, "the same arithmetic"
+    assert (tmp_path / "out/mixed.onnx.data").exists() == (place != "embedded")

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+import onnxruntime as ort
+import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from bisect_trt.model.patch import key_of, lowered
-from bisect_trt.model.weight_values import values_of
+from bisect_trt.model.patch import key_of, lowered, narrow_copy
+from bisect_trt.model.weight_values import embedded
 from bisect_trt.targets.roles import flat, roles
 
 TEXT = """
@@ -149,7 +151,7 @@ def test_the_value_of_a_constant_node_may_lie_in_a_file(tmp_path: Path) -> None:
     value.CopyFrom(TensorProto(data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL))
     value.external_data.add(key="location", value="weights")
     slots = roles(flat(inside), "fp16").slots
-    given = lowered(outside, slots, "fp16", lambda tensor: values_of(tensor, tmp_path)).model
+    given = lowered(outside, slots, "fp16", lambda t, *to: narrow_copy(embedded(t, tmp_path), *to)).model
     x = np.linspace(-2, 2, 4, dtype=np.float32)
     assert np.array_equal(run(given, {"x": x})[0], run(patched(model=inside), {"x": x})[0])
     assert {node.op_type for node in given.graph.node} == {"Mul", "Cast"}
@@ -182,3 +184,25 @@ def test_weights_that_may_be_given_are_cast_and_not_frozen() -> None:
     x = np.ones(4, np.float32)
     assert run(given, {"x": x})[0].tolist() == [1, 2, 3, 4]
     assert run(given, {"x": x, "w": 5 * x})[0].tolist() == [5, 5, 5, 5]
+
+
+NORM = """<ir_version: 8, opset_import: ["" : 17]> g (float[2,8] x) => (float[2,8] y)
+<float two = {2.0}, float tiny = {0.001}, float[8] gain = {1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0}>
+{
+    a = Neg (x)  m = ReduceMean <axes = [-1]> (a)  d = Sub (a, m)  s = Pow (d, two)
+    v = ReduceMean <axes = [-1]> (s)  e = Add (v, tiny)  r = Sqrt (e)  n = Div (d, r)  y = Mul (n, gain)
+}"""
+
+
+WHOLE = ("m", "d", "s", "v", "e", "r", "n", "y")
+
+
+@pytest.mark.parametrize("keep", [WHOLE, WHOLE[3:], ("a",), ("m", "d"), ("y",), ("n", "y")])
+def test_a_norm_over_a_cast_is_one_that_onnx_runtime_takes(keep: tuple[str, ...]) -> None:
+    """Its fusion at the default level makes a LayerNormalization of two types of it, and refuses that."""
+    given = patched(keep, parser.parse_model(NORM))
+    session = ort.InferenceSession(given.SerializeToString(), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": np.linspace(-2, 2, 16, dtype=np.float32).reshape(2, 8)})
+    assert np.all(np.isfinite(y))
+    count = sum(node.op_type == "Sum" for node in given.graph.node)
+    assert count == (keep != ("m", "d")), "over two casts the types are one"

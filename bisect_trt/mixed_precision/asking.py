@@ -68,7 +68,6 @@ class Sessions:
             self._known |= told
         return [self._known[key] for key in keys]
 
-
     def _spread(self, keeps: list[Keep]) -> list[Answer]:
         """What comes of them, each worker asked for its part. Raises StoppedEarly."""
         parts = [part for k in range(self.pool.workers) if (part := keeps[k :: self.pool.workers])]

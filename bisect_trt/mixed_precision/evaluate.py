@@ -19,7 +19,8 @@ from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.mixed_precision.answer import Answer
 from bisect_trt.mixed_precision.hints import Range
 from bisect_trt.mixed_precision.quantise import KINDS, quantised
-from bisect_trt.mixed_precision.switch import FLAGS, switched
+from bisect_trt.mixed_precision.switch import FLAGS, narrowing, switched
+from bisect_trt.mixed_precision.weights import Files
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.graph import opset_of
 from bisect_trt.model.normalise import unname_twins
@@ -42,7 +43,7 @@ class Trial:
     """All that an evaluation needs; small enough to be sent with each.
 
     Attributes:
-        model: file with the flat model; its weights lie in `folder`.
+        model: file with the flat model; its weights lie in `folder`, rounded ones too (`round_weights`).
         roles: what may be lowered.
         to: the narrow type.
         store: folder of the values.
@@ -91,9 +92,9 @@ class _Engine:
         self._place = {key: k + 1 for k, key in enumerate(trial.roles.items)}
         ends = [[self._place.get(end, 0) for end in edge] for edge in self._switch.edges]
         self._ends = np.array(ends, dtype=np.int64).reshape(-1, 2)
-        rounded = self._switch.narrowing.values
+        files = Files(flat.graph, trial.folder)
         self._weights = {
-            name: tuple(ort.to_ort(np.ascontiguousarray(v)) for v in (value, rounded(name, value)))
+            name: (ort.to_ort(value), ort.to_ort(files.rounded(name)))
             for name, value in self._switch.values.items()
         }
         self._switch.values.clear()
@@ -157,6 +158,13 @@ def _tolerances(diff: TensorDiff, wanted: Array, given: Array | None) -> float:
     else:
         share = diff.agrees_at / diff.rtol if diff.rtol else float(diff.mismatches)
     return min(share, 1.0) if diff.ok else max(share, 1.0 + 1e-9)
+
+
+def round_weights(trial: Trial) -> None:
+    """Write the files of large weights that the other functions here map. Raises OSError."""
+    flat = onnx.load_model_from_string(trial.model.read_bytes())
+    how = narrowing(onnx.GraphProto(), opset_of(flat), trial.to, trial.scales)
+    Files(flat.graph, trial.folder).write(how.values, trial.to)
 
 
 def ranges(trial: Trial) -> dict[str, Range]:
@@ -229,12 +237,9 @@ def patched(trial: Trial, flat: onnx.ModelProto, keep: Collection[str]) -> Lower
     """The model as it is written with some nodes in FP32."""
     slots = {key: some for key, some in trial.roles.slots.items() if key not in keep}
 
-    def load(tensor: TensorProto) -> Array:
-        return values_of(tensor, trial.folder)
-
     if trial.to in KINDS:
-        return quantised(flat, slots, trial.to, trial.scales, load)
-    return lowered(flat, slots, trial.to, load)
+        return quantised(flat, slots, trial.to, trial.scales, lambda tensor: values_of(tensor, trial.folder))
+    return lowered(flat, slots, trial.to, Files(flat.graph, trial.folder).narrow)
 
 
 def explicit(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:

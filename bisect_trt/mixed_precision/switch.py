@@ -19,19 +19,17 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.mixed_precision.quantise import KINDS, Quantiser
+from bisect_trt.mixed_precision.weights import is_large, mapped, weights_of
 from bisect_trt.model.graph import consumed, opset_of
-from bisect_trt.model.normalise import constant_value, unname_twins
+from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.patch import key_of
-from bisect_trt.model.weight_values import values_of
+from bisect_trt.model.weight_values import embedded
 from bisect_trt.targets.emulate.rounding import FORMATS, Rounder
 from bisect_trt.targets.roles import Roles
 
 Array = npt.NDArray[Any]
 Edge = tuple[str, str]
 """Maker and reader, by `key_of`; empty for what is always in FP32."""
-
-FED = 4096
-"""Elements from which on a weight is an input."""
 
 PREFIX = "precision:"
 FLAGS = f"{PREFIX}flags"
@@ -93,7 +91,7 @@ class Switch:
         narrowing: what low precision does to values.
         edges: the input `FLAGS` says of each whether what goes along it stays in FP32.
         weights: input to the weight and its reader.
-        values: the weights that are fed.
+        values: the weights that are fed, mapped from their files where these are suitably aligned.
     """
 
     model: onnx.ModelProto
@@ -132,9 +130,7 @@ class _Switching:
     def run(self) -> Switch:
         graph = self.graph
         nodes = [node for node in graph.node if node.op_type != "Constant"]
-        constants = [constant_value(node) for node in graph.node if node.op_type == "Constant"]
-        weights = {t.name: t for t in (*graph.initializer, *constants)}
-        self._take_weights(weights, nodes)
+        self._take_weights(weights_of(graph), nodes)
         self._there |= {value.name for value in graph.input}
         for node in nodes:
             self._take(node)
@@ -151,20 +147,16 @@ class _Switching:
         return self.switch
 
     def _take_weights(self, weights: Mapping[str, TensorProto], nodes: list[onnx.NodeProto]) -> None:
-        """Small weights become initializers with their values, large ones inputs."""
+        """Small float weights become initializers with their values, large ones inputs."""
         graph = self.graph
-        fed = {
-            name
-            for name, tensor in weights.items()
-            if tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= FED
-        }
+        fed = {name for name, tensor in weights.items() if is_large(tensor)}
         fresh = onnx.GraphProto()
         for name, tensor in weights.items():
-            values = values_of(tensor, self.folder)
             if name in fed:
-                self.switch.values[name] = values
+                self.switch.values[name] = mapped(tensor, self.folder)
             else:
-                fresh.initializer.append(numpy_helper.from_array(values, name))
+                is_float = tensor.data_type == TensorProto.FLOAT
+                fresh.initializer.append(embedded(tensor, self.folder) if is_float else tensor)
         inputs = [i for i in graph.input if i.name not in weights]
         fresh.input.extend(inputs)
         del graph.initializer[:], graph.input[:]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+from onnx import TensorProto
 
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.mixed_precision import evaluate, schedule
@@ -22,11 +23,12 @@ from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.mixed_precision.switch import OLDEST
 from bisect_trt.mixed_precision.write import MIXED, write_model
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
+from bisect_trt.model.external import tensors
 from bisect_trt.model.graph import opset_of
-from bisect_trt.model.weight_values import weight_bytes
+from bisect_trt.model.store import external_info
+from bisect_trt.model.weight_values import embedded, weight_bytes
 from bisect_trt.outcome import DONE, End, Ended
 from bisect_trt.results import OnEvent, Step
-from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.prepare import Session
@@ -73,13 +75,12 @@ class Work:
         folder = self.session.loaded.path.absolute().parent
         self.was_narrow = raised(proto, folder)
         self.weights = weight_bytes(proto)
-        place = self.out / folders.WORK / FLAT
-        place.write_bytes(proto.SerializeToString())
+        place = self._kept_light(proto, folder)
         self.budget = Budget.of(self.settings.run, self.began)
         known = Roles({}, types=float_types(proto)) if self.to in KINDS else roles(proto, self.to)
         self.trial = Trial(
             model=place.absolute(),
-            folder=folder,
+            folder=place.parent.absolute(),
             roles=known,
             to=self.to,
             store=self.session.store.folder.absolute(),
@@ -90,6 +91,7 @@ class Work:
         ranges = self._ranges(proto)
         known = self.trial.roles
         self._require_choice(proto)
+        job(self.pool, None, evaluate.round_weights, self.trial)
         self.written = Sessions(self.pool, self.trial, self.journal, self.budget, evaluate.explicit)
         always, items = self._fixed_by_user(known.items, keep, lower)
         told = self._hints(proto, ranges, items, start)
@@ -107,6 +109,23 @@ class Work:
             return self._written(search, ALL_LOW, always, whole, low)
         stop = self._search(search)
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
+
+    def _kept_light(self, proto: onnx.ModelProto, folder: Path) -> Path:
+        """The file with the model, whose weights lie beside it from here on."""
+        own = self.session.loaded.path.name
+        outside = (external_info(t) for t in tensors(proto) if t.data_location == TensorProto.EXTERNAL)
+        self.outside = any(info.get("location") != own for info in outside)
+        store = self.session.store
+        store.adopt(proto, folder, model_file=own)
+        for tensor in tensors(proto):  # attributes have theirs inside
+            if (
+                tensor.data_location == TensorProto.EXTERNAL
+                and not (store.folder / external_info(tensor)["location"]).exists()
+            ):
+                tensor.CopyFrom(embedded(tensor, folder))
+        place = store.folder / FLAT
+        place.write_bytes(proto.SerializeToString())
+        return place
 
     def _require_not_lowered(self, everything: Keep, lower: Keep) -> None:
         """Raises UsageError when the whole model passes but for what the user has lowered."""
@@ -215,8 +234,7 @@ class Work:
         self, search: Search, status: str, keep: Keep, whole: Answer, low: Answer, stop: End = DONE
     ) -> Precision:
         self._tell("write", f"{len(keep)} nodes in FP32")
-        own_file = self.session.loaded.path.name
-        casts = job(self.pool, None, write_model, self.trial, keep, self.out, own_file)
+        casts = job(self.pool, None, write_model, self.trial, keep, self.out, self.outside)
         repeats = 0 if stop.how is Ended.INTERRUPTED else self.settings.run.repeats
         verified = sum(self._verify(keep) for _ in range(repeats))
         result = self._result(search, status, keep, whole, low)

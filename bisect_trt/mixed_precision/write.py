@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto
 
 from bisect_trt.mixed_precision.evaluate import Trial, patched
 from bisect_trt.mixed_precision.handover import readme
 from bisect_trt.mixed_precision.result import Precision
-from bisect_trt.model.external import tensors
-from bisect_trt.model.store import external_info
 from bisect_trt.model.weight_values import save_whole
 
 MIXED = "mixed.onnx"
@@ -23,19 +20,14 @@ DOCUMENT = "precision.json"
 SCHEMA_VERSION = 1
 
 
-def write_model(trial: Trial, keep: Collection[str], place: Path, own_file: str) -> int:
+def write_model(trial: Trial, keep: Collection[str], place: Path, outside: bool) -> int:
     """In a worker: `mixed.onnx` in the folder `place`; gives the number of casts.
 
-    Weights are external data where the user's model has external data, or where they do not fit.
+    Weights are external data where that is asked for, or where they do not fit.
     """
     flat = onnx.load_model_from_string(trial.model.read_bytes())
     made = patched(trial, flat, keep)
-    model = made.model
-    outside = any(
-        t.data_location == TensorProto.EXTERNAL and external_info(t).get("location") != own_file
-        for t in tensors(flat)
-    )
-    save_whole(model, trial.folder, place / MIXED, outside=outside)
+    save_whole(made.model, trial.folder, place / MIXED, outside=outside)
     return made.casts
 
 

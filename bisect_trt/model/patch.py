@@ -15,7 +15,7 @@ taken over from the model as it was (`_mended`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,14 +29,21 @@ Slots = tuple[Sequence[int], Sequence[int]]
 NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 
-Load = Callable[[TensorProto], "np.ndarray[Any, Any]"]
-"""Gives the values of a weight, wherever they lie."""
+Narrow = Callable[[TensorProto, str, int], TensorProto]
+"""Gives a weight in a narrow type under another name, wherever its values lie."""
 
 
 def key_of(node: Any) -> str:
     """What a node is known by: its first output; names may be empty or stand twice."""
     names = [t if isinstance(t, str) else t.name for t in (getattr(node, "output", None) or node.outputs)]
     return next((name for name in names if name), "")
+
+
+def narrow_copy(tensor: TensorProto, name: str, kind: int) -> TensorProto:
+    """A weight in another type under another name; values beyond its range become infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    return TensorProto(name=name, data_type=kind, dims=tensor.dims, raw_data=values.tobytes())
 
 
 @dataclass
@@ -55,7 +62,7 @@ class Lowered:
 
 
 def lowered(
-    model: onnx.ModelProto, slots: Mapping[str, Slots], to: str, load: Load = numpy_helper.to_array
+    model: onnx.ModelProto, slots: Mapping[str, Slots], to: str, narrow: Narrow = narrow_copy
 ) -> Lowered:
     """The model with some nodes in a narrow type.
 
@@ -63,7 +70,7 @@ def lowered(
         model: nodes in topological order; it is not changed.
         slots: nodes to be lowered, by `key_of`, in the main graph.
         to: a key of `NARROW`.
-        load: for weights that lie outside of the model.
+        narrow: for weights that lie outside of the model.
     """
     gs = _surgeon()
     before = onnx.ModelProto()
@@ -72,7 +79,7 @@ def lowered(
     graph = gs.import_onnx(before)
     # Of a model that may leave them out, inputs that have a default value may be given another one.
     inputs = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
-    work = _Lowering(gs, graph, slots, to, load, _weights(model.graph), inputs)
+    work = _Lowering(gs, graph, slots, to, narrow, _weights(model.graph), inputs)
     work.run()
     exported = gs.export_onnx(graph, do_type_check=False)
     missing = [key for key in slots if key not in work.done]
@@ -176,11 +183,12 @@ class _Lowering:
         graph: Any,
         slots: Mapping[str, Slots],
         to: str,
-        load: Load,
+        narrow: Narrow,
         weights: Mapping[str, TensorProto],
         inputs: set[str],
     ) -> None:
-        self.gs, self.graph, self.slots, self.load, self.weights = gs, graph, slots, load, weights
+        self.gs, self.graph, self.slots, self.narrow, self.weights = gs, graph, slots, narrow, weights
+        self.twins: list[TensorProto] = []  # narrow weights, which onnx-graphsurgeon need not hold
         self.type = NARROW[to]
         self.dtype = onnx.helper.tensor_dtype_to_np_dtype(self.type)
         self.made_by_casts: set[str] = set()
@@ -242,29 +250,28 @@ class _Lowering:
     def _need_narrow(self, tensor: Any) -> Any:
         if tensor.name in self._narrow:
             return self._narrow[tensor.name]
-        values = self._constant(tensor)
+        weight = self._constant(tensor)
         name = tensor.name + self.suffix
-        if values is not None:
-            with np.errstate(over="ignore", invalid="ignore"):
-                twin = self.gs.Constant(name, np.asarray(values).astype(self.dtype))
+        twin = self.gs.Variable(name, dtype=self._variable_type, shape=tensor.shape)
+        if weight is not None:
+            self.twins.append(self.narrow(weight, name, self.type))
         else:
-            twin = self.gs.Variable(name, dtype=self._variable_type, shape=tensor.shape)
             self._cast(tensor, twin, self.type)
         self._narrow[tensor.name] = twin
         return twin
 
-    def _constant(self, tensor: Any) -> Any:
-        """The values of a weight or of a Constant node; None for anything else."""
+    def _constant(self, tensor: Any) -> TensorProto | None:
+        """A weight, or what a Constant node holds; None for anything else."""
         if tensor.name in self._inputs:
             return None
         if tensor.name in self.weights:
-            return self.load(self.weights[tensor.name])
+            return self.weights[tensor.name]
         maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
         if maker is None or maker.op != "Constant":
             return None
         for name in ("value_float", "value_floats"):
             if name in maker.attrs:
-                return np.float32(maker.attrs[name])
+                return numpy_helper.from_array(np.asarray(maker.attrs[name], np.float32))
         return None
 
     def _cast(self, source: Any, made: Any, kind: int) -> None:
@@ -320,11 +327,44 @@ def _mended(model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering) 
     needed = _read(fresh) | {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
     fresh.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     fresh.initializer.extend(t for t in exported.graph.initializer if t.name not in there)
+    fresh.initializer.extend(work.twins)
     del made.graph.node[:], made.graph.initializer[:]
     made.graph.node.extend(n for n in fresh.node if n.op_type != "Constant" or key_of(n) in needed)
     made.graph.initializer.extend(fresh.initializer)
     made.ir_version = max(4, made.ir_version)  # before, initializers were inputs
+    _part(made.graph, work.made_by_casts)
     return made
+
+
+def _part(graph: onnx.GraphProto, casts: Collection[str]) -> None:
+    """Put a Sum of one tensor behind a Cast where a LayerNorm has its data and its scale in two types.
+
+    ONNX Runtime (1.32) fuses such nodes over the Cast to a LayerNormalization of two types, and refuses the
+    model then. It drops an Identity before that, but no Sum.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    apart = set()
+    for node in graph.node:
+        for name in node.input if node.op_type == "Mul" else ():
+            passed: list[str] = []
+            for op in ("Div", "Sub", ""):  # from the scale back to the data
+                if name in casts:
+                    passed.append(name)
+                    name = makers[name].input[0]
+                if op and (name not in makers or makers[name].op_type != op):
+                    break
+                name = makers[name].input[0] if op else name
+            else:
+                apart.update(passed[:1] if len(passed) % 2 else [])
+    fresh = onnx.GraphProto()
+    for node in graph.node:
+        copy, made = fresh.node.add(), key_of(node)
+        copy.CopyFrom(node)
+        if made in apart:
+            copy.output[0] = f"{made}_apart"
+            fresh.node.add(op_type="Sum", name=copy.output[0], input=[copy.output[0]], output=[made])
+    del graph.node[:]
+    graph.node.extend(fresh.node)
 
 
 def _take_attributes(kept: onnx.NodeProto, node: onnx.NodeProto, changed: set[str]) -> None:

@@ -87,6 +87,7 @@ class Store:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._copies: dict[Path, str] = {}  # of the user's files, by name
+        self._embedded: dict[tuple[Path, int], int] = {}  # file and offset to where the copy begins
         self._end = 0
         self._next = 0
 
@@ -100,9 +101,9 @@ class Store:
         """Make all weights of `proto` above `INLINE_LIMIT` external data in the folder, in place.
 
         Embedded weights, and those that lie in the file `model_file` itself (see `light`), are appended
-        to `weights.bin` (which the first call of a `Store` begins anew, so that a run that is resumed
-        writes the same bytes); external files in `model_dir` are copied under flat names, which takes no
-        disk where the file system shares blocks (Btrfs, XFS). Weights in bodies are treated alike.
+        to `weights.bin`, each once (which the first call of a `Store` begins anew, so that a run that is
+        resumed writes the same bytes); external files in `model_dir` are copied under flat names, which
+        takes no disk where the file system shares blocks (Btrfs, XFS). Weights in bodies are treated alike.
 
         Raises:
             OSError: a file cannot be read, or the folder cannot be written.
@@ -117,20 +118,24 @@ class Store:
                     if tensor.data_type != TensorProto.STRING:
                         self._move(tensor, out)
                 elif embedded is not None and external_info(tensor)["location"] == model_file:
-                    self._copy(tensor, embedded, out)
+                    self._copy_once(tensor, embedded, out)
                 else:
                     self._refer(tensor, model_dir)
 
-    def _copy(self, tensor: TensorProto, source: BinaryIO, out: BinaryIO) -> None:
+    def _copy_once(self, tensor: TensorProto, source: BinaryIO, out: BinaryIO) -> None:
         """Embedded values may begin anywhere in the file; runtimes map them, and want them aligned."""
-        left = length = raw_size(tensor.data_type, tensor.dims)
-        source.seek(int(external_info(tensor).get("offset") or 0))
-        start = self._aligned(out)
-        while left and (chunk := source.read(min(left, _CHUNK))):
-            out.write(chunk)
-            left -= len(chunk)
-        self._end = start + length
-        point_to(tensor, _WEIGHTS, start, length)
+        length = raw_size(tensor.data_type, tensor.dims)
+        offset = int(external_info(tensor).get("offset") or 0)
+        place = (Path(source.name), offset)
+        if place not in self._embedded:
+            source.seek(offset)
+            self._embedded[place] = self._aligned(out)
+            left = length
+            while left and (chunk := source.read(min(left, _CHUNK))):
+                out.write(chunk)
+                left -= len(chunk)
+            self._end = self._embedded[place] + length
+        point_to(tensor, _WEIGHTS, self._embedded[place], length)
 
     def _aligned(self, out: BinaryIO) -> int:
         """Fill up to where the next weight begins."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
-from onnx.external_data_helper import convert_model_to_external_data, write_external_data_tensors
 
 from bisect_trt.model.external import tensors
-from bisect_trt.model.store import external_info, raw_size
+from bisect_trt.model.store import INLINE_LIMIT, external_info, initializers, point_to, raw_size
 
+_ALIGNMENT = 64
 EMBED_LIMIT = 1_500_000_000
 """Bytes of weights above which they are written beside a model: a protobuf message has at most 2 GiB."""
 
@@ -34,10 +34,14 @@ def values_of(tensor: TensorProto, folder: Path) -> npt.NDArray[Any]:
     return numpy_helper.to_array(embedded(tensor, folder))
 
 
-def embed_all(model: onnx.ModelProto, folder: Path) -> None:
-    """Take all external data into the message, in place. Raises OSError when a file cannot be read."""
+def embed_all(model: onnx.ModelProto, folder: Path, *, besides: str = "") -> None:
+    """Take all external data, but that of the file `besides`, into the message, in place.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
     for tensor in tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
+        if tensor.data_location == TensorProto.EXTERNAL and external_info(tensor)["location"] != besides:
             tensor.CopyFrom(embedded(tensor, folder))
 
 
@@ -53,13 +57,26 @@ def save_whole(model: onnx.ModelProto, folder: Path, place: Path, *, outside: bo
     Raises:
         OSError: a file cannot be read or written.
     """
-    embed_all(model, folder)
     beside = place.with_name(f"{place.name}.data")
     beside.unlink(missing_ok=True)
     if outside or weight_bytes(model) > EMBED_LIMIT:
-        convert_model_to_external_data(model, location=beside.name, size_threshold=1024)
-        write_external_data_tensors(model, str(place.parent))
+        with beside.open("wb") as file:
+            for tensor in initializers(model.graph):
+                _append(tensor, folder, file, beside.name)
+    embed_all(model, folder, besides=beside.name)
     place.write_bytes(model.SerializeToString())
+
+
+def _append(tensor: TensorProto, folder: Path, file: BinaryIO, name: str) -> None:
+    """Move the values of a large weight to the end of a file, so that no more than one is in memory."""
+    size = raw_size(tensor.data_type, tensor.dims)
+    if size <= INLINE_LIMIT:
+        return
+    whole = embedded(tensor, folder)
+    start = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
+    file.seek(start)
+    file.write(whole.raw_data or numpy_helper.from_array(numpy_helper.to_array(whole)).raw_data)
+    point_to(tensor, name, start, size)
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:

@@ -79,6 +79,9 @@ class Session:
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it burns what others need
+        # Weights stay where they are mapped, instead of a copy that suits the kernels; and a product adds up
+        # in the same order whether its matrix is a weight or an input.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry(FOLDER_KEY, str(folder.absolute()))
         provider, libraries = _used
         try:

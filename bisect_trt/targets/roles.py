@@ -11,9 +11,9 @@ from onnx import TensorProto
 
 from bisect_trt.model.graph import bodies, is_onnx, opset_of, topological
 from bisect_trt.model.normalise import inline_functions, replace_nodes
-from bisect_trt.model.patch import NARROW, key_of, lowered
+from bisect_trt.model.patch import NARROW, key_of, lowered, narrow_copy
 from bisect_trt.model.skeleton import skeleton
-from bisect_trt.model.weight_values import values_of
+from bisect_trt.model.weight_values import embedded
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
 from bisect_trt.targets.raised import raised
 
@@ -72,7 +72,7 @@ def with_casts(model: bytes, folder: Path, to: str, keep: Collection[str]) -> on
     known = roles(proto, to)
     stay = set(keep)
     slots = {k: s for k, s in known.slots.items() if k not in stay and known.names[k] not in stay}
-    return lowered(proto, slots, to, lambda tensor: values_of(tensor, folder)).model
+    return lowered(proto, slots, to, lambda t, name, kind: narrow_copy(embedded(t, folder), name, kind)).model
 
 
 def roles(model: onnx.ModelProto, to: str) -> Roles:

@@ -19,10 +19,9 @@ fusions, which round less often than this emulation.
 
 from __future__ import annotations
 
-import onnx
-
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage
@@ -82,7 +81,7 @@ class Emulate:
         announce(Stage.BUILD)
         precision = self._precision
         if candidate.keep is None:
-            model = onnx.load_model_from_string(candidate.model)
+            model = read_without_weights(candidate.content)
         else:  # what is lowered gets its type, and that is emulated
             model, precision = with_casts(candidate.model, candidate.folder, precision, candidate.keep), TYPED
         unname_twins(model.graph)  # those that are emulated may take equal names
