@@ -266,6 +266,16 @@ def test_fused_nodes_are_given_to_the_layer_that_computes_them() -> None:
     made.append(node("Neg", "r", "z", "neg"))
     after = helper.make_graph(made, "g", value[:1], value[1:])
     assert owned(before, after) == {"r_nchwc": ("conv", "relu"), "reorder": (), "neg": ("neg",)}
+    # As ONNX Runtime computes a float16 model in float32: casts are no nodes of the model.
+    cast = "InsertedPrecisionFreeCast_"
+    made[0] = node("Conv", "x__fp16 w", "token", f"{cast}r__fp16_nchwc")
+    made[1:2] = [node("ReorderOutput", "token", f"{cast}r__fp16", "reorder")]
+    made.insert(2, node("Cast", f"{cast}r__fp16", "r__fp16", "cast"))
+    after = helper.make_graph(made, "g", value[:1], value[1:])
+    assert owned(before, after) == {
+        f"{cast}r__fp16_nchwc": ("conv", "relu"),
+        **{"reorder": (), "neg": ("neg",)},
+    }
 
 
 # The command
@@ -344,7 +354,8 @@ def part_of(seconds: dict[str, float], together: float = 0.0) -> Callable[[tuple
         more += together if len(nodes) == 64 else 0.0
         base = 0.01 * len(nodes)
         ratio = (base + more) / base
-        return Part(nodes, Ratio(20, base, base + more, (base, base + more), ratio, ratio, ratio, True), more)
+        told = Ratio(20, base, base + more, (base, base + more), ratio, ratio, ratio, more, True)
+        return Part(nodes, told, more)
 
     return measure
 
@@ -360,7 +371,7 @@ def test_planted_slow_nodes_explain_the_difference(slow: dict[str, float], told:
     total = sum(slow.values())
     hints = sorted((((name,), more) for name, more in slow.items()), key=lambda hint: -hint[1])
     found = explain(ORDER, hints if told else [], total, part_of(slow), 0.05)
-    assert found.part >= 0.8 and found.confirmed
+    assert found.part >= 0.8
     chosen = [name for part in found.parts for name in part.nodes]
     ranked = sorted(slow, key=lambda name: -slow[name])
     fewest = next(k for k in range(1, 4) if sum(slow[name] for name in ranked[:k]) >= 0.8 * total - 1e-9)
@@ -373,6 +384,18 @@ def test_a_difference_of_the_whole_alone_is_not_pinned_on_nodes() -> None:
     assert not found.parts and found.part == 0
     refused = explain(ORDER, [(("n3",), 1.0)], 1.0, lambda nodes: None, 0.05)
     assert not refused.parts
+
+
+def test_a_part_of_which_nothing_can_be_told_is_no_reason() -> None:
+    """On a machine that is busy its interval reaches over the limit, to either side."""
+    sure = part_of({"n3": 1.0})
+
+    def measure(nodes: tuple[str, ...]) -> Part | None:
+        part = sure(nodes)
+        return part and replace(part, ratio=replace(part.ratio, low=0.5, high=9.0))
+
+    found = explain(ORDER, [(("n3",), 1.0)], 1.0, measure, 0.05)
+    assert not found.parts and found.part == 0 and found.untold > 0
 
 
 def test_a_hint_that_is_wrong_by_itself_is_not_taken() -> None:
@@ -464,7 +487,7 @@ def test_a_planted_slow_node_ends_in_a_folder_and_a_second_run_asks_nothing(
         with Journal.open(tmp_path / "journal.jsonl", {}) as journal:
             run = duel(tmp_path, {"matmul1": 0.05}, journal)
             found = run.run()
-        assert found.differs and found.explained is not None and found.explained.confirmed
+        assert found.differs and found.explained is not None
         assert [part.nodes for part in found.explained.parts] == [("matmul1",)]
         ends.append(found.end)
         monkeypatch.setattr(hand_over, "tried", lambda place: None)
@@ -473,7 +496,7 @@ def test_a_planted_slow_node_ends_in_a_folder_and_a_second_run_asks_nothing(
     assert [node.name for node in slow.graph.node] == ["matmul1"]
     assert np.load(tmp_path / "slow" / "inputs.npz")["r0"].shape == (2, 16)
     # The planted sides are none that a script knows: it measures the provider that both name.
-    assert ends[0] is not None and ends[0].code in (0, 1), ends
+    assert ends[0] is not None and ends[0].code in (0, 1, 2), ends
     assert "times as long as ONNX Runtime" in ends[0].said and "the limit of 5 %" in ends[0].said
 
 

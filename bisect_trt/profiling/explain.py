@@ -36,14 +36,15 @@ class Part:
 
 @dataclass
 class Explained:
-    """Segments, the largest difference first, and the part of the whole difference that they explain.
+    """Segments that differ beyond the limit by themselves, the largest difference first.
 
-    `confirmed`: each of them differs beyond the limit by itself.
+    `part`: how much of the whole difference they explain. `untold`: how many others were measured of which
+    nothing can be said, as their interval is neither within nor beyond the limit.
     """
 
     parts: tuple[Part, ...] = ()
     part: float = 0.0
-    confirmed: bool = False
+    untold: int = 0
     measured: int = 0
     tried: dict[Nodes, Part | None] = field(default_factory=dict)
 
@@ -85,10 +86,11 @@ def explain(
     smaller = [hint for hint in hints if len(hint[0]) < len(order) / 2]
     by_layers = _by_layers(smaller, total, measure, limit, found)
     chosen = by_layers if _sum(by_layers) >= ENOUGH * total else _by_halves(order, total, measure, found)
-    chosen = max(chosen, by_layers, key=_sum)
-    found.parts = tuple(_fewest(chosen, ENOUGH * total))
+    certain = [part for part in chosen if _differs(part, limit)]
+    found.parts = tuple(_fewest(max(certain, by_layers, key=_sum), ENOUGH * total))
     found.part = _sum(found.parts) / total
-    found.confirmed = bool(found.parts) and all(_differs(part, limit) for part in found.parts)
+    tried = [part.ratio for part in found.tried.values() if part is not None]
+    found.untold = sum(not ratio.within(limit) and not ratio.beyond(limit) for ratio in tried)
     return found
 
 

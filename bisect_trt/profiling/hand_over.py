@@ -128,6 +128,5 @@ def tried(out: Path) -> End:
         done = subprocess.run(words, capture_output=True, text=True, timeout=FRESH_LIMIT, check=False)
     except subprocess.TimeoutExpired:
         return End(None, f"no answer within {FRESH_LIMIT:g} s")
-    lines = (done.stdout if done.returncode in (0, 1) else done.stderr or done.stdout).strip().splitlines()
-    told = lines[-2:] if done.returncode in (0, 1) else lines[-1:]
-    return End(done.returncode, "; ".join(told))
+    lines = done.stdout.strip().splitlines()[-2:] or done.stderr.strip().splitlines()[-1:]
+    return End(done.returncode, "; ".join(lines))

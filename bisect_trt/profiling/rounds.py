@@ -35,6 +35,8 @@ class Ratio:
         least: seconds of the fastest run of either.
         ratio: the median over the rounds of second by first.
         low, high: the interval in which that median lies; of fewer than 8 rounds the least and the largest.
+        more: seconds that the second side takes more: the median over the rounds of the difference of the
+            fastest runs. That of `least` would mix moments at which the machine was not the same.
         settled: whether the interval is as narrow as was asked.
     """
 
@@ -45,6 +47,7 @@ class Ratio:
     ratio: float
     low: float
     high: float
+    more: float
     settled: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -69,27 +72,29 @@ def in_turns(first: Block, second: Block, precision: float, seconds: float) -> R
     for side in sides:
         side(BLOCK)  # the first runs after a pause are slower
     all_times: tuple[list[float], list[float]] = ([], [])
-    ratios: list[float] = []
+    fastest: list[tuple[float, float]] = []
     spent = 0.0
-    while len(ratios) < MOST:
+    while len(fastest) < MOST:
         least = [0.0, 0.0]
-        for k in (0, 1) if len(ratios) % 2 == 0 else (1, 0):
+        for k in (0, 1) if len(fastest) % 2 == 0 else (1, 0):
             taken = sides[k](BLOCK)
             spent += sum(taken)
             all_times[k].extend(taken)
             least[k] = min(taken)
-        ratios.append(least[1] / least[0])
-        known = len(ratios) >= FEWEST and narrow(ratios, precision)
-        if known or (spent >= seconds and (len(ratios) >= TELLING or spent >= 5 * seconds)):
+        fastest.append((least[0], least[1]))
+        known = len(fastest) >= FEWEST and narrow([b / a for a, b in fastest], precision)
+        if known or (spent >= seconds and (len(fastest) >= TELLING or spent >= 5 * seconds)):
             break
-    return ratio_of(all_times[0], all_times[1], ratios, precision)
+    return ratio_of(all_times[0], all_times[1], fastest, precision)
 
 
 def ratio_of(
-    first: Sequence[float], second: Sequence[float], ratios: Sequence[float], precision: float
+    first: Sequence[float], second: Sequence[float], fastest: Sequence[tuple[float, float]], precision: float
 ) -> Ratio:
-    """What times of both sides and the ratios of their rounds tell."""
+    """What times of both sides tell, and the fastest runs of both in each round."""
+    ratios = [b / a for a, b in fastest]
     low, high = interval(ratios)
     settled = narrow(ratios, precision)
     least = (min(first), min(second))
-    return Ratio(len(ratios), median(first), median(second), least, median(ratios), low, high, settled)
+    more = median(b - a for a, b in fastest)
+    return Ratio(len(ratios), median(first), median(second), least, median(ratios), low, high, more, settled)

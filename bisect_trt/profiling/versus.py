@@ -154,7 +154,7 @@ class Duel:
         """The nodes that make the difference."""
         assert found.again is not None
         slower = found.again.ratio > 1
-        total = abs(found.again.least[1] - found.again.least[0])
+        total = abs(found.again.more)
         order = self.session.graph.order
         slow, fast = (self._layers(self.sides[k]) for k in ((1, 0) if slower else (0, 1)))
         hints = groups(order, slow.layers, fast.layers) if slow and fast else []
@@ -167,9 +167,8 @@ class Duel:
                 ratio = self._ratio("part", cut, PART)
             except FailedError:
                 return None
-            more = ratio.least[1] - ratio.least[0]
             # What had to be cut with it is told, too.
-            return Part(tuple(cut.nodes), ratio, more if slower else -more)
+            return Part(tuple(cut.nodes), ratio, ratio.more if slower else -ratio.more)
 
         return explain(tuple(order), hints, total, measure, self.limit)
 
@@ -203,6 +202,8 @@ class Duel:
         nodes = frozenset(node for part in found.explained.parts for node in part.nodes)
         if not nodes:
             note = "no part differs by itself: the difference is in how the parts are put together"
+            if untold := found.explained.untold:
+                note = f"of {untold} parts by themselves nothing can be told: measure on an idle machine"
             return replace(found, note=note)
         for side in self.sides:
             side.close()
@@ -235,7 +236,7 @@ def document(found: Versus) -> dict[str, Any]:
         "differs": found.differs,
         "parts": parts,
         "explained": explained.part if explained else None,
-        "confirmed": explained.confirmed if explained else None,
+        "untold": explained.untold if explained else 0,
         "measured": explained.measured if explained else 0,
         "folder": found.folder.name if found.folder else None,
         "script": None if found.end is None else {"exit_code": found.end.code, "said": found.end.said},

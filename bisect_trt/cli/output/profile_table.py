@@ -9,6 +9,7 @@ from rich.text import Text
 
 from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.profiling.cliffs import grid
+from bisect_trt.profiling.explain import ENOUGH
 from bisect_trt.profiling.picture import COST, LATENCY, THROUGHPUT
 from bisect_trt.profiling.result import CONCURRENCY, Change, LayerTable, Point, Profile, milliseconds
 from bisect_trt.profiling.versus import Versus
@@ -154,13 +155,15 @@ def _show_versus(page: Page, result: Profile, versus: Versus) -> None:
         page.row("", versus.clocks)
     explained = versus.explained
     if explained and explained.parts:
-        sure = "each confirmed" if explained.confirmed else "not each beyond the limit"
         count = counted(len(explained.parts), "segment")
-        told = f"{count} with {explained.part:.0%} of the difference, measured by themselves: {sure}"
+        told = f"{count} with {explained.part:.0%} of the difference, each confirmed by itself on both sides"
         page.row("Because of", told)
     for part in (explained.parts if explained else ())[:ROWS]:
         nodes = printable(some_names(list(part.nodes), 3))
         page.row("", f"{nodes}: {milliseconds(part.more)} more, {part.ratio.ratio:.2f} times")
+    if explained and explained.parts and explained.part < ENOUGH:
+        of = f", or nothing can be told of it ({explained.untold} of them)" if explained.untold else ""
+        page.row("", f"the rest of the difference is in no part by itself{of}")
     if versus.note:
         page.row("", printable(versus.note))
     if versus.folder is not None:

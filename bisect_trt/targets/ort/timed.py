@@ -33,6 +33,7 @@ from bisect_trt.targets.ort.messages import essence
 from bisect_trt.targets.timed import HOST, FailedError, Layer, Layers, Opened, repeated, typical_layers
 
 _KERNEL = "_kernel_time"
+_CAST = "InsertedPrecisionFreeCast_"  # before tensors that ONNX Runtime computes in float32
 _NARROW = re.compile(r"__(fp16|bf16)$")  # the twin of a tensor where `--precision` casts, `model.precision`
 _BLOCKED = "_nchwc"  # what ONNX Runtime's layout of blocked channels puts behind the name of a tensor
 
@@ -183,8 +184,14 @@ def owned(model: onnx.GraphProto, optimised: onnx.GraphProto) -> dict[str, tuple
 
 
 def _tensors(node: onnx.NodeProto, maker: Mapping[str, int]) -> tuple[str, ...]:
-    """Tensors of the model that a node of the optimised graph makes."""
-    plain = (_NARROW.sub("", tensor) for tensor in node.output)
-    made = tuple(tensor for tensor in plain if tensor in maker)
-    named = node.name.removesuffix(_BLOCKED)
-    return made or ((named,) if named != node.name and named in maker else ())
+    """Tensors of the model that a node of the optimised graph makes; a cast of one makes none."""
+    made = tuple(tensor for tensor in map(_plain, node.output) if tensor in maker)
+    if node.op_type == "Cast" and made and made[0] == _plain(node.input[0]):
+        return ()
+    named = _plain(node.name.removesuffix(_BLOCKED))
+    return made or ((named,) if node.name.endswith(_BLOCKED) and named in maker else ())
+
+
+def _plain(tensor: str) -> str:
+    """The name of a tensor in the model, without what `--precision` and ONNX Runtime put to it."""
+    return _NARROW.sub("", tensor.removeprefix(_CAST))
