@@ -69,11 +69,7 @@ SHORT = {
 """Files of fewer than 60 lines, each with the reason why it is one."""
 
 LONG = {
-    "reproducer/issue.py:render": "one page, from top to bottom",
-    "session/check.py:check": "one probe of the whole model, told in the order in which it happens",
     "references/noise.py": "one measurement, whose parts share what they measured",
-    "mixed_precision/run.py:precision": "one call that opens all that a search needs, as open_run does",
-    "profiling/run.py:profile": "one call that opens all that a profile needs, as open_run does",
     "mixed_precision/search.py": "one search, whose state is shared by all of its steps",
     "model/patch.py": "stands alone: scripts that are handed over hold a copy of it",
 }

@@ -200,18 +200,8 @@ def precision(
     chosen, path = chosen_settings(settings, options), path_of("model", model)
     listed = isinstance(start, Sequence) and not isinstance(start, str)
     first = names_of("start", start) if listed else kept_by(path_of("start", start))
-    return room.precision(
-        path,
-        chosen,
-        to=to,
-        cost=cost,
-        out=out_of(out),
-        force=force,
-        keep=names_of("keep", keep),
-        lower=names_of("lower", lower),
-        start=first,
-        on_event=on_event,
-    )
+    asking = room.Asking(to, cost, names_of("keep", keep), names_of("lower", lower), first)
+    return room.precision(path, chosen, asking, out=out_of(out), force=force, on_event=on_event)
 
 
 def profile(
@@ -254,16 +244,15 @@ def profile(
     from bisect_trt.profiling import run as room
     from bisect_trt.profiling.sizes import spans_of
 
-    return room.profile(
-        path_of("model", model),
-        chosen_settings(settings, options),
-        shapes=spans_of([shapes] if isinstance(shapes, str) else names_of("shapes", shapes)),
+    chosen, path = chosen_settings(settings, options), path_of("model", model)
+    spans = spans_of([shapes] if isinstance(shapes, str) else names_of("shapes", shapes))
+    asking = room.Asking(
+        shapes=spans,
         against=against,
-        precision_of_time=precision_of_time,
         limit=limit,
+        precision_of_time=precision_of_time,
         cuda_graph=cuda_graph,
-        out=out_of(out),
-        force=force,
-        install=installed,
-        on_event=on_event,
+    )
+    return room.profile(
+        path, chosen, asking, out=out_of(out), force=force, install=installed, on_event=on_event
     )

@@ -49,7 +49,9 @@ _LEFT_OUT = (
 )
 
 
-def run(model: Path, settings: Settings, *, as_json: bool, **asked: Any) -> int:
+def run(
+    model: Path, settings: Settings, *, out: Path | None, force: bool, as_json: bool, **asked: Any
+) -> int:
     """How fast is it? Latency and throughput over shapes, where these jump, and which layers take the time.
 
     Exit code: 0 done, 1 the other side of --against differs beyond the limit, 2 bad usage or model, or the
@@ -63,7 +65,10 @@ def run(model: Path, settings: Settings, *, as_json: bool, **asked: Any) -> int:
     from bisect_trt.profiling.write import document
 
     with progress(quiet=as_json) as on_event:
-        result = room.profile(model, settings, **only_given(asked), install=installed, on_event=on_event)
+        asking = room.Asking(**only_given(asked))
+        result = room.profile(
+            model, settings, asking, out=out, force=force, install=installed, on_event=on_event
+        )
     if as_json:
         print(json.dumps({**document(result), "out": str(result.out)}, indent=2))
     else:

@@ -6,9 +6,9 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bisect_trt._version import __version__
@@ -23,9 +23,9 @@ from bisect_trt.model.patch import NARROW
 from bisect_trt.results import OnEvent
 from bisect_trt.session import folder as folders
 from bisect_trt.session.doubts import Doubts
-from bisect_trt.session.export_trial import ask
+from bisect_trt.session.export_trial import Truth, ask
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
-from bisect_trt.session.prepare import describe, load_for, prepare, resolved
+from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
 from bisect_trt.session.recording import cannot_run, record
 from bisect_trt.session.samples import read_and_told
 from bisect_trt.settings import Settings
@@ -34,17 +34,37 @@ from bisect_trt.workers.pool import Pool
 AUTO = "auto"
 
 
+@dataclass(frozen=True)
+class Asking:
+    """What is looked for.
+
+    Attributes:
+        to: what all other nodes compute in, `fp16` or `bf16`; `fp8` or `int8`: what convolutions and
+            products of matrices read.
+        cost: what is made small, `nodes` (their number) or `bytes` (of what they give).
+        keep, lower: names of nodes that stay in FP32 in any case, or in none.
+        start: names of nodes that are tried first, of an earlier run, say.
+    """
+
+    to: str = "fp16"
+    cost: str = "nodes"
+    keep: tuple[str, ...] = ()
+    lower: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What two runs must share for one to go on with the other's journal."""
+        return json.dumps([self.to, self.cost, *map(sorted, (self.keep, self.lower, self.start))])
+
+
 def precision(
     model: Path,
     settings: Settings,
+    asking: Asking,
     *,
-    to: str = "fp16",
-    cost: str = "nodes",
     out: Path | None = None,
     force: bool = False,
-    keep: Sequence[str] = (),
-    lower: Sequence[str] = (),
-    start: Sequence[str] = (),
     on_event: OnEvent = lambda step: None,
 ) -> Precision:
     """Find the smallest set of nodes that must stay in FP32 and write the model that has it.
@@ -52,13 +72,9 @@ def precision(
     Args:
         model: ONNX file.
         settings: target, inputs, tolerances.
-        to: what all other nodes compute in, `fp16` or `bf16`; `fp8` or `int8`: what convolutions and
-            products of matrices read.
-        cost: what is made small, `nodes` (their number) or `bytes` (of what they give).
+        asking: what is looked for.
         out: folder to write to; None: `MODEL-precision` here.
         force: replace what an earlier run left there.
-        keep, lower: names of nodes that stay in FP32 in any case, or in none.
-        start: names of nodes that are tried first, of an earlier run, say.
         on_event: gets what is being done.
 
     Raises:
@@ -67,48 +83,62 @@ def precision(
         StoppedEarly: stopped before any set was found.
     """
     began = time.monotonic()
-    settings = _resolved(settings, to)
-    if cost not in COSTS:
-        raise UsageError(f"--cost {cost!r} is not known", f"write --cost {' or '.join(COSTS)}")
+    settings = _resolved(settings, asking)
     loaded = load_for(model, settings)
     samples, converted = read_and_told(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-precision"
     head = folders.header(loaded.digest, settings, samples)
-    head["precision"] = json.dumps([to, cost, sorted(keep), sorted(lower), sorted(start)])
+    head["precision"] = asking.text
     folders.require_free(out, head, force=force)
-    run = settings.run
     with (
         _leaving_nothing(out),
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
-        Pool(run.workers, log_dir=Path(logs), memory_limit=run.memory_limit) as pool,
+        Pool(settings.run.workers, log_dir=Path(logs), memory_limit=settings.run.memory_limit) as pool,
         target_pool(pool, settings, Path(logs), 1) as there,
         folders.open_folder(out, head, force=force) as journal,
     ):
         info = describe(describing(pool, there, settings), settings)
         session = prepare(loaded, samples, out / folders.WORK)
-        truth = ask(pool, session, settings, record(pool, session, settings, outputs_only=True))
-        if truth.record.error:
-            raise UsageError(*cannot_run(truth.record, settings, session.graph)[:2])
-        doubts = Doubts(session.graph, settings.accuracy, [])
-        doubts.look_at(pool, session, settings, truth.record)
-        if doubts.why:
-            raise TargetUnavailable(f"nothing can be said: {doubts.why}", " ".join(doubts.notes))
+        truth, doubts = _truth(pool, session, settings)
         target = with_timing_cache(settings.target, out / folders.WORK)
         settings = replace(settings, accuracy=doubts.accuracy, target=target)
         expected = truth.record.values(session.graph.graph_outputs)
+        to, cost = asking.to, asking.cost
         work = Work(settings, session, pool, there, journal, out, to, cost, on_event, began, expected, info)
-        result = work.run(frozenset(keep), frozenset(lower), start)
+        result = work.run(frozenset(asking.keep), frozenset(asking.lower), asking.start)
         notes = (*converted, *doubts.notes, *result.notes, *filter(None, (truth.note, truth.blame)))
         result = replace(result, model=model, reference=truth.record.reference, notes=notes)
-        if result.status != BROKEN:
-            write_beside(result, work.trial.roles, __version__)
-            write_document(result, __version__)
-        if result.finished:
-            journal.event(folders.DONE)
-            shutil.rmtree(out / folders.WORK, ignore_errors=True)
+        _hand_over(result, work)
     if result.status == BROKEN:
         shutil.rmtree(out, ignore_errors=True)
     return result
+
+
+def _hand_over(result: Precision, work: Work) -> None:
+    """Write what was found, and leave nothing that a next run does not need."""
+    if result.status != BROKEN:
+        write_beside(result, work.trial.roles, __version__)
+        write_document(result, __version__)
+    if result.finished:
+        work.journal.event(folders.DONE)
+        shutil.rmtree(work.out / folders.WORK, ignore_errors=True)
+
+
+def _truth(pool: Pool, session: Session, settings: Settings) -> tuple[Truth, Doubts]:
+    """What is right for the model, and what cannot be judged.
+
+    Raises:
+        UsageError: the reference cannot run the model.
+        TargetUnavailable: no output can be compared.
+    """
+    truth = ask(pool, session, settings, record(pool, session, settings, outputs_only=True))
+    if truth.record.error:
+        raise UsageError(*cannot_run(truth.record, settings, session.graph)[:2])
+    doubts = Doubts(session.graph, settings.accuracy, [])
+    doubts.look_at(pool, session, settings, truth.record)
+    if doubts.why:
+        raise TargetUnavailable(f"nothing can be said: {doubts.why}", " ".join(doubts.notes))
+    return truth, doubts
 
 
 @contextmanager
@@ -123,12 +153,15 @@ def _leaving_nothing(out: Path) -> Iterator[None]:
         raise
 
 
-def _resolved(settings: Settings, to: str) -> Settings:
+def _resolved(settings: Settings, asking: Asking) -> Settings:
     """Give it with a target and tolerances that do not depend on who judges.
 
     Raises:
-        UsageError: there is no such precision.
+        UsageError: there is no such precision or cost.
     """
+    to = asking.to
+    if asking.cost not in COSTS:
+        raise UsageError(f"--cost {asking.cost!r} is not known", f"write --cost {' or '.join(COSTS)}")
     if to not in (*NARROW, *KINDS):
         raise UsageError(f"--to {to!r} is not known", "write --to fp16, bf16, fp8 or int8")
     if settings.target.spec == AUTO:

@@ -7,15 +7,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
 from bisect_trt.options import line
 from bisect_trt.profiling.journaled import Work
 from bisect_trt.profiling.meter import Side, Timer, require_open
-from bisect_trt.profiling.other import other_side
+from bisect_trt.profiling.other import Other, other_side
 from bisect_trt.profiling.released import Installed, released
 from bisect_trt.profiling.result import Profile
 from bisect_trt.profiling.sizes import Sizes, Spans, sizes
@@ -31,19 +31,35 @@ from bisect_trt.targets.timed import FailedError
 from bisect_trt.workers.stopwatch import require_clock
 
 Install = Callable[[str, str], Installed]
-PRECISION, LIMIT = 0.02, 0.05
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is measured.
+
+    Attributes:
+        shapes: least and largest size of each dimension of inputs.
+        best: shapes that TensorRT's engine is made for, between these; the largest where it is empty.
+        against: another target, other options of the same one or another release, in words of the command
+            line; None: nothing is compared.
+        precision_of_time: how well the median has to be known, as a part of it.
+        limit: how far the ratio of both sides may be from 1.
+        cuda_graph: run the engine as a CUDA graph; TensorRT alone.
+    """
+
+    shapes: Spans = ()
+    best: Shapes = ()
+    against: str | None = None
+    limit: float = 0.05
+    precision_of_time: float = 0.02
+    cuda_graph: bool = False
 
 
 def profile(
     model: Path,
     settings: Settings,
+    asking: Asking,
     *,
-    shapes: Spans = (),
-    best: Shapes = (),
-    against: str | None = None,
-    precision_of_time: float = PRECISION,
-    limit: float = LIMIT,
-    cuda_graph: bool = False,
     out: Path | None = None,
     force: bool = False,
     install: Install | None = None,
@@ -54,13 +70,7 @@ def profile(
     Args:
         model: ONNX file.
         settings: target, inputs, budget.
-        shapes: least and largest size of each dimension of inputs.
-        best: shapes that TensorRT's engine is made for, between these; the largest where it is empty.
-        against: another target, other options of the same one or another release, in words of the command
-            line; None: nothing is compared.
-        precision_of_time: how well the median has to be known, as a part of it.
-        limit: how far the ratio of both sides may be from 1.
-        cuda_graph: run the engine as a CUDA graph; TensorRT alone.
+        asking: what is measured, and how well.
         out: folder to write to; None: `MODEL-profile` here.
         force: replace what an earlier run left there.
         install: makes an environment of a release of a target (`blaming.environments.installed`).
@@ -74,52 +84,62 @@ def profile(
     began = time.monotonic()
     settings = resolved(settings)
     require_clock("--target", settings.target.spec)
-    other = None if against is None else other_side(against, settings.target)
+    other = None if asking.against is None else other_side(asking.against, settings.target)
     loaded = load_for(model, settings)
-    asked = sizes(loaded, settings, shapes)
-    ends = [asked.samples(asked.high)]
-    if asked.low != asked.high:
-        ends.append(asked.samples(asked.low))
+    asked = sizes(loaded, settings, asking.shapes)
+    ends = [asked.high] if asked.low == asked.high else [asked.high, asked.low]
+    samples = [one for size in ends for one in asked.samples(size)]
     out = out or Path.cwd() / f"{model.stem}-profile"
-    head = folders.header(loaded.digest, settings, [one for samples in ends for one in samples])
-    head["profile"] = json.dumps([shapes, best, against, limit, precision_of_time, cuda_graph])
+    head = folders.header(loaded.digest, settings, samples)
+    head["profile"] = json.dumps(astuple(asking))
     folders.require_free(out, head, force=force)
     with (
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
         folders.open_folder(out, head, force=force) as journal,
-        ExitStack() as open_later,
     ):
-        target = _with_profile(asked, best)
-        side = Side(target, settings.run, Path(logs), cuda_graph)
-        try:
+        side = Side(_with_profile(asked, asking.best), settings.run, Path(logs), asking.cuda_graph)
+        with closing(side):
             info = side.describe()
             folders.require_target(journal, info.fingerprint)
-            session = prepare(loaded, [one for samples in ends for one in samples], out / folders.WORK)
-            words = line("bisect-trt", "reduce", model, "--target", settings.target.spec)
-            hint = f"{words} finds the part that fails"
-            opened = require_open(side, session.original, info.title, hint)
-            rivals = None
-            if other is not None:
-                target = _with_profile(replace(asked, settings=replace(settings, target=other.target)), best)
-                rival = Side(target, settings.run, Path(logs) / "other", cuda_graph)
-                rivals = open_later.enter_context(_rivals(side, rival, other.release, info, install))
-            empty = Profile(model, out, settings, info, opened, precision_of_time, asked.unit)
-            budget = Budget.of(settings.run, began)
-            work = Work(side, session, asked, journal, budget, precision_of_time, on_event, empty)
-            result = work.run()
-            if rivals is not None and result.finished and work.largest is not None:
-                result = _against(result, work, *rivals, limit, Path(logs))
-            result = replace(result, seconds=time.monotonic() - began)
-        finally:
-            side.close()
-        if work.largest is None:
-            if why := next((point.error for point in result.points if point.error), ""):
-                raise UsageError(f"the model fails on {info.title}: {why}", hint)
-            raise StoppedEarly(result.stop_reason, "give it more time")
-        write(result)
-        if result.finished:
-            journal.event(folders.DONE)
-            shutil.rmtree(out / folders.WORK, ignore_errors=True)
+            session = prepare(loaded, samples, out / folders.WORK)
+            opened = require_open(side, session.original, info.title, _what_next(model, settings))
+            precision, budget = asking.precision_of_time, Budget.of(settings.run, began)
+            empty = Profile(model, out, settings, info, opened, precision, asked.unit)
+            work = Work(side, session, asked, journal, budget, precision, on_event, empty)
+            result = _measured(work, asking, other, install)
+        return _handed_over(replace(result, seconds=time.monotonic() - began), work)
+
+
+def _measured(work: Work, asking: Asking, other: Other | None, install: Install | None) -> Profile:
+    """Measure one side, and then both in turns where there is another one."""
+    if other is None:
+        return work.run()
+    side, settings = work.side, replace(work.sizes.settings, target=other.target)
+    target = _with_profile(replace(work.sizes, settings=settings), asking.best)
+    rival = Side(target, settings.run, side.logs / "other", asking.cuda_graph)
+    with _rivals(side, rival, other.release, work.empty.target, install) as rivals:
+        result = work.run()
+        if not result.finished or work.largest is None:
+            return result
+        return _against(result, work, *rivals, asking.limit, side.logs)
+
+
+def _what_next(model: Path, settings: Settings) -> str:
+    words = line("bisect-trt", "reduce", model, "--target", settings.target.spec)
+    return f"{words} finds the part that fails"
+
+
+def _handed_over(result: Profile, work: Work) -> Profile:
+    """Write what was measured. Raises UsageError or StoppedEarly where that is nothing."""
+    if work.largest is None:
+        if why := next((point.error for point in result.points if point.error), ""):
+            hint = _what_next(result.model, result.settings)
+            raise UsageError(f"the model fails on {result.target.title}: {why}", hint)
+        raise StoppedEarly(result.stop_reason, "give it more time")
+    write(result)
+    if result.finished:
+        work.journal.event(folders.DONE)
+        shutil.rmtree(result.out / folders.WORK, ignore_errors=True)
     return result
 
 

@@ -31,15 +31,14 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
 
     `document` is `documents.report` of the same reduction.
     """
-    templates = environment()
-    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose, figure=figure)
     style = STYLES[style_of(reduction)]
     said = (*reduction.judgement.told, *reduction.judgement.advice)
     template = NOTE if reduction.judgement.kind is Finding.SENSITIVE else style.template
     gpu = gpu_of(reduction, document["environment"])
     found = operators(reduction.best.model)
     drawing = mermaid(picture(reduction.best.model, reduction.wanted.nodes))
-    text = templates.get_template(template).render(
+    text = _fill_in(
+        template,
         {
             **document,
             "notes": [note for note in document["notes"] if template != NOTE or note not in said],
@@ -68,10 +67,15 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             "elsewhere": elsewhere(reduction),
             "log": _trim(reduction.log),
             "zip": zip_name,
-        }
+        },
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
+
+def _fill_in(template: str, values: Mapping[str, Any]) -> str:
+    templates = environment()
+    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose, figure=figure)
+    return templates.get_template(template).render(values)
 
 
 def minimal(reduction: Reduction) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bisect_trt.errors import UsageError
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.inputs.formats import write_samples
 from bisect_trt.model.load import LoadedModel
@@ -26,6 +27,7 @@ from bisect_trt.session.recording import Recording, cannot_run, record
 from bisect_trt.session.samples import Samples, read_and_told
 from bisect_trt.session.shapes_told import shapes_told
 from bisect_trt.settings import Settings
+from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import flat, roles
 from bisect_trt.targets.tensorrt.engine import built_words
@@ -62,37 +64,57 @@ def check(
             info = describe(describing(pool, there, settings), settings)
             compares = (info.can_run or outside(settings)) and not is_self(settings)
             session, doubts = _prepared(pool, loaded, samples, settings, work, compares)
-            original, reference, notes = session.original, "", [*kept, *loaded.notes, *converted, *info.notes]
-            notes += shapes_told(loaded, samples, settings)
-            blame: Failure | None = None
-            if compares:
-                known = _reference(pool, session, settings)
-                notes += [known.note] if known.note else []
-                notes += cannot_run(known.record, settings, session.graph)
-                blame = known.failure if known.blame else None
-                reference = known.record.reference
-                original = session.with_outputs(known.record) if info.can_run else original
-                doubts.look_at(pool, session, settings, known.record)
-            oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
-            oracle.save = settings.run.save_outputs
-            original = replace(original, keep=keep)
-            outcome = doubts.judged(Outcome(failures=(blame,)) if blame else oracle.observe(original))
-            if outcome.built.without_gpu:
-                outcome, out = _round(pool, session, settings, oracle, outcome)
-                notes += [left_out_words(session.graph, out)] if outcome.failures else []
-    built = built_words(outcome.built)
+            known = _known(pool, session, settings, doubts, info) if compares else Known(session.original)
+            known = replace(known, original=replace(known.original, keep=keep))
+            if known.blame:
+                outcome, left_out = Outcome(failures=(known.blame,)), list[str]()
+            else:
+                oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
+                outcome, left_out = _observed(pool, session, settings, oracle, known.original)
+    outcome = doubts.judged(outcome)
+    model_notes = (*loaded.notes, *converted, *info.notes, *shapes_told(loaded, samples, settings))
+    notes = (*doubts.notes, *kept, *model_notes, *known.notes, *left_out, built_words(outcome.built))
     return Check(
         model=model,
         settings=settings,
         target=info,
-        reference=reference,
+        reference=known.reference,
         outcome=outcome,
         nodes=len(session.graph.order),
         seconds=outcome.seconds,
-        outputs_compared=info.can_run and (bool(original.expected) or is_self(settings)),
-        notes=(*doubts.notes, *notes, *([built] if built else [])),
-        export_differs=blame is not None,
+        outputs_compared=info.can_run and (bool(known.original.expected) or is_self(settings)),
+        notes=tuple(filter(None, notes)),
+        export_differs=known.blame is not None,
         finding=_finding(outcome, settings) if outcome.failures else doubts.finding,
+    )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the whole model before the target is asked.
+
+    Attributes:
+        original: the model, with what its outputs should be where they are compared.
+        reference: what says so; empty where nothing does.
+        blame: how the export differs from what it was exported from, if it does.
+        notes: sentences for the report.
+    """
+
+    original: Candidate
+    reference: str = ""
+    blame: Failure | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _known(pool: Pool, session: Session, settings: Settings, doubts: Doubts, info: TargetInfo) -> Known:
+    """Ask the reference for the whole model, and look at what it gives."""
+    truth = _reference(pool, session, settings)
+    doubts.look_at(pool, session, settings, truth.record)
+    return Known(
+        original=session.with_outputs(truth.record) if info.can_run else session.original,
+        reference=truth.record.reference,
+        blame=truth.failure if truth.blame else None,
+        notes=(*filter(None, (truth.note,)), *cannot_run(truth.record, settings, session.graph)),
     )
 
 
@@ -102,13 +124,18 @@ def _finding(outcome: Outcome, settings: Settings) -> Finding:
     return Finding.NOT_TOLD if mismatches else Finding.WRONG
 
 
-def _round(
-    pool: Pool, session: Session, settings: Settings, oracle: Oracle, seen: Outcome
-) -> tuple[Outcome, tuple[str, ...]]:
-    """What is left of the model without the nodes of which nothing can be said, see `go_round`."""
+def _observed(
+    pool: Pool, session: Session, settings: Settings, oracle: Oracle, original: Candidate
+) -> tuple[Outcome, list[str]]:
+    """What the target does with the model, or with what is left of it, see `go_round`; and notes on that."""
+    oracle.save = settings.run.save_outputs
+    seen = oracle.observe(original)
+    if not seen.built.without_gpu:
+        return seen, []
     recording = Recording.when_needed(pool, session, settings, lambda text: None)
     cutter = Cutter(session.graph, session.store, recording)
-    return go_round(session.graph, lambda nodes: cutter.cut(frozenset(nodes)), oracle.observe, seen)
+    outcome, out = go_round(session.graph, lambda nodes: cutter.cut(frozenset(nodes)), oracle.observe, seen)
+    return outcome, [left_out_words(session.graph, out)] if outcome.failures else []
 
 
 def _prepared(
