@@ -57,8 +57,11 @@ class Command:
         """Make it a command of the application."""
 
         def body(**words: Any) -> int:
+            from bisect_trt.isolation.limits import terminable  # psutil, which `--help` does not need
+
             try:
-                return self._called(words)
+                with terminable():
+                    return self._called(words)
             except KeyboardInterrupt as error:  # versions of Typer disagree on what becomes of it
                 hint = "the same command goes on from where it was, if it had begun"
                 raise StoppedEarly("interrupted", hint) from error

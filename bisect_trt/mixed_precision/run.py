@@ -87,8 +87,7 @@ def precision(
     loaded = load_for(model, settings)
     samples, converted = read_and_told(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-precision"
-    head = folders.header(loaded.digest, settings, samples)
-    head["precision"] = asking.text
+    head = folders.header(loaded.digest, settings, samples) | {"precision": asking.text}
     folders.require_free(out, head, force=force)
     with (
         _leaving_nothing(out),

@@ -211,7 +211,8 @@ def _reduce(request: Mapping[str, Any], settings: Settings, folder: Path) -> Red
         partial.write_text(json.dumps(seen))
         partial.replace(folder / PROGRESS)
 
-    result = reduce(Path(request["model"]), settings, out=out, force=request["again"], on_event=tell)
+    with limits.terminable():  # as a night ends a reduction that takes too long
+        result = reduce(Path(request["model"]), settings, out=out, force=request["again"], on_event=tell)
     return Reduced(
         failure=_short(result.original_failure or result.wanted),
         nodes=len(result.best.nodes),

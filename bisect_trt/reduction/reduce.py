@@ -16,7 +16,6 @@ from pathlib import Path
 
 from bisect_trt.environment import first_version
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
-from bisect_trt.isolation import limits
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.outcome import End, Ended
@@ -96,7 +95,7 @@ def open_run(
     def tell(text: str) -> None:
         on_event(Step("", "", 0, builder=text))
 
-    with limits.terminable(), pools(settings, tell) as (pool, there):
+    with pools(settings, tell) as (pool, there):
         target = with_timing_cache(settings.target, out / folders.WORK)
         info = _described(pool, there, replace(settings, target=target))
         fingerprint = f"{info.fingerprint}|reference={first_version('onnxruntime', 'onnxruntime-gpu')}"
@@ -114,8 +113,7 @@ def open_run(
                     session, trial, recording, prober, pool, out, on_event,
                     timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
                 )  # fmt: skip
-                opened.notes += [turned] if turned else []
-                opened.notes += [*converted, *shapes_told(loaded, samples, settings)]
+                opened.notes += filter(None, (turned, *converted, *shapes_told(loaded, samples, settings)))
                 opened.take_random_values()
                 yield opened
 

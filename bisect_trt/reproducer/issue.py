@@ -34,7 +34,6 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
     style = STYLES[style_of(reduction)]
     said = (*reduction.judgement.told, *reduction.judgement.advice)
     template = NOTE if reduction.judgement.kind is Finding.SENSITIVE else style.template
-    gpu = gpu_of(reduction, document["environment"])
     found = operators(reduction.best.model)
     drawing = mermaid(picture(reduction.best.model, reduction.wanted.nodes))
     text = _fill_in(
@@ -44,7 +43,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             "notes": [note for note in document["notes"] if template != NOTE or note not in said],
             "style": style,
             "emulated": emulated(reduction),
-            "title": title(reduction, found, gpu),
+            "title": title(reduction, found, gpu_of(reduction, document["environment"])),
             "what": failure_words(reduction.wanted),
             "also_seen": document["also_seen"][:_ALSO],
             "count": counted,

@@ -97,9 +97,7 @@ def scan(
                 model, out, settings, session, pool, there, target, info, on_event,
                 save_tensors is not None,
             )  # fmt: skip
-            result = found.run(asked)
-            shapes = shapes_told(loaded, samples, settings)
-            result = replace(result, notes=(*result.notes, *converted, *shapes))
+            result = found.run(asked, (*converted, *shapes_told(loaded, samples, settings)))
         if save_tensors is not None:
             keep_values(save_tensors, found.record, found.rows)
     from bisect_trt.scanning import page  # jinja2 is not needed before
@@ -126,16 +124,14 @@ class _Scanning:
     segment: dict[str, Segment] = field(default_factory=dict)
     effects_left: int = 0
 
-    def run(self, asked: Sequence[str]) -> Scan:
-        """Measure, rank and run effects."""
+    def run(self, asked: Sequence[str], notes: Sequence[str]) -> Scan:
+        """Measure, rank and run effects; `notes` are told behind what is noted here."""
         graph = self.session.graph
         with self._phase("record", f"{len(graph.order):,} nodes on the reference"):
             recorded = record(self.pool, self.session, self.settings)
             truth = ask(self.pool, self.session, self.settings, recorded)
             self.record: Record = truth.record
-        # What a random node gave the reference is an input from here on: else a second draw is an error.
-        known = bool(random_nodes(graph)) and not self.record.error
-        self.fixed = self.session.pinned(self.record) if known else self.session
+        self.fixed = self._with_random_values()
         cutter = Cutter(self.fixed.graph, self.session.store, self.record)
         with self._phase("whole model", "on the target"):
             whole = self._whole()
@@ -164,13 +160,18 @@ class _Scanning:
             seconds=self.seconds,
             blame=truth.blame,
             unsure=all_lost(lost, graph.graph_outputs),
-            notes=self._notes(known, lost, truth.blame, truth.note),
+            notes=(*self._notes(lost, truth.blame, truth.note), *notes),
         )
         return replace(result, histogram=self._histogram(result))
 
-    def _notes(self, given: bool, lost: Lost, *said: str) -> tuple[str, ...]:
+    def _with_random_values(self) -> Session:
+        """What a random node gave the reference is an input from here on: else a second draw is an error."""
+        known = bool(random_nodes(self.session.graph)) and not self.record.error
+        return self.session.pinned(self.record) if known else self.session
+
+    def _notes(self, lost: Lost, *said: str) -> tuple[str, ...]:
         """What else there is to know, doubts first."""
-        graph = self.session.graph
+        graph, given = self.session.graph, self.fixed is not self.session
         doubts = [*words(graph, given=given), told(graph, self.record, lost) if lost.count else ""]
         return tuple(filter(None, (*doubts, *said, *self.info.notes, self.record.error)))
 

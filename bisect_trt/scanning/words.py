@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from bisect_trt.accuracy.amplifiers import LARGE
 from bisect_trt.accuracy.arithmetic import arithmetic_of
@@ -17,18 +18,8 @@ LITTLE = 2.0  # roundoffs that an RMS error of a tensor may have without any fau
 
 def verdict(scan: Scan) -> str:
     """The answer, in one or two sentences."""
-    guilty = scan.guilty
-    if guilty:
-        whole = " (run as a whole, the model agrees)" if scan.agrees else ""
-        error = guilty[0].effect_error or 0.0
-        does = f"gives them an error of {figure(error)}" if math.isfinite(error) else "makes them not finite"
-        does += f".{_amplified(scan, guilty[0])}"
-        if len(guilty) == 1:
-            return f"One tensor alone makes the outputs disagree{whole}: {where(guilty[0])} {does}"
-        return (
-            f"{len(guilty):,} tensors, each alone, make the outputs disagree{whole}. The worst is "
-            f"{where(guilty[0])}, which {does}"
-        )
+    if scan.guilty:
+        return _of_guilty(scan, scan.guilty)
     worst = [item for item in scan.ranked if item.effect_error]
     if scan.accumulates and worst:
         largest = ", ".join(f"{where(item)} {figure(item.effect_error)}" for item in worst[:SHOWN_NAMES])
@@ -56,6 +47,20 @@ def verdict(scan: Scan) -> str:
         largest = f"{figure(item.own_error)}, is that of {where(item)}{end}"
         return f"The model agrees at its outputs. The largest own error, {largest}."
     return "The model agrees at its outputs, and no tensor has an error above rounding."
+
+
+def _of_guilty(scan: Scan, guilty: Sequence[Scanned]) -> str:
+    """The answer where tensors are found that make the outputs disagree, the worst first."""
+    whole = " (run as a whole, the model agrees)" if scan.agrees else ""
+    error = guilty[0].effect_error or 0.0
+    does = f"gives them an error of {figure(error)}" if math.isfinite(error) else "makes them not finite"
+    does += f".{_amplified(scan, guilty[0])}"
+    if len(guilty) == 1:
+        return f"One tensor alone makes the outputs disagree{whole}: {where(guilty[0])} {does}"
+    return (
+        f"{len(guilty):,} tensors, each alone, make the outputs disagree{whole}. The worst is "
+        f"{where(guilty[0])}, which {does}"
+    )
 
 
 def _amplified(scan: Scan, item: Scanned) -> str:

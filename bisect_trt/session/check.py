@@ -56,21 +56,21 @@ def check(
     kept = [] if keep is None else [_kept(loaded, settings, keep)]
     samples, converted = read_and_told(loaded, settings)
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
-        logs, work = Path(place) / "logs", Path(place) / "work"
+        logs = Path(place) / "logs"
         with (
             nullcontext(warm) if warm else pool_for(settings, logs) as pool,
             nullcontext(warm) if warm else target_pool(pool, settings, logs, 1) as there,
         ):
             info = describe(describing(pool, there, settings), settings)
             compares = (info.can_run or outside(settings)) and not is_self(settings)
-            session, doubts = _prepared(pool, loaded, samples, settings, work, compares)
+            session, doubts = _prepared(pool, loaded, samples, settings, Path(place) / "work", compares)
             known = _known(pool, session, settings, doubts, info) if compares else Known(session.original)
-            known = replace(known, original=replace(known.original, keep=keep))
             if known.blame:
                 outcome, left_out = Outcome(failures=(known.blame,)), list[str]()
             else:
                 oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
-                outcome, left_out = _observed(pool, session, settings, oracle, known.original)
+                original = replace(known.original, keep=keep)
+                outcome, left_out = _observed(pool, session, settings, oracle, original)
     outcome = doubts.judged(outcome)
     model_notes = (*loaded.notes, *converted, *info.notes, *shapes_told(loaded, samples, settings))
     notes = (*doubts.notes, *kept, *model_notes, *known.notes, *left_out, built_words(outcome.built))

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
+from bisect_trt.errors import UsageError
 from bisect_trt.reproducer.verify import Status, Verification
 from bisect_trt.text import printable
 
@@ -15,7 +16,10 @@ def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> 
     """Write one test case for each reproducer; the file fits the schemas of Ant and of Jenkins.
 
     A failure is what the exit code 1 says: it still fails, or with `until_fixed`, it is fixed. What
-    fails in another way or cannot be told is an error. Raises OSError.
+    fails in another way or cannot be told is an error.
+
+    Raises:
+        UsageError: the file cannot be written.
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
     where = {"package": "bisect-trt", "id": "0", "timestamp": now, "hostname": "localhost"}
@@ -37,8 +41,11 @@ def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> 
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    ET.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        ET.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise UsageError(f"--junit {file}: cannot be written: {error.strerror or error}") from error
 
 
 def _type(result: Verification) -> str:
