@@ -62,14 +62,6 @@ def document(result: Profile) -> dict[str, Any]:
     }
 
 
-def _change(change: Change) -> dict[str, Any]:
-    layers = [
-        {"name": layer.name, "nodes": list(layer.nodes), "more_seconds": more}
-        for layer, more in change.layers
-    ]
-    return {"size": change.size, "layers": layers, "gone": list(change.gone), "new": list(change.new)}
-
-
 def _point(point: Point) -> dict[str, Any]:
     times = None if point.times is None else point.times.to_json()
     shapes = {name: list(shape) for name, shape in point.shapes.items()}
