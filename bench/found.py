@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bisect_trt.environment import first_version
+from bisect_trt.machine.environment import first_version
 from bisect_trt.outcome import Failure
 from bisect_trt.session.check import check
 from bisect_trt.settings import RunSettings, Settings, TargetSettings

@@ -17,7 +17,7 @@ from bisect_trt.options import export_line, reduce_line
 from bisect_trt.outcome import End, Failure, Outcome
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.text import Summary, counted
+from bisect_trt.writing.text import Summary, counted
 
 
 @dataclass(frozen=True)

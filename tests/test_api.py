@@ -129,6 +129,6 @@ def test_names_of_a_model_are_no_markup() -> None:
 
 
 def api_summary() -> Any:
-    from bisect_trt.text import Summary
+    from bisect_trt.writing.text import Summary
 
     return Summary

@@ -23,7 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from bisect_trt.environment import ABSENT, Environment
+from bisect_trt.machine.environment import ABSENT, Environment
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer import archive as attach

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bisect_trt import environment
 from bisect_trt.cli.output.console import show_doctor
-from bisect_trt.environment import ABSENT, describe, gpu_of
+from bisect_trt.machine import environment
+from bisect_trt.machine.environment import ABSENT, describe, gpu_of
 from bisect_trt.targets.doctor import Row, apart, diagnose
 
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bisect_trt.drawing import Axis, Colour, Mark, Plot, Shape, Span, around, number, strip, style, templates
+from bisect_trt.writing import templates
+from bisect_trt.writing.axis import Axis, around, number
+from bisect_trt.writing.plot import Colour, Mark, Plot, Shape, Span, strip, style
 
 floats = st.floats(-1e12, 1e12, allow_subnormal=False) | st.sampled_from([math.inf, -math.inf, math.nan, 0.0])
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import openvino_cpu
-from bisect_trt.environment import first_version
+from bisect_trt.machine.environment import first_version
 from bisect_trt.outcome import Failure, Symptom
 from bisect_trt.reproducer.verify import Status, verify
 from bisect_trt.session.check import check

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from pytest import MonkeyPatch
 
 import worker_jobs as jobs
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.editing.inference import Invalid, infer
 from bisect_trt.model.load import load
 from bisect_trt.model.normalise import normalise

@@ -17,7 +17,7 @@ from bisect_trt.cli.app import main
 SCRIPT = """
 import signal
 from multiprocessing import forkserver
-from bisect_trt.isolation import server
+from bisect_trt.machine import server
 process = server.context().Process(target=print)
 process.start()
 state = open(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read().split()
@@ -38,7 +38,7 @@ COPIED = """
 import os, signal, sys
 from multiprocessing import forkserver
 from pathlib import Path
-from bisect_trt.isolation import server
+from bisect_trt.machine import server
 from bisect_trt.workers.pool import Pool
 server.from_here()
 first = forkserver._forkserver._forkserver_pid
@@ -74,7 +74,7 @@ def test_where_there_are_threads_nothing_is_copied(tmp_path: Path) -> None:
     script = tmp_path / "start.py"
     script.write_text(
         "import threading, time\nfrom multiprocessing import forkserver\n"
-        "from bisect_trt.isolation import server\n"
+        "from bisect_trt.machine import server\n"
         "threading.Thread(target=time.sleep, args=(0.5,)).start()\nserver.from_here()\n"
         "print(forkserver._forkserver._forkserver_pid)\n"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bisect_trt.isolation.limits import WORKER
+from bisect_trt.machine.limits import WORKER
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Symptom
 from bisect_trt.settings import TargetSettings

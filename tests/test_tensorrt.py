@@ -18,9 +18,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.environment import INSTALL
 from bisect_trt.errors import TargetUnavailable, UsageError
-from bisect_trt.isolation.limits import WORKER
+from bisect_trt.machine.environment import INSTALL
+from bisect_trt.machine.limits import WORKER
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom

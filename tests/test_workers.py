@@ -19,7 +19,7 @@ from pytest import MonkeyPatch
 
 import worker_jobs as jobs
 from bisect_trt.errors import UsageError
-from bisect_trt.isolation import limits
+from bisect_trt.machine import limits
 from bisect_trt.outcome import Symptom
 from bisect_trt.targets.base import STAGE_MARK, readable
 from bisect_trt.workers.pool import Pool

@@ -28,7 +28,7 @@ from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.prepare import resolved
 from bisect_trt.settings import Settings, TargetSettings
-from bisect_trt.text import Summary
+from bisect_trt.writing.text import Summary
 
 DOCUMENT = "blame.json"
 STRIP = "releases.svg"

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from bisect_trt.blaming.installer import INTERRUPTED, Installer, Processes, why_not
 from bisect_trt.blaming.packages import PACKAGES, Package, asked_for, in_order, newest_of_lines
-from bisect_trt.environment import quiet_environ
 from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.machine.environment import quiet_environ
 
 LIMIT = 12 << 30
 """Bytes that all environments may take together."""

@@ -19,8 +19,8 @@ import onnx
 from bisect_trt._version import __version__
 from bisect_trt.blaming.installer import Processes
 from bisect_trt.blaming.packages import Package, by_its_own_api, plugin_of
-from bisect_trt.environment import quiet_environ
 from bisect_trt.errors import UsageError
+from bisect_trt.machine.environment import quiet_environ
 from bisect_trt.outcome import Failure, Stage, Verdict
 from bisect_trt.reproducer import files, models, script, seeded
 from bisect_trt.reproducer.untrusted import Report

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from bisect_trt.blaming.patched import SCRIPT, Patch, Written, outputs_patch
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import shape_of
 from bisect_trt.outcome import Outcome

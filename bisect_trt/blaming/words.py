@@ -10,7 +10,7 @@ from bisect_trt.blaming.history import Change
 from bisect_trt.blaming.releases import Releases, Tried
 from bisect_trt.outcome import Verdict
 from bisect_trt.reproducer.markdown import cell, code, prose
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 BAD, GOOD = Verdict.REPRODUCES, Verdict.VANISHES
 WORDS = {BAD: "still there", GOOD: "gone", Verdict.UNRESOLVED: "cannot tell"}

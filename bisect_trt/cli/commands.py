@@ -57,7 +57,7 @@ class Command:
         """Make it a command of the application."""
 
         def body(**words: Any) -> int:
-            from bisect_trt.isolation.limits import terminable  # psutil, which `--help` does not need
+            from bisect_trt.machine.limits import terminable  # psutil, which `--help` does not need
 
             try:
                 with terminable():
@@ -79,7 +79,7 @@ class Command:
         if self.argument is MODEL:
             words = [*first.opened(*words)]
         if any(row.section == "target" for row in self.options):
-            from bisect_trt.isolation import server
+            from bisect_trt.machine import server
 
             server.from_here()
         own = {row.key: row.read(given[row.key]) for row in self.options if not row.section}

@@ -12,7 +12,7 @@ from bisect_trt.mixed_precision.quantise import KINDS
 from bisect_trt.mixed_precision.result import ALL_LOW, Kept, Precision
 from bisect_trt.model import patch
 from bisect_trt.targets.roles import Roles
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 APPLY, LAYERS, POLYGRAPHY, PAGE = "apply.py", "layer-precisions.txt", "polygraphy_precision.py", "report.html"
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.text import Summary, counted, some_names
+from bisect_trt.writing.text import Summary, counted, some_names
 
 MIXED_STATUS, ALL_LOW, BROKEN = "mixed", "all low", "broken"
 """Some nodes have to stay; none has; FP32 itself does not pass, and nothing was written."""

@@ -37,8 +37,8 @@ from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import Roles, flat, float_types, roles
-from bisect_trt.text import counted, some_names
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.text import counted, some_names
 
 FLAT = "flat.onnx"
 BF16_SINCE = 13

@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 from bisect_trt.errors import UsageError
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.candidate import Content
 from bisect_trt.model.external import inline_small, referenced_files
 from bisect_trt.model.operators import beside_the_standard

@@ -11,7 +11,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import UsageError
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.operators import all_nodes, merge_domains
 from bisect_trt.model.skeleton import skeleton

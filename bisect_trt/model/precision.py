@@ -26,7 +26,7 @@ from onnx.external_data_helper import (
     write_external_data_tensors,
 )
 
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import skeleton

@@ -10,7 +10,7 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.operators import (

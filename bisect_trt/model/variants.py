@@ -15,7 +15,7 @@ from itertools import pairwise
 import onnx
 from onnx import TensorProto, helper
 
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.graph import opset_of
 from bisect_trt.model.normalise import dense, name_nodes

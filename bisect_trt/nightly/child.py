@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from bisect_trt.isolation import limits
+from bisect_trt.machine import limits
 from bisect_trt.nightly.job import ANSWERS
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
 

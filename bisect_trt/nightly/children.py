@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bisect_trt.isolation import limits
+from bisect_trt.machine import limits
 from bisect_trt.nightly import options
 from bisect_trt.nightly.child import Child
 from bisect_trt.nightly.job import clean

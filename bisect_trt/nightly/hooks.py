@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bisect_trt.errors import UsageError
-from bisect_trt.isolation import limits
+from bisect_trt.machine import limits
 
 KEYS = ("repro", "model", "models", "target", "status", "signature", "report")
 _TAIL = 2000  # characters of its output that are told

@@ -30,7 +30,7 @@ from bisect_trt.errors import (
     TargetUnavailable,
     UsageError,
 )
-from bisect_trt.isolation import limits
+from bisect_trt.machine import limits
 from bisect_trt.nightly import options, same_bugs
 from bisect_trt.nightly.moved import digest as digest_of
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble

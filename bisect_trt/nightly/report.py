@@ -19,11 +19,11 @@ from xml.etree import ElementTree
 import jinja2
 
 from bisect_trt._version import __version__
-from bisect_trt.drawing import templates
 from bisect_trt.nightly.history import History
 from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.same_bugs import Cluster
 from bisect_trt.nightly.verdicts import Status
+from bisect_trt.writing import templates
 
 PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "results.json"
 SCHEMA = 1

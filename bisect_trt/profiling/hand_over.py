@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 
 from bisect_trt._version import __version__
-from bisect_trt.drawing import templates
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.weight_values import save_whole
@@ -23,6 +22,7 @@ from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import TargetInfo, as_declared
 from bisect_trt.targets.ort.ep_libraries import bare, find_package
 from bisect_trt.targets.ort.provider import parse_spec
+from bisect_trt.writing import templates
 
 MODEL, INPUTS, SCRIPT = "slow.onnx", "inputs.npz", "measure.py"
 FRESH_LIMIT = 180.0  # seconds that the script may take when it is tried

@@ -18,7 +18,7 @@ from bisect_trt.session.journal import Journal, read
 from bisect_trt.session.prepare import Session
 from bisect_trt.session.prober import Budget
 from bisect_trt.targets.timed import FailedError, Layers
-from bisect_trt.text import some_names
+from bisect_trt.writing.text import some_names
 
 POINT, EDGE = "point", "edge"
 """Events of the journal: the times of a size, and those of two sizes in turns."""

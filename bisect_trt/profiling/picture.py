@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from bisect_trt.drawing import Axis, Colour, Mark, Plot, Shape, around, style
 from bisect_trt.profiling.result import Point, Profile, milliseconds
+from bisect_trt.writing.axis import Axis, around
+from bisect_trt.writing.plot import Colour, Mark, Plot, Shape, style
 
 _WIDTH, _HEIGHT = 640.0, 300.0
 LATENCY, COST, THROUGHPUT = "latency.svg", "cost.svg", "throughput.svg"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from bisect_trt.environment import quiet_environ
+from bisect_trt.machine.environment import quiet_environ
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.profiling import hand_over
 from bisect_trt.profiling.meter import DEADLINE, WARM, WARMING

@@ -14,7 +14,7 @@ from bisect_trt.profiling.versus import Versus
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.timed import Layer, Layers, Opened
-from bisect_trt.text import Summary, counted
+from bisect_trt.writing.text import Summary, counted
 
 CONCURRENCY = 1
 """Requests at a time at which throughput is measured."""

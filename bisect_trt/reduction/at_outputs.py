@@ -11,7 +11,7 @@ from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict, judge
 from bisect_trt.settings import AccuracySettings
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 SHARE = 0.01
 """Part of the whole model's damage (see `diff.TensorDiff.damage`) that a part of it has to do.

@@ -41,9 +41,9 @@ from bisect_trt.targets.tensorrt.defaults import is_misread_default
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.targets.tensorrt.ignored import is_ignored
 from bisect_trt.targets.tensorrt.timing import OTHER
-from bisect_trt.text import counted, seconds
 from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.text import counted, seconds
 
 OTHERS = 5  # nodes that fail besides, which are named
 SIZES = 3  # dimensions of which it is told which sizes fail

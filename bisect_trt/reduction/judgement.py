@@ -13,7 +13,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.references.spec import SELF
 from bisect_trt.results import Finding, Judgement
 from bisect_trt.settings import AccuracySettings
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 
 def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:

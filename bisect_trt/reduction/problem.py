@@ -22,7 +22,7 @@ from bisect_trt.reduction.state import PassCounts, Simplifying
 from bisect_trt.references.base import Record
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session.prober import BudgetSpent, Counts, Prober, Question
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 
 @dataclass

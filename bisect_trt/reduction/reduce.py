@@ -14,8 +14,8 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bisect_trt.environment import first_version
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
+from bisect_trt.machine.environment import first_version
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.outcome import End, Ended

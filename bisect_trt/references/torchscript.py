@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bisect_trt.environment import INSTALL
 from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.machine.environment import INSTALL
 from bisect_trt.references.python import named
 
 Array = npt.NDArray[Any]

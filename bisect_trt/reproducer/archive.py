@@ -28,7 +28,7 @@ from bisect_trt.reproducer.files import (
 )
 from bisect_trt.reproducer.models import skeleton_of
 from bisect_trt.results import Reduction
-from bisect_trt.text import short_name
+from bisect_trt.writing.text import short_name
 
 ATTACHMENT_LIMIT = 25_000_000
 """Bytes of an attachment that GitHub takes."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from bisect_trt.environment import Environment
+from bisect_trt.machine.environment import Environment
 from bisect_trt.model.summary import figures
 from bisect_trt.options import arguments, nameless, target_arguments
 from bisect_trt.reproducer.files import REPORT

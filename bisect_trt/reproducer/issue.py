@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from bisect_trt.environment import ABSENT
+from bisect_trt.machine.environment import ABSENT
 from bisect_trt.options import line
 from bisect_trt.reproducer.command_lines import recipes
 from bisect_trt.reproducer.markdown import cell, code, fence, figure, flatten, prose
@@ -18,7 +18,7 @@ from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.script import environment, template_for
 from bisect_trt.reproducer.trackers import STYLES, emulated, failure_words, style_of, title
 from bisect_trt.results import Finding, Reduction
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 NOTE = "note.md.j2"
 _LOG = 20_000  # characters; GitHub takes 65536 in all, the whole log is attached

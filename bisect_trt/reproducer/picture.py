@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.graph import consumed, is_onnx
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.summary import type_text

@@ -233,6 +233,6 @@ def comment(text: str) -> str:
 @cache
 def environment() -> jinja2.Environment:
     """Templates of this package: Python and Markdown."""
-    from bisect_trt.drawing import templates  # jinja2 takes a while, and `check` writes nothing
+    from bisect_trt.writing import templates  # jinja2 takes a while, and `check` writes nothing
 
     return templates.environment("bisect_trt.reproducer", literal=ascii, comment=comment, pieces=_pieces)

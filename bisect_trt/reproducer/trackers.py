@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.results import Finding, Reduction
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 
 @dataclass(frozen=True)

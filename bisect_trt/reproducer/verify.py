@@ -24,10 +24,10 @@ from bisect_trt.session.prepare import describe, resolved
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.tensorrt.timing import OTHER
-from bisect_trt.text import Summary, seconds
 from bisect_trt.workers import jobs
 from bisect_trt.workers.jobs import outputs
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.text import Summary, seconds
 
 _HANG = 60.0  # seconds for what hung before
 

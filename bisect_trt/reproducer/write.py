@@ -18,8 +18,8 @@ from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import only_for
-from bisect_trt.environment import Environment, describe
-from bisect_trt.isolation import limits
+from bisect_trt.machine import limits
+from bisect_trt.machine.environment import Environment, describe
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import archive, command_lines, files, issue, script
 from bisect_trt.reproducer import document as documents

@@ -14,13 +14,15 @@ from dataclasses import asdict
 from typing import Any
 
 from bisect_trt._version import __version__
-from bisect_trt.drawing import SHADES, Axis, Colour, Mark, Plot, Shape, Span, around, strip, style, templates
 from bisect_trt.options import target_arguments
 from bisect_trt.reproducer.document import plain
 from bisect_trt.scanning import words
 from bisect_trt.scanning.files import DOCUMENT, PAGE
 from bisect_trt.scanning.result import Histogram, Scan, Scanned
-from bisect_trt.text import printable, seconds
+from bisect_trt.writing import templates
+from bisect_trt.writing.axis import Axis, around
+from bisect_trt.writing.plot import SHADES, Colour, Mark, Plot, Shape, Span, strip, style
+from bisect_trt.writing.text import printable, seconds
 
 ROWS = 100
 _WIDTH = 1000.0  # of the plot of all tensors, which is as wide as the page

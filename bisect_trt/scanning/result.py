@@ -11,7 +11,7 @@ from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.outcome import Failure, Symptom
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
-from bisect_trt.text import Summary, counted
+from bisect_trt.writing.text import Summary, counted
 
 FUSED = 10.0
 """How many times its own error and that of what it is made from a tensor's error in context has to be for

@@ -10,7 +10,7 @@ from bisect_trt.accuracy.arithmetic import arithmetic_of
 from bisect_trt.outcome import Symptom
 from bisect_trt.scanning.result import Scan, Scanned
 from bisect_trt.scanning.scope import HIDDEN
-from bisect_trt.text import printable
+from bisect_trt.writing.text import printable
 
 SHOWN_NAMES = 3
 LITTLE = 2.0  # roundoffs that an RMS error of a tensor may have without any fault

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import Graph
 from bisect_trt.outcome import Outcome
-from bisect_trt.text import some_names
+from bisect_trt.writing.text import some_names
 
 Cut = Callable[[tuple[str, ...]], Candidate]
 

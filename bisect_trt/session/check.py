@@ -31,8 +31,8 @@ from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import flat, roles
 from bisect_trt.targets.tensorrt.engine import built_words
-from bisect_trt.text import counted, some_names
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.text import counted, some_names
 
 
 def check(

@@ -20,7 +20,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.session.journal import Journal, locked, read
 from bisect_trt.settings import Settings, TargetSettings
-from bisect_trt.text import short_name
+from bisect_trt.writing.text import short_name
 
 JOURNAL = "journal.jsonl"
 WORK = "work"

@@ -21,9 +21,9 @@ from bisect_trt.references.spec import parse
 from bisect_trt.session.oracle import LONGEST_DEADLINE
 from bisect_trt.session.prepare import RECORD, Session
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, Settings
-from bisect_trt.text import counted
 from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.text import counted
 
 
 class Recording:

@@ -6,7 +6,7 @@ from bisect_trt.model.load import LoadedModel
 from bisect_trt.options import shape_text
 from bisect_trt.session.samples import Samples, graph_inputs
 from bisect_trt.settings import Settings
-from bisect_trt.text import printable
+from bisect_trt.writing.text import printable
 
 _SHOWN_INPUTS = 4  # inputs
 

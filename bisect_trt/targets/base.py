@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 import onnx
 
-from bisect_trt.isolation.limits import WORKER
+from bisect_trt.machine.limits import WORKER
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import Store

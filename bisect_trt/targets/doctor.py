@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from bisect_trt._version import __version__
-from bisect_trt.environment import ABSENT, Environment, describe, version
+from bisect_trt.machine.environment import ABSENT, Environment, describe, version
 from bisect_trt.targets.registry import survey
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from bisect_trt.isolation.limits import WORKER
+from bisect_trt.machine.limits import WORKER
 
 _COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute, cuda.h
 _COMPUTE_CAPABILITY_MINOR = 76

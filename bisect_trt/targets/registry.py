@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bisect_trt.environment import INSTALL
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
+from bisect_trt.machine.environment import INSTALL
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import Target
 from bisect_trt.targets.knobs import Knob

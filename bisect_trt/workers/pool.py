@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from bisect_trt.isolation import limits, server
+from bisect_trt.machine import limits, server
 from bisect_trt.workers.reply import Death, Job, Reply
 from bisect_trt.workers.slot import Slot
 

@@ -22,7 +22,7 @@ import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from bisect_trt.errors import BisectError
-from bisect_trt.isolation import limits, native, server
+from bisect_trt.machine import limits, native, server
 from bisect_trt.outcome import Symptom
 from bisect_trt.workers.reply import (
     Answer,

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bisect_trt.errors import BisectError
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from fuzz import spoiled
 from fuzz.soak import OURS, Seen, soak, strays
 

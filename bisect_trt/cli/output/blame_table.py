@@ -16,7 +16,7 @@ from bisect_trt.blaming.releases import Tried
 from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.outcome import Verdict
 from bisect_trt.reproducer.files import ISSUE
-from bisect_trt.text import counted, printable, seconds
+from bisect_trt.writing.text import counted, printable, seconds
 
 _SAID = 110
 _STYLES = {Verdict.REPRODUCES: "red", Verdict.VANISHES: "green", Verdict.UNRESOLVED: "yellow"}

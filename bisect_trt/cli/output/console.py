@@ -20,7 +20,7 @@ from bisect_trt.reproducer.trackers import emulated, sensitive
 from bisect_trt.reproducer.verify import Status, Verification, exit_code
 from bisect_trt.results import Check, Finding, Reduction
 from bisect_trt.targets.doctor import Row
-from bisect_trt.text import counted, printable, seconds
+from bisect_trt.writing.text import counted, printable, seconds
 
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2

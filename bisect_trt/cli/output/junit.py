@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bisect_trt.errors import UsageError
 from bisect_trt.reproducer.verify import Status, Verification
-from bisect_trt.text import printable
+from bisect_trt.writing.text import printable
 
 
 def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> None:

@@ -10,7 +10,7 @@ from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.mixed_precision.handover import PAGE, memory, price, share, sure
 from bisect_trt.mixed_precision.result import Precision
 from bisect_trt.mixed_precision.write import DOCUMENT, MIXED
-from bisect_trt.text import counted, printable, seconds, some_names
+from bisect_trt.writing.text import counted, printable, seconds, some_names
 
 SHOWN_NODES = 12
 _MESSAGE = 240

@@ -14,7 +14,7 @@ from bisect_trt.profiling.picture import COST, LATENCY, THROUGHPUT
 from bisect_trt.profiling.result import CONCURRENCY, Change, LayerTable, Point, Profile, milliseconds
 from bisect_trt.profiling.versus import Versus
 from bisect_trt.profiling.write import DOCUMENT, LAYERS, TABLE
-from bisect_trt.text import counted, printable, seconds, some_names
+from bisect_trt.writing.text import counted, printable, seconds, some_names
 
 ROWS, OPERATORS, CHANGES = 10, 6, 3
 _NAME, _ERROR = 60, 160  # characters of a layer, and of an error

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bisect_trt.results import OnEvent, Step
-from bisect_trt.text import counted, printable, seconds
+from bisect_trt.writing.text import counted, printable, seconds
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from bisect_trt.options import line, reduce_line, what_to_try
 from bisect_trt.scanning import words
 from bisect_trt.scanning.files import DOCUMENT, PAGE
 from bisect_trt.scanning.result import Scan, Scanned
-from bisect_trt.text import counted, printable, seconds
+from bisect_trt.writing.text import counted, printable, seconds
 
 ROWS = 15
 _MESSAGE = 240

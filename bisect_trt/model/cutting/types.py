@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.cutting.pieces import type_of
 from bisect_trt.model.graph import Dims, Graph, dims_of
 from bisect_trt.model.skeleton import skeleton

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import INLINE_LIMIT

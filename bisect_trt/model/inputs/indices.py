@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from bisect_trt.errors import UsageError
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.inputs.made_up import Accepted
 from bisect_trt.model.skeleton import skeleton
 

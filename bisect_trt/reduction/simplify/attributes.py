@@ -19,7 +19,7 @@ from bisect_trt.model.walk import inner_nodes
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, together
 from bisect_trt.reduction.simplify.values import ladder
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 Array = npt.NDArray[Any]
 

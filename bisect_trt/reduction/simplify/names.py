@@ -12,7 +12,7 @@ from bisect_trt.model.seeded_values import parse
 from bisect_trt.model.walk import inner_nodes, rename, scopes
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 _TEXTS = {"producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props"}
 _TEXTS |= {"configuration"}  # of devices

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.editing.draft import Draft, replace
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.walk import inner_nodes, scopes

@@ -21,7 +21,7 @@ from bisect_trt.outcome import Verdict
 from bisect_trt.reduction import list_search
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
-from bisect_trt.text import counted
+from bisect_trt.writing.text import counted
 
 Array = npt.NDArray[Any]
 Value = tuple[str, Array, Recipe | None]

@@ -12,7 +12,6 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from bisect_trt.drawing import Span, strip, style, templates
 from bisect_trt.reproducer import issue, markdown
 from bisect_trt.reproducer.archive import attachments
 from bisect_trt.reproducer.command_lines import recipes
@@ -24,7 +23,9 @@ from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.trackers import failure_words, title
 from bisect_trt.results import Reduction
 from bisect_trt.session.journal import read
-from bisect_trt.text import counted, printable, seconds
+from bisect_trt.writing import templates
+from bisect_trt.writing.plot import Span, strip, style
+from bisect_trt.writing.text import counted, printable, seconds
 
 ROWS = 10_000
 """Probes in the table; a search that took more is drawn from all of them."""

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bisect_trt.drawing import Axis, Colour, Mark, Plot, around
 from bisect_trt.reproducer.page.timeline import Row
+from bisect_trt.writing.axis import Axis, around
+from bisect_trt.writing.plot import Colour, Mark, Plot
 
 Array = npt.NDArray[Any]
 

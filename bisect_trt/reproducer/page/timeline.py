@@ -20,7 +20,7 @@ from bisect_trt.accuracy.tolerance import differences, precision_rtol
 from bisect_trt.outcome import Verdict
 from bisect_trt.reproducer.files import ACTUAL, EXPECTED, MODEL
 from bisect_trt.settings import AccuracySettings, TargetSettings
-from bisect_trt.text import printable
+from bisect_trt.writing.text import printable
 
 _NAMES = 3  # of the nodes of a probe that are told
 

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, opset_of
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.targets.emulate.rounding import FORMATS, OLDEST, TYPED, Rounder

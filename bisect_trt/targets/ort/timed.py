@@ -24,7 +24,7 @@ import onnx
 import psutil
 
 from bisect_trt.errors import UsageError
-from bisect_trt.isolation.limits import held_bytes
+from bisect_trt.machine.limits import held_bytes
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import consumed
 from bisect_trt.model.load import read_without_weights

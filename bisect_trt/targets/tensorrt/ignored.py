@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, NodeProto, defs
 
-from bisect_trt.isolation import native
+from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx, opset_of
 from bisect_trt.outcome import Failure, Stage, Symptom

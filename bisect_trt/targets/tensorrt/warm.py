@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bisect_trt.environment import INSTALL
 from bisect_trt.errors import TargetUnavailable
+from bisect_trt.machine.environment import INSTALL
 from bisect_trt.targets.tensorrt import api
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from bisect_trt._version import __version__
-from bisect_trt.environment import INSTALL
 from bisect_trt.errors import ClusterLost, TargetUnavailable
+from bisect_trt.machine.environment import INSTALL
 
 RETRIES = 3  # of a task whose node or process was lost
 ALONE = 60.0  # seconds without any node that could work, after which nobody waits any more

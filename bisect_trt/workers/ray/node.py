@@ -15,7 +15,7 @@ from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.errors import TargetUnavailable
-from bisect_trt.isolation import limits
+from bisect_trt.machine import limits
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.settings import TargetSettings
 from bisect_trt.workers.pool import Pool

@@ -1,4 +1,21 @@
-"""A plot as SVG: a frame with figures, and lines, points, bars or cells in it. A strip has no frame."""
+"""A plot as SVG: a frame with figures, and lines, points, bars or cells in it. A strip has no frame.
+
+How to use it:
+
+    x = around(batches, "batch size", log=True)
+    y = around(milliseconds, "milliseconds", zero=True)
+    plot = Plot("latency against the batch size", x, y)
+    plot.line(zip(batches, milliseconds), Colour.FIRST)
+    plot.marks([Mark(8, 1.25, "batch 8: 1.25 ms")], Colour.SECOND, Shape.DIAMOND)
+    svg = plot.svg()
+
+The text goes into a page as it is (`{{ svg | safe }}`): every name in it is escaped. The page puts `style()`
+into its own `<style>` once (`{{ plot_style | safe }}`), which has the colours of both themes and of paper. A
+legend is plain HTML: `<ul class="legend"><li><i class="first circle"></i>own error</li></ul>`.
+
+A plot has a size in units of its own and is scaled to the width that the page gives it: at the default width
+of 400 its letters can be read on a phone. The same data give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +27,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from bisect_trt.drawing.axis import Axis, number
+from bisect_trt.writing.axis import Axis, number
 
 _LETTER = 6.6  # width of a digit of 12 units
 _TOP, _BOTTOM, _RIGHT, _GAP = 24.0, 42.0, 16.0, 7.0

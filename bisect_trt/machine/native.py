@@ -22,7 +22,7 @@ from typing import Any
 import onnx
 from onnx import ModelProto, inliner, version_converter
 
-from bisect_trt.isolation import limits, server
+from bisect_trt.machine import limits, server
 
 PATIENCE = 10.0
 """Seconds for a question about a small model; one of usual size takes milliseconds."""
