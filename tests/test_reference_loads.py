@@ -158,3 +158,27 @@ def test_what_onnx_cannot_infer_is_not_compared(tmp_path: Path) -> None:
     made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
     onnx.save(made, tmp_path / "m.onnx")
     check(tmp_path / "m.onnx", Settings(TargetSettings("tensorrt-rtx")))
+
+
+def test_an_output_that_is_declared_twice_is_one(tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xyz"]
+    again = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["y"], ["z"])]
+    graph = helper.make_graph(nodes, "g", ends[:1], [*ends[1:], again])
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(made, tmp_path / "m.onnx")
+    for target in ("tensorrt-rtx", "ort:CPU"):
+        assert not check(tmp_path / "m.onnx", Settings(TargetSettings(target))).outcome.failures
+
+
+def test_a_sparse_weight_that_is_an_input_too_keeps_its_value(tmp_path: Path) -> None:
+    """As a dense one does: neither is fed, to the target's file no more than to the reference."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xwy"]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:2], ends[2:])
+    values = numpy_helper.from_array(np.array([7, 9], np.float32), "w")
+    where = numpy_helper.from_array(np.array([1, 3]), "w_places")
+    graph.sparse_initializer.append(helper.make_sparse_tensor(values, where, [4]))
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(made, tmp_path / "m.onnx")
+    found = check(tmp_path / "m.onnx", Settings(TargetSettings("ort:CPU")))
+    assert found.outputs_compared and not found.outcome.failures

@@ -70,8 +70,9 @@ def read_and_told(loaded: LoadedModel, settings: Settings) -> tuple[Samples, lis
 
 
 def graph_inputs(proto: onnx.ModelProto) -> tuple[GraphInput, ...]:
-    """Inputs of a model that are not initializers."""
+    """Inputs of a model that are not initializers, sparse ones neither."""
     constant = {tensor.name for tensor in proto.graph.initializer}
+    constant |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     return tuple(
         GraphInput.from_value_info(value) for value in proto.graph.input if value.name not in constant
     )
