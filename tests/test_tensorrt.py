@@ -32,6 +32,7 @@ from bisect_trt.targets.tensorrt import backend
 from bisect_trt.targets.tensorrt import log as trt_failures
 from bisect_trt.targets.tensorrt.api import for_engine, from_engine
 from bisect_trt.targets.tensorrt.blame import Blame
+from bisect_trt.targets.tensorrt.engine import network_outputs
 from bisect_trt.targets.tensorrt.log import Log, trim
 from bisect_trt.workers import jobs
 
@@ -604,3 +605,17 @@ def test_a_long_log_keeps_head_and_tail() -> None:
     assert text.startswith("line 0 ") and "line 4999 " in text
     assert "messages left out" in text
     assert trim(["a", "b"]) == "a\nb"
+
+
+def test_a_shape_that_tensorrt_cannot_tell_is_not_known() -> None:
+    """Its Python package raises RuntimeError for outputs of a network that did not parse to the end."""
+
+    class Untold:
+        name, dtype = "y", SimpleNamespace(name="UINT8")
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            raise RuntimeError("Could not get tensor shape.")
+
+    network = SimpleNamespace(num_outputs=1, get_output=lambda index: Untold())
+    assert network_outputs(network) == [("y", "UINT8", None)]

@@ -60,7 +60,7 @@ def network_outputs(network: Any) -> list[tuple[str, str, list[int] | None]]:
         tensor = network.get_output(index)
         try:
             shape = [int(size) for size in tensor.shape]
-        except (ValueError, TypeError):  # of a rank that is known only after the build
+        except (ValueError, TypeError, RuntimeError):  # known only after the build, or TensorRT cannot tell
             shape = None
         found.append((tensor.name, tensor.dtype.name, shape))
     return found
