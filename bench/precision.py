@@ -35,6 +35,7 @@ from bisect_trt.targets.roles import Roles, flat, roles, with_casts
 
 MODELS = precision_models.MODELS | precision_models_more.MODELS
 RTOL, ATOL = 1e-2, 1e-3
+MOST_IN_ONE = 12
 HEAD = "| model | float nodes | bisect-trt | evaluations to the first set, in all | seconds | AutoCast | "
 HEAD += "ONNX Runtime's converter | first k |\n|---|--:|--:|--:|--:|--:|--:|--:|"
 AUTOCAST = """
@@ -52,25 +53,49 @@ def right(model: onnx.ModelProto, feeds: Mapping[str, Any], expected: Mapping[st
     return all(np.allclose(given[0][name], value, RTOL, ATOL) for name, value in expected.items())
 
 
-def kept(model: onnx.ModelProto) -> int:
-    """Nodes that compute in FP32 in a converted model, casts left out; the tool may have fused some."""
+def kept(model: onnx.ModelProto, original: onnx.ModelProto) -> int:
+    """Nodes of the original that compute in FP32 in a converted model, casts left out.
+
+    A tool may have made one node of several: then those count that it stands for, between what it reads and
+    what it gives.
+    """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = (*inferred.value_info, *inferred.output, *inferred.input)
     kinds = {v.name: v.type.tensor_type.elem_type for v in values}
     kinds |= {t.name: t.data_type for t in model.graph.initializer}
-    types = [
-        {kinds.get(t) for t in (*node.input, *node.output)}
-        for node in model.graph.node
-        if node.op_type not in ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear")
-    ]
-    return sum(TensorProto.FLOAT in found and TensorProto.FLOAT16 not in found for found in types)
+    makers = {name: node for node in original.graph.node for name in node.output}
+    known = {node.name for node in original.graph.node}
+    found: set[str] = set()
+    for node in model.graph.node:
+        types = {kinds.get(t) for t in (*node.input, *node.output)}
+        wide = TensorProto.FLOAT in types and TensorProto.FLOAT16 not in types
+        if not wide or node.op_type in ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear"):
+            continue
+        if node.name in known:
+            found.add(node.name)
+        else:
+            found |= _between(makers, node)
+    return len(found)
 
 
-def cell(model: onnx.ModelProto | str, feeds: Any, expected: Any) -> str:
+def _between(makers: Mapping[str, onnx.NodeProto], node: onnx.NodeProto) -> set[str]:
+    """Names of the nodes that one stands for; its own where that cannot be told."""
+    ends = {name.removesuffix("_cast_to_fp32").removesuffix("_cast_to_fp16") for name in node.input}
+    found: set[str] = set()
+    todo = [name for name in node.output if name in makers]
+    while todo:
+        name = todo.pop()
+        if name not in ends and name in makers and makers[name].name not in found:
+            found.add(makers[name].name)
+            todo += makers[name].input
+    return found if 0 < len(found) <= MOST_IN_ONE else {node.name}
+
+
+def cell(model: onnx.ModelProto | str, original: onnx.ModelProto, feeds: Any, expected: Any) -> str:
     """The number of nodes kept, and whether that passes."""
     if isinstance(model, str):
         return model
-    count = kept(model)
+    count = kept(model, original)
     try:
         passes = right(model, feeds, expected)
     except ort.OrtError:
@@ -123,9 +148,9 @@ def row(name: str, python: str) -> str:
         began = time.monotonic()
         found = bisect_trt.precision(folder / "model.onnx", settings, out=folder / "out")
         seconds = time.monotonic() - began
-        ours = cell(onnx.load(folder / "out/mixed.onnx"), feeds, expected)
-        theirs = cell(autocast(python, folder), feeds, expected) if python else "not run"
-    others = cell(converter(model), feeds, expected)
+        ours = cell(onnx.load(folder / "out/mixed.onnx"), model, feeds, expected)
+        theirs = cell(autocast(python, folder), model, feeds, expected) if python else "not run"
+    others = cell(converter(model), model, feeds, expected)
     spent = f"{found.evaluations['first']}, {found.evaluations['all']}"
     prefix = first_k(model, known, feeds, expected)
     return (

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.asking import OnTarget
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
 from bisect_trt.mixed_precision.improve import improve
 from bisect_trt.mixed_precision.schedule import by_emulation, dear_questions
 from bisect_trt.mixed_precision.search import Hints, Search
+from bisect_trt.model.candidate import Candidate
+from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
 
 Passes = Callable[[Keep], bool]
 QUICK = settings(max_examples=60, deadline=None)
@@ -216,3 +220,34 @@ def test_a_target_is_asked_little_after_an_emulation(share: float, most: int) ->
     dear_questions(made, lambda text: None)
     assert made.found.best == (needed if share == 1 else needed | more) and made.found.one_minimal
     assert len(asked) <= most + len(made.found.best)
+
+
+class Dice:
+    """Stands for a prober: the model without "n1" in FP32 fails in one of three runs."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[tuple[str, ...], int]] = []
+
+    def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
+        assert candidate.keep is not None
+        self.asked.append((candidate.keep, run))
+        failure = Failure(Stage.COMPARE, Symptom.MISMATCH, "wrong", "wrong")
+        return Outcome((failure,) if "n1" not in candidate.keep and run % 3 == 2 else ())
+
+
+def test_on_a_target_whose_failure_comes_and_goes_a_set_has_to_pass_often() -> None:
+    dice, names = Dice(), {f"k{k}": f"n{k}" for k in range(3)}
+    asker = OnTarget(dice, Candidate(b"", Path(), ()), names)  # type: ignore[arg-type]
+    assert asker.ask([frozenset()])[0].passes, "one run sees nothing"
+    asker.look(frozenset(), 3)
+    assert asker.runs > 10 and 0.2 < asker.rate < 0.4
+    dice.asked.clear()
+    told = asker.ask([frozenset({"k0"}), frozenset({"k1"})])
+    assert [answer.passes for answer in told] == [False, True]
+    assert dice.asked == [*((("n0",), k) for k in range(3)), *((("n1",), k) for k in range(asker.runs))]
+
+
+def test_a_steady_failure_is_asked_once() -> None:
+    asker = OnTarget(Dice(), Candidate(b"", Path(), ()), {"k1": "n1"})  # type: ignore[arg-type]
+    asker.look(frozenset({"k1"}), 3)
+    assert asker.runs == 1 and not asker.rate

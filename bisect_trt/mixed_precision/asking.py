@@ -14,6 +14,7 @@ from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.evaluate import Trial
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome, Stage
+from bisect_trt.reduction.passes.flaky import HITS, MOST_RUNS, runs_needed
 from bisect_trt.session.journal import Journal, read
 from bisect_trt.session.oracle import LONGEST_DEADLINE
 from bisect_trt.session.prober import GO_ON, Budget, Prober
@@ -83,16 +84,37 @@ def _key(keep: Keep) -> str:
 
 @dataclass
 class OnTarget:
-    """Answers from the target: a question is a build, or a run of the model with casts."""
+    """Answers from the target: a question is a build, or a run of the model with casts.
+
+    Attributes:
+        runs: of a set, all of which have to pass.
+        rate: of the runs in which a failure shows that comes and goes; 0 where it does not.
+    """
 
     prober: Prober
     original: Candidate
     names: dict[str, str]
+    runs: int = 1
+    rate: float = 0.0
     seen: dict[Keep, Outcome] = field(default_factory=dict)
 
     def ask(self, keeps: Sequence[Keep]) -> list[Answer]:
         """Answers for several sets. Raises BudgetSpent."""
         return [self._one(keep) for keep in keeps]
+
+    def look(self, keep: Keep, times: int) -> None:
+        """Run a set so often; where its failure comes and goes, each set has to pass more often from now on.
+
+        Raises:
+            BudgetSpent, FlakyFailure.
+        """
+        shown = [self._fails(keep, run) for run in range(times)]
+        if all(shown) or not any(shown):
+            return
+        hits, run = sum(shown), times
+        while hits < HITS and run < MOST_RUNS:
+            hits, run = hits + self._fails(keep, run), run + 1
+        self.runs, self.rate = runs_needed(hits, run, "the whole model in the low precision")
 
     def candidate(self, keep: Keep) -> Candidate:
         """The user's model with these in FP32."""
@@ -109,9 +131,13 @@ class OnTarget:
         return next((f.message for f in failures if f.stage is not Stage.COMPARE), "")
 
     def _one(self, keep: Keep) -> Answer:
-        outcome = self.seen[keep] = self.prober.observe(self.candidate(keep))
-        measured = outcome.measured
-        if outcome.failures or outcome.unresolved:
+        failed = any(self._fails(keep, run) for run in range(self.runs))
+        measured = self.seen[keep].measured
+        if failed:
             damage = max(measured.damage.values(), default=float("inf"))
             return Answer(False, 1 + damage, dict(measured.errors))
         return Answer(True, min(1.0, max(measured.errors.values(), default=0.0)), dict(measured.errors))
+
+    def _fails(self, keep: Keep, run: int) -> bool:
+        outcome = self.seen[keep] = self.prober.observe(self.candidate(keep), run)
+        return bool(outcome.failures or outcome.unresolved)

@@ -17,9 +17,10 @@ import onnx
 from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
+from bisect_trt.model.external import tensors
 from bisect_trt.model.normalise import constant_value
 from bisect_trt.model.patch import NARROW, narrow_copy
-from bisect_trt.model.store import external_info, point_to
+from bisect_trt.model.store import Store, external_info, point_to
 from bisect_trt.model.weight_values import embedded, values_of
 
 Array = npt.NDArray[Any]
@@ -30,7 +31,29 @@ _ALIGNMENT = 16
 """Elements: where a weight may begin."""
 _CHUNK = 1 << 24
 """Elements that are rounded at a time."""
-_ROUNDED, _NARROW = "rounded.bin", "narrow.bin"
+_FLAT, _ROUNDED, _NARROW = "flat.onnx", "rounded.bin", "narrow.bin"
+
+
+def adopted(store: Store, model: onnx.ModelProto, file: Path) -> tuple[Path, bool]:
+    """Write the user's model into the store, beside its weights; say whether some lay in files of their own.
+
+    Args:
+        store: gets all weights but those in attributes, which stay in the model.
+        model: its weights lie in the user's `file` or beside it.
+
+    Raises:
+        OSError: a file cannot be read or written.
+    """
+    folder = file.absolute().parent
+    outside = [external_info(t) for t in tensors(model) if t.data_location == TensorProto.EXTERNAL]
+    store.adopt(model, folder, model_file=file.name)
+    for tensor in tensors(model):
+        info = external_info(tensor)
+        if tensor.data_location == TensorProto.EXTERNAL and not (store.folder / info["location"]).exists():
+            tensor.CopyFrom(embedded(tensor, folder))
+    place = store.folder / _FLAT
+    place.write_bytes(model.SerializeToString())
+    return place, any(info.get("location") != file.name for info in outside)
 
 
 def weights_of(graph: onnx.GraphProto) -> dict[str, TensorProto]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
 
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.mixed_precision import evaluate, schedule
@@ -21,12 +20,11 @@ from bisect_trt.mixed_precision.quantise import KINDS, quantisable, scales_of
 from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, MIXED_STATUS, Kept, Precision
 from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.mixed_precision.switch import OLDEST
+from bisect_trt.mixed_precision.weights import adopted
 from bisect_trt.mixed_precision.write import MIXED, write_model
 from bisect_trt.model.candidate import Candidate, Feeds, Rest
-from bisect_trt.model.external import tensors
 from bisect_trt.model.graph import opset_of
-from bisect_trt.model.store import external_info
-from bisect_trt.model.weight_values import embedded, weight_bytes
+from bisect_trt.model.weight_values import weight_bytes
 from bisect_trt.outcome import DONE, End, Ended
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session.journal import Journal
@@ -40,10 +38,11 @@ from bisect_trt.targets.roles import Roles, flat, float_types, roles
 from bisect_trt.workers.pool import Pool
 from bisect_trt.writing.text import counted, some_names
 
-FLAT = "flat.onnx"
 BF16_SINCE = 13
 COSTS = ("nodes", "bytes")
 """What a set of nodes may cost: their number, or the bytes of what they give in FP32."""
+MOST_FRESH = 12
+"""Fresh processes in which a set is run that was flaky."""
 RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
 
 
@@ -72,10 +71,9 @@ class Work:
             StoppedEarly: ended before the whole model was asked for.
         """
         proto = flat(self.session.loaded.proto)
-        folder = self.session.loaded.path.absolute().parent
-        self.was_narrow = raised(proto, folder)
+        self.was_narrow = raised(proto, self.session.loaded.path.absolute().parent)
         self.weights = weight_bytes(proto)
-        place = self._kept_light(proto, folder)
+        place, self.outside = adopted(self.session.store, proto, self.session.loaded.path)
         self.budget = Budget.of(self.settings.run, self.began)
         known = Roles({}, types=float_types(proto)) if self.to in KINDS else roles(proto, self.to)
         self.trial = Trial(
@@ -97,9 +95,11 @@ class Work:
         told = self._hints(proto, ranges, items, start)
         self.asker = self._asker()
         price = self.sizes.__getitem__ if self.cost == "bytes" else _one
-        if isinstance(self.asker, OnTarget) and not start:
-            emulated = Search(items, self._sessions(Budget(self.budget.deadline)).ask, told, always, price)
-            told = schedule.by_emulation(emulated, self._searching)
+        if isinstance(self.asker, OnTarget):
+            self.asker.look(always, self.settings.run.repeats)
+            if not start:
+                cheap = self._sessions(Budget(self.budget.deadline))
+                told = schedule.by_emulation(Search(items, cheap.ask, told, always, price), self._searching)
         search = Search(items, self.asker.ask, told, always, price)
         whole, low = search.answers([frozenset(items), frozenset()])
         if not whole.passes:
@@ -109,23 +109,6 @@ class Work:
             return self._written(search, ALL_LOW, always, whole, low)
         stop = self._search(search)
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
-
-    def _kept_light(self, proto: onnx.ModelProto, folder: Path) -> Path:
-        """The file with the model, whose weights lie beside it from here on."""
-        own = self.session.loaded.path.name
-        outside = (external_info(t) for t in tensors(proto) if t.data_location == TensorProto.EXTERNAL)
-        self.outside = any(info.get("location") != own for info in outside)
-        store = self.session.store
-        store.adopt(proto, folder, model_file=own)
-        for tensor in tensors(proto):  # attributes have theirs inside
-            if (
-                tensor.data_location == TensorProto.EXTERNAL
-                and not (store.folder / external_info(tensor)["location"]).exists()
-            ):
-                tensor.CopyFrom(embedded(tensor, folder))
-        place = store.folder / FLAT
-        place.write_bytes(proto.SerializeToString())
-        return place
 
     def _require_not_lowered(self, everything: Keep, lower: Keep) -> None:
         """Raises UsageError when the whole model passes but for what the user has lowered."""
@@ -235,7 +218,9 @@ class Work:
     ) -> Precision:
         self._tell("write", f"{len(keep)} nodes in FP32")
         casts = job(self.pool, None, write_model, self.trial, keep, self.out, self.outside)
-        repeats = 0 if stop.how is Ended.INTERRUPTED else self.settings.run.repeats
+        runs = self.asker.runs if isinstance(self.asker, OnTarget) else 1
+        often = max(self.settings.run.repeats, min(runs, MOST_FRESH))
+        repeats = 0 if stop.how is Ended.INTERRUPTED else often
         verified = sum(self._verify(keep) for _ in range(repeats))
         result = self._result(search, status, keep, whole, low)
         return replace(
@@ -310,9 +295,17 @@ class Work:
             evaluations={"first": search.found.first, "all": search.asked, "explicit": self.written.asked},
             one_minimal=search.found.one_minimal or not chosen,
             smallest=search.smallest,
-            notes=(*([RAISED] if self.was_narrow else []), *([self.unknown] if self.unknown else [])),
+            notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, self._flaky()))),
             curve=tuple(sorted(curve.items())),
         )
+
+    def _flaky(self) -> str:
+        """A note on a failure that comes and goes."""
+        if not isinstance(self.asker, OnTarget) or not self.asker.rate:
+            return ""
+        low, runs = self.to.upper(), self.asker.runs
+        shows = f"The failure in {low} comes and goes: it shows in about {self.asker.rate:.0%} of the runs"
+        return f"{shows}. A set passes when {runs} runs of it do."
 
     def _kept(self, search: Search, keep: Keep) -> tuple[Kept, ...]:
         known, target = self.trial.roles, self.asker if isinstance(self.asker, OnTarget) else None

@@ -53,16 +53,25 @@ def distrust(problem: Problem) -> None:
     hits, runs = _measure(problem, again)
     if hits == 0 and problem.best is None:
         return  # not flaky: only the file as it is fails
+    problem.repeat_probes(*runs_needed(hits, runs, f"{len(again.nodes)} nodes"))
+    judge = Selections(problem, CutStyle(again.form))
+    judge.run(lambda asked: list_search.localise(again.nodes, asked, problem.graph.weight))
+
+
+def runs_needed(hits: int, runs: int, what: str) -> tuple[int, float]:
+    """How many runs a probe takes so that it overlooks a failure with a chance of `MISSES`, and its rate.
+
+    Raises:
+        FlakyFailure: more than `MOST_RUNS`; `what` was run.
+    """
     rate = max(hits - 0.5, 0.25) / runs  # one hit is no evidence: it made us look
     needed = max(1, math.ceil(math.log(MISSES) / math.log1p(-min(0.99, CAUTION * rate))))
     if needed > MOST_RUNS:
         raise FlakyFailure(
-            f"the failure shows in {hits} of {runs} runs of {len(again.nodes)} nodes: too seldom to bisect",
+            f"the failure shows in {hits} of {runs} runs of {what}: too seldom to bisect",
             "--timing-cache, other --inputs or --seed, or --workers 1 may make it steadier",
         )
-    problem.repeat_probes(needed, rate)
-    judge = Selections(problem, CutStyle(again.form))
-    judge.run(lambda asked: list_search.localise(again.nodes, asked, problem.graph.weight))
+    return needed, rate
 
 
 def always(problem: Problem, candidate: Candidate, runs: int) -> bool:
