@@ -33,6 +33,7 @@ class TargetSettings:
             attribute, see `targets.tensorrt.defaults` and `targets.tensorrt.ignored`.
         decisions: what the builder is to decide otherwise, see `targets.knobs`; for us alone, as the next.
         without_tactics: numbers of tactics that the builder may not take; for us alone, no option sets it.
+        with_tactics: numbers of tactics of which the builder takes one wherever a layer has it; for us alone.
         fail_regex: what the log of `command:` has to show for a failure to count; empty: anything.
     """
 
@@ -54,6 +55,7 @@ class TargetSettings:
     deep: bool = False
     decisions: tuple[tuple[str, str], ...] = ()
     without_tactics: tuple[str, ...] = ()
+    with_tactics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

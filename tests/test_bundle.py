@@ -501,8 +501,10 @@ def test_scripts_for_running_targets_are_python(failing: Candidate, tmp_path: Pa
         wanted = Failure(stage, symptom, "x", "x")
         for name in ("tensorrt", "tensorrt-rtx"):
             info = TargetInfo(name, name, True)
-            text = script.render(reduction(failing, tmp_path, wanted, target=info), "1")
+            chosen = Settings(TargetSettings(with_tactics=("0x0000000000000002",)))
+            text = script.render(reduction(failing, tmp_path, wanted, target=info, settings=chosen), "1")
             ast.parse(text)
+            assert "0x0000000000000002" in text and "config.algorithm_selector" in text
             assert "execute_async_v3" in text and f"import {name.replace('-', '_')} as trt" in text
 
 

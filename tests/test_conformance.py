@@ -344,9 +344,11 @@ def test_tactics_are_kept_from_a_builder_where_it_lets_us_choose(
     version: fake_trt.Fake, tmp_path: Path
 ) -> None:
     target = opened(version, without_tactics=(tactics.number(-1),))
+    other = opened(version, with_tactics=(tactics.number(5),))
     if not hasattr(version, "IAlgorithmSelector") or version.__name__ == "tensorrt_rtx":
         with pytest.raises(UsageError, match="no algorithm selector"):
             target.run(candidate(tmp_path))
+        assert not other.run(candidate(tmp_path)).failures  # a reproducer's, of an earlier release
         return
     version.IAlgorithmSelector = type("IAlgorithmSelector", (), {})
     assert not target.run(candidate(tmp_path)).failures
@@ -354,6 +356,10 @@ def test_tactics_are_kept_from_a_builder_where_it_lets_us_choose(
     choices = [SimpleNamespace(algorithm_variant=SimpleNamespace(tactic=k)) for k in (-1, 5)]
     assert selector.select_algorithms(None, choices) == [1]
     assert selector.select_algorithms(None, choices[:1]) == [0]
+    assert not other.run(candidate(tmp_path)).failures
+    selector = fake_trt.config_of(version).algorithm_selector
+    assert selector.select_algorithms(None, choices) == [1]
+    assert selector.select_algorithms(None, choices[:1]) == [0]  # a layer that has none of these
 
 
 def test_a_cache_that_tensorrt_itself_leaves_unused_ends_nothing(

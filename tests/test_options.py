@@ -122,7 +122,7 @@ def test_a_configuration_gives_the_same_settings(settings: Settings) -> None:
 def test_every_setting_has_one_row() -> None:
     parts = {part.name: getattr(Settings(), part.name) for part in fields(Settings)}
     known = [f"{name}.{f.name}" for name, part in parts.items() for f in fields(part)]
-    ours = {"target.without_tactics", "target.decisions"}
+    ours = {"target.without_tactics", "target.with_tactics", "target.decisions"}
     assert Counter(row.field for row in ROWS) == Counter(set(known) - ours)
     assert len({row.key for row in ROWS}) == len(ROWS), "two sections must not have a field of one name"
     assert len({row.flag for row in ROWS}) == len(ROWS)

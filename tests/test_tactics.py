@@ -12,7 +12,7 @@ import pytest
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Built, Failure, Outcome, Stage, Symptom, Verdict
-from bisect_trt.reduction.passes.tactics import MOST_TRIES, by_tactic, own_cache
+from bisect_trt.reduction.passes.tactics import MOST_TRIES, Kept, by_tactic, kept
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.tensorrt.timing import OTHER
 
@@ -94,10 +94,15 @@ def test_it_is_asked_of_small_parts_on_tensorrt_only() -> None:
 
 
 class Measuring:
-    """A build with an empty cache draws a tactic; one with a file takes the file's, if it can be read."""
+    """A build with an empty cache draws a tactic; one with a file takes the file's, if it can be read.
 
-    def __init__(self, draws: list[str], *, run_holds: bool = False, readable: bool = True) -> None:
-        self.draws, self.run_holds, self.readable = draws, run_holds, readable
+    The algorithm selector takes what it is told, except what is `fused`.
+    """
+
+    def __init__(
+        self, draws: list[str], *, run_holds: bool = False, readable: bool = True, fused: bool = False
+    ) -> None:
+        self.draws, self.run_holds, self.readable, self.fused = draws, run_holds, readable, fused
         self.oracle = SimpleNamespace(target=SETTINGS)
         self.builds = 0
 
@@ -108,13 +113,16 @@ class Measuring:
         if target is None:
             return Outcome((WANTED,) if self.run_holds else (), log="" if self.run_holds else OTHER)
         assert target.timing_cache is not None
-        if candidate.form is Form.WRITTEN:
+        log, taken = "", self.draws[run % len(self.draws)]
+        if target.with_tactics:
+            taken = FP32 if self.fused else target.with_tactics[0]
+        elif candidate.form is Form.WRITTEN:
             taken, log = target.timing_cache.read_text(), "" if self.readable else OTHER
         else:
             assert not target.timing_cache.exists()
-            taken, log = self.draws[run % len(self.draws)], ""
             target.timing_cache.write_text(taken)
-        return Outcome((WANTED,) if taken == TF32 else (), log=log, seconds=0.1)
+        told = Built(engine={"shown": ({"number": taken, "tactic": NAMES[taken]},)})
+        return Outcome((WANTED,) if taken == TF32 else (), log=log, seconds=0.1, built=told)
 
 
 def flaky(prober: Measuring, runs: int = 21) -> Any:
@@ -123,26 +131,34 @@ def flaky(prober: Measuring, runs: int = 21) -> Any:
 
 @pytest.mark.parametrize("runs", [1, 21])
 def test_the_tactics_with_which_it_fails_are_kept_for_the_files(runs: int, tmp_path: Path) -> None:
-    found = own_cache(flaky(Measuring([FP32, FP32, TF32, LAST]), runs), tmp_path)
-    assert found is not None and found.read_text() == TF32
-    assert list(tmp_path.iterdir()) == [found]  # those of the builds that passed are gone
+    found = kept(flaky(Measuring([FP32, FP32, TF32, LAST]), runs), tmp_path)
+    assert found is not None and found.cache is not None and found.cache.read_text() == TF32
+    assert list(tmp_path.iterdir()) == [found.cache]  # those of the builds that passed are gone
+
+
+def test_where_no_file_can_be_read_back_the_builder_is_told_the_numbers(tmp_path: Path) -> None:
+    found = kept(flaky(Measuring([FP32, TF32], readable=False)), tmp_path)
+    assert found == Kept(numbers=(TF32,)) and not list(tmp_path.iterdir())
+    assert kept(flaky(Measuring([TF32], readable=False, fused=True)), tmp_path) is None
 
 
 def test_a_cache_that_does_is_the_one_of_the_run(tmp_path: Path) -> None:
     prober = Measuring([TF32], run_holds=True)
-    assert own_cache(flaky(prober, 1), tmp_path) is None and prober.builds == 1
+    assert kept(flaky(prober, 1), tmp_path) == Kept() and prober.builds == 1
 
 
-def test_what_cannot_be_read_back_or_never_fails_has_no_cache(tmp_path: Path) -> None:
-    fused, fine = Measuring([TF32], readable=False), Measuring([FP32])
-    assert own_cache(flaky(fused), tmp_path) is own_cache(flaky(fine), tmp_path) is None
-    assert fused.builds == 2 and fine.builds == MOST_TRIES and not list(tmp_path.iterdir())
+def test_what_never_fails_anew_has_no_tactics_to_keep(tmp_path: Path) -> None:
+    prober = Measuring([FP32])
+    assert kept(flaky(prober), tmp_path) is None
+    assert prober.builds == MOST_TRIES and not list(tmp_path.iterdir())
 
 
-def test_tactics_that_no_file_holds_are_told_so() -> None:
+def test_where_the_tactics_are_is_told() -> None:
     class Unreadable(Prober):
         def observe(self, *args: Any, **more: Any) -> Outcome:
             return replace(super().observe(*args, **more), log=OTHER)
 
     (told,) = by_tactic(problem(Unreadable({TF32}, SETTINGS)))
     assert "cannot keep it" in told and "timing.cache" not in told
+    (told,) = by_tactic(problem(Prober({TF32}, SETTINGS)), Kept(numbers=(TF32,)))
+    assert "have the builder take the first" in told and "timing.cache" not in told

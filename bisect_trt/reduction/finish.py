@@ -26,6 +26,7 @@ from bisect_trt.outcome import Failure, Outcome, Stage, Verdict, judge
 from bisect_trt.reduction.at_outputs import facts
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.passes.neighbour import Neighbour
+from bisect_trt.reduction.passes.tactics import Kept
 from bisect_trt.reduction.passes.workarounds import workarounds
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import Found
@@ -55,11 +56,11 @@ def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
     """What is known before verification."""
     best, wanted, hybrid = problem.best, problem.wanted, problem.hybrid
     assert best is not None and wanted is not None
-    shown, accuracy = problem.shown_by(best), run.settings.accuracy
+    shown, accuracy, target = problem.shown_by(best), run.settings.accuracy, run.settings.target
     return Reduction(
         model=run.session.loaded.path,
         out=out,
-        settings=run.settings,
+        settings=replace(run.settings, target=replace(target, with_tactics=found.kept.numbers)),
         target=run.info,
         reference=run.recording.record.reference,
         wanted=shown,
@@ -149,9 +150,9 @@ def told_of_the_original(
     )
 
 
-def write_models(run: Run, result: Reduction, neighbour: Neighbour | None, cache: Path | None) -> None:
-    """Write what is not text; `cache` is a timing cache of what was found alone, else it is the run's."""
-    out, cache = result.out, cache or run.timing_cache
+def write_models(run: Run, result: Reduction, neighbour: Neighbour | None, kept: Kept) -> None:
+    """Write what is not text; a timing cache only where the builder is not told what tactics to take."""
+    out, cache = result.out, None if kept.numbers else kept.cache or run.timing_cache
     files.remove_result(out)
     models.write_model(result.best, out)
     target = run.settings.target
@@ -227,7 +228,7 @@ def verify(run: Run, result: Reduction, runs: int, ready: Sequence[Pool]) -> Fre
     fresh = "one fresh process" if result.repeats == 1 else f"{result.repeats} fresh processes"
     run.tell("verify", f"running {result.out.name}/repro.onnx in {fresh}")
     began = time.monotonic()
-    target = run.settings.target
+    target = result.settings.target
     if (result.out / files.TIMING).exists():
         target = replace(target, timing_cache=result.out / files.TIMING)
     settings = replace(run.settings, accuracy=result.alone, target=target)

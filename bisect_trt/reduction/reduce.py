@@ -201,8 +201,8 @@ def _verified(
     beside = jobs.warm_job(run.settings.target) is not None and not run.settings.run.cluster
     found = found if beside else explain(problem, found)
     result = _result(run, problem, cut, found, out)
-    write_models(run, result, found.neighbour, found.cache)
-    runs = problem.runs if found.cache is None else 1  # with tactics of its own it comes and goes no more
+    write_models(run, result, found.neighbour, found.kept)
+    runs = problem.runs if found.kept.nothing else 1  # with tactics of its own it comes and goes no more
     if found.end.how in (Ended.INTERRUPTED, Ended.CLUSTER_LOST):
         return result, None
     if not beside:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate
@@ -17,13 +16,14 @@ from bisect_trt.reduction.passes.causes import causes
 from bisect_trt.reduction.passes.drop import is_one_minimal
 from bisect_trt.reduction.passes.flaky import LOOKS, always, distrust
 from bisect_trt.reduction.passes.neighbour import Neighbour, nearest_passing
-from bisect_trt.reduction.passes.tactics import by_tactic, own_cache
+from bisect_trt.reduction.passes.tactics import Kept, by_tactic, kept
 from bisect_trt.reduction.passes.workarounds import avoiding
 from bisect_trt.reduction.problem import Problem, end_of
 from bisect_trt.reduction.simplify.run import simplify_best
 from bisect_trt.reduction.simplify.secrecy import require_synthetic
 from bisect_trt.results import Judgement, Reduction, Simplification
 from bisect_trt.session.export_trial import is_self
+from bisect_trt.session.folder import WORK
 from bisect_trt.session.prober import GO_ON
 
 
@@ -36,7 +36,7 @@ class Found:
         one_minimal: every single node that is left was tried without.
         search: probes and nodes built until the smallest set was known.
         causes: sentences on what the failure depends on where no node is to blame.
-        cache: the timing cache with which the best candidate fails, where it has one of its own.
+        kept: the tactics of TensorRT with which the best candidate fails in every build, if that takes some.
         tactics: a sentence on the tactics with which it fails and passes, if some differ.
         simple: what the simplification did, where there was one.
         neighbour: the nearest candidate that passes.
@@ -48,7 +48,7 @@ class Found:
     one_minimal: bool = False
     search: Mapping[str, int] = field(default_factory=dict)
     causes: tuple[str, ...] = ()
-    cache: Path | None = None
+    kept: Kept = field(default_factory=Kept)
     tactics: tuple[str, ...] = ()
     simple: Simplification | None = None
     neighbour: Neighbour | None = None
@@ -97,12 +97,12 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
             simple = simplify_best(problem, run.pool, run.settings, run.recording.record)
             found = replace(found, simple=simple, end=simple.end if simple and simple.end.is_early else End())
         problem.ask_no_reasons()
+        if not found.end.is_early and run.own_timing_cache is not None:
+            problem.begin("tactics")
+            found = _with_tactics(run, problem, found, smallest)
         if not found.end.is_early:
             problem.begin("neighbour")
             found = replace(found, neighbour=nearest_passing(problem))
-        if not found.end.is_early and run.own_timing_cache is not None:
-            problem.begin("tactics")
-            found = replace(found, cache=own_cache(problem, run.own_timing_cache.parent))
 
     if not found.end.is_early:
         end = end_of(run.prober, steps)
@@ -117,12 +117,26 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
     return found
 
 
+def _with_tactics(run: Run, problem: Problem, found: Found, smallest: Candidate | None) -> Found:
+    """Add tactics that make it fail in every build; if none do, those of what was not simplified yet may."""
+    simplified, folder = problem.best, run.out / WORK
+    own = kept(problem, folder)
+    if own is None and simplified is not smallest and not run.settings.run.anonymise:
+        problem.keep(smallest)
+        own = kept(problem, folder)
+        if own is None:
+            problem.keep(simplified)
+        else:
+            found = replace(found, simple=None)
+    return replace(found, kept=own or Kept())
+
+
 def explain(problem: Problem, found: Found) -> Found:
     """Add what changes nothing of the files: tactics, and options of the target, that avoid the failure."""
 
     def steps() -> None:
         nonlocal found
-        found = replace(found, tactics=tuple(by_tactic(problem, found.cache)))
+        found = replace(found, tactics=tuple(by_tactic(problem, found.kept)))
         found = replace(found, avoided=tuple(avoiding(problem)))
 
     if not found.end.is_early:

@@ -63,6 +63,7 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
         "plugins": [str(path) for path in target.plugins],
         "options": builder_lines(target),
         "precision": target.precision if reduction.target.name in MODULES else "",
+        "tactics": target.with_tactics,
         "timing": reduction.target.name == "tensorrt" and (reduction.out / "timing.cache").exists(),
         "shapes": shapes,
         # short integer vectors may turn out to be what TensorRT calls shape tensors

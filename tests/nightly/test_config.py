@@ -193,7 +193,8 @@ def test_layers_of_options(tmp_path: Path) -> None:
 
 def test_every_setting_can_be_configured() -> None:
     known = {f.name for part in fields(Settings) for f in fields(getattr(Settings(), part.name))}
-    assert known - {"spec", "verbose_log", "without_tactics", "decisions"} == options.OPTIONS.keys()
+    ours = {"spec", "verbose_log", "without_tactics", "with_tactics", "decisions"}
+    assert known - ours == options.OPTIONS.keys()
 
 
 def test_tolerances_and_references(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bisect_trt.errors import UsageError
@@ -22,42 +22,72 @@ SHOWN_TACTICS = 2  # tactics of each side
 MOST_TRIES, LONGEST_SEARCH = 40, 30.0  # builds that measure anew, and their seconds, until one fails
 
 
-def own_cache(problem: Problem, folder: Path) -> Path | None:
-    """Find a timing cache of the best candidate alone with which it fails in every build, if one is needed.
+@dataclass(frozen=True)
+class Kept:
+    """Tactics with which the best candidate fails in every build; nothing, where the cache of the run does.
+
+    Attributes:
+        cache: a timing cache that holds them; or
+        numbers: theirs, for the algorithm selector of TensorRT 8.6 to 10.
+    """
+
+    cache: Path | None = None
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the builder chooses as it does in all probes of the run."""
+        return self == Kept()
+
+    def of(self, target: TargetSettings) -> TargetSettings:
+        """The target with these tactics."""
+        return replace(target, timing_cache=self.cache or target.timing_cache, with_tactics=self.numbers)
+
+
+def kept(problem: Problem, folder: Path) -> Kept | None:
+    """Find tactics with which the best candidate fails in every build.
 
     The cache of the run holds what all its probes measured. TensorRT 8.6 cannot read it back as soon as one
     of them was fused by Myelin, and where a failure comes and goes it does not say with which tactics it did.
     So the candidate is built with empty caches, until it fails with what it measured and again with the file.
+    If the file is of no use, as Myelin was tried for this candidate too, the builder is given the numbers.
 
     Args:
         problem: its best candidate is what will be written.
         folder: gets the file.
 
     Returns:
-        The file; None where the cache of the run does, or no such file was found.
+        None where no such tactics were found.
     """
     used, best = problem.prober.oracle.target, problem.best
     if best is None or used.timing_cache is None or not _chooses_tactics(problem, best):
-        return None
+        return Kept()
     written = replace(best, form=Form.WRITTEN)
     if problem.runs == 1 and _holds(problem, problem.prober.observe(written)):
-        return None
+        return Kept()
     spent = 0.0
     for run in range(MOST_TRIES):
         cache = folder / f"{run}-{TIMING}"
-        target = replace(used, timing_cache=cache)
-        outcome = problem.prober.observe(best, run, target=target)
+        outcome = problem.prober.observe(best, run, target=Kept(cache).of(used))
         spent += outcome.seconds
         if problem.judge(outcome) is Verdict.REPRODUCES and cache.exists():
-            again = problem.prober.observe(written, run, target=target)
+            again = problem.prober.observe(written, run, target=Kept(cache).of(used))
             if _holds(problem, again):
-                return cache
-            if OTHER in again.log:  # this alone is fused by Myelin, too: each build measures anew
-                spent = LONGEST_SEARCH
+                return Kept(cache)
+            if OTHER in again.log:
+                cache.unlink()
+                return _by_number(problem, written, _tactics(again))
         cache.unlink(missing_ok=True)
         if spent >= LONGEST_SEARCH:
             break
     return None
+
+
+def _by_number(problem: Problem, written: Candidate, tactics: Iterable[str]) -> Kept | None:
+    """These tactics, if a few builds that take them all fail as wanted."""
+    own, used = Kept(numbers=tuple(sorted(tactics))), problem.prober.oracle.target
+    builds = (problem.prober.observe(written, run, target=own.of(used)) for run in range(ANEW))
+    return own if own.numbers and all(problem.judge(o) is Verdict.REPRODUCES for o in builds) else None
 
 
 def _holds(problem: Problem, outcome: Outcome) -> bool:
@@ -77,23 +107,23 @@ def _chooses_tactics(problem: Problem, best: Candidate) -> bool:
     return problem.prober.oracle.target.spec == "tensorrt" and len(best.nodes) <= MOST_NODES and not slow
 
 
-def by_tactic(problem: Problem, cache: Path | None = None) -> list[str]:
+def by_tactic(problem: Problem, own: Kept | None = None) -> list[str]:
     """A sentence on the tactics with which the best candidate fails and passes; none when all fail alike.
 
-    `cache` holds the tactics with which it fails, where the cache of the run does not.
+    `own` are those with which it fails, where the cache of the run does not hold them.
     """
     best, used = problem.best, problem.prober.oracle.target
     if best is None or not _chooses_tactics(problem, best):
         return []
-    own = None if cache is None else replace(used, timing_cache=cache)
     written = replace(best, form=Form.WRITTEN)  # its engine is told, and the timing cache stays as it is
-    outcome = problem.prober.observe(written, target=own)
+    outcome = problem.prober.observe(written, target=own.of(used) if own else None)
     fails = _tactics(outcome)
     if not fails or problem.judge(outcome) is not Verdict.REPRODUCES:
         return []
-    for other in _others(problem.prober, own or used, written, fails):
+    where = _BY_NUMBER if own and own.numbers else _NOWHERE if OTHER in outcome.log else _IN_A_FILE
+    for other in _others(problem.prober, used, written, fails):
         if problem.judge(other) is Verdict.VANISHES:
-            return [_sentence(fails, _tactics(other), kept=OTHER not in outcome.log)]
+            return [_sentence(fails, _tactics(other), where)]
     return []
 
 
@@ -122,15 +152,15 @@ def _tactics(outcome: Outcome) -> dict[str, str]:
     return {layer["number"]: layer["tactic"] or layer["number"] for layer in layers if layer.get("number")}
 
 
-def _sentence(failing: dict[str, str], passing: dict[str, str], *, kept: bool) -> str:
+_IN_A_FILE = f"{TIMING} holds the first: repro.py uses it, and bisect-trt verify does with --timing-cache."
+_BY_NUMBER = "repro.py and bisect-trt verify have the builder take the first."
+_NOWHERE = "This TensorRT cannot keep it in a file, so each build may choose another."
+
+
+def _sentence(failing: dict[str, str], passing: dict[str, str], where: str) -> str:
     fails = _named([name for number, name in failing.items() if number not in passing])
     passes = _named([name for number, name in passing.items() if number not in failing])
-    told = f"It hangs on the tactic: it fails with {fails} and passes with {passes}."
-    if not kept:
-        return f"{told} This TensorRT cannot keep it in a file, so each build may choose another."
-    return (
-        f"{told} {TIMING} holds the first: repro.py uses it, and bisect-trt verify does with --timing-cache."
-    )
+    return f"It hangs on the tactic: it fails with {fails} and passes with {passes}. {where}"
 
 
 def _named(names: list[str]) -> str:

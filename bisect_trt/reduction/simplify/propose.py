@@ -52,10 +52,10 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
 def verdict_of(problem: Problem, edit: Edit) -> Verdict | None:
     """What the target does with an edit of the best candidate, which is not kept.
 
-    None: it is not possible, or too much was spent on such looks: they have as much as the budget, beside it.
+    None: it is not possible, or too much was spent on such looks: they have half of the budget, beside it.
     """
     draft, state = best_draft(problem).copy(), problem.simplifying
-    if state.looked > max(LEAST_LOOKS, state.budget) or not edit(draft):
+    if state.looked > max(LEAST_LOOKS, state.budget / 2) or not edit(draft):
         return None
     try:
         candidate = close_draft(draft)

@@ -288,7 +288,8 @@ class TensorRT:
             silent = raised or "The builder gave no engine and no message."
             message = first_that_matters(errors, silent, here=self._gpu is not None)
             return self._failed([failure(candidate.model, Stage.BUILD, message)], facts)
-        cache = None if self._settings.without_tactics else self._settings.timing_cache
+        chosen = self._settings.without_tactics or self._settings.with_tactics
+        cache = None if chosen else self._settings.timing_cache  # a selector makes no use of it
         if cache is not None and candidate.form is not Form.WRITTEN:  # what came with files stays as it is
             timing.keep(config, cache)
         facts["engine_bytes"] = plan.nbytes

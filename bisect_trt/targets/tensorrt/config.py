@@ -71,14 +71,21 @@ def make_config(
     knobs.apply(trt, config, settings)
     # Only what the engine tells of itself depends on it; names of layers and tactics are for the report.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if settings.without_tactics:
-        tactics.leave_out(trt, config, settings.without_tactics)
-    elif settings.timing_cache is not None:
-        timing.use(trt, config, settings.timing_cache, log, strange=candidate.form is Form.WRITTEN)
+    _take_tactics(trt, config, settings, log, strange=candidate.form is Form.WRITTEN)
     profile = _make_profile(builder, network, settings, candidate)
     if profile is not None:
         config.add_optimization_profile(profile)
     return config
+
+
+def _take_tactics(trt: Any, config: Any, settings: TargetSettings, log: Log, *, strange: bool) -> None:
+    """What the builder chooses among; a release without an algorithm selector chooses by itself."""
+    if settings.without_tactics:
+        tactics.choose(trt, config, without=settings.without_tactics)
+    elif settings.with_tactics and tactics.lets_choose(trt):
+        tactics.choose(trt, config, among=settings.with_tactics)
+    elif settings.timing_cache is not None:
+        timing.use(trt, config, settings.timing_cache, log, strange=strange)
 
 
 def _make_profile(builder: Any, network: Any, settings: TargetSettings, candidate: Candidate) -> Any:

@@ -1,4 +1,4 @@
-"""Tactics: the kernels that a builder chooses from for each layer, and how one of them is kept from it.
+"""Tactics: the kernels that a builder chooses from for each layer, and how the choice is taken from it.
 
 TensorRT has an algorithm selector from 8.6 on and until 10; later releases have none.
 """
@@ -19,13 +19,13 @@ def number(tactic: int) -> str:
     return f"0x{tactic & _BITS:016x}"
 
 
-def leave_out(trt: Any, config: Any, without: Collection[str]) -> None:
-    """Have the builder choose among tactics that are not `without`, by `number`, where a layer has others.
+def choose(trt: Any, config: Any, *, among: Collection[str] = (), without: Collection[str] = ()) -> None:
+    """Have the builder choose, by `number`, among some tactics or without some, where a layer has such.
 
     Raises:
         UsageError: this TensorRT has no algorithm selector.
     """
-    if api.is_rtx(trt) or not hasattr(trt, "IAlgorithmSelector"):
+    if not lets_choose(trt):
         title = f"TensorRT {trt.__version__}"
         raise UsageError(f"{title} has no algorithm selector", "TensorRT 8.6 to 10 have one.")
 
@@ -36,12 +36,16 @@ def leave_out(trt: Any, config: Any, without: Collection[str]) -> None:
             base.__init__(self)
 
         def select_algorithms(self, context: Any, choices: Sequence[Any]) -> list[int]:
-            others = [
-                k for k, one in enumerate(choices) if number(one.algorithm_variant.tactic) not in without
-            ]
-            return others or list(range(len(choices)))
+            numbers = [number(one.algorithm_variant.tactic) for one in choices]
+            left = [k for k, one in enumerate(numbers) if one not in without and (not among or one in among)]
+            return left or list(range(len(choices)))
 
         def report_algorithms(self, contexts: Any, choices: Any) -> None:
             return None  # the engine inspector tells what was chosen, with names
 
     config.algorithm_selector = Selector()
+
+
+def lets_choose(trt: Any) -> bool:
+    """Whether this TensorRT has an algorithm selector."""
+    return not api.is_rtx(trt) and hasattr(trt, "IAlgorithmSelector")
