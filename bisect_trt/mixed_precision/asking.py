@@ -54,6 +54,11 @@ class Sessions:
             if event["event"] == ANSWERS and event["by"] == self.function.__name__:
                 self._known |= {key: Answer.from_json(told) for key, told in event["answers"].items()}
 
+    @property
+    def answered(self) -> int:
+        """How many sets have an answer, those of an earlier run too: a kill changes no figure."""
+        return len(self._known)
+
     def ask(self, keeps: Sequence[Keep]) -> list[Answer]:
         """Answers for several sets. Raises BudgetSpent, StoppedEarly."""
         keys = [_key(keep) for keep in keeps]

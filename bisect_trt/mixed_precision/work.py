@@ -292,7 +292,7 @@ class Work:
             errors={k: dict(a.errors) for k, a in errors.items()},
             tolerances={k: a.error for k, a in errors.items()},
             run_seconds=self._seconds(search, chosen),
-            evaluations={"first": search.found.first, "all": search.asked, "explicit": self.written.asked},
+            evaluations={"first": search.found.first, "all": search.asked, "explicit": self.written.answered},
             one_minimal=search.found.one_minimal or not chosen,
             smallest=search.smallest,
             notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, self._flaky()))),
