@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import bisect_trt
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict, judge
 from bisect_trt.reduction.passes.workarounds import avoiding
+from bisect_trt.reduction.reduce import open_run
 from bisect_trt.reduction.reduce_all import slug
 from bisect_trt.results import Reduction
 from bisect_trt.session.journal import Journal
@@ -284,3 +286,21 @@ def test_options_that_avoid_a_failure_are_found(
     problem.judge = lambda outcome: judge(outcome, wanted)
     found = avoiding(problem)  # type: ignore[arg-type]
     assert len(found) == len(told) and all(option in text for option, text in zip(told, found, strict=True))
+
+
+@pytest.mark.parametrize(("fault", "left"), [("n5;n6", ("n5", "n6")), ("n0;n9", None)])
+def test_the_pass_of_the_documentation_works(
+    fault: str, left: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    """The pass is that of docs/architecture.md; the second fault spans the model, so that nothing may go."""
+    page = (Path(__file__).parents[1] / "docs/architecture.md").read_text()
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(from .*?)```", page, re.S)[0], names)
+    onnx.save(chain(10), tmp_path / "model.onnx")
+    settings, out = planted(f"nodes={fault}"), tmp_path / "out"
+    with open_run(
+        tmp_path / "model.onnx", settings, out=out, force=False, on_event=lambda step: None
+    ) as run:
+        problem = run.confirm()
+        names["trim_ends"](problem)
+        assert (problem.best and problem.best.nodes) == left
