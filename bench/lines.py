@@ -22,7 +22,8 @@ def git(*arguments: str) -> str:
 def ancestors(base: str) -> dict[str, str]:
     """Each module of today that comes of one of the base, with that one; paths below the repository."""
     came = {name: name for name in git("ls-tree", "-r", "--name-only", base, "bisect_trt").splitlines()}
-    log = git("log", "--reverse", "--format=", "--name-status", "-M40%", "-C40%", f"{base}..HEAD", "--", "bisect_trt")
+    moves = ("--format=", "--name-status", "-M40%", "-C40%")
+    log = git("log", "--reverse", *moves, f"{base}..HEAD", "--", "bisect_trt")
     for line in log.splitlines():
         kind, *names = line.split("\t")
         if kind[:1] in ("R", "C") and names[0] in came:

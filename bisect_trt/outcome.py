@@ -1,4 +1,4 @@
-"""What a probe can answer: failures as values, and verdicts on them."""
+"""What a probe works on and can answer: values of tensors, failures as values, and verdicts on them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
+
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+"""The values of a tensor."""
+Values = Sequence[Mapping[str, Array]]
+"""Values of tensors by name, one mapping for each sample."""
 
 
 class Stage(StrEnum):

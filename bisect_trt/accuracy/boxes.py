@@ -8,12 +8,10 @@ another one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 MOST = 4096  # rows of one set; of more the order counts
 

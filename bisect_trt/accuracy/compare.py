@@ -23,13 +23,10 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.sums import Limits, Sums, Worst, chunks, cosine_of, index_of, ratio, wide
-from bisect_trt.outcome import Symptom
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array, Symptom
 
 METRICS = ("max", "mean", "rms", "cosine", "quantile", "snr", "psnr", "boxes")
 FILL = 1e9  # what is larger is taken for a filler (attention masks), not for the scale of a tensor

@@ -17,12 +17,10 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.accuracy.arithmetic import FP16, FP32, Arithmetic
 from bisect_trt.accuracy.operators import BOUNDED, EXACT, INNER_SUMS, ONCE, PLACED, SUMS, products
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 LAMBDA = 2.0
 """Errors that are put in at every step are so many times the roundoff; what comes out: `SPREAD`, `FACTOR`."""

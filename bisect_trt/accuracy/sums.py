@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.accuracy.diff import Element
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 CHUNK = 1 << 15  # elements that are held in float64 at once: what a core has near it, several times over
 WORST = 5  # elements that are shown with their values

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.accuracy.boxes import in_order
 from bisect_trt.accuracy.compare import RTOL, RTOL_NARROW, compare, default_rtol, kind_of, scale
 from bisect_trt.accuracy.diff import TensorDiff
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import Array, Failure, Stage, Symptom, Values
 from bisect_trt.settings import AccuracySettings, TargetSettings
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 PRECISIONS = {"fp16": RTOL["float16"], "bf16": RTOL["bfloat16"], "tf32": RTOL["float32"]}
 PRECISIONS |= {"fp8": RTOL_NARROW, "int8": RTOL["bfloat16"]}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, numpy_helper
@@ -17,8 +15,7 @@ from bisect_trt.anonymise.secrets import SMALL
 from bisect_trt.model.external import tensors
 from bisect_trt.model.seeded_values import three_digits
 from bisect_trt.model.walk import inner_nodes
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 _CHUNK = 1 << 22  # elements looked at at once
 _RUN = 4  # elements

@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import onnx
 
 from bisect_trt.anonymise.audit import find, left, read, summary
@@ -22,8 +20,6 @@ from bisect_trt.references.spec import parse
 from bisect_trt.results import Judgement, Reduction
 from bisect_trt.session.folder import SCRUBBED
 from bisect_trt.settings import AccuracySettings, Shapes
-
-Array = npt.NDArray[Any]
 
 NAME = "model.onnx"
 """What the user's model is called in anonymous texts."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -22,9 +21,8 @@ from bisect_trt.model.external import tensors
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.model.store import external_info, raw_size
 from bisect_trt.model.walk import inner_nodes
+from bisect_trt.outcome import Array
 from bisect_trt.settings import Settings
-
-Array = npt.NDArray[Any]
 
 SMALL = 64
 """Integers of at most so many elements are sizes, axes and the like."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
@@ -27,13 +26,13 @@ from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.patch import Lowered, lowered
 from bisect_trt.model.store import Store
 from bisect_trt.model.weight_values import values_of
+from bisect_trt.outcome import Array
 from bisect_trt.settings import AccuracySettings
 from bisect_trt.targets.base import as_declared
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.emulate.rounding import FORMATS, TYPED, Rounder
 from bisect_trt.targets.roles import Roles
 
-Array = npt.NDArray[Any]
 Values = Mapping[str, Array]
 Given = Mapping[str, Array | str]
 

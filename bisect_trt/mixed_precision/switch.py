@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -24,10 +23,10 @@ from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.patch import key_of
 from bisect_trt.model.weight_values import embedded
+from bisect_trt.outcome import Array
 from bisect_trt.targets.emulate.rounding import FORMATS, Rounder
 from bisect_trt.targets.roles import Roles
 
-Array = npt.NDArray[Any]
 Edge = tuple[str, str]
 """Maker and reader, by `key_of`; empty for what is always in FP32."""
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
@@ -22,8 +21,7 @@ from bisect_trt.model.normalise import constant_value
 from bisect_trt.model.patch import NARROW, narrow_copy
 from bisect_trt.model.store import Store, external_info, point_to
 from bisect_trt.model.weight_values import embedded, values_of
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 FED = 4096
 """Elements from which on a weight is large."""

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 TOLD_FROM = 4096
 """Bytes; what is no larger is stored, as that is simpler."""

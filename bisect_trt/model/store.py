@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.graph import bodies
 from bisect_trt.model.inputs.made_up import MadeUp
+from bisect_trt.outcome import Array
 
 INLINE_LIMIT = 1024
 """Bytes; a weight above it is external data."""
@@ -34,8 +34,6 @@ _MAP_LIMIT = 1 << 20
 _CHUNK = 1 << 20
 _ALIGNMENT = 64
 _WEIGHTS = "weights.bin"
-
-Array = npt.NDArray[Any]
 
 
 def initializers(graph: onnx.GraphProto) -> Iterator[TensorProto]:

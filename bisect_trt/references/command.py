@@ -12,14 +12,10 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.inputs.formats import read_samples, write_samples
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 _SHOWN_CHARACTERS = 500  # characters of what the program said last
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import GROWING, PLACED, SUMS
+from bisect_trt.outcome import Array
 from bisect_trt.references import ort
-
-Array = npt.NDArray[Any]
 
 MAGNITUDE, SEEN = "#magnitude", "#value"
 """What follows the name of a tensor: |A||B| of the sum that it is, the value of a weight."""

@@ -12,20 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from bisect_trt.accuracy import rounding_bounds as bounds
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import SMOOTH
+from bisect_trt.outcome import Array
 from bisect_trt.references import ort
 from bisect_trt.references.inner_values import MAGNITUDE, SEEN, Unknown, inner_values, is_beyond, overflown
 from bisect_trt.references.noise_places import NOISE, Places
-
-Array = npt.NDArray[Any]
 
 RUNS = 16
 MORE, MOST, WORK = 48, 512, 1 << 24

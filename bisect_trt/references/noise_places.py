@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
@@ -14,9 +12,8 @@ from bisect_trt.accuracy import rounding_bounds as bounds
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import sum_length
 from bisect_trt.model.graph import bodies
+from bisect_trt.outcome import Array
 from bisect_trt.references.inner_values import FLOATS, MAGNITUDE, SEEN
-
-Array = npt.NDArray[Any]
 
 NOISE = "#noise"
 """What follows the name of a tensor to which errors are added."""

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.store import raw_size
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 _TENSOR = re.compile(r"tensor\((\w+)\)")
 FOLDER_KEY = "session.model_external_initializers_file_folder_path"

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.formats import read_samples
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 
 def read(file: Path, samples: int, outputs: Sequence[str]) -> list[dict[str, Array]]:

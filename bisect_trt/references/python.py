@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 USUAL = ("reference", "run", "infer", "forward", "main")
 """Functions that are looked for when none is named."""

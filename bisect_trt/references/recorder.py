@@ -12,10 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,10 +21,9 @@ from bisect_trt.accuracy.operators import GROWING
 from bisect_trt.model.cutting.types import inferred_types
 from bisect_trt.model.graph import Graph, dims_of
 from bisect_trt.model.store import Store, bits_per_element, raw_size
+from bisect_trt.outcome import Array
 from bisect_trt.references import ort
 from bisect_trt.references.base import Record, Tensor, recorded_inputs
-
-Array = npt.NDArray[Any]
 
 UNKNOWN = 1 << 20  # bytes that a tensor of unknown shape is taken for
 DEFAULT_BUDGET = 1 << 30

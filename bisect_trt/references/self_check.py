@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.model.inputs.made_up import MadeUp, Value
-from bisect_trt.outcome import Symptom
+from bisect_trt.outcome import Array, Symptom, Values
 from bisect_trt.settings import AccuracySettings
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 UNSTEADY = "the same input gives two different outputs"
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.model.graph import bodies, consumed
+from bisect_trt.outcome import Array
 from bisect_trt.references import ort
 from bisect_trt.references.inner_values import Unknown
 from bisect_trt.references.noise import Noise
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.machine.environment import INSTALL
+from bisect_trt.outcome import Array
 from bisect_trt.references.python import named
-
-Array = npt.NDArray[Any]
 
 
 def run(

@@ -23,7 +23,6 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
@@ -32,6 +31,7 @@ from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.seeded_values import MIDDLE, SPREAD, TOLD_FROM, Recipe, parse, told
 from bisect_trt.model.store import Store, external_info, point_to, raw_size
+from bisect_trt.outcome import Array
 
 FILE = "seeded.bin"
 SCRIPT = "seeded.py"
@@ -161,8 +161,6 @@ def _make(tensor: TensorProto, recipe: Recipe) -> bytes:
 def _told(tensor: TensorProto) -> tuple[str, int, tuple[int, ...]]:
     return tensor.doc_string, tensor.data_type, tuple(tensor.dims)
 
-
-Array = npt.NDArray[Any]
 
 _SHA = " sha256:"
 _LOADED = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")

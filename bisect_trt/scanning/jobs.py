@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.accuracy.compare import compare
 from bisect_trt.accuracy.diff import TensorDiff
@@ -17,7 +16,7 @@ from bisect_trt.accuracy.tolerance import differences, precision_rtol
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.cutting.segments import Merged
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Failure, Stage
+from bisect_trt.outcome import Array, Failure, Stage
 from bisect_trt.references.base import Record
 from bisect_trt.scanning.result import Histogram, error_of
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, TargetSettings
@@ -25,8 +24,6 @@ from bisect_trt.targets.base import Target, TargetResult, announce, announce_ref
 from bisect_trt.workers import continue_rest
 from bisect_trt.workers import reference as references
 from bisect_trt.workers.jobs import opened
-
-Array = npt.NDArray[Any]
 
 # RMS errors that rounding explains: 16 units in the last place where long sums may be added up in another
 # order, 2 where sums are kept in a wider type.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy.typing as npt
 from onnx import helper
 
 from bisect_trt.accuracy.compare import kind_of
@@ -17,7 +15,7 @@ from bisect_trt.errors import ModelDoesNotFail, TargetUnavailable, UsageError
 from bisect_trt.model.cutting.constants import is_shape_like
 from bisect_trt.model.store import Store
 from bisect_trt.options import export_line
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import Array, Failure, Stage, Symptom, Values
 from bisect_trt.references.base import Record, Tensor, recorded_values
 from bisect_trt.references.spec import SELF, parse
 from bisect_trt.session.prepare import Session
@@ -26,9 +24,6 @@ from bisect_trt.settings import DEFAULT_ACCURACY, Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import user_values
 from bisect_trt.workers.pool import Pool
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 EXPORT = "ort:CPUExecutionProvider"
 """The target on which the export itself is on trial, when the framework is the reference."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.model.store import Store
+from bisect_trt.outcome import Array
 from bisect_trt.references.base import Record
 from bisect_trt.session.prepare import Session, prepare
 from bisect_trt.session.recording import record
@@ -21,8 +20,6 @@ from bisect_trt.session.samples import Samples
 from bisect_trt.session.twice import with_marks
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

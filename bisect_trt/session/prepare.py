@@ -7,9 +7,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import onnx
 from onnx.helper import make_tensor_type_proto
 
@@ -30,8 +28,6 @@ from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.registry import resolve
 from bisect_trt.workers import jobs, user_values
 from bisect_trt.workers.pool import Pool
-
-Array = npt.NDArray[Any]
 
 LONGEST_START = 300.0  # seconds for a worker to import its libraries and describe the target
 RECORD = "record.json"

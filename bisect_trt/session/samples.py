@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import onnx
 
 from bisect_trt.errors import UsageError
@@ -16,13 +15,13 @@ from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.inputs.indices import accepted_values, require_inside
 from bisect_trt.model.inputs.made_up import Value
 from bisect_trt.model.load import LoadedModel
+from bisect_trt.outcome import Array
 from bisect_trt.references.self_check import rows_alike
 from bisect_trt.references.spec import SELF, python_loader
 from bisect_trt.settings import Settings, Shapes
 from bisect_trt.workers import user_values
 from bisect_trt.workers.pool import Pool
 
-Array = npt.NDArray[Any]
 Samples = list[dict[str, Value]]
 
 

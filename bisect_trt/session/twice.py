@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-
-import numpy.typing as npt
 
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.errors import TargetUnavailable
 from bisect_trt.model.randomness import marked, unknown_nodes
+from bisect_trt.outcome import Array, Values
 from bisect_trt.references.base import Record
 from bisect_trt.references.spec import SELF
 from bisect_trt.session.prepare import Session
 from bisect_trt.session.recording import record_in
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 EVALUATE = "Put the framework's model into evaluation mode (model.eval() in PyTorch) and fix its seeds."
 

@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy.typing as npt
 import onnx
 
 from bisect_trt.machine.limits import WORKER
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Failure, Stage
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array, Failure, Stage
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ import onnx
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import Array, Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce, as_declared
+from bisect_trt.targets.base import TargetInfo, TargetResult, announce, as_declared
 from bisect_trt.targets.command_files import read_outputs, write_model, write_npz
 from bisect_trt.targets.signature import bounded, mask
 from bisect_trt.targets.tensorrt.blame import Blame

@@ -17,7 +17,7 @@ from bisect_trt.model.external import tensors
 from bisect_trt.model.inputs.formats import read_json
 from bisect_trt.model.store import external_info, point_to, raw_size
 from bisect_trt.model.weight_values import EMBED_LIMIT
-from bisect_trt.targets.base import Array
+from bisect_trt.outcome import Array
 
 
 def write_model(candidate: Candidate, path: Path) -> None:

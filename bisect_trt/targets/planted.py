@@ -48,10 +48,10 @@ from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.normalise import unname_twins
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import Array, Failure, Stage, Symptom
 from bisect_trt.references import ort
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce, fed
+from bisect_trt.targets.base import TargetInfo, TargetResult, announce, fed
 from bisect_trt.targets.planted_spec import STAGES, Fault, culprits, parse_spec
 from bisect_trt.targets.signature import mask
 from bisect_trt.targets.tensorrt.blame import Blame

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from bisect_trt.model.candidate import Candidate, Feeds
-from bisect_trt.targets.base import Array, Target
+from bisect_trt.outcome import Array
+from bisect_trt.targets.base import Target
 
 GPU_EVENTS, HOST, PROCESS = "GPU events", "host", "process"
 

@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from bisect_trt.accuracy.boxes import sorted_along
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences, failures, only_for, precision_rtol
@@ -19,14 +17,11 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.operators import unordered_outputs
-from bisect_trt.outcome import Failure, Measured, Symptom
+from bisect_trt.outcome import Failure, Measured, Symptom, Values
 from bisect_trt.references import self_check
 from bisect_trt.references.spec import SELF
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers import continue_rest, reference
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 SHOWN_TENSORS = 8  # tensors whose metrics are kept with an outcome, the worst first
 

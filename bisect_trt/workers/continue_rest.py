@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from bisect_trt.model.candidate import DELTA, Candidate, Content, Feeds, Rest
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import Store
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
+from bisect_trt.outcome import Array, Values
 
 
 def types_of(content: Content) -> dict[str, int]:

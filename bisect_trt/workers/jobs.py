@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import onnx
 import psutil
 
@@ -19,7 +17,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Built, Failure, Measured, Outcome, Stage
+from bisect_trt.outcome import Built, Failure, Measured, Outcome, Stage, Values
 from bisect_trt.references import target_at
 from bisect_trt.references.base import Record, recorded_inputs, recorded_values
 from bisect_trt.references.spec import SELF
@@ -30,9 +28,6 @@ from bisect_trt.workers import reference
 from bisect_trt.workers.comparing import Comparison
 from bisect_trt.workers.network_outputs import wrong_outputs
 from bisect_trt.workers.reply import Job
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 MEASURED = 20
 """Runs that are measured together."""

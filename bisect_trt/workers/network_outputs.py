@@ -8,11 +8,10 @@ machine without a GPU too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
@@ -21,10 +20,7 @@ from bisect_trt.model.external import tensors
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import external_info, shape_of
-from bisect_trt.outcome import Failure, Stage, Symptom
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
+from bisect_trt.outcome import Failure, Stage, Symptom, Values
 
 LARGEST_RUN = 512 << 20
 """Bytes of weights and inputs above which the reference is not run for the sake of shapes alone."""

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import onnx
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.outcome import Values
 from bisect_trt.references.base import Record
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings
 from bisect_trt.workers import continue_rest
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 
 def use(accuracy: AccuracySettings) -> None:

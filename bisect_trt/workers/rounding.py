@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
@@ -15,11 +14,9 @@ from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import bodies
+from bisect_trt.outcome import Array, Values
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers import continue_rest
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 SAMPLES = 2  # failing samples that are looked at
 NODES = 128  # of a candidate whose steps are looked at

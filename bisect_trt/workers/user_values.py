@@ -7,18 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.inputs.made_up import Value, made
 from bisect_trt.model.store import keep_promise
+from bisect_trt.outcome import Array, Values
 from bisect_trt.references.spec import Spec, split_function
-
-Array = npt.NDArray[Any]
-Values = Sequence[Mapping[str, Array]]
 
 
 def load_inputs(text: str) -> list[dict[str, Array]]:

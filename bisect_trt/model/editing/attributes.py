@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.seeded_values import Recipe, parse
 from bisect_trt.model.walk import inner_nodes, scopes
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 LONG = 64
 """A list of at most so many numbers is an option."""

@@ -11,10 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from bisect_trt.model.cutting.constants import SHAPE_SLOTS
@@ -24,8 +22,8 @@ from bisect_trt.model.editing.ties import Product, Rule, Ties, Var, attribute_si
 from bisect_trt.model.graph import bodies
 from bisect_trt.model.seeded_values import is_ramp, ramp
 from bisect_trt.model.walk import inner_nodes, scopes
+from bisect_trt.outcome import Array
 
-Array = npt.NDArray[Any]
 Sizes = dict[Var, int]
 """Size of each class, named by the variable that stands for it."""
 

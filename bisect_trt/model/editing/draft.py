@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -27,10 +26,7 @@ from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.seeded_values import TOLD_FROM, Recipe, tell
 from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
 from bisect_trt.model.walk import hoist, inner_nodes, scopes, unique_names
-
-Array = npt.NDArray[Any]
-
-
+from bisect_trt.outcome import Array
 
 Shapes = Callable[[Candidate, Sequence[str]], Mapping[str, tuple[int, ...]]]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -15,8 +13,7 @@ from bisect_trt.model.graph import dims_of
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import INLINE_LIMIT
 from bisect_trt.model.walk import scopes
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 
 class Invalid(Exception):

@@ -10,7 +10,6 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto
 
@@ -18,8 +17,7 @@ from bisect_trt.model.editing.attributes import attribute_values, is_plain, valu
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.seeded_values import Recipe, is_ramp, is_uniform, three_digits
 from bisect_trt.model.walk import inner_nodes, scopes
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 _TENSOR = re.compile(r"[xywstbc]\d+(?:_shape)?")
 _FILL = re.compile(r"[xywstbc]\d+_fill")

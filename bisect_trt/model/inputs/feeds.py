@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.formats import read_samples
+from bisect_trt.outcome import Array
 
-Array = npt.NDArray[Any]
 Dims = tuple[int | str | None, ...]
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.outcome import Array
 
-Array = npt.NDArray[Any]
 Sample = dict[str, Array]
 
 KINDS = (

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.indices import require_inside
 from bisect_trt.model.inputs.made_up import LARGEST_INPUTS, Accepted, MadeUp
-
-Array = npt.NDArray[Any]
 
 
 def generate(

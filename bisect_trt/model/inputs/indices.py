@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
@@ -15,8 +13,8 @@ from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.inputs.made_up import Accepted
 from bisect_trt.model.skeleton import skeleton
+from bisect_trt.outcome import Array
 
-Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
-
-Array = npt.NDArray[Any]
+from bisect_trt.outcome import Array
 
 LARGEST_INPUTS = 1 << 30
 """Bytes of all values that are made up for a model."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, helper
 
@@ -16,12 +14,11 @@ from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.seeded_values import Recipe, three_digits
 from bisect_trt.model.walk import inner_nodes
+from bisect_trt.outcome import Array
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, together
 from bisect_trt.reduction.simplify.values import ladder
 from bisect_trt.writing.text import counted
-
-Array = npt.NDArray[Any]
 
 _SIMPLE_INTS = (0, 1)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import numpy_helper
 
 from bisect_trt.anonymise.audit import shown
@@ -25,11 +23,9 @@ from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.seeded_values import Recipe
 from bisect_trt.model.walk import inner_nodes, scopes
-from bisect_trt.outcome import Ended
+from bisect_trt.outcome import Array, Ended
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.results import Simplification
-
-Array = npt.NDArray[Any]
 
 _SYNTHETIC = {Odd.ZEROS, Odd.ONES, Odd.SHORT, Odd.RAMP, Odd.SEEDED}
 """Values that tell nothing but statistics."""

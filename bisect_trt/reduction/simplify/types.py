@@ -6,7 +6,6 @@ from bisect import bisect_left
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 
@@ -14,11 +13,10 @@ from bisect_trt.machine import native
 from bisect_trt.model.editing.draft import Draft, replace
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.walk import inner_nodes, scopes
+from bisect_trt.outcome import Array
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.attributes import schema_of
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
-
-Array = npt.NDArray[Any]
 
 _NARROWER: dict[int, tuple[int, np.dtype[Any], np.dtype[Any]]] = {
     TensorProto.DOUBLE: (TensorProto.FLOAT, np.dtype(np.float64), np.dtype(np.float32)),

@@ -10,20 +10,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bisect_trt.model.cutting.constants import SHAPE_SLOTS
 from bisect_trt.model.editing.attributes import replace_texts
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.seeded_values import Recipe, is_uniform, ramp, resembling, three_digits
-from bisect_trt.outcome import Verdict
+from bisect_trt.outcome import Array, Verdict
 from bisect_trt.reduction import list_search
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
 from bisect_trt.writing.text import counted
 
-Array = npt.NDArray[Any]
 Value = tuple[str, Array, Recipe | None]
 """What it is called, the values, and how they can be made."""
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bisect_trt.outcome import Array
 from bisect_trt.reproducer.page.timeline import Row
 from bisect_trt.writing.axis import Axis, around
 from bisect_trt.writing.plot import Colour, Mark, Plot
-
-Array = npt.NDArray[Any]
 
 _SIDE = 96  # cells of a heat map along one side
 _POINTS = 2000  # of a scatter plot

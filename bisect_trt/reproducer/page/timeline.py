@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences, precision_rtol
-from bisect_trt.outcome import Verdict
+from bisect_trt.outcome import Array, Verdict
 from bisect_trt.reproducer.files import ACTUAL, EXPECTED, MODEL
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.writing.text import printable
@@ -86,8 +85,6 @@ def _saw(outcome: Mapping[str, Any], names: bool) -> str:
     told = f"{first['stage']} {first['symptom']}"
     return f"{told}: {printable(first['message'])[:200]}" if names and first.get("message") else told
 
-
-Array = npt.NDArray[Any]
 
 MOST_ELEMENTS = 1 << 24
 """Elements of a tensor that is looked at in a page."""

@@ -24,9 +24,9 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Stage
+from bisect_trt.outcome import Array, Stage
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.base import TargetInfo, TargetResult, announce
 from bisect_trt.targets.emulate import graph
 from bisect_trt.targets.emulate.rounding import FORMATS, TYPED
 from bisect_trt.targets.roles import with_casts

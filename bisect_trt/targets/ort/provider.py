@@ -26,10 +26,10 @@ from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.outcome import Failure, Stage
+from bisect_trt.outcome import Array, Failure, Stage, Values
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
-from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce, fed
+from bisect_trt.targets.base import TargetInfo, TargetResult, announce, fed
 from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.ort import ep_libraries
 from bisect_trt.targets.ort.messages import essence, failures, refusal
@@ -38,8 +38,7 @@ from bisect_trt.targets.ort.timed import OrtTimed
 _CPU = "CPUExecutionProvider"
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _NO_FALLBACK = "session.disable_cpu_ep_fallback"
-_RECORD = "session.record_ep_graph_assignment_info"
-_SPIN = "session.intra_op.allow_spinning"
+_RECORD, _SPIN = "session.record_ep_graph_assignment_info", "session.intra_op.allow_spinning"
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
 _ON_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
@@ -331,14 +330,14 @@ class OrtProvider:
         return dict(sorted(refused.items(), key=lambda item: (not item[1], item[0])))
 
 
-def _not_handed(samples: Sequence[Mapping[str, Array]]) -> str:
+def _not_handed(samples: Values) -> str:
     """Why a sample cannot be given to ONNX Runtime from Python; empty where it can."""
     from bisect_trt.references.ort import lacks
 
     return next((f"an {why}" for sample in samples for v in sample.values() if (why := lacks(v))), "")
 
 
-def _run(session: Any, samples: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+def _run(session: Any, samples: Values) -> list[Mapping[str, Array]]:
     """Outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
     from bisect_trt.references.ort import given_by
 

@@ -28,7 +28,7 @@ from bisect_trt.machine.limits import held_bytes
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import consumed
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.targets.base import Array
+from bisect_trt.outcome import Array
 from bisect_trt.targets.ort.messages import essence
 from bisect_trt.targets.timed import HOST, FailedError, Layer, Layers, Opened, repeated, typical_layers
 

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.targets.base import Array, as_declared
+from bisect_trt.outcome import Array
+from bisect_trt.targets.base import as_declared
 
 FLOOR = (8, 6)
 """The oldest TensorRT that is taken; every TensorRT-RTX is newer."""

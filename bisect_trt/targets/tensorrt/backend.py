@@ -18,10 +18,10 @@ from typing import Any
 
 from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.model.candidate import Candidate, Form
-from bisect_trt.outcome import Failure, Stage
+from bisect_trt.outcome import Array, Failure, Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
-from bisect_trt.targets.base import Array, TargetInfo, TargetResult, announce
+from bisect_trt.targets.base import TargetInfo, TargetResult, announce
 from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.tensorrt import api, constraints, knobs, progress, timing, warm
 from bisect_trt.targets.tensorrt import (

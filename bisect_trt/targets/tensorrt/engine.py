@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bisect_trt.outcome import Built
-from bisect_trt.targets.base import Array
+from bisect_trt.outcome import Array, Built
 from bisect_trt.targets.tensorrt.tactics import number
 
 _KNOWN = re.compile(r'"(Name|LayerType|TacticName|TacticValue)"\s*:\s*"([^"]*)"')

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bisect_trt.targets.base import Array
+from bisect_trt.outcome import Array
 from bisect_trt.targets.tensorrt.api import for_engine
 from bisect_trt.targets.tensorrt.blame import Blame
 from bisect_trt.targets.timed import GPU_EVENTS, FailedError, Layer, Layers, Opened, repeated, typical_layers
