@@ -12,7 +12,8 @@ off keeps what it saw; OUT/*.txt is what was printed.
     batches     at most 110 s: `bisect-trt profile` of the resnet50 with batches of 1 to 64 in FP16
     against     at most 110 s: `bisect-trt profile --against '--precision fp16'` of the transformer
     cuda        at most 80 s: ONNX Runtime's CUDA provider on both models, where it is installed
-$TARGET is `tensorrt` unless it says otherwise. The resnet50 is built at $OPT_LEVEL (1), as six builds at
+$TARGET is `tensorrt` unless it says otherwise, $LIMIT takes the place of these 110 s.
+The resnet50 is built at $OPT_LEVEL (1), as six builds at
 level 3 side by side took 150 s; what `compare` has not built after $LATE (55) seconds is built at level 0.
 """
 
@@ -41,6 +42,7 @@ POLYGRAPHY = [sys.executable, "-c", "import sys; from polygraphy.tools import ma
 TARGET = os.environ.get("TARGET", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "tf32")
 LEVEL, LATE = int(os.environ.get("OPT_LEVEL", "1")), float(os.environ.get("LATE", "55"))
+LIMIT = float(os.environ.get("LIMIT", "110"))
 RUNS, WARM = 300, 50
 WIDTH, HEADS, TOKENS = 256, 8, 128
 
@@ -127,7 +129,7 @@ def _ms(seconds: float | None) -> float | None:
 
 def compare(out: Path) -> None:
     """All engines in a process of its own, which can be ended."""
-    text = step(out, "compare", [sys.executable, __file__, "--engines", out], 100)
+    text = step(out, "compare", [sys.executable, __file__, "--engines", out], LIMIT - 10)
     print(text[-1500:], flush=True)
 
 
@@ -339,13 +341,13 @@ def batches(out: Path) -> None:
     model = resnet50(out, "batch")
     name = next(v.name for v in onnx.load(str(model)).graph.input if len(v.type.tensor_type.shape.dim) == 4)
     words = ["--target", TARGET, "--precision", "fp16", "--opt-level", str(LEVEL)]
-    ours(out, "resnet50-batches", model, [*words, "--shapes", f"{name}:1..64x3x224x224"], 110)
+    ours(out, "resnet50-batches", model, [*words, "--shapes", f"{name}:1..64x3x224x224"], LIMIT)
 
 
 def against(out: Path) -> None:
     """FP32 against FP16, and the nodes that make the difference."""
     words = ["--target", TARGET, "--no-tf32", "--against", "--precision fp16"]
-    found = ours(out, "transformer-against", transformer(out), words, 110)
+    found = ours(out, "transformer-against", transformer(out), words, LIMIT)
     note(out, result="against", **{k: found.get(k) for k in ("against", "finished", "stop_reason")})
 
 
