@@ -17,7 +17,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.graph import consumed, is_onnx
+from bisect_trt.model import patch
+from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.patch import Lowered, Slots, key_of
 from bisect_trt.targets.roles import Roles, float_types, node_names
 
@@ -95,15 +96,6 @@ class Quantiser:
             helper.make_node("DequantizeLinear", [low, *self._constants(tensor)], [made], f"{low}_dq"),
         ]
 
-    def weight(self, tensor: str, values: Array, made: str) -> list[onnx.NodeProto]:
-        """As `nodes`, of a weight: an initializer has it in the narrow type."""
-        low = f"{self.prefix}{tensor}__{self.to}"
-        stored = narrow_values(values, self.scales[tensor], self.kind)
-        self.graph.initializer.append(
-            TensorProto(name=low, data_type=self.kind.onnx, dims=values.shape, raw_data=stored.tobytes())
-        )
-        return [helper.make_node("DequantizeLinear", [low, *self._constants(tensor)], [made], f"{low}_dq")]
-
     def values(self, tensor: str, values: Array) -> Array:
         """The values of a weight as a quantised node reads them; as they are where none does."""
         if tensor not in self.scales:
@@ -113,12 +105,9 @@ class Quantiser:
 
     def _constants(self, tensor: str) -> tuple[str, str]:
         scale, zero = f"{self.prefix}{tensor}__{self.to}_scale", f"{self.prefix}__{self.to}_zero"
-        for name, value in (
-            (scale, numpy_helper.from_array(np.array(self.scales[tensor], np.float32), scale)),
-            (zero, TensorProto(name=zero, data_type=self.kind.onnx, dims=[], raw_data=b"\0")),
-        ):
-            if name not in self._made:
-                self._made.add(name)
+        for value in (_scale(scale, self.scales[tensor]), _zero(zero, self.kind)):
+            if value.name not in self._made:
+                self._made.add(value.name)
                 self.graph.initializer.append(value)
         return scale, zero
 
@@ -145,39 +134,27 @@ def quantised(
     load: Callable[[TensorProto], npt.NDArray[np.generic]],
 ) -> Lowered:
     """The model with some nodes quantised, by `key_of`. Each tensor is quantised once."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
-    inputs = {value.name for value in graph.input}
-    weights = {t.name: t for t in graph.initializer if t.name not in inputs}
-    maker = Quantiser(to, scales, graph, "")
-    nodes: list[onnx.NodeProto] = []
-    there: dict[str, str] = {}
-    for node in model.graph.node:
-        fresh = onnx.NodeProto()
-        fresh.CopyFrom(node)
-        for k in slots.get(key_of(node), ((), ()))[0]:
-            name = node.input[k]
-            if name not in there:
-                there[name] = f"{name}__{to}_float"
-                if name in weights:
-                    nodes += maker.weight(name, np.asarray(load(weights[name]), np.float32), there[name])
-                else:
-                    nodes += maker.nodes(name, name, there[name])
-            fresh.input[k] = there[name]
-        nodes.append(fresh)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    _drop_unread(made, set(weights))
-    made.ir_version = max(made.ir_version, 9 if to == "fp8" else 4)
-    return Lowered(made, len(there))
+    inputs = {value.name for value in model.graph.input}
+    read = {n.input[k]: None for n in model.graph.node for k in slots.get(key_of(n), ((), ()))[0]}
+    given = {name: _scale(f"{name}__{to}_scale", scales[name]) for name in read}
+    weights = {
+        t.name: _narrow(np.asarray(load(t), np.float32), scales[t.name], KINDS[to])
+        for t in model.graph.initializer
+        if t.name in read and t.name not in inputs
+    }
+    made = patch.quantised(model, slots, to, given, _zero(f"__{to}_zero", KINDS[to]), weights)
+    made.model.ir_version = max(made.model.ir_version, 9 if to == "fp8" else 4)
+    return made
 
 
-def _drop_unread(model: onnx.ModelProto, weights: set[str]) -> None:
-    """Weights of which only the narrow ones are read now."""
-    graph = model.graph
-    read = {name for node in graph.node for name in consumed(node)} | {o.name for o in graph.output}
-    fresh = onnx.GraphProto()
-    fresh.initializer.extend(t for t in graph.initializer if t.name in read or t.name not in weights)
-    del graph.initializer[:]
-    graph.initializer.extend(fresh.initializer)
+def _narrow(values: Array, scale: float, kind: Kind) -> TensorProto:
+    data = narrow_values(values, scale, kind).tobytes()
+    return TensorProto(data_type=kind.onnx, dims=values.shape, raw_data=data)
+
+
+def _scale(name: str, value: float) -> TensorProto:
+    return numpy_helper.from_array(np.array(value, np.float32), name)
+
+
+def _zero(name: str, kind: Kind) -> TensorProto:
+    return TensorProto(name=name, data_type=kind.onnx, dims=[], raw_data=b"\0")

@@ -72,18 +72,41 @@ def lowered(
         to: a key of `NARROW`.
         narrow: for weights that lie outside of the model.
     """
-    gs = _surgeon()
-    before = onnx.ModelProto()
-    before.CopyFrom(model)
-    _strip(before.graph)
-    graph = gs.import_onnx(before)
+    gs, graph = _stripped(model)
     # Of a model that may leave them out, inputs that have a default value may be given another one.
     inputs = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
     work = _Lowering(gs, graph, slots, to, narrow, _weights(model.graph), inputs)
     work.run()
     exported = gs.export_onnx(graph, do_type_check=False)
     missing = [key for key in slots if key not in work.done]
-    return Lowered(_mended(model, exported, work), len(work.made_by_casts), missing)
+    made = _mended(model, exported, work)
+    _part(made.graph, work.made_by_casts)
+    return Lowered(made, len(work.made_by_casts), missing)
+
+
+def quantised(
+    model: onnx.ModelProto,
+    slots: Mapping[str, Slots],
+    to: str,
+    scales: Mapping[str, TensorProto],
+    zero: TensorProto,
+    weights: Mapping[str, TensorProto],
+) -> Lowered:
+    """The model with QuantizeLinear and DequantizeLinear before some nodes, one pair for each tensor.
+
+    Args:
+        model: nodes in topological order; it is not changed.
+        slots: nodes whose inputs are quantised, by `key_of`, in the main graph.
+        to: ends the names of what is new.
+        scales: of each tensor that is quantised.
+        zero: of all of them.
+        weights: those that are quantised already; they only need to become float again.
+    """
+    gs, graph = _stripped(model)
+    work = _Quantising(gs, graph, slots, to, scales, zero, weights)
+    work.run()
+    made = _mended(model, gs.export_onnx(graph, do_type_check=False), work)
+    return Lowered(made, len(work.there))
 
 
 def exposed(
@@ -140,6 +163,15 @@ def _surgeon() -> Any:
 
     gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
     return gs
+
+
+def _stripped(model: onnx.ModelProto) -> tuple[Any, Any]:
+    """onnx-graphsurgeon and its graph, with no more than it needs to read."""
+    gs = _surgeon()
+    before = onnx.ModelProto()
+    before.CopyFrom(model)
+    _strip(before.graph)
+    return gs, gs.import_onnx(before)
 
 
 def _without_weights(model: onnx.ModelProto) -> tuple[Any, Any]:
@@ -305,7 +337,55 @@ class _Lowering:
             changed.add("value")
 
 
-def _mended(model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering) -> onnx.ModelProto:
+class _Quantising:
+    suffix = ""  # no tensor gets another name
+    changed: Mapping[str, set[str]] = {}
+
+    def __init__(
+        self,
+        gs: Any,
+        graph: Any,
+        slots: Mapping[str, Slots],
+        to: str,
+        scales: Mapping[str, TensorProto],
+        zero: TensorProto,
+        weights: Mapping[str, TensorProto],
+    ) -> None:
+        self.gs, self.graph, self.slots, self.to = gs, graph, slots, to
+        self.scales, self.zero, self.weights = scales, zero, weights
+        self.twins = [zero]
+        self.made_by_casts: set[str] = set()
+        self.there: dict[str, Any] = {}  # tensor to what quantised nodes read of it
+
+    def run(self) -> None:
+        nodes: list[Any] = []
+        for node in list(self.graph.nodes):
+            for k in self.slots.get(key_of(node), ((), ()))[0]:
+                node.inputs[k] = self._low(node.inputs[k], nodes)
+            nodes.append(node)
+        self.graph.nodes[:] = nodes
+
+    def _low(self, tensor: Any, nodes: list[Any]) -> Any:
+        if tensor.name not in self.there:
+            low, made = (self.gs.Variable(f"{tensor.name}__{self.to}{end}") for end in ("", "_float"))
+            scale = self.scales[tensor.name]
+            more = [self.gs.Variable(scale.name), self.gs.Variable(self.zero.name)]
+            self.twins.append(scale)
+            if tensor.name in self.weights:
+                narrow = TensorProto.FromString(self.weights[tensor.name].SerializeToString())
+                narrow.name = low.name
+                self.twins.append(narrow)
+            else:
+                nodes.append(self.gs.Node("QuantizeLinear", f"{low.name}_q", {}, [tensor, *more], [low]))
+            nodes.append(self.gs.Node("DequantizeLinear", f"{low.name}_dq", {}, [low, *more], [made]))
+            self.made_by_casts |= {low.name, made.name}
+            self.there[tensor.name] = made
+        return self.there[tensor.name]
+
+
+def _mended(
+    model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering | _Quantising
+) -> onnx.ModelProto:
     """The exported nodes and weights in the model as it was; nodes keep all that was not changed."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -332,7 +412,6 @@ def _mended(model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering) 
     made.graph.node.extend(n for n in fresh.node if n.op_type != "Constant" or key_of(n) in needed)
     made.graph.initializer.extend(fresh.initializer)
     made.ir_version = max(4, made.ir_version)  # before, initializers were inputs
-    _part(made.graph, work.made_by_casts)
     return made
 
 
