@@ -403,6 +403,14 @@ def test_a_hint_that_is_wrong_by_itself_is_not_taken() -> None:
     assert [part.nodes for part in found.parts] == [("n50",)]
 
 
+def test_what_layers_explain_stays_and_the_rest_is_halved() -> None:
+    """Times of the slow side alone bound what a node can differ by; `n5` takes long on both sides."""
+    hints = [(("n5",), 3.0), (("n3",), 0.5), *(((f"n{k}",), 0.2) for k in range(10, 30))]
+    found = explain(ORDER, hints, 1.0, part_of({"n3": 0.5, "n50": 0.5}), 0.05)
+    assert {part.nodes for part in found.parts} == {("n3",), ("n50",)} and found.part == pytest.approx(1)
+    assert found.measured <= 2 + 8 + 2 * 6
+
+
 def test_layers_of_both_sides_make_groups() -> None:
     slow = [Layer("a", "Conv", ("c1",), 3.0), Layer("b", "Relu", ("r1",), 1.0), Layer("copy", "", (), 9.0)]
     fast = [Layer("ab", "Conv", ("c1", "r1"), 1.0), Layer("c", "Conv", ("c2",), 1.0)]

@@ -1,10 +1,11 @@
 """Which nodes make two sides differ: the fewest segments that explain most of it, each measured by itself.
 
-Where both sides tell times of their layers, nodes that any layer of either computes together are a group,
-and groups are tried in the order of their difference. Where a side tells none, or its layers by themselves
-do not differ as they do in the model, segments of the model are halved, the largest difference first; a
-segment whose halves differ less by themselves than it does stays whole: the difference is what they gain
-together.
+Where the slower side tells times of its layers, nodes that any layer of either computes together are a
+group, and groups are tried in the order of their difference; where the faster side tells none, in the order
+of what the slower one takes for them, as no part can differ by more than that. Where the slower side tells
+none, or its layers by themselves do not differ as they do in the model, what is left is halved, the largest
+difference first; a segment whose halves differ less by themselves than it does stays whole: the
+difference is what they gain together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bisect_trt.targets.timed import Layer
 ENOUGH = 0.8
 """The part of the difference that segments have to explain."""
 MOST = 40  # measurements
+_IN_VAIN = 8  # groups one after the other that do not differ by themselves
 _SMALL = 0.02  # the part of the difference below which a group is not tried
 
 Nodes = tuple[str, ...]
@@ -84,10 +86,13 @@ def explain(
     """Find the fewest segments that explain the difference of `total` seconds (slow less fast, above 0)."""
     found = Explained()
     smaller = [hint for hint in hints if len(hint[0]) < len(order) / 2]
-    by_layers = _by_layers(smaller, total, measure, limit, found)
-    chosen = by_layers if _sum(by_layers) >= ENOUGH * total else _by_halves(order, total, measure, found)
-    certain = [part for part in chosen if _differs(part, limit)]
-    found.parts = tuple(_fewest(max(certain, by_layers, key=_sum), ENOUGH * total))
+    chosen = _by_layers(smaller, total, measure, limit, found)
+    if (left := total - _sum(chosen)) > (1 - ENOUGH) * total:
+        known = {node for part in chosen for node in part.nodes}
+        rest = tuple(node for node in order if node not in known)
+        more = _by_halves(rest, left, measure, found)
+        chosen += [part for part in more if _differs(part, limit) and known.isdisjoint(part.nodes)]
+    found.parts = tuple(_fewest(chosen, ENOUGH * total))
     found.part = _sum(found.parts) / total
     tried = [part.ratio for part in found.tried.values() if part is not None]
     found.untold = sum(not ratio.within(limit) and not ratio.beyond(limit) for ratio in tried)
@@ -99,12 +104,16 @@ def _by_layers(
 ) -> list[Part]:
     """Groups that differ by themselves as well, until they explain enough."""
     kept: list[Part] = []
+    in_vain = 0
     for nodes, more in hints:
-        if more < _SMALL * total or _sum(kept) >= ENOUGH * total or found.measured >= MOST // 2:
+        if more < _SMALL * total or _sum(kept) >= ENOUGH * total:
+            break
+        if in_vain >= _IN_VAIN or found.measured >= MOST // 2:
             break
         part = _ask(nodes, measure, found)
         if part is not None and _differs(part, limit):
             kept.append(part)
+        in_vain = 0 if part in kept else in_vain + 1
     return kept
 
 

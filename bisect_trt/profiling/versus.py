@@ -157,7 +157,7 @@ class Duel:
         total = abs(found.again.more)
         order = self.session.graph.order
         slow, fast = (self._layers(self.sides[k]) for k in ((1, 0) if slower else (0, 1)))
-        hints = groups(order, slow.layers, fast.layers) if slow and fast else []
+        hints = groups(order, slow.layers, fast.layers if fast else ()) if slow else []
         cutter = self._cutter()
 
         def measure(nodes: Nodes) -> Part | None:
