@@ -17,6 +17,7 @@ import networkx as nx
 
 from bisect_trt.profiling.rounds import Ratio
 from bisect_trt.targets.timed import Layer
+from bisect_trt.writing.text import some_names
 
 ENOUGH = 0.8
 """The part of the difference that segments have to explain."""
@@ -29,11 +30,20 @@ Nodes = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Part:
-    """A segment by itself on both sides; `more` is how many seconds longer the slower side takes for it."""
+    """A segment by itself on both sides; `more` is how many seconds longer the slower side takes for it.
+
+    `operators`: how often the segment has each, the most frequent first.
+    """
 
     nodes: Nodes
     ratio: Ratio
     more: float
+    operators: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        """Its nodes and what they are: `a, b (LRN)`."""
+        kinds = [op if count == 1 else f"{count} {op}" for op, count in self.operators]
+        return f"{some_names(self.nodes, 3)} ({some_names(kinds, 3)})"
 
 
 @dataclass

@@ -23,6 +23,7 @@ from bisect_trt.targets.base import TargetInfo, as_declared
 from bisect_trt.targets.ort.ep_libraries import bare, find_package
 from bisect_trt.targets.ort.provider import parse_spec
 from bisect_trt.writing import templates
+from bisect_trt.writing.text import printable
 
 MODEL, INPUTS, SCRIPT = "slow.onnx", "inputs.npz", "measure.py"
 FRESH_LIMIT = 180.0  # seconds that the script may take when it is tried
@@ -46,8 +47,13 @@ class End:
     said: str
 
 
-def write(candidate: Candidate, sides: Sequence[Handed], limit: float, out: Path) -> None:
-    """Write the model with its weights, its inputs, and the script. Raises OSError."""
+def write(
+    candidate: Candidate, sides: Sequence[Handed], limit: float, out: Path, story: Sequence[str] = ()
+) -> None:
+    """Write the model with its weights, its inputs, and the script, which begins with lines of `story`.
+
+    Raises OSError.
+    """
     out.mkdir(parents=True, exist_ok=True)
     proto = onnx.load_model_from_string(candidate.model)
     [arrays] = as_declared(proto.graph, candidate.folder, candidate.feeds[:1] or ({},))
@@ -65,9 +71,15 @@ def write(candidate: Candidate, sides: Sequence[Handed], limit: float, out: Path
         told.append({**side_words(target, side.info, narrow), **other})
     needs = ", ".join(dict.fromkeys(str(words["needs"]) for words in told))
     text = templates.environment("bisect_trt.profiling").get_template("measure.py.j2").render(
-        sides=pprint.pformat(told, width=100, sort_dicts=False), limit=limit, version=__version__, needs=needs
-    )
+        sides=pprint.pformat(told, width=100, sort_dicts=False),
+        limit=limit, version=__version__, needs=needs, story=[one_line(text) for text in story],
+    )  # fmt: skip
     (out / SCRIPT).write_text(text)
+
+
+def one_line(text: str) -> str:
+    """A line of a docstring, whatever a name of a model holds."""
+    return " ".join(printable(text).split()).replace("\\", "/").replace('"', "'")
 
 
 def side_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +26,7 @@ from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.timed import GPU_EVENTS, HOST, PROCESS, FailedError, Layers
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.text import counted
 
 RATIO = "ratio"
 """The event of the journal that holds what came of two sides: of the whole model, or of some nodes."""
@@ -168,7 +171,8 @@ class Duel:
             except FailedError:
                 return None
             # What had to be cut with it is told, too.
-            return Part(tuple(cut.nodes), ratio, ratio.more if slower else -ratio.more)
+            kinds = Counter(self.session.graph.node(name).op_type for name in cut.nodes).most_common()
+            return Part(tuple(cut.nodes), ratio, ratio.more if slower else -ratio.more, tuple(kinds))
 
         return explain(tuple(order), hints, total, measure, self.limit)
 
@@ -211,8 +215,22 @@ class Duel:
         place = self.out / FOLDER
         pairs = zip(self.sides, self.infos, strict=True)
         handed = [hand_over.Handed(side.target, info, side.python) for side, info in pairs]
-        hand_over.write(self._cutter().cut(nodes), handed, self.limit, place)
+        story = self._story(found.again or found.whole, found.explained)
+        hand_over.write(self._cutter().cut(nodes), handed, self.limit, place, tuple(story))
         return replace(found, folder=place, end=hand_over.tried(place))
+
+
+    def _story(self, whole: Ratio, explained: Explained) -> Iterator[str]:
+        """What whoever gets the folder has to know of where it comes from."""
+        count = counted(len(self.session.graph.order), "node")
+        ratio = f"{whole.ratio:.2f} times ({whole.low:.2f} .. {whole.high:.2f}) as long as the first"
+        yield f"For the model of {count} that these were cut out of the second side takes {ratio}."
+        parts = "; ".join(str(part) for part in explained.parts[:3])
+        yield f"These nodes by themselves explain {explained.part:.0%} of the difference: {parts}."
+        versions = {**self.infos[0].versions, **self.infos[1].versions}
+        told = ", ".join(f"{name} {version}" for name, version in versions.items())
+        machine = f"{platform.system()} {platform.machine()}"
+        yield f"Seen with {told}, Python {platform.python_version()}, {machine}."
 
 
 def _clock(spec: str) -> str:
@@ -223,7 +241,12 @@ def document(found: Versus) -> dict[str, Any]:
     """Give it as plain JSON data."""
     explained = found.explained
     parts = [
-        {"nodes": list(part.nodes), "more_seconds": part.more, "ratio": part.ratio.to_json()}
+        {
+            "nodes": list(part.nodes),
+            "operators": dict(part.operators),
+            "more_seconds": part.more,
+            "ratio": part.ratio.to_json(),
+        }
         for part in (explained.parts if explained else ())
     ]
     return {

@@ -159,8 +159,9 @@ def _show_versus(page: Page, result: Profile, versus: Versus) -> None:
         told = f"{count} with {explained.part:.0%} of the difference, each confirmed by itself on both sides"
         page.row("Because of", told)
     for part in (explained.parts if explained else ())[:ROWS]:
-        nodes = printable(some_names(list(part.nodes), 3))
-        page.row("", f"{nodes}: {milliseconds(part.more)} more, {part.ratio.ratio:.2f} times")
+        ratio = part.ratio
+        inside = f"{ratio.ratio:.2f} times ({ratio.low:.2f} .. {ratio.high:.2f})"
+        page.row("", f"{printable(str(part))}: {inside}, a difference of {milliseconds(part.more)}")
     if explained and explained.parts and explained.part < ENOUGH:
         of = f", or nothing can be told of it ({explained.untold} of them)" if explained.untold else ""
         page.row("", f"the rest of the difference is in no part by itself{of}")
