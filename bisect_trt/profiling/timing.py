@@ -76,12 +76,12 @@ def rank(count: int, confidence: float = AT_EACH_LOOK) -> int:
     return found
 
 
-def interval(values: Sequence[float], confidence: float = AT_EACH_LOOK) -> tuple[float, float]:
+def interval(values: Sequence[float]) -> tuple[float, float]:
     """Give the ends of the median's interval; least and largest of too few values, infinite of none."""
     if not values:
         return -math.inf, math.inf
     ordered = sorted(values)
-    at = max(1, rank(len(ordered), confidence))
+    at = max(1, rank(len(ordered), AT_EACH_LOOK))
     return ordered[at - 1], ordered[len(ordered) - at]
 
 

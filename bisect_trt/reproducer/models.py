@@ -56,14 +56,14 @@ def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT)
                 write_values(feeds, folder / sample_file(name, k))
 
 
-def write_passing(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT) -> None:
+def write_passing(candidate: Candidate, out: Path) -> None:
     """Write `passing.onnx`, standalone: a neighbour of the reproducer that the target takes.
 
     Raises:
         OSError: external data of the candidate is missing, or a file cannot be written.
     """
     with draft(out, PASSING) as folder:
-        _write_model(candidate, folder, embed_limit, PASSING, skeleton_of(out))
+        _write_model(candidate, folder, EMBED_LIMIT, PASSING, skeleton_of(out))
 
 
 def write_narrow(out: Path, precision: str) -> None:

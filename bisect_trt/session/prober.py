@@ -113,9 +113,9 @@ class Prober:
         """Nobody asks any more what rounding explains of a mismatch; outputs are compared as before."""
         self.oracle.explain = False
 
-    def peek(self, candidate: Candidate, run: int = 0) -> Outcome | None:
+    def peek(self, candidate: Candidate) -> Outcome | None:
         """What is known without asking the target."""
-        return self.journal.outcome(self._key(candidate, run))
+        return self.journal.outcome(self._key(candidate, 0))
 
     def observe(self, candidate: Candidate, run: int = 0, target: TargetSettings | None = None) -> Outcome:
         """What the target does with a candidate; `target` are other settings of it than those of the search.

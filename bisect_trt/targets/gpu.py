@@ -138,9 +138,10 @@ def find_gpu() -> Gpu | None:
     )
 
 
-def _driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+def _driver_version() -> str:
     try:
-        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", file.read_text(errors="replace"))
+        told = Path("/proc/driver/nvidia/version").read_text(errors="replace")
     except OSError:
         return ""
+    found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", told)
     return found.group(1) if found else ""

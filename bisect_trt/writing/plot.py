@@ -201,14 +201,14 @@ class Plot:
         return [f'<path class="axis" d="{lines}"/>', *texts]
 
 
-def strip(spans: Iterable[Span], told: str, *, height: int = 34) -> str:
+def strip(spans: Iterable[Span], told: str) -> str:
     """Give a strip from 0 to 1 with coloured spans, as an `svg` element as wide as its place."""
     cells = [
         f'<rect class="{span.kind}" x="{1000 * span.start:.2f}" width="{1000 * (span.end - span.start):.2f}" '
-        f'height="{height}">{_title(span.told)}</rect>'
+        f'height="34">{_title(span.told)}</rect>'
         for span in spans
     ]
-    head = f'<svg class="strip" viewBox="0 0 1000 {height}" preserveAspectRatio="none" role="img" '
+    head = '<svg class="strip" viewBox="0 0 1000 34" preserveAspectRatio="none" role="img" '
     return "\n".join([f'{head}aria-label="{escape(told)}">', *cells, "</svg>"])
 
 

@@ -34,9 +34,9 @@ def some_names(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
-def short_name(name: str, most: int = 200) -> str:
-    """A file name of at most so many bytes: what is put before and behind it has to fit, too."""
-    return name.encode(errors="replace")[:most].decode(errors="ignore")
+def short_name(name: str) -> str:
+    """A file name of at most 200 bytes: what is put before and behind it has to fit, too."""
+    return name.encode(errors="replace")[:200].decode(errors="ignore")
 
 
 class Summary:

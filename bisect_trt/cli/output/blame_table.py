@@ -31,9 +31,8 @@ def show_tried(tried: Tried, console: Console | None = None) -> None:
     console.print(line, soft_wrap=True)
 
 
-def show_matrix(found: Sequence[Blame], console: Console | None = None) -> None:
+def show_matrix(found: Sequence[Blame]) -> None:
     """Reproducers against releases, then the history of each in a sentence."""
-    console = console or Console(highlight=False)
     names = list(dict.fromkeys(name for one in found if one.releases for name in one.releases.names))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Release", no_wrap=True)
@@ -46,8 +45,8 @@ def show_matrix(found: Sequence[Blame], console: Console | None = None) -> None:
             word = words.WORDS[tried[0].verdict] if tried else "-"
             cells.append(Text(word, style=_STYLES[tried[0].verdict] if tried else ""))
         table.add_row(printable(name), *cells)
-    console.print(table)
-    page = Page(console)
+    page = Page()
+    page.console.print(table)
     for one in found:
         told = words.answer(one.releases) if one.releases else "; ".join(one.notes)
         page.row("History", f"{printable(one.name)}: {printable(told)}")
@@ -58,9 +57,9 @@ def show_step(text: str) -> None:
     Console(stderr=True, highlight=False).print(Text(f"trying {printable(text)}"), soft_wrap=True)
 
 
-def show_blame(found: Blame, console: Console | None = None) -> None:
+def show_blame(found: Blame) -> None:
     """The answers, and where the files are."""
-    page = Page(console or Console(highlight=False))
+    page = Page()
     if found.releases is not None:
         releases = found.releases
         page.row("Releases", printable(words.answer(releases)), style="bold")

@@ -72,9 +72,9 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
         page.exact("", verify_line(show_path(result.out), result.settings), "(after an update)")
 
 
-def show_left(result: Reduction, console: Console | None = None) -> None:
+def show_left(result: Reduction) -> None:
     """What an anonymous reproducer tells of the original all the same; what is too big."""
-    page = Page(console)
+    page = Page()
     for k, told in enumerate(result.left):
         page.row("" if k else "Still told", printable(told))
     if result.archive is not None and (told := too_big(result.archive)):
@@ -99,10 +99,10 @@ def show_verification(result: Verification, console: Console | None = None) -> N
 
 
 def show_verifications(
-    results: Sequence[Verification], *, until_fixed: bool, console: Console | None = None
+    results: Sequence[Verification], *, until_fixed: bool
 ) -> None:
     """Print, after several, how many have each status; with `until_fixed` also what the exit code means."""
-    page = Page(console)
+    page = Page()
     if len(results) > 1:
         counts = Counter(result.status for result in results)
         told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
@@ -151,9 +151,9 @@ def _show_failures(page: Page, result: Check) -> None:
         page.row("", f"and {len(outcome.failures) - _LISTED} more of the same probe, all of them in --json")
 
 
-def show_judged(diffs: Sequence[TensorDiff], console: Console | None = None) -> None:
+def show_judged(diffs: Sequence[TensorDiff]) -> None:
     """Outputs that were judged once more, those that disagree first."""
-    page = Page(console)
+    page = Page()
     for diff in diffs:
         style = "bold green" if diff.ok else "bold red"
         page.row("Fine" if diff.ok else "Differs", printable(diff.describe()), style=style)
@@ -181,9 +181,9 @@ class Page:
 
     _LABEL = 12
 
-    def __init__(self, console: Console | None, *, whole: bool = True) -> None:
+    def __init__(self, console: Console | None = None, *, whole: bool = True) -> None:
         """Print to `console`. On a terminal a row is wrapped, or, unless `whole`, cut to one line."""
-        self._console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False)
         self._whole = whole
 
     def heading(self, text: str) -> None:
@@ -193,11 +193,11 @@ class Page:
     def row(self, label: str, text: str, aside: str = "", style: str = "bold") -> None:
         """Text for reading; `aside` follows it and is not cut."""
         aside = f" {aside}" if aside else ""
-        width = max(20, self._console.width - self._LABEL)
+        width = max(20, self.console.width - self._LABEL)
         lines = [text + aside]
-        if self._console.is_terminal and not self._whole:
+        if self.console.is_terminal and not self._whole:
             lines = [shorten(text, max(8, width - len(aside))) + aside]
-        elif self._console.is_terminal:
+        elif self.console.is_terminal:
             lines = textwrap.wrap(lines[0], width, break_long_words=False, break_on_hyphens=False) or [""]
         for k, part in enumerate(lines):
             self._print(Text.assemble((f"{'' if k else label:<{self._LABEL}}", style), part))
@@ -205,19 +205,19 @@ class Page:
     def exact(self, label: str, text: str, aside: str = "") -> None:
         """Text for copying: never wrapped, whatever its length. An `aside` has to fit, or is left out."""
         whole = f"{text} {aside}" if aside else text
-        fits = not self._console.is_terminal or len(whole) <= self._console.width - self._LABEL
+        fits = not self.console.is_terminal or len(whole) <= self.console.width - self._LABEL
         self._print(Text.assemble((f"{label:<{self._LABEL}}", "bold"), whole if fits else text))
 
     def _print(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
 
 def _what(failure: Failure) -> str:
     return f"{failure.stage} {failure.symptom}"
 
 
-def _message(failure: Failure, limit: int = _MESSAGE) -> str:
-    return shorten(printable(failure.message), limit)
+def _message(failure: Failure) -> str:
+    return shorten(printable(failure.message), _MESSAGE)
 
 
 def _gist(failure: Failure) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from rich.console import Console
-
 from bisect_trt.cli.output.console import Page, shorten, show_path
 from bisect_trt.mixed_precision.handover import PAGE, memory, price, share, sure
 from bisect_trt.mixed_precision.result import Precision
@@ -16,9 +14,9 @@ SHOWN_NODES = 12
 _MESSAGE = 240
 
 
-def show_precision(result: Precision, console: Console | None = None) -> None:
+def show_precision(result: Precision) -> None:
     """The set, why each of it stays, how sure that is, and where the files are."""
-    page = Page(console or Console(highlight=False))
+    page = Page()
     low = result.to.upper()
     if result.status == "broken":
         page.row("Verdict", "wrong in FP32 already: that is no matter of precision", style="bold red")

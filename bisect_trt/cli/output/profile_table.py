@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -21,20 +20,19 @@ _NAME, _ERROR = 60, 160  # characters of a layer, and of an error
 _MIB = 1 << 20
 
 
-def show_profile(result: Profile, console: Console | None = None) -> None:
+def show_profile(result: Profile) -> None:
     """What was measured and how, times by size, cliffs, layers, and where the files are."""
-    console = console or Console(highlight=False)
-    page = Page(console)
+    page = Page()
     page.row("Target", f"{printable(result.target.title)}, clock: {result.opened.clock}")
     page.row("Build", _build(result))
     page.row("Shapes", printable(_shapes(result)))
     if result.is_range:
-        console.print(_points(result, page))
+        page.console.print(_points(result, page))
         _show_cliffs(page, result)
     else:
         _show_one(page, result.points[0])
     if result.layers is not None:
-        console.print(_layers(result.layers))
+        page.console.print(_layers(result.layers))
         page.row("Operators", _operators(result.layers))
         for told in result.layers.doubts():
             page.row("Layers", told)

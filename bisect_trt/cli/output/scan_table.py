@@ -21,7 +21,6 @@ _NAME = 80  # characters of a tensor
 
 def show_scan(scan: Scan, console: Console | None = None) -> None:
     """Verdict, table of the worst tensors, what was not measured, where the files are."""
-    console = console or Console(highlight=False)
     page = Page(console)
     style = "bold red" if scan.guilty or scan.agrees is False else "bold green"
     if scan.blame:
@@ -33,7 +32,7 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
     if len(shown) > ROWS:  # few ones were asked for, or are all that there is
         shown = [item for item in shown if item.effect_error or item.own_error or item.context_error][:ROWS]
     if shown:
-        console.print(_table(scan, shown))
+        page.console.print(_table(scan, shown))
     for told in words.failing(scan):
         page.row("Not taken", shorten(told, _MESSAGE), style="bold yellow")
     for why, count in words.unmeasured(scan).items():
