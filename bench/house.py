@@ -58,7 +58,7 @@ SHORT = {
     "reduction/cause.py": "words on a cause, apart from the search for it",
     "session/around.py": "going round nodes of which nothing can be said, for check alone",
     "session/judge_again.py": "saved outputs judged with other tolerances, which runs nothing",
-    "session/shapes_told.py": "sentences on dimensions that were chosen",
+    "session/shape_notes.py": "sentences on dimensions that were chosen",
     "targets/knobs.py": "what the rooms of three targets share",
     "targets/ort/openvino_knobs.py": "what one provider alone can be asked",
     "nightly/moved.py": "how history follows a model, apart from how it is read",

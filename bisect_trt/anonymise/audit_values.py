@@ -174,10 +174,10 @@ def _lookup(array: Array, keys: Array) -> int | None:
         if not rows.size:
             continue
         width = elements * array.dtype.itemsize
-        wanted = _windows(rows.tobytes(), width, width) & ~np.uint64(0xFFFF)
-        places = np.searchsorted(keys, wanted)
+        sought = _windows(rows.tobytes(), width, width) & ~np.uint64(0xFFFF)
+        places = np.searchsorted(keys, sought)
         places[places == keys.size] = keys.size - 1
-        hits = np.flatnonzero(keys[places] & ~np.uint64(0xFFFF) == wanted)
+        hits = np.flatnonzero(keys[places] & ~np.uint64(0xFFFF) == sought)
         if hits.size:
             return int(keys[places[hits[0]]] & np.uint64(0xFFFF))
     return None

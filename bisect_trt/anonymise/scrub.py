@@ -167,9 +167,9 @@ def scrub_journal(path: Path) -> None:
             kept["outcome"] = {"failures": failures, "unresolved": ""}
         lines.append(json.dumps(kept))
     lines.append(json.dumps({"event": SCRUBBED}))
-    draft = path.with_suffix(".writing")
-    draft.write_text("\n".join(lines) + "\n")
-    draft.replace(path)
+    aside = path.with_suffix(".writing")
+    aside.write_text("\n".join(lines) + "\n")
+    aside.replace(path)
 
 
 def require_clean(paths: Sequence[Path], secrets: Secrets) -> None:

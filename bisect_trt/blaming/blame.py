@@ -318,7 +318,7 @@ def write(found: Blame) -> None:
         for tried in (t for pair in words.regressions(releases) for t in pair):
             texts[f"output-{_file_name(tried.release)}.txt"] = tried.output
     texts[files.ISSUE] = words.issue(releases, found.decisions)
-    with files.draft(found.out, DOCUMENT) as folder:
+    with files.written_aside(found.out, DOCUMENT) as folder:
         for name, text in texts.items():
             (folder / name).write_bytes(text.encode("utf-8", errors="replace"))
 

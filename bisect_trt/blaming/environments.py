@@ -143,9 +143,9 @@ class Environments:
                 raise TargetUnavailable(why, "leave out --offline")
             return in_order(listed)
         found = in_order(self._installer.versions(name))
-        draft = known.with_name(f"{known.name}.{os.getpid()}.part")
-        draft.write_text(json.dumps(found))
-        draft.replace(known)
+        aside = known.with_name(f"{known.name}.{os.getpid()}.part")
+        aside.write_text(json.dumps(found))
+        aside.replace(known)
         return found
 
     def get(self, package: Package, version: str, more: Sequence[str] = ()) -> Environment:
@@ -154,15 +154,15 @@ class Environments:
         Raises:
             NotTried: it cannot be made here.
         """
-        wanted = [*package.requirements(version, build=self._build), *more]
-        name = f"{package.name}-{version}-{_key(wanted)}"
+        requirements = [*package.requirements(version, build=self._build), *more]
+        name = f"{package.name}-{version}-{_key(requirements)}"
         place = self._folder / name
         self._used.add(name)
         try:
             with _locked(self._folder / f"{name}.lock"):
                 found = _ready(place)
                 if found is None:
-                    self._make(place, package, wanted)
+                    self._make(place, package, requirements)
                     found = _ready(place)
         except OSError as error:
             raise NotTried(why_not(error.strerror or str(error))) from error
@@ -184,30 +184,30 @@ class Environments:
             else:
                 return
 
-    def _make(self, place: Path, package: Package, wanted: list[str]) -> None:
+    def _make(self, place: Path, package: Package, requirements: list[str]) -> None:
         self._made = True
         shutil.rmtree(place, ignore_errors=True)
         try:
-            why = self._installer.make(place) or self._installer.install(place, wanted)
+            why = self._installer.make(place) or self._installer.install(place, requirements)
             if why:
                 raise NotTried(why)
             if package.alias:
                 _alias(place, package)
             broken = self._import(place, package)
             # Wheels of before numpy 2 do not say that they cannot be used with it.
-            if broken and not self._installer.install(place, [*wanted, _OLD_NUMPY]):
+            if broken and not self._installer.install(place, [*requirements, _OLD_NUMPY]):
                 broken = self._import(place, package)
             if broken and package.partner:
-                broken = self._with_partner(place, package, wanted, broken)
+                broken = self._with_partner(place, package, requirements, broken)
             made = Environment(place / "bin/python", _versions(place), broken)
-            draft = place / f"{_READY}.part"
-            draft.write_text(json.dumps({**asdict(made), "python": ""}))
-            draft.replace(place / _READY)
+            aside = place / f"{_READY}.part"
+            aside.write_text(json.dumps({**asdict(made), "python": ""}))
+            aside.replace(place / _READY)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
 
-    def _with_partner(self, place: Path, package: Package, wanted: list[str], broken: str) -> str:
+    def _with_partner(self, place: Path, package: Package, requirements: list[str], broken: str) -> str:
         """Older releases of what has to stand beside it, line by line, until one goes with it."""
         partner = package.partner
         there = _versions(place).get(partner, "")
@@ -215,11 +215,11 @@ class Environments:
             for version in newest_of_lines(self.versions(PACKAGES[partner])):
                 if in_order([version, there])[-1] == version:
                     continue  # no older than the one that was tried
-                if self._installer.install(place, [*wanted, f"{partner}=={version}"]):
+                if self._installer.install(place, [*requirements, f"{partner}=={version}"]):
                     break  # what is older is not offered any more for this Python
                 if not self._import(place, package):
                     return ""
-        self._installer.install(place, [*wanted, f"{partner}=={there}"])
+        self._installer.install(place, [*requirements, f"{partner}=={there}"])
         return broken
 
     def _import(self, place: Path, package: Package) -> str:
@@ -266,8 +266,8 @@ def _versions(place: Path) -> dict[str, str]:
     return dict(sorted((match[1].replace("_", "-"), match[2]) for match in found if match))
 
 
-def _key(wanted: Sequence[str]) -> str:
-    told = [*wanted, sys.version.split()[0], sys.platform]
+def _key(requirements: Sequence[str]) -> str:
+    told = [*requirements, sys.version.split()[0], sys.platform]
     return sha256("\n".join(told).encode()).hexdigest()[:10]
 
 

@@ -65,8 +65,8 @@ CLICK_ERROR = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == 
 NAMES = (*(command.name for command in COMMANDS), "nightly")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         typer.echo(f"bisect-trt {__version__}")
         raise typer.Exit
 

@@ -154,10 +154,10 @@ def kill_descendants(variable: str, value: str) -> None:
 
     A worker sets `WORKER` in itself: all that it starts inherits it, and it itself is none of them.
     """
-    wanted = f"{variable}={value}".encode()
+    entry = f"{variable}={value}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended, or belongs to somebody else
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+            if entry in (folder / "environ").read_bytes().split(b"\0"):
                 os.kill(int(folder.name), signal.SIGKILL)
 
 

@@ -134,25 +134,25 @@ def _values(trial: Trial) -> tuple[list[dict[str, Any]], list[Values]]:
 def compared(expected: Sequence[Values], given: Iterable[Given], accuracy: AccuracySettings) -> Answer:
     """The answer of one set of nodes: sample by sample, until one disagrees."""
     passes, error, errors = True, 0.0, dict[str, float]()
-    for wanted, got in zip(expected, given, strict=False):
+    for due, got in zip(expected, given, strict=False):
         outputs = {k: v for k, v in got.items() if not isinstance(v, str)}
-        for diff in differences([wanted], [outputs], accuracy):
+        for diff in differences([due], [outputs], accuracy):
             passes &= diff.ok
             errors[diff.name] = max(errors.get(diff.name, 0.0), diff.rms_error)
-            error = max(error, _tolerances(diff, wanted[diff.name], outputs.get(diff.name)))
+            error = max(error, _tolerances(diff, due[diff.name], outputs.get(diff.name)))
         if not passes:
             break
     return Answer(passes, error, errors)
 
 
-def _tolerances(diff: TensorDiff, wanted: Array, given: Array | None) -> float:
+def _tolerances(diff: TensorDiff, due: Array, given: Array | None) -> float:
     """How many times its tolerance a tensor is off; at most 1 where it agrees, infinite where all is lost."""
-    if given is None or not math.isfinite(diff.agrees_at) or given.shape != wanted.shape:
+    if given is None or not math.isfinite(diff.agrees_at) or given.shape != due.shape:
         return 1.0 if diff.ok else math.inf
-    if diff.metric == "max" and wanted.dtype.kind == "f" and wanted.size and (diff.atol or diff.rtol):
+    if diff.metric == "max" and due.dtype.kind == "f" and due.size and (diff.atol or diff.rtol):
         with np.errstate(all="ignore"):
-            limit = diff.atol + diff.rtol * np.abs(wanted.astype(np.float64))
-            far = np.abs(given.astype(np.float64) - wanted) / np.maximum(limit, 1e-300)
+            limit = diff.atol + diff.rtol * np.abs(due.astype(np.float64))
+            far = np.abs(given.astype(np.float64) - due) / np.maximum(limit, 1e-300)
         share = float(np.max(far[np.isfinite(far)], initial=0.0))
     else:
         share = diff.agrees_at / diff.rtol if diff.rtol else float(diff.mismatches)
@@ -171,8 +171,8 @@ def ranges(trial: Trial) -> dict[str, Range]:
     from bisect_trt.references import ort
 
     flat = onnx.load_model_from_string(trial.model.read_bytes())
-    wanted = [t for t, kind in trial.roles.types.items() if kind == TensorProto.FLOAT]
-    made = measured(flat, wanted, trial.to)
+    floats = [t for t, kind in trial.roles.types.items() if kind == TensorProto.FLOAT]
+    made = measured(flat, floats, trial.to)
     feeds = as_declared(flat.graph, trial.store, trial.feeds)
     try:
         samples = ort.run(made.SerializeToString(), trial.folder, feeds)
@@ -180,7 +180,7 @@ def ranges(trial: Trial) -> dict[str, Range]:
         return {}
     found: dict[str, Range] = {}
     for given in samples:
-        for name in wanted:
+        for name in floats:
             if f"{LARGEST}{name}" not in given:
                 continue
             largest, loss, size = (float(np.asarray(given[f"{p}{name}"])) for p in (LARGEST, LOSS, SIZE))

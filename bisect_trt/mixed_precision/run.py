@@ -27,7 +27,7 @@ from bisect_trt.session.export_trial import Truth, ask
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
 from bisect_trt.session.recording import cannot_run, record
-from bisect_trt.session.samples import read_and_told
+from bisect_trt.session.samples import read_with_notes
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 
@@ -85,7 +85,7 @@ def precision(
     began = time.monotonic()
     settings = _resolved(settings, asking)
     loaded = load_for(model, settings)
-    samples, converted = read_and_told(loaded, settings)
+    samples, converted = read_with_notes(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-precision"
     head = folders.header(loaded.digest, settings, samples) | {"precision": asking.text}
     folders.require_free(out, head, force=force)

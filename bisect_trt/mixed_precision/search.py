@@ -111,8 +111,8 @@ class Search:
 
     def answers(self, keeps: Iterable[Iterable[str]]) -> list[Answer]:
         """Answers for several sets; what is known is not asked again. Keeps what is better than the best."""
-        wanted = [frozenset(keep) for keep in keeps]
-        new = [keep for keep in dict.fromkeys(wanted) if keep not in self.known]
+        asked = [frozenset(keep) for keep in keeps]
+        new = [keep for keep in dict.fromkeys(asked) if keep not in self.known]
         if self._limit is not None and len(self.known) + len(new) > self._limit:
             raise EffortSpentError
         if new:
@@ -121,7 +121,7 @@ class Search:
                 self._compare(keep, answer.passes)
                 if answer.passes and self._better(keep, answer):
                     self.found.best, self.found.one_minimal = keep, False
-        return [self.known[keep] for keep in wanted]
+        return [self.known[keep] for keep in asked]
 
     @contextmanager
     def limited(self, questions: int) -> Iterator[None]:

@@ -125,10 +125,10 @@ class Files:
 @contextmanager
 def _writing(place: Path) -> Iterator[BinaryIO]:
     """A file that takes its place when it is complete: others may have mapped an earlier one."""
-    draft = place.with_suffix(".writing")
-    with draft.open("wb") as file:
+    aside = place.with_suffix(".writing")
+    with aside.open("wb") as file:
         yield file
-    draft.replace(place)
+    aside.replace(place)
 
 
 def _put(file: BinaryIO, values: Array, at: int) -> None:

@@ -144,10 +144,10 @@ class Work:
         self.why = reasons(proto, known, ranges, self.to)
         self.sizes = activations(proto, known, ranges)
         self.unknown = self._unknown(start)
-        told, wanted = hints(proto, known, ranges, self.why), set(start)
-        if not wanted:
+        told, first = hints(proto, known, ranges, self.why), set(start)
+        if not first:
             return told
-        return replace(told, suspects=tuple(k for k in items if {k, known.names[k]} & wanted))
+        return replace(told, suspects=tuple(k for k in items if {k, known.names[k]} & first))
 
     def _asker(self) -> Sessions | OnTarget:
         """Who answers: the target, which an emulation's one session stands for."""

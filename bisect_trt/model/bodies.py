@@ -108,9 +108,9 @@ class _Inliner:
         self.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(value)], value))
         return name
 
-    def _pass_on(self, made: list[str], wanted: list[str]) -> None:
+    def _pass_on(self, made: list[str], due: list[str]) -> None:
         """Outputs of the body become those of the node."""
-        for inner, outer in zip(made, wanted, strict=False):
+        for inner, outer in zip(made, due, strict=False):
             if outer:
                 self._add("Identity", [inner], outer)
 
@@ -147,9 +147,9 @@ class _Inliner:
         self._pass_on(made[:states], list(node.output))
         self._stack(made[states:], list(node.output)[states:], _ints(node, "scan_output_axes"))
 
-    def _stack(self, made: list[str], wanted: list[str], axes: list[int]) -> None:
+    def _stack(self, made: list[str], due: list[str], axes: list[int]) -> None:
         """What each iteration gives is stacked along a new axis."""
-        for k, (inner, outer) in enumerate(zip(made, wanted, strict=False)):
+        for k, (inner, outer) in enumerate(zip(made, due, strict=False)):
             if not outer:
                 continue
             axis = axes[k] if k < len(axes) else 0

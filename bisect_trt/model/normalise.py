@@ -203,15 +203,15 @@ def name_nodes(graph: onnx.GraphProto) -> None:
     """
     nodes = list(graph.node)
     nodes += [inner for node in graph.node for body in bodies(node) for inner in all_nodes(body.node)]
-    wanted = {node.name for node in nodes}
+    names = {node.name for node in nodes}
     taken: set[str] = set()
     for k, node in enumerate(nodes):
         if not node.name or node.name in taken:
             number = k
-            while f"{node.op_type}_{number}" in wanted:
+            while f"{node.op_type}_{number}" in names:
                 number += len(nodes)
             node.name = f"{node.op_type}_{number}"
-            wanted.add(node.name)
+            names.add(node.name)
         taken.add(node.name)
 
 
@@ -248,9 +248,9 @@ def _set_shape(info: onnx.ValueInfoProto, dims: tuple[int, ...]) -> None:
         isinstance(old, str) or old == new for old, new in zip(declared, dims, strict=True)
     )
     if info.type.tensor_type.HasField("shape") and not fits:
-        wanted = "x".join(map(str, declared)) or "no dimensions"
+        said = "x".join(map(str, declared)) or "no dimensions"
         raise UsageError(
-            f"--shapes gives {given} to {info.name!r}, declared as {wanted}", "give as many, equal dims"
+            f"--shapes gives {given} to {info.name!r}, declared as {said}", "give as many, equal dims"
         )
     if any(dim < 0 for dim in dims):
         raise UsageError(f"--shapes gives {given} to {info.name!r}", "dimensions are not negative")

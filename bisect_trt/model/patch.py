@@ -120,12 +120,12 @@ def exposed(
     gs, graph = _without_weights(inferred or model)
     typed = {v.name for v in (inferred or model).graph.value_info if v.type.tensor_type.elem_type}
     known, there = graph.tensors(), {value.name for value in model.graph.output}
-    wanted = [n for n in dict.fromkeys(tensors) if n in typed and n not in there and known[n].inputs]
-    graph.outputs.extend(known[name] for name in wanted)
+    made_here = [n for n in dict.fromkeys(tensors) if n in typed and n not in there and known[n].inputs]
+    graph.outputs.extend(known[name] for name in made_here)
     exported = gs.export_onnx(graph, do_type_check=False)
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    made.graph.output.extend(value for value in exported.graph.output if value.name in set(wanted))
+    made.graph.output.extend(value for value in exported.graph.output if value.name in set(made_here))
     return made
 
 

@@ -152,13 +152,13 @@ class _Narrowing:
         if schema is None:
             return [], []
         allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
-        wanted = "tensor(float16)" if self._type == TensorProto.FLOAT16 else "tensor(bfloat16)"
+        narrow = "tensor(float16)" if self._type == TensorProto.FLOAT16 else "tensor(bfloat16)"
 
         def fits(formals: list[onnx.defs.OpSchema.FormalParameter], k: int, name: str) -> bool:
             if name not in self._wide or not formals:
                 return False
             kind = formals[min(k, len(formals) - 1)].type_str
-            return wanted in allowed.get(kind, {kind})
+            return narrow in allowed.get(kind, {kind})
 
         inputs = [k for k, name in enumerate(node.input) if fits(list(schema.inputs), k, name)]
         outputs = [k for k, name in enumerate(node.output) if fits(list(schema.outputs), k, name)]

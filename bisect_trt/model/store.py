@@ -205,9 +205,9 @@ class Store:
 
     def put_at(self, stem: str, name: str, array: Array) -> Path:
         """As `put`, into the file `stem` + `.npy`, replacing what is there (others may have mapped it)."""
-        path, draft = (self.folder / f"{stem}{suffix}" for suffix in (".npy", ".writing"))
-        _save(draft, _plain(name, array), "wb")
-        return draft.replace(path)
+        path, aside = (self.folder / f"{stem}{suffix}" for suffix in (".npy", ".writing"))
+        _save(aside, _plain(name, array), "wb")
+        return aside.replace(path)
 
     def put_once(self, name: str, array: Array) -> Path:
         """As `put`, for a value that follows from the tensor's name: a run that is resumed uses it again."""
@@ -276,9 +276,9 @@ def keep_promise(path: Path) -> None:
     if path.exists() or not promise.exists():
         return
     value = MadeUp.from_json(promise.read_text())
-    draft = path.with_suffix(f".{os.getpid()}")  # other workers may be at the same
-    _save(draft, _plain(value.name, value.make()), "wb")
-    draft.replace(path)
+    aside = path.with_suffix(f".{os.getpid()}")  # other workers may be at the same
+    _save(aside, _plain(value.name, value.make()), "wb")
+    aside.replace(path)
 
 
 def shape_of(path: Path) -> tuple[int, ...]:

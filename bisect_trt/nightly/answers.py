@@ -130,13 +130,13 @@ def _not_reduced(row: Row, answer: Trouble, folder: str, out: Path, past_of: Pas
 
 
 def _with_run(row: Row, answer: Checked, past_of: PastOf) -> Row:
-    failure = _wanted(answer.failures, row, past_of)
+    failure = _known_failure(answer.failures, row, past_of)
     result = Result.FAIL if failure else Result.UNKNOWN if answer.unresolved else Result.PASS
     row = replace(row, begun=0, runs=(*row.runs, (result, failure.key if failure else None)))
     return _failing(row, failure) if failure and row.key is None else row
 
 
-def _wanted(failures: Sequence[Failure], row: Row, past_of: PastOf) -> Failure | None:
+def _known_failure(failures: Sequence[Failure], row: Row, past_of: PastOf) -> Failure | None:
     """Choose among several failures the one that is known: from this night, or else from the one before."""
     known: list[Key | None] = [row.key] if row.key else [p.key for p in past_of(row)[:1]]
     same = (f for f in failures if f.key in known)

@@ -117,7 +117,7 @@ class Children:
 
     def _run(
         self,
-        wanted: type[Answer],
+        kind: type[Answer],
         slug: str,
         request: Mapping[str, Any],
         settings: Settings,
@@ -143,7 +143,7 @@ class Children:
             if isinstance(answer, Trouble):
                 answer = replace(_of_the_disk(answer, child.folder), seconds=time.monotonic() - began)
                 self._keep_log(child, slug)
-            assert isinstance(answer, wanted | Trouble)
+            assert isinstance(answer, kind | Trouble)
             again = not fresh and clean(answer) and child.served < MOST_MODELS
             return answer
         finally:

@@ -19,12 +19,12 @@ class Clock:
     wall: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
 
-def next_time(start: datetime, wanted: time_of_day) -> datetime:
+def next_time(start: datetime, at: time_of_day) -> datetime:
     """The first moment after `start` at which clocks on the wall (local time) show `wanted`."""
     local = start.astimezone()
-    moment = datetime.combine(local.date(), wanted).astimezone()
+    moment = datetime.combine(local.date(), at).astimezone()
     return (
-        moment if moment > local else datetime.combine(local.date() + timedelta(days=1), wanted).astimezone()
+        moment if moment > local else datetime.combine(local.date() + timedelta(days=1), at).astimezone()
     )
 
 

@@ -88,7 +88,7 @@ def _say(sink: BinaryIO, answer: Checked | Reduced | Trouble) -> None:
 class _Worker:
     """The isolated worker that is kept for the next model on the same target."""
 
-    _wanted: tuple[Any, ...] = ()
+    _asked: tuple[Any, ...] = ()
     _pool: Pool | None = None
 
     @classmethod
@@ -96,10 +96,10 @@ class _Worker:
         """A warm one, if it was made for the like."""
         target, run, accuracy = settings.target, settings.run, settings.accuracy
         libraries = target.plugins, target.ep_libraries, accuracy.custom_ops
-        wanted = (target.spec, *libraries, accuracy.reference_provider, run.memory_limit, run.devices)
-        if cls._pool is None or cls._wanted != wanted:
+        asked = (target.spec, *libraries, accuracy.reference_provider, run.memory_limit, run.devices)
+        if cls._pool is None or cls._asked != asked:
             cls.close()
-            cls._pool, cls._wanted = pool_for(settings, folder / "logs"), wanted
+            cls._pool, cls._asked = pool_for(settings, folder / "logs"), asked
         return cls._pool
 
     @classmethod

@@ -86,12 +86,12 @@ def write(data: Mapping[str, Any], folder: Path, out: Path) -> None:
         PAGE: page(data, prefix),
     }
     for name, text in texts.items():
-        draft = folder / f".{name}.writing"
+        aside = folder / f".{name}.writing"
         try:
-            draft.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-            draft.replace(folder / name)
+            aside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+            aside.replace(folder / name)
         finally:
-            draft.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
 
 
 def page(data: Mapping[str, Any], prefix: str) -> str:

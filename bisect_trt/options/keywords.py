@@ -65,8 +65,8 @@ def _fitting(word: str, held: Any, name: str, value: Any) -> Any:
         return _tuple(word, kind, value)
     if kind.startswith("Path"):
         return path_of(word, value)
-    wanted = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}[kind.split(" ")[0]]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+    kinds = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}[kind.split(" ")[0]]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise UsageError(f"{word} is {kind.split(' ')[0]}, not {_kind(value)}")
     return value
 

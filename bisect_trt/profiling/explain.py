@@ -155,11 +155,11 @@ def _ask(nodes: Nodes, measure: Measure, found: Explained) -> Part | None:
     return found.tried[nodes]
 
 
-def _fewest(parts: Iterable[Part], wanted: float) -> list[Part]:
+def _fewest(parts: Iterable[Part], least: float) -> list[Part]:
     """The fewest of them that add up to so many seconds; all where they do not."""
     kept: list[Part] = []
     for part in sorted(parts, key=lambda part: (-part.more, part.nodes)):
-        if _sum(kept) < wanted and part.more > 0:
+        if _sum(kept) < least and part.more > 0:
             kept.append(part)
     return kept
 

@@ -136,7 +136,7 @@ def _others(run: Run, wanted: Failure) -> Iterator[str]:
         yield f"{text}: {named}{more}; --all reduces each different failure."
 
 
-def told_of_the_original(
+def with_the_original(
     run: Run, problem: Problem, cut: Candidate, found: Found, result: Reduction
 ) -> Reduction:
     """Add what a report says of the user's own model; next to nothing with `--anonymise`."""

@@ -25,8 +25,8 @@ from bisect_trt.reduction.finish import (
     finish,
     getting_ready,
     result_of,
-    told_of_the_original,
     verify,
+    with_the_original,
     write_models,
     write_texts,
 )
@@ -46,8 +46,8 @@ from bisect_trt.session.pools import describing, pools, with_timing_cache
 from bisect_trt.session.prepare import LONGEST_START, Session, describe, load_for, prepare, resolved
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
 from bisect_trt.session.recording import Recording
-from bisect_trt.session.samples import Samples, read_and_told
-from bisect_trt.session.shapes_told import shapes_told
+from bisect_trt.session.samples import Samples, read_with_notes
+from bisect_trt.session.shape_notes import shape_notes
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers import jobs
@@ -83,7 +83,7 @@ def open_run(
     began = time.monotonic()
     settings = resolved(settings)
     loaded = load_for(model, settings)
-    samples, converted = read_and_told(loaded, settings)
+    samples, converted = read_with_notes(loaded, settings)
     head = folders.header(loaded.digest, settings, samples, every=every)
     if out is None:
         anonymous = settings.run.anonymise
@@ -113,7 +113,7 @@ def open_run(
                     session, trial, recording, prober, pool, out, on_event,
                     timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
                 )  # fmt: skip
-                opened.notes += filter(None, (turned, *converted, *shapes_told(loaded, samples, settings)))
+                opened.notes += filter(None, (turned, *converted, *shape_notes(loaded, samples, settings)))
                 opened.take_random_values()
                 yield opened
 
@@ -225,7 +225,7 @@ def _require_something(end: End, prober: Prober) -> None:
 
 def _result(run: Run, problem: Problem, cut: Candidate, found: Found, out: Path) -> Reduction:
     """Give all that is known before the written files are run; `cut` is not simplified yet."""
-    result = told_of_the_original(run, problem, cut, found, result_of(run, problem, found, out))
+    result = with_the_original(run, problem, cut, found, result_of(run, problem, found, out))
     if found.simple is None:
         return result
     return replace(

@@ -40,12 +40,12 @@ def _run(
 ) -> dict[str, Array]:
     option = f"--reference command:{command}"
     suffix = ".json" if "{inputs}.json" in command else ".npz"
-    given, wanted = scratch / f"inputs{suffix}", scratch / "outputs.npz"
+    given, answer = scratch / f"inputs{suffix}", scratch / "outputs.npz"
     if "{outputs}.json" in command:
-        wanted = scratch / "outputs.json"
+        answer = scratch / "outputs.json"
     values = {
-        "{inputs}.json": str(given), "{outputs}.json": str(wanted),
-        "{inputs}": str(given), "{outputs}": str(wanted), "{model}": str(model.absolute()),
+        "{inputs}.json": str(given), "{outputs}.json": str(answer),
+        "{inputs}": str(given), "{outputs}": str(answer), "{model}": str(model.absolute()),
     }  # fmt: skip
     write_samples(given, [sample])
     words = [_filled(word, values) for word in shlex.split(command)]
@@ -59,7 +59,7 @@ def _run(
             why = f"{option} is ended by signal {-done.returncode}{f': {said}' if said else ''}"
             raise TargetUnavailable(f"nothing can be said: {why}", "run it by itself to see why")
         raise UsageError(f"{option} ends with exit code {done.returncode}: {said or 'it says nothing'}")
-    [one] = read_samples(wanted, outputs)[:1] or [{}]
+    [one] = read_samples(answer, outputs)[:1] or [{}]
     unnamed = [f"arr_{k}" for k in range(len(outputs))]
     return dict(zip(outputs, one.values(), strict=True)) if list(one) == unnamed else one
 

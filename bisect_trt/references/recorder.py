@@ -56,7 +56,7 @@ def record(
     graph = Graph(onnx.load_model_from_string(model))
     run = _Run(graph, Store(folder), feeds, stem)
     run.take_inputs()
-    for part in _slices(run.wanted(tensors), _Sizes(run), budget or DEFAULT_BUDGET):
+    for part in _slices(run.named(tensors), _Sizes(run), budget or DEFAULT_BUDGET):
         run.make(part)
     return Record(
         folder=folder,
@@ -113,7 +113,7 @@ class _Run:
                 self.missing[name] = "is an input without a value, or no tensor"
                 self.failed.add(name)
 
-    def wanted(self, tensors: Sequence[str] | None) -> list[str]:
+    def named(self, tensors: Sequence[str] | None) -> list[str]:
         """Tensors to run for, in topological order; weights that are outputs are taken at once."""
         graph = self.graph
         asked = None if tensors is None else set(tensors)

@@ -76,7 +76,7 @@ def _rows(
         return []
     size = next(iter(sizes))
     rows = {k: v for k, v in outputs.items() if v.ndim and v.shape[0] == size}
-    wanted = {k: np.broadcast_to(v[:1], v.shape) for k, v in rows.items()}
-    found = differences([wanted], [rows], accuracy, least)
+    repeated = {k: np.broadcast_to(v[:1], v.shape) for k, v in rows.items()}
+    found = differences([repeated], [rows], accuracy, least)
     words = "identical rows of a batch give different outputs"
     return [replace(diff, difference=words) for diff in found if not diff.ok]

@@ -41,9 +41,9 @@ def zip_it(out: Path) -> Path:
     """
     title = folder_name(out)
     place = _free(out.parent, title)
-    draft = place.with_name(f".{place.name}.writing")
+    aside = place.with_name(f".{place.name}.writing")
     try:
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+        with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
             made = list(seeded.all_told(skeleton_of(out)))
             needless = _needless(out)
             for source in [source for source in attachments(out) if source not in needless]:
@@ -54,9 +54,9 @@ def zip_it(out: Path) -> Path:
                     )
                 else:
                     add_to(archive, f"{title}/{source.name}", source)
-        draft.replace(place)
+        aside.replace(place)
     finally:
-        draft.unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
     return place
 
 

@@ -47,7 +47,7 @@ def sample_file(name: str, k: int) -> str:
 
 
 @contextmanager
-def draft(out: Path, last: str) -> Iterator[Path]:
+def written_aside(out: Path, last: str) -> Iterator[Path]:
     """A folder whose files move to `out` at the end, the file `last` after the others."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=_DRAFT) as name:

@@ -27,10 +27,10 @@ from bisect_trt.reproducer.files import (
     PASSING,
     TIMING,
     WEIGHTS,
-    draft,
     narrow_file,
     sample_file,
     write_values,
+    written_aside,
 )
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.tensorrt.defaults import spelled_out
@@ -48,7 +48,7 @@ def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT)
     Raises:
         OSError: external data of the candidate is missing or too short, or a file cannot be written.
     """
-    with draft(out, MODEL) as folder:
+    with written_aside(out, MODEL) as folder:
         _write_model(candidate, folder, embed_limit)
         _write_script(folder)
         for side, name in ((candidate.feeds, INPUTS), (candidate.expected, EXPECTED)):
@@ -62,7 +62,7 @@ def write_passing(candidate: Candidate, out: Path) -> None:
     Raises:
         OSError: external data of the candidate is missing, or a file cannot be written.
     """
-    with draft(out, PASSING) as folder:
+    with written_aside(out, PASSING) as folder:
         _write_model(candidate, folder, EMBED_LIMIT, PASSING, skeleton_of(out))
 
 
@@ -72,7 +72,7 @@ def write_narrow(out: Path, precision: str) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    with draft(out, MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
+    with written_aside(out, MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
         made = narrowed((out / MODEL).read_bytes(), out, precision, Path(scratch))
         best = Candidate(made.model, made.folder, ())
         _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
@@ -84,7 +84,7 @@ def write_emulated(out: Path, precision: str) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    with draft(out, MODEL) as folder:
+    with written_aside(out, MODEL) as folder:
         made = emulate(onnx.load_model_from_string((out / MODEL).read_bytes()), precision)
         best = Candidate(made.model.SerializeToString(), out, ())
         _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
@@ -99,7 +99,7 @@ def write_twin(out: Path, wanted: Failure) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    with draft(out, MODEL) as folder:
+    with written_aside(out, MODEL) as folder:
         proto = onnx.load_model_from_string((out / MODEL).read_bytes())
         made = without_ignored(proto, wanted) if is_ignored(wanted) else spelled_out(proto)
         name = narrow_file("without" if is_ignored(wanted) else "spelled")
@@ -113,7 +113,7 @@ def write_timing_cache(source: Path, out: Path) -> None:
         OSError: the file cannot be read or written.
     """
     if source.exists():
-        with draft(out, TIMING) as folder:
+        with written_aside(out, TIMING) as folder:
             shutil.copyfile(source, folder / TIMING)
 
 

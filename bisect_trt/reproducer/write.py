@@ -23,7 +23,7 @@ from bisect_trt.machine.environment import Environment, describe
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import archive, command_lines, files, issue, script
 from bisect_trt.reproducer import document as documents
-from bisect_trt.reproducer.files import ISSUE, LOG, NOTE, REPORT, SCRIPT, draft
+from bisect_trt.reproducer.files import ISSUE, LOG, NOTE, REPORT, SCRIPT, written_aside
 from bisect_trt.reproducer.page import pages
 from bisect_trt.results import Finding, Reduction
 
@@ -80,7 +80,7 @@ def _write(reduction: Reduction, journal: Path) -> None:
 
 def write_script(reduction: Reduction) -> None:
     """Write `repro.py` alone, so that it can be tried before all texts are written."""
-    with draft(reduction.out, SCRIPT) as folder:
+    with written_aside(reduction.out, SCRIPT) as folder:
         (folder / SCRIPT).write_text(script.render(reduction, __version__), encoding="utf-8")
 
 
@@ -136,7 +136,7 @@ def write_texts(
         **pages,
         REPORT: json.dumps({**document, **facts}, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
-    with draft(reduction.out, REPORT) as folder:
+    with written_aside(reduction.out, REPORT) as folder:
         command_lines.write(reduction.best, reduction.settings.report.inputs_for, folder)
         for file, text in texts.items():
             (folder / file).write_bytes(text.encode("utf-8", errors="replace"))

@@ -183,8 +183,8 @@ def effect(
     announce_reference()
     types = continue_rest.types_of(candidate.content)
     own = continue_rest.load(candidate, candidate.expected, types)
-    wanted, actual, why = continue_rest.finish(candidate, own, continue_rest.load(candidate, given, types))
-    return tuple(differences(wanted, actual, accuracy, least)), why
+    right, actual, why = continue_rest.finish(candidate, own, continue_rest.load(candidate, given, types))
+    return tuple(differences(right, actual, accuracy, least)), why
 
 
 def histogram(tensor: str, reference: Path, target: Path, elem_type: int) -> Histogram:

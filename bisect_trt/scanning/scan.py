@@ -29,15 +29,15 @@ from bisect_trt.scanning.files import keep_values, open_out, require_free
 from bisect_trt.scanning.groups import Group, Isolation
 from bisect_trt.scanning.jobs import Measurement, Row, Whole
 from bisect_trt.scanning.result import Histogram, Scan, Scanned, error_of
-from bisect_trt.scanning.scope import no_value, require_outputs, require_reference, wanted
+from bisect_trt.scanning.scope import chosen, no_value, require_outputs, require_reference
 from bisect_trt.session.export_trial import ask
 from bisect_trt.session.finite import Lost, all_lost, lost_in, told
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
 from bisect_trt.session.recording import record
-from bisect_trt.session.samples import read_and_told
-from bisect_trt.session.shapes_told import shapes_told
+from bisect_trt.session.samples import read_with_notes
+from bisect_trt.session.shape_notes import shape_notes
 from bisect_trt.session.twice import with_marks
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
@@ -79,12 +79,12 @@ def scan(
     settings = resolved(settings)
     require_reference(settings)
     loaded = load_for(model, settings)
-    samples, converted = read_and_told(loaded, settings)
+    samples, converted = read_with_notes(loaded, settings)
     out = out or Path.cwd() / f"{model.stem}-scan"
     require_free(out, save_tensors, force=force)
     with open_out(out) as work:
         session = prepare(loaded, samples, work / "work")
-        asked = wanted(session.graph, tensors)
+        asked = chosen(session.graph, tensors)
         run, target = settings.run, with_timing_cache(settings.target, work)
         with (
             Pool(run.workers, log_dir=work / "logs", memory_limit=run.memory_limit) as pool,
@@ -97,7 +97,7 @@ def scan(
                 model, out, settings, session, pool, there, target, info, on_event,
                 save_tensors is not None,
             )  # fmt: skip
-            result = found.run(asked, (*converted, *shapes_told(loaded, samples, settings)))
+            result = found.run(asked, (*converted, *shape_notes(loaded, samples, settings)))
         if save_tensors is not None:
             keep_values(save_tensors, found.record, found.rows)
     from bisect_trt.scanning import page  # jinja2 is not needed before

@@ -35,7 +35,7 @@ def require_outputs(info: TargetInfo) -> None:
         )
 
 
-def wanted(graph: Graph, names: Sequence[str]) -> list[str]:
+def chosen(graph: Graph, names: Sequence[str]) -> list[str]:
     """Tensors to look at, in topological order: all that somebody reads, or those of these names.
 
     Raises:

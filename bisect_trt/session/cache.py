@@ -96,14 +96,14 @@ class Cache:
         place = self._place(candidate, run)
         with suppress(OSError):
             place.parent.mkdir(exist_ok=True)
-            handle, draft = tempfile.mkstemp(dir=place.parent, suffix=".writing")
+            handle, aside = tempfile.mkstemp(dir=place.parent, suffix=".writing")
             content = json.dumps(outcome.to_json())
             try:
                 with os.fdopen(handle, "w") as file:
                     file.write(f"{_check(content)}\n{content}")
-                Path(draft).replace(place)
+                Path(aside).replace(place)
             except BaseException:
-                Path(draft).unlink(missing_ok=True)
+                Path(aside).unlink(missing_ok=True)
                 raise
         if self._put % _EVERY == 0:
             self.trim()

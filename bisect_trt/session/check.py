@@ -24,8 +24,8 @@ from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
 from bisect_trt.session.recording import Recording, cannot_run, record
-from bisect_trt.session.samples import Samples, read_and_told
-from bisect_trt.session.shapes_told import shapes_told
+from bisect_trt.session.samples import Samples, read_with_notes
+from bisect_trt.session.shape_notes import shape_notes
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
@@ -54,7 +54,7 @@ def check(
     settings = resolved(settings)
     loaded = load_for(model, settings)
     kept = [] if keep is None else [_kept(loaded, settings, keep)]
-    samples, converted = read_and_told(loaded, settings)
+    samples, converted = read_with_notes(loaded, settings)
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
         logs = Path(place) / "logs"
         with (
@@ -72,7 +72,7 @@ def check(
                 original = replace(known.original, keep=keep)
                 outcome, left_out = _observed(pool, session, settings, oracle, original)
     outcome = doubts.judged(outcome)
-    model_notes = (*loaded.notes, *converted, *info.notes, *shapes_told(loaded, samples, settings))
+    model_notes = (*loaded.notes, *converted, *info.notes, *shape_notes(loaded, samples, settings))
     notes = (*doubts.notes, *kept, *model_notes, *known.notes, *left_out, built_words(outcome.built))
     return Check(
         model=model,

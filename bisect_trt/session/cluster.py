@@ -29,8 +29,8 @@ def on_cluster(settings: Settings) -> Settings:
             spec = cluster.wait(cluster.start(spec, resolve, spec), lambda: False)
     finally:
         cluster.close(node.sweep)
-    wanted = settings.run.workers
-    workers = slots if wanted == 1 else min(wanted, slots)
+    asked = settings.run.workers
+    workers = slots if asked == 1 else min(asked, slots)
     target = replace(settings.target, spec=resolve(spec))
     return replace(settings, target=target, run=replace(settings.run, workers=workers))
 

@@ -181,8 +181,8 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
 
 def _as_declared(elem_type: int | None, array: Array) -> Array:
     """Floats in the width that the model declares: frameworks are free to give another one."""
-    wanted = helper.tensor_dtype_to_np_dtype(elem_type) if elem_type else array.dtype
-    return array.astype(wanted) if kind_of(wanted) == kind_of(array.dtype) else array
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type) if elem_type else array.dtype
+    return array.astype(dtype) if kind_of(dtype) == kind_of(array.dtype) else array
 
 
 def _export_differs(
@@ -217,11 +217,11 @@ def _vouched_for(session: Session, recorded: Record, values: Values) -> Record:
             continue
         arrays = [sample[name] for sample in values]
         fits = [array.shape for array in arrays] == list(known.shapes)
-        wanted = helper.tensor_dtype_to_np_dtype(known.elem_type)
-        if all(kind_of(array.dtype) == kind_of(wanted) for array in arrays) and (
+        dtype = helper.tensor_dtype_to_np_dtype(known.elem_type)
+        if all(kind_of(array.dtype) == kind_of(dtype) for array in arrays) and (
             fits or name in graph.graph_outputs
         ):
-            files = tuple(_kept_file(store, name, array.astype(wanted)) for array in arrays)
+            files = tuple(_kept_file(store, name, array.astype(dtype)) for array in arrays)
             kept[name] = Tensor(known.elem_type, tuple(array.shape for array in arrays), files)
     return replace(recorded, tensors=kept, missing={}, error="")
 

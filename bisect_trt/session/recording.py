@@ -192,9 +192,9 @@ def record_again(
 
 
 def _keep(recorded: Record, place: Path) -> None:
-    draft = place.with_suffix(".writing")
-    draft.write_text(json.dumps(recorded.to_json()))
-    draft.replace(place)
+    aside = place.with_suffix(".writing")
+    aside.write_text(json.dumps(recorded.to_json()))
+    aside.replace(place)
 
 SHORTEST = 600.0
 """Seconds that the reference has at least."""

@@ -62,7 +62,7 @@ def read_samples(
     return samples
 
 
-def read_and_told(loaded: LoadedModel, settings: Settings) -> tuple[Samples, list[str]]:
+def read_with_notes(loaded: LoadedModel, settings: Settings) -> tuple[Samples, list[str]]:
     """Input values as `read_samples` gives them, and a sentence for each array that was converted."""
     notes: list[str] = []
     return read_samples(loaded, settings, notes), notes
@@ -132,7 +132,7 @@ def _require_fit(option: str, declared: GraphInput, shape: tuple[int, ...]) -> N
         not isinstance(d, int) or d == s for d, s in zip(declared.dims, shape, strict=True)
     )
     if not fits:
-        wanted = "x".join(str(d if d is not None else "?") for d in declared.dims)
+        dims = "x".join(str(d if d is not None else "?") for d in declared.dims)
         given = "x".join(map(str, shape))
-        text = f"{option} {declared.name}:{given} does not fit the model, which declares {wanted}"
+        text = f"{option} {declared.name}:{given} does not fit the model, which declares {dims}"
         raise UsageError(text, "numbers of the model are fixed: export it with a name in their place")

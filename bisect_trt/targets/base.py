@@ -75,11 +75,11 @@ def report_progress(text: str) -> None:
     place = os.environ.get(WORKER)
     if not place:
         return
-    file, draft = Path(f"{place}.progress"), Path(f"{place}.progress.new")
+    file, aside = Path(f"{place}.progress"), Path(f"{place}.progress.new")
     with suppress(OSError):  # a full disk must not fail a build
         if text:
-            draft.write_text(text)
-            draft.replace(file)
+            aside.write_text(text)
+            aside.replace(file)
         else:
             file.unlink(missing_ok=True)
 

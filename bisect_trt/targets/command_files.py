@@ -95,9 +95,9 @@ def _typed(array: Array, value: onnx.ValueInfoProto) -> Array:
     elem_type = value.type.tensor_type.elem_type
     if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         return array
-    wanted = helper.tensor_dtype_to_np_dtype(elem_type)
-    if wanted.isbuiltin != 1 and array.dtype == np.dtype(f"u{wanted.itemsize}"):
-        return array.view(wanted)
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    if dtype.isbuiltin != 1 and array.dtype == np.dtype(f"u{dtype.itemsize}"):
+        return array.view(dtype)
     return array
 
 

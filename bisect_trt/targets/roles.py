@@ -143,7 +143,7 @@ def _slots(
     except onnx.defs.SchemaError:
         return (), ()
     allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
-    wanted = "tensor(float16)" if NARROW[to] == TensorProto.FLOAT16 else "tensor(bfloat16)"
+    narrow = "tensor(float16)" if NARROW[to] == TensorProto.FLOAT16 else "tensor(bfloat16)"
     fixed = PARAMETERS.get(node.op_type, ())
 
     def kinds(formals: list[onnx.defs.OpSchema.FormalParameter], k: int) -> set[str]:
@@ -158,6 +158,6 @@ def _slots(
         some = {k: kinds(formals, k) for k, name in enumerate(names) if name}
         if any(all(t.startswith(("seq", "optional", "map")) for t in each) for each in some.values()):
             return (), ()
-        fits = [k for k, each in some.items() if wanted in each and k not in left_out]
+        fits = [k for k, each in some.items() if narrow in each and k not in left_out]
         sides.append(tuple(k for k in fits if types.get(names[k]) == TensorProto.FLOAT))
     return sides[0], sides[1]

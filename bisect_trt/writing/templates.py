@@ -54,9 +54,9 @@ class _Beside(jinja2.BytecodeCache):
         if sys.dont_write_bytecode or not bucket.key:
             return
         place = Path(bucket.key)
-        draft = place.with_name(f"{place.name}.{os.getpid()}")
+        aside = place.with_name(f"{place.name}.{os.getpid()}")
         with suppress(OSError):
             place.parent.mkdir(exist_ok=True)
-            with draft.open("wb") as file:
+            with aside.open("wb") as file:
                 bucket.write_bytecode(file)
-            draft.replace(place)
+            aside.replace(place)

@@ -89,10 +89,10 @@ class Rests:
         deltas: tuple[str, ...] = ()
         if again:
             deltas, feeds = self._add_differences(proto, made, again, feeds)
-        wanted = [t for t in rest.outputs if self._graph.producer.get(t) in behind]
+        read = [t for t in rest.outputs if self._graph.producer.get(t) in behind]
         del proto.graph.output[:]
         proto.graph.output.extend(
-            helper.make_tensor_value_info(t, self._record.elem_type(t), None) for t in wanted
+            helper.make_tensor_value_info(t, self._record.elem_type(t), None) for t in read
         )
         return replace(rest, model=proto.SerializeToString(), feeds=tuple(feeds), deltas=deltas)
 

@@ -224,8 +224,8 @@ class Cutter:
             dims = None if kind is None else dims_of(kind)
             self._made[tensor] = None
             if kind is not None and dims is not None:
-                wanted = GraphInput(tensor, kind.tensor_type.elem_type, dims)
-                self._made[tensor] = self._store.put_once(tensor, generate([wanted], 0, {})[tensor].make())
+                needed = GraphInput(tensor, kind.tensor_type.elem_type, dims)
+                self._made[tensor] = self._store.put_once(tensor, generate([needed], 0, {})[tensor].make())
         return self._made[tensor]
 
     def _values(self, tensors: Iterable[str]) -> tuple[Feeds, ...]:

@@ -69,9 +69,9 @@ class Net:
         """The size of a class as it is."""
         return self.ties.sizes[head]
 
-    def resized(self, wanted: Mapping[Var, int]) -> Draft | None:
+    def resized(self, asked: Mapping[Var, int]) -> Draft | None:
         """A draft whose classes have these sizes and all others follow; None: it cannot be had."""
-        for sizes in self._balanced(dict(wanted), 3):
+        for sizes in self._balanced(dict(asked), 3):
             draft = self._settle(sizes)
             if draft is not None:
                 return draft

@@ -138,8 +138,8 @@ def _require_shape(path: Path, item: GraphInput, array: Array) -> None:
     for want, have in zip(item.dims, array.shape, strict=False):
         fits = fits and (not isinstance(want, int) or want == have)
     if not fits:
-        wanted = item.shape_text()
-        raise UsageError(f"{path}: {item.name} has the shape {given}, but the model declares {wanted}")
+        declared = item.shape_text()
+        raise UsageError(f"{path}: {item.name} has the shape {given}, but the model declares {declared}")
 
 
 def _note_symbols(
@@ -155,23 +155,23 @@ def _note_symbols(
 
 def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array:
     """The array in the declared type, if that keeps every value."""
-    wanted = item.dtype
-    if array.dtype == wanted:
+    dtype = item.dtype
+    if array.dtype == dtype:
         return array
     message = f"{path}: {item.name} is {array.dtype}, but the model declares {_type_name(item)}"
     if item.elem_type == TensorProto.STRING:
         if array.dtype.kind not in "US":
             raise UsageError(message)
         return array.astype(np.str_).astype(object)
-    bits = array.dtype == np.dtype(f"u{wanted.itemsize}") and wanted.isbuiltin != 1
-    if (array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize) or bits:
-        return array.view(wanted)  # how numpy.savez keeps bfloat16 and the like
+    bits = array.dtype == np.dtype(f"u{dtype.itemsize}") and dtype.isbuiltin != 1
+    if (array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize) or bits:
+        return array.view(dtype)  # how numpy.savez keeps bfloat16 and the like
     if array.dtype.kind not in "biuf":
         raise UsageError(message)
     with np.errstate(all="ignore"):
-        cast = array.astype(wanted)
+        cast = array.astype(dtype)
         same = np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
-        if path.suffix.lower() == ".json" and array.dtype.kind == "f" and "float" in wanted.name:
+        if path.suffix.lower() == ".json" and array.dtype.kind == "f" and "float" in dtype.name:
             same = bool(np.all(np.isfinite(cast.astype(np.float64)) == np.isfinite(array)))  # digits, no bits
     if not same:
         raise UsageError(message, "converting it would change values; convert it yourself if that is meant")

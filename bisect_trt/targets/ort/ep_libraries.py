@@ -86,8 +86,8 @@ def pip_name(provider: str) -> str:
 
 def find_package(provider: str) -> Package | None:
     """The installed package for a provider; `...-cu13` and the like are variants of it."""
-    wanted = bare(provider)
-    fitting = [p for p in packages() if p.provider.startswith(wanted)]
+    start = bare(provider)
+    fitting = [p for p in packages() if p.provider.startswith(start)]
     return min(fitting, key=lambda p: len(p.provider), default=None)
 
 

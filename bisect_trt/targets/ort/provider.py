@@ -66,7 +66,7 @@ class OrtProvider:
             UsageError: unknown provider or device, wrong option, wrong `--ep-library`.
             TargetUnavailable: the provider's package is missing, or it does not work here.
         """
-        self._wanted, self._options = parse_spec(settings.spec)
+        self._named, self._options = parse_spec(settings.spec)
         try:
             self._ort: Any = importlib.import_module("onnxruntime")
         except ImportError as e:
@@ -145,10 +145,10 @@ class OrtProvider:
         for name, path in self._given:
             ep_libraries.register(self._ort, name, path, given=True)
             for ep_name in [d.ep_name for d in self._ort.get_ep_devices() if _made_by(d, path)]:
-                if ep_libraries.bare(self._wanted) in (ep_libraries.bare(name), ep_libraries.bare(ep_name)):
+                if ep_libraries.bare(self._named) in (ep_libraries.bare(name), ep_libraries.bare(ep_name)):
                     self._library = (name, path)
                     return str(ep_name)
-            if ep_libraries.bare(self._wanted) == ep_libraries.bare(name):
+            if ep_libraries.bare(self._named) == ep_libraries.bare(name):
                 raise self._no_device(str(path))
         # Plugins that are registered already are among the available providers, too.
         listed = self._match([d.ep_name for d in self._all_devices() if d.ep_name != _CPU])
@@ -157,7 +157,7 @@ class OrtProvider:
         return listed or built_in or self._find_packaged()
 
     def _find_packaged(self) -> str:
-        package = ep_libraries.find_package(self._wanted.partition(".")[0])
+        package = ep_libraries.find_package(self._named.partition(".")[0])
         if package is None:
             raise self._unknown()
         name = self._ort_name(package)
@@ -172,25 +172,25 @@ class OrtProvider:
         """The name under which the package wants to be registered."""
         module = importlib.import_module(package.module)
         names = module.get_ep_names() if hasattr(module, "get_ep_names") else []
-        return str(names[0]) if names else self._wanted
+        return str(names[0]) if names else self._named
 
     def _match(self, names: Sequence[str]) -> str:
-        return next((n for n in names if ep_libraries.bare(n) == ep_libraries.bare(self._wanted)), "")
+        return next((n for n in names if ep_libraries.bare(n) == ep_libraries.bare(self._named)), "")
 
     def _all_devices(self) -> Sequence[Any]:
         return self._ort.get_ep_devices() if hasattr(self._ort, "get_ep_devices") else ()
 
     def _unknown(self) -> UsageError | TargetUnavailable:
-        package = ep_libraries.pip_name(self._wanted)
+        package = ep_libraries.pip_name(self._named)
         if package:
             return TargetUnavailable(
-                f"{self._wanted}: this ONNX Runtime does not have it, and no package with it is installed",
+                f"{self._named}: this ONNX Runtime does not have it, and no package with it is installed",
                 f"Install it with: pip install {package}",
             )
         there = [*self._ort.get_available_providers(), *(p.provider for p in ep_libraries.packages())]
         there += [name for name, _ in self._given]
         return UsageError(
-            f"unknown execution provider {self._wanted!r}",
+            f"unknown execution provider {self._named!r}",
             f"Available: {', '.join(dict.fromkeys(there))}. Give a plugin by --ep-library NAME=PATH.",
         )
 
@@ -200,7 +200,7 @@ class OrtProvider:
         if "openvino" in library.lower():
             hint = "It takes Intel devices only; onnxruntime-openvino has the provider built in, for any CPU."
         return TargetUnavailable(
-            f"{library} offers no device for {self._wanted} here (there is: {', '.join(seen)})", hint
+            f"{library} offers no device for {self._named} here (there is: {', '.join(seen)})", hint
         )
 
     def _devices(self) -> list[Any]:
@@ -250,13 +250,13 @@ class OrtProvider:
         """What is to be decided otherwise, see `targets.ort.knobs`; gives further arguments of a session."""
         disabled = []
         for key, value in self._decisions:
-            name, _, wanted = value.partition("=")
+            name, _, given = value.partition("=")
             if key == "optimizer":
                 disabled.append(value)
             elif key == "config":
-                options.add_session_config_entry(name, wanted)
+                options.add_session_config_entry(name, given)
             elif key == "option":
-                setattr(options, name, int(wanted) if wanted.isdecimal() else wanted == "True")
+                setattr(options, name, int(given) if given.isdecimal() else given == "True")
             elif key == "level":
                 options.graph_optimization_level = getattr(self._ort.GraphOptimizationLevel, value)
         return {"disabled_optimizers": disabled} if disabled else {}
@@ -266,11 +266,11 @@ class OrtProvider:
         found = dict(self._options)
         properties: dict[str, Any] = json.loads(found.get("load_config") or "{}")
         for key, value in self._decisions:
-            name, _, wanted = value.partition("=")
+            name, _, given = value.partition("=")
             if key == "provider":
-                found[name] = wanted
+                found[name] = given
             elif key == "openvino":
-                properties.setdefault("CPU", {})[name] = wanted
+                properties.setdefault("CPU", {})[name] = given
                 found["load_config"] = json.dumps(properties)
         return found
 

@@ -93,8 +93,8 @@ def for_engine(trt: Any, engine: Any, feeds: Mapping[str, Array]) -> dict[str, A
     narrow = {trt.int32: np.int32, trt.float32: np.float32}
     taken: dict[str, Array] = {}
     for name, array in feeds.items():
-        wanted = np.dtype(narrow.get(engine.get_tensor_dtype(name), array.dtype))
-        dtype = np.dtype(wanted.type)  # in the byte order of this machine; `newbyteorder` hides `isbuiltin`
+        kind = np.dtype(narrow.get(engine.get_tensor_dtype(name), array.dtype))
+        dtype = np.dtype(kind.type)  # in the byte order of this machine; `newbyteorder` hides `isbuiltin`
         array = np.ascontiguousarray(array.astype(dtype, copy=False)).reshape(array.shape)
         taken[name] = array if dtype.isbuiltin == 1 else array.view(f"u{dtype.itemsize}")
     return taken

@@ -109,9 +109,9 @@ def receive(files: Mapping[str, Any], place: Path) -> None:
     for name, content in zip(missing, cluster.fetch(files[name] for name in missing), strict=True):
         path = place / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        content.tofile(draft)
-        draft.replace(path)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        content.tofile(aside)
+        aside.replace(path)
 
 
 def _remove_if_over(place: Path) -> None:

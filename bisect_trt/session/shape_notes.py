@@ -11,7 +11,7 @@ from bisect_trt.writing.text import printable
 _SHOWN_INPUTS = 4  # inputs
 
 
-def shapes_told(
+def shape_notes(
     loaded: LoadedModel, samples: Samples, settings: Settings
 ) -> list[str]:
     """A sentence for a model with dynamic dimensions, as `--help` of `--shapes` writes them; else nothing."""
