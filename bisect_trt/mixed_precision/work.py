@@ -75,17 +75,7 @@ class Work:
         self.weights = weight_bytes(proto)
         place, self.outside = adopted(self.session.store, proto, self.session.loaded.path)
         self.budget = Budget.of(self.settings.run, self.began)
-        known = Roles({}, types=float_types(proto)) if self.to in KINDS else roles(proto, self.to)
-        self.trial = Trial(
-            model=place.absolute(),
-            folder=place.parent.absolute(),
-            roles=known,
-            to=self.to,
-            store=self.session.store.folder.absolute(),
-            feeds=self.session.feeds,
-            expected=self.expected,
-            accuracy=self.settings.accuracy,
-        )
+        self.trial = self._trial(proto, place)
         ranges = self._ranges(proto)
         known = self.trial.roles
         self._require_choice(proto)
@@ -109,6 +99,19 @@ class Work:
             return self._written(search, ALL_LOW, always, whole, low)
         stop = self._search(search)
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
+
+    def _trial(self, proto: onnx.ModelProto, place: Path) -> Trial:
+        """What every evaluation needs of the model, which was written to `place`."""
+        return Trial(
+            model=place.absolute(),
+            folder=place.parent.absolute(),
+            roles=Roles({}, types=float_types(proto)) if self.to in KINDS else roles(proto, self.to),
+            to=self.to,
+            store=self.session.store.folder.absolute(),
+            feeds=self.session.feeds,
+            expected=self.expected,
+            accuracy=self.settings.accuracy,
+        )
 
     def _require_not_lowered(self, everything: Keep, lower: Keep) -> None:
         """Raises UsageError when the whole model passes but for what the user has lowered."""
