@@ -138,7 +138,6 @@ def test_rubbish_on_stdout_does_not_matter(
     assert b"and from Python" in (tmp_path / "logs" / "worker-0.log").read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # pebble's reader
 def test_rubbish_on_the_connection_is_a_crash(pool: Pool) -> None:
     death = pool.submit(jobs.rubbish_on_every_descriptor, timeout=60).result().death
     assert death is not None and death.symptom is Symptom.CRASH and "connection" in death.message

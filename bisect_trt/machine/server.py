@@ -31,7 +31,7 @@ LOST = 255
 """Exit code of a process whose server ended before it could tell the real one; or its own."""
 
 PRELOADED = ("bisect_trt.workers.jobs", "bisect_trt.workers.slot", "bisect_trt.targets.tensorrt.backend")
-"""What the server imports once for all workers: code of ours, with numpy, onnx and pebble, and no target."""
+"""What the server imports once for all workers: code of ours, with numpy and onnx, and no target."""
 
 _LONGEST_SOCKET = 107  # bytes of the name of a socket
 _NAMES = len("/pymp-01234567/listener-01234567")  # what is put behind the temporary folder

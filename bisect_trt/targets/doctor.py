@@ -8,8 +8,6 @@ from concurrent.futures import TimeoutError as DeadlinePassed
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from pebble import ProcessExpired, ProcessPool
-
 from bisect_trt._version import __version__
 from bisect_trt.machine.environment import ABSENT, Environment, describe, version
 from bisect_trt.targets.registry import survey
@@ -97,6 +95,8 @@ def _machine(machine: Environment) -> list[Row]:
 
 def apart(function: Callable[[], T], seconds: float = _SECONDS) -> T | str:
     """The answer of a function that was called in a fresh process, or what became of that process."""
+    from pebble import ProcessExpired, ProcessPool  # it takes asyncio and ssl with it, 0.06 CPU seconds
+
     context = multiprocessing.get_context("spawn")
     with ProcessPool(max_workers=1, context=context) as pool:
         future = pool.schedule(function, timeout=seconds)

@@ -1,12 +1,8 @@
 """Isolated warm worker processes: deadline, memory limit, crash and hang detection.
 
-Built on pebble, one pool of one process a slot, so that a death is always that of one known job. A
-thread of our own drives each slot, because of what pebble leaves open (5.1 and 6 read):
-
-- a worker that ends with exit code 0 in the middle of a job is not noticed: the job is lost;
-- rubbish on the connection ends pebble's reader thread: the job is lost;
-- workers are started by the thread that first asks, and the kernel's parent-death signal is tied to
-  that *thread*: it has to live as long as the slot.
+A process does one job at a time, so that a death is always that of one known job (`process.WorkerProcess`). A
+thread of our own drives each: it alone talks to the process, looks at the clock, and starts another one. The
+kernel's parent-death signal is tied to the *thread* that started a process, so it lives as long as the pool.
 
 
 How far the builds in the workers are, told while one waits for them.

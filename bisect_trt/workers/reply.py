@@ -49,6 +49,19 @@ class Reply:
     seconds: float = 0.0
 
 
+def opened(packed: bytes) -> Job:
+    """A pickled job, in the worker; one that cannot be read is a job that raises why."""
+    try:
+        job: Job = pickle.loads(packed)
+    except Exception as error:
+        return _raise, (error,)
+    return job
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def call(function: Callable[..., Any], args: tuple[Any, ...]) -> Answer:
     """Run the job, in the worker; what it raises is data, so that it is never taken for a death."""
     start = time.perf_counter()
@@ -86,10 +99,6 @@ class DiedError(Exception):
         self.death = Death(symptom, exitcode, message, detail=detail)
         self.again = again
         self.alive = False  # the job was ended and its process lives on
-
-
-class PoolError(Exception):
-    """pebble gave up on the connection to the worker."""
 
 
 class StoppedError(CancelledError):

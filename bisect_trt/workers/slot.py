@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.context import BaseContext
@@ -19,29 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from bisect_trt.errors import BisectError
 from bisect_trt.machine import limits, native, server
 from bisect_trt.outcome import Symptom
+from bisect_trt.workers.process import BrokenError, EndedError, Told, WorkerProcess
 from bisect_trt.workers.reply import (
     Answer,
     DiedError,
     Job,
     NotStartedError,
-    PoolError,
     Reply,
     StoppedError,
     Wish,
-    call,
     late,
     unless,
 )
 
 POLL = 0.05  # seconds between two looks whether the worker is still there
-LOST = 1.0  # seconds that an answer may be on its way after its worker has gone
+LOST = 1.0  # seconds that a worker may take to end once its connection has
 GRACE = 2.0  # seconds that a job which heeds `targets.base.asked_to_stop` has to do so
 START_DEADLINE = 120.0  # seconds that a process may take to start
+BROKEN = "broke the connection to its worker process"
 OVER = "held more memory than the limit"
 STARTS = 3  # processes that may go before one takes the job
 TAIL = 20 * 1024  # bytes of log that go with a death
@@ -75,7 +73,7 @@ class Slot:
         self._given = (threads, device)
         self._context = context
         self._closing = closing
-        self._pool: ProcessPool | None = None
+        self._worker: WorkerProcess | None = None
         self._lock = threading.Lock()
         self._warm = warm
         self._ready = False  # the present process has done it
@@ -116,89 +114,97 @@ class Slot:
         return Reply(value=result, seconds=seconds)
 
     def _attempt(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Answer:
-        started = False
         for _ in range(STARTS):
             try:
                 return self._once(job, timeout, cancelled)
             except NotStartedError:
-                started = self._pid() is not None
                 self.stop()
             except StoppedError:
                 raise
+            except TimeoutError as ended:
+                self.stop()
+                raise late(timeout) from ended
             except (DiedError, CancelledError) as ended:
                 if not getattr(ended, "alive", False):
                     self.stop()
                 raise
-        if started:
-            raise DiedError(Symptom.CRASH, None, "broke the connection to its worker process")
         raise BisectError(f"a worker process cannot be started; see {self.log}")
 
     def _once(self, job: Job, timeout: float | None, cancelled: threading.Event) -> Answer:
         if cancelled.is_set():
             raise CancelledError
-        pool = self._started()
+        worker = self._started()
         if self._warm is not None and not self._ready:
-            self._prepare(pool, self._warm)
+            self._prepare(worker, self._warm)
             if cancelled.is_set():
                 raise StoppedError
         for file in (self._stop_file, self._progress_file):
             file.unlink(missing_ok=True)
-        try:
-            # The deadline is ours: pebble's is there in case that we miss it.
-            future = pool.schedule(call, args=job, timeout=None if timeout is None else timeout + 2 * GRACE)
-            return self._wait(pool, future, timeout, cancelled)
-        except ProcessExpired as error:
-            raise self._explain(error.exitcode, error.pid) from error
-        except TimeoutError as error:
-            raise late(timeout) from error
-        except (BrokenProcessPool, PoolError) as error:
-            raise NotStartedError from error
+        return self._done(worker, job, timeout, cancelled)
 
-    def _prepare(self, pool: ProcessPool, warm: Job) -> None:
+    def _prepare(self, worker: WorkerProcess, warm: Job) -> None:
         """Have a new process do what makes it warm; no deadline of a job counts that.
 
         What it raises is for the job to say. A process that it ends is replaced by one that does without.
         """
         try:
-            future = pool.schedule(call, args=warm, timeout=START_DEADLINE + 2 * GRACE)
-            self.prepared = self._wait(pool, future, START_DEADLINE, threading.Event())[2]
-        except (ProcessExpired, TimeoutError, BrokenProcessPool, PoolError, DiedError) as error:
+            self.prepared = self._done(worker, warm, START_DEADLINE, threading.Event())[2]
+        except (DiedError, TimeoutError) as error:
             self._warm = None
             raise NotStartedError from error
         self._ready = True
 
-    def _wait(
-        self,
-        pool: ProcessPool,
-        future: ProcessFuture[Answer],
-        timeout: float | None,
-        cancelled: threading.Event,
+    def _done(
+        self, worker: WorkerProcess, job: Job, timeout: float | None, cancelled: threading.Event
     ) -> Answer:
-        """Wait for an answer; see to the ends that pebble does not see."""
+        """Give a job to the process and wait for its answer.
+
+        Raises:
+            NotStartedError: the process went, or did nothing, before it took the job.
+            DiedError, TimeoutError, CancelledError: the process has to go, or went.
+            Exception: the job cannot be pickled.
+        """
         begin = time.monotonic()
-        running = gone = None  # when the job was taken, when its process went
-        pid = None
+        given, running = False, 0.0  # when the job was taken
         wish: Wish | None = None
         while True:
-            with suppress(TimeoutError):
-                return unless(wish, timeout, future.result(timeout=POLL))
-            if future.done():
-                return unless(wish, timeout, future.result())
+            if worker.ready and not given:
+                self._give(worker, job)
+                given = True
+            heard = self._heard(worker, taken=bool(running))
+            if isinstance(heard, tuple):
+                return unless(wish, timeout, heard)
             now = time.monotonic()
-            overdue = timeout is not None and running is not None and now - running > timeout
+            running = now if heard is Told.TAKEN else running
+            overdue = timeout is not None and bool(running) and now - running > timeout
             wish = self._wish(wish, overdue, cancelled.is_set())
-            if not pool.active:
-                raise PoolError
-            if not future.running():
-                if now - begin > START_DEADLINE:
-                    raise NotStartedError
-                continue
-            running = running or now
-            pid = pid or self._pid()
-            if pid is not None and not psutil.pid_exists(pid):
-                gone = gone or now
-                if now - gone > LOST:  # pebble says nothing about exit code 0
-                    raise DiedError(Symptom.CRASH, 0, "exit code 0 in the middle of the job")
+            if not running and now - begin > START_DEADLINE:
+                raise NotStartedError
+
+    @staticmethod
+    def _give(worker: WorkerProcess, job: Job) -> None:
+        try:
+            worker.give(job)
+        except EndedError as error:
+            raise NotStartedError from error
+
+    def _heard(self, worker: WorkerProcess, *, taken: bool) -> Told | Answer | None:
+        """What the process tells. Raises NotStartedError, DiedError or CancelledError where it ended."""
+        try:
+            heard = worker.hear(POLL)
+            if heard is not None or worker.exit_code() is None:
+                return heard
+            if last := worker.hear(0.0):
+                return last
+        except EndedError:
+            pass
+        except BrokenError as error:
+            raise DiedError(Symptom.CRASH, None, BROKEN) from error
+        if self._closing.is_set():
+            raise CancelledError
+        if not taken:
+            raise NotStartedError
+        raise self._explain(worker.exit_code(LOST), worker.pid)
 
     def _wish(self, wish: Wish | None, overdue: bool, cancelled: bool) -> Wish | None:
         """Whether the job is to end: one that heeds it is asked and given `GRACE`, others are ended.
@@ -217,9 +223,13 @@ class Slot:
             raise CancelledError if cancelled else TimeoutError
         return wish
 
-    def _explain(self, exitcode: int | None, pid: int | None) -> DiedError:
-        """Why a process went that pebble saw go."""
-        why = self._over_limit.get(pid or 0)
+    def _explain(self, exitcode: int | None, pid: int) -> DiedError:
+        """Why a process went in the middle of a job."""
+        why = self._over_limit.get(pid)
+        if exitcode is None:
+            return DiedError(Symptom.CRASH, None, BROKEN)
+        if exitcode == 0:
+            return DiedError(Symptom.CRASH, 0, "exit code 0 in the middle of the job")
         if why is not None:
             return DiedError(Symptom.OUT_OF_MEMORY, exitcode, OVER, why, again=self._served > 0)
         if exitcode == -signal.SIGKILL:
@@ -231,48 +241,31 @@ class Slot:
 
     # The process
 
-    def _started(self) -> ProcessPool:
-        """The running pool of one process, a new one if need be."""
-        if self._pool is not None and not self._pool.active:
+    def _started(self) -> WorkerProcess:
+        """The running process, a new one if need be. Raises NotStartedError."""
+        if self._worker is not None and self._worker.exit_code() is not None:
             self.stop()
         with self._lock:
-            if self._pool is None:
+            if self._worker is None:
                 self._pid_file.unlink(missing_ok=True)
                 self._served, self._ready = 0, False
-                self._pool = ProcessPool(
-                    max_workers=1,
-                    context=self._context,
-                    initializer=_begin,
-                    initargs=(
-                        dict(os.environ), self._scratch, self.log, self._pid_file, os.getpid(), *self._given
-                    ),
-                )
-            return self._pool
+                given = (dict(os.environ), self._scratch, self.log, self._pid_file, os.getpid(), *self._given)
+                try:
+                    self._worker = WorkerProcess(self._context, _begin, given)
+                except EndedError as error:
+                    raise NotStartedError from error
+            return self._worker
 
     def stop(self) -> None:
         """End the process and all that it started, whatever it is doing; a later job starts another."""
         with self._lock:
-            pool, self._pool = self._pool, None
-            if pool is None:
+            worker, self._worker = self._worker, None
+            if worker is None:
                 return
-            pid = self._pid()
-            pool.stop()  # type: ignore[no-untyped-call]
-            # pebble's own threads can hang for good on a connection that was left half written.
-            helper = threading.Thread(target=_join, args=(pool,), daemon=True)
-            helper.start()
-            helper.join(timeout=5)
-            if pid is not None:
-                limits.kill_group(pid)
+            worker.end()
             limits.kill_descendants(limits.WORKER, str(self._pid_file.with_suffix("")))
             self._pid_file.unlink(missing_ok=True)
             shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def _pid(self) -> int | None:
-        """Process id of the worker; None while there is none that is ready."""
-        try:
-            return int(self._pid_file.read_text())
-        except (OSError, ValueError):
-            return None
 
     # What it holds and prints
 
@@ -285,9 +278,10 @@ class Slot:
 
     def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
         """Kill the process when it holds more than `memory_limit` bytes, its children included."""
-        pid = self._pid()
-        if pid is None:
+        worker = self._worker
+        if worker is None or not worker.ready:
             return
+        pid = worker.pid
         with suppress(psutil.Error):
             if look_for_children or not self._watched or self._watched[0].pid != pid:
                 process = psutil.Process(pid)
@@ -331,8 +325,3 @@ def _begin(environment: Mapping[str, str], scratch: Path, *given: Any) -> None:
     scratch.mkdir(exist_ok=True)
     tempfile.tempdir = os.environ["TMPDIR"] = str(scratch)
     limits.prepare_worker(*given)
-
-
-def _join(pool: ProcessPool) -> None:
-    with suppress(Exception):
-        pool.join()
