@@ -27,7 +27,7 @@ from bisect_trt.machine.environment import ABSENT, Environment
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer import archive as attach
-from bisect_trt.reproducer import files, markdown, models, script
+from bisect_trt.reproducer import files, markdown, models, script, untrusted
 from bisect_trt.reproducer import write as texts
 from bisect_trt.reproducer.script_values import constant_parts
 from bisect_trt.results import Reduction
@@ -182,6 +182,14 @@ def test_all_files_are_there_and_the_report_fits_its_schema(failing: Candidate, 
     assert document["nodes"] == ["up"] and document["model"] == {"file": "big model.onnx", "nodes": 910}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "surprise": 1}, schema)
+
+
+def test_verify_takes_the_tactics_that_were_kept(failing: Candidate, tmp_path: Path) -> None:
+    kept = TargetSettings("tensorrt", with_tactics=("0x1",), without_tactics=("0x2",))
+    folder = write(reduction(failing, tmp_path / "m-repro", settings=Settings(kept)))
+    _, report = untrusted.opened(folder, tmp_path)
+    target = report.target(None)
+    assert (target.with_tactics, target.without_tactics) == (("0x1",), ())
 
 
 def test_no_folder_of_the_user_is_written(failing: Candidate, tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def nameless(settings: Settings) -> Settings:
     kind, _, place = settings.accuracy.reference.partition(":")
     if kind in _PATHS:
         values["reference"] = f"{kind}:{place.rpartition('/')[2]}"
-    return of_values(values)
+    clean = of_values(values)
+    return replace(clean, target=replace(clean.target, with_tactics=settings.target.with_tactics))
 
 
 def by_hand(target: TargetSettings) -> list[str]:
