@@ -26,6 +26,7 @@ from bisect_trt.outcome import Ended, Symptom
 from bisect_trt.reduction.menu import SIMPLIFY
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.reduce import simplify as simplify_model
+from bisect_trt.reduction.simplify import attributes
 from bisect_trt.reduction.simplify.dimensions import sizes_below
 from bisect_trt.reduction.simplify.propose import attempt, best_draft
 from bisect_trt.reduction.simplify.run import simplify
@@ -669,3 +670,9 @@ def test_a_big_archive_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert too_big(archive) == ""
     monkeypatch.setattr("bisect_trt.reproducer.archive.ATTACHMENT_LIMIT", 1000)
     assert "repro.data" in too_big(archive)
+
+
+def test_an_attribute_without_numbers_can_only_be_left_out() -> None:
+    """Squeeze with axes=[], as onnx's converter writes it: a list of nothing has no simpler numbers."""
+    empty = helper.make_attribute("axes", [], attr_type=onnx.AttributeProto.INTS)
+    assert len(list(attributes._simpler("n", empty))) == 1

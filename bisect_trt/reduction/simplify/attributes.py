@@ -73,7 +73,7 @@ def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
     values: Iterator[int | float | list[int] | list[float]] = iter(())
     if attribute.type == AttributeProto.INT:
         values = (n for n in (*_SIMPLE_INTS, attribute.i // 2) if abs(n) < abs(attribute.i))
-    elif attribute.type == AttributeProto.INTS and len(attribute.ints) <= LONG:
+    elif attribute.type == AttributeProto.INTS and 0 < len(attribute.ints) <= LONG:
         values = _simpler_list(list(attribute.ints))
     elif attribute.type == AttributeProto.FLOAT:
         values = (value for value in (0.0, 1.0, three_digits(attribute.f)) if value != attribute.f)
