@@ -149,7 +149,7 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a run needs besides the model; each part has defaults."""
+    """What a run needs besides the model; each part has defaults."""
 
     target: TargetSettings = field(default_factory=TargetSettings)
     run: RunSettings = field(default_factory=RunSettings)

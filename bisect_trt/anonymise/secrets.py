@@ -120,7 +120,7 @@ def secrets_of(loaded: LoadedModel, samples: Sequence[Mapping[str, Array]], sett
 
 
 def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]]:
-    """All values of a model, those of training and long attributes too, that are no options of operators."""
+    """Yield all values of a model that are no options of operators, those of training too."""
     options = {name for node in _all_nodes(proto) for name in option_inputs(node)}
     for tensor in (*tensors(proto), *_training_tensors(proto)):
         if tensor.data_type != TensorProto.STRING and not (tensor.name in options and is_option(tensor)):

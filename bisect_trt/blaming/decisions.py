@@ -213,7 +213,7 @@ def _breakers(bench: _Bench) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Exposed:
-    """For the list search: a list of tensors *reproduces* when the failure is gone with it."""
+    """Answers the list search: a list of tensors *reproduces* when the failure is gone with it."""
 
     bench: _Bench
     proto: onnx.ModelProto

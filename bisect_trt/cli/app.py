@@ -37,7 +37,7 @@ from bisect_trt.errors import INTERRUPTED, BisectError, ModelDoesNotFail, Stoppe
 
 
 class _Root(TyperGroup):
-    """All commands."""
+    """The program with all its commands."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Its own options."""

@@ -39,7 +39,7 @@ Given = Mapping[str, Array | str]
 
 @dataclass(frozen=True)
 class Trial:
-    """All that an evaluation needs; small enough to be sent with each.
+    """What an evaluation needs; it is small enough to be sent with each.
 
     Attributes:
         model: file with the flat model; its weights lie in `folder`, rounded ones too (`round_weights`).

@@ -20,7 +20,7 @@ _FLOOR = 1e-4
 
 
 def write_beside(result: Precision, known: Roles, version: str) -> None:
-    """All files but the model and `precision.json`, into the result's folder."""
+    """Write all files but the model and `precision.json` into the result's folder."""
     (result.out / PAGE).write_text(_page(result, known))
     if result.to in KINDS:  # scales are of this model and these samples; layers follow from the graph
         return

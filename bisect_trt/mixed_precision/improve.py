@@ -78,7 +78,7 @@ class _Improver:
     # All of them
 
     def _small_ones(self, share: float) -> None:
-        """All sets of one node, of two, ... while that takes no more than a share of what is left.
+        """Try all sets of one node, of two, ... while that takes no more than a share of what is left.
 
         This is a proof that holds without monotony.
         """
@@ -147,7 +147,7 @@ class _Improver:
         return groups
 
     def _beams(self, turn: int) -> None:
-        """From the necessary nodes on, and from those of them that ranges condemn, too."""
+        """Search from the necessary nodes on, and from those of them that ranges condemn, too."""
         if self.search.settled:
             return
         core = self.search.found.necessary & self.best
@@ -270,7 +270,7 @@ class _Improver:
         return seen
 
     def _other_orders(self) -> None:
-        """From other lists of what does harm or is near, each with some luck."""
+        """Search through other lists of what does harm or is near, each in a random order."""
         search, spread = self.search, 2 * len(self.best)
         for turn in range(TURNS):
             price = search.price(self.best)

@@ -113,7 +113,7 @@ class Quantiser:
 
 
 def narrow_values(values: Array, scale: float, kind: Kind) -> npt.NDArray[np.generic]:
-    """As QuantizeLinear does: divided, rounded to nearest, ties to even, and saturated."""
+    """Quantise as QuantizeLinear does: divided, rounded to nearest, ties to even, and saturated."""
     quotient = np.asarray(values, np.float32) / np.float32(scale)
     whole = np.rint(quotient) if kind.numpy is np.int8 else quotient
     least = -kind.largest - (kind.numpy is np.int8)

@@ -30,7 +30,7 @@ def effort(nodes: int, weights: int) -> int:
 
 
 def cheap_questions(search: Search, weights: int, seed: int, tell: Tell) -> None:
-    """All steps, where a question costs milliseconds; `weights`: bytes of the model."""
+    """List all steps, where a question costs milliseconds; `weights` are the bytes of the model."""
     most = effort(len(search.items), weights)
     tell("a first set that passes")
     search.first()

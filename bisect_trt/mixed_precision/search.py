@@ -205,7 +205,7 @@ class Search:
         return frozenset(self.swept(found))
 
     def _without_classes(self, current: list[str]) -> list[str]:
-        """All twins of a class are left out at once, the least suspicious class first."""
+        """Leave all twins of a class out at once, the least suspicious class first."""
         classes: dict[str, list[str]] = {}
         for item in current:
             classes.setdefault(self.hints.twins.get(item, item), []).append(item)

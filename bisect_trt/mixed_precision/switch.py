@@ -195,7 +195,7 @@ class _Switching:
         self._nodes.append(node)
 
     def _wide(self, name: str) -> None:
-        """From here on there is the tensor under its own name, rounded if its maker is lowered."""
+        """Put the tensor under its own name from here on, rounded if its maker is lowered."""
         if name in self._there or name not in self._raw:
             return
         self._there.add(name)

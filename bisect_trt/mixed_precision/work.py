@@ -186,7 +186,7 @@ class Work:
         return always, tuple(key for key in items if key not in always | never)
 
     def _search(self, search: Search) -> End:
-        """All steps; gives how they ended."""
+        """Run all steps; give how they ended."""
         try:
             if not self._emulated:
                 schedule.dear_questions(search, self._searching)

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 
 
 def write_model(trial: Trial, keep: Collection[str], place: Path, outside: bool) -> int:
-    """In a worker: `mixed.onnx` in the folder `place`; gives the number of casts.
+    """Write `mixed.onnx` into the folder `place`, in a worker; give the number of casts.
 
     Weights are external data where that is asked for, or where they do not fit.
     """

@@ -330,7 +330,7 @@ class Graph:
 
 
 def _reached(name: str, step: Callable[[str], Iterable[str]]) -> set[str]:
-    """All that steps lead to. By hand: to import networkx takes as long as numpy."""
+    """Follow steps as far as they lead. By hand: to import networkx takes as long as numpy."""
     found, edge = set[str](), [name]
     while edge:
         new = set(step(edge.pop())) - found

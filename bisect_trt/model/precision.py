@@ -183,7 +183,7 @@ class _Narrowing:
             node.attribute.append(helper.make_attribute("value", zero))
 
     def _need_wide(self, name: str) -> None:
-        """From here on there is a float32 tensor of this name."""
+        """Put a float32 tensor of this name from here on."""
         if name in self._weights:
             self._read.add(name)
         elif name in self._made_narrow and name not in self._made_wide:

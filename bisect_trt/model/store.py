@@ -194,7 +194,7 @@ class Store:
             return path
 
     def promise(self, value: MadeUp) -> Path:
-        """As `put`, for values that are not made yet: whoever loads them first makes them.
+        """Do as `put` does, for values that are not made yet: whoever loads them first makes them.
 
         Beside the file, which is not there before that, lies what its values are to be.
         """
@@ -204,13 +204,13 @@ class Store:
         return path
 
     def put_at(self, stem: str, name: str, array: Array) -> Path:
-        """As `put`, into the file `stem` + `.npy`, replacing what is there (others may have mapped it)."""
+        """Do as `put` does, into `stem` + `.npy`, in place of what is there (others may have mapped it)."""
         path, aside = (self.folder / f"{stem}{suffix}" for suffix in (".npy", ".writing"))
         _save(aside, _plain(name, array), "wb")
         return aside.replace(path)
 
     def put_once(self, name: str, array: Array) -> Path:
-        """As `put`, for a value that follows from the tensor's name: a run that is resumed uses it again."""
+        """Do as `put` does, for a value that follows from the tensor's name: a resumed run uses it again."""
         path = self.folder / f"seeded-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npy"
         if not path.exists():
             self.put(name, array).rename(path)

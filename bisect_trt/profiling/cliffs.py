@@ -73,7 +73,7 @@ Compare = Callable[[int, int], Edge | None]
 
 
 def grid(low: int, high: int) -> list[int]:
-    """Both ends of a range and the powers of two in between."""
+    """List both ends of a range and the powers of two in between."""
     powers = (1 << k for k in range(high.bit_length()))
     return sorted({low, high, *(p for p in powers if low < p < high)})
 

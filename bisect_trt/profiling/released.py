@@ -113,7 +113,7 @@ class Installed(Protocol):
 def released(
     text: str, found: Installed, target: TargetSettings, info: TargetInfo, logs: Path
 ) -> Iterator[tuple[Scripted, Scripted]]:
-    """Both sides of a comparison with `PACKAGE==VERSION`: what is installed here, and that release."""
+    """Open both sides of a comparison with `PACKAGE==VERSION`: what is installed here, and that release."""
     package, _, version = text.partition("==")
     runtime = info.versions.get("onnxruntime", "")
     title = info.title.replace(runtime, version) if runtime else f"{package} {version}"

@@ -147,7 +147,7 @@ def _handed_over(result: Profile, work: Work) -> Profile:
 def _rivals(
     side: Side, rival: Side, release: str, info: TargetInfo, install: Install | None
 ) -> Iterator[tuple[tuple[Timer, Timer], TargetInfo]]:
-    """Both sides, and what the other one is; whether it can be used is known before anything is measured.
+    """Give both sides, and what the other one is; it is known to be usable before anything is measured.
 
     Raises:
         UsageError, TargetUnavailable: it cannot.

@@ -140,7 +140,7 @@ class Duel:
                 self._known[event["key"]] = Ratio(**{**told, "least": tuple(told["least"])})
 
     def _ratio(self, name: str, candidate: Candidate, seconds: float) -> Ratio:
-        """Both sides in turns, kept in the journal. Raises FailedError, BudgetSpent."""
+        """Measure both sides in turns, kept in the journal. Raises FailedError, BudgetSpent."""
         key = sha256(json.dumps([name, candidate.digest]).encode()).hexdigest()[:16]
         if key not in self._known:
             self.budget.require(0)

@@ -99,7 +99,7 @@ class Run:
         return self.recording.expect(self.session.graph.graph_outputs)
 
     def take_random_values(self) -> None:
-        """Of a random model, look for faults with the recorded values of its random nodes as given.
+        """Take the recorded values of random nodes as given, where the model has any.
 
         Unless the user's own file fails in another way than by its outputs: that is looked for as it is.
         """

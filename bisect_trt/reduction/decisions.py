@@ -94,7 +94,7 @@ class _Memory:
 
 @dataclass(frozen=True)
 class _Gone:
-    """For the list search: a list *reproduces* when the failure is gone with it."""
+    """Answers the list search: a list *reproduces* when the failure is gone with it."""
 
     asked: _Memory
 
@@ -106,7 +106,7 @@ class _Gone:
 
 @dataclass(frozen=True)
 class _Kept:
-    """For the list search: the items are as by default, all other knobs are not."""
+    """Answers the list search: the items are as by default, all other knobs are not."""
 
     fine: Sequence[Knob]
     asked: _Memory

@@ -116,7 +116,7 @@ class Session:
             raise OrtError(_text(error)) from error
 
     def run_held(self, values: Mapping[str, ort.OrtValue]) -> dict[str, Array | str]:
-        """As `run`, with values that are ONNX Runtime's already and may serve many runs. Raises OrtError."""
+        """Run with values that are ONNX Runtime's already and may serve many runs. Raises OrtError."""
         try:
             return _held(self._session, values)
         except Exception as error:  # as above

@@ -288,7 +288,7 @@ def missing_inputs(candidate: Candidate) -> list[str]:
 
 
 def _as_far_as_fed(outcome: Outcome, lacking: list[str]) -> Outcome:
-    """Without its inputs a model can be parsed and built: of all that comes later nothing can be said."""
+    """Say nothing of what comes after the build, where a model has no inputs to be fed with."""
     seen = tuple(f for f in outcome.failures if f.stage in (Stage.PARSE, Stage.BUILD))
     if not lacking or seen:
         return replace(outcome, failures=seen) if lacking else outcome

@@ -34,7 +34,7 @@ def with_marks(pool: Pool, session: Session, settings: Settings) -> Session:
 
 
 def unsteady(pool: Pool, session: Session, settings: Settings, nodes: Sequence[str]) -> list[str]:
-    """Those of some nodes that give different values in two runs although what they read is the same."""
+    """Find the nodes that give other values in a second run although what they read is the same."""
     graph, folder = session.graph, session.store.folder
     near = {t for name in nodes for t in (*graph.inputs_of(name), *graph.outputs_of(name))}
     tensors = sorted(near & graph.producer.keys())

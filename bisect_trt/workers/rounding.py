@@ -84,7 +84,7 @@ def origin(settings: TargetSettings, candidate: Candidate) -> list[str]:
 
 @dataclass(frozen=True)
 class _Compare:
-    """Both sides, and when they agree for the user."""
+    """Both sides of a comparison, and when they agree for the user."""
 
     accuracy: AccuracySettings
     least: float

@@ -182,7 +182,7 @@ class Plot:
         return across, self._top + height * (1 - self._y.place(y))
 
     def _frame(self) -> list[str]:
-        """Both axes with figures, as many as there is room for, and labels."""
+        """Draw both axes with figures, as many as there is room for, and labels."""
         width, height = self._inside(1, 1)
         bottom, right = self._top + height, self._left + width
         lines, texts = f"M{self._left:.1f} {self._top:.1f}V{bottom:.1f}H{right:.1f}", []

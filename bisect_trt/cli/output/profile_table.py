@@ -107,7 +107,7 @@ def _points(result: Profile, page: Page) -> Table:
 
 
 def _shown(result: Profile) -> list[Point]:
-    """Both sides of cliffs, the grid of powers of two, and sizes that fail."""
+    """Pick both sides of cliffs, the grid of powers of two, and sizes that fail."""
     sizes = {size for cliff in result.cliffs for size in (cliff.size - 1, cliff.size)}
     sizes |= set(grid(result.points[0].size, result.points[-1].size))
     return [point for point in result.points if point.size in sizes or point.error]

@@ -165,7 +165,7 @@ def _gemm(rule: Rule) -> None:
 
 
 def _concat(rule: Rule) -> None:
-    """All axes but one are equal everywhere; Split is the same backwards."""
+    """Tie all axes but one, which are equal everywhere; Split is the same backwards."""
     joined = rule.node.input if rule.node.op_type == "Concat" else rule.node.input[:1]
     tensors = [*rule.node.output, *joined]
     rank = rule.rank(tensors[0])
@@ -270,7 +270,7 @@ def _loop(rule: Rule) -> None:
 
 
 def _scan(rule: Rule) -> None:
-    """As Loop; a scanned input loses the axis along which it is read, all of these are equal."""
+    """Tie as for Loop; a scanned input loses the axis along which it is read, and all of these are equal."""
     node, body = rule.node, next(bodies(rule.node))
     scanned = rule.attribute("num_scan_inputs", len(node.input))
     states = len(node.input) - scanned

@@ -54,7 +54,7 @@ class Ties:
         return var
 
     def tie(self, one: Var, other: Var) -> None:
-        """Both are equal, if they are now (a broadcast 1 is not tied)."""
+        """Tie two that are equal now (a broadcast 1 is not tied)."""
         size = self.sizes.get(one)
         if size is None or size != self.sizes.get(other):
             return
@@ -63,7 +63,7 @@ class Ties:
             self._above[second] = first
 
     def product(self, left: Sequence[Var], right: Sequence[Var], factor: int = 1) -> None:
-        """Both sides have the same product."""
+        """Tie two products that are equal."""
         if all(v in self.sizes for v in (*left, *right)):
             self.products.append(Product(tuple(left), tuple(right), factor))
 

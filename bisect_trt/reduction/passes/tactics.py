@@ -160,7 +160,7 @@ _NOWHERE = "This TensorRT cannot keep it in a file, so each build may choose ano
 def _sentence(failing: dict[str, str], passing: dict[str, str], where: str) -> str:
     fails = _named([name for number, name in failing.items() if number not in passing])
     passes = _named([name for number, name in passing.items() if number not in failing])
-    return f"It hangs on the tactic: it fails with {fails} and passes with {passes}. {where}"
+    return f"It depends on the tactic: it fails with {fails} and passes with {passes}. {where}"
 
 
 def _named(names: list[str]) -> str:

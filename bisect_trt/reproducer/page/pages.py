@@ -99,7 +99,7 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
 
 
 def _plots(words: Mapping[str, Any]) -> dict[str, str]:
-    """SVG by name."""
+    """Draw the plots of the page, by name."""
     nodes, probes = words["model"]["nodes"], words["probes"]
     found: dict[str, str] = {}
     if len(probes) >= _WORTH_A_PLOT:

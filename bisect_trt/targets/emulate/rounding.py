@@ -70,7 +70,7 @@ class Rounder:
     """Makes nodes. The constants that they share become initializers of `graph`, seen by its bodies."""
 
     def __init__(self, format: Format, opset: int, graph: onnx.GraphProto, prefix: str) -> None:
-        """All new tensors get names that start with `prefix`, which no name of the model may do."""
+        """Begin the names of new tensors with `prefix`, which no name of the model may do."""
         self._format = format
         self._opset = opset
         self._graph = graph

@@ -70,7 +70,7 @@ def ignored_attributes(model: bytes, engine: Builds, gives: Gives) -> Iterator[F
 def _suspects(
     proto: onnx.ModelProto, asked: Sequence[tuple[str, str]], engine: Builds
 ) -> list[tuple[str, str]]:
-    """Those whose node, built alone, has one engine with and without; and those that cannot be built alone.
+    """Keep those whose node, built alone, has one engine with and without, and those that cannot be.
 
     A node takes milliseconds where the model takes minutes, and an attribute that reaches the engine of its
     node reaches that of the model.
