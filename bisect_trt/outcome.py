@@ -99,7 +99,7 @@ class Failure:
         return self.stage is Stage.COMPARE and self.symptom is Symptom.MISMATCH
 
     def same_as(self, other: Failure) -> bool:
-        """Whether both are the same failure, in possibly different models."""
+        """Say whether both are the same failure, in possibly different models."""
         return self.key == other.key
 
     def to_json(self) -> dict[str, Any]:
@@ -250,7 +250,7 @@ class Outcome:
 
 
 def judge(outcome: Outcome, wanted: Failure) -> Verdict:
-    """Whether `outcome` shows the wanted failure.
+    """Say whether `outcome` shows the wanted failure.
 
     Any other failure is UNRESOLVED: it may hide the wanted one, and must never replace it.
     """

@@ -60,7 +60,7 @@ _HINTS = {"f32": FP32, "f16": FP16, "bf16": BF16}
 
 
 def arithmetic_of(target: TargetSettings) -> Arithmetic:
-    """How a target computes with float32 tensors, as far as its settings and this machine tell.
+    """Say how a target computes with float32 tensors, as far as its settings and this machine tell.
 
     TensorRT multiplies in TF32 unless that is forbidden; so does ONNX Runtime's CUDA provider. OpenVINO takes
     bfloat16 where the CPU has it, unless a hint says otherwise. FP16 of a real target may accumulate in FP16,
@@ -85,7 +85,7 @@ def arithmetic_of(target: TargetSettings) -> Arithmetic:
 
 @cache
 def computes_in_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16, which OpenVINO then uses for float32 models."""
+    """Say whether this CPU has instructions for bfloat16, which OpenVINO then uses for float32 models."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

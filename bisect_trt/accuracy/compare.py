@@ -70,7 +70,7 @@ def compare(
 
 
 def default_rtol(dtype: np.dtype[Any]) -> float:
-    """The relative tolerance of a float type."""
+    """Give the relative tolerance of a float type."""
     return RTOL.get("float64" if dtype.kind == "c" else dtype.name, RTOL_NARROW)
 
 

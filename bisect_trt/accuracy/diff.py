@@ -104,7 +104,7 @@ class TensorDiff:
         return f"{self.name}: {'; '.join([*words, *([self.difference] if self.difference else [])])}"
 
     def figures(self) -> str:
-        """How far apart both are, as far as that was computed: not of NaN and Inf, texts and bools."""
+        """Say how far apart both are, as far as that was computed: not of NaN and Inf, texts and bools."""
         known = f"max abs {self.max_abs:.3g}, max rel {self.max_rel:.3g}"
         if self.finite:
             return f"{known}, RMS error / RMS {self.rms_error:.3g}, cosine {self.cosine:.6f}"

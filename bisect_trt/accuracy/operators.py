@@ -71,12 +71,12 @@ _PRODUCTS |= dict.fromkeys(_MATRICES, 2)
 
 
 def products(op: str) -> int:
-    """How many of the first inputs of an operator enter a matrix product; 0 for other operators."""
+    """Say how many of the first inputs of an operator enter a matrix product; 0 for other operators."""
     return _PRODUCTS.get(op, 0)
 
 
 def sum_length(op: str, inputs: Sequence[Shape], output: Shape, attributes: Mapping[str, Any]) -> int:
-    """How many terms the sums of an operator have, from the shapes of its inputs and of its output."""
+    """Say how many terms the sums of an operator have, from the shapes of its inputs and of its output."""
     first = inputs[0] if inputs else ()
     second = inputs[1] if len(inputs) > 1 else ()
     known = _LENGTHS.get(op)

@@ -45,7 +45,7 @@ def unit_of(arithmetic: Arithmetic, dtype: np.dtype[Any]) -> float:
 
 
 def rounding(arithmetic: Arithmetic, value: Array, unit: float) -> Array:
-    """What rounding to the format of a tensor, or to a unit roundoff, does to each value."""
+    """Give what rounding to the format of a tensor, or to a unit roundoff, does to each value."""
     value = np.asarray(value, np.float64)
     finite = np.abs(value)[np.isfinite(value)]
     scale = float(np.max(finite, initial=0.0))
@@ -81,7 +81,7 @@ def computed(
     reach: int = 1,
     whole: bool = False,
 ) -> Array:
-    """The error of each element that an operator makes, given exact inputs; `LAMBDA` times a rounding.
+    """Give the error of each element that an operator makes, given exact inputs; `LAMBDA` times a rounding.
 
     Args:
         arithmetic: of the target.

@@ -28,7 +28,7 @@ def chunks(array: Array) -> Iterator[tuple[int, Array]]:
 
 
 def index_of(position: int | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The index of an element that is known by its position in C order."""
+    """Give the index of an element that is known by its position in C order."""
     return None if position is None else tuple(int(i) for i in np.unravel_index(position, shape))
 
 
@@ -76,7 +76,7 @@ class Limits:
     given: float = 0.0  # atol where one was asked for: a mean needs no floor for small elements
 
     def accepts(self, sums: Sums) -> bool:
-        """Whether the metric is satisfied by what the finite elements add up to."""
+        """Say whether the metric is satisfied by what the finite elements add up to."""
         if sums.lost or self.metric == "max":
             return sums.mismatches == 0
         kind, _, part = self.metric.partition(":")

@@ -75,7 +75,7 @@ def _given(name: str, values: tuple[tuple[str, float], ...]) -> float | None:
 
 
 def best_agree(name: str, reference: Array, target: Array, count: int) -> TensorDiff:
-    """Whether the `count` best along the last axis are the same, in any order.
+    """Say whether the `count` best along the last axis are the same, in any order.
 
     Scores (floats): the target's best elements have to be among the reference's best; of elements that are
     equal in the reference any may be taken. Integers are indices already: the first `count` are compared.
@@ -106,7 +106,7 @@ def best_agree(name: str, reference: Array, target: Array, count: int) -> Tensor
 
 
 def failures(diffs: Sequence[TensorDiff], *, by_name: bool) -> tuple[Failure, ...]:
-    """What does not agree, as failures of stage compare.
+    """Give what does not agree, as failures of stage compare.
 
     With `by_name` one for each tensor, whose signature names it: the outputs of the whole model are the
     same whatever part of it ran on the target. Else one for each symptom.
@@ -132,7 +132,7 @@ def _failure(signature: str, bad: Sequence[TensorDiff]) -> Failure:
 
 
 def only_for(accuracy: AccuracySettings, output: str) -> AccuracySettings:
-    """The user's tolerance of one output for everything that is compared: a part of the model by itself.
+    """Give the user's tolerance of one output for everything that is compared: a part of the model by itself.
 
     Names of outputs mean nothing there: a part has outputs of its own. Which of several scores are the best
     can only be asked of the output itself, so `topk` does not count. "" has no tolerance of its own.

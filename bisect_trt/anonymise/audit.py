@@ -80,7 +80,7 @@ def _opened(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def _decoded(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """What a page embeds as base64: the numbers of its plots."""
+    """Give what a page embeds as base64: the numbers of its plots."""
     runs = _BASE64.findall(data.replace(b"\\/", b"/"))
     if runs:
         yield f"base64 in {name}", b"\n".join(base64.b64decode(run[: len(run) // 4 * 4]) for run in runs)
@@ -103,12 +103,12 @@ def _find_texts(files: Mapping[str, bytes], secrets: Secrets) -> Iterator[Findin
 
 
 def shown(text: str) -> str:
-    """A text in quotes, short."""
+    """Give a text in quotes, short."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def left(model: bytes) -> list[str]:
-    """What of the original a model still tells: operators, attributes, shapes, sizes; one line each."""
+    """Give what of the original a model still tells: operators, attributes, shapes, sizes; one line each."""
     proto = onnx.load_model_from_string(model)
     lines = []
     for node in inner_nodes(proto.graph):
@@ -154,6 +154,6 @@ def _values(tensor: TensorProto) -> str:
 
 
 def summary(found: list[Finding]) -> str:
-    """The findings as one sentence."""
+    """Give the findings as one sentence."""
     more = f" and {len(found) - _SHOWN_FINDS} more" if len(found) > _SHOWN_FINDS else ""
     return "; ".join(map(str, found[:_SHOWN_FINDS])) + more

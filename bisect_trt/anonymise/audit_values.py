@@ -45,7 +45,7 @@ def find_values(files: Mapping[str, bytes], arrays: Named) -> list[tuple[str, st
 
 
 def is_secret(array: Array) -> bool:
-    """Whether an array is more than sizes, axes or flags."""
+    """Say whether an array is more than sizes, axes or flags."""
     kind = array.dtype.kind
     if kind in "OUSb" or array.size == 0:
         return kind == "b" and array.size > SMALL
@@ -117,7 +117,7 @@ def _blobs(name: str, data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _arrays(name: str, data: bytes) -> Iterator[Array]:
-    """The tensors of an ONNX model, the array of a `.npy`."""
+    """Give the tensors of an ONNX model, the array of a `.npy`."""
     if data[:6] == b"\x93NUMPY":
         try:
             array = np.load(io.BytesIO(data), allow_pickle=False)

@@ -30,7 +30,7 @@ _TEXTS = (".csv", ".html", ".json", ".log", ".md", ".py", ".svg", ".txt", ".xml"
 
 
 def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
-    """The same result told without the names, texts and paths of the original."""
+    """Give the same result told without the names, texts and paths of the original."""
     clean = Scrubber(secrets)
     settings = reduction.settings
     inputs = {i.name for i in onnx.load_model_from_string(reduction.best.model).graph.input}
@@ -77,7 +77,7 @@ def _told_cleanly(judgement: Judgement, clean: Scrubber) -> Judgement:
 
 
 def _of_the_original(reduction: Reduction) -> Iterator[str]:
-    """What the reports compare the reduced model with."""
+    """Give what the reports compare the reduced model with."""
     it = reduction.original
     if it is not None:
         yield f"the original: {it.nodes:,} nodes; {it.weights:,} weights, {it.weight_bytes:,} bytes"

@@ -67,7 +67,7 @@ class Secrets:
         return {t: what for t, what in told if not self._is_known(t)}
 
     def _is_known(self, word: str) -> bool:
-        """Whether it may be found anyway: as a word, or as a name that we give a node of it."""
+        """Say whether it may be found anyway: as a word, or as a name that we give a node of it."""
         return is_ours(word) or word.lower().rstrip("0123456789") in self.told
 
     @cached_property
@@ -96,7 +96,7 @@ def _vocabulary() -> frozenset[str]:
 
 
 def is_ours(word: str) -> bool:
-    """Whether a word is one of ours, or a name that we give: `x0`, `conv1`."""
+    """Say whether a word is one of ours, or a name that we give: `x0`, `conv1`."""
     plain = word.lower()
     return (
         plain in _vocabulary()
@@ -185,7 +185,7 @@ def _texts(message: Any, label: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _operator(node: onnx.NodeProto) -> str:
-    """What an attribute is called whose owner may be one of ONNX's own operators."""
+    """Give what an attribute is called whose owner may be one of ONNX's own operators."""
     return "attribute" if takes_texts(node) else _STRUCTURAL
 
 

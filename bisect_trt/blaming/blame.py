@@ -269,7 +269,7 @@ class _Asker:
         return self.report.target(self.target, self.settings.target)
 
     def _whole(self, place: Path) -> Path | None:
-        """The user's model, where a file of its name lies here or beside the reproducer."""
+        """Give the user's model, where a file of its name lies here or beside the reproducer."""
         name = self.report.model_name
         places = [folder / name for folder in (Path.cwd(), place.absolute().parent)] if name else []
         return next((found for found in places if found.is_file()), None)
@@ -328,7 +328,7 @@ def _file_name(release: str) -> str:
 
 
 def _digest(folder: Path, asked: str) -> str:
-    """What two runs must share for one to go on with the other's journal."""
+    """Give what two runs must share for one to go on with the other's journal."""
     h = hashlib.sha256(asked.encode())
     for name in (files.MODEL, files.WEIGHTS, files.REPORT):
         with suppress(OSError):

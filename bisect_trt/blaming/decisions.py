@@ -187,7 +187,7 @@ _NO_ROUTES = "This builder names no build routes (TensorRT has them from 11.1 on
 
 
 def _fixed_helps(bench: _Bench) -> bool:
-    """Whether the failure goes when the inputs have the shapes that they are fed with."""
+    """Say whether the failure goes when the inputs have the shapes that they are fed with."""
     proto = onnx.load_model_from_string(bench.candidate.model)
     made = fixed(proto, fed_shapes(bench.candidate))
     if made == proto:
@@ -197,7 +197,7 @@ def _fixed_helps(bench: _Bench) -> bool:
 
 
 def _breakers(bench: _Bench) -> tuple[str, ...]:
-    """The fewest inner tensors that, marked as outputs, make the failure go; none where none do."""
+    """Give the fewest inner tensors that, marked as outputs, make the failure go; none where none do."""
     proto = onnx.load_model_from_string(bench.candidate.model)
     names = inner_tensors(proto)
     # The reference is asked anew for what is exposed; where its word is not what the files say is right,

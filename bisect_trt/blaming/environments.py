@@ -57,7 +57,7 @@ class NotTried(Exception):
 
 
 def cache_folder() -> Path:
-    """Where environments are kept: `bisect-trt/releases` in the user's cache folder."""
+    """Say where environments are kept: `bisect-trt/releases` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "bisect-trt" / "releases"
 
@@ -149,7 +149,7 @@ class Environments:
         return found
 
     def get(self, package: Package, version: str, more: Sequence[str] = ()) -> Environment:
-        """The environment of a release, made if need be. `more` are further requirements.
+        """Give the environment of a release, made if need be. `more` are further requirements.
 
         Raises:
             NotTried: it cannot be made here.
@@ -223,7 +223,7 @@ class Environments:
         return broken
 
     def _import(self, place: Path, package: Package) -> str:
-        """Why its library cannot be imported; empty when it can."""
+        """Say why its library cannot be imported; empty when it can."""
         # As in the scripts: an error that a library prints, and goes on from, counts.
         strict = "import os, sys; sys.excepthook = lambda k, e, t: (print(repr(e), flush=True), os._exit(2))"
         told = f"{strict}\nimport numpy, {package.module}\n{package.trial}"
@@ -249,7 +249,7 @@ def _ready(place: Path) -> Environment | None:
 
 
 def _alias(place: Path, package: Package) -> None:
-    """The module under the name that scripts know: all that the package of that name has inside."""
+    """Give the module under the name that scripts know: all that the package of that name has inside."""
     module = _site(place) / package.alias
     module.mkdir(exist_ok=True)
     text = f"from {package.module} import *\nfrom {package.module} import __version__\n"

@@ -100,7 +100,7 @@ class _Asked:
         return self._answers[k]
 
     def hopeless(self, k: int) -> bool:
-        """Whether it was asked in vain."""
+        """Say whether it was asked in vain."""
         return self._answers.get(k) is Verdict.UNRESOLVED
 
     def known(self) -> list[int]:

@@ -130,7 +130,7 @@ class Index:
 
 
 def parse_index(said: str) -> Index:
-    """The index from what `pip config list` says; the environment's word is above that of files."""
+    """Give the index from what `pip config list` says; the environment's word is above that of files."""
     values: dict[str, str] = {}
     for line in said.splitlines():
         key, equals, value = line.partition("=")
@@ -190,7 +190,7 @@ class Installer:
         raise TargetUnavailable(f"the releases of {package} cannot be listed: {why}")
 
     def make(self, place: Path) -> str:
-        """An empty environment with this Python. Gives why there is none, else nothing."""
+        """Give an empty environment with this Python. Gives why there is none, else nothing."""
         if self._uv:
             command = [self._uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(place)]
         else:
@@ -245,14 +245,14 @@ _OFFLINE = "--offline tries what was installed before"
 
 
 def find_uv() -> str:
-    """The program uv: of the extra `blame`, else on the PATH; empty where there is none."""
+    """Give the program uv: of the extra `blame`, else on the PATH; empty where there is none."""
     with suppress(ImportError, FileNotFoundError):
         return str(importlib.import_module("uv").find_uv_bin())
     return shutil.which("uv") or ""
 
 
 def why_not(said: str, *, offline: bool = False, ended: bool = False) -> str:
-    """Why an install failed, in one line."""
+    """Say why an install failed, in one line."""
     if ended:
         return "its install took too long"
     if _FULL.search(said):
@@ -269,12 +269,12 @@ def why_not(said: str, *, offline: bool = False, ended: bool = False) -> str:
 
 
 def without_addresses(text: str) -> str:
-    """A text of an installer without the address of any server, which may hold a password."""
+    """Give a text of an installer without the address of any server, which may hold a password."""
     return _ADDRESS.sub("(address)", text)
 
 
 def _last(said: str) -> str:
-    """The last line that says something, lines of errors before others."""
+    """Give the last line that says something, lines of errors before others."""
     lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("error", "cause", "because"))]
     return (errors or lines or ["it gave no reason"])[-1][:200]

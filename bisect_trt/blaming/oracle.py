@@ -144,7 +144,7 @@ def write_question(
 
 
 def _name(spec: str, package: Package | None) -> str:
-    """The target as its own `info` names it, without asking it: it need not be usable here."""
+    """Give the target as its own `info` names it, without asking it: it need not be usable here."""
     if by_its_own_api(package):
         return script.OPENVINO
     if not spec.startswith("ort:"):
@@ -177,7 +177,7 @@ def _digest(folder: Path) -> str:
 
 
 def _last_word(said: str) -> str:
-    """The script's own last line, else the last one that was printed."""
+    """Give the script's own last line, else the last one that was printed."""
     lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
     own = [line for line in lines if line.startswith(("Actual:", "Something else went wrong:"))]
     last = (own or lines or [""])[-1].removeprefix("Actual: ")

@@ -58,7 +58,7 @@ class Package:
     trial: str = ""
 
     def requirements(self, version: str, *, build: bool = False) -> list[str]:
-        """What to install for one release; with `build` source archives may be built."""
+        """Give what to install for one release; with `build` source archives may be built."""
         names = (self.name,) if build or not self.wheels else self.wheels
         return [*(f"{name}=={version}" for name in names), *self.beside]
 
@@ -120,7 +120,7 @@ class Asked:
 
 
 def parsed(version: str) -> Version | None:
-    """A version; None when it is none."""
+    """Give a version; None when it is none."""
     try:
         return Version(version)
     except InvalidVersion:
@@ -128,7 +128,7 @@ def parsed(version: str) -> Version | None:
 
 
 def kind_of(spec: str) -> str:
-    """Which row of the table a target belongs to; empty: no package has it."""
+    """Say which row of the table a target belongs to; empty: no package has it."""
     name = spec.partition(":")[0]
     if name == "ort":
         return "openvino" if bare(parse_spec(spec)[0]) == "openvino" else "ort"
@@ -136,7 +136,7 @@ def kind_of(spec: str) -> str:
 
 
 def default_for(spec: str) -> str:
-    """The package that has a target. Raises UsageError when none has."""
+    """Give the package that has a target. Raises UsageError when none has."""
     kind = kind_of(spec)
     if not kind:
         hint = "give a command for each release with --releases-file"
@@ -167,7 +167,7 @@ def asked_for(text: str, spec: str) -> Asked:
 
 
 def newest_of_lines(versions: Sequence[str]) -> list[str]:
-    """The newest release of each line (1.31.x, 1.30.x, ...), the newest line first."""
+    """Give the newest release of each line (1.31.x, 1.30.x, ...), the newest line first."""
     lines: dict[tuple[int, int], str] = {}
     for text in in_order(versions):
         found = parsed(text)
@@ -177,7 +177,7 @@ def newest_of_lines(versions: Sequence[str]) -> list[str]:
 
 
 def by_its_own_api(package: Package | None) -> bool:
-    """Whether a package is asked through its own interface, not through ONNX Runtime's."""
+    """Say whether a package is asked through its own interface, not through ONNX Runtime's."""
     return package is not None and package.name == _OPENVINO
 
 

@@ -67,13 +67,13 @@ class Patch:
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def of(self, model: onnx.ModelProto, inferred: onnx.ModelProto) -> onnx.ModelProto:
-        """The changed copy of a model; `inferred` is the model with inferred shapes."""
+        """Give the changed copy of a model; `inferred` is the model with inferred shapes."""
         if self.shapes:
             return patch.fixed(model, dict(self.shapes))
         return patch.exposed(model, self.tensors, inferred)
 
     def script(self) -> str:
-        """A program that does the same to the next export; it stands alone."""
+        """Give a program that does the same to the next export; it stands alone."""
         head = f"# Written by bisect-trt {__version__}: python {SCRIPT} MODEL.onnx PATCHED.onnx\n"
         words = {"tensors": repr(list(self.tensors)), "shapes": repr(dict(self.shapes))}
         return f"{head}{getsource(patch)}\n{_TAIL.format(**words)}"

@@ -85,7 +85,7 @@ class Releases:
     seconds: float = 0.0
 
     def of(self, position: int) -> Tried:
-        """What the release at a position says."""
+        """Give what the release at a position says."""
         return next(tried for tried in self.tried if tried.release == self.names[position])
 
 
@@ -93,7 +93,7 @@ class Source(Protocol):
     """Where releases come from."""
 
     def command(self, name: str, script: Path) -> tuple[list[str], Mapping[str, str], str]:
-        """How to run a script on a release, its versions, and why nothing can be told if so.
+        """Say how to run a script on a release, its versions, and why nothing can be told if so.
 
         Raises:
             NotTried: it cannot be tried here.

@@ -21,7 +21,7 @@ _COLOURS = {
 
 
 def svg(found: Releases) -> str:
-    """A picture that stands by itself: colour, title and version of every release."""
+    """Give a picture that stands by itself: colour, title and version of every release."""
     marks = words.marks(found)
     longest = max(len(name) for name, _ in marks) * _LETTER
     used = [kind for kind in _COLOURS if any(kind == mark for _, mark in marks)]

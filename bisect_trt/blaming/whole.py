@@ -197,7 +197,7 @@ class _Bench:
 
 
 def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with shapes of its inner tensors, as far as onnx infers them."""
+    """Give the model with shapes of its inner tensors, as far as onnx infers them."""
     with suppress(native.RefusedError, native.NotKnownError):
         return native.infer_shapes(proto)
     return proto

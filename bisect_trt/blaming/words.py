@@ -56,7 +56,7 @@ def _step(found: Releases, change: Change) -> str:
 
 
 def _between(found: Releases, known: Sequence[int]) -> list[str]:
-    """How many were not asked between two that answer alike."""
+    """Say how many were not asked between two that answer alike."""
     left = len(found.names) - len(found.history.answers)
     verb = "was" if left == 1 else "were"
     return [f"{counted(left, 'release')} between {verb} not tried (--sweep tries all)"] if left else []
@@ -68,7 +68,7 @@ def regressions(found: Releases) -> list[tuple[Tried, Tried]]:
 
 
 def not_monotone(found: Releases) -> bool:
-    """Whether it came and went more than once."""
+    """Say whether it came and went more than once."""
     return len(found.history.changes) > 1
 
 
@@ -78,14 +78,14 @@ def rows(found: Releases) -> list[tuple[str, str, str]]:
 
 
 def table(found: Releases) -> str:
-    """The same as a table of Markdown."""
+    """Give the same as a table of Markdown."""
     lines = ["| release | failure | what it says |", "|---|---|---|"]
     lines += [f"| {cell(name)} | {word} | {cell(said)} |" for name, word, said in rows(found)]
     return "\n".join(lines)
 
 
 def section(found: Releases) -> str:
-    """The section of an issue that answers "Have you tried the latest release?"."""
+    """Give the section of an issue that answers "Have you tried the latest release?"."""
     known = found.history.known
     newest = found.names[-1]
     if known and known[-1] == len(found.names) - 1:
@@ -133,7 +133,7 @@ def issue(found: Releases | None, decided: Decisions | None) -> str:
 
 
 def sentences(decided: Decisions) -> list[str]:
-    """What the failure depends on, a sentence each."""
+    """Give what the failure depends on, a sentence each."""
     found = decided.decided
     if not decided.shows:
         return [*decided.notes, *([f"Not tried: {decided.stopped}."] if decided.stopped else [])]

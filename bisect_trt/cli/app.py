@@ -128,7 +128,7 @@ def _as_ours(error: Exception) -> BisectError:
 
 
 def _misused(error: Exception) -> UsageError:
-    """What Typer says of a command line, with what may have been meant."""
+    """Give what Typer says of a command line, with what may have been meant."""
     told = " ".join(getattr(error, "format_message", lambda: str(error))().split())
     context = getattr(error, "ctx", None)
     hint = f"{context.command_path if context else 'bisect-trt'} --help lists what there is"

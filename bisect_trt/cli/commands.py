@@ -129,7 +129,7 @@ def as_texts(parameters: list[Any]) -> list[Any]:
 
 
 def _as_it_stands(parameter: Any, ctx: Any, value: Any) -> Any:
-    """The text, texts or bool that was given. Raises what Typer does where one is missing."""
+    """Give the text, texts or bool that was given. Raises what Typer does where one is missing."""
     if value is None and parameter.required:
         return type(parameter).process_value(parameter, ctx, value)
     return value if parameter.callback is None else parameter.callback(ctx, parameter, value)

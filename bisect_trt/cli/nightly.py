@@ -94,7 +94,7 @@ def run(
 
 
 def status(out: Path) -> int:
-    """What is happening now, or how the last night ended; writes nothing."""
+    """Give what is happening now, or how the last night ended; writes nothing."""
     from bisect_trt.nightly.status import lines
 
     for line in lines(out):

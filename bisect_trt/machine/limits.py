@@ -77,7 +77,7 @@ def die_with(parent: int) -> None:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process has not ended; one that its parent has not heard of yet has."""
+    """Say whether a process has not ended; one that its parent has not heard of yet has."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -136,7 +136,7 @@ def held_bytes(process: psutil.Process) -> int:
 
 
 def describe_exit(code: int | None) -> str:
-    """An exit code in words: `SIGSEGV (segmentation fault)`, `exit code 3`."""
+    """Give an exit code in words: `SIGSEGV (segmentation fault)`, `exit code 3`."""
     if code is None:
         return "ended for an unknown reason"
     if code >= 0:

@@ -96,7 +96,7 @@ class _Service:
     def ask(
         self, function: Callable[..., ModelProto], tool: str, model: bytes, options: dict[str, Any]
     ) -> tuple[bool, bytes]:
-        """Whether it answered, and the model or the words of its refusal. Raises NotKnownError."""
+        """Say whether it answered, and the model or the words of its refusal. Raises NotKnownError."""
         with self._lock:
             if self.strikes[tool] >= STRIKES:
                 raise NotKnownError(f"{tool}: it ended its process {STRIKES} times")
@@ -170,7 +170,7 @@ def _answer(tool: str, proto: ModelProto, options: dict[str, Any]) -> ModelProto
 def _asked(
     function: Callable[..., ModelProto], tool: str, model: bytes, options: tuple[tuple[str, Any], ...]
 ) -> tuple[bool, bytes]:
-    """What `function` answers. The rounds of a simplification ask the same of the same bytes again."""
+    """Give what `function` answers. The rounds of a simplification ask the same of the same bytes again."""
     return _service.ask(function, tool, model, dict(options))
 
 

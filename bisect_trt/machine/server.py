@@ -42,7 +42,7 @@ _prepare = spawn.get_preparation_data
 
 
 def _preparation_data(name: str) -> dict[str, Any]:
-    """What a new process needs of its parent; of ours the user's script is no part.
+    """Give what a new process needs of its parent; of ours the user's script is no part.
 
     multiprocessing imports the script that runs as `__main__` once more in each process. A script that calls
     `bisect_trt.reduce` without `if __name__ == "__main__"` would then begin anew there, and nothing of it is
@@ -131,7 +131,7 @@ def from_here() -> None:
 
 
 def _copied(path: bytes, arguments: Sequence[str], passed: Sequence[int]) -> int:
-    """What `spawnv_passfds` does, but in a copy of this process instead of a new interpreter."""
+    """Give what `spawnv_passfds` does, but in a copy of this process instead of a new interpreter."""
     if pid := os.fork():
         return pid
     try:

@@ -26,7 +26,7 @@ ANSWERS = "answers"
 
 
 def job(pool: Pool, deadline: float | None, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives in a worker. Raises StoppedEarly when its process ends."""
+    """Give what a function gives in a worker. Raises StoppedEarly when its process ends."""
     return _value(pool.submit(function, *arguments, timeout=deadline or LONGEST_DEADLINE).result())
 
 
@@ -75,7 +75,7 @@ class Sessions:
         return [self._known[key] for key in keys]
 
     def _spread(self, keeps: list[Keep]) -> list[Answer]:
-        """What comes of them, each worker asked for its part. Raises StoppedEarly."""
+        """Give what comes of them, each worker asked for its part. Raises StoppedEarly."""
         parts = [part for k in range(self.pool.workers) if (part := keeps[k :: self.pool.workers])]
         deadline = self.budget.left() or LONGEST_DEADLINE
         tasks = [self.pool.submit(self.function, self.trial, part, timeout=deadline) for part in parts]
@@ -122,16 +122,16 @@ class OnTarget:
         self.runs, self.rate = runs_needed(hits, run, "the whole model in the low precision")
 
     def candidate(self, keep: Keep) -> Candidate:
-        """The user's model with these in FP32."""
+        """Give the user's model with these in FP32."""
         return replace(self.original, keep=tuple(sorted(self.names[key] for key in keep)))
 
     def seconds(self, keep: Keep) -> float:
-        """What one run took with these in FP32; 0 where that was not measured."""
+        """Give what one run took with these in FP32; 0 where that was not measured."""
         outcome = self.seen.get(keep)
         return outcome.built.run_seconds if outcome else 0.0
 
     def refusal(self, keep: Keep) -> str:
-        """Why there was nothing to compare with these in FP32; empty where outputs were compared."""
+        """Say why there was nothing to compare with these in FP32; empty where outputs were compared."""
         failures = self.seen[keep].failures if keep in self.seen else ()
         return next((f.message for f in failures if f.stage is not Stage.COMPARE), "")
 

@@ -132,7 +132,7 @@ def _values(trial: Trial) -> tuple[list[dict[str, Any]], list[Values]]:
 
 
 def compared(expected: Sequence[Values], given: Iterable[Given], accuracy: AccuracySettings) -> Answer:
-    """The answer of one set of nodes: sample by sample, until one disagrees."""
+    """Give the answer of one set of nodes: sample by sample, until one disagrees."""
     passes, error, errors = True, 0.0, dict[str, float]()
     for due, got in zip(expected, given, strict=False):
         outputs = {k: v for k, v in got.items() if not isinstance(v, str)}
@@ -167,7 +167,7 @@ def round_weights(trial: Trial) -> None:
 
 
 def ranges(trial: Trial) -> dict[str, Range]:
-    """What the float tensors of the main graph are like in FP32: the worst over all samples."""
+    """Give what the float tensors of the main graph are like in FP32: the worst over all samples."""
     from bisect_trt.references import ort
 
     flat = onnx.load_model_from_string(trial.model.read_bytes())
@@ -193,7 +193,7 @@ LARGEST, LOSS, SIZE = "precision:largest:", "precision:loss:", "precision:size:"
 
 
 def measured(flat: onnx.ModelProto, tensors: Sequence[str], to: str) -> onnx.ModelProto:
-    """The model with three figures for each tensor as its outputs instead of its own."""
+    """Give the model with three figures for each tensor as its outputs instead of its own."""
     model = onnx.ModelProto()
     model.CopyFrom(flat)
     unname_twins(model.graph)
@@ -233,7 +233,7 @@ def measured(flat: onnx.ModelProto, tensors: Sequence[str], to: str) -> onnx.Mod
 
 
 def patched(trial: Trial, flat: onnx.ModelProto, keep: Collection[str]) -> Lowered:
-    """The model as it is written with some nodes in FP32."""
+    """Give the model as it is written with some nodes in FP32."""
     slots = {key: some for key, some in trial.roles.slots.items() if key not in keep}
 
     if trial.to in KINDS:

@@ -56,7 +56,7 @@ def layer_precisions(names: list[str], to: str) -> str:
 
 
 def readme(result: Precision) -> str:
-    """A line for the README of the user's project."""
+    """Give a line for the README of the user's project."""
     low = result.to.upper()
     if result.status == ALL_LOW:
         return f"All of {result.model.name} may be {low} (checked by bisect-trt, {_tolerance(result)})."
@@ -69,7 +69,7 @@ def readme(result: Precision) -> str:
 
 
 def sure(result: Precision) -> list[str]:
-    """Why to believe it, as sentences without a full stop."""
+    """Say why to believe it, as sentences without a full stop."""
     fresh = f"{result.verified} of {result.repeats} fresh runs of the written file pass"
     found = [fresh if result.repeats else "the written file was not run in a fresh process"]
     if result.kept and result.one_minimal:
@@ -152,7 +152,7 @@ def _use(result: Precision) -> list[str]:
 
 
 def share(error: float) -> str:
-    """How far off outputs are, in words: `1.3 times the allowed error`, `42 % of the allowed error`."""
+    """Say how far off outputs are, in words: `1.3 times the allowed error`, `42 % of the allowed error`."""
     if not math.isfinite(error):
         return "the outputs are not finite"
     if error > 1:
@@ -161,7 +161,7 @@ def share(error: float) -> str:
 
 
 def memory(result: Precision) -> str:
-    """The share of activations that stays in FP32, in percent."""
+    """Give the share of activations that stays in FP32, in percent."""
     return f"{100 * result.activations['kept'] / max(1, result.activations['all']):.2g} %"
 
 

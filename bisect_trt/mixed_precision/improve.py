@@ -94,7 +94,7 @@ class _Improver:
                     return
 
     def _core_and_few(self) -> None:
-        """The necessary nodes and all sets of one, of two, ... others, where that is affordable."""
+        """Give the necessary nodes and all sets of one, of two, ... others, where that is affordable."""
         core = self.search.found.necessary & self.best
         others = [item for item in self._promising() if item not in core]
         count, price = 1, self.search.price(self.best)
@@ -239,7 +239,7 @@ class _Improver:
                 return
 
     def _least_missed(self, keeps: Sequence[Keep], best: Keep) -> list[tuple[str, ...]]:
-        """What subsets of the best set lack, those first that come nearest to passing."""
+        """Give what subsets of the best set lack, those first that come nearest to passing."""
         self._batched(iter(keeps))
         search = self.search
         order = sorted(keeps, key=lambda keep: (search.known[keep].error, search.sorted(keep)))
@@ -248,7 +248,7 @@ class _Improver:
     # Other lists
 
     def _promising(self) -> list[str]:
-        """The best set, what does harm, and what lies near, in turn."""
+        """Give the best set, what does harm, and what lies near, in turn."""
         best = self.search.sorted(self.best)
         harm = sorted(self.search.items, key=self.search.rank.__getitem__)
         close = self._close_to(best, len(harm))

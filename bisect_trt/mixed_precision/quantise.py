@@ -97,7 +97,7 @@ class Quantiser:
         ]
 
     def values(self, tensor: str, values: Array) -> Array:
-        """The values of a weight as a quantised node reads them; as they are where none does."""
+        """Give the values of a weight as a quantised node reads them; as they are where none does."""
         if tensor not in self.scales:
             return values
         scale = np.float32(self.scales[tensor])
@@ -121,7 +121,7 @@ def narrow_values(values: Array, scale: float, kind: Kind) -> npt.NDArray[np.gen
 
 
 def scales_of(largest: Mapping[str, float], to: str) -> dict[str, float]:
-    """The scale of each tensor from its largest magnitude."""
+    """Give the scale of each tensor from its largest magnitude."""
     made = {name: float(np.float32(value / KINDS[to].largest)) for name, value in largest.items()}
     return {name: scale for name, scale in made.items() if 0 < scale < float("inf")}
 
@@ -133,7 +133,7 @@ def quantised(
     scales: Mapping[str, float],
     load: Callable[[TensorProto], npt.NDArray[np.generic]],
 ) -> Lowered:
-    """The model with some nodes quantised, by `key_of`. Each tensor is quantised once."""
+    """Give the model with some nodes quantised, by `key_of`. Each tensor is quantised once."""
     inputs = {value.name for value in model.graph.input}
     read = {n.input[k]: None for n in model.graph.node for k in slots.get(key_of(n), ((), ()))[0]}
     given = {name: _scale(f"{name}__{to}_scale", scales[name]) for name in read}

@@ -124,7 +124,7 @@ def _hand_over(result: Precision, work: Work) -> None:
 
 
 def _truth(pool: Pool, session: Session, settings: Settings) -> tuple[Truth, Doubts]:
-    """What is right for the model, and what cannot be judged.
+    """Give what is right for the model, and what cannot be judged.
 
     Raises:
         UsageError: the reference cannot run the model.

@@ -42,14 +42,14 @@ def cheap_questions(search: Search, weights: int, seed: int, tell: Tell) -> None
 
 
 def dear_questions(search: Search, tell: Tell) -> None:
-    """The first 1-minimal set, where a question is a build."""
+    """Give the first 1-minimal set, where a question is a build."""
     tell("a first set that passes")
     search.first()
     search.finish()
 
 
 def by_emulation(search: Search, tell: Tell) -> Hints:
-    """What cheap questions of an emulation say of the target, which is asked next.
+    """Give what cheap questions of an emulation say of the target, which is asked next.
 
     Where the target loses as much as the emulation does, the emulation's set passes there, and all that is
     left to ask is whether each node of it can be spared. A target that loses more may take the set for a half

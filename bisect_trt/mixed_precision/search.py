@@ -140,11 +140,11 @@ class Search:
         return (self._limit or 0) - self.asked
 
     def passes(self, keep: Iterable[str]) -> bool:
-        """Whether the model is right with these in FP32."""
+        """Say whether the model is right with these in FP32."""
         return self.answers([keep])[0].passes
 
     def price(self, keep: Iterable[str]) -> float:
-        """What a set costs."""
+        """Give what a set costs."""
         return sum(map(self.cost, keep))
 
     def _compare(self, keep: Keep, passes: bool) -> None:
@@ -193,7 +193,7 @@ class Search:
             size = len(chosen)
 
     def minimal(self, start: Sequence[str]) -> Keep:
-        """A 1-minimal subset of a set that passes."""
+        """Give a 1-minimal subset of a set that passes."""
         current = self.sorted(start)
         if set(current) in map(set, self.hints.starts):
             few = self.swept(current, AT_ONCE)
@@ -278,7 +278,7 @@ class Search:
         self.found.one_minimal = True
 
     def within(self, share: float) -> Search:
-        """A new search of the same, for what is off by no more than a share of the tolerance."""
+        """Give a new search of the same, for what is off by no more than a share of the tolerance."""
 
         def ask(keeps: Sequence[Keep]) -> list[Answer]:
             answers = self.answers([keep - self.always for keep in keeps])

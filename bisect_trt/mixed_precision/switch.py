@@ -42,7 +42,7 @@ class Narrowing(Protocol):
         """Nodes that give `made` the rounded values of `source`, which is `tensor` under another name."""
 
     def values(self, tensor: str, values: Array) -> Array:
-        """The rounded values of a weight."""
+        """Give the rounded values of a weight."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class ByCast:
 
 
 def narrowing(graph: onnx.GraphProto, opset: int, to: str, scales: Mapping[str, float]) -> Narrowing:
-    """What `--to` asks for; new constants go into `graph`."""
+    """Give what `--to` asks for; new constants go into `graph`."""
     if to in KINDS:
         return Quantiser(to, scales, graph, f"{PREFIX}q:")
     return ByCast(Rounder(FORMATS[to], opset, graph, f"{PREFIX}r"), to)
@@ -168,7 +168,7 @@ class _Switching:
         self._there |= set(weights)
 
     def _unrounded(self, node: onnx.NodeProto) -> set[str]:
-        """What a node reads without a choice, captures of its bodies included."""
+        """Give what a node reads without a choice, captures of its bodies included."""
         slots = self.known.slots.get(key_of(node), ((), ()))[0]
         chosen = {name for k, name in enumerate(node.input) if k in slots}
         return {t for k, t in enumerate(node.input) if k not in slots} | (set(consumed(node)) - chosen)
@@ -205,7 +205,7 @@ class _Switching:
             self._nodes.append(helper.make_node("Identity", [self._raw[name]], [name]))
 
     def _along(self, name: str, reader: str) -> str:
-        """What the reader gets of a tensor."""
+        """Give what the reader gets of a tensor."""
         neutral = reader in self.known.neutral
         edge = (self._maker.get(name, ""), reader)
         if neutral:
@@ -232,7 +232,7 @@ class _Switching:
         self._nodes.append(helper.make_node("Where", inputs, [made]))
 
     def _rounded_one(self, name: str) -> str:
-        """The tensor, rounded whatever happens."""
+        """Give the tensor, rounded whatever happens."""
         if name in self.switch.values:  # Shape of a weight
             return self._along(name, "")
         if name not in self._low:

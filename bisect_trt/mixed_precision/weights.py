@@ -61,12 +61,12 @@ def weights_of(graph: onnx.GraphProto) -> dict[str, TensorProto]:
 
 
 def is_large(tensor: TensorProto) -> bool:
-    """Whether it is a float weight of at least `FED` elements."""
+    """Say whether it is a float weight of at least `FED` elements."""
     return tensor.data_type == TensorProto.FLOAT and _count(tensor) >= FED
 
 
 def mapped(tensor: TensorProto, folder: Path) -> Array:
-    """The values of a weight: mapped where they lie in a file and suitably aligned, else read.
+    """Give the values of a weight: mapped where they lie in a file and suitably aligned, else read.
 
     Raises:
         OSError: its file cannot be read.
@@ -109,7 +109,7 @@ class Files:
                             _put(narrow, low.astype(tensor_dtype_to_np_dtype(NARROW[to])), at)
 
     def rounded(self, name: str) -> Array:
-        """The rounded values of a large weight, mapped."""
+        """Give the rounded values of a large weight, mapped."""
         tensor, offset = self._large[name], 4 * self.places[name]
         return np.memmap(self.folder / _ROUNDED, np.float32, "r", offset, tuple(tensor.dims))
 
@@ -124,7 +124,7 @@ class Files:
 
 @contextmanager
 def _writing(place: Path) -> Iterator[BinaryIO]:
-    """A file that takes its place when it is complete: others may have mapped an earlier one."""
+    """Give a file that takes its place when it is complete: others may have mapped an earlier one."""
     aside = place.with_suffix(".writing")
     with aside.open("wb") as file:
         yield file

@@ -101,7 +101,7 @@ class Work:
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
 
     def _trial(self, proto: onnx.ModelProto, place: Path) -> Trial:
-        """What every evaluation needs of the model, which was written to `place`."""
+        """Give what every evaluation needs of the model, which was written to `place`."""
         return Trial(
             model=place.absolute(),
             folder=place.parent.absolute(),
@@ -120,7 +120,7 @@ class Work:
             raise UsageError(f"{what} the outputs are wrong, whatever else stays", "leave it out")
 
     def _ranges(self, proto: onnx.ModelProto) -> Mapping[str, Range]:
-        """What one run in FP32 tells of all tensors; what may be quantised follows from it."""
+        """Give what one run in FP32 tells of all tensors; what may be quantised follows from it."""
         self._tell("ranges", "of all tensors in FP32")
         ranges: Mapping[str, Range]
         ranges = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
@@ -142,7 +142,7 @@ class Work:
     def _hints(
         self, proto: onnx.ModelProto, ranges: Mapping[str, Range], items: Sequence[str], start: Sequence[str]
     ) -> Hints:
-        """What ranges tell; where an earlier run kept nodes these are tried first."""
+        """Give what ranges tell; where an earlier run kept nodes these are tried first."""
         known = self.trial.roles
         self.why = reasons(proto, known, ranges, self.to)
         self.sizes = activations(proto, known, ranges)
@@ -237,7 +237,7 @@ class Work:
         )
 
     def _candidate(self, place: Path) -> Candidate:
-        """A model that has the user's inputs and outputs, to be compared at these."""
+        """Give a model that has the user's inputs and outputs, to be compared at these."""
         names = tuple(self.expected[0]) if self.expected else ()
         return Candidate(
             content=place,
@@ -249,7 +249,7 @@ class Work:
         )
 
     def _verify(self, keep: Keep) -> bool:
-        """Whether the written file passes in a process of its own.
+        """Say whether the written file passes in a process of its own.
 
         Its narrow tensors are rounded where they are made; on a target that is no emulation it runs there,
         where networks are typed, else the user's model does with the same nodes constrained.
@@ -303,7 +303,7 @@ class Work:
         )
 
     def _flaky(self) -> str:
-        """A note on a failure that comes and goes."""
+        """Give a note on a failure that comes and goes."""
         if not isinstance(self.asker, OnTarget) or not self.asker.rate:
             return ""
         low, runs = self.to.upper(), self.asker.runs
@@ -321,7 +321,7 @@ class Work:
         return tuple(found)
 
     def _seconds(self, search: Search, chosen: Keep) -> dict[str, float]:
-        """What one run takes in the low precision, in FP32 and mixed, where the target measured it."""
+        """Give what one run takes in the low precision, in FP32 and mixed, where the target measured it."""
         if not isinstance(self.asker, OnTarget):
             return {}
         keeps = {"low": frozenset[str](), "fp32": frozenset(search.items), "mixed": chosen}

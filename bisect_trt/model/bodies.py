@@ -19,14 +19,14 @@ IsTrue = Callable[[str], bool | None]
 
 
 def has_body(node: NodeProto) -> bool:
-    """Whether a node is control flow of ONNX."""
+    """Say whether a node is control flow of ONNX."""
     return node.op_type in CONTROL and is_onnx(node.domain)
 
 
 def opened(
     proto: onnx.ModelProto, name: str, is_true: IsTrue, *, all_branches: bool = False
 ) -> Iterator[onnx.ModelProto]:
-    """The model with the node `name` replaced by each body that it may run, the likeliest first.
+    """Give the model with the node `name` replaced by each body that it may run, the likeliest first.
 
     An If becomes the branch that the recorded run took (then the other one, with `all_branches` or when
     that is not known), a Loop or Scan its first iteration: that means the same only when there is one, so
@@ -53,7 +53,7 @@ def _likely(node: NodeProto, is_true: IsTrue, all_branches: bool) -> list[onnx.G
 
 
 def _fits(node: NodeProto, body: onnx.GraphProto) -> bool:
-    """Whether a body takes as many inputs as its node gives; a broken model may say otherwise."""
+    """Say whether a body takes as many inputs as its node gives; a broken model may say otherwise."""
     if node.op_type == "If":
         return not body.input
     given = len(node.input) if node.op_type == "Scan" else max(2, len(node.input))
@@ -148,7 +148,7 @@ class _Inliner:
         self._stack(made[states:], list(node.output)[states:], _ints(node, "scan_output_axes"))
 
     def _stack(self, made: list[str], due: list[str], axes: list[int]) -> None:
-        """What each iteration gives is stacked along a new axis."""
+        """Give what each iteration gives is stacked along a new axis."""
         for k, (inner, outer) in enumerate(zip(made, due, strict=False)):
             if not outer:
                 continue

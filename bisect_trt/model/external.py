@@ -40,7 +40,7 @@ def _node_tensors(nodes: object) -> Iterator[TensorProto]:
 
 
 def referenced_files(proto: onnx.ModelProto, path: Path) -> dict[str, Path]:
-    """The model's external files by location, each checked to hold what the model takes from it.
+    """Give the model's external files by location, each checked to hold what the model takes from it.
 
     Raises:
         UsageError: a file is missing, too short, or outside the folder of the model.

@@ -32,7 +32,7 @@ _HEAVY |= {"MaxPool": 4.0, "AveragePool": 4.0, "Softmax": 3.0, "LayerNormalizati
 
 
 def is_onnx(domain: str) -> bool:
-    """Whether a domain is ONNX's own, which has two names."""
+    """Say whether a domain is ONNX's own, which has two names."""
     return domain in ("", "ai.onnx")
 
 
@@ -49,7 +49,7 @@ class Boundary(NamedTuple):
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that a control flow node carries as attributes (not those nested deeper)."""
+    """Give the graphs that a control flow node carries as attributes (not those nested deeper)."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
@@ -111,12 +111,12 @@ UNSTEADY = "bisect-trt: gave two values"
 
 
 def is_unsteady(node: onnx.NodeProto) -> bool:
-    """Whether a node was seen to give different values for the same inputs."""
+    """Say whether a node was seen to give different values for the same inputs."""
     return any(entry.key == UNSTEADY for entry in node.metadata_props)
 
 
 def is_random(node: onnx.NodeProto) -> bool:
-    """Whether a node may give another value each time it runs, in its bodies too."""
+    """Say whether a node may give another value each time it runs, in its bodies too."""
     if node.op_type in RANDOM_OPS or (node.op_type == "Dropout" and len(node.input) > 2):
         return True
     if is_unsteady(node):
@@ -201,7 +201,7 @@ class Graph:
         return MappingProxyType(self._nodes)
 
     def node(self, name: str) -> onnx.NodeProto:
-        """The node of that name. Raises KeyError when there is none."""
+        """Give the node of that name. Raises KeyError when there is none."""
         return self._nodes[name]
 
     def inputs_of(self, name: str) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def _parse(path: Path) -> ModelProto:
 
 
 def _damage(path: Path) -> str:
-    """What a file is that protobuf cannot read; a ModelProto begins with its IR version."""
+    """Give what a file is that protobuf cannot read; a ModelProto begins with its IR version."""
     with path.open("rb") as stream:
         head = stream.read(512)
     if head[0] == 0x08 and 0 < (head[1:2] or b"\1")[0] < 0x80:
@@ -158,7 +158,7 @@ _Rewrite = Callable[["_Reader", Field], bytes | None]
 
 
 def read_without_weights(content: Content) -> ModelProto:
-    """A candidate's model; of one that lies in a file without the large weights.
+    """Give a candidate's model; of one that lies in a file without the large weights.
 
     Raises:
         DecodeError, OSError: as `read_light`.
@@ -191,7 +191,7 @@ class _Reader:
         self.location = location
 
     def rewritten(self, start: int, stop: int, inside: dict[int, _Rewrite]) -> bytes:
-        """The message in `data[start:stop]` with the fields of `inside` rewritten. Raises ValueError."""
+        """Give the message in `data[start:stop]` with the fields of `inside` rewritten. Raises ValueError."""
         parts: list[bytes] = []
         done = start
         for found in fields(self.data, start, stop):
@@ -218,7 +218,7 @@ def _node(reader: _Reader, found: Field) -> bytes | None:
 
 
 def _tensor(reader: _Reader, found: Field) -> bytes | None:
-    """The tensor as external data; None when it is better left to those who know all encodings."""
+    """Give the tensor as external data; None when it is better left to those who know all encodings."""
     values = [
         f for f in fields(reader.data, found.start, found.stop) if f.number in (_FLOATS, _RAW, _DOUBLES)
     ]

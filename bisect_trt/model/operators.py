@@ -31,7 +31,7 @@ def is_known(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
 
 
 def is_in_onnx(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
-    """Whether `onnx.checker` takes the operator: it has it, and does not call it deprecated."""
+    """Say whether `onnx.checker` takes the operator: it has it, and does not call it deprecated."""
     version = import_of(node.domain, imports)
     if version is None or node.domain not in _KNOWN:
         return version is not None and node.domain.startswith(_KNOWN_FAMILIES)
@@ -65,7 +65,7 @@ def _schema_of(op_type: str, version: int, domain: str) -> onnx.defs.OpSchema | 
 
 
 def import_of(domain: str, imports: dict[str, int]) -> int | None:
-    """The version that a model imports of a domain; None: it does not."""
+    """Give the version that a model imports of a domain; None: it does not."""
     if is_onnx(domain):
         return imports.get("", imports.get("ai.onnx"))
     return imports.get(domain)
@@ -120,7 +120,7 @@ def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
 
 
 def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
-    """What runtimes take although the letter of ONNX does not, as sentences for people."""
+    """Give what runtimes take although the letter of ONNX does not, as sentences for people."""
     local, found = local_functions(proto), dict[str, None]()
     for part, imports in parts(proto):
         for node in all_nodes(part):
@@ -137,7 +137,7 @@ def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
 
 
 def label(node: onnx.NodeProto, index: int) -> str:
-    """A node for messages: operator and name, else its number."""
+    """Give a node for messages: operator and name, else its number."""
     return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} number {index}"
 
 

@@ -60,7 +60,7 @@ class Origin:
 
 
 def origin_of(node: onnx.NodeProto) -> Origin | None:
-    """What the exporter says of a node; None when it says nothing."""
+    """Give what the exporter says of a node; None when it says nothing."""
     told = {entry.key: entry.value[:_LONGEST_TRACE] for entry in node.metadata_props}
     file, line, code = _source(told.get("pkg.torch.onnx.stack_trace", ""), node.doc_string[:_LONGEST_TRACE])
     module = _module(told) or _scopes(node.name)
@@ -73,7 +73,7 @@ def origins(nodes: Iterable[onnx.NodeProto]) -> tuple[Origin, ...]:
 
 
 def _source(trace: str, doc_string: str) -> tuple[str, int, str]:
-    """The innermost line of the user's own code; of a library's, when there is no other."""
+    """Give the innermost line of the user's own code; of a library's, when there is no other."""
     frames = [(file, int(line[:9]), code.strip()) for file, line, code in _FRAME.findall(trace)][::-1]
     frames = frames or [(file, int(line[:9]), "") for file, line in _OLD_FRAME.findall(doc_string)]
     own = (frame for frame in frames if not _LIBRARY.search(frame[0]))
@@ -95,7 +95,7 @@ def _module(told: dict[str, str]) -> str:
 
 
 def _list(text: str) -> list[str]:
-    """The strings in a Python list that was written as text."""
+    """Give the strings in a Python list that was written as text."""
     return [one or other for one, other in _QUOTED.findall(text)]
 
 

@@ -34,13 +34,13 @@ Narrow = Callable[[TensorProto, str, int], TensorProto]
 
 
 def key_of(node: Any) -> str:
-    """What a node is known by: its first output; names may be empty or stand twice."""
+    """Give what a node is known by: its first output; names may be empty or stand twice."""
     names = [t if isinstance(t, str) else t.name for t in (getattr(node, "output", None) or node.outputs)]
     return next((name for name in names if name), "")
 
 
 def narrow_copy(tensor: TensorProto, name: str, kind: int) -> TensorProto:
-    """A weight in another type under another name; values beyond its range become infinite."""
+    """Give a weight in another type under another name; values beyond its range become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         values = numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
     return TensorProto(name=name, data_type=kind, dims=tensor.dims, raw_data=values.tobytes())
@@ -64,7 +64,7 @@ class Lowered:
 def lowered(
     model: onnx.ModelProto, slots: Mapping[str, Slots], to: str, narrow: Narrow = narrow_copy
 ) -> Lowered:
-    """The model with some nodes in a narrow type.
+    """Give the model with some nodes in a narrow type.
 
     Args:
         model: nodes in topological order; it is not changed.
@@ -92,7 +92,7 @@ def quantised(
     zero: TensorProto,
     weights: Mapping[str, TensorProto],
 ) -> Lowered:
-    """The model with QuantizeLinear and DequantizeLinear before some nodes, one pair for each tensor.
+    """Give the model with QuantizeLinear and DequantizeLinear before some nodes, one pair for each tensor.
 
     Args:
         model: nodes in topological order; it is not changed.
@@ -112,7 +112,7 @@ def quantised(
 def exposed(
     model: onnx.ModelProto, tensors: Iterable[str], inferred: onnx.ModelProto | None = None
 ) -> onnx.ModelProto:
-    """A copy of the model in which these tensors of the main graph are outputs, too.
+    """Give a copy of the model in which these tensors of the main graph are outputs, too.
 
     Builders do not fuse over an output. Types and shapes are those of the model, or of `inferred`, which is
     the model with inferred shapes; a tensor without a type, or that is a sequence, is left out.
@@ -130,7 +130,7 @@ def exposed(
 
 
 def fixed(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
-    """A copy of the model whose dynamic inputs have these shapes; those of what follows are left out."""
+    """Give a copy of the model whose dynamic inputs have these shapes; those of what follows are left out."""
     gs, graph = _without_weights(model)
     changed = set()
     for tensor in graph.inputs:
@@ -153,7 +153,7 @@ def fixed(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.M
 
 
 def inner_tensors(model: onnx.ModelProto) -> list[str]:
-    """The tensors of the main graph that nodes make and that are no outputs, in topological order."""
+    """Give the tensors of the main graph that nodes make and that are no outputs, in topological order."""
     there = {value.name for value in model.graph.output}
     return [name for node in model.graph.node for name in node.output if name and name not in there]
 
@@ -293,7 +293,7 @@ class _Lowering:
         return twin
 
     def _constant(self, tensor: Any) -> TensorProto | None:
-        """A weight, or what a Constant node holds; None for anything else."""
+        """Give a weight, or what a Constant node holds; None for anything else."""
         if tensor.name in self._inputs:
             return None
         if tensor.name in self.weights:
@@ -386,7 +386,7 @@ class _Quantising:
 def _mended(
     model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering | _Quantising
 ) -> onnx.ModelProto:
-    """The exported nodes and weights in the model as it was; nodes keep all that was not changed."""
+    """Give the exported nodes and weights in the model as it was; nodes keep all that was not changed."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     known = {key_of(node): node for node in model.graph.node}

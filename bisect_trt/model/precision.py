@@ -63,7 +63,7 @@ class Narrowed:
 
 
 def narrowed(model: bytes, folder: Path, precision: str, scratch: Path) -> Narrowed:
-    """The model with its float32 arithmetic in `precision`.
+    """Give the model with its float32 arithmetic in `precision`.
 
     Args:
         model: serialised ModelProto; external data lies in `folder`.
@@ -146,7 +146,7 @@ class _Narrowing:
         self._made_wide.update(name for k, name in enumerate(node.output) if name and k not in outputs)
 
     def _narrow_slots(self, node: onnx.NodeProto) -> tuple[list[int], list[int]]:
-        """Which inputs and outputs of a node become narrow; none at all when it stays as it is."""
+        """Say which inputs and outputs of a node become narrow; none at all when it stays as it is."""
         on_shapes = self._on_shapes.intersection(node.output) and node.op_type not in ("Shape", "Size")
         schema = None if on_shapes or any(True for _ in bodies(node)) else _newest(node)
         if schema is None:
@@ -191,7 +191,7 @@ class _Narrowing:
             self._nodes.append(self._cast(name + self._suffix, name, TensorProto.FLOAT))
 
     def _need_narrow(self, name: str) -> str:
-        """The name of the narrow twin of a float32 tensor, which there is from here on."""
+        """Give the name of the narrow twin of a float32 tensor, which there is from here on."""
         twin = name + self._suffix
         if name not in self._made_narrow:
             self._made_narrow.add(name)
@@ -242,7 +242,7 @@ def _float_tensors(proto: onnx.ModelProto) -> set[str]:
 
 
 def _newest(node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
-    """The newest schema of an operator: builders take types in old opsets that only new ones allow."""
+    """Give the newest schema of an operator: builders take types in old opsets that only new ones allow."""
     if not is_onnx(node.domain):
         return None
     try:

@@ -58,7 +58,7 @@ def outputs_behind(graph: Graph, nodes: Iterable[str]) -> tuple[str, ...]:
 
 
 def pinned(graph: Graph, types: Mapping[str, onnx.TypeProto]) -> onnx.ModelProto:
-    """The model without its random nodes: what they make are inputs of these types.
+    """Give the model without its random nodes: what they make are inputs of these types.
 
     Outputs that a random node makes itself are left out.
     """
@@ -81,7 +81,7 @@ def pinned(graph: Graph, types: Mapping[str, onnx.TypeProto]) -> onnx.ModelProto
 
 
 def words(graph: Graph, *, given: bool = False) -> list[str]:
-    """What has to be said of a model that is random, or computes as in training; for the first lines.
+    """Give what has to be said of a model that is random, or computes as in training; for the first lines.
 
     `given`: whether what a random node gave the reference is taken for its value on the target, too.
     """
@@ -121,6 +121,6 @@ def _why(node: onnx.NodeProto, off: set[str]) -> str:
 
 
 def _is_off(tensor: onnx.TensorProto) -> bool:
-    """Whether a weight is a single False."""
+    """Say whether a weight is a single False."""
     single = tensor.data_type == onnx.TensorProto.BOOL and list(tensor.dims) in ([], [1])
     return single and not numpy_helper.to_array(tensor).any()

@@ -48,7 +48,7 @@ class Recipe:
         return " ".join([_MARK, str(self.seed), *map(repr, numbers)])
 
     def make(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
-        """The values, the same on every machine. Integers are rounded and kept in their range."""
+        """Give the values, the same on every machine. Integers are rounded and kept in their range."""
         count = math.prod(shape)
         values: Array
         if self.points:
@@ -87,7 +87,7 @@ def bits(seed: int, count: int) -> Array:
 
 
 def parse(text: str) -> Recipe | None:
-    """The recipe that a doc string tells; None when it tells none."""
+    """Give the recipe that a doc string tells; None when it tells none."""
     found = re.fullmatch(rf"{_MARK} (\d+) (\S+) (\S+)((?: \S+)*)", text)
     if found is None:
         return None
@@ -99,7 +99,7 @@ def parse(text: str) -> Recipe | None:
 
 
 def tell(values: Array, recipe: Recipe | None) -> str:
-    """How numbers can be made, in a line; empty when nothing shorter than themselves tells them."""
+    """Say how numbers can be made, in a line; empty when nothing shorter than themselves tells them."""
     if recipe is not None:
         return recipe.text
     if is_ramp(values):
@@ -109,7 +109,7 @@ def tell(values: Array, recipe: Recipe | None) -> str:
 
 
 def told(text: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
-    """The numbers that `tell` told of; None when the text tells none."""
+    """Give the numbers that `tell` told of; None when the text tells none."""
     recipe = parse(text)
     if recipe is not None:
         return recipe.make(shape, dtype)
@@ -135,12 +135,12 @@ def resembling(values: Array, seed: int) -> Recipe | None:
 
 
 def three_digits(value: float) -> float:
-    """A number rounded to three significant digits."""
+    """Give a number rounded to three significant digits."""
     return float(f"{value:.3g}")
 
 
 def is_uniform(values: Array) -> bool:
-    """Whether all elements have the same bits (so NaN equals itself); False when there are none."""
+    """Say whether all elements have the same bits (so NaN equals itself); False when there are none."""
     if values.size == 0:
         return False
     steps = zip(values.strides, values.shape, strict=True)
@@ -151,7 +151,7 @@ def is_uniform(values: Array) -> bool:
 
 
 def is_ramp(values: Array) -> bool:
-    """Whether the elements are those of `ramp`."""
+    """Say whether the elements are those of `ramp`."""
     return values.size > 1 and np.array_equal(values, ramp(values.shape, values.dtype))
 
 

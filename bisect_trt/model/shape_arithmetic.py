@@ -35,7 +35,7 @@ def shape_arithmetic(graph: onnx.GraphProto) -> set[str]:
 
 
 def _behind(graph: onnx.GraphProto, maker: Mapping[str, onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """What leads to an input that holds dimensions, as far as it is the usual arithmetic."""
+    """Give what leads to an input that holds dimensions, as far as it is the usual arithmetic."""
     todo = [
         node.input[slot]
         for node in graph.node

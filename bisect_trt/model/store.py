@@ -165,7 +165,7 @@ class Store:
         point_to(tensor, self._copies[source], offset, raw_size(tensor.data_type, tensor.dims))
 
     def _copy_file(self, source: Path) -> str:
-        """A copy of the user's file under a plain name; that of a run which is resumed is used again."""
+        """Give a copy of the user's file under a plain name; that of a run which is resumed is used again."""
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", source.name)[-80:]
         place = self.folder / f"ext{len(self._copies):05d}-{safe}"
         if not place.exists():
@@ -217,7 +217,7 @@ class Store:
         return path
 
     def load(self, path: Path, elem_type: int, shape: Sequence[int] | None = None) -> Array:
-        """A recorded tensor, read-only, memory mapped when it is large.
+        """Give a recorded tensor, read-only, memory mapped when it is large.
 
         Without an `elem_type` (0: nothing declares it) it is what the file says, where that is one type.
 
@@ -240,7 +240,7 @@ class Store:
         return array
 
     def tensor(self, name: str, path: Path, elem_type: int, shape: Sequence[int]) -> TensorProto:
-        """A recorded tensor as an initializer: its value when small, else a reference to the file.
+        """Give a recorded tensor as an initializer: its value when small, else a reference to the file.
 
         Raises:
             ValueError: the file holds another type or shape.
@@ -258,7 +258,7 @@ class Store:
 
 
 def copy_file(source: Path, place: Path) -> None:
-    """A copy that shares the blocks of the user's file where the file system can."""
+    """Give a copy that shares the blocks of the user's file where the file system can."""
     with source.open("rb") as given, place.open("wb") as made:
         shared = _share_blocks(given, made)
     if not shared:
@@ -266,7 +266,7 @@ def copy_file(source: Path, place: Path) -> None:
 
 
 def promise_of(path: Path) -> Path:
-    """Where it lies what the values of a file are to be, see `Store.promise`."""
+    """Say where it lies what the values of a file are to be, see `Store.promise`."""
     return path.with_suffix(".madeup")
 
 
@@ -282,7 +282,7 @@ def keep_promise(path: Path) -> None:
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
-    """The shape of a recorded tensor, or of one that is only promised; its values are not read."""
+    """Give the shape of a recorded tensor, or of one that is only promised; its values are not read."""
     if not path.exists() and promise_of(path).exists():
         return MadeUp.from_json(promise_of(path).read_text()).shape
     shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
@@ -312,7 +312,7 @@ def _save(place: Path, array: Array, mode: str) -> None:
 
 
 def _plain(name: str, array: Array) -> Array:
-    """What `np.save` can write without pickle, in C order."""
+    """Give what `np.save` can write without pickle, in C order."""
     array = np.asarray(array, order="C")
     if array.dtype.kind in "OU":
         if not all(isinstance(item, str) for item in array.flat):

@@ -41,7 +41,7 @@ class Figures:
 
 
 def figures(proto: onnx.ModelProto, *, names: bool = True) -> Figures:
-    """The figures of a model; without `names` nothing in them was chosen by its author."""
+    """Give the figures of a model; without `names` nothing in them was chosen by its author."""
     graph = proto.graph
     constant = {tensor.name for tensor in graph.initializer}
     domains = [(entry.domain, entry.version) for entry in proto.opset_import]

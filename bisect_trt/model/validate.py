@@ -120,7 +120,7 @@ def _check_data(proto: onnx.ModelProto) -> None:
 
 
 def _entries(tensor: TensorProto) -> int:
-    """How many entries the typed field of a tensor has to have."""
+    """Say how many entries the typed field of a tensor has to have."""
     if tensor.data_type != TensorProto.STRING and bits_per_element(tensor.data_type) < 8:
         return tensor_size(tensor)  # packed: a byte in each entry
     pair = tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128)

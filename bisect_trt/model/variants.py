@@ -61,7 +61,7 @@ def _dims(values: Iterator[onnx.ValueInfoProto]) -> Iterator[onnx.TensorShapePro
 
 
 def _own_names(proto: onnx.ModelProto, fed: Shapes) -> bool:
-    """A name of its own for each symbolic dimension."""
+    """Give a name of its own for each symbolic dimension."""
     shared = Counter(d.dim_param for d in _dims(iter(proto.graph.input)) if d.dim_param)
     if max(shared.values(), default=0) < 2:
         return False
@@ -118,7 +118,7 @@ def _weights_no_inputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 
 def _unique_names(proto: onnx.ModelProto, _fed: Shapes) -> bool:
-    """A name of its own for each node that has a name."""
+    """Give a name of its own for each node that has a name."""
     names = [node.name for node in proto.graph.node if node.name]
     name_nodes(proto.graph)
     return len(set(names)) < len(names)
@@ -150,7 +150,7 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
 
 
 def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
-    """What ONNX's tools make; they refuse some models."""
+    """Give what ONNX's tools make; they refuse some models."""
     if proto.functions:
         yield Variant("local functions", "the local functions inlined", native.inline_local_functions(proto))
     now = opset_of(proto)
@@ -168,7 +168,7 @@ _OPSETS = (17, 13, 20)
 
 
 def frame(proto: onnx.ModelProto) -> onnx.ModelProto | None:
-    """The model with one plain node behind each input instead of its own; None: it has no inputs.
+    """Give the model with one plain node behind each input instead of its own; None: it has no inputs.
 
     The plain nodes are of a kind that the model does not have, so that what fails is none of its kinds.
     """

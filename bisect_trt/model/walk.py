@@ -19,7 +19,7 @@ def inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def scopes(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all bodies in it."""
+    """Give a graph and all bodies in it."""
     yield graph
     for node in inner_nodes(graph):
         yield from bodies(node)

@@ -18,7 +18,7 @@ EMBED_LIMIT = 1_500_000_000
 
 
 def embedded(tensor: TensorProto, folder: Path) -> TensorProto:
-    """The tensor with its values in it. Raises OSError when its file cannot be read."""
+    """Give the tensor with its values in it. Raises OSError when its file cannot be read."""
     if tensor.data_location != TensorProto.EXTERNAL:
         return tensor
     info = external_info(tensor)
@@ -30,7 +30,7 @@ def embedded(tensor: TensorProto, folder: Path) -> TensorProto:
 
 
 def values_of(tensor: TensorProto, folder: Path) -> npt.NDArray[Any]:
-    """The values of a weight, wherever they lie. Raises OSError when its file cannot be read."""
+    """Give the values of a weight, wherever they lie. Raises OSError when its file cannot be read."""
     return numpy_helper.to_array(embedded(tensor, folder))
 
 

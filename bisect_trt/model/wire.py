@@ -27,7 +27,7 @@ class Field(NamedTuple):
 
 
 def varint(value: int) -> bytes:
-    """A number that is not negative."""
+    """Give a number that is not negative."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -68,7 +68,7 @@ def fields(data: Buffer, start: int, stop: int) -> Iterator[Field]:
 
 
 def _read(data: Buffer, at: int, stop: int) -> tuple[int, int]:
-    """The varint at a place, and the place behind it."""
+    """Give the varint at a place, and the place behind it."""
     value = shift = 0
     while at < stop and shift < 64:
         byte = data[at]

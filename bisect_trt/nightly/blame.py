@@ -29,7 +29,7 @@ def tell(repro: Path, out: Path, seconds: float, say: Callable[[str], None]) -> 
 
 
 def _lines(document: dict[str, dict[str, object]]) -> list[str]:
-    """What the document of `blame --json` tells."""
+    """Give what the document of `blame --json` tells."""
     if "error" in document:
         return [str(document["error"]["message"])]
     told = [document[part]["answer"] for part in ("releases", "decisions") if part in document]

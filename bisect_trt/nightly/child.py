@@ -88,14 +88,14 @@ class Child:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def read(self, seconds: float) -> bytes | None:
-        """What it says within so many seconds: nothing yet (None), or its end (empty)."""
+        """Give what it says within so many seconds: nothing yet (None), or its end (empty)."""
         assert self.process.stdout is not None
         stdout = self.process.stdout.fileno()
         ready, _, _ = select.select([stdout], [], [], seconds)
         return os.read(stdout, 1 << 16) if ready else None
 
     def answer(self, text: bytes) -> Checked | Reduced | Trouble:
-        """What it said, or how it ended without saying anything."""
+        """Give what it said, or how it ended without saying anything."""
         try:
             data = json.loads(text)
             answer: Checked | Reduced | Trouble = ANSWERS[data["kind"]].validate_python(data["answer"])

@@ -20,7 +20,7 @@ class Clock:
 
 
 def next_time(start: datetime, at: time_of_day) -> datetime:
-    """The first moment after `start` at which clocks on the wall (local time) show `wanted`."""
+    """Give the first moment after `start` at which clocks on the wall (local time) show `wanted`."""
     local = start.astimezone()
     moment = datetime.combine(local.date(), at).astimezone()
     return (

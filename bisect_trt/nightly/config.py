@@ -108,7 +108,7 @@ class Config(Table):
 
 
 def target_name(entry: TargetTable) -> str:
-    """What the history calls a target: its `name`, else its `spec`."""
+    """Give what the history calls a target: its `name`, else its `spec`."""
     return entry.name or entry.spec
 
 
@@ -149,7 +149,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
 
 
 def for_folder(folder: Path, given: Settings = Settings()) -> Config:  # noqa: B008 (frozen)
-    """What `nightly models/` means: every ONNX file below the folder, on one target with these settings.
+    """Give what `nightly models/` means: every ONNX file below the folder, on one target with these settings.
 
     Folders of reproducers, as `reduce` calls them, hold no models of the user's. Paths in the settings are
     relative to the current folder.
@@ -175,7 +175,7 @@ def for_folder(folder: Path, given: Settings = Settings()) -> Config:  # noqa: B
 def with_options(
     config: Config, *, out: Path | None = None, until: str | None = None, workers: int | None = None
 ) -> Config:
-    """The configuration with options of the command line; `out` is relative to the current folder.
+    """Give the configuration with options of the command line; `out` is relative to the current folder.
 
     A folder of models without a configuration writes to `runs/` in the current folder.
 
@@ -197,7 +197,7 @@ def with_options(
 
 
 def template(folder: Path | None = None, given: Settings = Settings()) -> str:  # noqa: B008 (frozen)
-    """The commented configuration that `--init` writes; for a folder of models with these settings."""
+    """Give the commented configuration that `--init` writes; for a folder of models with these settings."""
     text = (
         resources.files("bisect_trt.nightly").joinpath("templates/nightly.toml").read_text(encoding="utf-8")
     )
@@ -250,7 +250,7 @@ def _usage_error(path: Path, error: ValidationError) -> UsageError:
 
 
 def _named(where: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The place of a key, without places inside of its value."""
+    """Give the place of a key, without places inside of its value."""
     deepest = max((k for k, part in enumerate(where) if isinstance(part, str)), default=-1)
     return where[: deepest + 1]
 
@@ -263,7 +263,7 @@ def _unknown(path: Path, where: tuple[Any, ...], key: str) -> UsageError:
 
 
 def _keys_beside(where: tuple[Any, ...]) -> list[str]:
-    """The keys that the table which holds this one knows."""
+    """Give the keys that the table which holds this one knows."""
     model: Any = Config
     tables = {"models": Models, "budget": Budget, "retention": Retention, "defaults": Defaults}
     arrays = {"target": TargetTable, "model": ModelTable}

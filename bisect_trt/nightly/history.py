@@ -100,14 +100,14 @@ class History:
         return Night(number, now), False
 
     def last_night(self, before: int | None = None) -> Night | None:
-        """The latest night, or the latest before another one."""
+        """Give the latest night, or the latest before another one."""
         found = self._nights(
             "WHERE id < ? ORDER BY id DESC LIMIT 1", before if before is not None else 1 << 62
         )
         return next(found, None)
 
     def nights(self, limit: int) -> list[Night]:
-        """The latest nights, latest first."""
+        """Give the latest nights, latest first."""
         return list(self._nights("ORDER BY id DESC LIMIT ?", limit))
 
     def save_night(self, night: Night) -> None:
@@ -155,7 +155,7 @@ class History:
             yield waiting if waiting and waiting.night == night else row
 
     def past(self, row: Row) -> list[Past]:
-        """The nights before a row's that have a result, latest first, as many as `verdicts` looks at."""
+        """Give the nights before a row's that have a result, latest first, as many as `verdicts` looks at."""
         where = "WHERE model=? AND target=? AND night<? AND result!='unknown' ORDER BY night DESC LIMIT ?"
         return [
             Past(p.result, p.key, p.status, _alike(p, row))
@@ -163,7 +163,7 @@ class History:
         ]
 
     def reproducer(self, row: Row, exists: Path) -> Row | None:
-        """The latest earlier row of the same model, target and failure with a reproducer that exists."""
+        """Give the latest earlier row of the same model, target and failure with a reproducer that exists."""
         where = (
             "WHERE model=? AND target=? AND night<? AND stage=? AND symptom=? AND signature=? AND repro!=''"
             " AND reduction IN ('done', 'kept') ORDER BY night DESC LIMIT 20"
@@ -172,7 +172,7 @@ class History:
         return next((r for r in found if (exists / r.repro / "repro.onnx").is_file()), None)
 
     def seconds_before(self, model: str, target: str, night: int) -> float:
-        """How long the last check took: the guess for tonight's. 0 when there is none."""
+        """Say how long the last check took: the guess for tonight's. 0 when there is none."""
         where = "WHERE model=? AND target=? AND night<? AND check_seconds>0 ORDER BY night DESC LIMIT 1"
         found = next(self._rows(where, model, target, night), None)
         return found.check_seconds if found else 0.0
@@ -223,7 +223,7 @@ class History:
             self._db.execute("DELETE FROM running WHERE model=? AND target=?", [model, target])
 
     def running(self) -> list[dict[str, Any]]:
-        """What was running when this was last written: model, target, phase, since, folder."""
+        """Give what was running when this was last written: model, target, phase, since, folder."""
         return [dict(row) for row in self._db.execute("SELECT * FROM running ORDER BY since")]
 
     def _put(self, row: Row) -> None:
@@ -247,7 +247,7 @@ class History:
 
 
 def _alike(before: Row, now: Row) -> bool:
-    """Whether nothing but luck can make the results of two nights differ."""
+    """Say whether nothing but luck can make the results of two nights differ."""
     if not now.digest or not before.digest:
         return False
     return (before.digest, before.version, before.settings) == (now.digest, now.version, now.settings)

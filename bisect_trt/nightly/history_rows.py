@@ -78,6 +78,6 @@ class Row:
 
 
 def with_key(row: Row, key: Key | None, message: str = "", op: str = "") -> Row:
-    """The row with this failure, or without one."""
+    """Give the row with this failure, or without one."""
     stage, symptom, signature = key or ("", "", "")
     return replace(row, stage=stage, symptom=symptom, signature=signature, message=message, op=op)

@@ -24,7 +24,7 @@ STRICT = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 def table(title: str, /, **own: Any) -> Any:
-    """A pydantic model with its own fields and all options, each optional."""
+    """Give a pydantic model with its own fields and all options, each optional."""
     entries: dict[str, Any] = {
         key: (
             Annotated[Any, BeforeValidator(_reader(row))],
@@ -69,7 +69,7 @@ def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: 
 
 
 def to_toml(settings: Settings, base: Path) -> dict[str, str | bool | list[str]]:
-    """The settings that are not at their defaults as keys and values of a configuration's table.
+    """Give the settings that are not at their defaults as keys and values of a configuration's table.
 
     Their paths are put below `base`.
     """

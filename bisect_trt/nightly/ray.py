@@ -57,13 +57,13 @@ class OnRay:
     def check(
         self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
     ) -> Checked | Trouble:
-        """The whole model on the target, on some node."""
+        """Give the whole model on the target, on some node."""
         answer, _ = self._run(Job("check", slug, None, limit, model.name), settings, model)
         assert isinstance(answer, Checked | Trouble)
         return answer
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """A stored reproducer, on some node."""
+        """Give a stored reproducer, on some node."""
         answer, _ = self._run(Job("verify", slug, None, limit, out=_folder_files(repro)), settings, None)
         assert isinstance(answer, Checked | Trouble)
         return answer
@@ -157,7 +157,7 @@ def _do(runner: Children, job: Job, models: Path, out: Path) -> Answer:
 
 
 def _model_files(model: Path) -> dict[str, Path]:
-    """The model and its external data, by path relative to its folder; a broken model alone."""
+    """Give the model and its external data, by path relative to its folder; a broken model alone."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     from bisect_trt.model.external import referenced_files

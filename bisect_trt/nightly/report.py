@@ -95,7 +95,7 @@ def write(data: Mapping[str, Any], folder: Path, out: Path) -> None:
 
 
 def page(data: Mapping[str, Any], prefix: str) -> str:
-    """The page; links start with `prefix`. It needs no network and no other file."""
+    """Give the page; links start with `prefix`. It needs no network and no other file."""
     order = {status.value: k for k, status in enumerate(Status)}
     results = sorted(data["results"], key=lambda r: (order[r["status"]], r["model"], r["target"]))
     different = [r for r in results if r["status"] in _DIFFERENT]
@@ -104,7 +104,7 @@ def page(data: Mapping[str, Any], prefix: str) -> str:
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """A chat message in Markdown: at most a screen. Its first line names each model that newly fails."""
+    """Give a chat message in Markdown: at most a screen. Its first line names each model that newly fails."""
     clusters = {cluster["id"]: cluster for cluster in data["clusters"]}
     news = [_news(result, clusters) for result in data["results"] if result["news"]]
     reasons: dict[str, list[str]] = {}
@@ -127,7 +127,7 @@ def _news(result: Mapping[str, Any], clusters: Mapping[str, Any]) -> str:
 
 
 def tonight(data: Mapping[str, Any], page: Path) -> str:
-    """The last line of the log: how many of each status, and where the page is."""
+    """Give the last line of the log: how many of each status, and where the page is."""
     counts = ", ".join(f"{number} {status}" for status, number in data["counts"].items() if number)
     return f"night {data['night']['id']}: {counts}; exit code {data['night']['exit_code']}; {page}"
 
@@ -218,7 +218,7 @@ def _cluster(cluster: Cluster, out: Path) -> dict[str, Any]:
 
 
 def _told(signature: str, message: str) -> str:
-    """What people read: the signature, but for one that says no more than that something is false."""
+    """Give what people read: the signature, but for one that says no more than that something is false."""
     first = next((line.strip() for line in message.splitlines() if line.strip()), "")
     return first if first and re.search(r":\s*false$", signature) else signature
 

@@ -80,11 +80,11 @@ class Runner(Protocol):
     def check(
         self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
     ) -> Checked | Trouble:
-        """The whole model on the target; without `fresh` a process that others have passed in may do."""
+        """Give the whole model on the target; without `fresh` a process that others have passed in may do."""
         ...
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """A stored reproducer on the target, from its own files."""
+        """Give a stored reproducer on the target, from its own files."""
         ...
 
     def reduce(

@@ -94,7 +94,7 @@ def describe(model: Path) -> str:
 
 
 def of(graph: onnx.GraphProto) -> str:
-    """The shape of a graph, see `describe`."""
+    """Give the shape of a graph, see `describe`."""
     drawn = nx.DiGraph()
     makers = {
         name: (k, slot) for k, node in enumerate(graph.node) for slot, name in enumerate(node.output) if name

@@ -43,7 +43,7 @@ def size(value: Any) -> Any:
 
 
 def target(value: str) -> str:
-    """A target that there is, usable here or not."""
+    """Give a target that there is, usable here or not."""
     from bisect_trt.targets import registry
 
     value = kinds.TARGET.one(value)

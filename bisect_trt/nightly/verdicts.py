@@ -60,7 +60,7 @@ def combine(runs: Sequence[tuple[Result, Key | None]]) -> tuple[Result, Key | No
 
 
 def status(result: Result, key: Key | None, past: Sequence[Past]) -> Status:
-    """The status of a model.
+    """Give the status of a model.
 
     Args:
         result: of tonight.
@@ -82,7 +82,7 @@ def status(result: Result, key: Key | None, past: Sequence[Past]) -> Status:
 
 
 def is_news(now: Status, past: Sequence[Past]) -> bool:
-    """Whether somebody should look: a failure that was not there, or not this one, the night before."""
+    """Say whether somebody should look: a failure that was not there, or not this one, the night before."""
     if now in (Status.NEW, Status.CHANGED):
         return True
     before = next((p for p in past if p.result is not Result.UNKNOWN), None)

@@ -59,7 +59,7 @@ class Kind:
     switch: bool = False
 
     def read(self, texts: Sequence[str]) -> Any:
-        """The value of an option that was given with these texts. Raises Unreadable."""
+        """Give the value of an option that was given with these texts. Raises Unreadable."""
         if not self.many:
             return self.one(texts[-1])
         if self.parts is None:
@@ -72,7 +72,7 @@ class Kind:
         return tuple((name, *value) if self.flat else (name, value) for name, value in sorted(found.items()))
 
     def texts(self, value: Any) -> list[str]:
-        """The texts that `read` makes this value of."""
+        """Give the texts that `read` makes this value of."""
         if not self.many:
             return [self.write(value)]
         if self.parts is None:
@@ -84,7 +84,7 @@ class Kind:
         return found
 
     def of_toml(self, value: Any) -> Any:
-        """The value that stands in a TOML file: a text, a number, a list of them, or a table by name.
+        """Give the value that stands in a TOML file: a text, a number, a list of them, or a table by name.
 
         Raises:
             Unreadable: it is none.
@@ -109,7 +109,7 @@ class Kind:
 
 
 def number_text(value: float) -> str:
-    """The shortest text that is read as the same number."""
+    """Give the shortest text that is read as the same number."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
@@ -297,7 +297,7 @@ def words(*known: str, metavar: str) -> Kind:
 
 
 def count(least: int, most: float = math.inf, metavar: str = "N") -> Kind:
-    """A whole number between two limits."""
+    """Give a whole number between two limits."""
 
     def one(text: str) -> int:
         if not re.fullmatch(r"-?\d+", text.strip()):

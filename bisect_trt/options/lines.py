@@ -20,7 +20,7 @@ _PATHS = ("outputs", "python", "torchscript")  # references that are named by a 
 
 
 def line(*arguments: str | Path) -> str:
-    """A line for a POSIX shell."""
+    """Give a line for a POSIX shell."""
     return shlex.join(str(a) for a in arguments)
 
 
@@ -31,12 +31,12 @@ def reduce_line(model: Path, settings: Settings, out: Path | None = None) -> str
 
 
 def _file(model: Path) -> str:
-    """A path that looks like an option is made to look like a path."""
+    """Give a path that looks like an option is made to look like a path."""
     return f"./{model}" if str(model).startswith("-") else str(model)
 
 
 def export_line(model: Path, settings: Settings) -> str:
-    """The line that reduces the difference between ONNX Runtime and an outside reference."""
+    """Give the line that reduces the difference between ONNX Runtime and an outside reference."""
     return reduce_line(model, replace(settings, target=TargetSettings("ort:CPU", settings.target.shapes)))
 
 
@@ -56,12 +56,12 @@ def arguments(settings: Settings) -> list[str]:
 
 
 def target_arguments(target: TargetSettings) -> list[str]:
-    """The words that say which target, and how its builder is configured."""
+    """Give the words that say which target, and how its builder is configured."""
     return arguments(Settings(target=target))
 
 
 def what_to_try(model: Path, settings: Settings, compared: bool) -> list[str]:
-    """What may show a failure where none was seen: lines to paste, each with what it is for."""
+    """Give what may show a failure where none was seen: lines to paste, each with what it is for."""
     target, run = settings.target, settings.run
     builder = target.spec.partition(":")[0] in ("auto", "tensorrt", "tensorrt-rtx")
     tries = []
@@ -91,7 +91,7 @@ def verify_line(place: str | Path, settings: Settings) -> str:
 
 
 def nameless(settings: Settings) -> Settings:
-    """The same without folders of this machine: for texts that others read."""
+    """Give the same without folders of this machine: for texts that others read."""
     values = {row.key: each_path(row.value(settings), lambda path: Path(path.name)) for row in ROWS}
     kind, _, place = settings.accuracy.reference.partition(":")
     if kind in _PATHS:
@@ -101,7 +101,7 @@ def nameless(settings: Settings) -> Settings:
 
 
 def by_hand(target: TargetSettings) -> list[str]:
-    """The words that start programs or load libraries: of strangers' reports they are not followed."""
+    """Give the words that start programs or load libraries: of strangers' reports they are not followed."""
     asked = {row.key: getattr(target, row.key) for row in ROWS if row.by_hand}
     safe = SAFE_SPEC.fullmatch(target.spec) is not None
     return target_arguments(TargetSettings(spec=TargetSettings.spec if safe else target.spec, **asked))

@@ -32,7 +32,7 @@ def of_values(values: Mapping[str, Any]) -> Settings:
 
 
 def _consistent(settings: Settings) -> Settings:
-    """The same with what follows from other options. Raises UsageError."""
+    """Give the same with what follows from other options. Raises UsageError."""
     target, run, accuracy = settings.target, settings.run, settings.accuracy
     for flag, path in (
         *(("--plugins", path) for path in target.plugins),
@@ -83,7 +83,7 @@ def _profile(lowest: Shapes, best: Shapes, highest: Shapes) -> tuple[Shapes, Sha
 
 
 def each_path(value: Any, change: Callable[[Path], Path]) -> Any:
-    """A value with the paths in it changed, in tuples too."""
+    """Give a value with the paths in it changed, in tuples too."""
     if isinstance(value, Path):
         return change(value)
     return tuple(each_path(each, change) for each in value) if isinstance(value, tuple) else value

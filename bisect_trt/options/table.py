@@ -64,11 +64,11 @@ class Option:
         return () if self.kind.many else False if self.kind.switch else None
 
     def value(self, settings: Settings) -> Any:
-        """What these settings have."""
+        """Give what these settings have."""
         return getattr(getattr(settings, self.section), self.key)
 
     def read(self, given: Any) -> Any:
-        """The value of what a command line gives: a text, several, a bool, or None for nothing.
+        """Give the value of what a command line gives: a text, several, a bool, or None for nothing.
 
         Raises:
             UsageError: the option does not take it.
@@ -84,7 +84,7 @@ class Option:
             raise UsageError(f"{self.flag} {error}", hint) from error
 
     def words(self, value: Any) -> list[str]:
-        """The words of a command line that give this value; none for the default."""
+        """Give the words of a command line that give this value; none for the default."""
         if value == self.default:
             return []
         if self.kind.switch:
@@ -334,7 +334,7 @@ SEARCHING = (*(row.key for row in ROWS if row.panel in (SEARCH, REPORT)),)
 
 
 def only(*keys: str) -> tuple[Option, ...]:
-    """The rows of these fields."""
+    """Give the rows of these fields."""
     assert set(keys) <= {row.key for row in ROWS}
     return tuple(row for row in ROWS if row.key in keys)
 

@@ -79,7 +79,7 @@ def grid(low: int, high: int) -> list[int]:
 
 
 def bound(low: int, high: int) -> int:
-    """How many measurements a cliff may cost, the grid included."""
+    """Say how many measurements a cliff may cost, the grid included."""
     return 2 * max(0, (high - low).bit_length()) + 6
 
 
@@ -148,11 +148,11 @@ class _Search:
         return len(self.found.denied) + len(self.found.likely)
 
     def _room(self, times: int) -> int:
-        """How many measurements are left of so many bounds: one a cliff, and one for the next."""
+        """Say how many measurements are left of so many bounds: one a cliff, and one for the next."""
         return bound(self.low, self.high) * times - self.found.measured
 
     def _doubtful(self, a: int, b: int) -> bool:
-        """Whether the machine misled the search before and this rise lies within none that is sure."""
+        """Say whether the machine misled the search before and this rise lies within none that is sure."""
         return self._misled() > 0 and not any(c <= a and b <= d for c, d in self.sure)
 
     def _make_sure(self, a: int, b: int) -> None:

@@ -156,7 +156,7 @@ def _ask(nodes: Nodes, measure: Measure, found: Explained) -> Part | None:
 
 
 def _fewest(parts: Iterable[Part], least: float) -> list[Part]:
-    """The fewest of them that add up to so many seconds; all where they do not."""
+    """Give the fewest of them that add up to so many seconds; all where they do not."""
     kept: list[Part] = []
     for part in sorted(parts, key=lambda part: (-part.more, part.nodes)):
         if _sum(kept) < least and part.more > 0:

@@ -78,12 +78,12 @@ def write(
 
 
 def one_line(text: str) -> str:
-    """A line of a docstring, whatever a name of a model holds."""
+    """Give a line of a docstring, whatever a name of a model holds."""
     return " ".join(printable(text).split()).replace("\\", "/").replace('"', "'")
 
 
 def side_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[str, Any]:
-    """What the script has to know of a side."""
+    """Give what the script has to know of a side."""
     kind = target.spec.partition(":")[0]
     if kind == "ort":
         return _ort_words(target, info, narrow)

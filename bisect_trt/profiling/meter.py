@@ -114,7 +114,7 @@ class Side:
         self._warm = feeds
 
     def layers(self, feeds: Feeds, runs: int) -> Layers | None:
-        """What the target's profiler tells; None where it has none. Raises FailedError."""
+        """Give what the target's profiler tells; None where it has none. Raises FailedError."""
         found: Layers | None = self._ask_open(stopwatch.layers, feeds, runs)
         return found
 

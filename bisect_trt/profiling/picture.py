@@ -41,7 +41,7 @@ def _latency(result: Profile, points: Sequence[Point]) -> Plot:
 
 
 def _cost(result: Profile, points: Sequence[Point]) -> Plot:
-    """The least time of a unit of work, which the search compares: a cliff is a step up in it."""
+    """Give the least time of a unit of work, which the search compares: a cliff is a step up in it."""
     costs = [(p.size, p.times.least * 1e3 / p.size) for p in points if p.times]
     y = around([v for _, v in costs], f"milliseconds a unit of {result.unit} (fastest run)", log=True)
     plot = Plot(f"time of a unit of {result.unit}", _sizes(result, points), y, width=_WIDTH, height=_HEIGHT)
@@ -63,7 +63,7 @@ def _throughput(result: Profile, points: Sequence[Point]) -> Plot:
 
 
 def _sizes(result: Profile, points: Sequence[Point]) -> Axis:
-    """The axis of sizes, logarithmic as they are measured in powers of two."""
+    """Give the axis of sizes, logarithmic as they are measured in powers of two."""
     wide = points[-1].size / points[0].size > 16
     label = f"{result.unit} (marks: measured; diamonds: a cliff)"
     return Axis(points[0].size, points[-1].size, label, log=wide, whole=True)
@@ -79,6 +79,6 @@ def _cliffs(plot: Plot, result: Profile, at: Mapping[int, float]) -> None:
 
 
 def _file(plot: Plot) -> str:
-    """A file of its own: it has the colours of both themes in it."""
+    """Give a file of its own: it has the colours of both themes in it."""
     head, _, rest = plot.svg().partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style()}</style>{rest}\n'

@@ -87,11 +87,11 @@ class LayerTable:
         return [layer for layer in self.layers if not layer.nodes]
 
     def share(self, layer: Layer) -> float:
-        """The part of all layers' time that a layer takes."""
+        """Give the part of all layers' time that a layer takes."""
         return layer.seconds / self.total if self.total else 0.0
 
     def doubts(self) -> list[str]:
-        """What does not add up, as sentences."""
+        """Give what does not add up, as sentences."""
         told, covered = [], {node for layer in self.layers for node in layer.nodes}
         if self.whole and abs(self.total / self.whole - 1) > ADDS_UP:
             told.append(

@@ -55,11 +55,11 @@ class Ratio:
         return asdict(self)
 
     def within(self, limit: float) -> bool:
-        """Whether the whole interval is nearer to 1 than the limit."""
+        """Say whether the whole interval is nearer to 1 than the limit."""
         return 1 / (1 + limit) <= self.low and self.high <= 1 + limit
 
     def beyond(self, limit: float) -> bool:
-        """Whether the whole interval is further from 1 than the limit (0.05: 5 %), to either side."""
+        """Say whether the whole interval is further from 1 than the limit (0.05: 5 %), to either side."""
         return self.low > 1 + limit or self.high < 1 / (1 + limit)
 
 
@@ -91,7 +91,7 @@ def in_turns(first: Block, second: Block, precision: float, seconds: float) -> R
 def ratio_of(
     first: Sequence[float], second: Sequence[float], fastest: Sequence[tuple[float, float]], precision: float
 ) -> Ratio:
-    """What times of both sides tell, and the fastest runs of both in each round."""
+    """Give what times of both sides tell, and the fastest runs of both in each round."""
     ratios = [b / a for a, b in fastest]
     low, high = interval(ratios)
     settled = narrow(ratios, precision)

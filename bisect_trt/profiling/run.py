@@ -174,7 +174,7 @@ def _rivals(
 def _against(
     result: Profile, work: Work, sides: tuple[Timer, Timer], info: TargetInfo, limit: float, logs: Path
 ) -> Profile:
-    """The same with how the other side compares, as far as it got."""
+    """Give the same with how the other side compares, as far as it got."""
     try:
         return replace(result, versus=_duel(result, work, sides, info, limit, logs))
     except FailedError as error:

@@ -36,11 +36,11 @@ class Sizes:
     _all_shapes: dict[int, dict[str, tuple[int, ...]]] = field(default_factory=dict, compare=False)
 
     def shapes(self, size: int) -> Shapes:
-        """The shapes of the inputs that were given, at one size."""
+        """Give the shapes of the inputs that were given, at one size."""
         return tuple((name, tuple(a if a == b else size for a, b in dims)) for name, dims in self.spans)
 
     def at(self, size: int) -> Settings:
-        """The settings with these shapes as static ones."""
+        """Give the settings with these shapes as static ones."""
         target = replace(self.settings.target, shapes=self.shapes(size))
         return replace(self.settings, target=target)
 
@@ -51,7 +51,7 @@ class Sizes:
         return found
 
     def all_shapes(self, size: int) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of all inputs at one size, those that nobody gave as well."""
+        """Give the shapes of all inputs at one size, those that nobody gave as well."""
         if size not in self._all_shapes:
             self.samples(size)
         return self._all_shapes[size]
@@ -71,7 +71,7 @@ class Sizes:
         return f"--shapes does not say otherwise, so {', '.join(told)}." if told else ""
 
     def feeds(self, session: Session, size: int) -> Feeds:
-        """The same as files in the store of a session. Raises UsageError."""
+        """Give the same as files in the store of a session. Raises UsageError."""
         return {name: kept_value(session.store, name, v) for name, v in self.samples(size)[0].items()}
 
 
@@ -108,7 +108,7 @@ def sizes(loaded: LoadedModel, settings: Settings, spans: Spans) -> Sizes:
 
 
 def _name(loaded: LoadedModel, name: str, spans: Mapping[str, tuple[tuple[int, int], ...]]) -> str:
-    """What the model calls the dimension that varies."""
+    """Give what the model calls the dimension that varies."""
     declared = next((item.dims for item in graph_inputs(loaded.proto) if item.name == name), None)
     at = next(k for k, (a, b) in enumerate(spans[name]) if a != b)
     found = declared[at] if declared is not None and at < len(declared) else None

@@ -86,7 +86,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def times(values: Sequence[float], precision: float) -> Times:
-    """What these runs tell, in the order in which they were made; at least one."""
+    """Give what these runs tell, in the order in which they were made; at least one."""
     ordered = sorted(values)
     low, high = interval(ordered)
     middle = median(ordered)
@@ -105,12 +105,12 @@ def times(values: Sequence[float], precision: float) -> Times:
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:
-    """The smallest value that so large a part of all does not exceed."""
+    """Give the smallest value that so large a part of all does not exceed."""
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 def narrow(values: Sequence[float], precision: float) -> bool:
-    """Whether the median is known to within this part of itself, on either side."""
+    """Say whether the median is known to within this part of itself, on either side."""
     if not rank(len(values)):
         return False
     low, high = interval(values)
@@ -119,7 +119,7 @@ def narrow(values: Sequence[float], precision: float) -> bool:
 
 
 def enough(values: Sequence[float], precision: float, spent: float, limit: float) -> bool:
-    """Whether to stop: the interval is narrow, or `spent` seconds of the `limit` are gone.
+    """Say whether to stop: the interval is narrow, or `spent` seconds of the `limit` are gone.
 
     Long runs are made three times, unless that takes five times the limit.
     """
@@ -129,7 +129,7 @@ def enough(values: Sequence[float], precision: float, spent: float, limit: float
 
 
 def drift(values: Sequence[float]) -> float:
-    """How much slower the second half of the runs was; 1 where that may be chance."""
+    """Say how much slower the second half of the runs was; 1 where that may be chance."""
     half = len(values) // 2
     first, second = values[:half], values[half:]
     if not rank(half):

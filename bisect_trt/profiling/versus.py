@@ -154,7 +154,7 @@ class Duel:
         return self._known[key]
 
     def _explained(self, found: Versus) -> Explained:
-        """The nodes that make the difference."""
+        """Give the nodes that make the difference."""
         assert found.again is not None
         slower = found.again.ratio > 1
         total = abs(found.again.more)
@@ -221,7 +221,7 @@ class Duel:
 
 
     def _story(self, whole: Ratio, explained: Explained) -> Iterator[str]:
-        """What whoever gets the folder has to know of where it comes from."""
+        """Give what whoever gets the folder has to know of where it comes from."""
         count = counted(len(self.session.graph.order), "node")
         ratio = f"{whole.ratio:.2f} times ({whole.low:.2f} .. {whole.high:.2f}) as long as the first"
         yield f"For the model of {count} that these were cut out of the second side takes {ratio}."

@@ -113,7 +113,7 @@ class Hybrid:
     culprits: tuple[Culprit, ...] = ()
 
     def judge(self, outcome: Outcome, wanted: Failure) -> Verdict:
-        """Whether an outcome shows the wanted failure, and enough of it."""
+        """Say whether an outcome shows the wanted failure, and enough of it."""
         if self.stand_in is not None and judge(outcome, self.stand_in) is Verdict.REPRODUCES:
             return Verdict.REPRODUCES
         verdict = judge(outcome, wanted)
@@ -130,16 +130,16 @@ class Hybrid:
         return list(known.get(self.output, known.get("", ())))
 
     def fails_alone(self, outcome: Outcome) -> bool:
-        """Whether a candidate's own outputs disagree at the user's tolerance."""
+        """Say whether a candidate's own outputs disagree at the user's tolerance."""
         return any(not diff["ok"] for diff in self.own(outcome))
 
     def words(self, wanted: Failure) -> Failure:
-        """The failure as written files show it: by themselves."""
+        """Give the failure as written files show it: by themselves."""
         lost = wanted.symptom is Symptom.NOT_FINITE
         return self.stand_in or replace(wanted, signature=LOST if lost else ALONE)
 
     def written(self, accuracy: AccuracySettings, best: Candidate) -> AccuracySettings:
-        """How the outputs of written files are compared; the whole model has the user's own outputs."""
+        """Say how the outputs of written files are compared; the whole model has the user's own outputs."""
         return replace(accuracy, judge="local") if best.form is Form.ORIGINAL else self.alone
 
     def notes(self) -> list[str]:
@@ -159,7 +159,7 @@ class Hybrid:
 
 
 def _besides(output: str, chosen: Culprit, others: Sequence[Culprit]) -> str:
-    """A sentence on what fails by itself besides, and on which of all does most."""
+    """Give a sentence on what fails by itself besides, and on which of all does most."""
     one = len(others) == 1
     named = ", ".join(map(str, others[:OTHERS]))
     named += f" and {len(others) - OTHERS} more" if len(others) > OTHERS else ""
@@ -175,7 +175,7 @@ def _besides(output: str, chosen: Culprit, others: Sequence[Culprit]) -> str:
 
 
 def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> dict[str, Any]:
-    """What is known of the differences, for the report: plain JSON data, empty for other failures.
+    """Give what is known of the differences, for the report: plain JSON data, empty for other failures.
 
     `tensors` are metrics of the whole model's outputs, the worst first, with the tolerances used.
     """
@@ -202,7 +202,7 @@ def _names(nodes: tuple[str, ...]) -> str:
 
 
 def output_of(failure: Failure, outcome: Outcome) -> str:
-    """The output of the model that a failure of stage compare is about."""
+    """Give the output of the model that a failure of stage compare is about."""
     for diff in outcome.measured.tensors:
         if failure.signature.startswith(f"output {diff['name']} "):
             return str(diff["name"])
@@ -210,7 +210,7 @@ def output_of(failure: Failure, outcome: Outcome) -> str:
 
 
 def in_own_words(failure: Failure, outcome: Outcome) -> Failure | None:
-    """The failure of stage compare that a part shows by itself, if it has the same symptom."""
+    """Give the failure of stage compare that a part shows by itself, if it has the same symptom."""
     shown = [f for f in outcome.failures if f.stage is Stage.COMPARE]
     same = [f for f in shown if f.symptom is failure.symptom]
     worse = [f for f in shown if f.symptom is Symptom.NOT_FINITE]

@@ -28,7 +28,7 @@ class Cause:
 
     @classmethod
     def of(cls, outcome: Outcome) -> Cause:
-        """What an outcome shows."""
+        """Give what an outcome shows."""
         measured = outcome.measured
         bad = [diff for diff in measured.tensors if not diff["ok"]]
         if any(diff["symptom"] == Symptom.NOT_FINITE for diff in bad):

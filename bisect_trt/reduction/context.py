@@ -157,11 +157,11 @@ class Run:
         }
 
     def tell(self, phase: str, text: str) -> None:
-        """An event outside the search."""
+        """Give an event outside the search."""
         self.on_event(Step(phase, text, len(self.session.graph.order)))
 
     def problem(self, wanted: Failure | None, scope: tuple[str, ...] = ()) -> Problem:
-        """A search for one failure."""
+        """Give a search for one failure."""
         self.prober.compare(self.settings.accuracy)
         self.prober.oracle.confirms = self._runs_on_reference
         return Problem(
@@ -206,7 +206,7 @@ class Run:
             self.recording.expect({t for t in near if t in graph.producer})
 
     def failures(self, problem: Problem) -> tuple[Failure, ...]:
-        """What the user's own file shows.
+        """Give what the user's own file shows.
 
         Raises:
             ModelDoesNotFail: that is nothing; the folder is gone then.
@@ -228,14 +228,14 @@ class Run:
         raise error
 
     def _says_nothing(self, outcome: Outcome) -> bool:
-        """Whether outputs differ only since the reference has no finite number in any of them."""
+        """Say whether outputs differ only since the reference has no finite number in any of them."""
         if is_self(self.settings) or not all(failure.is_mismatch for failure in outcome.failures):
             return False
         outputs = self.session.graph.graph_outputs
         return bool(all_lost(lost_in(self._with_outputs, outputs), outputs))
 
     def _round(self, problem: Problem, outcome: Outcome) -> Outcome:
-        """What the model shows without the nodes of which nothing can be said as no GPU is here."""
+        """Give what the model shows without the nodes of which nothing can be said as no GPU is here."""
         graph = self.session.graph
         found, out = go_round(graph, problem.cut, problem.observe, outcome)
         if found.failures:
@@ -282,7 +282,7 @@ class Run:
         return Hybrid(rests, output, damage, only_for(self.settings.accuracy, output))
 
     def continued(self, candidate: Candidate) -> Candidate:
-        """A candidate that is compared at the outputs of the model, where they are what counts."""
+        """Give a candidate that is compared at the outputs of the model, where they are what counts."""
         if not self.info.can_run or self.settings.accuracy.judge != "outputs":
             return candidate
         return Rests(self.session.graph, self.cutter, self.recording.whole()).attach(candidate)
@@ -300,7 +300,7 @@ class Run:
         return lost
 
     def _not_failing(self, outcome: Outcome) -> BisectError:
-        """What was run and seen."""
+        """Give what was run and seen."""
         compares = self.info.can_run and not is_self(self.settings) and not outcome.unresolved
         outputs = self.session.graph.graph_outputs
         if compares and (why := all_lost(self._tell_what_is_lost(), outputs)):

@@ -67,7 +67,7 @@ def decide(knobs: Sequence[Knob], observe: Observe, *, thorough: bool = True) ->
 
 
 def _keeping(fine: list[Knob], helps: list[Knob], asked: _Memory) -> list[Knob]:
-    """The fewest decisions as they are by default that show the failure although all others are not."""
+    """Give the fewest decisions as they are by default that show the failure although all others are not."""
     kept = _Kept(fine, asked)
     if kept.verdict(helps) is Verdict.REPRODUCES:
         return minimise(helps, kept)
@@ -129,7 +129,7 @@ class Trial:
     runs: int = 1
 
     def __call__(self, knobs: Sequence[Knob]) -> Verdict:
-        """What becomes of the failure; nothing can be told of decisions that the target refuses.
+        """Give what becomes of the failure; nothing can be told of decisions that the target refuses.
 
         Raises:
             BudgetSpent: nothing more may be asked.

@@ -53,7 +53,7 @@ BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell wha
 
 
 def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
-    """What is known before verification."""
+    """Give what is known before verification."""
     best, wanted, hybrid = problem.best, problem.wanted, problem.hybrid
     assert best is not None and wanted is not None
     shown, accuracy, target = problem.shown_by(best), run.settings.accuracy, run.settings.target
@@ -122,7 +122,7 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
 
 
 def _others(run: Run, wanted: Failure) -> Iterator[str]:
-    """A sentence on nodes that the parser refuses besides: it names them all at once."""
+    """Give a sentence on nodes that the parser refuses besides: it names them all at once."""
     refused = [f for f in run.confirmed.failures if f.stage is Stage.PARSE and f.nodes]
     graph = run.session.graph
     # A node without a name is called by its first output, in the user's own file and nowhere else.
@@ -257,7 +257,7 @@ def verify(run: Run, result: Reduction, runs: int, ready: Sequence[Pool]) -> Fre
 
 
 def _reference_error(run: Run, result: Reduction) -> str:
-    """Why the reference cannot run what was found; it is asked in a worker, whatever the outputs are."""
+    """Say why the reference cannot run what was found; it is asked in a worker, whatever the outputs are."""
     reply = run.pool.submit(
         reference.error, result.best, run.settings.accuracy, timeout=run.prober.oracle.deadline
     ).result()
@@ -284,7 +284,7 @@ def _script_meanwhile(run: Run, result: Reduction, *, again: bool) -> Iterator[l
 
 
 def write_texts(run: Run, result: Reduction, fresh: FreshRuns | None) -> Reduction:
-    """What is text, and the zip; an anonymous one is made when all is done and was audited."""
+    """Give what is text, and the zip; an anonymous one is made when all is done and was audited."""
     journal, tried = run.prober.journal.path, fresh is not None
     if not run.settings.run.anonymise:
         told = fresh.disagreement if fresh else None

@@ -17,7 +17,7 @@ from bisect_trt.writing.text import counted
 
 
 def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
-    """Whether what is left of the model is wrong on the target, or only rounded.
+    """Say whether what is left of the model is wrong on the target, or only rounded.
 
     What is no mismatch is wrong: an overflow or a NaN is never rounding. `accuracy` is how the user's own
     file is compared, for a failure that is the whole model's.
@@ -70,7 +70,7 @@ def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...])
 
 
 def _size(figures: Mapping[str, Any], name: str) -> str:
-    """How far the worst element is off, and what rounding may do to it."""
+    """Say how far the worst element is off, and what rounding may do to it."""
     if not figures:
         return "a difference"
     tensor, bound = figures["tensor"], figures["bound"]
@@ -81,7 +81,7 @@ def _size(figures: Mapping[str, Any], name: str) -> str:
 
 
 def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: tuple[str, ...]) -> Judgement:
-    """The judgement in words and figures."""
+    """Give the judgement in words and figures."""
     name, explained = str(rounding["arithmetic"]), bool(rounding.get("explained", False))
     figures = rounding.get("worst") or {}
     if "unknown" in rounding:

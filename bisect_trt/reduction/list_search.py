@@ -49,7 +49,7 @@ Weight = Callable[[T], float]
 
 
 def minimise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 1.0) -> list[T]:
-    """A 1-minimal sublist of `items` that reproduces, given that `items` does.
+    """Give a 1-minimal sublist of `items` that reproduces, given that `items` does.
 
     Cost when the failure is local (a few adjacent items): about one time the weight of `items`, and
     at most 2 * log2(n) + 4 probes; k distant culprits: about k * log2(n) probes.
@@ -58,7 +58,7 @@ def minimise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
 
 
 def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 1.0) -> list[T]:
-    """A short sublist of `items` that reproduces, contiguous or a few windows.
+    """Give a short sublist of `items` that reproduces, contiguous or a few windows.
 
     Optimistic halving: when the first half does not reproduce, the second is not tested but
     assumed, and *its* first half is tested next. A local failure therefore costs about the weight
@@ -94,7 +94,7 @@ def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
 
 
 def _overlap(n: int) -> int:
-    """How many items the halves of a list of `n` share: as many as a local failure can afford.
+    """Say how many items the halves of a list of `n` share: as many as a local failure can afford.
 
     To prove that k + 1 neighbours are needed takes k * (k + 1) items, an overlap of k builds k more in each
     of log2(n) halves. Half of the list pays for both where the former is less than a fifth of it.
@@ -246,7 +246,7 @@ def _drop_chunks(items: list[T], size: int, judge: Judge[T], step: int) -> list[
 
 
 def is_one_minimal(items: Sequence[T], judge: Judge[T]) -> bool:
-    """Whether no single element can be left out (asks the judge, which has it in its cache)."""
+    """Say whether no single element can be left out (asks the judge, which has it in its cache)."""
     return len(items) < 2 or all(answer is not REPRODUCES for answer in _without_one(items, judge))
 
 
@@ -290,7 +290,7 @@ def _least(build: Callable[[int], list[T]], longest: int, judge: Judge[T], low: 
 def _step_over(
     build: Callable[[int], list[T]], low: int, middle: int, high: int, judge: Judge[T]
 ) -> int | None:
-    """A length near `middle`, below `high`, that reproduces; None: none of the nearest does."""
+    """Give a length near `middle`, below `high`, that reproduces; None: none of the nearest does."""
     for distance in (1, 2):
         for length in (middle + distance, middle - distance):
             if low <= length < high and judge.verdict(build(length)) is REPRODUCES:

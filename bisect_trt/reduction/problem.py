@@ -119,7 +119,7 @@ class Problem:
         self.keep(whole)
 
     def simplify_by(self, rules: Simplifying) -> None:
-        """What the simplification that begins may do."""
+        """Give what the simplification that begins may do."""
         self.simplifying = rules
 
     def ask_no_reasons(self) -> None:
@@ -145,7 +145,7 @@ class Problem:
             self.wanted, self.hybrid, self.also_seen = before
 
     def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
-        """A candidate of these nodes."""
+        """Give a candidate of these nodes."""
         selection: Selection = frozenset(nodes)
         candidate = self.cutter.cut(selection, style)
         return candidate if self.hybrid is None or self.inside else self.hybrid.rests.attach(candidate)
@@ -191,7 +191,7 @@ class Problem:
             self._guesses = before
 
     def peek(self, candidate: Candidate) -> Verdict | None:
-        """The verdict, or what one run lets expect; None when nothing is known yet."""
+        """Give the verdict, or what one run lets expect; None when nothing is known yet."""
         outcome = self.prober.peek(candidate)
         return self.verdicts.get(candidate.digest) or (self.judge(outcome) if outcome else None)
 
@@ -236,14 +236,14 @@ class Problem:
         self._tell(f"flaky: shows in about {rate:.0%} of the runs, so each probe has up to {runs}")
 
     def shown_by(self, candidate: Candidate) -> Failure:
-        """The wanted failure in the words in which the target tells it of this candidate."""
+        """Give the wanted failure in the words in which the target tells it of this candidate."""
         assert self.wanted is not None
         if self.hybrid is not None:
             return self.hybrid.words(self.wanted)
         return self.rewordings.get(candidate.digest, self.wanted)
 
     def _reworded(self, candidate: Candidate, outcome: Outcome) -> bool:
-        """Whether the target only tells the wanted failure in other words, as the model is small.
+        """Say whether the target only tells the wanted failure in other words, as the model is small.
 
         Seen: TensorRT has sanity checks that fire in small networks only. When it blames the same
         node at the same stage, and tells the wanted failure again as soon as unrelated nodes stand
@@ -262,7 +262,7 @@ class Problem:
         return False
 
     def observations(self, candidate: Candidate, runs: int, *, rarely: bool = False) -> Iterator[Outcome]:
-        """What the target does with a candidate, `runs` times; `rarely`: hardly more than once."""
+        """Give what the target does with a candidate, `runs` times; `rarely`: hardly more than once."""
         for run in range(runs):
 
             def ahead(run: int = run) -> Iterator[Question]:
@@ -274,11 +274,11 @@ class Problem:
             yield self.prober.observe(candidate, run)
 
     def observe(self, candidate: Candidate) -> Outcome:
-        """What the target does with a candidate; what was seen before is not asked again."""
+        """Give what the target does with a candidate; what was seen before is not asked again."""
         return next(self.observations(candidate, 1))
 
     def judge(self, outcome: Outcome) -> Verdict:
-        """Whether an outcome shows the wanted failure; before there is one, whether it shows any."""
+        """Say whether an outcome shows the wanted failure; before there is one, whether it shows any."""
         if self.wanted is None:
             return Verdict.REPRODUCES if outcome.failures else Verdict.VANISHES
         cause = self.simplifying.cause

@@ -126,7 +126,7 @@ def _described(pool: Pool, there: Pool, settings: Settings) -> TargetInfo:
 
 
 def _oracle(there: Pool, target: TargetSettings, settings: Settings, journal: Journal) -> Oracle:
-    """The target; its deadline is written down, and that of a run that is resumed holds."""
+    """Give the target; its deadline is written down, and that of a run that is resumed holds."""
     oracle = Oracle(there, target, settings.run.timeout, settings.accuracy)
     oracle.save = settings.run.save_outputs
     oracle.on_deadline = lambda seconds: journal.event("deadline", seconds=seconds)

@@ -72,7 +72,7 @@ class _Failures:
         return list(found.values())
 
     def _reduce_one(self, failure: Failure, scope: tuple[str, ...]) -> bool:
-        """Whether the search may go on."""
+        """Say whether the search may go on."""
         # What the target says may hold names of the model: an anonymous folder's own name tells nothing.
         anonymous = self._run.settings.run.anonymise
         name = f"{failure.stage}-{failure.symptom}".replace(" ", "-") if anonymous else slug(failure)
@@ -85,7 +85,7 @@ class _Failures:
         return result.finished
 
     def _what_is_left(self) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
-        """The nodes that are left, and what they show; nothing, when that is nothing new.
+        """Give the nodes that are left, and what they show; nothing, when that is nothing new.
 
         Whatever shows a known failure again is set aside too: it may hide a new one.
         """
@@ -119,7 +119,7 @@ class _Failures:
 
 
 def slug(failure: Failure) -> str:
-    """A failure as a part of a file name: `parse-resize-antialiasing-is-not-supported`."""
+    """Give a failure as a part of a file name: `parse-resize-antialiasing-is-not-supported`."""
     words = re.sub(r"<\w+>|[^A-Za-z0-9]+", " ", f"{failure.stage} {failure.op} {failure.message}").lower()
     text = ""
     for word in words.split():

@@ -71,7 +71,7 @@ class Simplifying:
         self.sizes.setdefault((fails, works), told)
 
     def keep_cause(self, cause: Cause | None) -> None:
-        """What edits have to keep from here on."""
+        """Give what edits have to keep from here on."""
         self.cause = cause
 
     def hold(self, candidate: Candidate, draft: Draft) -> None:

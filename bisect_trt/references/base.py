@@ -49,7 +49,7 @@ class Record:
     hidden: frozenset[str] = frozenset()
 
     def __contains__(self, tensor: object) -> bool:
-        """Whether the tensor was recorded."""
+        """Say whether the tensor was recorded."""
         return tensor in self.tensors
 
     def path(self, sample: int, tensor: str) -> Path:
@@ -75,7 +75,7 @@ class Record:
         return tuple({name: self.path(k, name) for name in known} for k in range(self.samples))
 
     def only(self, samples: Sequence[int]) -> Record:
-        """The same of some of the samples, in this order."""
+        """Give the same of some of the samples, in this order."""
         tensors = {
             name: Tensor(
                 known.elem_type,
@@ -132,7 +132,7 @@ def recorded_values(store: Store, name: str, arrays: Sequence[npt.NDArray[Any]])
 
 
 def recorded_inputs(graph: Graph, store: Store, feeds: Sequence[Feeds]) -> dict[str, Tensor]:
-    """The inputs of a model that have values in all samples: their files in the store are the record."""
+    """Give the inputs of a model that have values in all samples: their files in the store are the record."""
     tensors = {}
     for name in graph.graph_inputs:
         elem_type = graph.elem_type(name)

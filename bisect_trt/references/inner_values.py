@@ -78,7 +78,7 @@ def overflown(model: onnx.ModelProto, seen: Mapping[str, Array]) -> Iterable[str
 def hazards(
     model: onnx.ModelProto, folder: Path, feeds: Mapping[str, Array], arithmetic: Arithmetic
 ) -> set[str]:
-    """How a model may give NaN or Inf: overflow, a divisor of zero, a root of less than zero.
+    """Say how a model may give NaN or Inf: overflow, a divisor of zero, a root of less than zero.
 
     Raises:
         Unknown: the reference does not show what it computes.
@@ -103,7 +103,7 @@ def hazards(
 
 
 def _magnitude(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
-    """The same operator of the magnitudes of its data."""
+    """Give the same operator of the magnitudes of its data."""
     twin = onnx.NodeProto()
     twin.CopyFrom(node)
     data = 1 if node.op_type in PLACED else 3
@@ -122,7 +122,7 @@ def _magnitude(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
 
 
 def is_beyond(value: Array, largest: float) -> bool:
-    """Whether a tensor has finite numbers that are larger than `largest`."""
+    """Say whether a tensor has finite numbers that are larger than `largest`."""
     if value.dtype.kind != "f":
         return False
     size = np.abs(value.astype(np.float64))

@@ -79,7 +79,7 @@ class Spread:
         return bound
 
     def explains(self, target: Array, times: float = 1.0) -> bool:
-        """Whether each element of the target's value is within so many times its bound."""
+        """Say whether each element of the target's value is within so many times its bound."""
         if target.shape != self.reference.shape:
             return self.shapes
         with np.errstate(all="ignore"):
@@ -183,7 +183,7 @@ class Noise:
         return {name: errors.get(name, zero).astype(zero.dtype) for name, zero in none.items()}
 
     def _rough(self) -> bool:
-        """Whether an operator that is no smooth function gets an input with errors."""
+        """Say whether an operator that is no smooth function gets an input with errors."""
         moved = {name for name, spread in self.spreads.items() if spread.shapes or np.any(spread.largest)}
         moved |= {name.removesuffix(NOISE) for name in self._errors}
         steep = [(out, ins) for op, ins, out in self.sources.values() if op not in SMOOTH]

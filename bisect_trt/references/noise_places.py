@@ -48,7 +48,7 @@ class Places:
             self._node(node)
 
     def model(self, outputs: Sequence[str]) -> onnx.ModelProto:
-        """The model with places for errors, and these outputs."""
+        """Give the model with places for errors, and these outputs."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self._model)
         del proto.graph.node[:], proto.graph.output[:], proto.graph.value_info[:]

@@ -31,7 +31,7 @@ _used: tuple[str, tuple[Path, ...]] = ("CPUExecutionProvider", ())
 
 
 def use(provider: str, libraries: tuple[Path, ...]) -> None:
-    """Which execution provider and custom operators all sessions of this process have from now on.
+    """Say which execution provider and custom operators all sessions of this process have from now on.
 
     Raises:
         UsageError: ONNX Runtime has no such provider (it would quietly take the CPU's), or a library cannot
@@ -124,7 +124,7 @@ class Session:
 
 
 def given_by(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array | str]:
-    """What a session gives, see `Session.run`; raises whatever it raises, ValueError as `to_ort`."""
+    """Give what a session gives, see `Session.run`; raises whatever it raises, ValueError as `to_ort`."""
     held = {name: np.require(value, requirements="C") for name, value in feeds.items()}
     if any(value.dtype.kind in "OU" for value in held.values()):  # no OrtValue takes strings
         names = [output.name for output in session.get_outputs()]
@@ -163,12 +163,12 @@ def types(model: bytes, folder: Path, names: Sequence[str]) -> dict[str, int]:
 
 
 def custom_ops() -> tuple[Path, ...]:
-    """The libraries of custom operators that `use` was given."""
+    """Give the libraries of custom operators that `use` was given."""
     return _used[1]
 
 
 def _plain(value: Any) -> Array | str:
-    """What `InferenceSession.run` gives: lists and dictionaries are sequences and maps."""
+    """Give what `InferenceSession.run` gives: lists and dictionaries are sequences and maps."""
     return value if isinstance(value, np.ndarray) else f"seq({type(value).__name__})"
 
 
@@ -177,7 +177,7 @@ def _text(error: Exception) -> str:
 
 
 def lacks(array: Array) -> str:
-    """What ONNX Runtime's Python package has no way to take, in words; empty where it has one."""
+    """Give what ONNX Runtime's Python package has no way to take, in words; empty where it has one."""
     if array.dtype.kind in "OU" or np.dtype(array.dtype.type).isbuiltin == 1:
         return ""
     elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -186,7 +186,7 @@ def lacks(array: Array) -> str:
 
 
 def to_ort(array: Array) -> ort.OrtValue:
-    """The array as a value on the CPU; it may share memory with the array."""
+    """Give the array as a value on the CPU; it may share memory with the array."""
     if array.dtype.kind in "OU" or np.dtype(array.dtype.type).isbuiltin == 1:
         return ort.OrtValue.ortvalue_from_numpy(array)
     if why := lacks(array):
@@ -197,7 +197,7 @@ def to_ort(array: Array) -> ort.OrtValue:
 
 
 def to_array(value: ort.OrtValue) -> Array:
-    """A tensor of ONNX Runtime as an array, of a type of ml_dtypes where numpy has none."""
+    """Give a tensor of ONNX Runtime as an array, of a type of ml_dtypes where numpy has none."""
     elem_type, shape = value.element_type(), tuple(value.shape())
     if elem_type == TensorProto.STRING or helper.tensor_dtype_to_np_dtype(elem_type).isbuiltin == 1:
         array: Array = value.numpy()

@@ -128,7 +128,7 @@ class _Run:
         return [name for name in names if not self.no_tensor(name)]
 
     def no_tensor(self, name: str) -> bool:
-        """Whether the declared type says that a value is none that can be kept; notes why."""
+        """Say whether the declared type says that a value is none that can be kept; notes why."""
         kind = self.graph.value_info(name)
         if kind is None:
             return False
@@ -155,7 +155,7 @@ class _Run:
             self.make(names[middle:])
 
     def make_alone(self, name: str, error: ort.OrtError) -> None:
-        """The last try: with the recorded shapes, which some operators want to know beforehand."""
+        """Give the last try: with the recorded shapes, which some operators want to know beforehand."""
         try:
             self.run([name], static=True)
         except ort.OrtError:
@@ -170,7 +170,7 @@ class _Run:
         self.keep_all(names, [session.run(self.values(borders, k)) for k in range(len(self.feeds))])
 
     def lacks_input(self, name: str) -> bool:
-        """Whether a tensor needs another one that ONNX Runtime could not make; notes which."""
+        """Say whether a tensor needs another one that ONNX Runtime could not make; notes which."""
         graph = self.graph
         for source in graph.inputs_of(graph.producer[name]):
             if source in self.failed:
@@ -180,7 +180,7 @@ class _Run:
         return False
 
     def upstream(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The nodes that make these tensors from recorded ones, in order, and those tensors."""
+        """Give the nodes that make these tensors from recorded ones, in order, and those tensors."""
         graph = self.graph
         nodes: set[str] = set()
         borders: dict[str, None] = {}
@@ -200,7 +200,7 @@ class _Run:
         return [n for n in graph.nodes if n in nodes], [t for t in borders if t not in made]
 
     def can_feed(self, name: str) -> bool:
-        """Whether a recorded value can be an input: ONNX Runtime takes no packed ones (int4)."""
+        """Say whether a recorded value can be an input: ONNX Runtime takes no packed ones (int4)."""
         if name in self.hidden:
             return False
         return name in self.graph.graph_inputs or bits_per_element(self.tensors[name].elem_type) >= 8
@@ -228,7 +228,7 @@ class _Run:
         return data
 
     def border(self, name: str, static: bool) -> onnx.ValueInfoProto:
-        """A recorded tensor as an input: what is known of its shape before the run, or as recorded.
+        """Give a recorded tensor as an input: what is known of its shape before the run, or as recorded.
 
         The recorded shape alone would not do: ONNX Runtime then refuses branches that are not taken.
         """
@@ -267,7 +267,7 @@ class _Run:
         self.add(name, Tensor(elem_type, shapes, tuple(path.name for path in paths)))
 
     def overflows(self, name: str, arrays: Sequence[Array]) -> bool:
-        """Whether a float16 tensor was made of finite numbers and does not fit into its type."""
+        """Say whether a float16 tensor was made of finite numbers and does not fit into its type."""
         node = self.graph.node(self.graph.producer[name]) if name in self.graph.producer else None
         if node is None or node.op_type not in GROWING or not any(np.isinf(a).any() for a in arrays):
             return False

@@ -64,7 +64,7 @@ def with_only(
     feeds: Mapping[str, Array],
     reference: Mapping[str, Array],
 ) -> dict[str, Array] | None:
-    """What the model gives when nothing but the own error of one node is put in; None: it does not fit.
+    """Give what the model gives when nothing but the own error of one node is put in; None: it does not fit.
 
     Args:
         step: the node, with what it gave and what was due.
@@ -96,14 +96,14 @@ def with_only(
 
 
 def _without_overflows(made: Array, due: Array, largest: float) -> Array:
-    """What the target made, but what is due where that does not fit and became Inf."""
+    """Give what the target made, but what is due where that does not fit and became Inf."""
     if made.dtype.kind != "f" or made.shape != due.shape:
         return made
     return np.where(np.isinf(made) & (np.sign(made) * due > largest), due, made)
 
 
 def _moved(value: Array, due: Array, made: Array) -> Array:
-    """A value with the error that another one has."""
+    """Give a value with the error that another one has."""
     if value.dtype.kind not in "fc":
         return np.where(made == due, value, made)
     with np.errstate(all="ignore"):

@@ -29,7 +29,7 @@ class Spec:
 
 
 def parse(text: str) -> Spec:
-    """The reference that a text names.
+    """Give the reference that a text names.
 
     Raises:
         UsageError: there is no such reference, or its file does not exist.

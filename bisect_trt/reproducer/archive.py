@@ -71,7 +71,7 @@ def _needless(out: Path) -> set[Path]:
 
 
 def too_big(archive: Path) -> str:
-    """What to do about an archive that GitHub does not take, as a sentence; empty when it does."""
+    """Give what to do about an archive that GitHub does not take, as a sentence; empty when it does."""
     size = archive.stat().st_size
     if size <= ATTACHMENT_LIMIT:
         return ""

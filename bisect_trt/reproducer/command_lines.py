@@ -77,14 +77,14 @@ def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
 
 
 def _is_built_in(reduction: Reduction) -> bool:
-    """Whether Polygraphy can ask for the provider: not in a library of its own, and without options."""
+    """Say whether Polygraphy can ask for the provider: not in a library of its own, and without options."""
     provider = reduction.target.name.partition(":")[2]
     target = reduction.settings.target
     return not (target.ep_libraries or parse_spec(target.spec)[1] or find_package(provider))
 
 
 def _runs(reduction: Reduction) -> bool:
-    """Whether the failure needs more than a build."""
+    """Say whether the failure needs more than a build."""
     return reduction.wanted.stage not in (Stage.PARSE, Stage.BUILD)
 
 
@@ -234,7 +234,7 @@ def _sides(reduction: Reduction, options: tuple[str, str, str]) -> dict[str, Map
 
 
 def _quoted(name: str) -> str:
-    """A name as trtexec takes it: in single quotes when it holds what separates names."""
+    """Give a name as trtexec takes it: in single quotes when it holds what separates names."""
     return name if re.fullmatch(r"[\w./-]+", name) else f"'{name}'"
 
 

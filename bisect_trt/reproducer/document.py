@@ -69,7 +69,7 @@ def written(reduction: Reduction) -> dict[str, Any]:
 
 
 def check(result: Check, version: str) -> dict[str, Any]:
-    """What `check --json` prints."""
+    """Give what `check --json` prints."""
     return {
         "tool": {"name": "bisect-trt", "version": version},
         "model": {"file": result.model.name, "nodes": result.nodes},

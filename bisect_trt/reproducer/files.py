@@ -48,7 +48,7 @@ def sample_file(name: str, k: int) -> str:
 
 @contextmanager
 def written_aside(out: Path, last: str) -> Iterator[Path]:
-    """A folder whose files move to `out` at the end, the file `last` after the others."""
+    """Give a folder whose files move to `out` at the end, the file `last` after the others."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=_DRAFT) as name:
         folder = Path(name)
@@ -75,7 +75,7 @@ def write_values(feeds: Feeds, path: Path) -> None:
 
 
 def entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """An entry of an archive that is the same on every system at any time."""
+    """Give an entry of an archive that is the same on every system at any time."""
     made = zipfile.ZipInfo(name, _EPOCH)
     made.compress_type = archive.compression
     made.external_attr = 0o644 << 16

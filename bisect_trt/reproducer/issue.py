@@ -78,7 +78,7 @@ def _fill_in(template: str, values: Mapping[str, Any]) -> str:
 
 
 def minimal(reduction: Reduction) -> str:
-    """Whether the result is 1-minimal, as a sentence."""
+    """Say whether the result is 1-minimal, as a sentence."""
     if reduction.one_minimal:
         return "1-minimal: without any single one of its nodes the failure is gone."
     why = f" ({reduction.stop_reason})" if reduction.stop_reason else ""
@@ -86,7 +86,7 @@ def minimal(reduction: Reduction) -> str:
 
 
 def verified(reduction: Reduction) -> str:
-    """How often the written files failed again, as a sentence."""
+    """Say how often the written files failed again, as a sentence."""
     if not reduction.verified and not reduction.finished:
         return "Unverified: stopped before the written files were run again."
     runs = counted(reduction.repeats, "run")
@@ -96,7 +96,7 @@ def verified(reduction: Reduction) -> str:
 
 
 def compared(reduction: Reduction) -> str:
-    """Whether outputs were compared, as a sentence."""
+    """Say whether outputs were compared, as a sentence."""
     if reduction.outputs_compared:
         return "Outputs were compared with the reference."
     if reduction.target.name.startswith("command:"):
@@ -117,18 +117,18 @@ def operators(model: bytes) -> str:
 
 
 def reference_runs(reduction: Reduction) -> bool:
-    """Whether the reference runs what is left: it was asked once, as `repro.py` asks it."""
+    """Say whether the reference runs what is left: it was asked once, as `repro.py` asks it."""
     return bool(reduction.reference) and reduction.reference_error == ""
 
 
 def reference(reduction: Reduction) -> str:
-    """The reference for people; beside another provider of ONNX Runtime it is the CPU's."""
+    """Give the reference for people; beside another provider of ONNX Runtime it is the CPU's."""
     cpu = reduction.target.name.startswith("ort:") and reduction.reference.startswith("ONNX Runtime")
     return f"the CPU provider of {reduction.reference}" if cpu else reduction.reference
 
 
 def elsewhere(reduction: Reduction) -> str:
-    """What the reference says to the reduced model."""
+    """Give what the reference says to the reduced model."""
     if not reduction.reference or reduction.reference_error is None:
         return "not tried"
     if reference_runs(reduction) and emulated(reduction):
@@ -139,13 +139,13 @@ def elsewhere(reduction: Reduction) -> str:
 
 
 def gpu_of(reduction: Reduction, machine: Mapping[str, str]) -> str:
-    """The GPU as the target or the machine names it; empty when there is none."""
+    """Give the GPU as the target or the machine names it; empty when there is none."""
     gpu = reduction.target.versions.get("GPU", machine["gpu"])
     return "" if gpu == ABSENT else gpu
 
 
 def fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What the machine was, under the names that NVIDIA's template has for it."""
+    """Give what the machine was, under the names that NVIDIA's template has for it."""
     seen = reduction.target.versions
     its_own = "tensorrt" in (style_of(reduction), *reduction.target.name.split("-"))
     version = "TensorRT Version" if its_own else "Target"

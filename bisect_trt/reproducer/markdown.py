@@ -6,7 +6,7 @@ import re
 
 
 def fence(text: str, language: str = "") -> str:
-    """A block of code that no line of the text can end."""
+    """Give a block of code that no line of the text can end."""
     ticks = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     body = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.strip("\n"))
     return f"{ticks}{language}\n{body or '(empty)'}\n{ticks}"
@@ -38,5 +38,5 @@ def cell(text: str) -> str:
 
 
 def figure(value: object) -> str:
-    """A number with as many digits as float32 has; anything else as it is."""
+    """Give a number with as many digits as float32 has; anything else as it is."""
     return f"{value:.9g}" if isinstance(value, float) else str(value)

@@ -118,7 +118,7 @@ def write_timing_cache(source: Path, out: Path) -> None:
 
 
 def read_model(out: Path, scratch: Path) -> Candidate:
-    """A written bundle as a candidate, read from its own files; values are unpacked into `scratch`.
+    """Give a written bundle as a candidate, read from its own files; values are unpacked into `scratch`.
 
     Seeded weights are made anew, there too.
 

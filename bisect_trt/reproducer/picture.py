@@ -52,7 +52,7 @@ class Picture:
 
 
 def picture(model: bytes, blamed: tuple[str, ...] = ()) -> Picture:
-    """The picture of a serialised model; `blamed` are the nodes that the target names."""
+    """Give the picture of a serialised model; `blamed` are the nodes that the target names."""
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
     if len(graph.node) > MOST_NODES:
@@ -80,7 +80,7 @@ def picture(model: bytes, blamed: tuple[str, ...] = ()) -> Picture:
 
 
 def mermaid(drawn: Picture) -> str:
-    """The picture in Mermaid's language, which GitHub draws; empty when there is nothing to draw."""
+    """Give the picture in Mermaid's language, which GitHub draws; empty when there is nothing to draw."""
     shapes = {"input": ('(["', '"])'), "output": ('(["', '"])'), "node": ('["', '"]')}
     lines = ["flowchart TD"] if drawn.boxes else []
     for k, box in enumerate(drawn.boxes):

@@ -43,7 +43,7 @@ FindPackage = Callable[[str], Package | None]
 
 
 def render(reduction: Reduction, version: str, find: FindPackage = find_package) -> str:
-    """The script's text, under 120 lines.
+    """Give the script's text, under 120 lines.
 
     Every name and message is written as a Python literal or a comment: nothing that comes from the
     model can become code. `find` gives the package with an execution provider where the script will run.
@@ -82,7 +82,7 @@ def render(reduction: Reduction, version: str, find: FindPackage = find_package)
 
 
 def template_for(reduction: Reduction) -> str:
-    """Which script it is: for TensorRT, for ONNX Runtime, for a command, else one that needs us."""
+    """Say which script it is: for TensorRT, for ONNX Runtime, for a command, else one that needs us."""
     accuracy, wanted, name = reduction.alone, reduction.wanted, reduction.target.name
     by_itself = accuracy.reference == SELF
     by_rows = accuracy.metric == "boxes" or bool(accuracy.topk)
@@ -102,7 +102,7 @@ def template_for(reduction: Reduction) -> str:
 
 
 def _emulated(reduction: Reduction) -> Path | None:
-    """The model as an emulation runs it, where that is written."""
+    """Give the model as an emulation runs it, where that is written."""
     kind, _, precision = reduction.target.name.partition(":")
     place = reduction.out / f"repro-{precision}.onnx"
     return place if kind == "emulate" and place.exists() else None
@@ -121,7 +121,7 @@ def _given(reduction: Reduction) -> str:
 
 
 def _provider_words(reduction: Reduction, find: FindPackage) -> dict[str, Any]:
-    """How to open a session on an execution provider."""
+    """Say how to open a session on an execution provider."""
     target = reduction.settings.target
     provider = reduction.target.name.partition(":")[2]
     asked, options = parse_spec(target.spec)
@@ -150,7 +150,7 @@ def _provider_words(reduction: Reduction, find: FindPackage) -> dict[str, Any]:
 
 
 def _openvino_words(reduction: Reduction) -> dict[str, Any]:
-    """How to compile the model by OpenVINO itself as its provider would."""
+    """Say how to compile the model by OpenVINO itself as its provider would."""
     options = parse_spec(reduction.settings.target.spec)[1]
     device = options.get("device_type", "CPU").partition("_")[0]
     properties = json.loads(options.get("load_config") or "{}")
@@ -174,7 +174,7 @@ def _as_said(parts: list[str], log: str) -> list[str]:
 
 
 def _emulated_words(reduction: Reduction) -> dict[str, Any]:
-    """How to run the rewritten model: on the CPU, as it stands."""
+    """Say how to run the rewritten model: on the CPU, as it stands."""
     place = _emulated(reduction)
     assert place is not None
     rewritten = onnx.load_model(str(place), load_external_data=False)
@@ -192,7 +192,7 @@ def _emulated_words(reduction: Reduction) -> dict[str, Any]:
 
 
 def _command_words(reduction: Reduction, words: dict[str, Any]) -> dict[str, Any]:
-    """How to start the command of a user."""
+    """Say how to start the command of a user."""
     target = reduction.settings.target
     text = target.spec.partition(":")[2]
     return {
@@ -220,7 +220,7 @@ def _imports(words: dict[str, Any], *, ctypes: bool) -> list[str]:
 
 
 def _pieces(parts: list[str]) -> str:
-    """A list as Python code, a line for each element."""
+    """Give a list as Python code, a line for each element."""
     return "[\n" + "".join(f"    {part!a},\n" for part in parts) + "]"
 
 

@@ -33,7 +33,7 @@ _INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
 
 
 def failure_words(reduction: Reduction) -> dict[str, Any]:
-    """Which failure it is, and how it is told from others."""
+    """Say which failure it is, and how it is told from others."""
     wanted, run = reduction.wanted, reduction.settings.run
     died = wanted.signature.startswith(f"{wanted.symptom}: ")  # as the oracle writes it when a worker died
     compared = wanted.stage is Stage.COMPARE
@@ -52,7 +52,7 @@ def failure_words(reduction: Reduction) -> dict[str, Any]:
 
 
 def model_words(reduction: Reduction) -> dict[str, Any]:
-    """How the model is built, fed and compared."""
+    """Say how the model is built, fed and compared."""
     target, best = reduction.settings.target, reduction.best
     proto = onnx.load_model_from_string(best.model)
     shapes = profile_ranges(target, proto, best)
@@ -86,7 +86,7 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
 
 
 def _by_engines(wanted: Failure) -> bool:
-    """Whether two engines show it: what the parser reads otherwise, or ignores."""
+    """Say whether two engines show it: what the parser reads otherwise, or ignores."""
     return is_misread_default(wanted) or is_ignored(wanted)
 
 

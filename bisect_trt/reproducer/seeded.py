@@ -177,7 +177,7 @@ class Told(NamedTuple):
     digest: str
 
     def make(self) -> Array:
-        """The values. Raises UsageError when they are not those that were written."""
+        """Give the values. Raises UsageError when they are not those that were written."""
         values = told(self.text, self.shape, self.dtype)
         if values is None or _sha(values) != self.digest:
             raise UsageError(
@@ -202,7 +202,7 @@ def mark(proto: onnx.ModelProto, samples: tuple[Feeds, ...]) -> None:
 
 
 def all_told(proto: onnx.ModelProto) -> Iterator[Told]:
-    """What a written model tells. Raises UsageError when it asks for more than 4 GiB."""
+    """Give what a written model tells. Raises UsageError when it asks for more than 4 GiB."""
     size = 0
     for info in proto.graph.input:
         kind = info.type.tensor_type
@@ -218,7 +218,7 @@ def all_told(proto: onnx.ModelProto) -> Iterator[Told]:
 
 
 def lighter(archive: Path, names: set[str]) -> bytes:
-    """An `.npz` without some of its arrays."""
+    """Give an `.npz` without some of its arrays."""
     place = io.BytesIO()
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(place, "w") as sink:
         for entry in source.infolist():
@@ -238,7 +238,7 @@ def complete(proto: onnx.ModelProto, samples: tuple[Feeds, ...], scratch: Path) 
 
 
 def row(one: Told, file: str) -> tuple[Any, ...]:
-    """What `seeded.py` needs: file, input, type, shape, digest, and a recipe, a value or nothing."""
+    """Give what `seeded.py` needs: file, input, type, shape, digest, and a recipe, a value or nothing."""
     recipe = parse(one.text)
     if recipe is not None:
         how = (recipe.seed, recipe.mean, recipe.deviation / SPREAD, recipe.points)

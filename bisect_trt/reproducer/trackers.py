@@ -144,5 +144,5 @@ def _kind(failure: Failure) -> str:
 
 
 def _is_misread(failure: Failure) -> bool:
-    """Whether the parser took the model and made something else of it."""
+    """Say whether the parser took the model and made something else of it."""
     return failure.stage is Stage.PARSE and failure.symptom is Symptom.MISMATCH

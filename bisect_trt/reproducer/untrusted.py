@@ -163,7 +163,7 @@ def require_custom_ops(folder: Path, report: Report, given: tuple[Path, ...]) ->
 
 
 def find(path: Path) -> list[Path]:
-    """The reproducers at a path: itself, or the folders and zips in it, sorted by name; each once.
+    """Give the reproducers at a path: itself, or the folders and zips in it, sorted by name; each once.
 
     A zip of what lies there as a folder, or in another zip, is left out: their files are the same.
 
@@ -209,7 +209,7 @@ def _checksum(file: Path) -> int:
 
 
 def opened(path: Path, scratch: Path) -> tuple[Path, Report]:
-    """A folder with the files of a reproducer, and its report.
+    """Give a folder with the files of a reproducer, and its report.
 
     Raises:
         UsageError: it is no reproducer, is too large, or something in it leads elsewhere.

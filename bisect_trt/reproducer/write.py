@@ -68,7 +68,7 @@ def is_at_users_tolerance(reduction: Reduction) -> bool:
 
 
 def _comes_and_goes(reduction: Reduction) -> bool:
-    """Whether not every fresh run showed the failure, or one that did was waited for."""
+    """Say whether not every fresh run showed the failure, or one that did was waited for."""
     return reduction.verified < max(reduction.repeats, reduction.settings.run.repeats)
 
 
@@ -85,7 +85,7 @@ def write_script(reduction: Reduction) -> None:
 
 
 def disagreement(reduction: Reduction) -> str:
-    """What `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing."""
+    """Give what `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing."""
     limit = _START + 2 * (reduction.settings.run.timeout or 60.0)
     command = [sys.executable, str((reduction.out / files.SCRIPT).absolute())]
     mark = f"{os.getpid()}-{time.monotonic_ns()}"

@@ -102,14 +102,14 @@ def measure(
 
 
 def noise(dtype: np.dtype[Any]) -> float:
-    """The error (see `scanned.error_of`) of a tensor of this type that says nothing."""
+    """Give the error (see `scanned.error_of`) of a tensor of this type that says nothing."""
     if dtype.kind in "iubOUS" or dtype.name.startswith(("int", "uint")):
         return 0.0
     return _NOISE.get("float64" if dtype.kind == "c" else dtype.name, _NOISE_NARROW)
 
 
 def _kept(value: Array, given: Array | None) -> Array | None:
-    """The target's value in the type of the reference's; None when it cannot stand in for it."""
+    """Give the target's value in the type of the reference's; None when it cannot stand in for it."""
     if given is None or (given.dtype != value.dtype and given.dtype.kind != value.dtype.kind):
         return None
     with np.errstate(over="ignore", invalid="ignore"):
@@ -136,7 +136,7 @@ def whole(
 
 
 def _run_whole(target: Target, candidate: Candidate) -> tuple[TargetResult, str, int]:
-    """What the target gave, why there is nothing of the inside, and builds."""
+    """Give what the target gave, why there is nothing of the inside, and builds."""
     show: Callable[[Candidate], TargetResult] | None = getattr(target, "run_in_context", None)
     if show is None:
         return target.run(candidate), _NO_DEBUG, 1
@@ -171,7 +171,7 @@ def _in_context(
 def effect(
     candidate: Candidate, given: Sequence[Feeds], accuracy: AccuracySettings, least: float
 ) -> tuple[tuple[TensorDiff, ...], str]:
-    """The model's outputs when the candidate's output has the target's value, all else the reference's.
+    """Give the model's outputs when the candidate's output has the target's value, all else the reference's.
 
     Args:
         candidate: with its rest, see `model.rest`; the target does not run.

@@ -36,7 +36,7 @@ def write(scan: Scan) -> None:
 
 
 def page(scan: Scan) -> str:
-    """The page as HTML."""
+    """Give the page as HTML."""
     environment = templates.environment(
         "bisect_trt.scanning", figure=words.figure, plain=printable, duration=seconds
     )
@@ -62,7 +62,7 @@ def page(scan: Scan) -> str:
 
 
 def _lanes(scan: Scan) -> Iterator[tuple[str, str]]:
-    """The rows of the heat strip: a label, and the strip of all tensors in the order of the model."""
+    """Give the rows of the heat strip: a label, and the strip of all tensors in the order of the model."""
     lanes = [("own error", "own_error"), ("effect", "effect_error")]
     lanes += [("in context", "context_error")] if not scan.context_why else []
     width = 1 / max(1, len(scan.tensors))
@@ -110,7 +110,7 @@ def _plot(scan: Scan) -> str:
 
 
 def _marks(scan: Scan, label: str, name: str) -> list[Mark]:
-    """The errors of one kind that are above zero."""
+    """Give the errors of one kind that are above zero."""
     if name == "context_error" and scan.context_why:
         return []
     pairs = ((item, getattr(item, name)) for item in scan.tensors)
@@ -140,7 +140,7 @@ def _span(edges: Sequence[float], k: int) -> str:
 
 
 def _distances(histogram: Histogram | None) -> str:
-    """How far both sides are apart, in powers of ten; empty without any."""
+    """Say how far both sides are apart, in powers of ten; empty without any."""
     if histogram is None or not histogram.errors:
         return ""
     powers = histogram.error_powers
@@ -215,5 +215,5 @@ def _tensor(item: Scanned) -> dict[str, Any]:
 
 
 def number(value: float | None) -> float | str | None:
-    """An error as JSON knows it: infinite as text."""
+    """Give an error as JSON knows it: infinite as text."""
     return str(value) if value is not None and not math.isfinite(value) else value

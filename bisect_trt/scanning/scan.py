@@ -170,7 +170,7 @@ class _Scanning:
         return self.session.pinned(self.record) if known else self.session
 
     def _notes(self, lost: Lost, *said: str) -> tuple[str, ...]:
-        """What else there is to know, doubts first."""
+        """Give what else there is to know, doubts first."""
         graph, given = self.session.graph, self.fixed is not self.session
         doubts = [*words(graph, given=given), told(graph, self.record, lost) if lost.count else ""]
         return tuple(filter(None, (*doubts, *said, *self.info.notes, self.record.error)))

@@ -56,7 +56,7 @@ def chosen(graph: Graph, names: Sequence[str]) -> list[str]:
 
 
 def no_value(tensor: str, graph: Graph, record: Record, random: Collection[str]) -> str:
-    """Why there is nothing to compare a tensor with; empty when there is. `random` are nodes."""
+    """Say why there is nothing to compare a tensor with; empty when there is. `random` are nodes."""
     if graph.producer[tensor] in random:
         return "it is random"
     if tensor in record.hidden:

@@ -17,7 +17,7 @@ LITTLE = 2.0  # roundoffs that an RMS error of a tensor may have without any fau
 
 
 def verdict(scan: Scan) -> str:
-    """The answer, in one or two sentences."""
+    """Give the answer, in one or two sentences."""
     if scan.guilty:
         return _of_guilty(scan, scan.guilty)
     worst = [item for item in scan.ranked if item.effect_error]
@@ -50,7 +50,7 @@ def verdict(scan: Scan) -> str:
 
 
 def _of_guilty(scan: Scan, guilty: Sequence[Scanned]) -> str:
-    """The answer where tensors are found that make the outputs disagree, the worst first."""
+    """Give the answer where tensors are found that make the outputs disagree, the worst first."""
     whole = " (run as a whole, the model agrees)" if scan.agrees else ""
     error = guilty[0].effect_error or 0.0
     does = f"gives them an error of {figure(error)}" if math.isfinite(error) else "makes them not finite"
@@ -78,12 +78,12 @@ def _amplified(scan: Scan, item: Scanned) -> str:
 
 
 def where(item: Scanned) -> str:
-    """A tensor with the node that makes it."""
+    """Give a tensor with the node that makes it."""
     return f"{printable(item.tensor)} (node {printable(item.node)}, {printable(item.op)})"
 
 
 def short(item: Scanned) -> str:
-    """A tensor with the operator that makes it."""
+    """Give a tensor with the operator that makes it."""
     return f"{printable(item.tensor)} ({printable(item.op)})"
 
 
@@ -106,7 +106,7 @@ def first_lost(scan: Scan) -> str:
 
 
 def whole(scan: Scan) -> str:
-    """Why the whole model gave no outputs, if so."""
+    """Say why the whole model gave no outputs, if so."""
     if not scan.whole:
         return ""
     return f"The whole model gave no outputs on the target: {printable(scan.whole)}"
@@ -123,7 +123,7 @@ def effects_left(scan: Scan) -> str:
 
 
 def in_context(scan: Scan) -> str:
-    """What the view inside the whole engine adds, or why there is none."""
+    """Give what the view inside the whole engine adds, or why there is none."""
     if not scan.target.name.startswith("tensorrt"):
         return ""  # nobody expects it
     if scan.context_why:
@@ -141,13 +141,13 @@ def in_context(scan: Scan) -> str:
 
 
 def notes(scan: Scan) -> list[str]:
-    """What else there is to know."""
+    """Give what else there is to know."""
     found = (whole(scan), effects_left(scan), in_context(scan), *map(printable, scan.notes))
     return [note for note in found if note]
 
 
 def failing(scan: Scan) -> list[str]:
-    """A line for each failure: which nodes were not measured, and why."""
+    """Give a line for each failure: which nodes were not measured, and why."""
     groups: dict[str, list[Scanned]] = {}
     for item in scan.failing:
         failure = item.failure
@@ -164,7 +164,7 @@ def failing(scan: Scan) -> list[str]:
 
 
 def unmeasured(scan: Scan) -> dict[str, int]:
-    """Why tensors have no own error, other than failures; and how many."""
+    """Say why tensors have no own error, other than failures; and how many."""
     found: dict[str, int] = {}
     for item in scan.tensors:
         if item.own is None and item.failure is None:
@@ -173,7 +173,7 @@ def unmeasured(scan: Scan) -> dict[str, int]:
 
 
 def figure(value: float | None) -> str:
-    """An error for people."""
+    """Give an error for people."""
     if value is None:
         return ""
     if not math.isfinite(value):

@@ -46,7 +46,7 @@ _OURS = re.compile(r"[0-9a-f]{62}\.json|tmp\w+\.writing")  # an entry, or what a
 
 
 def _check(content: str) -> str:
-    """What tells a damaged entry."""
+    """Give what tells a damaged entry."""
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -78,7 +78,7 @@ class Cache:
         self._put = 0
 
     def get(self, candidate: Candidate, run: int = 0) -> Outcome | None:
-        """What an earlier run saw; None when there was none."""
+        """Give what an earlier run saw; None when there was none."""
         place = self._place(candidate, run)
         try:
             check, _, content = place.read_text().partition("\n")
@@ -134,7 +134,7 @@ class Cache:
         return self._folder / name[:2] / f"{name[2:]}.json"
 
     def _content(self, candidate: Candidate) -> list[Any]:
-        """The candidate by content: no name of a file, no offset in one."""
+        """Give the candidate by content: no name of a file, no offset in one."""
         content = candidate.content
         proto = read_light(content) if isinstance(content, Path) else onnx.load_model_from_string(content)
         for tensor in tensors(proto):

@@ -154,7 +154,7 @@ def _prepared(
 
 
 def _kept(loaded: LoadedModel, settings: Settings, keep: tuple[str, ...]) -> str:
-    """How many nodes stay in FP32, as a sentence.
+    """Say how many nodes stay in FP32, as a sentence.
 
     Raises:
         UsageError: nothing is lowered here, or no node of the list is one of the model.

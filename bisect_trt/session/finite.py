@@ -34,13 +34,13 @@ class Lost:
         return sum(lost for lost, _ in self.tensors.values())
 
     def wholly(self, outputs: Iterable[str]) -> bool:
-        """Whether of these tensors none has a finite element."""
+        """Say whether of these tensors none has a finite element."""
         known = [self.tensors.get(name, (0, 1)) for name in outputs]
         return bool(known) and all(lost == size for lost, size in known)
 
 
 def lost_in(recorded: Record, names: Iterable[str]) -> Lost:
-    """What is not finite of some recorded tensors."""
+    """Give what is not finite of some recorded tensors."""
     store, found = Store(recorded.folder), {}
     for name in names:
         if name not in recorded:
@@ -66,7 +66,7 @@ def described(pool: Pool, session: Session, settings: Settings, lost: Lost) -> s
 
 
 def told(graph: Graph, recorded: Record, lost: Lost) -> str:
-    """What is not finite of some tensors and where that begins in what was recorded, as a sentence."""
+    """Give what is not finite of some tensors and where that begins in what was recorded, as a sentence."""
     name, (count, size) = next(iter(lost.tensors.items()))
     more = f" (and {len(lost.tensors) - 1} more outputs)" if len(lost.tensors) > 1 else ""
     origin = first_origin(graph, recorded)
@@ -78,7 +78,7 @@ def told(graph: Graph, recorded: Record, lost: Lost) -> str:
 
 
 def first_origin(graph: Graph, recorded: Record) -> str:
-    """The first node that gives NaN or Inf although nothing that it reads is, in words; else empty."""
+    """Give the first node that gives NaN or Inf although nothing that it reads is, in words; else empty."""
     lost = lost_in(recorded, [*graph.graph_inputs, *graph.producer]).tensors
     for name in graph.order:
         made = [tensor for tensor in graph.outputs_of(name) if tensor in lost]
@@ -90,7 +90,7 @@ def first_origin(graph: Graph, recorded: Record) -> str:
 def with_other_masks(
     pool: Pool, loaded: LoadedModel, samples: Samples, settings: Settings, folder: Path
 ) -> tuple[Session, str]:
-    """The model prepared in `folder`; made-up bool inputs turned round where that loses fewer elements.
+    """Give the model prepared in `folder`; made-up bool inputs turned round where that loses fewer elements.
 
     Custom operators that are random are marked as such (`twice`).
     Nobody can know whether True in a mask means to keep or to leave out: both are tried.
@@ -120,7 +120,7 @@ def _turned(sample: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _lost_outputs(pool: Pool, session: Session, settings: Settings) -> Lost | None:
-    """What is lost of the model's outputs; None where the reference cannot run it."""
+    """Give what is lost of the model's outputs; None where the reference cannot run it."""
     recorded = record(pool, session, settings, outputs_only=True)
     return None if recorded.error else lost_in(recorded, session.graph.graph_outputs)
 

@@ -36,7 +36,7 @@ def default_folder(model: Path) -> Path:
 def header(
     model_digest: str, settings: Settings, samples: Sequence[Mapping[str, Value]], *, every: bool = False
 ) -> dict[str, str]:
-    """What two runs must share for one to go on with the other's journal.
+    """Give what two runs must share for one to go on with the other's journal.
 
     Workers, deadlines, memory limits, budgets and caches may differ: they do not change what a probe
     means. `samples` are the input values, wherever they come from. `every` says that all failures are looked
@@ -128,7 +128,7 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
 
 
 def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
-    """The journal of a new folder, or of the unfinished run of the same model and options.
+    """Give the journal of a new folder, or of the unfinished run of the same model and options.
 
     Raises:
         UsageError: as `require_free` does, or the folder cannot be made.

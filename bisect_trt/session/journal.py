@@ -118,13 +118,13 @@ def read(path: Path) -> tuple[list[Event], int]:
 
 
 def no_event(path: Path, number: int) -> UsageError:
-    """What is told of a file that is no journal of ours, or is broken."""
+    """Give what is told of a file that is no journal of ours, or is broken."""
     hint = "choose another folder with --out, or replace this one with --force"
     return UsageError(f"{path}, line {number} is no event of a journal", hint)
 
 
 def locked(path: Path) -> BinaryIO:
-    """A journal, opened or made, that nobody else writes until it is closed.
+    """Give a journal, opened or made, that nobody else writes until it is closed.
 
     Raises:
         UsageError: another run has it open, or it cannot be opened.
@@ -195,7 +195,7 @@ class Journal:
 
     @staticmethod
     def header(path: Path) -> dict[str, Any] | None:
-        """What the journal was opened with; None when there is none, or it holds no whole line.
+        """Give what the journal was opened with; None when there is none, or it holds no whole line.
 
         Raises:
             UsageError: the file is no journal.
@@ -243,12 +243,12 @@ class Journal:
         self._open.discard(key)
 
     def outcome(self, key: str) -> Outcome | None:
-        """What a finished probe saw; None when it did not finish."""
+        """Give what a finished probe saw; None when it did not finish."""
         found = self._outcomes.get(key)
         return found[0] if found else None
 
     def verdict(self, key: str) -> Verdict | None:
-        """How a finished probe was judged."""
+        """Say how a finished probe was judged."""
         found = self._outcomes.get(key)
         return found[1] if found else None
 
@@ -257,11 +257,11 @@ class Journal:
         return dict(self._outcomes)
 
     def deaths(self, key: str) -> int:
-        """How often this probe was begun and did not end; one that runs now counts."""
+        """Say how often this probe was begun and did not end; one that runs now counts."""
         return 0 if key in self._outcomes else self._begun.get(key, 0)
 
     def died(self) -> dict[str, int]:
-        """How often probes were begun that never ended: each may have taken the whole tool with it."""
+        """Say how often probes were begun that never ended: each may have taken the whole tool with it."""
         return {key: times for key, times in self._begun.items() if times and key not in self._outcomes}
 
     def close(self) -> None:

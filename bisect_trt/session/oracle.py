@@ -74,7 +74,7 @@ class Oracle:
 
 
 def outcome_of(reply: Reply) -> Outcome:
-    """The job's own outcome, or the worker's death as a failure."""
+    """Give the job's own outcome, or the worker's death as a failure."""
     if reply.death is None:
         outcome: Outcome = reply.value
         return outcome

@@ -53,7 +53,7 @@ def target_pool(here: Pool, settings: Settings, logs: Path, workers: int) -> Ite
 
 
 def describing(here: Pool, there: Pool, settings: Settings) -> Pool:
-    """Which of the two pools is asked what the target is: one that need not become warm for that."""
+    """Say which of the two pools is asked what the target is: one that need not become warm for that."""
     return there if settings.run.cluster else here
 
 

@@ -50,7 +50,7 @@ class Session:
             raise UsageError(f"making up input values ends a worker: {reply.death.message}", "give --inputs")
 
     def pinned(self, recorded: Record) -> Session:
-        """The model with the recorded values of its random nodes as inputs."""
+        """Give the model with the recorded values of its random nodes as inputs."""
         types = {
             t: make_tensor_type_proto(recorded.elem_type(t), recorded.shape(t)) for t in recorded.tensors
         }

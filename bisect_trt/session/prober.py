@@ -68,7 +68,7 @@ class Budget:
 
     @classmethod
     def of(cls, run: RunSettings, began: float) -> Budget:
-        """What the settings of a run allow that began at this moment of `time.monotonic`."""
+        """Give what the settings of a run allow that began at this moment of `time.monotonic`."""
         return cls(None if run.budget is None else began + run.budget, run.max_probes)
 
     def left(self) -> float | None:
@@ -114,7 +114,7 @@ class Prober:
         self.oracle.explain = False
 
     def peek(self, candidate: Candidate) -> Outcome | None:
-        """What is known without asking the target."""
+        """Give what is known without asking the target."""
         return self.journal.outcome(self._key(candidate, 0))
 
     def observe(self, candidate: Candidate, run: int = 0, target: TargetSettings | None = None) -> Outcome:
@@ -159,7 +159,7 @@ class Prober:
         return outcome
 
     def _taken_down(self, key: str) -> Outcome | None:
-        """The outcome of a probe that is not tried again.
+        """Give the outcome of a probe that is not tried again.
 
         Even when a crash is wanted: nobody knows whether the probe or a person ended the tool.
         """

@@ -76,7 +76,7 @@ class Recording:
         return cls(graph, inputs, some, whole)
 
     def replaced(self, record: Record | None) -> Recording:
-        """The same with other values of all tensors, where there are any."""
+        """Give the same with other values of all tensors, where there are any."""
         found = Recording.of(self._graph, record or self.whole())
         found.seconds = self.seconds
         return found
@@ -123,7 +123,7 @@ class Recording:
         return self.record.samples
 
     def __contains__(self, tensor: object) -> bool:
-        """Whether the tensor was recorded."""
+        """Say whether the tensor was recorded."""
         return tensor in self.record or tensor in self.whole()
 
     @property
@@ -203,7 +203,7 @@ SHORTEST = 600.0
 def _record_on_target(
     pool: Pool, session: Session, settings: Settings, tensors: Sequence[str] | None
 ) -> Record:
-    """The target in FP32 as the reference: what nodes make is exposed, as much of it as has a type."""
+    """Give the target in FP32 as the reference: what nodes make is exposed, as much of it as has a type."""
     proto = onnx.ModelProto()
     proto.CopyFrom(session.graph.proto)
     if tensors is None:
@@ -250,7 +250,7 @@ _NO_KERNEL = re.compile(r"\bCould not find an implementation for (?P<op>\w+)\(.*
 
 
 def cannot_run(recorded: Record, settings: Settings, graph: Graph) -> list[str]:
-    """Why the reference cannot run the whole model, as notes; empty when it can."""
+    """Say why the reference cannot run the whole model, as notes; empty when it can."""
     if not recorded.error:
         return []
     if missing := _NO_KERNEL.search(recorded.error):

@@ -111,13 +111,13 @@ def _known_ranges(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[st
 
 
 def run_loader(path: Path) -> list[dict[str, Array]]:
-    """What the user's own function yields, run in a process of its own. Raises UsageError."""
+    """Give what the user's own function yields, run in a process of its own. Raises UsageError."""
     found: list[dict[str, Array]] = _in_a_worker(f"--inputs {path}", user_values.load_inputs, str(path))
     return found
 
 
 def _in_a_worker(what: str, job: Callable[..., Any], *arguments: Any) -> Any:
-    """What a job gives that belongs to an option. Raises UsageError, too, when it ends its process."""
+    """Give what a job gives that belongs to an option. Raises UsageError, too, when it ends its process."""
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs, Pool(1, log_dir=Path(logs)) as pool:
         reply = pool.submit(job, *arguments, timeout=None).result()
     if reply.death is not None:

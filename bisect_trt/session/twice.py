@@ -20,7 +20,7 @@ EVALUATE = "Put the framework's model into evaluation mode (model.eval() in PyTo
 
 
 def with_marks(pool: Pool, session: Session, settings: Settings) -> Session:
-    """The session whose graph notes which custom operators are random: the reference makes them twice.
+    """Give the session whose graph notes which custom operators are random: the reference makes them twice.
 
     ONNX's own operators and those of ONNX Runtime are told by the graph alone, so most models are not run
     again. What is made twice is what such nodes read and give, nothing behind them: a node that reads what

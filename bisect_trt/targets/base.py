@@ -85,7 +85,7 @@ def report_progress(text: str) -> None:
 
 
 def asked_to_stop() -> bool:
-    """Whether somebody wants the present job ended; whoever cannot do that is killed a little later."""
+    """Say whether somebody wants the present job ended; whoever cannot do that is killed a little later."""
     place = os.environ.get(WORKER)
     return bool(place) and Path(f"{place}.stop").exists()
 
@@ -104,7 +104,7 @@ def announce(stage: Stage) -> None:
 
 
 def to_worker_log(line: str) -> None:
-    """What should be known of this worker should it die; nothing happens in any other process."""
+    """Give what should be known of this worker should it die; nothing happens in any other process."""
     if os.environ.get(WORKER):
         with suppress(OSError):  # a full disk must not fail a build
             os.write(2, f"{line}\n".encode(errors="replace"))
@@ -116,18 +116,18 @@ def announce_reference() -> None:
 
 
 def last_stage(worker_log: str) -> Stage | None:
-    """The stage of the target that the worker announced last; None: none, or the reference ran."""
+    """Give the stage of the target that the worker announced last; None: none, or the reference ran."""
     last = _last_mark(worker_log)
     return Stage(last) if last not in ("", _REFERENCE) else None
 
 
 def was_in_reference(worker_log: str) -> bool:
-    """Whether the worker died while the reference ran."""
+    """Say whether the worker died while the reference ran."""
     return _last_mark(worker_log) == _REFERENCE
 
 
 def readable(worker_log: str) -> str:
-    """What a dead worker wrote, for people: stages in words, and nothing of our own code.
+    """Give what a dead worker wrote, for people: stages in words, and nothing of our own code.
 
     Python's `faulthandler` adds a stack that is ours and names folders of this machine.
     """
@@ -141,7 +141,7 @@ def _last_mark(worker_log: str) -> str:
 
 
 def fed(candidate: Candidate) -> list[dict[str, Array]]:
-    """The values of each sample as arrays of the types that the model declares for its inputs.
+    """Give the values of each sample as arrays of the types that the model declares for its inputs.
 
     Raises:
         UsageError: they were to be made up, and are too large for that.

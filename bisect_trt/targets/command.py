@@ -204,13 +204,13 @@ class Command:
 
 
 def _outputs(path: Path, model: onnx.ModelProto) -> list[Mapping[str, Array]]:
-    """What the program wrote, if anything. Raises ValueError."""
+    """Give what the program wrote, if anything. Raises ValueError."""
     there = path.exists() and path.stat().st_size > 0
     return [read_outputs(path, model.graph.output)] if there else []
 
 
 def _absolute(word: str) -> str:
-    """A word that names a file of the current folder, for a program that runs elsewhere."""
+    """Give a word that names a file of the current folder, for a program that runs elsewhere."""
     path = Path(word)
     with suppress(OSError, ValueError):  # a word need not be a path at all
         if path.is_file() or ("/" in word and path.is_dir()):

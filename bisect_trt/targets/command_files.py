@@ -55,7 +55,7 @@ def _read(tensor: TensorProto, folder: Path) -> bytes:
 
 
 def write_npz(arrays: Mapping[str, Array], path: Path) -> None:
-    """An uncompressed `.npz` with any names (`numpy.savez` cannot take one called `file`).
+    """Give an uncompressed `.npz` with any names (`numpy.savez` cannot take one called `file`).
 
     Types that numpy does not know (bfloat16, float8, ...) are written as the bits of each element.
     """
@@ -71,7 +71,7 @@ def write_npz(arrays: Mapping[str, Array], path: Path) -> None:
 
 
 def read_outputs(path: Path, declared: Sequence[onnx.ValueInfoProto]) -> dict[str, Array]:
-    """The model's outputs that are in a `.npz`, or in JSON as Polygraphy saves it (`--save-outputs`).
+    """Give the model's outputs that are in a `.npz`, or in JSON as Polygraphy saves it (`--save-outputs`).
 
     Outputs without names (`numpy.savez(path, a, b)`) count in the order of the model. Bits of types that
     numpy does not know become these types. Nothing is unpickled.
@@ -110,7 +110,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _read_json(path: Path) -> dict[str, Array]:
-    """The last sample of what `formats.read_json` reads."""
+    """Give the last sample of what `formats.read_json` reads."""
     try:
         return dict(read_json(path)[-1])
     except (UsageError, OSError) as e:

@@ -45,7 +45,7 @@ class Gpu:
 
 
 def _driver() -> tuple[ctypes.CDLL | None, int]:
-    """The driver, and how many GPUs it shows to this process."""
+    """Give the driver, and how many GPUs it shows to this process."""
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "WinDLL") else "libcuda.so.1")
     except OSError:
@@ -57,7 +57,7 @@ def _driver() -> tuple[ctypes.CDLL | None, int]:
 
 
 def spoils(message: str) -> bool:
-    """Whether a failure's message is that of a CUDA error, which may stay with this process."""
+    """Say whether a failure's message is that of a CUDA error, which may stay with this process."""
     return _OF_THE_CONTEXT.search(message) is not None
 
 
@@ -68,7 +68,7 @@ def spoil() -> None:
 
 
 def is_well() -> bool:
-    """Whether this process has a CUDA context without an error that would stay with it."""
+    """Say whether this process has a CUDA context without an error that would stay with it."""
     cuda, _ = _driver()
     context = ctypes.c_void_p()
     if cuda is None or cuda.cuCtxGetCurrent(ctypes.byref(context)) or not context:
@@ -92,7 +92,7 @@ def leave_if_spoiled() -> None:
 
 
 def count() -> int:
-    """How many GPUs this process may use."""
+    """Say how many GPUs this process may use."""
     return _driver()[1]
 
 
@@ -115,7 +115,7 @@ def free_bytes() -> int:
 
 
 def find_gpu() -> Gpu | None:
-    """The first visible GPU; None without a driver or a GPU. Meant for worker processes."""
+    """Give the first visible GPU; None without a driver or a GPU. Meant for worker processes."""
     cuda, found = _driver()
     if cuda is None or found < 1:
         return None

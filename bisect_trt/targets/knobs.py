@@ -45,7 +45,7 @@ class Knob:
 
 
 def switched(target: TargetSettings, knobs: Sequence[Knob]) -> TargetSettings:
-    """The settings with these decisions taken otherwise."""
+    """Give the settings with these decisions taken otherwise."""
     taken = set(target.decisions)
     for knob in knobs:
         target = replace(target, **knob.changes)

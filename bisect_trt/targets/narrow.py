@@ -32,7 +32,7 @@ class Narrower:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def source(self, candidate: Candidate) -> Source:
-        """The candidate as the target gets it.
+        """Give the candidate as the target gets it.
 
         Raises:
             UsageError: nothing in the user's own model computes in float32.

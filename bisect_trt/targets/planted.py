@@ -110,7 +110,7 @@ class Planted:
 
 
 def _late(fault: Fault) -> bool:
-    """Whether the fault changes outputs and nothing else."""
+    """Say whether the fault changes outputs and nothing else."""
     return fault.fail in ("mismatch", "nan")
 
 
@@ -159,7 +159,7 @@ def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) 
 def _corrupted(
     model: onnx.ModelProto, folder: Path, late: Sequence[Showing], feeds: Mapping[str, Array]
 ) -> onnx.ModelProto:
-    """The model with the outputs of the culprits changed, for all that use them."""
+    """Give the model with the outputs of the culprits changed, for all that use them."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph

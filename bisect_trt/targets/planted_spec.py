@@ -161,7 +161,7 @@ def _reached(graph: onnx.GraphProto, first: str, second: str) -> list[int]:
 
 
 def _makers_of_internal(graph: onnx.GraphProto, tensor: str) -> list[int]:
-    """The maker of a tensor that is made and used inside and is no output."""
+    """Give the maker of a tensor that is made and used inside and is no output."""
     if any(output.name == tensor for output in graph.output):
         return []
     if not any(tensor in consumed(node) for node in graph.node):

@@ -89,7 +89,7 @@ def _command(settings: TargetSettings) -> Target:
 
 
 def _has_tensorrt() -> bool:
-    """Whether `tensorrt` is there with its bindings: PyPI's own `tensorrt` is a stub without them."""
+    """Say whether `tensorrt` is there with its bindings: PyPI's own `tensorrt` is a stub without them."""
     spec = importlib.util.find_spec("tensorrt")
     if spec is None:
         return False
@@ -133,7 +133,7 @@ _TABLE: dict[str, Entry] = {
 
 
 def resolve(spec: str) -> str:
-    """The spec with `auto` replaced and the name checked. Cheap: nothing heavy is imported.
+    """Give the spec with `auto` replaced and the name checked. Cheap: nothing heavy is imported.
 
     Raises:
         UsageError: no target has that name, or its argument is missing.
@@ -153,7 +153,7 @@ def resolve(spec: str) -> str:
 
 
 def open_target(settings: TargetSettings) -> Target:
-    """The target of `settings.spec`, ready to run. For worker processes.
+    """Give the target of `settings.spec`, ready to run. For worker processes.
 
     Raises:
         UsageError: the spec or an option of the target is wrong.

@@ -122,7 +122,7 @@ def float_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _why_not(node: onnx.NodeProto, host: frozenset[str]) -> str:
-    """Why a node stays as it is, if so."""
+    """Say why a node stays as it is, if so."""
     if any(True for _ in bodies(node)):
         return "it stays in FP32 with its bodies"
     if node.op_type in _STAYS:
@@ -137,7 +137,7 @@ def _why_not(node: onnx.NodeProto, host: frozenset[str]) -> str:
 def _slots(
     node: onnx.NodeProto, types: Mapping[str, int], opset: int, to: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which inputs and outputs become narrow; none at all when the operator does not allow it."""
+    """Say which inputs and outputs become narrow; none at all when the operator does not allow it."""
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:

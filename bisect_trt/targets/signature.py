@@ -103,7 +103,7 @@ _GOT = re.compile(r"(\bgot )\d+(D\b)")
 
 
 def mask(message: str, names: Iterable[str] = ()) -> str:
-    """The signature of a message.
+    """Give the signature of a message.
 
     Args:
         message: what the target said; of several lines only the first error counts.
@@ -135,7 +135,7 @@ def _mask_once(message: str, names: AbstractSet[str], odd: list[str]) -> str:
 
 
 def _first_error(message: str) -> str:
-    """The first line, with the second when the first only says which node it is about."""
+    """Give the first line, with the second when the first only says which node it is about."""
     lines = list(islice((short for line in message.splitlines() if (short := _shortened(line))), 2))
     if not lines:
         return ""
@@ -145,7 +145,7 @@ def _first_error(message: str) -> str:
 
 
 def _shortened(line: str) -> str:
-    """A line with plain spaces, cut where it is very long; the layers of a ForeignNode are one name."""
+    """Give a line with plain spaces, cut where it is very long; the layers of a ForeignNode are one name."""
     if len(line) > LONGEST_MASKED:
         parts, at = [], 0
         while (start := line.find("ForeignNode[", at)) >= 0 and (end := line.find("]}", start)) >= 0:
@@ -156,7 +156,7 @@ def _shortened(line: str) -> str:
 
 
 def bounded(message: str) -> str:
-    """A message as it is kept with a failure; one that is very long without its middle."""
+    """Give a message as it is kept with a failure; one that is very long without its middle."""
     if len(message) <= LONGEST_MESSAGE:
         return message
     half = LONGEST_MESSAGE // 2
@@ -194,7 +194,7 @@ def _mask_token(token: str, names: AbstractSet[str]) -> str:
 
 
 def named_in(message: str) -> list[str]:
-    """What a message has in places where a name stands, plain words too, in order of the message."""
+    """Give what a message has in places where a name stands, plain words too, in order of the message."""
     text = " ".join(bounded(message).split())
     found = [m for pattern in (*_WIDE_POSITIONS, *_POSITIONS) for m in pattern.finditer(text)]
     names: dict[str, None] = {}
@@ -205,7 +205,7 @@ def named_in(message: str) -> list[str]:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name could be a word of a message: letters only, or a word of ONNX's vocabulary."""
+    """Say whether a name could be a word of a message: letters only, or a word of ONNX's vocabulary."""
     return name in _WORDS or _PLAIN.fullmatch(name) is not None
 
 

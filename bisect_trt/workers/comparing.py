@@ -103,7 +103,7 @@ class Comparison:
         return found
 
     def _by_itself(self, first: Values) -> list[TensorDiff]:
-        """What is wrong with the target's outputs when there is nothing to compare them with."""
+        """Give what is wrong with the target's outputs when there is nothing to compare them with."""
         candidate = self.candidate
         again = self.run(candidate)
         feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
@@ -134,7 +134,7 @@ class Comparison:
 
 
 def _metrics(diffs: Sequence[TensorDiff], known: Measured) -> Measured:
-    """What is known so far, with what these differences tell."""
+    """Give what is known so far, with what these differences tell."""
     if not diffs:
         return known
     damage: dict[str, float] = {}
@@ -155,7 +155,7 @@ def _metrics(diffs: Sequence[TensorDiff], known: Measured) -> Measured:
 
 
 def _not_compared(expected: Values, outputs: Values) -> str:
-    """Why the outcome says nothing about some output, if so."""
+    """Say why the outcome says nothing about some output, if so."""
     if len(expected) < len(outputs):
         return "the reference has values for fewer samples than the target"
     for values, given in zip(expected, outputs, strict=False):

@@ -74,7 +74,7 @@ def _finish(candidate: Candidate, own: Values, given: Values) -> tuple[Values, V
 
 
 def _equal(own: Values, given: Values) -> bool:
-    """Whether the target gave the recorded values, bit by bit."""
+    """Say whether the target gave the recorded values, bit by bit."""
     return all(
         name in got and got[name].dtype == value.dtype and np.array_equal(got[name], value)
         for values, got in zip(own, given, strict=True)
@@ -85,7 +85,7 @@ def _equal(own: Values, given: Values) -> bool:
 def _feeds(
     candidate: Candidate, rest: Rest, types: Mapping[str, int], own: Values, given: Values
 ) -> list[dict[str, Array]]:
-    """What the rest is fed with. Raises ValueError when the target did not give some output."""
+    """Give what the rest is fed with. Raises ValueError when the target did not give some output."""
     inputs = {value.name for value in onnx.load_model_from_string(rest.model).graph.input}
     found = []
     for recorded, values, got in zip(load(candidate, rest.feeds, types), own, given, strict=True):

@@ -39,7 +39,7 @@ SHOWN_TENSORS = 8  # tensors whose metrics are kept with an outcome, the worst f
 
 
 def opened(settings: TargetSettings) -> Target:
-    """The target, kept warm for the next job; a process that a CUDA error has spoiled ends here."""
+    """Give the target, kept warm for the next job; a process that a CUDA error has spoiled ends here."""
     gpu.leave_if_spoiled()
     return _opened(settings)
 
@@ -73,7 +73,7 @@ def room(size: int) -> int:
 
 
 def describe(settings: TargetSettings) -> TargetInfo:
-    """What the target is here. Raises TargetUnavailable or UsageError as it does."""
+    """Give what the target is here. Raises TargetUnavailable or UsageError as it does."""
     return opened(settings).info()
 
 
@@ -171,7 +171,7 @@ def run_seconds(settings: TargetSettings, candidate: Candidate) -> float | None:
 
 
 def reworded(settings: TargetSettings, candidate: Candidate, file: Path, wanted: Failure) -> Failure | None:
-    """The wanted failure as the target tells it in other words when it reads the model from its file.
+    """Give the wanted failure as the target tells it in other words when it reads the model from its file.
 
     TensorRT-RTX 1.7.1 does so of a NonMaxSuppression whose output has a dynamic length. None: in the same
     words, or the target has no such way, or it fails otherwise.

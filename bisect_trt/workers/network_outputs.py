@@ -159,7 +159,7 @@ def _held(proto: onnx.ModelProto, candidate: Candidate) -> int:
 
 
 def names_of(kind: int) -> tuple[str, ...]:
-    """How networks may call a type of ONNX: its own name, and the one to which it is narrowed."""
+    """Say how networks may call a type of ONNX: its own name, and the one to which it is narrowed."""
     accepted = {kind, _NARROWED.get(kind)}  # type: ignore[call-overload]
     return tuple(name for name, known in _TYPES.items() if known in accepted)
 

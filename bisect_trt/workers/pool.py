@@ -42,7 +42,7 @@ class AnySlot(Protocol):
         """Run one job and give its answer."""
 
     def progress(self) -> str:
-        """How far the running job is, for people; empty where it does not tell."""
+        """Say how far the running job is, for people; empty where it does not tell."""
 
     def watch(self, limit: int, *, look_for_children: bool) -> None:
         """End the job if it holds more than `limit` bytes."""
@@ -169,7 +169,7 @@ class Pool:
         return task
 
     def progress(self) -> str:
-        """How far the running jobs are, where they tell; for people."""
+        """Say how far the running jobs are, where they tell; for people."""
         return "; ".join(filter(None, (slot.progress() for slot in self._slots)))
 
     def prepared(self) -> float:
@@ -217,7 +217,7 @@ class Pool:
             self._lock.wait_for(lambda: all(self._idle))
 
     def _next_task(self, number: int) -> Task | None:
-        """The job that slot `number` is to do; None when the pool closes. Low idle slots go first."""
+        """Give the job that slot `number` is to do; None when the pool closes. Low idle slots go first."""
 
         def ready() -> bool:
             return self._closing.is_set() or sum(self._idle[:number]) < len(self._pending)
@@ -232,7 +232,7 @@ class Pool:
             return self._pending.popleft()
 
     def _drive(self, slot: AnySlot) -> None:
-        """What a slot's thread does: one job after the other, until the pool closes."""
+        """Give what a slot's thread does: one job after the other, until the pool closes."""
         # Processes inherit this: Ctrl-C must not reach a worker that is still starting.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while (task := self._next_task(slot.number)) is not None:

@@ -51,7 +51,7 @@ def record(
 
 
 def values(candidate: Candidate) -> tuple[Values, str]:
-    """What the reference gives for a candidate, or why it cannot run it."""
+    """Give what the reference gives for a candidate, or why it cannot run it."""
     from bisect_trt.references import ort
 
     try:
@@ -76,7 +76,7 @@ def expected(candidate: Candidate) -> tuple[Values, str]:
 
 
 def error(candidate: Candidate, accuracy: AccuracySettings) -> str:
-    """Why the reference cannot run a candidate; empty when it can, whatever kind of values come out."""
+    """Say why the reference cannot run a candidate; empty when it can, whatever kind of values come out."""
     use(accuracy)
     return values(candidate)[1]
 

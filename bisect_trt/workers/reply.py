@@ -114,12 +114,12 @@ class Wish:
 
 
 def late(timeout: float | None) -> DiedError:
-    """The job took longer than it was given."""
+    """Give the job took longer than it was given."""
     return DiedError(Symptom.HANG, None, "no answer before the deadline", f"no answer within {timeout:g} s")
 
 
 def unless(wish: Wish | None, timeout: float | None, answer: Answer) -> Answer:
-    """The answer; one of a job that had been asked to end is worth nothing."""
+    """Give the answer; one of a job that had been asked to end is worth nothing."""
     if wish is None:
         return answer
     if wish.cancelled:

@@ -34,7 +34,7 @@ def explain(
     given: Values,
     run: Callable[[Candidate], Values | None],
 ) -> dict[str, Any]:
-    """What rounding explains of a mismatch, as plain JSON data for `Outcome.facts`.
+    """Give what rounding explains of a mismatch, as plain JSON data for `Outcome.facts`.
 
     Besides, the steps are looked at one by one: `run` runs a candidate on the target, with all that it
     computes in between as outputs, and each node is held against what it makes of the target's own inputs. So
@@ -67,7 +67,7 @@ def explain(
 
 
 def origin(settings: TargetSettings, candidate: Candidate) -> list[str]:
-    """How NaN or Inf may arise in a candidate: from the values that the reference computes in it."""
+    """Say how NaN or Inf may arise in a candidate: from the values that the reference computes in it."""
     from bisect_trt.references.inner_values import Unknown, hazards
 
     arithmetic = arithmetic_of(settings)
@@ -92,11 +92,11 @@ class _Compare:
     given: Values
 
     def agree(self, outputs: Values) -> bool:
-        """Whether outputs of all samples agree with what is expected."""
+        """Say whether outputs of all samples agree with what is expected."""
         return all(diff.ok for diff in differences(self.expected, outputs, self.accuracy, self.least))
 
     def one_agrees(self, sample: int, outputs: Mapping[str, Array]) -> bool:
-        """The same of one sample; outputs that are missing count as equal."""
+        """Give the same of one sample; outputs that are missing count as equal."""
         kept = {name: outputs.get(name, value) for name, value in self.expected[sample].items()}
         return all(d.ok for d in differences([self.expected[sample]], [kept], self.accuracy, self.least))
 
@@ -112,7 +112,7 @@ class _Look:
     feeds: Mapping[str, Array]
 
     def answer(self, arithmetic: Arithmetic) -> dict[str, Any]:
-        """What is said of it. Raises Unknown."""
+        """Give what is said of it. Raises Unknown."""
         from bisect_trt.references.noise import Noise
 
         self.model = onnx.load_model_from_string(self.candidate.model)
@@ -141,7 +141,7 @@ class _Look:
             raise Unknown(f"nobody can look into the body of {inside.name} ({inside.op_type})")
 
     def _overflows(self) -> bool:
-        """Whether numbers that do not fit make the outputs differ: a mask of -1e9 may be -Inf as well."""
+        """Say whether numbers that do not fit make the outputs differ: a mask of -1e9 may be -Inf as well."""
         return bool(self.noise.overflows) and not self.compare.one_agrees(self.sample, self.noise.overflown())
 
     def _compared(self) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class _Look:
         return {"beyond": found, "explained": False} if found else {}
 
     def _all_values(self) -> Mapping[str, Array] | None:
-        """What the target computes in between, too; None where the failure does not show then."""
+        """Give what the target computes in between, too; None where the failure does not show then."""
         if not 1 < len(self.model.graph.node) <= NODES:
             return None
         outputs = {value.name for value in self.model.graph.output}

@@ -69,7 +69,7 @@ def measure(key: str, feeds: Feeds, seconds: float, most: int) -> list[float]:
 
 
 def layers(key: str, feeds: Feeds, runs: int) -> Layers | None:
-    """What the target's own profiler tells; None where it has none. Raises as `measure` does."""
+    """Give what the target's own profiler tells; None where it has none. Raises as `measure` does."""
     return _fed(key, feeds).layers(runs)
 
 

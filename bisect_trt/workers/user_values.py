@@ -17,7 +17,7 @@ from bisect_trt.references.spec import Spec, split_function
 
 
 def load_inputs(text: str) -> list[dict[str, Array]]:
-    """What the loader `FILE.py:FUNCTION` yields. Raises UsageError."""
+    """Give what the loader `FILE.py:FUNCTION` yields. Raises UsageError."""
     from bisect_trt.references import python
 
     return python.load_inputs(*split_function(text))

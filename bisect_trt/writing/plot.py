@@ -75,7 +75,7 @@ class Span:
 
 @cache
 def style() -> str:
-    """What a page with plots puts into its style sheet."""
+    """Give what a page with plots puts into its style sheet."""
     return Path(__file__).with_name("style.css").read_text()
 
 

@@ -41,7 +41,7 @@ class _Beside(jinja2.BytecodeCache):
     """Keeps what a template was compiled to beside it."""
 
     def get_cache_key(self, name: str, filename: str | None = None) -> str:
-        """The file that keeps it; jinja2 compares the checksum of the source that is in it."""
+        """Give the file that keeps it; jinja2 compares the checksum of the source that is in it."""
         return cache_from_source(filename) if filename else ""
 
     def load_bytecode(self, bucket: Bucket) -> None:

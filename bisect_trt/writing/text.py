@@ -35,7 +35,7 @@ def some_names(names: Sequence[str], most: int = 4) -> str:
 
 
 def short_name(name: str) -> str:
-    """A file name of at most 200 bytes: what is put before and behind it has to fit, too."""
+    """Give a file name of at most 200 bytes: what is put before and behind it has to fit, too."""
     return name.encode(errors="replace")[:200].decode(errors="ignore")
 
 

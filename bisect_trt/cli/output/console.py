@@ -45,7 +45,7 @@ _LABELS = {
 
 
 def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
-    """The last screen of `reduce`: what fails, where, why it is believed, how small, what next.
+    """Give the last screen of `reduce`: what fails, where, why it is believed, how small, what next.
 
     Ten lines, on a terminal of any width; everything else is in the reports.
     """
@@ -73,7 +73,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
 
 
 def show_left(result: Reduction) -> None:
-    """What an anonymous reproducer tells of the original all the same; what is too big."""
+    """Give what an anonymous reproducer tells of the original all the same; what is too big."""
     page = Page()
     for k, told in enumerate(result.left):
         page.row("" if k else "Still told", printable(told))
@@ -82,7 +82,7 @@ def show_left(result: Reduction) -> None:
 
 
 def show_verification(result: Verification, console: Console | None = None) -> None:
-    """What one reproducer does now."""
+    """Give what one reproducer does now."""
     page = Page(console)
     styles = {Status.FIXED: "bold green", Status.SAME: "bold red"}
     runs = f", {counted(result.runs, 'run')}" if result.runs else ""
@@ -113,7 +113,7 @@ def show_verifications(
 
 
 def show_check(result: Check, console: Console | None = None) -> None:
-    """The result of one probe of a whole model."""
+    """Give the result of one probe of a whole model."""
     page, outcome = Page(console), result.outcome
     if not outcome.failures:
         style = "bold yellow" if outcome.unresolved else "bold green"
@@ -134,7 +134,7 @@ def show_check(result: Check, console: Console | None = None) -> None:
 
 
 def _show_failures(page: Page, result: Check) -> None:
-    """What fails, and whether that is known to be a fault."""
+    """Give what fails, and whether that is known to be a fault."""
     title, outcome = printable(result.target.title), result.outcome
     for k, failure in enumerate(outcome.failures[:_ALSO]):
         if result.export_differs:
@@ -160,7 +160,7 @@ def show_judged(diffs: Sequence[TensorDiff]) -> None:
 
 
 def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
-    """What can be used here; for each that cannot: why, and how to get it."""
+    """Give what can be used here; for each that cannot: why, and how to get it."""
     page = Page(console)
     group = ""
     for row in rows:
@@ -187,7 +187,7 @@ class Page:
         self._whole = whole
 
     def heading(self, text: str) -> None:
-        """A line that begins a group."""
+        """Give a line that begins a group."""
         self._print(Text(text, style="bold"))
 
     def row(self, label: str, text: str, aside: str = "", style: str = "bold") -> None:
@@ -249,7 +249,7 @@ def _where(failure: Failure, remaining: Sequence[str]) -> str:
 
 
 def _place(result: Reduction) -> str:
-    """What is to blame: the form of the model, a place in the user's code, or nodes."""
+    """Give what is to blame: the form of the model, a place in the user's code, or nodes."""
     if result.causes:
         return printable(result.causes[0])
     return _origin(result) or _where(result.original_failure or result.wanted, result.nodes)
@@ -273,7 +273,7 @@ def _origin(result: Reduction) -> str:
 
 
 def _note(result: Reduction) -> tuple[str, str]:
-    """The most telling note, and how many more there are; that nothing was compared comes first."""
+    """Give the most telling note, and how many more there are; that nothing was compared comes first."""
     own = [note for note in result.notes if note not in result.target.notes]
     limits = list(result.target.notes)
     notes = [*own, *limits] if result.outputs_compared else [*limits, *own]
@@ -319,7 +319,7 @@ def _fine(result: Check) -> str:
 
 
 def show_path(path: Path) -> str:
-    """A path as short as it can be said from here."""
+    """Give a path as short as it can be said from here."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:

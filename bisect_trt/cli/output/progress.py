@@ -17,7 +17,7 @@ from bisect_trt.writing.text import counted, printable, seconds
 
 @contextmanager
 def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator[OnEvent]:
-    """A consumer of steps that writes to standard error; nothing at all when `quiet`."""
+    """Give a consumer of steps that writes to standard error; nothing at all when `quiet`."""
     if quiet:
         yield lambda step: None
         return
@@ -67,7 +67,7 @@ class LiveView:
         self._start = time.monotonic()
 
     def take(self, step: Step) -> None:
-        """A newer step; one from outside the search (no counts) leaves the counts as they were."""
+        """Give a newer step; one from outside the search (no counts) leaves the counts as they were."""
         if not step.phase:
             self.builder = step.builder
             return

@@ -35,7 +35,7 @@ class Rests:
         self._record = record
 
     def attach(self, candidate: Candidate, through: Sequence[str] = ()) -> Candidate:
-        """The candidate with its rest. One whose outputs were not recorded stays as it is.
+        """Give the candidate with its rest. One whose outputs were not recorded stays as it is.
 
         `through` are recorded tensors that the rest makes and that are compared besides the model's outputs.
         """

@@ -70,7 +70,7 @@ class Cutter:
     def cut(
         self, selection: Selection, style: CutStyle = CutStyle.DEFAULT, fed: Iterable[str] = ()
     ) -> Candidate:
-        """The selection as a model of its own; tensors in `fed` become inputs whatever the style says.
+        """Give the selection as a model of its own; tensors in `fed` become inputs whatever the style says.
 
         It grows over edges that cannot be cut (sequences, optionals, strings, tensors of unknown
         type), so `Candidate.nodes` may be more. Tensors that were not recorded get an input of the
@@ -97,7 +97,7 @@ class Cutter:
         return self._assemble(list(graph.order), list(graph.graph_inputs), graph.graph_outputs, {}, style)
 
     def _grow(self, names: list[str], style: CutStyle) -> tuple[list[str], Boundary]:
-        """The selection (sorted) grown until its boundary can be cut, and that boundary."""
+        """Give the selection (sorted) grown until its boundary can be cut, and that boundary."""
         graph = self._graph
         while True:
             boundary = graph.boundary_of_sorted(names)
@@ -130,7 +130,7 @@ class Cutter:
         return tuple(t for t in outputs if t in shown or self._graph.producer[t] in sinks)
 
     def _freeze(self, tensor: str, inside: Selection, style: CutStyle) -> _Frozen | None:
-        """The cut tensor as a constant, if it has to be one."""
+        """Give the cut tensor as a constant, if it has to be one."""
         graph = self._graph
         if tensor not in graph.producer or tensor not in self._record:  # inputs of the model stay inputs
             return None
@@ -149,7 +149,7 @@ class Cutter:
         return any(c in inside and feeds_build_time_slot(self._graph, c, tensor) for c in consumers)
 
     def _constant(self, tensor: str) -> _Frozen | None:
-        """The recorded value as an initializer; None when the samples differ."""
+        """Give the recorded value as an initializer; None when the samples differ."""
         record = self._record
         elem_type, shape = record.elem_type(tensor), record.shape(tensor)
         first = record.path(0, tensor)
@@ -246,7 +246,7 @@ class Cutter:
         return parts
 
     def _types_of(self, name: str, dynamic: bool) -> dict[str, bytes]:
-        """The types of what a node makes, serialised; unknown ones are left out."""
+        """Give the types of what a node makes, serialised; unknown ones are left out."""
         types = {}
         for tensor in self._graph.outputs_of(name):
             kind = self._graph.value_info(tensor) if dynamic else self._types.declared(tensor)
@@ -264,7 +264,7 @@ class Cutter:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether both files hold the same bits (so NaN equals itself)."""
+    """Say whether both files hold the same bits (so NaN equals itself)."""
     if header(one) != header(other) or one.stat().st_size != other.stat().st_size:
         return False
     with one.open("rb") as a, other.open("rb") as b:

@@ -82,7 +82,7 @@ def segments(graph: Graph, cutter: Cutter, record: Recorded, nodes: Iterable[str
 
 
 def _together(graph: Graph, name: str) -> frozenset[str]:
-    """A node with what it is not cut from: builders take no quantised tensors as inputs and outputs."""
+    """Give a node with what it is not cut from: builders take no quantised tensors as inputs and outputs."""
     quantiser = name
     node = graph.node(name)
     if node.op_type == "DequantizeLinear":
@@ -141,7 +141,7 @@ def merge(parts: Sequence[Segment]) -> Merged:
 
 
 def _free_mark(models: Sequence[onnx.ModelProto]) -> str:
-    """The beginning of no name of a weight."""
+    """Give the beginning of no name of a weight."""
     kept = [t.name for model in models for t in model.graph.initializer]
     kept += [t for model in models for node in model.graph.node for t in node.output]
     mark = "s"

@@ -37,7 +37,7 @@ class Recorded(Protocol):
         ...
 
     def __contains__(self, tensor: object) -> bool:
-        """Whether the tensor was recorded."""
+        """Say whether the tensor was recorded."""
         ...
 
     def elem_type(self, tensor: str) -> int:
@@ -201,6 +201,6 @@ def _guesses(nodes: Iterable[onnx.NodeProto], types: KnownTypes) -> Iterable[onn
 
 
 def _is_symbolic(kind: onnx.TypeProto) -> bool:
-    """Whether a declared type leaves dimensions open that static inputs may settle."""
+    """Say whether a declared type leaves dimensions open that static inputs may settle."""
     dims = kind.tensor_type.shape.dim
     return kind.HasField("tensor_type") and not all(d.HasField("dim_value") for d in dims)

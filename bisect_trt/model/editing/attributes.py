@@ -40,7 +40,7 @@ def option_inputs(node: onnx.NodeProto) -> list[str]:
 
 
 def values_of(attribute: AttributeProto) -> Array | None:
-    """The numbers of an attribute that holds values; None when it holds none."""
+    """Give the numbers of an attribute that holds values; None when it holds none."""
     if attribute.type == AttributeProto.TENSOR and attribute.t.data_type != TensorProto.STRING:
         inside = attribute.t.data_location != TensorProto.EXTERNAL
         return numpy_helper.to_array(attribute.t) if inside else None
@@ -50,7 +50,7 @@ def values_of(attribute: AttributeProto) -> Array | None:
 
 
 def recipe_of(attribute: AttributeProto) -> Recipe | None:
-    """How such numbers were made, as its doc string tells."""
+    """Say how such numbers were made, as its doc string tells."""
     return parse(attribute.doc_string)
 
 
@@ -81,12 +81,12 @@ _PLAIN = re.compile(r"(?:s\d+)?")
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text tells nothing: empty, or `s0`, `s1`, ..."""
+    """Say whether a text tells nothing: empty, or `s0`, `s1`, ..."""
     return _PLAIN.fullmatch(text) is not None
 
 
 def takes_texts(node: onnx.NodeProto) -> bool:
-    """Whether texts of its attributes may be the user's; else they are a few words that ONNX knows."""
+    """Say whether texts of its attributes may be the user's; else they are a few words that ONNX knows."""
     return not is_onnx(node.domain) or node.op_type in TAKE_TEXTS
 
 

@@ -66,11 +66,11 @@ class Net:
         self.free = [head for head, members in self.classes.items() if self._is_free(members)]
 
     def size(self, head: Var) -> int:
-        """The size of a class as it is."""
+        """Give the size of a class as it is."""
         return self.ties.sizes[head]
 
     def resized(self, asked: Mapping[Var, int]) -> Draft | None:
-        """A draft whose classes have these sizes and all others follow; None: it cannot be had."""
+        """Give a draft whose classes have these sizes and all others follow; None: it cannot be had."""
         for sizes in self._balanced(dict(asked), 3):
             draft = self._settle(sizes)
             if draft is not None:
@@ -247,7 +247,7 @@ def _cut(array: Array, axis: int, size: int) -> Array:
 
 
 def _refresh(draft: Draft, before: Draft) -> None:
-    """What is made by a rule is made again for its new shape."""
+    """Give what is made by a rule is made again for its new shape."""
     for name, recipe in list(draft.recipes.items()):
         old = draft.weights[name]
         if old.shape != before.weights[name].shape:
@@ -316,5 +316,5 @@ def _wrapped(indices: Array, limit: Array) -> Array | None:
 
 
 def size_slots(draft: Draft, name: str) -> bool:
-    """Whether a weight is read as sizes or places, so that its numbers can be tried smaller."""
+    """Say whether a weight is read as sizes or places, so that its numbers can be tried smaller."""
     return any(k in SHAPE_SLOTS.get(node.op_type, ()) for node, k in draft.readers(name))

@@ -71,7 +71,7 @@ class Draft:
     _paths: dict[int, tuple[Array, Path]] = field(default_factory=dict)
 
     def copy(self) -> Draft:
-        """An independent draft; arrays are shared, as nobody writes to them."""
+        """Give an independent draft; arrays are shared, as nobody writes to them."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         samples = [dict(sample) for sample in self.samples]
@@ -96,7 +96,7 @@ class Draft:
         return known_dims(self.proto, self.weights)
 
     def node(self, name: str) -> onnx.NodeProto | None:
-        """The node of that name, in a body too; None when it is gone."""
+        """Give the node of that name, in a body too; None when it is gone."""
         return next((node for node in inner_nodes(self.graph) if node.name == name), None)
 
     def readers(self, tensor: str) -> Iterator[tuple[onnx.NodeProto, int]]:
@@ -105,13 +105,13 @@ class Draft:
             yield from ((node, k) for k, name in enumerate(node.input) if name == tensor)
 
     def is_read(self, tensor: str, scope: onnx.GraphProto | None = None) -> bool:
-        """Whether a node (or a body in it) of a scope reads the tensor, or it is an output of that."""
+        """Say whether a node (or a body in it) of a scope reads the tensor, or it is an output of that."""
         scope = scope or self.graph
         named = any(tensor in consumed(node) for node in scope.node)
         return named or any(output.name == tensor for output in scope.output)
 
     def called(self, tensor: str) -> str:
-        """A tensor for a person who knows the original."""
+        """Give a tensor for a person who knows the original."""
         old = self.origins.get(tensor, tensor)
         return tensor if old == tensor else f"{tensor} ({old!r} in the original)"
 
@@ -173,7 +173,7 @@ def replace(field_of: Any, items: list[Any]) -> None:
 
 
 def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
-    """A candidate as a draft. Raises OSError when values of it are missing.
+    """Give a candidate as a draft. Raises OSError when values of it are missing.
 
     `hoisted`: weights of bodies become those of the graph; else they stay as they are and cannot be edited.
     """
@@ -207,7 +207,7 @@ def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
 
 
 def close_draft(draft: Draft) -> Candidate:
-    """The draft as a candidate whose expected values are not known yet.
+    """Give the draft as a candidate whose expected values are not known yet.
 
     Raises:
         Invalid: ONNX's checker or shape inference refuses it.
@@ -294,7 +294,7 @@ def _generator(draft: Draft, name: str, graph: onnx.GraphProto) -> onnx.NodeProt
 
 
 def _tensor(draft: Draft, name: str, array: Array) -> TensorProto:
-    """A weight as an initializer: unchanged, inline, or in a file of its own."""
+    """Give a weight as an initializer: unchanged, inline, or in a file of its own."""
     stored = draft._stored.get(name)
     if stored is not None and stored[0] is array:
         return stored[1]
@@ -323,7 +323,7 @@ def _tell_inputs(draft: Draft, graph: onnx.GraphProto) -> None:
 
 
 def _file(draft: Draft, array: Array) -> Path:
-    """The `.npy` file of an input value."""
+    """Give the `.npy` file of an input value."""
     known = draft._paths.get(id(array))
     if known is not None and known[0] is array:
         return known[1]

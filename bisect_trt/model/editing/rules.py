@@ -45,7 +45,7 @@ def tie_node(rule: Rule) -> None:
 
 
 def _is_elementwise(rule: Rule) -> bool:
-    """Whether each output's shape is the broadcast of all inputs."""
+    """Say whether each output's shape is the broadcast of all inputs."""
     inputs = [t for t in rule.node.input if t]
     known = all(t in rule.dims for t in (*inputs, *rule.node.output) if t)
     if not known or not inputs or any(a.type in (5, 10) for a in rule.node.attribute):

@@ -114,7 +114,7 @@ def _of_one(value: Any) -> Odd:
 
 
 def _is_rounded(array: Array) -> bool:
-    """Whether the last bits of floats are not used: fewer digits to print, better to compress."""
+    """Say whether the last bits of floats are not used: fewer digits to print, better to compress."""
     if array.dtype.kind != "f" or array.dtype.itemsize < 4:
         return True
     wide = np.asarray(array)
@@ -127,7 +127,7 @@ def _is_big_constant(array: Array) -> bool:
 
 
 def _numbers(array: Array) -> int:
-    """How far small integers (sizes, axes, counts) are from 0."""
+    """Say how far small integers (sizes, axes, counts) are from 0."""
     if array.dtype.kind not in "iu" or array.size > 64:
         return 0
     return sum(min(abs(int(v)), _LARGEST_COUNT) for v in array.flat)

@@ -48,7 +48,7 @@ class Ties:
         self._above: dict[Var, Var] = {}
 
     def find(self, var: Var) -> Var:
-        """The variable that stands for the class."""
+        """Give the variable that stands for the class."""
         while var in self._above:
             var = self._above[var]
         return var
@@ -89,12 +89,12 @@ class Rule(NamedTuple):
         return next((a.i for a in self.node.attribute if a.name == name), default)
 
     def of(self, name: str, index: int = 0) -> Var:
-        """An attribute as a variable."""
+        """Give an attribute as a variable."""
         return Var("attribute", self.node.name, index, name)
 
 
 def axis(tensor: str, index: int) -> Var:
-    """An axis as a variable."""
+    """Give an axis as a variable."""
     return Var("axis", tensor, index)
 
 

@@ -154,7 +154,7 @@ def _note_symbols(
 
 
 def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array:
-    """The array in the declared type, if that keeps every value."""
+    """Give the array in the declared type, if that keeps every value."""
     dtype = item.dtype
     if array.dtype == dtype:
         return array

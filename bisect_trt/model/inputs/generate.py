@@ -47,7 +47,7 @@ def generate(
 
 
 def _within_limit(found: dict[str, MadeUp]) -> dict[str, MadeUp]:
-    """The same, refused where all of it is more than the machine may have room for."""
+    """Give the same, refused where all of it is more than the machine may have room for."""
     if sum(item.nbytes for item in found.values()) <= LARGEST_INPUTS:
         return found
     most = max(found.values(), key=lambda item: item.nbytes)

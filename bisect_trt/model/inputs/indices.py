@@ -87,7 +87,7 @@ class _Model:
         return self._shapes.get(name)
 
     def number(self, name: str) -> float | None:
-        """The value of a constant of one element."""
+        """Give the value of a constant of one element."""
         tensor = self._constants.get(name)
         try:
             return None if tensor is None else float(numpy_helper.to_array(tensor).reshape(-1)[0])
@@ -138,7 +138,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _along(default: int, *, index: bool = True) -> Rule:
-    """An index along the node's axis of its first input."""
+    """Give an index along the node's axis of its first input."""
 
     def rule(node: onnx.NodeProto, model: _Model) -> Accepted | None:
         shape, axis = model.shape(node.input[0]), _attribute(node, "axis", default)
@@ -151,7 +151,7 @@ def _along(default: int, *, index: bool = True) -> Rule:
 
 
 def _places(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """An index of several dimensions (GatherND, ScatterND): within the least of those."""
+    """Give an index of several dimensions (GatherND, ScatterND): within the least of those."""
     shape, batch = model.shape(node.input[0]), _attribute(node, "batch_dims", 0)
     tuples = model.shape(node.input[1])
     count = tuples[-1] if tuples else None
@@ -169,7 +169,7 @@ def _depth(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _count(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """The K of a TopK."""
+    """Give the K of a TopK."""
     shape, axis = model.shape(node.input[0]), _attribute(node, "axis", -1)
     size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
     return Accepted(1, min(size or 1, _LARGE_SIZE))

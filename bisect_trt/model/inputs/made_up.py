@@ -133,7 +133,7 @@ class MadeUp:
         return cls(**{**data, **tuples, "shape": tuple(data["shape"]), "accepted": accepted})
 
     def _usual(self) -> Array:
-        """What follows from type and name, unless the model takes something else there."""
+        """Give what follows from type and name, unless the model takes something else there."""
         value, slot = self._by_type(), self.accepted
         if slot is None or (slot.index and _fits(value, slot)):
             return value
@@ -185,12 +185,12 @@ Value = Array | MadeUp
 
 
 def made(value: Value) -> Array:
-    """The array."""
+    """Give the array."""
     return value.make() if isinstance(value, MadeUp) else value
 
 
 def _fits(value: Array, slot: Accepted) -> bool:
-    """Whether values that follow from type and name (masks, small integers) are accepted as they are."""
+    """Say whether values that follow from type and name (masks, small integers) are accepted as they are."""
     return not value.size or bool(value.min() >= slot.low and value.max() <= slot.high)
 
 

@@ -53,7 +53,7 @@ def _enter_one(problem: Problem, best: Candidate) -> bool:
 
 
 def _flat(best: Candidate, all_branches: bool) -> Iterator[onnx.ModelProto]:
-    """The candidate with one control flow node less, each in turn."""
+    """Give the candidate with one control flow node less, each in turn."""
     proto = onnx.load_model_from_string(best.model)
     for name in [node.name for node in proto.graph.node if has_body(node)]:
         known = partial(_is_true, proto, best)

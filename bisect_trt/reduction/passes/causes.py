@@ -33,7 +33,7 @@ def causes(problem: Problem) -> list[str]:
 
 
 def _forms(problem: Problem, best: Candidate) -> list[str]:
-    """What of the form of a model its failure depends on."""
+    """Give what of the form of a model its failure depends on."""
     found, otherwise = [_profile(problem, best)], list[str]()
     proto = onnx.load_model_from_string(best.model)
     for variant in variants(proto, _fed(best)):
@@ -48,7 +48,7 @@ def _forms(problem: Problem, best: Candidate) -> list[str]:
 
 
 def _frames(problem: Problem, best: Candidate) -> list[str]:
-    """What else than its nodes a small part fails for; asked when the target does not name a node."""
+    """Give what else than its nodes a small part fails for; asked when the target does not name a node."""
     wanted = problem.wanted
     if wanted is None or wanted.nodes or wanted.stage is Stage.COMPARE or len(best.nodes) > FEW_NODES:
         return []
@@ -63,7 +63,7 @@ def _frames(problem: Problem, best: Candidate) -> list[str]:
 
 
 def _with(best: Candidate, proto: onnx.ModelProto) -> Candidate:
-    """The candidate with another model of the same inputs, or of some of them."""
+    """Give the candidate with another model of the same inputs, or of some of them."""
     names = {value.name for value in proto.graph.input}
     feeds = tuple({name: path for name, path in sample.items() if name in names} for sample in best.feeds)
     nodes = tuple(node.name for node in proto.graph.node)
@@ -72,7 +72,7 @@ def _with(best: Candidate, proto: onnx.ModelProto) -> Candidate:
 
 
 def _other_failure(problem: Problem, made: Candidate) -> str:
-    """What a candidate shows that does not show the wanted failure."""
+    """Give what a candidate shows that does not show the wanted failure."""
     outcome = problem.prober.peek(made)
     if outcome is None or not outcome.failures or problem.judge(outcome) is Verdict.REPRODUCES:
         return ""
@@ -80,7 +80,7 @@ def _other_failure(problem: Problem, made: Candidate) -> str:
 
 
 def _profile(problem: Problem, best: Candidate) -> str:
-    """Whether a profile that takes only the sizes that were fed removes it."""
+    """Say whether a profile that takes only the sizes that were fed removes it."""
     target = problem.prober.oracle.target
     if not (target.min_shapes or target.max_shapes):
         return ""

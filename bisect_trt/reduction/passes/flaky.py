@@ -59,7 +59,7 @@ def distrust(problem: Problem) -> None:
 
 
 def runs_needed(hits: int, runs: int, what: str) -> tuple[int, float]:
-    """How many runs a probe takes so that it overlooks a failure with a chance of `MISSES`, and its rate.
+    """Say how many runs a probe takes so that it overlooks a failure with a chance of `MISSES`, and its rate.
 
     Raises:
         FlakyFailure: more than `MOST_RUNS`; `what` was run.
@@ -75,13 +75,13 @@ def runs_needed(hits: int, runs: int, what: str) -> tuple[int, float]:
 
 
 def always(problem: Problem, candidate: Candidate, runs: int) -> bool:
-    """Whether each of so many runs shows the failure."""
+    """Say whether each of so many runs shows the failure."""
     seen = problem.observations(candidate, runs)
     return all(problem.judge(outcome) is Verdict.REPRODUCES for outcome in seen)
 
 
 def _fails_otherwise(problem: Problem, candidate: Candidate) -> bool:
-    """Whether each of a few looks shows the same other failure: then more of them would, too."""
+    """Say whether each of a few looks shows the same other failure: then more of them would, too."""
     looks = list(problem.observations(candidate, max(problem.repeats, LOOKS)))
     seen = {frozenset(failure.key for failure in outcome.failures) for outcome in looks}
     other = all(problem.judge(outcome) is Verdict.UNRESOLVED for outcome in looks)

@@ -22,7 +22,7 @@ def localise(problem: Problem) -> None:
 
 
 def halving(problem: Problem) -> Callable[[Judge[str]], list[str]]:
-    """The search of this pass, to be run or to be looked ahead in."""
+    """Give the search of this pass, to be run or to be looked ahead in."""
     return lambda judge: list_search.localise(problem.scope, judge, problem.graph.weight)
 
 
@@ -55,7 +55,7 @@ def resolve(graph: Graph, names: tuple[str, ...]) -> list[str]:
 
 
 def close_by(graph: Graph, names: tuple[str, ...]) -> frozenset[str]:
-    """The nodes of the first hints: what is left in the end is most often among them."""
+    """Give the nodes of the first hints: what is left in the end is most often among them."""
     blamed = resolve(graph, names)
     if not blamed:
         return frozenset()
@@ -64,7 +64,7 @@ def close_by(graph: Graph, names: tuple[str, ...]) -> frozenset[str]:
 
 
 def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
-    """The first blamed node, all of them, what feeds them, what is around them."""
+    """Give the first blamed node, all of them, what feeds them, what is around them."""
     yield frozenset(blamed[:1])
     yield frozenset(blamed)
     yield frozenset(_upstream(graph, blamed[0], NEAR_ANCESTORS))
@@ -74,7 +74,7 @@ def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
 
 
 def _upstream(graph: Graph, node: str, count: int) -> list[str]:
-    """The node and its nearest ancestors, `count` at most."""
+    """Give the node and its nearest ancestors, `count` at most."""
     found = {node: None}
     todo = deque(found)
     while todo and len(found) < count:

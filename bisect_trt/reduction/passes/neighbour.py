@@ -27,7 +27,7 @@ class Neighbour:
 
 
 def nearest_passing(problem: Problem) -> Neighbour | None:
-    """A neighbour of the best candidate that the target takes; None when none was found.
+    """Give a neighbour of the best candidate that the target takes; None when none was found.
 
     First what the sweep tried: one node less. Then, with at most `MOST_PROBES` probes, one attribute less,
     or an edited result with one node less. Only a verdict of VANISHES counts: a neighbour that fails

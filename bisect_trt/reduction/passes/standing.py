@@ -82,7 +82,7 @@ def _expected_anew(problem: Problem, bare: Candidate) -> Candidate:
 
 
 def _is_narrow(candidate: Candidate) -> bool:
-    """Whether 16-bit floats enter or leave a candidate."""
+    """Say whether 16-bit floats enter or leave a candidate."""
     graph = onnx.load_model_from_string(candidate.model).graph
     kinds = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     return not kinds.isdisjoint((TensorProto.FLOAT16, TensorProto.BFLOAT16))
@@ -100,7 +100,7 @@ def _grow(problem: Problem, hybrid: Hybrid, best: Candidate, measured: Outcome, 
 
 
 def _larger(problem: Problem, best: Candidate, measured: Outcome, nodes: Selection) -> Iterator[Selection]:
-    """The candidate with the nodes up to a tensor that fails, fewest first; up to the outputs; all."""
+    """Give the candidate with the nodes up to a tensor that fails, fewest first; up to the outputs; all."""
     graph, inside = problem.graph, frozenset(best.nodes)
     failing = [t for t in measured.measured.damage if graph.producer.get(t) in nodes]
     ends = {inside | _up_to(graph, nodes, graph.producer[t]) for t in failing}
@@ -111,7 +111,7 @@ def _larger(problem: Problem, best: Candidate, measured: Outcome, nodes: Selecti
 
 
 def _measured(problem: Problem, hybrid: Hybrid, best: Candidate, nodes: Selection) -> Outcome:
-    """The candidate on the target once more, with all tensors on the way to the output compared."""
+    """Give the candidate on the target once more, with all tensors on the way to the output compared."""
     left, through = COMPARED, []
     for name in problem.graph.sorted(nodes):
         for tensor in problem.graph.outputs_of(name):
@@ -138,7 +138,7 @@ def _up_to(graph: Graph, nodes: Selection, last: str) -> Selection:
 def _passages(
     graph: Graph, hybrid: Hybrid, seen: Outcome, measured: Outcome, nodes: Selection
 ) -> Iterator[Passage]:
-    """The error before and behind each node on the way."""
+    """Give the error before and behind each node on the way."""
     errors: dict[str, float] = {diff["name"]: _error(diff) for diff in hybrid.own(seen)[::-1]}
     damage = measured.measured.damage
     for tensor, error in measured.measured.errors.items():

@@ -96,7 +96,7 @@ def _is_beyond(path: Path, largest: float) -> bool:
 
 
 def _is_rounding(problem: Problem, hybrid: Hybrid, candidate: Candidate) -> bool:
-    """Whether rounding explains what a candidate shows at its own outputs."""
+    """Say whether rounding explains what a candidate shows at its own outputs."""
     before = problem.prober.oracle.accuracy
     problem.prober.compare(hybrid.alone, alone=True)
     seen = problem.observe(replace(candidate, rest=None))

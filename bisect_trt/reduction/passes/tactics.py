@@ -40,7 +40,7 @@ class Kept:
         return self == Kept()
 
     def of(self, target: TargetSettings) -> TargetSettings:
-        """The target with these tactics."""
+        """Give the target with these tactics."""
         return replace(target, timing_cache=self.cache or target.timing_cache, with_tactics=self.numbers)
 
 
@@ -91,7 +91,7 @@ def _by_number(problem: Problem, written: Candidate, tactics: Iterable[str]) -> 
 
 
 def _holds(problem: Problem, outcome: Outcome) -> bool:
-    """Whether it failed as wanted, and with the tactics of the file."""
+    """Say whether it failed as wanted, and with the tactics of the file."""
     return problem.judge(outcome) is Verdict.REPRODUCES and OTHER not in outcome.log
 
 
@@ -130,7 +130,7 @@ def by_tactic(problem: Problem, own: Kept | None = None) -> list[str]:
 def _others(
     prober: Prober, used: TargetSettings, written: Candidate, fails: dict[str, str]
 ) -> Iterator[Outcome]:
-    """What builds with other tactics give, as long as there are any."""
+    """Give what builds with other tactics give, as long as there are any."""
     seen = dict(fails)
     try:
         for _ in range(MOST_BUILDS):

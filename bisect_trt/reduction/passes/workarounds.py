@@ -22,7 +22,7 @@ LONGEST_PROBE = 30.0
 """Seconds; a candidate that takes longer is not tried with other options."""
 
 def avoiding(problem: Problem) -> list[str]:
-    """A sentence on each decision of the builder with which the best candidate does not fail.
+    """Give a sentence on each decision of the builder with which the best candidate does not fail.
 
     A parser heeds none of them. Raises BudgetSpent.
     """
@@ -39,7 +39,7 @@ def avoiding(problem: Problem) -> list[str]:
 
 
 def sentence(knobs: Sequence[Knob]) -> str:
-    """What decisions avoid the failure, and how bisect-trt itself is asked for them."""
+    """Give what decisions avoid the failure, and how bisect-trt itself is asked for them."""
     ways = [knob.paste[US] for knob in knobs if US in knob.paste]
     how = f" ({', '.join(ways)})" if len(ways) == len(knobs) else ""
     return f"Seen: {' and '.join(knob.told for knob in knobs)} it does not fail{how}."

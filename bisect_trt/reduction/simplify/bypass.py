@@ -28,7 +28,7 @@ _ELEMENTWISE |= {"HardSigmoid", "HardSwish", "Sign", "Sin", "Cos", "Reciprocal",
 
 
 def bypass(problem: Problem) -> None:
-    """A node whose input and output agree in shape and type is left out; a chain becomes one node."""
+    """Give a node whose input and output agree in shape and type is left out; a chain becomes one node."""
     graph = best_draft(problem).graph
     nodes = list(inner_nodes(graph))
     if len(nodes) < 2:
@@ -58,7 +58,7 @@ def kinds(draft: Draft) -> dict[str, Kind]:
 
 
 def _scope(draft: Draft, name: str) -> onnx.GraphProto | None:
-    """The graph or body that a node is in; None when it is gone."""
+    """Give the graph or body that a node is in; None when it is gone."""
     return next((part for part in scopes(draft.graph) if any(n.name == name for n in part.node)), None)
 
 
@@ -199,7 +199,7 @@ def _ones(kind: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
 
 
 def _ones_instead(name: str) -> Edit:
-    """What a node of a body makes is a constant of ones."""
+    """Give what a node of a body makes is a constant of ones."""
 
     def edit(draft: Draft) -> str:
         node, scope = draft.node(name), _scope(draft, name)

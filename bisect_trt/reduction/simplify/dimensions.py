@@ -66,7 +66,7 @@ def may_leap(problem: Problem) -> bool:
 
 
 def _floor(problem: Problem, net: Net, head: Var) -> int:
-    """The largest size below that of a dimension, of its halves, quarters, ..., that works; else 0."""
+    """Give the largest size below that of a dimension, of its halves, quarters, ..., that works; else 0."""
     size, failing = net.size(head), [net.size(head)]
     while failing[-1] > 1:
         less = failing[-1] // 2
@@ -124,7 +124,7 @@ def _halves(problem: Problem) -> None:
 
 
 def _point(name: str, dropped: tuple[str, ...]) -> Edit:
-    """A window of one element: kernel and padding can only shrink together."""
+    """Give a window of one element: kernel and padding can only shrink together."""
 
     def edit(draft: Draft) -> str:
         node = draft.node(name)
@@ -187,7 +187,7 @@ def _gaps(problem: Problem, net: Net) -> dict[Var, int]:
 
 
 def _keeps(problem: Problem, net: Net, sizes: dict[Var, int], gaps: dict[Var, int]) -> bool:
-    """Whether what works still does with these sizes: if not, it fails for another reason there."""
+    """Say whether what works still does with these sizes: if not, it fails for another reason there."""
     others = {head: works for head, works in gaps.items() if head in net.free and head not in sizes}
     for head, works in others.items():
         if net.size(head) > works:
@@ -198,7 +198,7 @@ def _keeps(problem: Problem, net: Net, sizes: dict[Var, int], gaps: dict[Var, in
 
 
 def _is_dimension(net: Net, head: Var) -> bool:
-    """Whether a class has more to it than a number in a weight (`_numbers` tries those)."""
+    """Say whether a class has more to it than a number in a weight (`_numbers` tries those)."""
     return any(var.kind != "value" for var in net.classes[head])
 
 

@@ -25,7 +25,7 @@ class OutOfBudget(Exception):
 
 
 def best_draft(problem: Problem) -> Draft:
-    """The best candidate, opened. Copy it before changing it."""
+    """Give the best candidate, opened. Copy it before changing it."""
     best, state = problem.best, problem.simplifying
     assert best is not None
     if state.draft is None or state.draft[0] != best.digest:
@@ -50,7 +50,7 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
 
 
 def verdict_of(problem: Problem, edit: Edit) -> Verdict | None:
-    """What the target does with an edit of the best candidate, which is not kept.
+    """Give what the target does with an edit of the best candidate, which is not kept.
 
     None: it is not possible, or too much was spent on such looks: they have half of the budget, beside it.
     """

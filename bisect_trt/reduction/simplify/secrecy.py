@@ -86,7 +86,7 @@ def _real_attributes(draft: Draft) -> Iterator[str]:
 
 
 def _reasons(what: str, array: Array, recipe: Recipe | None) -> list[str]:
-    """Why a value is one of the original, if it is."""
+    """Say why a value is one of the original, if it is."""
     if array.dtype.kind in "OUS":
         odd = [str(t) for t in array.flat if not is_plain(str(t))]
         return [f"{what} (texts, {shown(odd[0])} for one): with others it was not reproduced"] if odd else []

@@ -52,7 +52,7 @@ def simple_inputs(problem: Problem) -> None:
 
 
 def sparse_values(problem: Problem) -> None:
-    """Which elements matter: delta debugging on the values that no simple ones could replace."""
+    """Say which elements matter: delta debugging on the values that no simple ones could replace."""
     for k, sample in enumerate(best_draft(problem).samples):
         for name in sample:
             _sparse(problem, name, k)
@@ -65,7 +65,7 @@ def generators(problem: Problem) -> None:
 
 
 def is_shape(draft: Draft, name: str) -> bool:
-    """Whether a weight is read as sizes, axes or the like: its values are those of dimensions."""
+    """Say whether a weight is read as sizes, axes or the like: its values are those of dimensions."""
     array = draft.weights[name]
     if array.dtype.kind not in "iu" or array.ndim > 1:
         return False
@@ -192,7 +192,7 @@ def _weight_edit(name: str, value: Value) -> Edit:
 
 
 def _climb(problem: Problem, name: str, sample: int) -> None:
-    """The simplest value of one input that still fails."""
+    """Give the simplest value of one input that still fails."""
     draft = best_draft(problem)
     array = draft.samples[sample].get(name)
     if array is None or array.size == 0 or array.dtype.kind in "OU":
@@ -264,7 +264,7 @@ def simple_texts(problem: Problem) -> None:
 
 
 def all_texts(*, numbered: bool) -> Edit:
-    """The same for all texts at once, so that those that are equal stay equal."""
+    """Give the same for all texts at once, so that those that are equal stay equal."""
 
     def edit(draft: Draft) -> str:
         new: dict[str, str] = {}

@@ -116,7 +116,7 @@ def _plots(words: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _strip(reduction: Reduction) -> dict[str, Any]:
-    """The original model from its first node to its last, with what is left marked."""
+    """Give the original model from its first node to its last, with what is left marked."""
     nodes, places = max(1, reduction.original_nodes), reduction.places
     cells = min(nodes, _STRIP)
     marked = sorted({place * cells // nodes for place in places})

@@ -29,7 +29,7 @@ def left_against_seconds(rows: Sequence[Row], nodes: int) -> str:
 
 
 def histogram(error: Array) -> str:
-    """How many elements have an error of which size; equal ones stand apart."""
+    """Say how many elements have an error of which size; equal ones stand apart."""
     sizes = np.abs(error[np.isfinite(error)]).ravel()
     wrong = sizes[sizes > 0]
     equal = f"absolute error ({sizes.size - wrong.size:,} elements are equal)"

@@ -127,7 +127,7 @@ def _take_types(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
 
 
 def _untyped(graph: onnx.GraphProto) -> list[str]:
-    """What nodes make whose type is not known; an output may be declared without one."""
+    """Give what nodes make whose type is not known; an output may be declared without one."""
     known = {v.name for v in (*graph.value_info, *graph.output) if v.type.WhichOneof("value")}
     return [t for node in graph.node for t in node.output if t and t not in known]
 
@@ -263,7 +263,7 @@ class _Everywhere:
         yield from behind
 
     def _round(self, name: str, scope: _Scope, widened: bool = False) -> tuple[str, list[onnx.NodeProto]]:
-        """What to call the tensor as it is made, and the nodes that make `name` of it."""
+        """Give what to call the tensor as it is made, and the nodes that make `name` of it."""
         known = scope.types.get(name)
         if known is None and name in scope.read:
             self._emulation.unknown.append(name)

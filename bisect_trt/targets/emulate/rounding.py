@@ -79,12 +79,12 @@ class Rounder:
         self._constants: dict[tuple[int, tuple[float, ...]], str] = {}
 
     def fresh(self) -> str:
-        """A new tensor name."""
+        """Give a new tensor name."""
         self._count += 1
         return f"{self._prefix}{self._count}"
 
     def cast(self, source: str, to: int, target: str = "") -> onnx.NodeProto:
-        """A Cast to an element type."""
+        """Give a Cast to an element type."""
         return self._node("Cast", source, target=target, to=to)
 
     def nodes(self, source: str, source_type: int, target: str, target_type: int) -> Iterator[onnx.NodeProto]:

@@ -49,13 +49,13 @@ class Package:
 
 
 def bare(provider: str) -> str:
-    """What is left of a provider's name: `OpenVINOExecutionProvider`, `open-vino`: `openvino`."""
+    """Give what is left of a provider's name: `OpenVINOExecutionProvider`, `open-vino`: `openvino`."""
     letters = re.sub(r"[^a-z0-9]", "", provider.lower())
     return letters.removesuffix("executionprovider") or letters
 
 
 def packages() -> list[Package]:
-    """The installed packages with providers; nothing is imported."""
+    """Give the installed packages with providers; nothing is imported."""
     found = {package.distribution.lower(): package for package in _packages()}
     return [found[name] for name in sorted(found)]
 
@@ -80,19 +80,19 @@ def _name(distribution: importlib.metadata.Distribution) -> str:
 
 
 def pip_name(provider: str) -> str:
-    """What to `pip install` for a provider; empty when unknown."""
+    """Give what to `pip install` for a provider; empty when unknown."""
     return _PACKAGES.get(bare(provider), "")
 
 
 def find_package(provider: str) -> Package | None:
-    """The installed package for a provider; `...-cu13` and the like are variants of it."""
+    """Give the installed package for a provider; `...-cu13` and the like are variants of it."""
     start = bare(provider)
     fitting = [p for p in packages() if p.provider.startswith(start)]
     return min(fitting, key=lambda p: len(p.provider), default=None)
 
 
 def library_of(package: Package) -> Path:
-    """The library in a package, which gets imported.
+    """Give the library in a package, which gets imported.
 
     Raises:
         TargetUnavailable: the package cannot be imported or has no library.

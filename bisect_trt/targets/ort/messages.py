@@ -55,12 +55,12 @@ class Told:
 
 
 def essence(message: str) -> str:
-    """An exception of ONNX Runtime in one line, without its numbering and bare source positions."""
+    """Give an exception of ONNX Runtime in one line, without its numbering and bare source positions."""
     return next(_read(message)).cause
 
 
 def failures(candidate: Candidate, stage: Stage, message: str) -> tuple[Failure, ...]:
-    """The failures that an exception of ONNX Runtime stands for, with the nodes that it names."""
+    """Give the failures that an exception of ONNX Runtime stands for, with the nodes that it names."""
     blame = Blame(onnx.load_model_from_string(candidate.model))
     return tuple(_failure(blame, stage, told) for told in _read(message))
 

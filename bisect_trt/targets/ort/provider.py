@@ -141,7 +141,7 @@ class OrtProvider:
     # Finding the provider
 
     def _find(self) -> str:
-        """The provider's own name; its library is registered."""
+        """Give the provider's own name; its library is registered."""
         for name, path in self._given:
             ep_libraries.register(self._ort, name, path, given=True)
             for ep_name in [d.ep_name for d in self._ort.get_ep_devices() if _made_by(d, path)]:
@@ -169,7 +169,7 @@ class OrtProvider:
         return listed
 
     def _ort_name(self, package: ep_libraries.Package) -> str:
-        """The name under which the package wants to be registered."""
+        """Give the name under which the package wants to be registered."""
         module = importlib.import_module(package.module)
         names = module.get_ep_names() if hasattr(module, "get_ep_names") else []
         return str(names[0]) if names else self._named
@@ -204,7 +204,7 @@ class OrtProvider:
         )
 
     def _devices(self) -> list[Any]:
-        """The plugin's devices, the chosen one first. Never kept: another instance may unload them."""
+        """Give the plugin's devices, the chosen one first. Never kept: another instance may unload them."""
         if self._library is not None:
             given = any(self._library == known for known in self._given)
             ep_libraries.register(self._ort, *self._library, given=given)
@@ -275,7 +275,7 @@ class OrtProvider:
         return found
 
     def _try_out(self) -> None:
-        """A provider that does not load leaves its nodes to the CPU provider, with a line in the log."""
+        """Give a provider that does not load leaves its nodes to the CPU provider, with a line in the log."""
         tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "trial", tensors[:1], tensors[1:])
         model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
@@ -331,7 +331,7 @@ class OrtProvider:
 
 
 def _not_handed(samples: Values) -> str:
-    """Why a sample cannot be given to ONNX Runtime from Python; empty where it can."""
+    """Say why a sample cannot be given to ONNX Runtime from Python; empty where it can."""
     from bisect_trt.references.ort import lacks
 
     return next((f"an {why}" for sample in samples for v in sample.values() if (why := lacks(v))), "")

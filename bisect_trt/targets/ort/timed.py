@@ -97,7 +97,7 @@ class OrtTimed:
         return Layers(found, median(taken for _, taken in took[1:]))
 
     def _profiled(self, folder: Path) -> tuple[Any, onnx.ModelProto | None]:
-        """A session that writes its profile, and the graph that it executes, where it can be saved."""
+        """Give a session that writes its profile, and the graph that it executes, where it can be saved."""
         place = folder / "optimised.onnx"
 
         def profiling(options: Any) -> None:
@@ -193,5 +193,5 @@ def _tensors(node: onnx.NodeProto, maker: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _plain(tensor: str) -> str:
-    """The name of a tensor in the model, without what `--precision` and ONNX Runtime put to it."""
+    """Give the name of a tensor in the model, without what `--precision` and ONNX Runtime put to it."""
     return _NARROW.sub("", tensor.removeprefix(_CAST))

@@ -100,7 +100,7 @@ class TensorRT:
         )
 
     def _why_not_run(self) -> str:
-        """Why engines are not run here; empty when they are."""
+        """Say why engines are not run here; empty when they are."""
         why = "--build-only" if self._settings.build_only else "" if self._gpu else "No GPU here"
         return f"{why}: engines are built but not run, outputs are not compared." if why else ""
 

@@ -44,19 +44,19 @@ class Blame:
         return frozenset(_names(self._graph))
 
     def node_at(self, index: int) -> str:
-        """The name of a node of the graph by its index; empty when there is none."""
+        """Give the name of a node of the graph by its index; empty when there is none."""
         return self._order[index] if 0 <= index < len(self._order) else ""
 
     def has(self, node: str) -> bool:
-        """Whether the graph has a node of this name."""
+        """Say whether the graph has a node of this name."""
         return node in self._at
 
     def op(self, node: str) -> str:
-        """The operator of a node, empty when unknown."""
+        """Give the operator of a node, empty when unknown."""
         return self._op.get(node, "")
 
     def nodes_in(self, message: str) -> tuple[str, ...]:
-        """The nodes that a message of the builder names, best guess first.
+        """Give the nodes that a message of the builder names, best guess first.
 
         When it names none but an operator that the graph has (`Attention operation was not
         supported`), the nodes with that operator.
@@ -65,7 +65,7 @@ class Blame:
         return self.named_in(message) or tuple(self._with_operator(rest))
 
     def named_in(self, message: str) -> tuple[str, ...]:
-        """The nodes that a message, or the name of a layer, has by name."""
+        """Give the nodes that a message, or the name of a layer, has by name."""
         found: list[int] = []
         for first, last in _FOREIGN.findall(message):
             ends = [at for at in map(self._resolve, (first, last)) if at is not None]
@@ -86,7 +86,7 @@ class Blame:
         return tuple(name for name in self._order if name and longest and self._op.get(name) == longest)
 
     def _resolve(self, word: str) -> int | None:
-        """The index of the node that a layer name stands for."""
+        """Give the index of the node that a layer name stands for."""
         for name in dict.fromkeys((word, word.removeprefix("node_of_"))):
             for candidate in dict.fromkeys((name, _SUFFIX.sub("", name))):
                 at = self._at.get(candidate, self._maker.get(candidate))

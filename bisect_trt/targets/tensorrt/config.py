@@ -45,7 +45,7 @@ def load_plugins(trt: Any, logger: Any, libraries: Sequence[Path]) -> None:
 def make_config(
     trt: Any, builder: Any, network: Any, settings: TargetSettings, candidate: Candidate, log: Log
 ) -> Any:
-    """The builder configuration for a parsed network.
+    """Give the builder configuration for a parsed network.
 
     Raises:
         UsageError: an option that this TensorRT cannot follow, shapes that do not fit an input.
@@ -79,7 +79,7 @@ def make_config(
 
 
 def _take_tactics(trt: Any, config: Any, settings: TargetSettings, log: Log, *, strange: bool) -> None:
-    """What the builder chooses among; a release without an algorithm selector chooses by itself."""
+    """Give what the builder chooses among; a release without an algorithm selector chooses by itself."""
     if settings.without_tactics:
         tactics.choose(trt, config, without=settings.without_tactics)
     elif settings.with_tactics and tactics.lets_choose(trt):

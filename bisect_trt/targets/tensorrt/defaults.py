@@ -45,7 +45,7 @@ def misread_defaults(model: bytes, engine: Builds) -> Iterator[Failure]:
 
 
 def is_misread_default(failure: Failure) -> bool:
-    """Whether a failure is one of these."""
+    """Say whether a failure is one of these."""
     return failure.stage is Stage.PARSE and failure.signature.endswith(_SAID)
 
 
@@ -77,7 +77,7 @@ def omitted(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto
 
 
 def spelled(proto: onnx.ModelProto, which: list[tuple[str, str]]) -> bytes:
-    """The model with these defaults (operator, attribute) written into its nodes."""
+    """Give the model with these defaults (operator, attribute) written into its nodes."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     for node in made.graph.node:
@@ -89,7 +89,7 @@ def spelled(proto: onnx.ModelProto, which: list[tuple[str, str]]) -> bytes:
 
 
 def spelled_out(proto: onnx.ModelProto) -> bytes:
-    """The model with every default that its nodes leave out."""
+    """Give the model with every default that its nodes leave out."""
     return spelled(proto, [(n.op_type, a) for n in proto.graph.node for a in omitted(proto, n)])
 
 

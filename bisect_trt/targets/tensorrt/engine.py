@@ -106,7 +106,7 @@ def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
 
 
 def _by_itself(inspector: Any, form: Any, index: int) -> Any:
-    """What is told of one layer; of one that is not told as JSON, what can be made out."""
+    """Give what is told of one layer; of one that is not told as JSON, what can be made out."""
     text = inspector.get_layer_information(index, form)
     try:
         return json.loads(text)
@@ -149,7 +149,7 @@ def switch_on(context: Any) -> None:
 
 
 def inside(given: Mapping[str, Any], outputs: Iterable[str], precision: str = "") -> dict[str, Array]:
-    """What a run gave besides the outputs of the model; only what numpy has a type for.
+    """Give what a run gave besides the outputs of the model; only what numpy has a type for.
 
     The narrow twin of a tensor (see `model.precision`) goes by the name of that.
     """

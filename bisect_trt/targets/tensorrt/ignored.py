@@ -113,7 +113,7 @@ def _alone(
     shapes: Mapping[str, onnx.ValueInfoProto],
     weights: Mapping[str, onnx.TensorProto],
 ) -> onnx.ModelProto | None:
-    """A model of one node; None where a shape is not known."""
+    """Give a model of one node; None where a shape is not known."""
     names = [name for name in dict.fromkeys(node.input) if name]
     held = [weights[name] for name in names if name in weights]
     inputs = [shapes.get(name) for name in names if name not in weights]
@@ -132,7 +132,7 @@ def _alone(
 
 
 def is_ignored(failure: Failure) -> bool:
-    """Whether a failure is one of these."""
+    """Say whether a failure is one of these."""
     return failure.stage is Stage.PARSE and failure.signature.endswith(_SAID)
 
 
@@ -170,7 +170,7 @@ def without(proto: onnx.ModelProto, op: str, attribute: str) -> bytes:
 
 
 def without_ignored(proto: onnx.ModelProto, failure: Failure) -> bytes:
-    """The model that gives the same engine although it means something else."""
+    """Give the model that gives the same engine although it means something else."""
     op, _, attribute = failure.signature.removesuffix(_SAID).partition(": ")
     return without(proto, op, attribute)
 
@@ -185,7 +185,7 @@ def _failure(proto: onnx.ModelProto, op: str, attribute: str) -> Failure:
 
 
 def _differ(ones: Values, others: Values) -> bool:
-    """Whether outputs differ by more than rounding; other shapes do, too."""
+    """Say whether outputs differ by more than rounding; other shapes do, too."""
     pairs = [(a[name], b.get(name)) for a, b in zip(ones, others, strict=False) for name in a]
     return any(b is None or not _alike(np.asarray(a), np.asarray(b)) for a, b in pairs)
 

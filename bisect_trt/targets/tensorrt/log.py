@@ -145,7 +145,7 @@ _SAYS_ONLY_WHO = re.compile(r" has no runners|any implementation for node (?!\{?
 
 
 def parse_failure(error: Any, blame: Blame, title: str) -> Failure:
-    """An error of the parser of `title`, such as TensorRT-RTX."""
+    """Give an error of the parser of `title`, such as TensorRT-RTX."""
     desc, name, op = str(error.desc()), detail(error, "node_name", ""), detail(error, "node_operator", "")
     # The driver that is missing says nothing of the model, and no maintainer should be told of it.
     desc = "\n".join(line for line in desc.split("\n") if not _NO_DRIVER.search(line)) or desc
@@ -174,7 +174,7 @@ def _name_of(code: Any) -> str:
 
 
 def failure(model: bytes, stage: Stage, message: str) -> Failure:
-    """A failure that is known by a message of the log only. `model` is the candidate's."""
+    """Give a failure that is known by a message of the log only. `model` is the candidate's."""
     blame = blame_of(model)
     nodes = blame.nodes_in(message)
     op = blame.op(nodes[0]) if nodes else ""
@@ -185,7 +185,7 @@ def failure(model: bytes, stage: Stage, message: str) -> Failure:
 
 
 def first_that_matters(errors: Sequence[str], silent: str, *, here: bool) -> str:
-    """The error that made a build fail: the first.
+    """Give the error that made a build fail: the first.
 
     Where no GPU is `here`, TensorRT also complains of the missing driver, which says nothing of the model.
     """
@@ -196,7 +196,7 @@ def first_that_matters(errors: Sequence[str], silent: str, *, here: bool) -> str
 
 
 def asks_for_gpu(failed: Failure, errors: Sequence[str]) -> bool:
-    """Whether a failure on a machine without a GPU says only that none is here.
+    """Say whether a failure on a machine without a GPU says only that none is here.
 
     A plugin whose creator cannot start without a driver says so in the log, and counts as not found then
     (RoiAlign, with TensorRT-RTX 1.7.1).
@@ -214,7 +214,7 @@ def symptom(message: str) -> Symptom:
 
 
 def detail(error: Any, method: str, default: Any) -> Any:
-    """A detail of a parser error; TensorRT 8.6 lacks some."""
+    """Give a detail of a parser error; TensorRT 8.6 lacks some."""
     found = getattr(error, method, None)
     return default if found is None else found()
 
@@ -228,5 +228,5 @@ def blame_of(model: bytes) -> Blame:
 
 
 def first(messages: Sequence[str], default: str) -> str:
-    """The first message, else the default."""
+    """Give the first message, else the default."""
     return messages[0] if messages else default

@@ -116,7 +116,7 @@ class TimedEngine:
         return tuple(named) or self._blame.named_in(name)
 
     def _metadata(self) -> dict[str, tuple[str, str]]:
-        """What the engine tells of each layer: where it comes from, and its kind."""
+        """Give what the engine tells of each layer: where it comes from, and its kind."""
 
         class Known(dict[str, tuple[str, str]]):
             def __missing__(self, name: str) -> tuple[str, str]:

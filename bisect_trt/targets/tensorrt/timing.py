@@ -114,7 +114,7 @@ def _made(config: Any, data: bytes) -> Any:
 
 
 def _set(config: Any, cache: Any) -> bool:
-    """Whether the configuration takes a cache; TensorRT-RTX says nothing."""
+    """Say whether the configuration takes a cache; TensorRT-RTX says nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return config.set_timing_cache(cache, False) is not False

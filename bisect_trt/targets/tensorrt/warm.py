@@ -35,7 +35,7 @@ _kept: dict[str, Kept] = {}
 
 
 def kept(trt: Any, logger: Any) -> Kept:
-    """The builder of this process in its first state, made if there is none yet.
+    """Give the builder of this process in its first state, made if there is none yet.
 
     Raises:
         TypeError, RuntimeError: TensorRT makes none here, which pybind11 tells in one of these ways.
@@ -52,7 +52,7 @@ def kept(trt: Any, logger: Any) -> Kept:
 
 
 def is_there(trt: Any) -> bool:
-    """Whether this process has a builder of the module already."""
+    """Say whether this process has a builder of the module already."""
     known = _kept.get(trt.__name__)
     return known is not None and known.module is trt
 
@@ -66,7 +66,7 @@ def runtime(trt: Any, logger: Any) -> Any:
 
 
 def import_tensorrt(flavour: Flavour) -> Any:
-    """The module of a flavour.
+    """Give the module of a flavour.
 
     Raises:
         TargetUnavailable: it is missing or does not load.

@@ -64,7 +64,7 @@ class Cluster:
         self._lost = False
 
     def slots(self, spec: str) -> int:
-        """How many jobs on the target `spec` the cluster can take at the same time."""
+        """Say how many jobs on the target `spec` the cluster can take at the same time."""
         return max(1, int(self._have.get("GPU" if self._gpu(spec) else "CPU", 1)))
 
     def start(self, spec: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -73,7 +73,7 @@ class Cluster:
         return self._task.options(**options).remote(function, args)
 
     def wait(self, task: Any, unwanted: Callable[[], bool], *, grace: float = 0.0) -> Any:
-        """The answer of a task.
+        """Give the answer of a task.
 
         Args:
             task: what `start` gave.
@@ -127,7 +127,7 @@ class Cluster:
         _Membership.leave(self._ray)
 
     def _alone(self, since: float) -> bool:
-        """Whether there has been no node to work on since long before now, asked every few seconds."""
+        """Say whether there has been no node to work on since long before now, asked every few seconds."""
         now = time.monotonic()
         with self._lock:
             if self._asked.done():
@@ -140,7 +140,7 @@ class Cluster:
             return self._lost
 
     def _ask(self) -> Future[dict[str, float]]:
-        """What the cluster has. Where the head is gone Ray waits for it, so nobody waits for Ray."""
+        """Give what the cluster has. Where the head is gone Ray waits for it, so nobody waits for Ray."""
         asked: Future[dict[str, float]] = Future()
 
         def ask() -> None:
@@ -224,7 +224,7 @@ def _init(ray: Any, address: str) -> None:
 
 
 def _on_node(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str, Any]:
-    """The task itself: which node it ran on, and what the function gave."""
+    """Give the task itself: which node it ran on, and what the function gave."""
     import ray
 
     return ray.get_runtime_context().get_node_id(), function(*args)
@@ -240,7 +240,7 @@ def fetch(sent: Iterable[Any]) -> list[Any]:
 
 @cache
 def jobs_beside() -> int:
-    """How many jobs this node takes at the same time, ours among them."""
+    """Say how many jobs this node takes at the same time, ours among them."""
     import ray
 
     context = ray.get_runtime_context()

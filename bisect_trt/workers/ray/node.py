@@ -141,7 +141,7 @@ def _isolated(name: str, memory: int | None, function: Any, args: Any, timeout: 
 
 
 def _worker(name: str, memory: int | None) -> Pool:
-    """The worker of this process; a new one for another run, and for another GPU."""
+    """Give the worker of this process; a new one for another run, and for another GPU."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     memory = memory or limits.default_limit(cluster.jobs_beside())
     if _warm and (_warm[0].run, _warm[0].device, _warm[0].pool.memory_limit) != (name, device, memory):

@@ -122,7 +122,7 @@ class Parcel:
         return argument
 
     def unpacked(self, value: Any, made: node.Made) -> Any:
-        """The job's value; files that it wrote lie in the caller's folder then."""
+        """Give the job's value; files that it wrote lie in the caller's folder then."""
         if self._results is None:
             return value
         self._results.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def there(folder: Path, path: Path) -> Path:
 
 
 def files_of(candidate: Candidate) -> Iterator[Path]:
-    """The files that a candidate refers to: weights, input values, expected values."""
+    """Give the files that a candidate refers to: weights, input values, expected values."""
     rest, content = candidate.rest, candidate.content
     if isinstance(content, Path):
         yield content
