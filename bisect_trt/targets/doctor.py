@@ -94,7 +94,7 @@ def _machine(machine: Environment) -> list[Row]:
 
 
 def apart(function: Callable[[], T], seconds: float = _SECONDS) -> T | str:
-    """The answer of a function that was called in a fresh process, or what became of that process."""
+    """Give the answer of a function that was called in a fresh process, or what became of that process."""
     from pebble import ProcessExpired, ProcessPool  # it takes asyncio and ssl with it, 0.06 CPU seconds
 
     context = multiprocessing.get_context("spawn")

@@ -76,7 +76,7 @@ class WorkerProcess:
             raise EndedError from error
 
     def hear(self, seconds: float) -> Told | Answer | None:
-        """What it tells within so many seconds; None: nothing, or not all of it yet.
+        """Give what it tells within so many seconds; None: nothing, or not all of it yet.
 
         Raises:
             EndedError, BrokenError: there is nothing more to hear.
@@ -109,7 +109,7 @@ class WorkerProcess:
         return whole if len(self._come) >= whole else 0
 
     def exit_code(self, seconds: float = 0.0) -> int | None:
-        """How it ended, if it does within so many seconds; None: it lives."""
+        """Say how it ended, if it does within so many seconds; None: it lives."""
         if seconds:
             self._process.join(seconds)
         code: int | None = self._process.exitcode
@@ -122,7 +122,7 @@ class WorkerProcess:
 
 
 def _serve(pipe: Connection, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """What the process does, until the tool hangs up."""
+    """Give what the process does, until the tool hangs up."""
     begin(*arguments)
     _tell(pipe, Told.READY)
     while True:

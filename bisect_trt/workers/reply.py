@@ -50,7 +50,7 @@ class Reply:
 
 
 def opened(packed: bytes) -> Job:
-    """A pickled job, in the worker; one that cannot be read is a job that raises why."""
+    """Give a pickled job, in the worker; one that cannot be read is a job that raises why."""
     try:
         job: Job = pickle.loads(packed)
     except Exception as error:

@@ -189,7 +189,7 @@ class Slot:
             raise NotStartedError from error
 
     def _heard(self, worker: WorkerProcess, *, taken: bool) -> Told | Answer | None:
-        """What the process tells. Raises NotStartedError, DiedError or CancelledError where it ended."""
+        """Give what the process tells. Raises NotStartedError, DiedError or CancelledError where it ended."""
         try:
             heard = worker.hear(POLL)
             if heard is not None or worker.exit_code() is None:
@@ -207,7 +207,7 @@ class Slot:
         raise self._explain(worker.exit_code(LOST), worker.pid)
 
     def _wish(self, wish: Wish | None, overdue: bool, cancelled: bool) -> Wish | None:
-        """Whether the job is to end: one that heeds it is asked and given `GRACE`, others are ended.
+        """Say whether the job is to end: one that heeds it is asked and given `GRACE`, others are ended.
 
         Raises:
             CancelledError, TimeoutError: the process has to go.
@@ -224,7 +224,7 @@ class Slot:
         return wish
 
     def _explain(self, exitcode: int | None, pid: int) -> DiedError:
-        """Why a process went in the middle of a job."""
+        """Say why a process went in the middle of a job."""
         why = self._over_limit.get(pid)
         if exitcode is None:
             return DiedError(Symptom.CRASH, None, BROKEN)
@@ -242,7 +242,7 @@ class Slot:
     # The process
 
     def _started(self) -> WorkerProcess:
-        """The running process, a new one if need be. Raises NotStartedError."""
+        """Give the running process, a new one if need be. Raises NotStartedError."""
         if self._worker is not None and self._worker.exit_code() is not None:
             self.stop()
         with self._lock:
@@ -270,7 +270,7 @@ class Slot:
     # What it holds and prints
 
     def progress(self) -> str:
-        """How far the present job is, where it tells; else empty."""
+        """Say how far the present job is, where it tells; else empty."""
         try:
             return self._progress_file.read_text()
         except OSError:
