@@ -249,7 +249,7 @@ def _ready(place: Path) -> Environment | None:
 
 
 def _alias(place: Path, package: Package) -> None:
-    """Give the module under the name that scripts know: all that the package of that name has inside."""
+    """Write a module under the name that scripts know: all that the package of that name has inside."""
     module = _site(place) / package.alias
     module.mkdir(exist_ok=True)
     text = f"from {package.module} import *\nfrom {package.module} import __version__\n"

@@ -94,7 +94,7 @@ class _Improver:
                     return
 
     def _core_and_few(self) -> None:
-        """Give the necessary nodes and all sets of one, of two, ... others, where that is affordable."""
+        """Ask the necessary nodes with all sets of one, of two, ... others, where that is affordable."""
         core = self.search.found.necessary & self.best
         others = [item for item in self._promising() if item not in core]
         count, price = 1, self.search.price(self.best)

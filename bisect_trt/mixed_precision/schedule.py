@@ -44,7 +44,7 @@ def cheap_questions(search: Search, weights: int, seed: int, tell: Tell) -> None
 
 
 def dear_questions(search: Search, tell: Tell) -> None:
-    """Give the first 1-minimal set, where a question is a build."""
+    """Search for a 1-minimal set, where a question is a build."""
     tell("a first set that passes")
     search.first()
     search.finish()

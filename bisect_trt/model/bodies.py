@@ -86,7 +86,7 @@ class _Inliner:
         del self.graph.value_info[:]
 
     def _rename_all(self) -> None:
-        """Give what the body makes names that the model does not have."""
+        """Give names to what the body makes that the model does not have."""
         own = [i.name for i in self.body.input] + [t.name for t in self.body.initializer]
         own += [t for node in self.body.node for t in node.output if t]
         self.renamed = {name: self._fresh(name) for name in own}
@@ -148,7 +148,7 @@ class _Inliner:
         self._stack(made[states:], list(node.output)[states:], _ints(node, "scan_output_axes"))
 
     def _stack(self, made: list[str], due: list[str], axes: list[int]) -> None:
-        """Give what each iteration gives is stacked along a new axis."""
+        """Stack what each iteration gives along a new axis."""
         for k, (inner, outer) in enumerate(zip(made, due, strict=False)):
             if not outer:
                 continue

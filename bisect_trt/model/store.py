@@ -258,7 +258,7 @@ class Store:
 
 
 def copy_file(source: Path, place: Path) -> None:
-    """Give a copy that shares the blocks of the user's file where the file system can."""
+    """Make a copy that shares the blocks of the user's file where the file system can."""
     with source.open("rb") as given, place.open("wb") as made:
         shared = _share_blocks(given, made)
     if not shared:

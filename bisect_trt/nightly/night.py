@@ -258,7 +258,7 @@ class Work:
         self._tell(name, row, answer)
 
     def _tell(self, name: str, row: Row, answer: Answer) -> None:
-        """Give a line for the log; of a target that cannot be used one for all models."""
+        """Write a line into the log; one for all models where the target cannot be used."""
         if isinstance(answer, Trouble) and answer.cause is Cause.TARGET:
             if (row.target, answer.reason) not in self._told:
                 self._told.add((row.target, answer.reason))

@@ -157,7 +157,7 @@ class Run:
         }
 
     def tell(self, phase: str, text: str) -> None:
-        """Give an event outside the search."""
+        """Report an event outside the search."""
         self.on_event(Step(phase, text, len(self.session.graph.order)))
 
     def problem(self, wanted: Failure | None, scope: tuple[str, ...] = ()) -> Problem:

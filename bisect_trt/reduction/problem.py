@@ -119,7 +119,7 @@ class Problem:
         self.keep(whole)
 
     def simplify_by(self, rules: Simplifying) -> None:
-        """Give what the simplification that begins may do."""
+        """Set what the simplification that begins may do."""
         self.simplifying = rules
 
     def ask_no_reasons(self) -> None:

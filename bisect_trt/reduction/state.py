@@ -71,7 +71,7 @@ class Simplifying:
         self.sizes.setdefault((fails, works), told)
 
     def keep_cause(self, cause: Cause | None) -> None:
-        """Give what edits have to keep from here on."""
+        """Set what edits have to keep from here on."""
         self.cause = cause
 
     def hold(self, candidate: Candidate, draft: Draft) -> None:
@@ -87,7 +87,7 @@ class Simplifying:
         self.draft = None
 
     def end_early(self, how: Ended, why: str) -> None:
-        """Say why it ended before a fixed point."""
+        """Remember why it ended before a fixed point."""
         self.end = End(how, why)
 
     def go_on_without_limit(self) -> None:

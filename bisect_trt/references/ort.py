@@ -31,7 +31,7 @@ _used: tuple[str, tuple[Path, ...]] = ("CPUExecutionProvider", ())
 
 
 def use(provider: str, libraries: tuple[Path, ...]) -> None:
-    """Say which execution provider and custom operators all sessions of this process have from now on.
+    """Set which execution provider and custom operators all sessions of this process have from now on.
 
     Raises:
         UsageError: ONNX Runtime has no such provider (it would quietly take the CPU's), or a library cannot

@@ -155,7 +155,7 @@ class _Run:
             self.make(names[middle:])
 
     def make_alone(self, name: str, error: ort.OrtError) -> None:
-        """Give the last try: with the recorded shapes, which some operators want to know beforehand."""
+        """Make the last try: with the recorded shapes, which some operators want to know beforehand."""
         try:
             self.run([name], static=True)
         except ort.OrtError:

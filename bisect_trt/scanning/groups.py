@@ -110,7 +110,7 @@ class Isolation:
             self._guilty.append((list(group), failures[0]))
 
     def _divide(self, group: list[Segment], failure: Failure) -> None:
-        """Give a group fails: try one half of it."""
+        """Try one half of a group that fails."""
         if self.builds >= self.most:
             self._blame(group, failure)
             return

@@ -77,7 +77,7 @@ def named(spec: str) -> list[Path]:
 
 
 def require_target(journal: Journal, fingerprint: str) -> None:
-    """Say on what probes run; those of a journal must not be of another version or device.
+    """Note on what probes run; those of a journal must not be of another version or device.
 
     Raises:
         UsageError: it is another one than when the run began.

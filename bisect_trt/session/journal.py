@@ -218,13 +218,13 @@ class Journal:
         self._write({"t": round(time.monotonic() - self._start, 3), "event": kind, **fields})
 
     def begin(self, key: str, **fields: Any) -> None:
-        """Say that a probe starts; `fields` (nodes, cut, ...) are for the report. Raises as `event`."""
+        """Write that a probe starts; `fields` (nodes, cut, ...) are for the report. Raises as `event`."""
         self._open.add(key)
         self.event("begin", key=key, **fields)
         self._begun[key] = self._begun.get(key, 0) + 1
 
     def end(self, key: str, outcome: Outcome, verdict: Verdict, **fields: Any) -> None:
-        """Say what a probe saw. Raises as `event`."""
+        """Write what a probe saw. Raises as `event`."""
         seen = outcome.to_json()
         seconds = seen.pop("seconds")
         self.event("end", key=key, verdict=verdict.value, outcome=seen, seconds=seconds, **fields)
@@ -232,12 +232,12 @@ class Journal:
         self._open.discard(key)
 
     def give_up_all(self) -> None:
-        """Say that what this process began is ended before it ended by itself. Raises as `event`."""
+        """Write that what this process began is ended before it ended by itself. Raises as `event`."""
         for key in sorted(self._open):
             self.give_up(key)
 
     def give_up(self, key: str) -> None:
-        """Say that a probe was ended before it ended by itself. Raises as `event`."""
+        """Write that a probe was ended before it ended by itself. Raises as `event`."""
         self.event("given up", key=key)
         self._begun[key] = max(0, self._begun.get(key, 0) - 1)
         self._open.discard(key)

@@ -104,7 +104,7 @@ def announce(stage: Stage) -> None:
 
 
 def to_worker_log(line: str) -> None:
-    """Give what should be known of this worker should it die; nothing happens in any other process."""
+    """Write what should be known of this worker should it die; nothing happens in any other process."""
     if os.environ.get(WORKER):
         with suppress(OSError):  # a full disk must not fail a build
             os.write(2, f"{line}\n".encode(errors="replace"))

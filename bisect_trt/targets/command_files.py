@@ -55,7 +55,7 @@ def _read(tensor: TensorProto, folder: Path) -> bytes:
 
 
 def write_npz(arrays: Mapping[str, Array], path: Path) -> None:
-    """Give an uncompressed `.npz` with any names (`numpy.savez` cannot take one called `file`).
+    """Write an uncompressed `.npz` with any names (`numpy.savez` cannot take one called `file`).
 
     Types that numpy does not know (bfloat16, float8, ...) are written as the bits of each element.
     """

@@ -232,7 +232,7 @@ class Pool:
             return self._pending.popleft()
 
     def _drive(self, slot: AnySlot) -> None:
-        """Give what a slot's thread does: one job after the other, until the pool closes."""
+        """Run a slot's thread: one job after the other, until the pool closes."""
         # Processes inherit this: Ctrl-C must not reach a worker that is still starting.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while (task := self._next_task(slot.number)) is not None:

@@ -122,7 +122,7 @@ class WorkerProcess:
 
 
 def _serve(pipe: Connection, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Give what the process does, until the tool hangs up."""
+    """Serve the tool, until the tool hangs up."""
     begin(*arguments)
     _tell(pipe, Told.READY)
     while True:

@@ -53,12 +53,12 @@ def show_matrix(found: Sequence[Blame]) -> None:
 
 
 def show_step(text: str) -> None:
-    """Give what is going on, on the error output."""
+    """Print what is going on, on the error output."""
     Console(stderr=True, highlight=False).print(Text(f"trying {printable(text)}"), soft_wrap=True)
 
 
 def show_blame(found: Blame) -> None:
-    """Give the answers, and where the files are."""
+    """Print the answers, and where the files are."""
     page = Page()
     if found.releases is not None:
         releases = found.releases

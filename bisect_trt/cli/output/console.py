@@ -45,7 +45,7 @@ _LABELS = {
 
 
 def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
-    """Give the last screen of `reduce`: what fails, where, why it is believed, how small, what next.
+    """Print the last screen of `reduce`: what fails, where, why it is believed, how small, what next.
 
     Ten lines, on a terminal of any width; everything else is in the reports.
     """
@@ -73,7 +73,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
 
 
 def show_left(result: Reduction) -> None:
-    """Give what an anonymous reproducer tells of the original all the same; what is too big."""
+    """Print what an anonymous reproducer tells of the original all the same; what is too big."""
     page = Page()
     for k, told in enumerate(result.left):
         page.row("" if k else "Still told", printable(told))
@@ -82,7 +82,7 @@ def show_left(result: Reduction) -> None:
 
 
 def show_verification(result: Verification, console: Console | None = None) -> None:
-    """Give what one reproducer does now."""
+    """Print what one reproducer does now."""
     page = Page(console)
     styles = {Status.FIXED: "bold green", Status.SAME: "bold red"}
     runs = f", {counted(result.runs, 'run')}" if result.runs else ""
@@ -113,7 +113,7 @@ def show_verifications(
 
 
 def show_check(result: Check, console: Console | None = None) -> None:
-    """Give the result of one probe of a whole model."""
+    """Print the result of one probe of a whole model."""
     page, outcome = Page(console), result.outcome
     if not outcome.failures:
         style = "bold yellow" if outcome.unresolved else "bold green"
@@ -134,7 +134,7 @@ def show_check(result: Check, console: Console | None = None) -> None:
 
 
 def _show_failures(page: Page, result: Check) -> None:
-    """Give what fails, and whether that is known to be a fault."""
+    """Print what fails, and whether that is known to be a fault."""
     title, outcome = printable(result.target.title), result.outcome
     for k, failure in enumerate(outcome.failures[:_ALSO]):
         if result.export_differs:
@@ -160,7 +160,7 @@ def show_judged(diffs: Sequence[TensorDiff]) -> None:
 
 
 def show_doctor(rows: Sequence[Row], console: Console | None = None) -> None:
-    """Give what can be used here; for each that cannot: why, and how to get it."""
+    """Print what can be used here; for each that cannot: why, and how to get it."""
     page = Page(console)
     group = ""
     for row in rows:
@@ -187,7 +187,7 @@ class Page:
         self._whole = whole
 
     def heading(self, text: str) -> None:
-        """Give a line that begins a group."""
+        """Print a line that begins a group."""
         self._print(Text(text, style="bold"))
 
     def row(self, label: str, text: str, aside: str = "", style: str = "bold") -> None:

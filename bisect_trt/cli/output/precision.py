@@ -15,7 +15,7 @@ _MESSAGE = 240
 
 
 def show_precision(result: Precision) -> None:
-    """Give the set, why each of it stays, how sure that is, and where the files are."""
+    """Print the set, why each of it stays, how sure that is, and where the files are."""
     page = Page()
     low = result.to.upper()
     if result.status == "broken":

@@ -21,7 +21,7 @@ _MIB = 1 << 20
 
 
 def show_profile(result: Profile) -> None:
-    """Give what was measured and how, times by size, cliffs, layers, and where the files are."""
+    """Print what was measured and how, times by size, cliffs, layers, and where the files are."""
     page = Page()
     page.row("Target", f"{printable(result.target.title)}, clock: {result.opened.clock}")
     page.row("Build", _build(result))
@@ -140,7 +140,7 @@ def _show_cliffs(page: Page, result: Profile) -> None:
 
 
 def _show_versus(page: Page, result: Profile, versus: Versus) -> None:
-    """Say how the other side compares, and which nodes make the difference."""
+    """Print how the other side compares, and which nodes make the difference."""
     ratio, other = versus.again or versus.whole, printable(versus.name)
     at = f" at {printable(result.unit)} {versus.size}" if result.is_range else ""
     told = f"{other} takes {ratio.ratio:.2f} times as long{at} ({ratio.low:.2f} .. {ratio.high:.2f})"

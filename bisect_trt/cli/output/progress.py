@@ -67,7 +67,7 @@ class LiveView:
         self._start = time.monotonic()
 
     def take(self, step: Step) -> None:
-        """Give a newer step; one from outside the search (no counts) leaves the counts as they were."""
+        """Take a newer step; one from outside the search (no counts) leaves the counts as they were."""
         if not step.phase:
             self.builder = step.builder
             return

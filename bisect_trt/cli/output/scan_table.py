@@ -50,7 +50,7 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
 
 
 def _show_next(page: Page, scan: Scan) -> None:
-    """Give what finds the smallest part, and what answers which nodes have to stay in FP32."""
+    """Print what finds the smallest part, and what answers which nodes have to stay in FP32."""
     if scan.guilty or scan.agrees is False:
         page.exact("Next", reduce_line(scan.model, scan.settings), "(the smallest part that shows it)")
         kind, _, to = scan.settings.target.spec.partition(":")

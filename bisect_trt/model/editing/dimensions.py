@@ -247,7 +247,7 @@ def _cut(array: Array, axis: int, size: int) -> Array:
 
 
 def _refresh(draft: Draft, before: Draft) -> None:
-    """Give what is made by a rule is made again for its new shape."""
+    """Make what is made by a rule again for its new shape."""
     for name, recipe in list(draft.recipes.items()):
         old = draft.weights[name]
         if old.shape != before.weights[name].shape:

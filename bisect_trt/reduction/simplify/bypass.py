@@ -28,7 +28,7 @@ _ELEMENTWISE |= {"HardSigmoid", "HardSwish", "Sign", "Sin", "Cos", "Reciprocal",
 
 
 def bypass(problem: Problem) -> None:
-    """Give a node whose input and output agree in shape and type is left out; a chain becomes one node."""
+    """Leave out nodes whose input and output agree in shape and type; a chain becomes one node."""
     graph = best_draft(problem).graph
     nodes = list(inner_nodes(graph))
     if len(nodes) < 2:

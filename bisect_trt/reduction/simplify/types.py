@@ -36,7 +36,7 @@ def narrower_types(problem: Problem) -> None:
 
 
 def lower_opset(problem: Problem) -> None:
-    """Give the lowest operator set that still fails; where nothing else changes, only its number does."""
+    """Find the lowest operator set that still fails; where nothing else changes, only its number does."""
     attempt(problem, map(_opset, _versions(best_draft(problem))))
     attempt(problem, [_ir_version])
 

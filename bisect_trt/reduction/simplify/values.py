@@ -52,7 +52,7 @@ def simple_inputs(problem: Problem) -> None:
 
 
 def sparse_values(problem: Problem) -> None:
-    """Say which elements matter: delta debugging on the values that no simple ones could replace."""
+    """Find which elements matter: delta debugging on the values that no simple ones could replace."""
     for k, sample in enumerate(best_draft(problem).samples):
         for name in sample:
             _sparse(problem, name, k)
@@ -192,7 +192,7 @@ def _weight_edit(name: str, value: Value) -> Edit:
 
 
 def _climb(problem: Problem, name: str, sample: int) -> None:
-    """Give the simplest value of one input that still fails."""
+    """Find the simplest value of one input that still fails."""
     draft = best_draft(problem)
     array = draft.samples[sample].get(name)
     if array is None or array.size == 0 or array.dtype.kind in "OU":

@@ -275,7 +275,7 @@ class OrtProvider:
         return found
 
     def _try_out(self) -> None:
-        """Give a provider that does not load leaves its nodes to the CPU provider, with a line in the log."""
+        """Try a provider: one that does not load leaves its nodes to the CPU, with a line in the log."""
         tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "trial", tensors[:1], tensors[1:])
         model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])

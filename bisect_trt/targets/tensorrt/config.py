@@ -79,7 +79,7 @@ def make_config(
 
 
 def _take_tactics(trt: Any, config: Any, settings: TargetSettings, log: Log, *, strange: bool) -> None:
-    """Give what the builder chooses among; a release without an algorithm selector chooses by itself."""
+    """Set what the builder chooses among; a release without an algorithm selector chooses by itself."""
     if settings.without_tactics:
         tactics.choose(trt, config, without=settings.without_tactics)
     elif settings.with_tactics and tactics.lets_choose(trt):
