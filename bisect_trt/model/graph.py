@@ -121,7 +121,7 @@ def is_random(node: onnx.NodeProto) -> bool:
         return True
     if is_unsteady(node):
         return True
-    return any(is_random(inner) for body in bodies(node) for inner in body.node)
+    return bool(node.attribute) and any(is_random(inner) for body in bodies(node) for inner in body.node)
 
 
 class Graph:

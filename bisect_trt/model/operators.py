@@ -90,8 +90,9 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
     """Give these nodes and those of their bodies."""
     for node in nodes:
         yield node
-        for body in bodies(node):
-            yield from all_nodes(body.node)
+        if node.attribute:  # few have any, and this is asked of all again and again
+            for body in bodies(node):
+                yield from all_nodes(body.node)
 
 
 def parts(proto: onnx.ModelProto) -> list[tuple[Iterable[onnx.NodeProto], dict[str, int]]]:

@@ -118,13 +118,14 @@ def logger_for(trt: Any) -> tuple[Any, Log]:
     """
     if trt.__name__ not in _loggers:
         log = Log()
+        names: dict[Any, str] = {}  # to ask a severity for it takes long; 10,000 nodes make 50,000 messages
 
         class Logger(trt.ILogger):  # type: ignore[misc]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, msg: str) -> None:
-                log.add(severity.name, msg)
+                log.add(names.get(severity) or names.setdefault(severity, severity.name), msg)
 
         _loggers[trt.__name__] = (Logger(), log)
     return _loggers[trt.__name__]
