@@ -272,3 +272,10 @@ def test_a_night_of_disasters(tmp_path: Path) -> None:
     told = seen.told()
     assert seen.wrong == [] and seen.orphans == [] and seen.kills == 2, told
     assert told["peak"] < 200e6 and told["growth"] < 30e6, told
+
+
+def test_a_night_of_disasters_on_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    """What fails while something else holds the last byte is asked again when there is room."""
+    (tmp_path / "night").mkdir()
+    seen = disasters.run(tmp_path / "night", 50, 1, disk=64)
+    assert seen.wrong == [] and seen.orphans == [] and seen.filled == 2, seen.told()
