@@ -48,7 +48,9 @@ def cases(folder: Path) -> Iterator[Case]:
 def reduce(python: Path, arguments: list[str], out: Path) -> str:
     """Run `reduce` with one interpreter; the answer is how it ended, when that was not well."""
     # -P: the folder in which this runs holds a package of the same name.
+    # A budget that is never spent: else what is simplified depends on how busy the machine is.
     command = [str(python.absolute()), "-P", "-c", START, "reduce", *arguments, "--out", str(out)]
+    command += ["--simplify-budget", str(LONGEST_REDUCTION)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_REDUCTION, cwd=out.parent)
     return "" if ended.returncode == 0 else f"exit {ended.returncode}: {ended.stderr.strip()[-200:]}"
 
