@@ -419,10 +419,10 @@ def _part(graph: onnx.GraphProto, casts: Collection[str]) -> None:
     """Put a Sum of one tensor behind a Cast where a LayerNorm has its data and its scale in two types.
 
     ONNX Runtime (1.32) fuses such nodes over the Cast to a LayerNormalization of two types, and refuses the
-    model then. It drops an Identity before that, but no Sum.
+    model then. It drops an Identity before that, but no Sum. That is narrow unless data is cast to FP32.
     """
     makers = {name: node for node in graph.node for name in node.output}
-    apart = set()
+    apart: dict[str, bool] = {}  # what a Cast makes, and whether it is that of the data
     for node in graph.node:
         for name in node.input if node.op_type == "Mul" else ():
             passed: list[str] = []
@@ -434,14 +434,23 @@ def _part(graph: onnx.GraphProto, casts: Collection[str]) -> None:
                     break
                 name = makers[name].input[0] if op else name
             else:
-                apart.update(passed[:1] if len(passed) % 2 else [])
+                if len(passed) % 2:
+                    apart[passed[0]] = makers[passed[0]].input[0] == name
     fresh = onnx.GraphProto()
     for node in graph.node:
         copy, made = fresh.node.add(), key_of(node)
         copy.CopyFrom(node)
         if made in apart:
-            copy.output[0] = f"{made}_apart"
-            fresh.node.add(op_type="Sum", name=copy.output[0], input=[copy.output[0]], output=[made])
+            between = f"{made}_apart"
+            if not apart[made] and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute):
+                kept = onnx.NodeProto()
+                kept.CopyFrom(copy)
+                copy.CopyFrom(onnx.NodeProto(op_type="Sum", name=between, input=node.input, output=[between]))
+                kept.input[0] = between
+                fresh.node.append(kept)
+            else:
+                copy.output[0] = between
+                fresh.node.add(op_type="Sum", name=between, input=[between], output=[made])
     del graph.node[:]
     graph.node.extend(fresh.node)
 
