@@ -75,6 +75,7 @@ class Maker:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         if embedded:
             onnx.load_external_data_for_model(model, str(self.path.parent))
+            self.weights.path.unlink()
         self.path.write_bytes(model.SerializeToString())
 
 
@@ -169,8 +170,8 @@ def main() -> None:
         np.savez(values, x=feeds)
         words = ["precision", str(model), "--inputs", str(values), "--rtol", "1e-2", "--atol", "1e-3"]
         told = given.out / "told.txt"
+        size = sum(file.stat().st_size for file in Path(place).iterdir())
         code, seconds, watch = measured([*COMMAND, *words, "--out", str(folder)], told)
-        size = sum(f.stat().st_size for f in Path(place).iterdir() if f.is_file())
         shutil.copy(folder / "precision.json", given.out)
     found = json.loads((given.out / "precision.json").read_text())
     row = {key: found[key] for key in ("float_nodes", "keep", "one_minimal", "verified", "evaluations")}
