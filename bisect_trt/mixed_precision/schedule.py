@@ -16,7 +16,7 @@ ENOUGH = 94
 count, too. With the run of the reference, that for the ranges and the fresh ones a hundred runs suffice."""
 PROOF = 500
 """Questions for a proof: what takes more does not end in one, as a rule."""
-FEW = 40
+FEW_QUESTIONS = 40
 """Questions for improvements of the largest models."""
 SHARES = (1.0, 0.5, 0.25)
 """Of the tolerance: for each of these an emulation finds a set, to be tried on a target."""
@@ -27,7 +27,7 @@ def effort(nodes: int, weights: int) -> int:
 
     A question takes about as long for each node as for 20 kB of weights.
     """
-    return max(FEW, min(4000, 900_000 // max(1, nodes + weights // 20_000)))
+    return max(FEW_QUESTIONS, min(4000, 900_000 // max(1, nodes + weights // 20_000)))
 
 
 def cheap_questions(search: Search, weights: int, seed: int, tell: Tell) -> None:
@@ -83,7 +83,7 @@ def agree(search: Search, weights: int, written: Ask, tell: Tell) -> None:
     """
     best = search.found.best
     asked: list[Keep] = [best]
-    if effort(len(search.items), weights) > FEW:
+    if effort(len(search.items), weights) > FEW_QUESTIONS:
         asked += [best - {item} for item in search.sorted(best)]
     answers = written([keep | search.always for keep in asked])
     if all(a.passes == search.known[keep].passes for keep, a in zip(asked, answers, strict=True)):

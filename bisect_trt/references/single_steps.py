@@ -48,7 +48,7 @@ def beyond(
         if any(bodies(node)):
             continue
         look = Noise(arithmetic)
-        look.prepare(*_alone(model, node, folder, known))
+        look.prepare(*_as_model(model, node, folder, known))
         look.run()
         made = {t: known[t] for t in node.output if t in known and t in look.spreads}
         due = {t: look.spreads[t].reference for t in made}
@@ -111,7 +111,7 @@ def _moved(value: Array, due: Array, made: Array) -> Array:
         return np.asarray(np.where(made == due, value, moved), value.dtype)
 
 
-def _alone(
+def _as_model(
     model: onnx.ModelProto, node: onnx.NodeProto, folder: Path, known: Mapping[str, Array]
 ) -> tuple[onnx.ModelProto, Path, dict[str, Array]]:
     """Write one node as a model; gives its folder and its inputs."""

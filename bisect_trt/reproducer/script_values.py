@@ -26,7 +26,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 _HANGS = 60.0  # seconds, where no time limit was given
 _PARTS = 3
-_SHORTEST, _LONGEST = 4, 80  # characters of a part of a message
+_SHORTEST_PART, _LONGEST_PART = 4, 80  # characters of a part of a message
 
 Shape = tuple[int, ...]
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
@@ -113,7 +113,7 @@ def constant_parts(failure: Failure) -> list[str]:
         parts.append(f"[{op} in {function}]")
     message = " ".join(failure.message.split())
     pieces = [_shorten(piece.strip()) for piece in re.split(r"<\w+>", signature)]
-    pieces = [piece for piece in dict.fromkeys(pieces) if len(piece) >= _SHORTEST and piece in message]
+    pieces = [piece for piece in dict.fromkeys(pieces) if len(piece) >= _SHORTEST_PART and piece in message]
     return parts + sorted(pieces, key=len, reverse=True)[:_PARTS]
 
 
@@ -213,5 +213,5 @@ def bounds(
 
 
 def _shorten(text: str) -> str:
-    """Give at most `_LONGEST` characters, cut between words."""
-    return text if len(text) <= _LONGEST else text[: _LONGEST + 1].rsplit(" ", 1)[0][:_LONGEST]
+    """Give at most `_LONGEST_PART` characters, cut between words."""
+    return text if len(text) <= _LONGEST_PART else text[: _LONGEST_PART + 1].rsplit(" ", 1)[0][:_LONGEST_PART]

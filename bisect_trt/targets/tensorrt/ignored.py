@@ -85,7 +85,7 @@ def _suspects(
         return known[model]
 
     def reaches(op: str, attribute: str, node: NodeProto) -> bool:
-        one = _alone(proto, node, shapes, weights)
+        one = _of_one_node(proto, node, shapes, weights)
         if one is None:
             return False
         plain = built(one.SerializeToString(deterministic=True))
@@ -107,7 +107,7 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
 
 
-def _alone(
+def _of_one_node(
     proto: onnx.ModelProto,
     node: NodeProto,
     shapes: Mapping[str, onnx.ValueInfoProto],
