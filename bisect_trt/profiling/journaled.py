@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
-from bisect_trt.errors import StoppedEarly
+from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.outcome import DONE, End, Ended
 from bisect_trt.profiling import cliffs
@@ -95,7 +95,7 @@ class Work:
             try:
                 limit = IN_RANGE if self.empty.is_range else ALONE
                 times = measured(self.side, self.fed(size), self.precision, limit, self.budget)
-            except FailedError as failed:
+            except (FailedError, UsageError) as failed:  # values of a size may be more than are made up
                 error = str(failed)
             told = None if times is None else times.to_json()
             self.journal.event(POINT, size=size, times=told, error=error)

@@ -135,7 +135,7 @@ def _handed_over(result: Profile, work: Work) -> Profile:
         if why := next((point.error for point in result.points if point.error), ""):
             hint = _what_next(result.model, result.settings)
             raise UsageError(f"the model fails on {result.target.title}: {why}", hint)
-        raise StoppedEarly(result.stop_reason, "give it more time")
+        raise StoppedEarly(f"{result.stop_reason}: nothing was measured by then", "give it more time")
     write(result)
     if result.finished:
         work.journal.event(folders.DONE)
