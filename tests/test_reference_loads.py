@@ -182,3 +182,12 @@ def test_a_sparse_weight_that_is_an_input_too_keeps_its_value(tmp_path: Path) ->
     onnx.save(made, tmp_path / "m.onnx")
     found = check(tmp_path / "m.onnx", Settings(TargetSettings("ort:CPU")))
     assert found.outputs_compared and not found.outcome.failures
+
+
+def test_a_version_that_no_operator_set_has_is_refused(tmp_path: Path) -> None:
+    """Of ai.onnx.ml: that of ONNX itself is looked at before."""
+    made = model(BINARIZER, [1, 4], {}, 17)
+    made.opset_import.add(domain="ai.onnx.ml", version=1 << 40)
+    onnx.save(made, tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="Binarizer"):
+        check(tmp_path / "m.onnx", Settings(TargetSettings("ort:CPU")))

@@ -60,7 +60,7 @@ def _schema_of(op_type: str, version: int, domain: str) -> onnx.defs.OpSchema | 
     """A model has many nodes and few operators."""
     try:
         return onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # the latter where the version is no int32
         return None
 
 
