@@ -58,7 +58,7 @@ class Simplifying:
     end: End = field(default_factory=End)
     budget: float = float("inf")
     looked: float = 0.0
-    sizes: dict[tuple[int, int], str] = field(default_factory=dict)
+    sizes: dict[tuple[str, int], str] = field(default_factory=dict)
     cause: Cause | None = None
     shapes: Shapes | None = None
 
@@ -66,9 +66,9 @@ class Simplifying:
         """Target seconds went into a look at what is not kept: the budget is not for that."""
         self.looked, self.until = self.looked + seconds, self.until + seconds
 
-    def tell_size(self, fails: int, works: int, told: str) -> None:
-        """Remember that a dimension of one size fails and of a smaller one works."""
-        self.sizes.setdefault((fails, works), told)
+    def tell_size(self, axis: str, works: int, told: str) -> None:
+        """Remember that an axis fails at some sizes and works at a smaller one; the first sentence stays."""
+        self.sizes.setdefault((axis, works), told)
 
     def keep_cause(self, cause: Cause | None) -> None:
         """Set what edits have to keep from here on."""

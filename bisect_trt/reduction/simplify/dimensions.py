@@ -83,8 +83,8 @@ def _tell(problem: Problem, net: Net, head: Var, failing: list[int], works: int)
     place = next((v for v in net.classes[head] if v.kind == "axis"), head)
     name, told = best_draft(problem).called(place.name), ", ".join(map(str, failing))
     verb = "fail" if len(failing) > 1 else "fails"
-    sentence = f"axis {place.place} of {name}: {told} {verb}, {works} works"
-    problem.simplifying.tell_size(net.size(head), works, sentence)
+    axis = f"axis {place.place} of {name}"
+    problem.simplifying.tell_size(axis, works, f"{axis}: {told} {verb}, {works} works")
 
 
 def _all_at_once(draft: Draft) -> Iterator[Edit]:
