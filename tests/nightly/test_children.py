@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
+from disasters import left_running
 from small import CRASH, ERROR, HANG, SPEC, chain
 
 from bisect_trt.nightly import children, job
@@ -35,20 +35,6 @@ def runner(tmp_path: Path) -> Iterator[Children]:
     made.close()
     assert not (tmp_path / "tmp").exists()
     assert not left_running(tmp_path)
-
-
-def left_running(folder: Path) -> list[str]:
-    """Processes whose temporary folder is below this one."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and str(folder) in process.environ().get(
-                "TMPDIR", ""
-            ):
-                found.append(f"{process.pid} {process.cmdline()}")
-        except psutil.Error:
-            continue
-    return found
 
 
 def test_check_reduce_verify(runner: Children, tmp_path: Path) -> None:
