@@ -80,7 +80,7 @@ def what_to_try(model: Path, settings: Settings, compared: bool) -> list[str]:
     if compared and not builder and not settings.accuracy.rtol:
         tries.append("--rtol VALUE: outputs may differ less than the default tolerance")
     if builder:
-        tries.append("--repeats N if the failure comes and goes")
+        tries.append("reduce --repeats N if the failure comes and goes")
     return tries
 
 

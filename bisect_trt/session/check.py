@@ -26,7 +26,7 @@ from bisect_trt.session.prepare import Session, describe, load_for, prepare, res
 from bisect_trt.session.recording import Recording, cannot_run, record
 from bisect_trt.session.samples import Samples, read_with_notes
 from bisect_trt.session.shape_notes import shape_notes
-from bisect_trt.settings import Settings
+from bisect_trt.settings import DEFAULT_ACCURACY, Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import flat, roles
@@ -70,7 +70,7 @@ def check(
             else:
                 oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
                 original = replace(known.original, keep=keep)
-                outcome, left_out = _observed(pool, session, settings, oracle, original)
+                outcome, left_out = _observed(pool, session, settings, oracle, original, compares)
     outcome = doubts.judged(outcome)
     model_notes = (*loaded.notes, *converted, *info.notes, *shape_notes(loaded, samples, settings))
     notes = (*doubts.notes, *kept, *model_notes, *known.notes, *left_out, built_words(outcome.built))
@@ -125,17 +125,29 @@ def _finding(outcome: Outcome, settings: Settings) -> Finding:
 
 
 def _observed(
-    pool: Pool, session: Session, settings: Settings, oracle: Oracle, original: Candidate
+    pool: Pool, session: Session, settings: Settings, oracle: Oracle, original: Candidate, compares: bool
 ) -> tuple[Outcome, list[str]]:
     """What the target does with the model, or with what is left of it, see `go_round`; and notes on that."""
     oracle.save = settings.run.save_outputs
     seen = oracle.observe(original)
     if not seen.built.without_gpu:
-        return seen, []
+        return seen, _fails_anywhere(pool, session, settings) if seen.failures and not compares else []
     recording = Recording.when_needed(pool, session, settings, lambda text: None)
     cutter = Cutter(session.graph, session.store, recording)
     outcome, out = go_round(session.graph, lambda nodes: cutter.cut(frozenset(nodes)), oracle.observe, seen)
     return outcome, [left_out_words(session.graph, out)] if outcome.failures else []
+
+
+def _fails_anywhere(pool: Pool, session: Session, settings: Settings) -> list[str]:
+    """Say that ONNX Runtime cannot run the model with these inputs, either, as notes; empty when it can."""
+    if settings.accuracy.reference != DEFAULT_ACCURACY.reference:
+        return []
+    try:
+        recorded = record(pool, session, settings, outputs_only=True)
+    except UsageError:  # values too large to be made up: the target failed before it needed any
+        return []
+    said = cannot_run(recorded, settings, session.graph)
+    return [f"The reference cannot run it, either: {why}" if why == recorded.error else why for why in said]
 
 
 def _prepared(

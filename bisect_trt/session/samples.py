@@ -14,6 +14,7 @@ from bisect_trt.model.inputs.feeds import GraphInput, fit, read_inputs
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.inputs.indices import accepted_values, require_inside
 from bisect_trt.model.inputs.made_up import Value
+from bisect_trt.model.inputs.sizes import fitting_shapes
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.outcome import Array
 from bisect_trt.references.self_check import rows_alike
@@ -42,6 +43,7 @@ def read_samples(
     samples: Samples
     if run.inputs is None:
         ranges = _known_ranges(settings, inputs)
+        shapes = dict(fitting_shapes(loaded.proto, inputs, shapes))
         samples = [{**generate(inputs, run.seed, shapes, ranges, accepted)}]
     else:
         loader = python_loader(run.inputs)

@@ -23,9 +23,10 @@ def generate(
     """Generate one sample: an array for each input.
 
     Dynamic dimensions come from `shapes`; a symbol that is known from one input has that size in all
-    others; what is left is 1. Floats are normal(0, 1), integers 0..15, bools random, strings `a`;
-    masks are all ones, lengths the size of the longest other dimension that is declared. `ranges` are
-    inclusive and win; then what the model accepts (`indices.accepted_values`).
+    others; what is left is 1 (`sizes.fitting_shapes` gives shapes where that cannot be). Floats are
+    normal(0, 1), integers 0..15, bools random, strings `a`; masks are all ones, lengths the size of the
+    longest other dimension that is declared. `ranges` are inclusive and win; then what the model accepts
+    (`indices.accepted_values`).
 
     Raises:
         UsageError: an input has unknown rank or is no tensor; a shape or a range does not fit.

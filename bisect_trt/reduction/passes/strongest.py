@@ -89,7 +89,7 @@ def _is_fed_beyond(part: Segment, largest: float) -> bool:
 
 def _is_beyond(path: Path, largest: float) -> bool:
     value = np.load(path, mmap_mode="r", allow_pickle=False)
-    if value.dtype.kind != "f" or not value.size:
+    if value.dtype.kind != "f" or not value.size or largest >= float(np.finfo(value.dtype).max):
         return False
     size = np.abs(value)
     return bool(np.any(np.isfinite(size) & (size > largest)))

@@ -1,0 +1,65 @@
+"""Which sizes dynamic dimensions can have that nobody gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+
+from bisect_trt.machine import native
+from bisect_trt.model.inputs.feeds import GraphInput
+from bisect_trt.model.skeleton import skeleton
+
+Shapes = Mapping[str, tuple[int, ...]]
+_LARGER = (2, 8, 32, 64, 224)  # powers of two halve evenly, as often as pooling does; then the usual image
+
+
+def fitting_shapes(proto: onnx.ModelProto, inputs: Sequence[GraphInput], shapes: Shapes) -> Shapes:
+    """Give `shapes`, with those of the other inputs where 1 for each of their dynamic dimensions cannot be.
+
+    A U-Net halves its input and joins it with what it was: at a size of 1 that fails everywhere, which says
+    nothing of a target. ONNX's shape inference tells. The smallest size that it takes is chosen, for all
+    dimensions but the first of an input if that will do, else for all; where it takes 1, or none of these,
+    nothing is added. Symbols whose size follows from `shapes` keep it.
+    """
+    ones = _filled(inputs, shapes, 1, 1)
+    if ones is None or ones == _filled(inputs, shapes, 2, 2) or _fits(proto, ones):
+        return shapes
+    pairs = ((lead, size) for size in _LARGER for lead in (1, size))
+    tried = (_filled(inputs, shapes, lead, size) for lead, size in pairs)
+    return next((found for found in tried if found is not None and _fits(proto, found)), shapes)
+
+
+def _filled(
+    inputs: Sequence[GraphInput], shapes: Shapes, lead: int, size: int
+) -> dict[str, tuple[int, ...]] | None:
+    """Give the shape of every input, `lead` for what comes first in it; None where there is no telling."""
+    sizes: dict[str, int] = {}
+    found = {}
+    for item in sorted(inputs, key=lambda item: item.name not in shapes):
+        given, dims = shapes.get(item.name), item.dims
+        if dims is None or (given is not None and len(given) != len(dims)):
+            return None
+        shape = given or tuple(
+            dim if isinstance(dim, int) else sizes.get(dim or "", size if k else lead)
+            for k, dim in enumerate(dims)
+        )
+        for dim, known in zip(dims, shape, strict=True):
+            if isinstance(dim, str):
+                sizes.setdefault(dim, known)
+        found[item.name] = shape
+    return found
+
+
+def _fits(proto: onnx.ModelProto, shapes: Shapes) -> bool:
+    """Say whether shape inference takes these shapes, and finds no tensor without elements."""
+    light = skeleton(proto)
+    for value in light.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+            dim.dim_value = size
+    try:
+        graph = native.infer_shapes(light, strict_mode=True, data_prop=True).graph
+    except (native.RefusedError, native.NotKnownError):
+        return False
+    dims = (dim for v in (*graph.value_info, *graph.output) for dim in v.type.tensor_type.shape.dim)
+    return all(dim.dim_value > 0 for dim in dims if dim.HasField("dim_value"))
