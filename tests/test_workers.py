@@ -292,7 +292,8 @@ def parent(folder: Path, wait: str) -> subprocess.Popen[bytes]:
     tool = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
-    assert wait_for(lambda: (folder / "native").exists() and (folder / "child").exists())
+    files = [folder / name for name in ("native", "child")]
+    assert wait_for(lambda: all(file.exists() and file.read_text() for file in files))  # there, and written
     return tool
 
 
