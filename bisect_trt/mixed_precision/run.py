@@ -29,6 +29,7 @@ from bisect_trt.session.prepare import Session, describe, load_for, prepare, res
 from bisect_trt.session.recording import cannot_run, record
 from bisect_trt.session.samples import read_with_notes
 from bisect_trt.settings import Settings
+from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers.pool import Pool
 
 AUTO = "auto"
@@ -96,7 +97,7 @@ def precision(
         target_pool(pool, settings, Path(logs), 1) as there,
         folders.open_folder(out, head, force=force) as journal,
     ):
-        info = describe(describing(pool, there, settings), settings)
+        info = _that_runs(describe(describing(pool, there, settings), settings))
         session = prepare(loaded, samples, out / folders.WORK)
         truth, doubts = _truth(pool, session, settings)
         target = with_timing_cache(settings.target, out / folders.WORK)
@@ -121,6 +122,16 @@ def _hand_over(result: Precision, work: Work) -> None:
     if result.finished:
         work.journal.event(folders.DONE)
         shutil.rmtree(work.out / folders.WORK, ignore_errors=True)
+
+
+def _that_runs(info: TargetInfo) -> TargetInfo:
+    """Give the same. Raises TargetUnavailable where the target only builds: no set would be proven."""
+    if info.can_run:
+        return info
+    raise TargetUnavailable(
+        f"precision compares outputs, and {info.title} cannot run here. {' '.join(info.notes)}".strip(),
+        "without a GPU: precision without --target, which rounds on the CPU (emulate:fp16, or as --to says)",
+    )
 
 
 def _truth(pool: Pool, session: Session, settings: Settings) -> tuple[Truth, Doubts]:

@@ -56,7 +56,10 @@ def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...])
     name, told = arithmetic.name, []
     if "overflow" in origin:
         most = f"{arithmetic.largest:.6g}"
-        told.append(f"Overflow: the reference computes numbers here beyond {most}, the largest of {name}.")
+        limit = f"{most}, the largest of {name}"
+        if not arithmetic.narrow:  # a tensor that the model itself has in FP16 overflows long before
+            limit = f"what their type holds ({most} in {name}, 65504 where the model says FP16)"
+        told.append(f"Overflow: the reference computes numbers here beyond {limit}.")
     if "zero divisor" in origin:
         least = f"{2 * arithmetic.tiny:.2g}"
         told.append(

@@ -15,6 +15,7 @@ from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import bodies
 from bisect_trt.outcome import Array, Values
+from bisect_trt.references.spec import parse
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers import continue_rest
 
@@ -170,12 +171,18 @@ class _Look:
         from bisect_trt.references.single_steps import beyond
 
         known = self._all_values()
-        if known is None:
+        if known is None or self._is_another_model():
             return {}
         found = [s.node for s in beyond(self.model, self.candidate.folder, known, self.noise.arithmetic)]
         if not found:
             self._require_no_bodies()
         return {"beyond": found} if found else {"explained": True, "step_by_step": True}
+
+    def _is_another_model(self) -> bool:
+        """Say whether a reference from elsewhere is not what the model computes: right steps mean nothing."""
+        exact = {name: spread.reference for name, spread in self.noise.spreads.items()}
+        outside = parse(self.compare.accuracy.reference).outside
+        return outside and not self.compare.one_agrees(self.sample, exact)
 
     def _wrong_all_the_same(self) -> dict[str, Any]:
         """Nodes that are clearly beyond their bound, and whose own error alone makes the outputs disagree."""
