@@ -69,7 +69,6 @@ SHORT = {
 """Files of fewer than 60 lines, each with the reason why it is one."""
 
 LONG = {
-    "references/noise.py": "one measurement, whose parts share what they measured",
     "mixed_precision/search.py": "one search, whose state is shared by all of its steps",
     "model/patch.py": "stands alone: scripts that are handed over hold a copy of it",
 }
