@@ -46,6 +46,7 @@ def test_a_wrong_weight_is_not_explained_by_right_steps(tmp_path: Path) -> None:
     )
     assert found.judgement.kind is Finding.WRONG
     assert found.judgement.error > 1000 * found.judgement.bound
+    assert found.judgement.told[0].startswith("The export is wrong")
 
 
 def test_an_overflow_in_the_models_own_type_names_that_limit() -> None:
@@ -65,3 +66,13 @@ def test_nothing_is_proven_on_a_target_that_only_builds(
     assert main(["precision", "one.onnx", "--target", "tensorrt-rtx"]) == 3
     assert "cannot run here" in capsys.readouterr().err
     assert not (tmp_path / "one-precision").exists()
+
+
+def test_a_reference_that_cannot_run_the_model_proves_nothing_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No kernel for bfloat16 on the CPU: `check` and `precision` end alike."""
+    text = ONE.replace("float[", "bfloat16[").replace("Exp", "Acos")
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    words = [str(tmp_path / "m.onnx"), "--target", "emulate:fp16"]
+    assert [main([command, *words]) for command in ("check", "precision")] == [3, 3], capsys.readouterr()

@@ -162,7 +162,7 @@ def share(error: float) -> str:
 
 def memory(result: Precision) -> str:
     """Give the share of activations that stays in FP32, in percent."""
-    return f"{100 * result.activations['kept'] / max(1, result.activations['all']):.2g} %"
+    return f"{100 * result.activations['kept'] / max(1, result.activations['all']):.3g} %"
 
 
 def price(result: Precision) -> str:

@@ -138,12 +138,11 @@ def _truth(pool: Pool, session: Session, settings: Settings) -> tuple[Truth, Dou
     """Give what is right for the model, and what cannot be judged.
 
     Raises:
-        UsageError: the reference cannot run the model.
-        TargetUnavailable: no output can be compared.
+        TargetUnavailable: the reference cannot run the model, or no output can be compared.
     """
     truth = ask(pool, session, settings, record(pool, session, settings, outputs_only=True))
     if truth.record.error:
-        raise UsageError(*cannot_run(truth.record, settings, session.graph)[:2])
+        raise TargetUnavailable(*cannot_run(truth.record, settings, session.graph)[:2])
     doubts = Doubts(session.graph, settings.accuracy, [])
     doubts.look_at(pool, session, settings, truth.record)
     if doubts.why:

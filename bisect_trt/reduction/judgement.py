@@ -72,6 +72,12 @@ def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...])
     return Judgement(Finding.WRONG, name, source=nodes, told=tuple(told), advice=advice)
 
 
+def of_the_export(found: Judgement) -> Judgement:
+    """Say of the export what was said of the target, where that one is on trial."""
+    told = (one.replace("The target is wrong", "The export is wrong", 1) for one in found.told)
+    return replace(found, told=tuple(told))
+
+
 def _size(figures: Mapping[str, Any], name: str) -> str:
     """Say how far the worst element is off, and what rounding may do to it."""
     if not figures:

@@ -10,7 +10,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
-from bisect_trt.reduction.judgement import find_out, not_told
+from bisect_trt.reduction.judgement import find_out, not_told, of_the_export
 from bisect_trt.reduction.menu import Schedule
 from bisect_trt.reduction.passes.causes import causes
 from bisect_trt.reduction.passes.drop import is_one_minimal
@@ -90,7 +90,8 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
     def steps() -> None:
         nonlocal found
         problem.begin("judgement")
-        found = replace(found, judgement=find_out(problem, replace(accuracy, judge="local")))
+        judged = find_out(problem, replace(accuracy, judge="local"))
+        found = replace(found, judgement=of_the_export(judged) if run.export_on_trial else judged)
         problem.begin("causes")
         found = replace(found, causes=tuple(causes(problem)))
         if not (problem.hybrid and problem.hybrid.accumulated):
