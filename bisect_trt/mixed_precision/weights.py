@@ -6,6 +6,7 @@ Beside the model lie `rounded.bin` (each large weight as the low precision leave
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,7 +138,4 @@ def _put(file: BinaryIO, values: Array, at: int) -> None:
 
 
 def _count(tensor: TensorProto) -> int:
-    count = 1
-    for dim in tensor.dims:
-        count *= int(dim)
-    return count
+    return math.prod(tensor.dims)

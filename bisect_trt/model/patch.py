@@ -423,19 +423,10 @@ def _part(graph: onnx.GraphProto, casts: Collection[str]) -> None:
     """
     makers = {name: node for node in graph.node for name in node.output}
     apart: dict[str, bool] = {}  # what a Cast makes, and whether it is that of the data
-    for node in graph.node:
-        for name in node.input if node.op_type == "Mul" else ():
-            passed: list[str] = []
-            for op in ("Div", "Sub", ""):  # from the scale back to the data
-                if name in casts:
-                    passed.append(name)
-                    name = makers[name].input[0]
-                if op and (name not in makers or makers[name].op_type != op):
-                    break
-                name = makers[name].input[0] if op else name
-            else:
-                if len(passed) % 2:
-                    apart[passed[0]] = makers[passed[0]].input[0] == name
+    for scaled in (name for node in graph.node if node.op_type == "Mul" for name in node.input):
+        data, passed = _behind_a_norm(scaled, makers, casts)
+        if data and len(passed) % 2:
+            apart[passed[0]] = makers[passed[0]].input[0] == data
     fresh = onnx.GraphProto()
     for node in graph.node:
         copy, made = fresh.node.add(), key_of(node)
@@ -453,6 +444,23 @@ def _part(graph: onnx.GraphProto, casts: Collection[str]) -> None:
                 fresh.node.add(op_type="Sum", name=between, input=[between], output=[made])
     del graph.node[:]
     graph.node.extend(fresh.node)
+
+
+def _behind_a_norm(
+    name: str, makers: Mapping[str, onnx.NodeProto], casts: Collection[str]
+) -> tuple[str, list[str]]:
+    """Give the data that a LayerNorm divides and scales, empty if this is none, and the casts on the way."""
+    passed: list[str] = []
+    for op in ("Div", "Sub", ""):  # from the scale back to the data
+        if name in casts:
+            passed.append(name)
+            name = makers[name].input[0]
+        if not op:
+            return name, passed
+        if name not in makers or makers[name].op_type != op:
+            break
+        name = makers[name].input[0]
+    return "", passed
 
 
 def _take_attributes(kept: onnx.NodeProto, node: onnx.NodeProto, changed: set[str]) -> None:
