@@ -9,20 +9,19 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-import time
-import traceback
 from collections.abc import Callable
 from enum import Enum
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from bisect_trt.errors import BisectError
 from bisect_trt.machine import limits
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 Answer = tuple[bool, bytes, float]
 """Whether the job returned; its pickled value, or what it raised; seconds."""
+Call = Callable[[Callable[..., Any], tuple[Any, ...]], Answer]
+"""Runs a job, in the process; what it raises is part of the answer."""
 
 _AT_ONCE = 1 << 20  # bytes that are read at once
 _ENDING = 5.0  # seconds that a process which was killed has to be gone
@@ -48,8 +47,10 @@ class BrokenError(Exception):
 class WorkerProcess:
     """A process and the connection to it. One thread may talk to it; any may end it."""
 
-    def __init__(self, context: BaseContext, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        """Start it; it calls `begin` with the arguments before its first job.
+    def __init__(
+        self, context: BaseContext, call: Call, begin: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        """Start it; it calls `begin` with the arguments before its first job, and `call` for each.
 
         Raises:
             EndedError: it cannot be started.
@@ -57,7 +58,7 @@ class WorkerProcess:
         self._pipe, theirs = context.Pipe()
         self._come = bytearray()  # of a message that is not complete yet
         self._process = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(theirs, begin, arguments), daemon=False
+            target=_serve, args=(theirs, call, begin, arguments), daemon=False
         )
         try:
             self._process.start()
@@ -127,7 +128,7 @@ class WorkerProcess:
         self._process.join(_ENDING)
 
 
-def _serve(pipe: Connection, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _serve(pipe: Connection, call: Call, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Serve the tool, until the tool hangs up."""
     begin(*arguments)
     _tell(pipe, Told.READY)
@@ -159,26 +160,3 @@ def opened(packed: bytes) -> Job:
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-def call(function: Callable[..., Any], args: tuple[Any, ...]) -> Answer:
-    """Run the job, in the worker; what it raises is data, so that it is never taken for a death."""
-    start = time.perf_counter()
-    try:
-        ok, value = True, pickle.dumps(function(*args))
-    except Exception as error:
-        ok, value = False, _packed(error)
-    return ok, value, time.perf_counter() - start
-
-
-def _packed(error: Exception) -> bytes:
-    """Pickle an exception; one that cannot travel goes as a RuntimeError with its traceback."""
-    text = "".join(traceback.format_exception(error))
-    if not isinstance(error, BisectError):
-        error.add_note("in a worker process:\n" + text)
-    try:
-        packed = pickle.dumps(error)
-        pickle.loads(packed)  # odd constructors fail only here
-    except Exception:
-        return pickle.dumps(RuntimeError(text))
-    return packed

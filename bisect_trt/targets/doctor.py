@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
+import time
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as DeadlinePassed
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from bisect_trt._version import __version__
 from bisect_trt.machine.environment import ABSENT, Environment, describe, version
+from bisect_trt.machine.process import Answer, EndedError, Told, WorkerProcess
 from bisect_trt.targets.registry import survey
 
 T = TypeVar("T")
 
 _SECONDS = 120.0  # for libraries of gigabytes on a cold, slow disk
+_LOOK, _ENDING = 0.1, 5.0  # seconds between two looks, and that a process may take to end
 _TARGETS, _PROVIDERS, _LIBRARIES, _MACHINE = "Targets", "ONNX Runtime providers", "Libraries", "Machine"
-_KNOWN = ("onnx", "onnxruntime", "numpy", "onnx-graphsurgeon", "polygraphy", "networkx", "pebble")
+_KNOWN = ("onnx", "onnxruntime", "numpy", "onnx-graphsurgeon", "polygraphy", "networkx")
 _NEEDS_GPU = "builds work without one; running engines needs an NVIDIA GPU and its driver"
 
 
@@ -93,19 +96,34 @@ def _machine(machine: Environment) -> list[Row]:
     ]
 
 
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Answer:
+    """Run a job, in the process; what it raises must be told, whatever it is: this is a diagnosis."""
+    try:
+        return True, pickle.dumps(function(*arguments)), 0.0
+    except Exception as error:
+        return False, pickle.dumps(f"failed: {type(error).__name__}: {error}"), 0.0
+
+
+def _nothing() -> None:
+    """Prepare nothing: the process is to be as any other one."""
+
+
 def apart(function: Callable[[], T], seconds: float = _SECONDS) -> T | str:
     """Give the answer of a function that was called in a fresh process, or what became of that process."""
-    from pebble import ProcessExpired, ProcessPool  # it takes asyncio and ssl with it, 0.06 CPU seconds
-
-    context = multiprocessing.get_context("spawn")
-    with ProcessPool(max_workers=1, context=context) as pool:
-        future = pool.schedule(function, timeout=seconds)
-        try:
-            answer: T = future.result()
-        except DeadlinePassed:
-            return f"took more than {seconds:g} s"
-        except ProcessExpired as error:
-            return f"ended the process (exit code {error.exitcode})"
-        except Exception as error:  # it must be told, whatever it is: this is a diagnosis
-            return f"failed: {type(error).__name__}: {error}"
-    return answer
+    until, heard = time.monotonic() + seconds, None
+    worker = WorkerProcess(multiprocessing.get_context("spawn"), _call, _nothing, ())
+    try:
+        while not isinstance(heard, tuple):
+            if time.monotonic() > until:
+                return f"took more than {seconds:g} s"
+            heard = worker.hear(_LOOK)
+            if heard is Told.READY:
+                worker.give((function, ()))
+    except EndedError:
+        return f"ended the process (exit code {worker.exit_code(_ENDING)})"
+    except Exception as error:  # it cannot be sent there
+        return f"failed: {type(error).__name__}: {error}"
+    finally:
+        worker.end()
+    found: T | str = pickle.loads(heard[1])  # from a process of ours
+    return found

@@ -14,6 +14,7 @@ import onnx
 import psutil
 
 from bisect_trt.errors import UsageError
+from bisect_trt.machine.process import Job
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.store import Store
@@ -27,13 +28,9 @@ from bisect_trt.targets.base import Target, TargetInfo, announce, announce_refer
 from bisect_trt.workers import reference
 from bisect_trt.workers.comparing import Comparison
 from bisect_trt.workers.network_outputs import wrong_outputs
-from bisect_trt.workers.reply import Job
 
 MEASURED = 20
 """Runs that are measured together."""
-
-SHOWN_TENSORS = 8  # tensors whose metrics are kept with an outcome, the worst first
-
 
 # In the worker
 

@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from bisect_trt.machine import limits, server
-from bisect_trt.workers.reply import Death, Job, Reply
+from bisect_trt.machine.process import Job
+from bisect_trt.workers.reply import Death, Reply
 from bisect_trt.workers.slot import Slot
 
 __all__ = ["Death", "Pool", "Reply", "Task"]

@@ -1,7 +1,4 @@
-"""What travels between the parent and a worker, and what comes of a job.
-
-How a job ends other than by an answer: its worker dies, or it is asked to end.
-"""
+"""What comes of a job: an answer, or its worker dies, or it is asked to end."""
 
 from __future__ import annotations
 
@@ -14,11 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bisect_trt.errors import BisectError
+from bisect_trt.machine.process import Answer
 from bisect_trt.outcome import Symptom
-
-Job = tuple[Callable[..., Any], tuple[Any, ...]]
-Answer = tuple[bool, bytes, float]
-"""Whether the job returned; its pickled value, or what it raised; seconds."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +41,6 @@ class Reply:
     value: Any = None
     death: Death | None = None
     seconds: float = 0.0
-
-
-def opened(packed: bytes) -> Job:
-    """Give a pickled job, in the worker; one that cannot be read is a job that raises why."""
-    try:
-        job: Job = pickle.loads(packed)
-    except Exception as error:
-        return _raise, (error,)
-    return job
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...]) -> Answer:

@@ -21,16 +21,15 @@ import psutil
 
 from bisect_trt.errors import BisectError
 from bisect_trt.machine import limits, native, server
+from bisect_trt.machine.process import Answer, BrokenError, EndedError, Job, Told, WorkerProcess
 from bisect_trt.outcome import Symptom
-from bisect_trt.workers.process import BrokenError, EndedError, Told, WorkerProcess
 from bisect_trt.workers.reply import (
-    Answer,
     DiedError,
-    Job,
     NotStartedError,
     Reply,
     StoppedError,
     Wish,
+    call,
     late,
     unless,
 )
@@ -251,7 +250,7 @@ class Slot:
                 self._served, self._ready = 0, False
                 given = (dict(os.environ), self._scratch, self.log, self._pid_file, os.getpid(), *self._given)
                 try:
-                    self._worker = WorkerProcess(self._context, _begin, given)
+                    self._worker = WorkerProcess(self._context, call, _begin, given)
                 except EndedError as error:
                     raise NotStartedError from error
             return self._worker

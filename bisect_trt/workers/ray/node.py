@@ -16,11 +16,12 @@ from typing import Any
 from bisect_trt._version import __version__
 from bisect_trt.errors import TargetUnavailable
 from bisect_trt.machine import limits
+from bisect_trt.machine.process import Answer, Job
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.settings import TargetSettings
 from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.ray import cluster
-from bisect_trt.workers.reply import Answer, Job, Reply, call
+from bisect_trt.workers.reply import Reply, call
 
 OLD = 3600.0  # seconds after which the folder of a run that nobody holds is removed
 

@@ -13,6 +13,7 @@ from typing import Any
 from onnx import TensorProto
 
 from bisect_trt._version import __version__
+from bisect_trt.machine.process import Job
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
 from bisect_trt.model.load import read_without_weights
@@ -20,7 +21,7 @@ from bisect_trt.model.store import external_info, promise_of
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers.ray import node
 from bisect_trt.workers.ray.cluster import Cluster
-from bisect_trt.workers.reply import Job, Reply
+from bisect_trt.workers.reply import Reply
 
 
 class RemoteSlot:
