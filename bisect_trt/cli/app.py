@@ -13,10 +13,9 @@ import tempfile
 import textwrap
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from bisect_trt._version import __version__
 from bisect_trt.cli import (
@@ -32,21 +31,12 @@ from bisect_trt.cli import (
     simplify,
     verify,
 )
-from bisect_trt.cli.commands import as_texts
+from bisect_trt.cli.commands import Group
 from bisect_trt.errors import INTERRUPTED, BisectError, ModelDoesNotFail, StoppedEarly, UsageError
-
-
-class _Root(TyperGroup):
-    """The program with all its commands."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Its own options."""
-        return as_texts(super().get_params(ctx))
-
 
 app = typer.Typer(
     name="bisect-trt",
-    cls=_Root,
+    cls=Group,
     help="Find the smallest part of an ONNX model that still fails on TensorRT.",
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from bisect_trt import options
 from bisect_trt.cli import first
@@ -118,7 +118,15 @@ def _as_typer_has_it(row: Option) -> tuple[Any, Any]:
     return Annotated[kind, info], default
 
 
-def as_texts(parameters: list[Any]) -> list[Any]:
+class Group(TyperGroup):
+    """Commands under one name."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its own options."""
+        return _as_texts(super().get_params(ctx))
+
+
+def _as_texts(parameters: list[Any]) -> list[Any]:
     """Have parameters handed on as the texts that were given, which the rows of the table read themselves.
 
     Typer would import pydantic and make a validator of it for each of 45 options first, which takes 0.1 s.
@@ -140,7 +148,7 @@ class Panelled(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """All parameters, that of `--help` as well."""
-        return as_texts(super().get_params(ctx))
+        return _as_texts(super().get_params(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, then each panel."""

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from bisect_trt import options
-from bisect_trt.cli.commands import Command, as_texts
+from bisect_trt.cli.commands import Command, Group
 from bisect_trt.errors import UsageError
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
@@ -21,12 +20,8 @@ from bisect_trt.settings import Settings
 _RUN = "run"
 
 
-class _Group(TyperGroup):
+class _Group(Group):
     """`nightly CONFIG.toml` is short for `nightly run CONFIG.toml`."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Its own options."""
-        return as_texts(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command's name in where it was left out."""
