@@ -181,7 +181,8 @@ def precision(
         settings: how; the defaults are those of the command line.
         to: what all other nodes compute in, `fp16` or `bf16`; `fp8` or `int8`: what convolutions and
             products of matrices read.
-        cost: what is made small, `nodes` (their number) or `bytes` (of what they give).
+        cost: what is made small, `nodes` (their number), `bytes` (of what they give) or `time` (measured
+            on the target).
         out: the folder; by default `MODEL-precision` in the current one.
         force: replace what an earlier run wrote there.
         keep, lower: names of nodes that stay in FP32 in any case, or in none.

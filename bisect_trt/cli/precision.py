@@ -17,7 +17,11 @@ from bisect_trt.settings import Settings
 _WORDS = k.word("fp16", "bf16", "fp8", "int8")
 TO = Option("to", "--to", _WORDS, "What all other nodes compute in; fp16 without it.", COMMON)
 COST = Option(
-    "cost", "--cost", k.word("nodes", "bytes"), "What is made small: nodes, or bytes that they give.", SEARCH
+    "cost",
+    "--cost",
+    k.word("nodes", "bytes", "time"),
+    "What is made small: nodes, bytes that they give, or time as measured on the target.",
+    SEARCH,
 )
 KEEP = Option("keep", "--keep", k.NAMES, "A node that stays in FP32 in any case; repeat it.", SEARCH)
 LOWER = Option("lower", "--lower", k.NAMES, "A node that never does; repeat it.", SEARCH)

@@ -1,23 +1,20 @@
-"""Who answers the questions of a search: one session for all sets, the written form, or the target itself."""
+"""Who answers the questions of a search in workers of ours: one session for all sets, or the written form."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.mixed_precision import evaluate
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.evaluate import Trial
-from bisect_trt.model.candidate import Candidate
-from bisect_trt.outcome import Outcome, Stage
-from bisect_trt.reduction.passes.flaky import HITS, MOST_RUNS, runs_needed
 from bisect_trt.session.journal import Journal, read
 from bisect_trt.session.oracle import LONGEST_DEADLINE
-from bisect_trt.session.prober import GO_ON, Budget, Prober
+from bisect_trt.session.prober import GO_ON, Budget
 from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.reply import Reply
 
@@ -61,12 +58,12 @@ class Sessions:
 
     def ask(self, keeps: Sequence[Keep]) -> list[Answer]:
         """Answers for several sets. Raises BudgetSpent, StoppedEarly."""
-        keys = [_key(keep) for keep in keeps]
+        keys = [label(keep) for keep in keeps]
         new = [keep for keep, key in zip(keeps, keys, strict=True) if key not in self._known]
         if new:
             self.budget.require(self.asked)
             answers = self._spread(new)
-            told = {_key(keep): answer for keep, answer in zip(new, answers, strict=True)}
+            told = {label(keep): answer for keep, answer in zip(new, answers, strict=True)}
             self.asked += len(new)
             self.journal.event(
                 ANSWERS, by=self.function.__name__, answers={k: asdict(a) for k, a in told.items()}
@@ -83,66 +80,6 @@ class Sessions:
         return [given[k % len(given)][k // len(given)] for k in range(len(keeps))]
 
 
-def _key(keep: Keep) -> str:
+def label(keep: Keep) -> str:
+    """Give a short name of a set."""
     return hashlib.sha256(json.dumps(sorted(keep)).encode()).hexdigest()[:24]
-
-
-@dataclass
-class OnTarget:
-    """Answers from the target: a question is a build, or a run of the model with casts.
-
-    Attributes:
-        runs: of a set, all of which have to pass.
-        rate: of the runs in which a failure shows that comes and goes; 0 where it does not.
-    """
-
-    prober: Prober
-    original: Candidate
-    names: dict[str, str]
-    runs: int = 1
-    rate: float = 0.0
-    seen: dict[Keep, Outcome] = field(default_factory=dict)
-
-    def ask(self, keeps: Sequence[Keep]) -> list[Answer]:
-        """Answers for several sets. Raises BudgetSpent."""
-        return [self._one(keep) for keep in keeps]
-
-    def look(self, keep: Keep, times: int) -> None:
-        """Run a set so often; where its failure comes and goes, each set has to pass more often from now on.
-
-        Raises:
-            BudgetSpent, FlakyFailure.
-        """
-        shown = [self._fails(keep, run) for run in range(times)]
-        if all(shown) or not any(shown):
-            return
-        hits, run = sum(shown), times
-        while hits < HITS and run < MOST_RUNS:
-            hits, run = hits + self._fails(keep, run), run + 1
-        self.runs, self.rate = runs_needed(hits, run, "the whole model in the low precision")
-
-    def candidate(self, keep: Keep) -> Candidate:
-        """Give the user's model with these in FP32."""
-        return replace(self.original, keep=tuple(sorted(self.names[key] for key in keep)))
-
-    def seconds(self, keep: Keep) -> float:
-        """Give what one run took with these in FP32; 0 where that was not measured."""
-        outcome = self.seen.get(keep)
-        return outcome.built.run_seconds if outcome else 0.0
-
-    def refusal(self, keep: Keep) -> str:
-        """Say why there was nothing to compare with these in FP32; empty where outputs were compared."""
-        failures = self.seen[keep].failures if keep in self.seen else ()
-        return next((f.message for f in failures if f.stage is not Stage.COMPARE), "")
-
-    def _one(self, keep: Keep) -> Answer:
-        failed = any(self._fails(keep, run) for run in range(self.runs))
-        measured = self.seen[keep].measured
-        if failed:
-            damage = max(measured.damage.values(), default=float("inf"))
-            return Answer(False, 1 + damage, dict(measured.errors))
-        return Answer(True, min(1.0, max(measured.errors.values(), default=0.0)), dict(measured.errors))
-
-    def _fails(self, keep: Keep, run: int) -> bool:
-        outcome = self.seen[keep] = self.prober.observe(self.candidate(keep), run)
-        return bool(outcome.failures or outcome.unresolved)

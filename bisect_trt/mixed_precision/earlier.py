@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bisect_trt.errors import UsageError
+from bisect_trt.writing.text import counted, some_names
 
 
 def kept_by(place: Path) -> tuple[str, ...]:
@@ -34,6 +36,14 @@ def listed(place: Path) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"{place} has no names of nodes", "write one a line, or give a precision.json")
     return names
+
+
+def unknown(start: Sequence[str], names: Mapping[str, str]) -> str:
+    """Give a note on names of an earlier run that a model has not, whose nodes are called `names` by key."""
+    missing = [name for name in start if name not in names and name not in names.values()]
+    if not missing:
+        return ""
+    return f"Of {counted(len(start), 'node')} to start from this model has not: {some_names(missing)}."
 
 
 def _text(place: Path) -> str:

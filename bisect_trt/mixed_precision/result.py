@@ -40,7 +40,7 @@ class Precision(Summary):
         kept: nodes that must stay in FP32, in the order of the model.
         status: one of the three above.
         to: the low precision.
-        cost: what was made small, `nodes` or `bytes`.
+        cost: what was made small, `nodes`, `bytes` or `time`.
         nodes: float nodes of the model about which there is a choice.
         stays: float nodes that have no low form, and why; they are not counted.
         activations: bytes of FP32 tensors that `kept` nodes give, and that `all` float nodes would.

@@ -31,6 +31,7 @@ from bisect_trt.session.samples import read_with_notes
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.workers.pool import Pool
+from bisect_trt.workers.stopwatch import require_clock
 
 AUTO = "auto"
 
@@ -42,7 +43,7 @@ class Asking:
     Attributes:
         to: what all other nodes compute in, `fp16` or `bf16`; `fp8` or `int8`: what convolutions and
             products of matrices read.
-        cost: what is made small, `nodes` (their number) or `bytes` (of what they give).
+        cost: what is made small, `nodes` (their number), `bytes` (of what they give) or `time` (measured).
         keep, lower: names of nodes that stay in FP32 in any case, or in none.
         start: names of nodes that are tried first, of an earlier run, say.
     """
@@ -181,6 +182,8 @@ def _resolved(settings: Settings, asking: Asking) -> Settings:
     if to in KINDS and kind != "emulate":
         message = f"--to {to} is found by an emulation, and --target {settings.target.spec} is none"
         raise UsageError(message, "leave --target out: what is written runs in ONNX Runtime and TensorRT")
+    if asking.cost == "time":
+        require_clock("--cost time: --target", settings.target.spec)
     if kind == "emulate" and other != to:
         hint = f"leave it out, or write --to {other}" if other in (*NARROW, *KINDS) else "leave it out"
         raise UsageError(f"--target {settings.target.spec} does not go with --to {to}", hint)

@@ -277,6 +277,11 @@ class Search:
             self.swept(self.sorted(self.found.best))
         self.found.one_minimal = True
 
+    def choose(self, keep: Keep) -> None:
+        """Take a set that passes in place of the best one, though it may not be 1-minimal."""
+        if keep != self.found.best:
+            self.found.best, self.found.one_minimal, self.found.bound = keep, False, False
+
     def within(self, share: float) -> Search:
         """Give a new search of the same, for what is off by no more than a share of the tolerance."""
 

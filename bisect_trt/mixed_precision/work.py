@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,12 @@ import onnx
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.mixed_precision import evaluate, schedule
 from bisect_trt.mixed_precision.answer import Answer, Keep
-from bisect_trt.mixed_precision.asking import OnTarget, Sessions, job
+from bisect_trt.mixed_precision.asking import Sessions, job
+from bisect_trt.mixed_precision.clock import Clock
+from bisect_trt.mixed_precision.earlier import unknown
 from bisect_trt.mixed_precision.evaluate import Trial
 from bisect_trt.mixed_precision.hints import Range, activations, hints, reasons
+from bisect_trt.mixed_precision.on_target import OnTarget
 from bisect_trt.mixed_precision.quantise import KINDS, quantisable, scales_of
 from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, MIXED_STATUS, Kept, Precision
 from bisect_trt.mixed_precision.search import Hints, Search
@@ -36,11 +39,11 @@ from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import Roles, flat, float_types, roles
 from bisect_trt.workers.pool import Pool
-from bisect_trt.writing.text import counted, some_names
+from bisect_trt.writing.text import some_names
 
 BF16_SINCE = 13
-COSTS = ("nodes", "bytes")
-"""What a set of nodes may cost: their number, or the bytes of what they give in FP32."""
+COSTS = ("nodes", "bytes", "time")
+"""What a set of nodes may cost: their number, the bytes of what they give in FP32, or measured time."""
 MOST_FRESH = 12
 """Fresh processes in which a set is run that was flaky."""
 RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
@@ -84,12 +87,12 @@ class Work:
         always, items = self._fixed_by_user(known.items, keep, lower)
         told = self._hints(proto, ranges, items, start)
         self.asker = self._asker()
-        price = self.sizes.__getitem__ if self.cost == "bytes" else _one
         if isinstance(self.asker, OnTarget):
             self.asker.look(always, self.settings.run.repeats)
-            if not start:
-                cheap = self._sessions(Budget(self.budget.deadline))
-                told = schedule.by_emulation(Search(items, cheap.ask, told, always, price), self._searching)
+        price = self._price(items, always)
+        if not self._emulated and not start:
+            cheap = self._sessions(Budget(self.budget.deadline))
+            told = schedule.by_emulation(Search(items, cheap.ask, told, always, price), self._searching)
         search = Search(items, self.asker.ask, told, always, price)
         whole, low = search.answers([frozenset(items), frozenset()])
         if not whole.passes:
@@ -99,6 +102,21 @@ class Work:
             return self._written(search, ALL_LOW, always, whole, low)
         stop = self._search(search)
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
+
+    def _price(self, items: Sequence[str], always: Keep) -> Callable[[str], float]:
+        """Give what a node costs in FP32; times are measured where there will be a search only."""
+        if self.cost == "bytes":
+            return self.sizes.__getitem__
+        if self.cost != "time" or not isinstance(self.asker, OnTarget):
+            return _one
+        whole, low = self.asker.ask([frozenset(items) | always, always])
+        if not whole.passes or low.passes:
+            return _one
+        self._searching("what each node costs in FP32, measured")
+        target, names, candidate = self.settings.target, self.trial.roles.names, self.asker.candidate
+        clock = Clock(self.there, target, candidate, names, self.journal, self.budget)
+        self.asker.clock = clock
+        return clock.prices(items, always).__getitem__
 
     def _trial(self, proto: onnx.ModelProto, place: Path) -> Trial:
         """Give what every evaluation needs of the model, which was written to `place`."""
@@ -146,7 +164,7 @@ class Work:
         known = self.trial.roles
         self.why = reasons(proto, known, ranges, self.to)
         self.sizes = activations(proto, known, ranges)
-        self.unknown = self._unknown(start)
+        self.unknown = unknown(start, known.names)
         told, first = hints(proto, known, ranges, self.why), set(start)
         if not first:
             return told
@@ -188,8 +206,11 @@ class Work:
     def _search(self, search: Search) -> End:
         """Run all steps; give how they ended."""
         try:
-            if not self._emulated:
+            if isinstance(self.asker, OnTarget):
                 schedule.dear_questions(search, self._searching)
+                if self.asker.clock:
+                    self._searching("the fastest of the sets that pass, measured")
+                    self.asker.clock.choose(search)
                 return DONE
             schedule.cheap_questions(search, self.weights, self.settings.run.seed, self._searching)
             if self.asker is not self.written:
@@ -202,14 +223,6 @@ class Work:
 
     def _searching(self, text: str) -> None:
         self._tell("search", text)
-
-    def _unknown(self, start: Sequence[str]) -> str:
-        """A note on names of an earlier run that this model has not."""
-        names = self.trial.roles.names
-        missing = [name for name in start if name not in names and name not in names.values()]
-        if not missing:
-            return ""
-        return f"Of {counted(len(start), 'node')} to start from this model has not: {some_names(missing)}."
 
     def _tell(self, phase: str, text: str) -> None:
         self.on_event(Step(phase=phase, text=text, nodes=len(self.session.graph.order)))
@@ -298,17 +311,12 @@ class Work:
             evaluations={"first": search.found.first, "all": search.asked, "explicit": self.written.answered},
             one_minimal=search.found.one_minimal or not chosen,
             smallest=search.smallest,
-            notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, self._flaky()))),
+            notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, *self._notes_of_target()))),
             curve=tuple(sorted(curve.items())),
         )
 
-    def _flaky(self) -> str:
-        """Give a note on a failure that comes and goes."""
-        if not isinstance(self.asker, OnTarget) or not self.asker.rate:
-            return ""
-        low, runs = self.to.upper(), self.asker.runs
-        shows = f"The failure in {low} comes and goes: it shows in about {self.asker.rate:.0%} of the runs"
-        return f"{shows}. A set passes when {runs} runs of it do."
+    def _notes_of_target(self) -> tuple[str, ...]:
+        return self.asker.notes(self.to.upper()) if isinstance(self.asker, OnTarget) else ()
 
     def _kept(self, search: Search, keep: Keep) -> tuple[Kept, ...]:
         known, target = self.trial.roles, self.asker if isinstance(self.asker, OnTarget) else None
