@@ -162,10 +162,10 @@ def squeezed() -> Made:
     return b.model(y=b("Softmax", b("Flatten", pooled), axis=1)), b.feeds
 
 
-def llama(layers: int = 4, grow: float = 700.0) -> Made:
+def llama(layers: int = 4, grow: float = 700.0, length: int = 8, n: int = 32) -> Made:
     """A decoder with RMSNorm and rotary positions; the stream is large from the second layer on."""
     b = Builder(4)
-    length, n, heads = 8, 32, 4
+    heads = 4
     x = b.input("x", b.rng.standard_normal((1, length, n)).astype(np.float32))
     causal = b.w(np.triu(np.full((length, length), -1e4), 1)[None, None])
     size = n // heads

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisect_trt.mixed_precision.answer import Answer, Keep
-from bisect_trt.mixed_precision.on_target import OnTarget
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
 from bisect_trt.mixed_precision.improve import improve
+from bisect_trt.mixed_precision.on_target import OnTarget
 from bisect_trt.mixed_precision.schedule import by_emulation, dear_questions
 from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.model.candidate import Candidate
