@@ -48,6 +48,9 @@ class Finding(StrEnum):
     NOT_TOLD = "not told"
 
 
+CANNOT_RUN = "The reference cannot run the whole model"
+"""How the note begins that puts all else in doubt: these shapes or values may be no input of the model."""
+
 LONGEST_LINE = 160  # characters of a line of a result's text
 OnEvent = Callable[[Step], None]
 

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.reduce_all import reduce_all
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from support import model
@@ -39,3 +40,18 @@ def test_all_failures_of_two_models_lie_beside_each_other_and_name_nothing(
     assert not any("zebra" in str(out) for out in outs)
     with pytest.raises(UsageError, match="anonymous-2-repro holds a finished run"):
         reduce_all(place, settings)
+
+
+def test_a_folder_whose_name_tells_something_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    """The archive is called like it, which was found out when all was done."""
+    proto = model(
+        [helper.make_node("Neg", ["herd"], ["y"])],
+        *([helper.make_tensor_value_info(name, TensorProto.FLOAT, [4])] for name in ("herd", "y")),
+        [],
+    )
+    onnx.save(proto, tmp_path / "zebranet.onnx")
+    settings = Settings(TargetSettings("planted:op=Neg"), RunSettings(anonymise=True))
+    for name in ("zebranet-repro", "herd-of-5"):
+        with pytest.raises(UsageError, match="tells something of the original"):
+            reduce(tmp_path / "zebranet.onnx", settings, out=tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["zebranet.onnx"]

@@ -13,7 +13,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.load import load
 from bisect_trt.model.operators import ORT_OWN
 from bisect_trt.session.check import check
-from bisect_trt.settings import Settings, TargetSettings
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 
 
 def model(node: onnx.NodeProto, shape: list[int], weights: dict[str, int], opset: int) -> onnx.ModelProto:
@@ -49,6 +49,53 @@ def test_what_onnx_runtime_loads_is_a_model(case: str, target: str, tmp_path: Pa
     found = check(tmp_path / "m.onnx", Settings(TargetSettings(target)))
     assert found.outputs_compared and not found.outcome.failures and not found.outcome.unresolved
     assert not word or any(word in note for note in found.notes)
+
+
+def given_anew(first: str) -> onnx.ModelProto:
+    """y = (x + c) * c; `c` is a weight or a Constant with [1, 2], and a Constant with [10, 20] after it."""
+    values = [numpy_helper.from_array(np.array(v, np.float32), "c") for v in ([1, 2], [10, 20])]
+    old, new = (helper.make_node("Constant", [], ["c"], value=v) for v in values)
+    nodes = [old] if first == "Constant" else []
+    nodes += [helper.make_node("Add", ["x", "c"], ["h"], "/add"), new]
+    nodes += [helper.make_node("Mul", ["h", "c"], ["y"], "/mul")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [] if first == "Constant" else values[:1])
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize("first", ["Constant", "weight"])
+def test_of_a_value_that_is_given_anew_the_last_holds(first: str, tmp_path: Path) -> None:
+    """ONNX Runtime loads such models; TensorRT-RTX refuses them as they are, and no cut of ours."""
+    onnx.save(given_anew(first), tmp_path / "m.onnx")
+    np.savez(tmp_path / "i.npz", x=np.ones(2, np.float32))
+    run = RunSettings(inputs=tmp_path / "i.npz", save_outputs=tmp_path / "o")
+    found = check(tmp_path / "m.onnx", Settings(TargetSettings("emulate:fp16"), run))
+    assert not found.outcome.failures and found.outputs_compared
+    for side in ("reference", "target"):  # ours computes what ONNX Runtime makes of the user's file
+        assert np.load(tmp_path / f"o/{side}.npz")["y"].tolist() == [110, 420]
+    assert any(note.startswith("c is given more than once") for note in found.notes)
+
+
+def test_a_value_that_is_an_input_too_is_not_given_anew(tmp_path: Path) -> None:
+    made = given_anew("weight")
+    made.graph.input.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, [2]))
+    onnx.save(made, tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="'c' in the graph is made twice"):
+        load(tmp_path / "m.onnx")
+
+
+def test_a_constant_may_be_sparse_in_its_value(tmp_path: Path) -> None:
+    """What ONNX calls `sparse_value`; ONNX Runtime takes it under the other name, too."""
+    values, places = numpy_helper.from_array(np.ones(1, np.float32)), numpy_helper.from_array(np.array([2]))
+    sparse = helper.make_sparse_tensor(values, places, [4])
+    made = model(helper.make_node("Add", ["h", "c"], ["n"], "/add"), [1, 4], {}, 17)
+    kind = onnx.AttributeProto.SPARSE_TENSOR
+    attribute = onnx.AttributeProto(name="value", type=kind, sparse_tensor=sparse)
+    made.graph.node.append(onnx.NodeProto(op_type="Constant", output=["c"], attribute=[attribute]))
+    onnx.save(made, tmp_path / "m.onnx")
+    found = check(tmp_path / "m.onnx", Settings(TargetSettings("ort:CPU")))
+    assert found.outputs_compared and not found.outcome.failures
+    assert any("sparse_value" in note for note in found.notes)
 
 
 def test_the_list_is_that_of_the_installed_onnx_runtime() -> None:

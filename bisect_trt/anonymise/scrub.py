@@ -11,15 +11,16 @@ from pathlib import Path
 import onnx
 
 from bisect_trt.anonymise.audit import find, left, read, summary
-from bisect_trt.anonymise.secrets import TOKEN, WORD, Secrets
-from bisect_trt.errors import Leak
+from bisect_trt.anonymise.secrets import TOKEN, WORD, Secrets, secrets_of
+from bisect_trt.errors import Leak, UsageError
 from bisect_trt.model.graph import is_onnx
+from bisect_trt.model.load import LoadedModel
 from bisect_trt.model.walk import inner_nodes
 from bisect_trt.outcome import Failure
 from bisect_trt.references.spec import parse
 from bisect_trt.results import Judgement, Reduction
 from bisect_trt.session.folder import SCRUBBED
-from bisect_trt.settings import AccuracySettings, Shapes
+from bisect_trt.settings import AccuracySettings, Settings, Shapes
 
 NAME = "model.onnx"
 """What the user's model is called in anonymous texts."""
@@ -170,6 +171,20 @@ def scrub_journal(path: Path) -> None:
     aside = path.with_suffix(".writing")
     aside.write_text("\n".join(lines) + "\n")
     aside.replace(path)
+
+
+def require_untelling(out: Path, loaded: LoadedModel, settings: Settings) -> None:
+    """Require that the name of the folder, which the archive takes over, tells nothing of the original.
+
+    Raises:
+        UsageError: it does.
+    """
+    secrets = secrets_of(loaded, (), settings).without(operators([loaded.proto.SerializeToString()]))
+    if found := find({out.name: b""}, secrets):
+        raise UsageError(
+            f"--anonymise: the name of the folder tells something of the original: {found[0].what}",
+            "choose another one with --out, or leave --out out",
+        )
 
 
 def require_clean(paths: Sequence[Path], secrets: Secrets) -> None:

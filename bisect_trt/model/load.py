@@ -26,6 +26,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Content
 from bisect_trt.model.external import inline_small, referenced_files
+from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.operators import beside_the_standard
 from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size
 from bisect_trt.model.validate import validate
@@ -49,8 +50,8 @@ class LoadedModel:
 
     Attributes:
         path: where it came from; its folder holds the external data.
-        proto: the parsed file; no weight above `store.INLINE_LIMIT` is loaded: what the file itself embeds
-            is external data that lies in this file.
+        proto: the parsed file, as the reference reads it (see `lenient`); no weight above
+            `store.INLINE_LIMIT` is loaded: what the file itself embeds is external data that lies in it.
         digest: sha256 in hex of the content: the file's bytes and those of its external data.
         notes: what runtimes take in it although the letter of ONNX does not, as sentences.
     """
@@ -84,8 +85,9 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     inline_small(proto, path.parent)
+    notes = read_as_the_reference(proto)
     validate(proto, path.name, allow_unknown=allow_unknown)
-    return LoadedModel(path, proto, digest.hexdigest(), tuple(beside_the_standard(proto)))
+    return LoadedModel(path, proto, digest.hexdigest(), (*notes, *beside_the_standard(proto)))
 
 
 def _check_file(path: Path) -> None:

@@ -33,7 +33,7 @@ from bisect_trt.reduction.schedule import Found
 from bisect_trt.reproducer import archive, files, models, write
 from bisect_trt.reproducer.script import NEEDS_US, template_for
 from bisect_trt.reproducer.verify import fresh_pool, verify_files
-from bisect_trt.results import Reduction
+from bisect_trt.results import CANNOT_RUN, Reduction
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.prepare import LONGEST_START
@@ -86,15 +86,15 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
     """Sentences for the report on what a reader has to know of the result."""
     assert problem.best is not None and problem.wanted is not None
     judgement, simple = found.judgement, found.simple
-    yield from (*run.doubts, *run.session.loaded.notes, *run.info.notes, *judgement.told, *judgement.advice)
-    yield from (*run.notes, *found.causes, *found.tactics)
     recorded = run.recording.record
     if recorded.error:
         yield (
-            f"The reference cannot run the whole model: {recorded.error}\nTensors that it could not "
+            f"{CANNOT_RUN}: {recorded.error}\nTensors that it could not "
             "make have inferred shapes and seeded values here, and nothing was compared with a reference."
         )
         yield from cannot_run(recorded, run.settings, run.session.graph)[1:]
+    yield from (*run.doubts, *run.session.loaded.notes, *run.info.notes, *judgement.told, *judgement.advice)
+    yield from (*run.notes, *found.causes, *found.tactics)
     if problem.hybrid is not None:
         yield from problem.hybrid.notes()
     elif problem.shown_by(problem.best) is not problem.wanted:
@@ -244,8 +244,8 @@ def verify(run: Run, result: Reduction, runs: int, ready: Sequence[Pool]) -> Fre
         deadline = run.prober.oracle.deadline
         with _script_meanwhile(run, result, again=told is not None) as said:
             outcomes += verify_files(
-                result.out, settings, deadline, wanted, keep_outputs=True, on_reworded=reworded.append,
-                ready=() if outcomes else ready,
+                result.out, settings, deadline, wanted, keep_outputs_of=result.wanted,
+                on_reworded=reworded.append, ready=() if outcomes else ready,
             )  # fmt: skip
         told = said[0] if said else told
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]

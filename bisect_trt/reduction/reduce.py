@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from bisect_trt.anonymise.scrub import require_untelling
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly
 from bisect_trt.machine.environment import first_version
 from bisect_trt.model.candidate import Candidate
@@ -85,12 +86,7 @@ def open_run(
     loaded = load_for(model, settings)
     samples, converted = read_with_notes(loaded, settings)
     head = folders.header(loaded.digest, settings, samples, every=every)
-    if out is None:
-        anonymous = settings.run.anonymise
-        out = folders.anonymous_folder(head) if anonymous else folders.default_folder(model)
-    folders.require_free(out, head, force=force)
-    if force:
-        remove_zip(out)
+    out = _free_folder(out, head, loaded, settings, force=force)
 
     def tell(text: str) -> None:
         on_event(Step("", "", 0, builder=text))
@@ -116,6 +112,21 @@ def open_run(
                 opened.notes += filter(None, (turned, *converted, *shape_notes(loaded, samples, settings)))
                 opened.take_random_values()
                 yield opened
+
+
+def _free_folder(
+    out: Path | None, head: dict[str, str], loaded: LoadedModel, settings: Settings, *, force: bool
+) -> Path:
+    """Give the folder that is asked for, or the usual one, once it is known that it may be written."""
+    anonymous = settings.run.anonymise
+    if out is None:
+        out = folders.anonymous_folder(head) if anonymous else folders.default_folder(loaded.path)
+    if anonymous:
+        require_untelling(out, loaded, settings)
+    folders.require_free(out, head, force=force)
+    if force:
+        remove_zip(out)
+    return out
 
 
 def _described(pool: Pool, there: Pool, settings: Settings) -> TargetInfo:

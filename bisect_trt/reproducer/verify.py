@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.tensorrt.timing import OTHER
 from bisect_trt.workers import jobs
-from bisect_trt.workers.jobs import outputs
+from bisect_trt.workers.comparing import GIVEN
 from bisect_trt.workers.pool import Pool
 from bisect_trt.writing.text import Summary, seconds
 
@@ -216,16 +217,17 @@ def verify_files(
     timeout: float,
     repeats: int,
     *,
-    keep_outputs: bool = False,
+    keep_outputs_of: Failure | None = None,
     on_reworded: Callable[[Failure], None] | None = None,
     ready: Sequence[Pool] = (),
 ) -> list[Outcome]:
     """Outcomes of `repeats` runs of `repro.onnx` and its inputs in `out`, `settings.run.workers` at a time.
 
-    `timeout` is in seconds, for each run. With `keep_outputs`, `actual.npz` is what the target gives for the
-    first sample where that is not what the reference gives. `on_reworded` hears the failure as the target
-    tells it in other words when it reads the file itself. `ready` are pools of `fresh_pool` for the first
-    runs, which are closed then; the others get theirs here.
+    `timeout` is in seconds, for each run. With `keep_outputs_of`, `actual.npz` is what the target gave for
+    the first sample in the first run with that failure of comparing: another run of what comes and goes may
+    give what is right. `on_reworded` hears the failure as the target tells it in other words when it reads
+    the file itself. `ready` are pools of `fresh_pool` for the first runs, which are closed then; the others
+    get theirs here.
     """
     with (
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
@@ -233,23 +235,25 @@ def verify_files(
     ):
         candidate = models.read_model(out, Path(scratch))
         lacking = missing_inputs(candidate)
+        kept = keep_outputs_of if keep_outputs_of and keep_outputs_of.stage is Stage.COMPARE else None
+        places = [Path(scratch) / f"run-{number}" for number in range(max(1, repeats))]
 
         def fresh(number: int) -> Outcome:
-            logs = Path(scratch) / f"run-{number}"
+            logs = places[number]
             with ready[number] if number < len(ready) else fresh_pool(settings, logs, number) as pool:
-                task = pool.submit(jobs.probe, settings.target, candidate, settings.accuracy, timeout=timeout)
-                outcome = outcome_of(task.result())
-                differs = any(failure.stage is Stage.COMPARE for failure in outcome.failures)
-                if keep_outputs and number == 0 and differs:
-                    arguments = (settings.target, candidate, logs / "outputs")
-                    given = pool.submit(outputs, *arguments, timeout=timeout).result()
-                    if given.death is None and given.value:
-                        files.write_values(given.value, out / files.ACTUAL)
+                save = logs / "values" if kept else None
+                arguments = (settings.target, candidate, settings.accuracy, save)
+                outcome = outcome_of(pool.submit(jobs.probe, *arguments, timeout=timeout).result())
                 if on_reworded is not None and number == 0:
                     _ask_for_other_words(pool, settings, candidate, out, outcome, timeout, on_reworded)
                 return _as_far_as_fed(outcome, lacking)
 
-        return list(threads.map(fresh, range(max(1, repeats))))
+        outcomes = list(threads.map(fresh, range(len(places))))
+        for outcome, place in zip(outcomes, places, strict=True):
+            if kept and judge(outcome, kept) is V.REPRODUCES:
+                shutil.copyfile(place / "values" / GIVEN, out / files.ACTUAL)
+                break
+        return outcomes
 
 
 def fresh_pool(settings: Settings, logs: Path, number: int) -> Pool:

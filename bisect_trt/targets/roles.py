@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from bisect_trt.model.graph import bodies, is_onnx, opset_of, topological
+from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.normalise import inline_functions, replace_nodes
 from bisect_trt.model.patch import NARROW, key_of, lowered, narrow_copy
 from bisect_trt.model.skeleton import skeleton
@@ -56,6 +57,7 @@ class Roles:
 def flat(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The user's model as casts are put into it: functions inlined, nodes in order; all else as it was."""
     model = inline_functions(proto)
+    read_as_the_reference(model)
     nodes = list(model.graph.node)
     replace_nodes(model.graph, [nodes[k] for k in topological(nodes)])
     return model

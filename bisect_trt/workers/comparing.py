@@ -23,6 +23,7 @@ from bisect_trt.references.spec import SELF
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers import continue_rest, reference
 
+GIVEN, RIGHT = "target.npz", "reference.npz"  # files of the values of both sides, of the first sample
 SHOWN_TENSORS = 8  # tensors whose metrics are kept with an outcome, the worst first
 
 
@@ -58,8 +59,8 @@ class Comparison:
         expected, unresolved = (known, "") if known or itself else reference.expected(self.candidate)
         unresolved = unresolved or ("" if itself else _not_compared(expected, outputs))
         if save is not None:
-            formats.write_samples(save / "target.npz", outputs)
-            formats.write_samples(save / "reference.npz", expected)
+            formats.write_samples(save / GIVEN, outputs)
+            formats.write_samples(save / RIGHT, expected)
         measured = Measured()
         if itself:
             diffs = self._by_itself(outputs)

@@ -198,10 +198,3 @@ def record_on_target(
         for name in result.outputs[0]
     }
     return Record(folder, len(feeds), {**inputs, **made}, reference=title)
-
-
-def outputs(settings: TargetSettings, candidate: Candidate, folder: Path) -> dict[str, Path]:
-    """Run in a worker: write outputs of the first sample as `.npy` files; empty when there are none."""
-    given = opened(settings).run(candidate).outputs
-    store = Store(folder)
-    return {name: store.put(name, value) for name, value in given[0].items()} if given else {}

@@ -18,7 +18,7 @@ from bisect_trt.reproducer.archive import too_big
 from bisect_trt.reproducer.issue import operators
 from bisect_trt.reproducer.trackers import emulated, sensitive
 from bisect_trt.reproducer.verify import Status, Verification, exit_code
-from bisect_trt.results import Check, Finding, Reduction
+from bisect_trt.results import CANNOT_RUN, Check, Finding, Reduction
 from bisect_trt.targets.doctor import Row
 from bisect_trt.writing.text import counted, printable, seconds
 
@@ -47,11 +47,14 @@ _LABELS = {
 def show_reduction(result: Reduction, archive: Path, console: Console | None = None) -> None:
     """Print the last screen of `reduce`: what fails, where, why it is believed, how small, what next.
 
-    Ten lines, on a terminal of any width; everything else is in the reports.
+    About ten lines, on a terminal of any width; everything else is in the reports.
     """
     page = Page(console, whole=False)
     page.row("Fails", _what(result.wanted) + f" on {printable(result.target.title)}", style="bold red")
     page.row("", _gist(result.wanted))
+    for note in result.notes:
+        if note.startswith(CANNOT_RUN):  # shapes or inputs of the user's may be to blame for all that follows
+            page.row("Careful", printable(note.partition("\n")[0]), style="bold yellow")
     if result.judgement.kind is Finding.SENSITIVE:
         page.row("Finding", printable(sensitive(result)))
     if result.judgement.kind is Finding.NOT_TOLD:
@@ -274,7 +277,7 @@ def _origin(result: Reduction) -> str:
 
 def _note(result: Reduction) -> tuple[str, str]:
     """Give the most telling note, and how many more there are; that nothing was compared comes first."""
-    own = [note for note in result.notes if note not in result.target.notes]
+    own = [n for n in result.notes if n not in result.target.notes and not n.startswith(CANNOT_RUN)]
     limits = list(result.target.notes)
     notes = [*own, *limits] if result.outputs_compared else [*limits, *own]
     if result.also_seen:

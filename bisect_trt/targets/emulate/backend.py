@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.store import Store
@@ -82,6 +83,7 @@ class Emulate:
         precision = self._precision
         if candidate.keep is None:
             model = read_without_weights(candidate.content)
+            read_as_the_reference(model)
         else:  # what is lowered gets its type, and that is emulated
             model, precision = with_casts(candidate.model, candidate.folder, precision, candidate.keep), TYPED
         unname_twins(model.graph)  # those that are emulated may take equal names
