@@ -77,28 +77,61 @@ def overhead(count: int, spec: str, small: bool) -> None:
         (folder / "models").mkdir()
         for k in range(count):
             shutil.copy(found[k % len(found)], folder / "models" / f"m{k:04}.onnx")
-        (wall, jobs, target), memory = watched(lambda: night(folder, spec))
+        before = time.process_time()
+        (wall, jobs, target), seen = watched(lambda: night(folder, spec))
+        own = time.process_time() - before - seen.watching
     print(f"{count} models on {spec}: {wall:.1f} s, of these {target:.1f} s inside target and reference")
     for what, seconds in (("beside its jobs", wall - jobs), ("in its jobs beside the target", jobs - target)):
         each = seconds / count * 1000
-        print(f"{what:30}{seconds:7.2f} s, {seconds / target:6.1%} of that, {each:.0f} ms a model")
-    print(f"memory: {memory}")
+        print(f"{what:30}{seconds:7.2f} s, {seconds / target:6.1%} of that, {each:.1f} ms a model")
+    inside = seen.cpu(2)
+    print(f"CPU: {inside:.1f} s of the workers, {inside / count * 1000:.0f} ms a model")
+    for what, seconds in (("the night itself", own), ("its jobs beside the workers", seen.cpu(1))):
+        each = seconds / count * 1000
+        print(f"{what:30}{seconds:7.2f} s, {seconds / inside:6.1%} of that, {each:.1f} ms a model")
+    print(f"memory: {seen.memory()}")
 
 
-def watched(work: Callable[[], T]) -> tuple[T, str]:
-    """What `work` gives, and memory of this process and all below it while it ran."""
-    seen: list[tuple[float, float, float]] = []
-    done = threading.Event()
-    own = psutil.Process()
+class Seen:
+    """Memory of this process and of all below it, by time, and CPU seconds by how far below they are."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[float, float, float]] = []
+        self.used: dict[int, tuple[int, float]] = {}  # process id: depth, CPU seconds
+        self.watching = 0.0  # CPU seconds of looking
+        self.began = time.monotonic()
+
+    def look(self, own: psutil.Process) -> None:
+        below = 0.0
+        for process in own.children(recursive=True):
+            with suppress(psutil.Error):
+                below += process.memory_info().rss / 2**20
+                times, depth = process.cpu_times(), 1 if process.ppid() == own.pid else 2
+                self.used[process.pid] = depth, times.user + times.system
+        self.held.append((time.monotonic() - self.began, own.memory_info().rss / 2**20, below))
+
+    def cpu(self, depth: int) -> float:
+        return sum(seconds for at, seconds in self.used.values() if at == depth)
+
+    def memory(self) -> str:
+        early = [s for s in self.held if s[0] < self.held[-1][0] / 3] or self.held
+        first, most = (tuple(max(s[k] for s in part) for k in (1, 2)) for part in (early, self.held))
+        return (
+            f"own {first[0]:.0f} MiB in the first third, {most[0]:.0f} at most; "
+            f"children {first[1]:.0f} MiB in the first third, {most[1]:.0f} at most"
+        )
+
+
+def watched(work: Callable[[], T]) -> tuple[T, Seen]:
+    """What `work` gives, and what this process and all below it held and used while it ran."""
+    seen, done, own = Seen(), threading.Event(), psutil.Process()
+    spent: list[float] = []
 
     def look() -> None:
-        began = time.monotonic()
         while not done.wait(0.5):
-            below = 0.0
-            for process in own.children(recursive=True):
-                with suppress(psutil.Error):
-                    below += process.memory_info().rss / 2**20
-            seen.append((time.monotonic() - began, own.memory_info().rss / 2**20, below))
+            began = time.thread_time()
+            seen.look(own)
+            spent.append(time.thread_time() - began)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -107,12 +140,8 @@ def watched(work: Callable[[], T]) -> tuple[T, str]:
     finally:
         done.set()
         thread.join()
-    early = [s for s in seen if s[0] < seen[-1][0] / 3] or seen
-    first, most = (tuple(max(s[k] for s in part) for k in (1, 2)) for part in (early, seen))
-    return answer, (
-        f"own {first[0]:.0f} MiB in the first third, {most[0]:.0f} at most; "
-        f"children {first[1]:.0f} MiB in the first third, {most[1]:.0f} at most"
-    )
+    seen.watching = sum(spent)
+    return answer, seen
 
 
 CHILD = """

@@ -30,7 +30,7 @@ from bisect_trt.errors import (
     TargetUnavailable,
     UsageError,
 )
-from bisect_trt.machine import limits
+from bisect_trt.machine import limits, server
 from bisect_trt.nightly import options, same_bugs
 from bisect_trt.nightly.moved import digest as digest_of
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
@@ -61,7 +61,7 @@ def main() -> None:
     with os.fdopen(os.dup(1), "wb") as sink:
         try:
             limits.prepare_worker(folder / "log", folder / "pid", parent, threads)
-            _warm_up()
+            server.from_here()  # the heavy libraries are the workers' own business
         except OSError as error:
             _say(sink, _trouble(error))
             return
@@ -108,11 +108,6 @@ class _Worker:
         if cls._pool is not None:
             cls._pool.close(kill=True)
             cls._pool = None
-
-
-def _warm_up() -> None:
-    """Import what every job needs; the heavy libraries are the workers' own business."""
-    import bisect_trt.reduction.reduce  # noqa: F401  # for the import alone
 
 
 def run(request: Mapping[str, Any], folder: Path) -> Checked | Reduced | Trouble:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import networkx as nx
 import onnx
 
 from bisect_trt.nightly.history_rows import Row
@@ -95,6 +94,8 @@ def describe(model: Path) -> str:
 
 def of(graph: onnx.GraphProto) -> str:
     """Give the shape of a graph, see `describe`."""
+    import networkx as nx  # takes a while, and a night without failures needs none of it
+
     drawn = nx.DiGraph()
     makers = {
         name: (k, slot) for k, node in enumerate(graph.node) for slot, name in enumerate(node.output) if name
