@@ -159,7 +159,10 @@ class Work:
 
     def _take_reduce(self, row: Row, answer: Answer) -> Row:
         folder = answers.repro_folder(self._items[row.name], row)
-        return answers.reduced(row, answer, folder, self.out, self.history.past)
+        taken = answers.reduced(row, answer, folder, self.out, self.history.past)
+        if self._stop.is_set() and taken.reduction == "partial":
+            return replace(taken, phase=row.phase)  # a signal ended it: the next start goes on with it
+        return taken
 
     # What all phases share
 

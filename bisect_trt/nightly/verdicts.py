@@ -21,8 +21,13 @@ class Status(StrEnum):
     FLAKY = "flaky"
     KNOWN = "known"
     FIXED = "fixed"
-    PASSING = "still passing"
+    PASSING = "passes"
     NOT_RUN = "not run"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Status | None:
+        """Histories of 0.1.0 have another word for it, which was wrong of a first night."""
+        return cls.PASSING if value == "still passing" else None
 
 
 class Result(StrEnum):

@@ -241,10 +241,10 @@ def _wrong(stem: str, kind: str, row: Row | None) -> str:
         return f"{stem} ({kind}): no row"
     seen = (str(row.status), row.symptom)
     right = {
-        "fine": {("still passing", "")},
+        "fine": {("passes", "")},
         "broken": {("not run", "")},
-        "gone": {("not run", ""), ("still passing", "")},
-        "changed": {("new", "error"), ("still passing", "")},
+        "gone": {("not run", ""), ("passes", "")},
+        "changed": {("new", "error"), ("passes", "")},
     }.get(kind, {("new", kind)})
     return "" if seen in right else f"{stem} ({kind}): {seen[0]} {seen[1]} {row.reason}"
 

@@ -22,7 +22,7 @@ from bisect_trt.nightly.service import nightly
 def test_a_night_and_the_next(tmp_path: Path) -> None:
     site = Site(tmp_path)
     first = site.night({"a": passes(), "b": fails("one"), "c": fails("two")})
-    assert site.statuses() == {"a": "still passing", "b": "new", "c": "new"}
+    assert site.statuses() == {"a": "passes", "b": "new", "c": "new"}
     assert site.code == 1
     assert first.asked.count("reduce b") == 1
     assert first.closed
@@ -32,11 +32,11 @@ def test_a_night_and_the_next(tmp_path: Path) -> None:
     assert "reduce c" not in second.asked and "verify c" in second.asked
     assert site.rows()["c"].reduction == "kept"
     third = site.night({"a": fails("other"), "b": passes("d2"), "c": fails("two")})
-    assert site.statuses() == {"a": "changed", "b": "still passing", "c": "known"}
+    assert site.statuses() == {"a": "changed", "b": "passes", "c": "known"}
     assert "reduce a" in third.asked
     site.night({"a": fails("other"), "b": passes("d2"), "c": fails("two")})
     assert site.code == 0
-    assert site.statuses() == {"a": "known", "b": "still passing", "c": "known"}
+    assert site.statuses() == {"a": "known", "b": "passes", "c": "known"}
 
 
 def test_surprises_are_confirmed_and_the_expected_is_not(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_failure_that_comes_and_goes_is_flaky(tmp_path: Path) -> None:
     site.night({"a": passes()})
     assert site.statuses() == {"a": "fixed"}
     site.night({"a": passes()})
-    assert site.statuses() == {"a": "still passing"}
+    assert site.statuses() == {"a": "passes"}
 
 
 def test_reduce_that_cannot_see_the_failure_makes_it_flaky(tmp_path: Path) -> None:
@@ -108,10 +108,10 @@ def test_of_several_failures_the_known_one_counts(tmp_path: Path) -> None:
 def test_trouble_of_one_model_costs_that_model(tmp_path: Path, cause: Cause) -> None:
     site = Site(tmp_path)
     site.night({"a": trouble(cause), "b": fails("one"), "c": passes()})
-    assert site.statuses() == {"a": "not run", "b": "new", "c": "still passing"}
+    assert site.statuses() == {"a": "not run", "b": "new", "c": "passes"}
     assert site.rows()["a"].reason == "because" and site.code == 1
     site.night({"a": passes(), "b": fails("one"), "c": passes()})
-    assert site.statuses()["a"] == "still passing"
+    assert site.statuses()["a"] == "passes"
 
 
 def test_runner_that_raises_costs_one_model(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_runner_that_raises_costs_one_model(tmp_path: Path) -> None:
 
     site = Site(tmp_path)
     site.night({"a": raises, "b": passes()})
-    assert site.statuses() == {"a": "not run", "b": "still passing"}
+    assert site.statuses() == {"a": "not run", "b": "passes"}
     assert "bug of ours" in site.rows()["a"].reason
 
 
@@ -145,10 +145,10 @@ def test_vanished_file_is_told_once(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.night({"a": passes(), "b": passes()})
     site.night({"a": passes()})
-    assert site.statuses() == {"a": "still passing", "b": "not run"}
+    assert site.statuses() == {"a": "passes", "b": "not run"}
     assert "gone" in site.rows()["b"].reason
     site.night({"a": passes()})
-    assert site.statuses() == {"a": "still passing"}
+    assert site.statuses() == {"a": "passes"}
 
 
 def test_order(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_one_model_of_each_failure_is_reduced_where_that_is_asked_for(tmp_path: 
         "a": True, "b": False, "c": True, "e": False
     }  # fmt: skip
     assert {rows[name].phase for name in "abce"} == {"done"} and "another model" in rows["b"].reason
-    assert {row.status.value for row in rows.values()} == {"new", "still passing"}
+    assert {row.status.value for row in rows.values()} == {"new", "passes"}
 
 
 def test_budget_of_a_model(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_total_budget_ends_the_night(tmp_path: Path) -> None:
     assert site.code == 0
     runner = site.night({"a": lambda r, n: Checked(seconds=24.5), "b": passes(), "c": passes()})
     assert runner.asked == ["check a"] and site.code == 6
-    assert site.statuses() == {"a": "still passing", "b": "not run", "c": "not run"}
+    assert site.statuses() == {"a": "passes", "b": "not run", "c": "not run"}
     assert site.rows()["b"].reason == "not reached"
     site.night({name: fails("new", seconds=24.5) for name in "abc"})
     assert site.code == 1, "new failures are told before an early end"
@@ -232,8 +232,28 @@ def test_signal_leaves_a_night_to_go_on_with(tmp_path: Path) -> None:
     done = [n for n, r in site.rows().items() if r.phase == "done"]
     site.time.seconds -= 86400 - 60
     rest = site.night({"a": passes(), "b": passes(), "c": passes()})
-    assert site.code == 0 and set(site.statuses().values()) == {"still passing"}
+    assert site.code == 0 and set(site.statuses().values()) == {"passes"}
     assert len(rest.asked) + len(done) == 3, "what was finished is not done again"
+
+
+def test_a_reduction_that_a_signal_ended_is_gone_on_with(tmp_path: Path) -> None:
+    """What it has found so far is in the report meanwhile."""
+    site = Site(tmp_path, confirm=1)
+    models = {"a": fails("one"), "b": passes()}
+    best = Reduced(failure("one"), 5, "Relu#5", 3, 3, False, False, seconds=10.0, stop_reason="interrupted")
+
+    def half(name: str) -> Reduced:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return best
+
+    site.night(models, repro=half)
+    row = site.rows()["a"]
+    assert (row.reduction, row.repro_nodes) == ("partial", 5) and "interrupted" in row.reason
+    site.time.seconds -= 86400 - 60
+    rest = site.night(models)
+    assert rest.asked == ["reduce a"]
+    row = site.rows()["a"]
+    assert (row.night, row.reduction, row.repro_nodes, row.reason) == (1, "done", 1, "")
 
 
 class Killed(BaseException):
@@ -289,7 +309,7 @@ def test_model_that_kills_the_night_is_given_up(tmp_path: Path) -> None:
             site.night({"a": passes(), "b": passes()}, before=kill)
         site.time.seconds += 60
     site.night({"a": passes(), "b": passes()}, before=kill)
-    assert site.statuses() == {"a": "still passing", "b": "not run"}
+    assert site.statuses() == {"a": "passes", "b": "not run"}
     assert "killed 3 times" in site.rows()["b"].reason
 
 
@@ -313,7 +333,7 @@ def test_full_disk_is_tried_again_alone(tmp_path: Path) -> None:
         {"a": trouble(Cause.DISK, "full"), "b": passes(), "c": alternates(trouble(Cause.DISK), passes())}
     )
     assert runner.asked.count("check a") == 2
-    assert site.statuses() == {"a": "not run", "b": "still passing", "c": "still passing"}
+    assert site.statuses() == {"a": "not run", "b": "passes", "c": "passes"}
 
 
 def test_full_disk_in_a_reduction_frees_its_folder(tmp_path: Path) -> None:
@@ -391,11 +411,11 @@ def test_the_history_goes_on_when_a_folder_becomes_a_configuration(tmp_path: Pat
     models = {"a": fails("one"), "b": passes()}
     assert night(tmp_path / "models", "**/*.onnx", **models) == (
         1,
-        {"a.onnx": "new", "sub/b.onnx": "still passing"},
+        {"a.onnx": "new", "sub/b.onnx": "passes"},
     )
-    again = {"models/a.onnx": "known", "models/sub/b.onnx": "still passing"}
+    again = {"models/a.onnx": "known", "models/sub/b.onnx": "passes"}
     assert night(tmp_path, "models/**/*.onnx", **models) == (0, again)
-    back = {"a.onnx": "known", "sub/b.onnx": "still passing"}
+    back = {"a.onnx": "known", "sub/b.onnx": "passes"}
     assert night(tmp_path / "models", "**/*.onnx", **models) == (0, back)
     content = b"what it holds"
     (tmp_path / "models/a.onnx").write_bytes(content)
@@ -403,7 +423,7 @@ def test_the_history_goes_on_when_a_folder_becomes_a_configuration(tmp_path: Pat
     seen = Checked((failure("one"),), "", 7, "Fake 1.0", digest, 1.0)
     night(tmp_path / "models", "**/*.onnx", a=lambda runner, name: seen, b=passes())
     (tmp_path / "models/a.onnx").rename(tmp_path / "models/renamed.onnx")
-    moved = {"renamed.onnx": "known", "sub/b.onnx": "still passing"}
+    moved = {"renamed.onnx": "known", "sub/b.onnx": "passes"}
     assert night(tmp_path / "models", "**/*.onnx", renamed=fails("one"), b=passes()) == (0, moved)
 
 

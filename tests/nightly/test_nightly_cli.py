@@ -82,14 +82,14 @@ def test_folder_of_models(
     data = json.loads((tmp_path / "here/results.json").read_text())
     assert {r["model"]: r["status"] for r in data["results"]} == {
         "models/deep/bad.onnx": "new",
-        "models/ok.onnx": "still passing",
+        "models/ok.onnx": "passes",
     }
     assert not (tmp_path / "site/runs").exists()
     assert call("site/n.toml", "--out", "here") == 0
     capsys.readouterr()
     assert call("status", "here") == 0
     text = capsys.readouterr().out
-    assert "night 2" in text and "exit code 0" in text and "1 known · 1 still passing" in text
+    assert "night 2" in text and "exit code 0" in text and "1 known · 1 passes" in text
 
 
 def test_plain_folder_means_all_models_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class Page(HTMLParser):
 def test_every_status_in_every_view(tmp_path: Path) -> None:
     site = two_nights(tmp_path)
     expected = {
-        "ok": "still passing",
+        "ok": "passes",
         "fixed": "fixed",
         "known": "known",
         "changed": "changed",
@@ -79,7 +79,7 @@ def test_every_status_in_every_view(tmp_path: Path) -> None:
         "new": "new",
         "flaky": "flaky",
         "broken": "not run",
-        "sp ace#1": "still passing",
+        "sp ace#1": "passes",
     }
     assert site.statuses() == expected
     data = json.loads((site.out / "results.json").read_text())
