@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
@@ -18,6 +23,7 @@ from bisect_trt.outcome import Outcome
 from bisect_trt.reduction import schedule
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reproducer import write
+from bisect_trt.reproducer.trial import WaitingPython
 from bisect_trt.reproducer.verify import Status, verify, verify_files
 from bisect_trt.results import Reduction
 from bisect_trt.session.check import check
@@ -154,3 +160,58 @@ def test_what_starts_slowly_is_explained_meanwhile_with_the_same_result(
     assert told[0] in first.notes and set(first.notes) == set(second.notes)
     for file in ("repro.onnx", "repro.py"):
         assert (first.out / file).read_bytes() == (second.out / file).read_bytes()
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingPython]:
+    """A process that waits for a script; its builder is a stand-in."""
+    (tmp_path / "tensorrt.py").write_text(
+        "class Logger:\n    ERROR = 1\n    def __init__(self, level): pass\n"
+        "class Builder:\n    made = []\n"
+        "    def __init__(self, log): self.made.append(log)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with WaitingPython() as python:
+        yield python
+
+
+def test_a_script_runs_in_a_process_that_has_its_builder_and_nothing_of_ours(
+    waiting: WaitingPython, tmp_path: Path
+) -> None:
+    place = tmp_path / "with spaces"
+    place.mkdir()
+    (place / "other.py").write_text("VALUE = 7\n")
+    (place / "repro.py").write_text(
+        "import sys, tensorrt, other\nprint(sys.argv, __file__, __name__)\n"
+        "known = [name for name in sys.modules if name.startswith('bisect_trt')]\n"
+        "sys.exit(len(tensorrt.Builder.made) + len(known) + other.VALUE)\n"
+    )
+    path = str(place / "repro.py")
+    done = waiting.run(path, 60.0)
+    assert done.stdout.split("\n")[0] == f"{[path]} {path} __main__", done.stderr
+    assert done.returncode == 8
+
+
+def test_a_process_that_gets_no_script_is_gone_at_the_end(waiting: WaitingPython) -> None:
+    process = waiting._process
+    assert process.poll() is None
+    waiting.__exit__(None, None, None)
+    assert process.poll() is not None
+
+
+def test_what_a_script_started_is_gone_with_it(waiting: WaitingPython, tmp_path: Path) -> None:
+    place, script = tmp_path / "pid", tmp_path / "repro.py"
+    script.write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(place) + '.new'!r}).write_text(str(child.pid))\n"
+        f"pathlib.Path({str(place) + '.new'!r}).rename({str(place)!r})\ntime.sleep(600)\n"
+    )
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(waiting.run, str(script), 600.0)
+        while not place.exists():
+            time.sleep(0.05)
+        child = psutil.Process(int(place.read_text()))
+        waiting._process.kill()
+        assert running.result().returncode == -signal.SIGKILL
+    assert psutil.wait_procs([child], timeout=60)[1] == []

@@ -32,6 +32,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import Found
 from bisect_trt.reproducer import archive, files, models, write
 from bisect_trt.reproducer.script import NEEDS_US, template_for
+from bisect_trt.reproducer.trial import WaitingPython, disagreement
 from bisect_trt.reproducer.verify import fresh_pool, verify_files
 from bisect_trt.results import CANNOT_RUN, Reduction
 from bisect_trt.session import folder as folders
@@ -205,25 +206,36 @@ class FreshRuns:
         )
 
 
+@dataclass(frozen=True)
+class Ready:
+    """Processes that wait for the written files: for the fresh runs, and one for `repro.py`."""
+
+    pools: Sequence[Pool] = ()
+    python: WaitingPython | None = None
+
+
 @contextmanager
-def getting_ready(run: Run, best: Candidate | None) -> Iterator[Sequence[Pool]]:
+def getting_ready(run: Run, problem: Problem) -> Iterator[Ready]:
     """Start the fresh processes while what they will run is still being worked on, where that takes long.
 
     Each makes its builder of TensorRT and does nothing else until then. Where there is no room none starts.
     """
-    settings, pools = run.settings, list[Pool]()
-    if best is None or settings.run.cluster or jobs.warm_job(settings.target) is None:
-        yield pools
+    settings, best, wanted = run.settings, problem.best, problem.wanted
+    assert best is not None and wanted is not None
+    if settings.run.cluster or jobs.warm_job(settings.target) is None:
+        yield Ready()
         return
     reply = run.pool.submit(jobs.room, best.bytes, timeout=LONGEST_START).result()
+    repeats, pools, room = settings.run.repeats, list[Pool](), reply.value or 0
     with ExitStack() as stack:
-        for number in range(min(settings.run.repeats, reply.value or 0)):
+        for number in range(min(repeats, room)):
             logs = run.out / folders.WORK / f"fresh-{number}"
             pools.append(stack.enter_context(fresh_pool(settings, logs, number)))
-        yield pools
+        waits = room > repeats and wanted.stage is Stage.COMPARE
+        yield Ready(pools, stack.enter_context(WaitingPython()) if waits else None)
 
 
-def verify(run: Run, result: Reduction, runs: int, ready: Sequence[Pool]) -> FreshRuns:
+def verify(run: Run, result: Reduction, runs: int, ready: Ready) -> FreshRuns:
     """Run the written files in fresh processes, `ready` ones first; a flaky failure has more to show."""
     fresh = "one fresh process" if result.repeats == 1 else f"{result.repeats} fresh processes"
     run.tell("verify", f"running {result.out.name}/repro.onnx in {fresh}")
@@ -236,16 +248,16 @@ def verify(run: Run, result: Reduction, runs: int, ready: Sequence[Pool]) -> Fre
     outcomes: list[Outcome] = []
     agreed: list[Outcome] = []
     reworded: list[Failure] = []
-    flaky, workers = runs > 1, max(len(ready), run.settings.run.workers)
+    flaky, workers = runs > 1, max(len(ready.pools), run.settings.run.workers)
     settings = replace(settings, run=replace(settings.run, workers=workers))
     most = min(runs, FRESH) if flaky else result.repeats
     while len(outcomes) < most and not (flaky and agreed):
         wanted = min(workers, most - len(outcomes)) if flaky else most
         deadline = run.prober.oracle.deadline
-        with _script_meanwhile(run, result, again=told is not None) as said:
+        with _script_meanwhile(run, result, ready.python, again=told is not None) as said:
             outcomes += verify_files(
                 result.out, settings, deadline, wanted, keep_outputs_of=result.wanted,
-                on_reworded=reworded.append, ready=() if outcomes else ready,
+                on_reworded=reworded.append, ready=() if outcomes else ready.pools,
             )  # fmt: skip
         told = said[0] if said else told
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
@@ -266,7 +278,9 @@ def _reference_error(run: Run, result: Reduction) -> str:
 
 
 @contextmanager
-def _script_meanwhile(run: Run, result: Reduction, *, again: bool) -> Iterator[list[str]]:
+def _script_meanwhile(
+    run: Run, result: Reduction, python: WaitingPython | None, *, again: bool
+) -> Iterator[list[str]]:
     """Try `repro.py` beside the fresh runs where a process takes long to start; else it is tried later.
 
     What it disagrees with is the one entry of the list, once the context ends.
@@ -278,7 +292,7 @@ def _script_meanwhile(run: Run, result: Reduction, *, again: bool) -> Iterator[l
         return
     write.write_script(result)
     with ThreadPoolExecutor(1) as thread:
-        told = thread.submit(write.disagreement, result)
+        told = thread.submit(disagreement, result, python)
         yield said
         said.append(told.result())
 

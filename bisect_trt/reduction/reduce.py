@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
@@ -23,6 +23,7 @@ from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import (
     FreshRuns,
+    Ready,
     finish,
     getting_ready,
     result_of,
@@ -193,7 +194,7 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
             problem.keep(run.whole_file)
         assert problem.best is not None
         cut = problem.best
-        with getting_ready(run, cut) as ready:
+        with getting_ready(run, problem) as ready:
             result, fresh = _verified(run, problem, cut, refine(run, problem, found), out, ready)
         if fresh is None or not unsteady(run, problem, cut, result):
             break
@@ -202,7 +203,7 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
 
 
 def _verified(
-    run: Run, problem: Problem, cut: Candidate, found: Found, out: Path, ready: Sequence[Pool]
+    run: Run, problem: Problem, cut: Candidate, found: Found, out: Path, ready: Ready
 ) -> tuple[Reduction, FreshRuns | None]:
     """Write the models, run them in fresh processes unless the search was broken off, explain the failure.
 

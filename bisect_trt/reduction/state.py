@@ -11,6 +11,9 @@ from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.cause import Cause
 from bisect_trt.results import Tally
 
+LEAST_LOOKS = 10.0
+"""Target seconds that looks at what is not kept have at least, where they have time of their own."""
+
 
 @dataclass(frozen=True)
 class PassCounts:
@@ -39,8 +42,9 @@ class Simplifying:
         tallies: by name of the pass, in the order in which they first ran.
         draft: the best candidate opened, with its digest.
         end: how it ended, and why before a fixed point, if so.
-        budget: target seconds that it was given; looks at what is not to be kept have as many beside.
-        looked: target seconds that were spent on those.
+        budget: target seconds that it was given.
+        looked: target seconds that were spent on looks at what is not to be kept.
+        beside: whether looks have time of their own beside the budget; else they share it with edits.
         sizes: which sizes of a dimension fail and which work, as sentences, by what works.
         cause: what an edit has to keep of the failure, besides its words; None: nothing.
         shapes: see `Draft`.
@@ -58,13 +62,20 @@ class Simplifying:
     end: End = field(default_factory=End)
     budget: float = float("inf")
     looked: float = 0.0
+    beside: bool = True
     sizes: dict[tuple[str, int], str] = field(default_factory=dict)
     cause: Cause | None = None
     shapes: Shapes | None = None
 
+    def may_look(self) -> bool:
+        """Whether there is time for another look at what is not kept: half of the budget is for them."""
+        return self.looked <= max(LEAST_LOOKS if self.beside else 0.0, self.budget / 2)
+
     def look(self, seconds: float) -> None:
-        """Target seconds went into a look at what is not kept: the budget is not for that."""
-        self.looked, self.until = self.looked + seconds, self.until + seconds
+        """Count target seconds that went into a look at what is not to be kept."""
+        self.looked += seconds
+        if self.beside:
+            self.until += seconds
 
     def tell_size(self, axis: str, works: int, told: str) -> None:
         """Remember that an axis fails at some sizes and works at a smaller one; the first sentence stays."""

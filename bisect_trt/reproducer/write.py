@@ -1,15 +1,8 @@
-"""All that is text in the folder of a reproducer, and the proof that its script does what it says.
-
-All that is text in the folder of a reproducer.
-"""
+"""Writes all that is text in the folder of a reproducer, and has its script prove what it says."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +11,16 @@ from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import only_for
-from bisect_trt.machine import limits
 from bisect_trt.machine.environment import Environment, describe
 from bisect_trt.outcome import Stage
-from bisect_trt.reproducer import archive, command_lines, files, issue, script
+from bisect_trt.reproducer import archive, command_lines, issue, script
 from bisect_trt.reproducer import document as documents
 from bisect_trt.reproducer.files import ISSUE, LOG, NOTE, REPORT, SCRIPT, written_aside
 from bisect_trt.reproducer.page import pages
+from bisect_trt.reproducer.trial import disagreement
 from bisect_trt.results import Finding, Reduction
 
-_TRIED = "BISECT_TRT_TRIED"  # environment variable of the script and of all that it starts
 TRIES = 12  # further runs of the script for a failure that comes and goes
-_START = 120.0  # seconds for the script to import its libraries
 
 
 def write(
@@ -82,33 +73,6 @@ def write_script(reduction: Reduction) -> None:
     """Write `repro.py` alone, so that it can be tried before all texts are written."""
     with written_aside(reduction.out, SCRIPT) as folder:
         (folder / SCRIPT).write_text(script.render(reduction, __version__), encoding="utf-8")
-
-
-def disagreement(reduction: Reduction) -> str:
-    """Give what `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing."""
-    limit = _START + 2 * (reduction.settings.run.timeout or 60.0)
-    command = [sys.executable, str((reduction.out / files.SCRIPT).absolute())]
-    mark = f"{os.getpid()}-{time.monotonic_ns()}"
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, _TRIED: mark},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{files.SCRIPT} was tried once and did not end: {error}"
-    finally:
-        limits.kill_descendants(_TRIED, mark)
-    if done.returncode == 1:
-        return ""
-    said = [line for line in done.stdout.splitlines() if line.strip()] or done.stderr.splitlines() or [""]
-    code = done.returncode
-    told = f"exit code {code} instead of 1 ({said[-1].strip()})"
-    return f"{files.SCRIPT} was tried once and disagrees: {told}."
 
 
 def write_texts(

@@ -16,10 +16,6 @@ Edit = Callable[[Draft], str]
 """Changes a draft in place and says what it did, in a few words; empty: there is nothing to do."""
 
 
-LEAST_LOOKS = 10.0
-"""Target seconds for looks at what is not kept."""
-
-
 class OutOfBudget(Exception):
     """The target seconds of `Simplifying.until` are used up."""
 
@@ -52,10 +48,10 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
 def verdict_of(problem: Problem, edit: Edit) -> Verdict | None:
     """Give what the target does with an edit of the best candidate, which is not kept.
 
-    None: it is not possible, or too much was spent on such looks: they have half of the budget, beside it.
+    None: it is not possible, or too much was spent on such looks.
     """
     draft, state = best_draft(problem).copy(), problem.simplifying
-    if state.looked > max(LEAST_LOOKS, state.budget / 2) or not edit(draft):
+    if not state.may_look() or not edit(draft):
         return None
     try:
         candidate = close_draft(draft)

@@ -43,7 +43,9 @@ LEAST_BUDGET = 0.25
 Below, what is kept would depend on how busy the machine is."""
 
 MOST_WHERE_DEAR = 10.0
-"""Target seconds that it has at most on TensorRT, where most of a search is the first build."""
+"""Target seconds that it has at most on TensorRT, looks at what is not kept among them.
+
+Most of a search is the first build there, and each new shape has its tactics measured."""
 
 
 def simplify_best(
@@ -68,6 +70,7 @@ def simplify_best(
         profiled=_profiled(settings, best),
         seed=run.seed,
         once=dear and not run.anonymise,
+        beside=not dear,
         shapes=None if recorded.error else _shapes(pool, problem.prober.oracle.deadline),
     )
     problem.simplify_by(state)

@@ -1,0 +1,100 @@
+"""Runs `repro.py` once, as its reader would: without its word nothing is called verified."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from types import TracebackType
+
+from bisect_trt.machine import limits
+from bisect_trt.reproducer.files import SCRIPT
+from bisect_trt.results import Reduction
+
+_TRIED = "BISECT_TRT_TRIED"  # environment variable of the script and of all that it starts
+_START = 120.0  # seconds for the script to import its libraries
+
+_WAITING = """
+import os, runpy, sys, tensorrt
+builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
+script = sys.stdin.readline().rstrip("\\n")
+if script:
+    sys.argv, sys.path[0] = [script], os.path.dirname(script)
+    runpy.run_path(script, run_name="__main__")
+"""
+
+
+class WaitingPython:
+    """A Python without bisect-trt that has made a builder of TensorRT, and waits for a script to run.
+
+    A builder takes 7 s to make on an H200; while one is alive in a process the script's own costs nothing.
+    It ends where nobody gives it a script. Errors of TensorRT may go to the logger of its first builder, so
+    it is for scripts that look at outputs, not at messages.
+    """
+
+    def __init__(self) -> None:
+        self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
+        self._process = _started(["-c", _WAITING], self._mark, stdin=subprocess.PIPE)
+
+    def __enter__(self) -> WaitingPython:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        limits.kill_descendants(_TRIED, self._mark)
+        with self._process:  # closes its pipes, and waits until it is gone
+            pass
+
+    def run(self, script: str, limit: float) -> subprocess.CompletedProcess[str]:
+        """Give what becomes of a script, once.
+
+        Raises:
+            OSError: the process is gone.
+            subprocess.TimeoutExpired: it takes more than `limit` seconds.
+        """
+        return _ended(self._process, self._mark, limit, f"{script}\n")
+
+
+def disagreement(reduction: Reduction, python: WaitingPython | None = None) -> str:
+    """Give what `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing.
+
+    It runs in a process of its own, or in `python`.
+    """
+    limit = _START + 2 * (reduction.settings.run.timeout or 60.0)
+    script = str((reduction.out / SCRIPT).absolute())
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        done = python.run(script, limit) if python else _ended(_started([script], mark), mark, limit)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{SCRIPT} was tried once and did not end: {error}"
+    if done.returncode == 1:
+        return ""
+    said = [line for line in done.stdout.splitlines() if line.strip()] or done.stderr.splitlines() or [""]
+    told = f"exit code {done.returncode} instead of 1 ({said[-1].strip()})"
+    return f"{SCRIPT} was tried once and disagrees: {told}."
+
+
+def _started(words: list[str], mark: str, stdin: int | None = None) -> subprocess.Popen[str]:
+    """Start Python; `mark` is in the environment of all that it starts."""
+    return subprocess.Popen(
+        [sys.executable, *words],
+        env={**os.environ, _TRIED: mark},
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+
+
+def _ended(
+    process: subprocess.Popen[str], mark: str, limit: float, given: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Wait for its end, at most `limit` seconds; nothing that it started is left behind."""
+    try:
+        out, errors = process.communicate(given, timeout=limit)
+    finally:
+        limits.kill_descendants(_TRIED, mark)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
