@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -32,8 +32,8 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import Found
 from bisect_trt.reproducer import archive, files, models, write
 from bisect_trt.reproducer.script import NEEDS_US, template_for
-from bisect_trt.reproducer.trial import WaitingPython, disagreement
-from bisect_trt.reproducer.verify import fresh_pool, verify_files
+from bisect_trt.reproducer.trial import Ready, WaitingPython, disagreement, waiting
+from bisect_trt.reproducer.verify import verify_files
 from bisect_trt.results import CANNOT_RUN, Reduction
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
@@ -44,7 +44,6 @@ from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.targets.tensorrt.ignored import is_ignored
 from bisect_trt.targets.tensorrt.timing import OTHER
 from bisect_trt.workers import jobs, reference
-from bisect_trt.workers.pool import Pool
 from bisect_trt.writing.text import counted, seconds
 
 OTHERS = 5  # nodes that fail besides, which are named
@@ -206,33 +205,18 @@ class FreshRuns:
         )
 
 
-@dataclass(frozen=True)
-class Ready:
-    """Processes that wait for the written files: for the fresh runs, and one for `repro.py`."""
-
-    pools: Sequence[Pool] = ()
-    python: WaitingPython | None = None
-
-
 @contextmanager
 def getting_ready(run: Run, problem: Problem) -> Iterator[Ready]:
-    """Start the fresh processes while what they will run is still being worked on, where that takes long.
-
-    Each makes its builder of TensorRT and does nothing else until then. Where there is no room none starts.
-    """
+    """Start the fresh processes while what they will run is still being worked on, where that takes long."""
     settings, best, wanted = run.settings, problem.best, problem.wanted
     assert best is not None and wanted is not None
     if settings.run.cluster or jobs.warm_job(settings.target) is None:
         yield Ready()
         return
     reply = run.pool.submit(jobs.room, best.bytes, timeout=LONGEST_START).result()
-    repeats, pools, room = settings.run.repeats, list[Pool](), reply.value or 0
-    with ExitStack() as stack:
-        for number in range(min(repeats, room)):
-            logs = run.out / folders.WORK / f"fresh-{number}"
-            pools.append(stack.enter_context(fresh_pool(settings, logs, number)))
-        waits = room > repeats and wanted.stage is Stage.COMPARE
-        yield Ready(pools, stack.enter_context(WaitingPython()) if waits else None)
+    outputs = wanted.stage is Stage.COMPARE  # else the script looks at messages
+    with waiting(settings, run.out / folders.WORK, reply.value or 0, for_script=outputs) as ready:
+        yield ready
 
 
 def verify(run: Run, result: Reduction, runs: int, ready: Ready) -> FreshRuns:

@@ -23,7 +23,6 @@ from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.finish import (
     FreshRuns,
-    Ready,
     finish,
     getting_ready,
     result_of,
@@ -37,6 +36,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.schedule import Found, explain, refine, search, unsteady
 from bisect_trt.reduction.simplify.run import shown_at_last
 from bisect_trt.reproducer.archive import remove_zip
+from bisect_trt.reproducer.trial import Ready
 from bisect_trt.results import OnEvent, Reduction, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.cache import shared

@@ -1,4 +1,4 @@
-"""Runs `repro.py` once, as its reader would: without its word nothing is called verified."""
+"""Runs `repro.py` once, as its reader would, and holds processes ready for that and for the fresh runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from bisect_trt.machine import limits
 from bisect_trt.reproducer.files import SCRIPT
+from bisect_trt.reproducer.verify import fresh_pool
 from bisect_trt.results import Reduction
+from bisect_trt.settings import Settings
+from bisect_trt.workers.pool import Pool
 
 _TRIED = "BISECT_TRT_TRIED"  # environment variable of the script and of all that it starts
 _START = 120.0  # seconds for the script to import its libraries
@@ -55,6 +62,28 @@ class WaitingPython:
             subprocess.TimeoutExpired: it takes more than `limit` seconds.
         """
         return _ended(self._process, self._mark, limit, f"{script}\n")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Processes that wait for the written files: for the fresh runs, and one for `repro.py`."""
+
+    pools: Sequence[Pool] = ()
+    python: WaitingPython | None = None
+
+
+@contextmanager
+def waiting(settings: Settings, logs: Path, room: int, *, for_script: bool) -> Iterator[Ready]:
+    """Start as many processes as there is `room` for, until the end of the context.
+
+    Each makes its builder of TensorRT and does nothing else until it is given something.
+    """
+    repeats, pools = settings.run.repeats, list[Pool]()
+    with ExitStack() as stack:
+        for number in range(min(repeats, room)):
+            pools.append(stack.enter_context(fresh_pool(settings, logs / f"fresh-{number}", number)))
+        waits = room > repeats and for_script
+        yield Ready(pools, stack.enter_context(WaitingPython()) if waits else None)
 
 
 def disagreement(reduction: Reduction, python: WaitingPython | None = None) -> str:

@@ -60,8 +60,7 @@ def simplify_best(
         return None
     began, asked = problem.counts.asked_seconds, problem.counts.asked
     dear = jobs.warm_job(settings.target) is not None
-    most = MOST_WHERE_DEAR if dear else math.inf
-    budget = min(max(LEAST_BUDGET, began), most) if run.simplify_budget is None else run.simplify_budget
+    budget = _budget(began, dear=dear) if run.simplify_budget is None else run.simplify_budget
     state = Simplifying(
         until=began + budget,
         budget=budget,
@@ -92,6 +91,11 @@ def simplify_best(
         after=carried(problem.best),
         sizes=tuple(state.sizes.values()),
     )
+
+
+def _budget(search: float, *, dear: bool) -> float:
+    """As many target seconds as the search took, within limits."""
+    return min(max(LEAST_BUDGET, search), MOST_WHERE_DEAR if dear else math.inf)
 
 
 def shown_at_last(problem: Problem) -> Failure:
