@@ -28,6 +28,7 @@ BASE = "a045d4f"
 FREE = {"__init__", "__main__", "_version"}
 SHORT = {
     "writing/text.py": "words that all rooms use",
+    "writing/files.py": "the one way in which all rooms write a file",
     "mixed_precision/earlier.py": "what `precision` and `check --keep-fp32` read",
     "session/doubts.py": "what `check` and `precision` share",
     "_version.py": "one number",

@@ -99,11 +99,11 @@ class Failure:
         return self.stage is Stage.COMPARE and self.symptom is Symptom.MISMATCH
 
     def same_as(self, other: Failure) -> bool:
-        """Say whether both are the same failure, in possibly different models."""
+        """Return whether both are the same failure, in possibly different models."""
         return self.key == other.key
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data, for the journal and the report."""
+        """Return it as plain JSON data, for the journal and the report."""
         return asdict(self)
 
     @classmethod
@@ -145,7 +145,7 @@ class Measured:
     origin: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON data; empty when nothing was compared."""
+        """Return plain JSON data; empty when nothing was compared."""
         found = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
         for name in ("own", "rounding", "origin"):
             if not found[name]:
@@ -161,7 +161,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Built:
-    """What a target tells of what it made of a candidate; empty where it does not tell.
+    """What a target reports about the network or engine of a candidate; empty where it does not.
 
     Attributes:
         network_types: number of layers of the parsed network by the type of what they make.
@@ -196,7 +196,7 @@ class Built:
     output: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON data of what is known."""
+        """Return plain JSON data of what is known."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items() if v}
 
     @classmethod
@@ -224,11 +224,11 @@ class Outcome:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Give all that was measured and told, as plain JSON data for a report."""
+        """All that was measured and reported, as plain JSON data for a report."""
         return {**self.built.to_json(), **self.measured.to_json()}
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data; the log is left out."""
+        """Return it as plain JSON data; the log is left out."""
         return {
             "failures": [f.to_json() for f in self.failures],
             "seconds": round(self.seconds, 6),

@@ -99,7 +99,7 @@ class Simplification:
     sizes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         rows = [{"pass": name, **asdict(row), "seconds": round(row.seconds, 3)} for name, row in self.rows]
         return {
             "passes": rows,
@@ -136,7 +136,7 @@ class Judgement:
     advice: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data, without the kind."""
+        """Return it as plain JSON data, without the kind."""
         return {key: value for key, value in asdict(self).items() if key != "kind"}
 
 
@@ -147,7 +147,7 @@ class Reduction(Summary):
     `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
     `wanted` is the failure as the reproducer shows it; where the target words that of the whole model
     differently, `original_failure` has those words, and `reworded` those in which it tells the same of the
-    written file when it reads that itself. `end` says how the search ended. `alone` is how the
+    written file when it reads that itself. `end` says how the search ended. `compared_as` is how the
     outputs of the written files are compared,
     `accuracy` what is known of the differences, see `hybrid.facts`, `built` what was built of the written
     files (types of the network, layers and tactics of the engine), as far as the target tells. After a
@@ -187,7 +187,7 @@ class Reduction(Summary):
     archive: Path | None = None
     simplification: Simplification | None = None
     left: tuple[str, ...] = ()
-    alone: AccuracySettings = field(default_factory=AccuracySettings)
+    compared_as: AccuracySettings = field(default_factory=AccuracySettings)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     built: Mapping[str, Any] = field(default_factory=dict)
     original: Figures | None = None
@@ -198,7 +198,7 @@ class Reduction(Summary):
     judgement: Judgement = field(default_factory=Judgement)
 
     def lines(self) -> list[tuple[str, str]]:
-        """Give what fails, where, how small it is, why to believe it, and where it lies."""
+        """Return what fails, where, how small it is, why to believe it, and where it lies."""
         what = f"{self.wanted.stage.value} {self.wanted.symptom.value} on {self.target.title}"
         minimal = "1-minimal; " if self.one_minimal else ""
         paper = "NOTE.md for your team" if self.judgement.kind is Finding.SENSITIVE else "ISSUE.md to paste"
@@ -252,7 +252,7 @@ class Check(Summary):
     finding: Finding = Finding.WRONG
 
     def lines(self) -> list[tuple[str, str]]:
-        """Give what was seen, on what, against what, and what to do next."""
+        """Return what was seen, on what, against what, and what to do next."""
         shown, unresolved = self.outcome.failures, self.outcome.unresolved
         fine = "agrees with the reference" if self.outputs_compared else "builds; outputs were not compared"
         what = f"{shown[0].stage.value} {shown[0].symptom.value}: {shown[0].message}" if shown else fine

@@ -21,7 +21,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.origin import Origin
 from bisect_trt.outcome import End, Ended, Failure, Stage, Symptom
-from bisect_trt.reproducer import command_lines, document, issue
+from bisect_trt.reproducer import document, issue
 from bisect_trt.reproducer.command_lines import recipes
 from bisect_trt.reproducer.markdown import prose
 from bisect_trt.reproducer.picture import MOST_NODES, mermaid, picture
@@ -119,12 +119,9 @@ def test_the_style_follows_the_target(failing: Candidate, tmp_path: Path, target
     assert FIELDS[style][0] in text_of(found)
 
 
-def test_an_unknown_style_or_tool_is_refused(failing: Candidate, tmp_path: Path) -> None:
+def test_an_unknown_style_is_refused(failing: Candidate, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such style"):
         text_of(styled(failing, tmp_path, "jira"))
-    with pytest.raises(UsageError, match="--with caffe"):
-        command_lines.parse("trtexec,caffe")
-    assert command_lines.parse(" polygraphy,trtexec,polygraphy") == ("polygraphy", "trtexec")
 
 
 def test_it_is_honest_about_what_was_not_done(failing: Candidate, tmp_path: Path) -> None:

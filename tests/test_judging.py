@@ -190,7 +190,7 @@ def test_a_tolerance_of_our_own_is_never_called_verified(tmp_path: Path) -> None
     case = cases.Case("", cases.raised, "planted:node=raise,fail=mismatch")
     result = reduced(case, (), tmp_path, simplify=False)
     assert result.verified and write.is_at_users_tolerance(result)
-    other = replace(result, alone=replace(result.alone, rtol=(("", 1e-9),)))
+    other = replace(result, compared_as=replace(result.compared_as, rtol=(("", 1e-9),)))
     assert not write.is_at_users_tolerance(other)
     with pytest.raises(AssertionError):
         write.write(other, result.out / "journal.jsonl")

@@ -129,7 +129,8 @@ def test_every_setting_has_one_row() -> None:
 
 
 def test_words_that_other_rooms_know_are_those_of_the_table() -> None:
-    for key, known in (("style", trackers.STYLES), ("inputs_for", command_lines.TOOLS)):
+    tools = (command_lines.TRTEXEC, command_lines.POLYGRAPHY)
+    for key, known in (("style", trackers.STYLES), ("inputs_for", tools)):
         (row,) = (row for row in ROWS if row.key == key)
         for word in known:
             assert row.read(word)

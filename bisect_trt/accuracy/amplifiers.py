@@ -70,6 +70,6 @@ class Amplifier:
 
 
 def amplifier(node: str, op: str, before: float, behind: float) -> Amplifier:
-    """Give what a node does to errors, named by its operator."""
+    """Return what a node does to errors, named by its operator."""
     why, advice = next(((why, advice) for ops, why, advice in _KINDS if op in ops), _OTHER)
     return Amplifier(node, op, why, advice, before, behind)

@@ -85,7 +85,7 @@ def arithmetic_of(target: TargetSettings) -> Arithmetic:
 
 @cache
 def computes_in_bfloat16() -> bool:
-    """Say whether this CPU has instructions for bfloat16, which OpenVINO then uses for float32 models."""
+    """Return whether this CPU has instructions for bfloat16, which OpenVINO then uses for float32 models."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

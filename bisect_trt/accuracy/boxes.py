@@ -36,7 +36,7 @@ def in_order(reference: Array, target: Array, rtol: float, atol: float) -> Array
 
 
 def sorted_along(values: Mapping[str, Array], axes: Mapping[str, int]) -> dict[str, Array]:
-    """Tensors whose order along an axis means nothing, in one order: TopK with sorted=0 gives sets."""
+    """Return tensors whose order along an axis means nothing, in one order: TopK with sorted=0 gives sets."""
     found = dict(values)
     for name, axis in axes.items():
         if name in found and -found[name].ndim <= axis < found[name].ndim:
@@ -45,7 +45,7 @@ def sorted_along(values: Mapping[str, Array], axes: Mapping[str, int]) -> dict[s
 
 
 def _places(reference: Array, target: Array, rtol: float, atol: float) -> list[int]:
-    """Give, for each row of the reference, the row of the target that stands for it."""
+    """Return, for each row of the reference, the row of the target that stands for it."""
     one, other = reference.astype(np.float64), target.astype(np.float64)
     partners: dict[int, int] = {}  # row of the target -> row of the reference
     near = []

@@ -28,7 +28,6 @@ from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.sums import Limits, Sums, Worst, chunks, cosine_of, index_of, ratio, wide
 from bisect_trt.outcome import Array, Symptom
 
-METRICS = ("max", "mean", "rms", "cosine", "quantile", "snr", "psnr", "boxes")
 FILL = 1e9  # what is larger is taken for a filler (attention masks), not for the scale of a tensor
 
 # Relative tolerance by type. TensorRT multiplies float32 in TF32 unless told otherwise, whose 10 bits are
@@ -70,12 +69,12 @@ def compare(
 
 
 def default_rtol(dtype: np.dtype[Any]) -> float:
-    """Give the relative tolerance of a float type."""
+    """Return the relative tolerance of a float type."""
     return RTOL.get("float64" if dtype.kind == "c" else dtype.name, RTOL_NARROW)
 
 
 def scale(reference: Array) -> float:
-    """RMS of what is finite and no filler; 0.0 when there is nothing."""
+    """Return RMS of what is finite and no filler; 0.0 when there is nothing."""
     limit = min(FILL, 0.9 * _largest(reference.dtype))
     for bound in (limit, math.inf):  # fillers count only where there is nothing else
         rms, count = 0.0, 0
@@ -100,7 +99,7 @@ def _largest(dtype: np.dtype[Any]) -> float:
 
 
 def kind_of(dtype: np.dtype[Any]) -> str:
-    """`float`, `int`, `bool` or `string`; types of ml_dtypes are known by their names."""
+    """Return `float`, `int`, `bool` or `string`; types of ml_dtypes are known by their names."""
     if dtype.kind in "OUST":
         return "string"
     if dtype.kind == "b":

@@ -19,7 +19,7 @@ class Element:
     error: float
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data; what is not finite as text."""
+        """Return it as plain JSON data; what is not finite as text."""
         values = {"reference": self.reference, "target": self.target, "error": self.error}
         return {"index": list(self.index), **{k: _plain(v) for k, v in values.items()}}
 
@@ -82,7 +82,10 @@ class TensorDiff:
         return max(part, self.rms_error if math.isfinite(self.rms_error) else 1.0) or 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data that survive a round trip; infinite and undefined figures are texts."""
+        """Return it as plain JSON data that survive a round trip.
+
+        Infinite and undefined figures are texts.
+        """
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         plain |= {k: _plain(v) for k, v in plain.items() if isinstance(v, float)}
         worst = [element.to_json() for element in self.worst]

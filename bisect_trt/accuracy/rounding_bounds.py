@@ -39,13 +39,13 @@ FUNCTION = 8.0
 
 
 def unit_of(arithmetic: Arithmetic, dtype: np.dtype[Any]) -> float:
-    """Unit roundoff of a tensor of a type of the model; the target's own where that is wider."""
+    """Return the unit roundoff of a tensor of a type of the model; the target's own where that is wider."""
     own = {"float64": 2.0**-53, "float16": 2.0**-11, "bfloat16": 2.0**-8}.get(dtype.name, 2.0**-24)
     return own if dtype.name == "float64" and not arithmetic.narrow else max(own, arithmetic.unit)
 
 
 def rounding(arithmetic: Arithmetic, value: Array, unit: float) -> Array:
-    """Give what rounding to the format of a tensor, or to a unit roundoff, does to each value."""
+    """Return what rounding to the format of a tensor, or to a unit roundoff, does to each value."""
     value = np.asarray(value, np.float64)
     finite = np.abs(value)[np.isfinite(value)]
     scale = float(np.max(finite, initial=0.0))
@@ -81,7 +81,7 @@ def computed(
     reach: int = 1,
     whole: bool = False,
 ) -> Array:
-    """Give the error of each element that an operator makes, given exact inputs; `LAMBDA` times a rounding.
+    """Return the error of each element that an operator makes, given exact inputs; `LAMBDA` times a rounding.
 
     Args:
         arithmetic: of the target.
@@ -117,7 +117,7 @@ def computed(
 
 
 def entering(arithmetic: Arithmetic, op: str, slot: int, value: Array, terms: int) -> Array | None:
-    """The error of what enters an operator: rounded there, or by its inner steps; None: there is none."""
+    """Return error of what enters an operator: rounded there, or by its inner steps; None: there is none."""
     size = np.abs(np.asarray(value, np.float64))
     if arithmetic.products and slot < products(op):
         return LAMBDA * arithmetic.products * size
@@ -139,7 +139,7 @@ def _rounded_once(arithmetic: Arithmetic, value: Array) -> Array:
 
 
 def _leading(value: Array, unit: float) -> Array:
-    """Values with as many leading bits as a unit roundoff of `unit` leaves."""
+    """Return values with as many leading bits as a unit roundoff of `unit` leaves."""
     fraction, exponent = np.frexp(value)
     scale = 0.5 / unit
     rounded: Array = np.ldexp(np.round(fraction * scale * 2) / (scale * 2), exponent)

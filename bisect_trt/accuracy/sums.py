@@ -16,19 +16,19 @@ WORST = 5  # elements that are shown with their values
 
 
 def wide(chunk: Array) -> Array:
-    """Give it in float64, or complex128."""
+    """Return the it in float64, or complex128."""
     return chunk.astype(np.complex128 if chunk.dtype.kind == "c" else np.float64)
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:
-    """Start and values of pieces of at most `CHUNK` elements, in C order."""
+    """Yield the start and values of pieces of at most `CHUNK` elements, in C order."""
     flat = array.reshape(-1)
     for start in range(0, flat.size, CHUNK):
         yield start, flat[start : start + CHUNK]
 
 
 def index_of(position: int | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Give the index of an element that is known by its position in C order."""
+    """Return the index of an element that is known by its position in C order."""
     return None if position is None else tuple(int(i) for i in np.unravel_index(position, shape))
 
 
@@ -52,12 +52,15 @@ class Worst:
         self._found = sorted(self._found, key=lambda item: item[:2])[:WORST]
 
     def elements(self) -> tuple[Element, ...]:
-        """Give the elements that are furthest from agreeing, the worst first."""
+        """Return the elements that are furthest from agreeing, the worst first."""
         return tuple(element for _, _, element in self._found)
 
 
 def _largest(score: Array) -> list[int]:
-    """Where the largest scores are, the earliest of equal ones first; only the few that count are sorted."""
+    """Return where the largest scores are, the earliest of equal ones first.
+
+    Only the few that count are sorted.
+    """
     if score.size > WORST:
         least = np.partition(score, -WORST)[-WORST]
         few = np.flatnonzero(score >= least)
@@ -76,7 +79,7 @@ class Limits:
     given: float = 0.0  # atol where one was asked for: a mean needs no floor for small elements
 
     def accepts(self, sums: Sums) -> bool:
-        """Say whether the metric is satisfied by what the finite elements add up to."""
+        """Return whether the metric is satisfied by what the finite elements add up to."""
         if sums.lost or self.metric == "max":
             return sums.mismatches == 0
         kind, _, part = self.metric.partition(":")
@@ -179,14 +182,14 @@ class Sums:
 
 
 def ratio(error: float, size: float) -> float:
-    """`error` over `size`, where nothing over nothing is 0."""
+    """Return `error` over `size`, where nothing over nothing is 0."""
     if size == 0:
         return 0.0 if error == 0 else math.inf
     return error / size
 
 
 def cosine_of(sums: Sums) -> float:
-    """Give the cosine of the angle between both tensors; 1 if both are 0, 0 if one is."""
+    """Return the cosine of the angle between both tensors; 1 if both are 0, 0 if one is."""
     if sums.one == 0 or sums.other == 0:
         return 1.0 if sums.one == sums.other else 0.0
     return max(-1.0, min(1.0, sums.inner / (math.sqrt(sums.one) * math.sqrt(sums.other))))

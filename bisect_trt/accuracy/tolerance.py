@@ -22,7 +22,7 @@ OTHER_KIND = "outputs differ in shape or type"
 
 
 def precision_rtol(target: TargetSettings) -> float:
-    """The least default tolerance of a target that computes in another precision than its tensors have."""
+    """Return least default tolerance of a target that computes in another precision than its tensors have."""
     name, _, argument = target.spec.partition(":")
     if target.precision:
         return PRECISIONS.get(target.precision.lower(), 0.0)
@@ -106,7 +106,7 @@ def best_agree(name: str, reference: Array, target: Array, count: int) -> Tensor
 
 
 def failures(diffs: Sequence[TensorDiff], *, by_name: bool) -> tuple[Failure, ...]:
-    """Give what does not agree, as failures of stage compare.
+    """Return what does not agree, as failures of stage compare.
 
     With `by_name` one for each tensor, whose signature names it: the outputs of the whole model are the
     same whatever part of it ran on the target. Else one for each symptom.
@@ -132,7 +132,7 @@ def _failure(signature: str, bad: Sequence[TensorDiff]) -> Failure:
 
 
 def only_for(accuracy: AccuracySettings, output: str) -> AccuracySettings:
-    """Give the user's tolerance of one output for everything that is compared: a part of the model by itself.
+    """Return user's tolerance of one output for everything that is compared: a part of the model by itself.
 
     Names of outputs mean nothing there: a part has outputs of its own. Which of several scores are the best
     can only be asked of the output itself, so `topk` does not count. "" has no tolerance of its own.

@@ -44,7 +44,7 @@ class Finding:
 
 
 def find(files: Mapping[str, bytes], secrets: Secrets) -> list[Finding]:
-    """Give all that is found of the original, by file; an archive counts as the files in it."""
+    """Return all that is found of the original, by file; an archive counts as the files in it."""
     opened = dict(_opened(files))
     found = list(_find_texts(opened, secrets))
     values = find_values(opened, secrets.arrays)
@@ -52,7 +52,7 @@ def find(files: Mapping[str, bytes], secrets: Secrets) -> list[Finding]:
 
 
 def read(paths: Iterable[Path]) -> dict[str, bytes]:
-    """Files with what is in them; those of folders too."""
+    """Return the files with what is in them; those of folders too."""
     found: dict[str, bytes] = {}
     for path in paths:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -80,7 +80,7 @@ def _opened(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def _decoded(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Give what a page embeds as base64: the numbers of its plots."""
+    """Yield what a page embeds as base64: the numbers of its plots."""
     runs = _BASE64.findall(data.replace(b"\\/", b"/"))
     if runs:
         yield f"base64 in {name}", b"\n".join(base64.b64decode(run[: len(run) // 4 * 4]) for run in runs)
@@ -103,12 +103,15 @@ def _find_texts(files: Mapping[str, bytes], secrets: Secrets) -> Iterator[Findin
 
 
 def shown(text: str) -> str:
-    """Give a text in quotes, short."""
+    """Return a text in quotes, short."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def left(model: bytes) -> list[str]:
-    """Give what of the original a model still tells: operators, attributes, shapes, sizes; one line each."""
+    """Return what a model still reveals of the original: operators, attributes, shapes, sizes.
+
+    One line each.
+    """
     proto = onnx.load_model_from_string(model)
     lines = []
     for node in inner_nodes(proto.graph):
@@ -143,7 +146,7 @@ def _attribute(attribute: onnx.AttributeProto) -> str:
 
 
 def _values(tensor: TensorProto) -> str:
-    """Values where there are few: sizes, axes, and the like."""
+    """Return values where there are few: sizes, axes, and the like."""
     few = np.prod(tensor.dims) <= SMALL and tensor.data_type != TensorProto.STRING
     if not few or tensor.data_location == TensorProto.EXTERNAL:
         return ""
@@ -154,6 +157,6 @@ def _values(tensor: TensorProto) -> str:
 
 
 def summary(found: list[Finding]) -> str:
-    """Give the findings as one sentence."""
+    """Return the findings as one sentence."""
     more = f" and {len(found) - _SHOWN_FINDS} more" if len(found) > _SHOWN_FINDS else ""
     return "; ".join(map(str, found[:_SHOWN_FINDS])) + more

@@ -27,7 +27,7 @@ Named = Callable[[], Iterable[tuple[str, Array]]]
 
 
 def find_values(files: Mapping[str, bytes], arrays: Named) -> list[tuple[str, str]]:
-    """Names of arrays of which a run, or a value that is long enough, is in a file, with that file."""
+    """Return names of arrays of which a run, or a value that is long enough, is in a file, with that file."""
     where = {width: _index(files, width) for width in (16, 32)}
     singles = _singles(files)
     found = []
@@ -39,13 +39,13 @@ def find_values(files: Mapping[str, bytes], arrays: Named) -> list[tuple[str, st
         if hit is not None:
             found.append((name, sources[int(hit)]))
         elif array.size < _RUN:
-            told = [singles[v] for v in _long(array) if v in singles]
-            found += [(name, told[0])] if told else []
+            left = [singles[v] for v in _long(array) if v in singles]
+            found += [(name, left[0])] if left else []
     return found
 
 
 def is_secret(array: Array) -> bool:
-    """Say whether an array is more than sizes, axes or flags."""
+    """Return whether an array is more than sizes, axes or flags."""
     kind = array.dtype.kind
     if kind in "OUSb" or array.size == 0:
         return kind == "b" and array.size > SMALL
@@ -53,7 +53,7 @@ def is_secret(array: Array) -> bool:
 
 
 def strings(data: bytes) -> Iterator[str]:
-    """Printable runs of bytes; the texts of an array of texts, which has four bytes a letter."""
+    """Yield the printable runs of bytes; the texts of an array of texts, which has four bytes a letter."""
     if data[:6] == b"\x93NUMPY":
         array = np.load(io.BytesIO(data), allow_pickle=False)
         yield from (str(item) for item in array.flat) if array.dtype.kind in "US" else ()
@@ -62,7 +62,7 @@ def strings(data: bytes) -> Iterator[str]:
 
 
 def _long(array: Array) -> Iterator[float]:
-    """Floats of more than three digits that no float16 is: no coincidence when met again."""
+    """Yield floats of more than three digits that no float16 is: no coincidence when met again."""
     if array.dtype.kind != "f" or array.dtype.itemsize < 4:
         return
     for value in np.asarray(array, np.float64).flat:
@@ -74,7 +74,7 @@ def _long(array: Array) -> Iterator[float]:
 
 
 def _singles(files: Mapping[str, bytes]) -> dict[float, str]:
-    """Give all such numbers in files, with the file."""
+    """Return all such numbers in files, with the file."""
     found: dict[float, str] = {}
     for name, data in files.items():
         arrays = list(_arrays(name, data))
@@ -87,7 +87,7 @@ def _singles(files: Mapping[str, bytes]) -> dict[float, str]:
 
 
 def _index(files: Mapping[str, bytes], width: int) -> tuple[Array, list[str]]:
-    """Hashes of all windows in all files, sorted, each with the number of its file in the low bits."""
+    """Return hashes of all windows in all files, sorted, each with the number of its file in the low bits."""
     names, parts = list(files), []
     for number, (name, data) in enumerate(files.items()):
         for blob, step in _blobs(name, data):
@@ -98,7 +98,7 @@ def _index(files: Mapping[str, bytes], width: int) -> tuple[Array, list[str]]:
 
 
 def _blobs(name: str, data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Bytes to look at, and at every how many of them a window may begin."""
+    """Yield bytes to look at, and at every how many of them a window may begin."""
     arrays = list(_arrays(name, data))
     if not arrays or len(data) < 1 << 20:
         yield data, 1 if len(data) < _BIG else 4  # whatever it is
@@ -117,7 +117,7 @@ def _blobs(name: str, data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _arrays(name: str, data: bytes) -> Iterator[Array]:
-    """Give the tensors of an ONNX model, the array of a `.npy`."""
+    """Yield the tensors of an ONNX model, the array of a `.npy`."""
     if data[:6] == b"\x93NUMPY":
         try:
             array = np.load(io.BytesIO(data), allow_pickle=False)
@@ -139,7 +139,7 @@ def _arrays(name: str, data: bytes) -> Iterator[Array]:
 
 
 def _windows(blob: bytes, width: int, step: int) -> Array:
-    """Hashes of `width` bytes from each `step`-th place on."""
+    """Return the hashes of `width` bytes from each `step`-th place on."""
     raw = np.frombuffer(blob, np.uint8)
     if raw.size < width:
         return np.zeros(0, np.uint64)
@@ -161,7 +161,7 @@ def _mixed(keys: Array) -> Array:
 
 
 def _lookup(array: Array, keys: Array) -> int | None:
-    """Number of a file that holds some run of the array; None when none does."""
+    """Return the number of a file that holds some run of the array; None when none does."""
     if not keys.size:
         return None
     flat = array.reshape(-1)
@@ -184,7 +184,7 @@ def _lookup(array: Array, keys: Array) -> int | None:
 
 
 def _tells(rows: Array) -> Array:
-    """Rows that are no coincidence: three different elements at least, that do not just count."""
+    """Return the rows that are no coincidence: three different elements at least, that do not just count."""
     with np.errstate(all="ignore"):
         wide = np.asarray(rows, dtype=np.float64)
         ordered = np.sort(wide, axis=1)

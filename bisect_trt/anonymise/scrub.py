@@ -21,6 +21,7 @@ from bisect_trt.references.spec import parse
 from bisect_trt.results import Judgement, Reduction
 from bisect_trt.session.folder import SCRUBBED
 from bisect_trt.settings import AccuracySettings, Settings, Shapes
+from bisect_trt.writing.files import written_whole
 
 NAME = "model.onnx"
 """What the user's model is called in anonymous texts."""
@@ -31,7 +32,7 @@ _TEXTS = (".csv", ".html", ".json", ".log", ".md", ".py", ".svg", ".txt", ".xml"
 
 
 def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
-    """Give the same result told without the names, texts and paths of the original."""
+    """Return the same result without the names, texts and paths of the original."""
     clean = Scrubber(secrets)
     settings = reduction.settings
     inputs = {i.name for i in onnx.load_model_from_string(reduction.best.model).graph.input}
@@ -54,14 +55,14 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         reduction,
         model=Path(NAME),
         settings=replace(settings, target=target, run=run, accuracy=_nameless(settings.accuracy)),
-        alone=_nameless(reduction.alone),
+        compared_as=_nameless(reduction.compared_as),
         wanted=clean.failure(reduction.wanted),
         original_failure=None,
         reworded=clean.failure(reduction.reworded) if reduction.reworded else None,
         also_seen=tuple(clean.failure(failure) for failure in reduction.also_seen),
         notes=tuple(clean.text(note.replace(settings.accuracy.reference, kind)) for note in reduction.notes),
         causes=tuple(clean.text(cause) for cause in reduction.causes),
-        judgement=_told_cleanly(reduction.judgement, clean),
+        judgement=_clean_judgement(reduction.judgement, clean),
         log=clean.text(reduction.log),
         accuracy={},
         origins=(),
@@ -71,14 +72,14 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
     )
 
 
-def _told_cleanly(judgement: Judgement, clean: Scrubber) -> Judgement:
+def _clean_judgement(judgement: Judgement, clean: Scrubber) -> Judgement:
     """Leave out names of nodes; figures and sentences stay."""
-    told, advice = (tuple(map(clean.text, said)) for said in (judgement.told, judgement.advice))
-    return replace(judgement, source=(), amplifier=None, told=told, advice=advice)
+    sentences, advice = (tuple(map(clean.text, said)) for said in (judgement.told, judgement.advice))
+    return replace(judgement, source=(), amplifier=None, told=sentences, advice=advice)
 
 
 def _of_the_original(reduction: Reduction) -> Iterator[str]:
-    """Give what the reports compare the reduced model with."""
+    """Yield what the reports compare the reduced model with."""
     it = reduction.original
     if it is not None:
         yield f"the original: {it.nodes:,} nodes; {it.weights:,} weights, {it.weight_bytes:,} bytes"
@@ -86,7 +87,7 @@ def _of_the_original(reduction: Reduction) -> Iterator[str]:
 
 
 def operators(models: Iterable[bytes]) -> Iterator[str]:
-    """Operators that are not ONNX's own, their attributes and domains: a reproducer needs them."""
+    """Yield the operators that are not ONNX's own, their attributes and domains: a reproducer needs them."""
     for model in models:
         for node in inner_nodes(onnx.load_model_from_string(model).graph):
             if not is_onnx(node.domain):
@@ -108,7 +109,7 @@ def _nameless(accuracy: AccuracySettings) -> AccuracySettings:
 
 
 def _of(shapes: Shapes, inputs: set[str]) -> Shapes:
-    """Shapes of inputs that are left."""
+    """Return the shapes of inputs that are left."""
     return tuple((name, dims) for name, dims in shapes if name in inputs)
 
 
@@ -122,7 +123,7 @@ class Scrubber:
         self._inside = secrets.inside
 
     def text(self, text: str) -> str:
-        """Give a text without the secrets."""
+        """Return a text without the secrets."""
         for one in self._inside:
             text = text.replace(one, REMOVED)
         return TOKEN.sub(lambda match: self._token(match.group()), text)
@@ -137,7 +138,7 @@ class Scrubber:
         return word in self._parts or word in self._whole
 
     def failure(self, failure: Failure) -> Failure:
-        """Give a failure without the secrets; the names of nodes are ours by then."""
+        """Return a failure without the secrets; the names of nodes are ours by then."""
         return replace(
             failure,
             message=self.text(failure.message),
@@ -168,9 +169,8 @@ def scrub_journal(path: Path) -> None:
             kept["outcome"] = {"failures": failures, "unresolved": ""}
         lines.append(json.dumps(kept))
     lines.append(json.dumps({"event": SCRUBBED}))
-    aside = path.with_suffix(".writing")
-    aside.write_text("\n".join(lines) + "\n")
-    aside.replace(path)
+    with written_whole(path) as aside:
+        aside.write_text("\n".join(lines) + "\n")
 
 
 def require_untelling(out: Path, loaded: LoadedModel, settings: Settings) -> None:

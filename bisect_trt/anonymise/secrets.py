@@ -43,16 +43,16 @@ class Secrets:
     Attributes:
         texts: names, texts and paths of the original, with what each is.
         arrays: weights and input values with their names; a new iterator each time it is called.
-        told: words in small letters that are shared all the same.
+        public: words in small letters that are shared all the same.
     """
 
     texts: Mapping[str, str]
     arrays: Callable[[], Iterable[tuple[str, Array]]]
-    told: frozenset[str] = frozenset()
+    public: frozenset[str] = frozenset()
 
     @cached_property
     def parts(self) -> dict[str, str]:
-        """Words inside the texts that tell something, in small letters, with what they are of."""
+        """Identifying words inside the texts, in lower case, each with its source."""
         found: dict[str, str] = {}
         for text, what in self.texts.items():
             for word in WORD.findall(text):
@@ -62,28 +62,28 @@ class Secrets:
 
     @cached_property
     def whole(self) -> dict[str, str]:
-        """The texts that tell something as a whole."""
-        told = ((t, what) for t, what in self.texts.items() if len(t) > 2 and re.search(r"[^\W\d_]", t))
-        return {t: what for t, what in told if not self._is_known(t)}
+        """The texts that identify something as a whole."""
+        readable = ((t, what) for t, what in self.texts.items() if len(t) > 2 and re.search(r"[^\W\d_]", t))
+        return {t: what for t, what in readable if not self._is_known(t)}
 
     def _is_known(self, word: str) -> bool:
-        """Say whether it may be found anyway: as a word, or as a name that we give a node of it."""
-        return is_ours(word) or word.lower().rstrip("0123456789") in self.told
+        """Return whether it may be found anyway: as a word, or as a name that we give a node of it."""
+        return is_ours(word) or word.lower().rstrip("0123456789") in self.public
 
     @cached_property
     def inside(self) -> list[str]:
-        """Give those of `whole` that may be a part of a word, longest first: paths, and several words."""
+        """Return those of `whole` that may be a part of a word, longest first: paths, and several words."""
         found = (t for t, what in self.whole.items() if what == PATH or not TOKEN.fullmatch(t))
         return sorted(found, key=len, reverse=True)
 
-    def without(self, told: Iterable[str]) -> Secrets:
-        """Less what is told anyway: operators of the user's own, their attributes and domains."""
-        return replace(self, told=frozenset(text.lower() for text in told))
+    def without(self, public: Iterable[str]) -> Secrets:
+        """Leave out what is public anyway: the user's own operators, their attributes and domains."""
+        return replace(self, public=frozenset(text.lower() for text in public))
 
 
 @cache
 def _vocabulary() -> frozenset[str]:
-    """Words that our files can hold whatever the model: those of our own source, and ONNX's."""
+    """Return the words that our files can hold whatever the model: those of our own source, and ONNX's."""
     folder = Path(__file__).parent
     words: set[str] = set()
     for path in (*folder.rglob("*.py"), *folder.rglob("*.j2")):
@@ -96,7 +96,7 @@ def _vocabulary() -> frozenset[str]:
 
 
 def is_ours(word: str) -> bool:
-    """Say whether a word is one of ours, or a name that we give: `x0`, `conv1`."""
+    """Return whether a word is one of ours, or a name that we give: `x0`, `conv1`."""
     plain = word.lower()
     return (
         plain in _vocabulary()
@@ -106,7 +106,7 @@ def is_ours(word: str) -> bool:
 
 
 def secrets_of(loaded: LoadedModel, samples: Sequence[Mapping[str, Array]], settings: Settings) -> Secrets:
-    """Names, texts, weights and input values of a model, and who and where the user is."""
+    """Return names, texts, weights and input values of a model, and who and where the user is."""
     folder = loaded.path.resolve().parent
 
     def arrays() -> Iterator[tuple[str, Array]]:
@@ -185,7 +185,7 @@ def _texts(message: Any, label: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _operator(node: onnx.NodeProto) -> str:
-    """Give what an attribute is called whose owner may be one of ONNX's own operators."""
+    """Return what an attribute is called whose owner may be one of ONNX's own operators."""
     return "attribute" if takes_texts(node) else _STRUCTURAL
 
 
@@ -213,17 +213,17 @@ def _fed_texts(samples: Sequence[Mapping[str, Array]]) -> Iterator[tuple[str, st
 
 
 def _surroundings(model: Path, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Paths, host and user; names that many machines have tell nothing."""
+    """Yield paths, host and user; names that many machines have identify nobody."""
     yield model.stem, "the name of the model's file"
     for path in (model, *_paths(settings)):
         yield str(path), PATH
         yield str(path.resolve().parent), PATH
-        yield from ((part, "a folder or file") for part in path.resolve().parts[1:] if _told(part))
+        yield from ((part, "a folder or file") for part in path.resolve().parts[1:] if _identifies(part))
     yield str(Path.home()), PATH
     for name in (socket.gethostname(), socket.gethostname().split(".")[0]):
-        yield from [(name, "the host")] if _told(name) else []
+        yield from [(name, "the host")] if _identifies(name) else []
     try:
-        yield from [(getpass.getuser(), "the user")] if _told(getpass.getuser()) else []
+        yield from [(getpass.getuser(), "the user")] if _identifies(getpass.getuser()) else []
     except (KeyError, OSError):  # nobody in particular
         return
 
@@ -244,5 +244,5 @@ _COMMON = frozenset({"root", "user", "admin", "ubuntu", "localhost", "home", "mo
 _COMMON |= {"bin", "lib", "opt", "python", "python3", "etc", "var", "localdomain"}
 
 
-def _told(name: str) -> bool:
+def _identifies(name: str) -> bool:
     return name.lower() not in _COMMON and not is_ours(name)

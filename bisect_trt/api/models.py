@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def quiet(event: object) -> None:
-    """Hear of a step and do nothing."""
+    """Ignore a step."""
 
 
 def reduce(
@@ -41,7 +41,7 @@ def reduce(
         settings: how; the defaults are those of the command line.
         out: the folder; by default `MODEL-repro` in the current one.
         force: replace what an earlier run wrote there.
-        on_event: hears of every step.
+        on_event: called with every step.
         **options: fields of the settings, as `target="emulate:fp16"` or `repeats=5`.
 
     Raises:
@@ -145,7 +145,7 @@ def scan(
         force: replace what an earlier run wrote there.
         tensors: names or patterns of those that are looked at; by default all.
         save_tensors: folder that gets the values of both sides.
-        on_event: hears of every step.
+        on_event: called with every step.
         **options: fields of the settings, as `target="emulate:fp16"`.
 
     Raises:
@@ -187,7 +187,7 @@ def precision(
         force: replace what an earlier run wrote there.
         keep, lower: names of nodes that stay in FP32 in any case, or in none.
         start: the `precision.json` of an earlier run, or names of nodes: these are tried first.
-        on_event: hears of every step.
+        on_event: called with every step.
         **options: fields of the settings, as `inputs="inputs.npz"` or `rtol=1e-2`.
 
     Raises:
@@ -233,7 +233,7 @@ def profile(
         cuda_graph: run TensorRT's engine as a CUDA graph.
         out: the folder; by default `MODEL-profile` in the current one.
         force: replace what an earlier run wrote there.
-        on_event: hears of every step.
+        on_event: called with every step.
         **options: fields of the settings, as `target="ort:CPU"`.
 
     Raises:

@@ -36,7 +36,7 @@ def verify(
         memory_limit: bytes for each.
         custom_ops: libraries for the reference.
         given: settings of the target that the report may not give.
-        on_result: hears of each.
+        on_result: called with each result.
 
     Raises:
         UsageError: there is no reproducer.
@@ -93,7 +93,7 @@ def blame(
         target: another target than the one of the report.
         out: the folder; by default `NAME-blame` in the current one. What it holds is not asked again.
         force: replace what an earlier call wrote there.
-        on_tried: hears of each release.
+        on_tried: called with each release that was tried.
         **options: fields of the settings, as `repeats=1` or `budget=600.0`.
 
     Raises:

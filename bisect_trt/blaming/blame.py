@@ -95,14 +95,14 @@ class Blame(Summary):
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[tuple[str, str]]:
-        """Give the answers, and where the files are."""
-        told = [("Releases", words.answer(self.releases))] if self.releases else []
+        """Return the answers, and where the files are."""
+        rows = [("Releases", words.answer(self.releases))] if self.releases else []
         if self.decisions is not None:
-            told += [("Decisions", " ".join(words.sentences(self.decisions)))]
-        return [*told, *(("Note", note) for note in self.notes), ("Written to", str(self.out))]
+            rows += [("Decisions", " ".join(words.sentences(self.decisions)))]
+        return [*rows, *(("Note", note) for note in self.notes), ("Written to", str(self.out))]
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         found = self.releases
         document: dict[str, Any] = {
             "schema": SCHEMA,
@@ -122,8 +122,8 @@ class Blame(Summary):
                 "seconds": round(found.seconds, 3),
             }
         if self.decisions is not None:
-            told = {"answer": words.sentences(self.decisions)[0]}
-            document["decisions"] = told | self.decisions.to_json()
+            decided = {"answer": words.sentences(self.decisions)[0]}
+            document["decisions"] = decided | self.decisions.to_json()
         return {**document, "notes": list(self.notes)}
 
 
@@ -149,7 +149,7 @@ def blame(
         out: where to write; NAME-blame here without it. What an earlier call found there is not asked again.
         force: replace what is there.
         on_tried: called with each release as it is tried.
-        say: told what else is going on.
+        say: called with what else is going on.
 
     Raises:
         UsageError: there is no reproducer, or it or an option cannot be used.
@@ -207,7 +207,7 @@ class _Asker:
     journal: Journal
 
     def releases(self, on_tried: OnTried) -> Releases:
-        """Releases of a package or of a file."""
+        """Return the releases of a package or of a file."""
         asking, processes = self.asking, Processes()
         if asking.releases_file is not None:
             if asking.releases:
@@ -269,7 +269,7 @@ class _Asker:
         return self.report.target(self.target, self.settings.target)
 
     def _whole(self, place: Path) -> Path | None:
-        """Give the user's model, where a file of its name lies here or beside the reproducer."""
+        """Return the user's model, where a file of its name lies here or beside the reproducer."""
         name = self.report.model_name
         places = [folder / name for folder in (Path.cwd(), place.absolute().parent)] if name else []
         return next((found for found in places if found.is_file()), None)
@@ -328,7 +328,7 @@ def _file_name(release: str) -> str:
 
 
 def _digest(folder: Path, asked: str) -> str:
-    """Give what two runs must share for one to go on with the other's journal."""
+    """Return what two runs must share for one to go on with the other's journal."""
     h = hashlib.sha256(asked.encode())
     for name in (files.MODEL, files.WEIGHTS, files.REPORT):
         with suppress(OSError):

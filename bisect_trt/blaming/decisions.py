@@ -60,7 +60,7 @@ class Decisions:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         found = self.decided
         return {
             "target": self.target,
@@ -126,7 +126,7 @@ def decisions(
         out: where a patched model is written.
         nodes: names of the nodes that were found, as the user's model has them.
         deadline: moment of `time.monotonic` after which nothing new is begun.
-        say: told what is going on.
+        say: called with what is going on.
 
     Raises:
         TargetUnavailable: the target cannot be used here.
@@ -187,7 +187,7 @@ _NO_ROUTES = "This builder names no build routes (TensorRT has them from 11.1 on
 
 
 def _fixed_helps(bench: _Bench) -> bool:
-    """Say whether the failure goes when the inputs have the shapes that they are fed with."""
+    """Return whether the failure goes when the inputs have the shapes that they are fed with."""
     proto = onnx.load_model_from_string(bench.candidate.model)
     made = fixed(proto, fed_shapes(bench.candidate))
     if made == proto:
@@ -197,7 +197,7 @@ def _fixed_helps(bench: _Bench) -> bool:
 
 
 def _breakers(bench: _Bench) -> tuple[str, ...]:
-    """Give the fewest inner tensors that, marked as outputs, make the failure go; none where none do."""
+    """Return the fewest inner tensors that, marked as outputs, make the failure go; none where none do."""
     proto = onnx.load_model_from_string(bench.candidate.model)
     names = inner_tensors(proto)
     # The reference is asked anew for what is exposed; where its word is not what the files say is right,

@@ -25,6 +25,7 @@ from bisect_trt.blaming.installer import INTERRUPTED, Installer, Processes, why_
 from bisect_trt.blaming.packages import PACKAGES, Package, asked_for, in_order, newest_of_lines
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.machine.environment import quiet_environ
+from bisect_trt.writing.files import written_whole
 
 LIMIT = 12 << 30
 """Bytes that all environments may take together."""
@@ -128,7 +129,7 @@ class Environments:
         self._used: set[str] = set()
 
     def versions(self, package: Package) -> list[str]:
-        """Releases of a package, the oldest first; offline those that were listed or installed before.
+        """Return releases of a package, the oldest first; offline those that were listed or installed before.
 
         Raises:
             TargetUnavailable: there are none, or the index does not answer.
@@ -143,13 +144,12 @@ class Environments:
                 raise TargetUnavailable(why, "leave out --offline")
             return in_order(listed)
         found = in_order(self._installer.versions(name))
-        aside = known.with_name(f"{known.name}.{os.getpid()}.part")
-        aside.write_text(json.dumps(found))
-        aside.replace(known)
+        with written_whole(known) as aside:
+            aside.write_text(json.dumps(found))
         return found
 
     def get(self, package: Package, version: str, more: Sequence[str] = ()) -> Environment:
-        """Give the environment of a release, made if need be. `more` are further requirements.
+        """Return the environment of a release, made if need be. `more` are further requirements.
 
         Raises:
             NotTried: it cannot be made here.
@@ -200,9 +200,8 @@ class Environments:
             if broken and package.partner:
                 broken = self._with_partner(place, package, requirements, broken)
             made = Environment(place / "bin/python", _versions(place), broken)
-            aside = place / f"{_READY}.part"
-            aside.write_text(json.dumps({**asdict(made), "python": ""}))
-            aside.replace(place / _READY)
+            with written_whole(place / _READY) as aside:
+                aside.write_text(json.dumps({**asdict(made), "python": ""}))
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
@@ -226,8 +225,8 @@ class Environments:
         """Say why its library cannot be imported; empty when it can."""
         # As in the scripts: an error that a library prints, and goes on from, counts.
         strict = "import os, sys; sys.excepthook = lambda k, e, t: (print(repr(e), flush=True), os._exit(2))"
-        told = f"{strict}\nimport numpy, {package.module}\n{package.trial}"
-        command = [str(place / "bin/python"), "-I", "-c", told]
+        script = f"{strict}\nimport numpy, {package.module}\n{package.trial}"
+        command = [str(place / "bin/python"), "-I", "-c", script]
         code, said = self._processes.run(command, timeout=_LONGEST_IMPORT, env=quiet_environ())
         if code == 0:
             return ""
@@ -241,9 +240,9 @@ class Environments:
 
 def _ready(place: Path) -> Environment | None:
     try:
-        told = json.loads((place / _READY).read_text())
+        data = json.loads((place / _READY).read_text())
         (place / _READY).touch()  # used now
-        return Environment(place / "bin/python", dict(told["versions"]), str(told["broken"]))
+        return Environment(place / "bin/python", dict(data["versions"]), str(data["broken"]))
     except (OSError, ValueError, KeyError):
         return None
 
@@ -267,12 +266,12 @@ def _versions(place: Path) -> dict[str, str]:
 
 
 def _key(requirements: Sequence[str]) -> str:
-    told = [*requirements, sys.version.split()[0], sys.platform]
-    return sha256("\n".join(told).encode()).hexdigest()[:10]
+    parts = [*requirements, sys.version.split()[0], sys.platform]
+    return sha256("\n".join(parts).encode()).hexdigest()[:10]
 
 
 def _sizes(folder: Path) -> dict[int, int]:
-    """Bytes by file: uv links the same file into several environments, which takes no space."""
+    """Return bytes by file: uv links the same file into several environments, which takes no space."""
     found: dict[int, int] = {}
     for top, _, names in os.walk(folder):
         for name in names:
@@ -284,7 +283,7 @@ def _sizes(folder: Path) -> dict[int, int]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Nobody else makes the same environment meanwhile."""
+    """Hold the lock of an environment, so that no other process makes it meanwhile."""
     with path.open("w") as file:
         with suppress(OSError):  # a file system that knows no locks
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -23,7 +23,7 @@ Ask = Callable[[int], Verdict]
 
 @dataclass(frozen=True)
 class Change:
-    """Two positions that were answered otherwise; of all between them nothing can be told."""
+    """Two positions with different answers; all between them are UNRESOLVED."""
 
     before: int
     after: int
@@ -45,7 +45,7 @@ class History:
 
     @property
     def known(self) -> list[int]:
-        """Positions of which something can be told, in ascending order."""
+        """Positions that are resolved, in ascending order."""
         return [k for k, answer in self.answers.items() if answer is not Verdict.UNRESOLVED]
 
     @property
@@ -100,7 +100,7 @@ class _Asked:
         return self._answers[k]
 
     def hopeless(self, k: int) -> bool:
-        """Say whether it was asked in vain."""
+        """Return whether it was asked in vain."""
         return self._answers.get(k) is Verdict.UNRESOLVED
 
     def known(self) -> list[int]:
@@ -114,7 +114,7 @@ class _Asked:
 
 
 def _find_any(count: int, asked: _Asked) -> None:
-    """Ask in the middle, then in the middles of the halves, and so on, until one can be told."""
+    """Ask in the middle, then in the middle of each half, and so on, until one is resolved."""
     ranges = [(0, count - 1)]
     while ranges:
         low, high = ranges.pop(0)
@@ -126,7 +126,7 @@ def _find_any(count: int, asked: _Asked) -> None:
 
 
 def _move_end(asked: _Asked, dark: int, light: int) -> None:
-    """Move from an end that cannot be told to one that can: a few one by one, then by halving."""
+    """Move from an unresolved end to a resolved position: a few steps one by one, then by halving."""
     step, near = (1 if light > dark else -1), NEAR
     while abs(light - dark) > 1:
         middle = dark + step if near else (dark + light) // 2
@@ -138,7 +138,7 @@ def _move_end(asked: _Asked, dark: int, light: int) -> None:
 
 
 def _halve(low: int, high: int, asked: _Asked) -> None:
-    """Narrow two positions that answer otherwise down to neighbours, but for what cannot be told."""
+    """Narrow two positions with different answers down to neighbours, unresolved ones left out."""
     while inner := [k for k in range(low + 1, high) if not asked.hopeless(k)]:
         middle = min(inner, key=lambda k: abs(2 * k - low - high))
         answer = asked.at(middle)

@@ -117,7 +117,7 @@ class Index:
     cert: str = ""
 
     def for_uv(self) -> dict[str, str]:
-        """Give it as variables of uv's environment; what the user has set for uv himself stays."""
+        """Return the it as variables of uv's environment; what the user has set for uv himself stays."""
         found = {
             "UV_DEFAULT_INDEX": self.default,
             "UV_INDEX": " ".join(self.extra),
@@ -130,7 +130,7 @@ class Index:
 
 
 def parse_index(said: str) -> Index:
-    """Give the index from what `pip config list` says; the environment's word is above that of files."""
+    """Return the index from what `pip config list` says; the environment's word is above that of files."""
     values: dict[str, str] = {}
     for line in said.splitlines():
         key, equals, value = line.partition("=")
@@ -165,7 +165,7 @@ class Installer:
 
     @cached_property
     def index(self) -> Index:
-        """Give the index that packages come from, as the user's pip has it."""
+        """Return the index that packages come from, as the user's pip has it."""
         return parse_index(self._processes.run([*self._pip, "config", "list"], timeout=60.0)[1])
 
     def versions(self, package: str) -> list[str]:
@@ -190,7 +190,7 @@ class Installer:
         raise TargetUnavailable(f"the releases of {package} cannot be listed: {why}")
 
     def make(self, place: Path) -> str:
-        """Give an empty environment with this Python. Gives why there is none, else nothing."""
+        """Return an empty environment with this Python. Gives why there is none, else nothing."""
         if self._uv:
             command = [self._uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(place)]
         else:
@@ -245,7 +245,7 @@ _OFFLINE = "--offline tries what was installed before"
 
 
 def find_uv() -> str:
-    """Give the program uv: of the extra `blame`, else on the PATH; empty where there is none."""
+    """Return the program uv: of the extra `blame`, else on the PATH; empty where there is none."""
     with suppress(ImportError, FileNotFoundError):
         return str(importlib.import_module("uv").find_uv_bin())
     return shutil.which("uv") or ""
@@ -269,12 +269,12 @@ def why_not(said: str, *, offline: bool = False, ended: bool = False) -> str:
 
 
 def without_addresses(text: str) -> str:
-    """Give a text of an installer without the address of any server, which may hold a password."""
+    """Return a text of an installer without the address of any server, which may hold a password."""
     return _ADDRESS.sub("(address)", text)
 
 
 def _last(said: str) -> str:
-    """Give the last line that says something, lines of errors before others."""
+    """Return the last line that says something, lines of errors before others."""
     lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("error", "cause", "because"))]
     return (errors or lines or ["it gave no reason"])[-1][:200]

@@ -46,7 +46,7 @@ def matrix(
 
 
 def exit_code(found: Sequence[Blame], *, until_fixed: bool = False) -> int:
-    """Give 1 when any reproducer still fails on the newest release, else 3, else 0, as `verify` does.
+    """Return 1 when any reproducer still fails on the newest release, else 3, else 0, as `verify` does.
 
     `until_fixed` turns 0 and 1 round.
     """

@@ -1,4 +1,4 @@
-"""The question that every release is asked: a script of ours, written anew from a reproducer's files.
+"""The question that every release is asked: our own script, written from a reproducer's files.
 
 A script that came with a stranger's folder is never run. Model, values and report are read as `verify`
 reads them; the script is rendered from these, with nothing of ours to import.
@@ -129,7 +129,7 @@ def write_question(
             wanted=report.wanted,
             best=best,
             original_nodes=len(best.nodes),
-            alone=report.accuracy,
+            compared_as=report.accuracy,
             log=_log(folder),
         )
         if script.template_for(reduction) == script.NEEDS_US:
@@ -144,7 +144,7 @@ def write_question(
 
 
 def _name(spec: str, package: Package | None) -> str:
-    """Give the target as its own `info` names it, without asking it: it need not be usable here."""
+    """Return the target as its own `info` names it, without asking it: it need not be usable here."""
     if by_its_own_api(package):
         return script.OPENVINO
     if not spec.startswith("ort:"):
@@ -177,7 +177,7 @@ def _digest(folder: Path) -> str:
 
 
 def _last_word(said: str) -> str:
-    """Give the script's own last line, else the last one that was printed."""
+    """Return the script's own last line, else the last one that was printed."""
     lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
     own = [line for line in lines if line.startswith(("Actual:", "Something else went wrong:"))]
     last = (own or lines or [""])[-1].removeprefix("Actual: ")

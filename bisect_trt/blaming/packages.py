@@ -58,7 +58,7 @@ class Package:
     trial: str = ""
 
     def requirements(self, version: str, *, build: bool = False) -> list[str]:
-        """Give what to install for one release; with `build` source archives may be built."""
+        """Return what to install for one release; with `build` source archives may be built."""
         names = (self.name,) if build or not self.wheels else self.wheels
         return [*(f"{name}=={version}" for name in names), *self.beside]
 
@@ -109,7 +109,7 @@ class Asked:
     text: str
 
     def among(self, listed: Sequence[str], *, pre: bool = False) -> list[str]:
-        """Give those of the listed releases that are asked for, and each that is named, listed or not.
+        """Return the those of the listed releases that are asked for, and each that is named, listed or not.
 
         Pre-releases and yanked ones (which are not listed) on request only: to name one asks for it.
         """
@@ -120,7 +120,7 @@ class Asked:
 
 
 def parsed(version: str) -> Version | None:
-    """Give a version; None when it is none."""
+    """Return a version; None when it is none."""
     try:
         return Version(version)
     except InvalidVersion:
@@ -136,7 +136,7 @@ def kind_of(spec: str) -> str:
 
 
 def default_for(spec: str) -> str:
-    """Give the package that has a target. Raises UsageError when none has."""
+    """Return the package that has a target. Raises UsageError when none has."""
     kind = kind_of(spec)
     if not kind:
         hint = "give a command for each release with --releases-file"
@@ -145,7 +145,7 @@ def default_for(spec: str) -> str:
 
 
 def asked_for(text: str, spec: str) -> Asked:
-    """`PACKAGE[>=A,<B]`, for a target.
+    """Parse `PACKAGE[>=A,<B]`, for a target.
 
     Raises:
         UsageError: it is no such text, or the package says nothing of that target.
@@ -167,7 +167,7 @@ def asked_for(text: str, spec: str) -> Asked:
 
 
 def newest_of_lines(versions: Sequence[str]) -> list[str]:
-    """Give the newest release of each line (1.31.x, 1.30.x, ...), the newest line first."""
+    """Return the newest release of each line (1.31.x, 1.30.x, ...), the newest line first."""
     lines: dict[tuple[int, int], str] = {}
     for text in in_order(versions):
         found = parsed(text)
@@ -177,12 +177,15 @@ def newest_of_lines(versions: Sequence[str]) -> list[str]:
 
 
 def by_its_own_api(package: Package | None) -> bool:
-    """Say whether a package is asked through its own interface, not through ONNX Runtime's."""
+    """Return whether a package is asked through its own interface, not through ONNX Runtime's."""
     return package is not None and package.name == _OPENVINO
 
 
 def plugin_of(package: Package) -> Plugin | None:
-    """The plugin with a provider that an environment with this package has; None: it is built in, or none."""
+    """Return the plugin with a provider that an environment with this package has.
+
+    None: it is built in, or none.
+    """
     if package.name == _PLUGIN:
         return Plugin(package.name, "", "openvino", package.module)
     return None

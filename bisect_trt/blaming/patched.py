@@ -67,20 +67,20 @@ class Patch:
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def of(self, model: onnx.ModelProto, inferred: onnx.ModelProto) -> onnx.ModelProto:
-        """Give the changed copy of a model; `inferred` is the model with inferred shapes."""
+        """Return the changed copy of a model; `inferred` is the model with inferred shapes."""
         if self.shapes:
             return patch.fixed(model, dict(self.shapes))
         return patch.exposed(model, self.tensors, inferred)
 
     def script(self) -> str:
-        """Give a program that does the same to the next export; it stands alone."""
+        """Return a program that does the same to the next export; it stands alone."""
         head = f"# Written by bisect-trt {__version__}: python {SCRIPT} MODEL.onnx PATCHED.onnx\n"
         words = {"tensors": repr(list(self.tensors)), "shapes": repr(dict(self.shapes))}
         return f"{head}{getsource(patch)}\n{_TAIL.format(**words)}"
 
 
 def outputs_patch(model: onnx.ModelProto, outputs: Sequence[str], nodes: Sequence[str]) -> Patch | None:
-    """Tensors by the names of the reproducer, else all that the nodes found make; None without any."""
+    """Return tensors by the names of the reproducer, else all that the nodes found make; None without any."""
     inner = patch.inner_tensors(model)
     names = [name for name in inner if name in set(outputs)]
     if len(names) < len(outputs):
@@ -88,8 +88,8 @@ def outputs_patch(model: onnx.ModelProto, outputs: Sequence[str], nodes: Sequenc
         names = [name for name in inner if name in made]
     if not names:
         return None
-    told = f"with {', '.join(names[:4])}{', ...' if len(names) > 4 else ''} as further outputs"
-    return Patch(told, tensors=tuple(names))
+    text = f"with {', '.join(names[:4])}{', ...' if len(names) > 4 else ''} as further outputs"
+    return Patch(text, tensors=tuple(names))
 
 
 class Written:

@@ -1,4 +1,4 @@
-"""Asks one release after the other, and tells in which the failure came and in which it went."""
+"""Tries releases one by one and finds those in which the failure appeared and disappeared."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Tried:
     output: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {
             "release": self.release,
             "verdict": self.verdict.value,
@@ -85,7 +85,7 @@ class Releases:
     seconds: float = 0.0
 
     def of(self, position: int) -> Tried:
-        """Give what the release at a position says."""
+        """Return what the release at a position says."""
         return next(tried for tried in self.tried if tried.release == self.names[position])
 
 
@@ -93,7 +93,7 @@ class Source(Protocol):
     """Where releases come from."""
 
     def command(self, name: str, script: Path) -> tuple[list[str], Mapping[str, str], str]:
-        """Say how to run a script on a release, its versions, and why nothing can be told if so.
+        """Return the command that runs a script on a release, its versions, and why it cannot run, if so.
 
         Raises:
             NotTried: it cannot be tried here.
@@ -131,7 +131,7 @@ class FromFile:
 
 
 def read_file(path: Path) -> FromFile:
-    """Lines `NAME: COMMAND`, the oldest release first; blank ones and those with `#` are left out.
+    """Return lines `NAME: COMMAND`, the oldest release first; blank ones and those with `#` are left out.
 
     Raises:
         UsageError: it cannot be read, or a line is none of these.
@@ -253,8 +253,8 @@ class Releaser:
         return Tried(name, answer.verdict, answer.said, True, answer.seconds, versions, answer.output)
 
     def _key(self, name: str, command: Sequence[str], versions: Mapping[str, str]) -> str:
-        told = "\n".join([self._question.digest, name, *(versions or command), *versions.values()])
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        content = "\n".join([self._question.digest, name, *(versions or command), *versions.values()])
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def _as_outcome(answer: Answer) -> Outcome:

@@ -21,7 +21,7 @@ _COLOURS = {
 
 
 def svg(found: Releases) -> str:
-    """Give a picture that stands by itself: colour, title and version of every release."""
+    """Return a picture that stands by itself: colour, title and version of every release."""
     marks = words.marks(found)
     longest = max(len(name) for name, _ in marks) * _LETTER
     used = [kind for kind in _COLOURS if any(kind == mark for _, mark in marks)]
@@ -40,10 +40,10 @@ def svg(found: Releases) -> str:
 
 def _box(k: int, name: str, kind: str) -> str:
     x = _LEFT + k * (_BOX + _GAP)
-    colour, told = _COLOURS[kind]
+    colour, word = _COLOURS[kind]
     below = _TOP + _HEIGHT + 12
     return (
-        f'<g><title>{escape(name)}: {told}</title><rect x="{x}" y="{_TOP}" width="{_BOX}" height="{_HEIGHT}" '
+        f'<g><title>{escape(name)}: {word}</title><rect x="{x}" y="{_TOP}" width="{_BOX}" height="{_HEIGHT}" '
         f'rx="3" fill="{colour}" stroke="#616161"/><text x="{x + 8}" y="{below}" '
         f'transform="rotate(50 {x + 8} {below})">{escape(name)}</text></g>'
     )
@@ -52,9 +52,9 @@ def _box(k: int, name: str, kind: str) -> str:
 def _legend(kinds: Sequence[str], y: float) -> list[str]:
     x, found = float(_LEFT), []
     for kind in kinds:
-        colour, told = _COLOURS[kind]
+        colour, word = _COLOURS[kind]
         shape = f'x="{x:.0f}" y="{y:.0f}" width="12" height="12" rx="2"'
         found.append(f'<rect {shape} fill="{colour}" stroke="#616161"/>')
-        found.append(f'<text x="{x + 18:.0f}" y="{y + 10:.0f}">{told}</text>')
-        x += len(told) * _LETTER + 34
+        found.append(f'<text x="{x + 18:.0f}" y="{y + 10:.0f}">{word}</text>')
+        x += len(word) * _LETTER + 34
     return found

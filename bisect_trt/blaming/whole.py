@@ -63,7 +63,7 @@ class Tried:
         return f"{self.told}: the whole model agrees{slower}"
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {
             "told": self.told,
             "agrees": self.agrees,
@@ -84,7 +84,7 @@ class Whole:
     tried: tuple[Tried, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {
             "model": self.model,
             "fails": self.fails,
@@ -118,7 +118,7 @@ def whole_model(model: Path, settings: Settings, helps: Helps, out: Path, say: S
         settings: resolved; those of the reproducer, with the user's input values.
         helps: what is tried.
         out: a folder that is there.
-        say: told what is going on.
+        say: called with what is going on.
 
     Raises:
         UsageError: the model or its inputs cannot be used.
@@ -158,14 +158,14 @@ def whole_model(model: Path, settings: Settings, helps: Helps, out: Path, say: S
 
 def _with_knobs(model: Path, settings: Settings, knobs: Sequence[Knob], before: float | None) -> Tried:
     other = replace(settings, target=switched(settings.target, knobs))
-    told = " and ".join(knob.told for knob in knobs)
+    how = " and ".join(knob.told for knob in knobs)
     paste: dict[str, str] = {}
     for knob in knobs:
         for tool, line in knob.paste.items():
             paste[tool] = f"{paste[tool]}\n{line}" if tool in paste else line
     agrees, said = _agrees(check(model, other).outcome)
     times = _times(before, _seconds(model, other)) if agrees else None
-    return Tried(told, agrees, said, times, tuple(paste.items()))
+    return Tried(how, agrees, said, times, tuple(paste.items()))
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,14 @@ class _Bench:
 
 
 def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Give the model with shapes of its inner tensors, as far as onnx infers them."""
+    """Return the model with shapes of its inner tensors, as far as onnx infers them."""
     with suppress(native.RefusedError, native.NotKnownError):
         return native.infer_shapes(proto)
     return proto
 
 
 def fed_shapes(candidate: Candidate) -> dict[str, tuple[int, ...]]:
-    """Shapes of what the first sample feeds."""
+    """Return the shapes of what the first sample feeds."""
     sample = candidate.feeds[0] if candidate.feeds else {}
     return {name: shape_of(path) for name, path in sample.items()}
 
@@ -224,7 +224,7 @@ def _times(before: float | None, after: float | None) -> float | None:
 
 
 def _seconds(model: Path, settings: Settings) -> float | None:
-    """Seconds of one run, without the build; None where it is not run."""
+    """Return the seconds of one run, without the build; None where it is not run."""
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:

@@ -17,7 +17,7 @@ WORDS = {BAD: "still there", GOOD: "gone", Verdict.UNRESOLVED: "cannot tell"}
 
 
 def answer(found: Releases) -> str:
-    """The history in one sentence: `fails since 1.24.0 (1.23.2 is fine); still in 1.32.0, the newest`."""
+    """Return history in one sentence: `fails since 1.24.0 (1.23.2 is fine); still in 1.32.0, the newest`."""
     known = found.history.known
     if not known:
         return f"nothing can be told of any release of {found.package} that was tried"
@@ -46,13 +46,13 @@ def answer(found: Releases) -> str:
 def _step(found: Releases, change: Change) -> str:
     before, after = found.of(change.before), found.of(change.after)
     dark = [found.of(k).release for k in range(change.before + 1, change.after)]
-    told = ""
+    unclear = ""
     if dark:
         names = dark[0] if len(dark) == 1 else f"{dark[0]} to {dark[-1]}"
-        told = f"; of {names} nothing can be told"
+        unclear = f"; of {names} nothing can be told"
     if after.verdict is BAD:
-        return f"fails since {after.release} ({before.release} is fine{told})"
-    return f"gone since {after.release} ({before.release} still fails{told})"
+        return f"fails since {after.release} ({before.release} is fine{unclear})"
+    return f"gone since {after.release} ({before.release} still fails{unclear})"
 
 
 def _between(found: Releases, known: Sequence[int]) -> list[str]:
@@ -63,29 +63,29 @@ def _between(found: Releases, known: Sequence[int]) -> list[str]:
 
 
 def regressions(found: Releases) -> list[tuple[Tried, Tried]]:
-    """Releases before and after each change."""
+    """Return releases before and after each change."""
     return [(found.of(c.before), found.of(c.after)) for c in found.history.changes]
 
 
 def not_monotone(found: Releases) -> bool:
-    """Say whether it came and went more than once."""
+    """Return whether it came and went more than once."""
     return len(found.history.changes) > 1
 
 
 def rows(found: Releases) -> list[tuple[str, str, str]]:
-    """Release, answer and what the script said, the newest first."""
+    """Return release, answer and what the script said, the newest first."""
     return [(t.release, WORDS[t.verdict], t.said) for t in reversed(found.tried)]
 
 
 def table(found: Releases) -> str:
-    """Give the same as a table of Markdown."""
+    """Return the same as a table of Markdown."""
     lines = ["| release | failure | what it says |", "|---|---|---|"]
     lines += [f"| {cell(name)} | {word} | {cell(said)} |" for name, word, said in rows(found)]
     return "\n".join(lines)
 
 
 def section(found: Releases) -> str:
-    """Give the section of an issue that answers "Have you tried the latest release?"."""
+    """Return the section of an issue that answers "Have you tried the latest release?"."""
     known = found.history.known
     newest = found.names[-1]
     if known and known[-1] == len(found.names) - 1:
@@ -108,10 +108,10 @@ def _sentence(found: Releases) -> str:
 
 
 def marks(found: Releases) -> list[tuple[str, str]]:
-    """Mark every release with what is known of it, the oldest first: bad, good, dark (no telling) or not
+    """Mark every release, the oldest first: bad, good, dark (cannot tell) or not
     tried.
 
-    What lies between two neighbours that answer alike is taken to be as they are, and told as `likely`.
+    What lies between two neighbours that answer alike is taken to be as they are, and marked as `likely`.
     """
     answers = found.history.answers
     named = {BAD: "bad", GOOD: "good", Verdict.UNRESOLVED: "dark"}
@@ -124,7 +124,7 @@ def marks(found: Releases) -> list[tuple[str, str]]:
 
 
 def issue(found: Releases | None, decided: Decisions | None) -> str:
-    """Sections to paste into an issue: releases, then decisions."""
+    """Return sections to paste into an issue: releases, then decisions."""
     parts = [section(found)] if found else []
     if decided is not None:
         lines = [f"- {prose(text)}" for text in sentences(decided)]
@@ -133,28 +133,28 @@ def issue(found: Releases | None, decided: Decisions | None) -> str:
 
 
 def sentences(decided: Decisions) -> list[str]:
-    """Give what the failure depends on, a sentence each."""
+    """Return what the failure depends on, a sentence each."""
     found = decided.decided
     if not decided.shows:
         return [*decided.notes, *([f"Not tried: {decided.stopped}."] if decided.stopped else [])]
-    told = []
+    lines = []
     if found.helps:
         how = " and ".join(knob.told for knob in found.helps)
-        told.append(f"On {decided.target} the failure is gone {how} ({counted(found.builds, 'build')}).")
+        lines.append(f"On {decided.target} the failure is gone {how} ({counted(found.builds, 'build')}).")
     else:
-        told.append(f"None of {counted(found.knobs, 'decision')} of {decided.target} makes it go.")
+        lines.append(f"None of {counted(found.knobs, 'decision')} of {decided.target} makes it go.")
     if found.keeps:
         names = " and ".join(knob.name for knob in found.keeps)
-        told.append(f"It stays with {names} alone as by default and all others otherwise.")
+        lines.append(f"It stays with {names} alone as by default and all others otherwise.")
     ways = [knob.told for knob in found.also]
     if decided.outputs:
         verb = "is an output" if len(decided.outputs) == 1 else "are outputs"
         ways.append(f"when {', '.join(decided.outputs)} {verb}")
     ways += ["with fixed shapes of the inputs"] if decided.fixed else []
-    told += [f"It is gone {way}{', too' if found.helps else ''}." for way in ways]
-    told += _whole(decided)
-    told += [f"Stopped early: {decided.stopped}."] if decided.stopped else []
-    return [*told, *decided.notes]
+    lines += [f"It is gone {way}{', too' if found.helps else ''}." for way in ways]
+    lines += _whole(decided)
+    lines += [f"Stopped early: {decided.stopped}."] if decided.stopped else []
+    return [*lines, *decided.notes]
 
 
 def _whole(decided: Decisions) -> list[str]:
@@ -167,7 +167,7 @@ def _whole(decided: Decisions) -> list[str]:
 
 
 def pasted(decided: Decisions) -> list[tuple[str, str]]:
-    """Tool and line for what helps, each once; on the whole model where that was tried."""
+    """Return tool and line for what helps, each once; on the whole model where that was tried."""
     if decided.whole is not None and decided.whole.fails:
         return [pair for tried in decided.whole.tried if tried.agrees for pair in tried.paste]
     return [pair for knob in (*decided.decided.helps, *decided.decided.also) for pair in knob.paste.items()]

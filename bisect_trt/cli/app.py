@@ -118,29 +118,29 @@ def _as_ours(error: Exception) -> BisectError:
 
 
 def _misused(error: Exception) -> UsageError:
-    """Give what Typer says of a command line, with what may have been meant."""
-    told = " ".join(getattr(error, "format_message", lambda: str(error))().split())
+    """Return what Typer says of a command line, with what may have been meant."""
+    text = " ".join(getattr(error, "format_message", lambda: str(error))().split())
     context = getattr(error, "ctx", None)
     hint = f"{context.command_path if context else 'bisect-trt'} --help lists what there is"
-    unknown = re.match(r"No such option: (\S+)", told)
+    unknown = re.match(r"No such option: (\S+)", text)
     if unknown and context:
         flags = [flag for parameter in context.command.params for flag in parameter.opts]
         near = difflib.get_close_matches(unknown[1].lower(), flags, 1)
-        told, hint = f"there is no option {unknown[1]}", f"did you mean {near[0]}?" if near else hint
-    return UsageError(told, hint)
+        text, hint = f"there is no option {unknown[1]}", f"did you mean {near[0]}?" if near else hint
+    return UsageError(text, hint)
 
 
 def _show(ours: BisectError, error: Exception, words: Sequence[str]) -> None:
     if "--debug" in words:
         traceback.print_exception(error, file=sys.stderr)
     if "--json" in words:
-        told = {
+        document = {
             "type": type(ours).__name__,
             "message": ours.message,
             "hint": ours.hint,
             "exit_code": ours.exit_code,
         }
-        print(json.dumps({"error": told}, indent=2))
+        print(json.dumps({"error": document}, indent=2))
         return
     # A model that does not fail is an answer, and no error.
     labels = ("Result      ", "Next        ") if isinstance(ours, ModelDoesNotFail) else ("error: ", "hint: ")
@@ -151,7 +151,7 @@ def _show(ours: BisectError, error: Exception, words: Sequence[str]) -> None:
 
 
 def _columns() -> int:
-    """Give the width of the terminal; 0 for a file or a pipe."""
+    """Return the width of the terminal; 0 for a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
 
 

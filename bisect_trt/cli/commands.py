@@ -87,8 +87,8 @@ class Command:
 
     def _parameters(self) -> Iterator[inspect.Parameter]:
         if self.argument:
-            name, told = self.argument
-            info = typer.Argument(help=told, metavar=name if self.needed else f"[{name}]", show_default=False)
+            name, text = self.argument
+            info = typer.Argument(help=text, metavar=name if self.needed else f"[{name}]", show_default=False)
             kind: Any = Annotated[Path if self.needed else Path | None, info]
             yield _parameter("argument", kind, inspect.Parameter.empty if self.needed else None)
         for row in (*self.options, DEBUG):
@@ -100,7 +100,10 @@ def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
 
 
 def _as_typer_has_it(row: Option) -> tuple[Any, Any]:
-    """Type and default of an option: texts, which the row reads itself; paths, which a shell completes."""
+    """Return the type and default of an option: texts, which the row reads itself.
+
+    Paths, which a shell completes.
+    """
     files = row.kind.one is Path and not row.kind.parts
     kind: Any = bool if row.kind.switch else Path if files else str
     default = row.default
@@ -137,7 +140,7 @@ def _as_texts(parameters: list[Any]) -> list[Any]:
 
 
 def _as_it_stands(parameter: Any, ctx: Any, value: Any) -> Any:
-    """Give the text, texts or bool that was given. Raises what Typer does where one is missing."""
+    """Return the text, texts or bool that was given. Raises what Typer does where one is missing."""
     if value is None and parameter.required:
         return type(parameter).process_value(parameter, ctx, value)
     return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
@@ -154,10 +157,10 @@ class Panelled(TyperCommand):
         """Arguments, then each panel."""
         groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{name: [] for name in PANELS}}
         for parameter in self.get_params(ctx):
-            told = parameter.get_help_record(ctx)
-            if told is not None:
+            record = parameter.get_help_record(ctx)
+            if record is not None:
                 plain = "Arguments" if parameter.param_type_name == "argument" else PANELS[0]
-                groups[getattr(parameter, "rich_help_panel", None) or plain].append(told)
+                groups[getattr(parameter, "rich_help_panel", None) or plain].append(record)
         for name, records in groups.items():
             if records:
                 with formatter.section(name):

@@ -32,7 +32,7 @@ _REPRODUCER = "report.json"
 
 
 def understood(words: Sequence[str], commands: Collection[str]) -> list[str]:
-    """Give the same command line in the words of ours.
+    """Return the same command line in the words of ours.
 
     Raises:
         UsageError: the first word is no command; says which command it may have been meant for.
@@ -48,7 +48,7 @@ def understood(words: Sequence[str], commands: Collection[str]) -> list[str]:
 
 
 def _meant(word: str) -> tuple[str, ...]:
-    """Give the words of ours for one of another tool; trtexec and Polygraphy give values after `=`, too."""
+    """Return the words of ours for one of another tool; trtexec and Polygraphy give values after `=`, too."""
     flag, equals, value = word.partition("=")
     if flag not in _ALSO:
         return (word,)
@@ -57,7 +57,7 @@ def _meant(word: str) -> tuple[str, ...]:
 
 
 def opened(model: Path, settings: Settings) -> tuple[Path, Settings]:
-    """Give the model that a path means, and its input values where it is a reproducer's: those beside it.
+    """Return the model that a path means, and its input values where it is a reproducer's: those beside it.
 
     Raises:
         UsageError: it is something else that people have; says what to do with it.

@@ -89,7 +89,7 @@ def run(
 
 
 def status(out: Path) -> int:
-    """Give what is happening now, or how the last night ended; writes nothing."""
+    """Return what is happening now, or how the last night ended; writes nothing."""
     from bisect_trt.nightly.status import lines
 
     for line in lines(out):

@@ -40,7 +40,7 @@ class Environment:
     container: str
 
     def to_json(self) -> dict[str, str]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return asdict(self)
 
 
@@ -63,7 +63,7 @@ def describe() -> Environment:
 
 
 def version(distribution: str) -> str:
-    """Installed version of a distribution without importing it, or `ABSENT`."""
+    """Return the installed version of a distribution without importing it, or `ABSENT`."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -71,12 +71,12 @@ def version(distribution: str) -> str:
 
 
 def first_version(*distributions: str) -> str:
-    """Version of the first of these that is installed, or `ABSENT`."""
+    """Return the version of the first of these that is installed, or `ABSENT`."""
     return next((v for v in map(version, distributions) if v != ABSENT), ABSENT)
 
 
 def gpu_of(table: str, report: str) -> tuple[str, str, str]:
-    """GPU, driver and CUDA version from nvidia-smi's answers; `ABSENT` for what they do not say.
+    """Return GPU, driver and CUDA version from nvidia-smi's answers; `ABSENT` for what they do not say.
 
     Args:
         table: lines `NAME, COMPUTE_CAPABILITY`, one a GPU.
@@ -144,7 +144,7 @@ def _container(root: Path, environ: Mapping[str, str]) -> str:
 
 
 def quiet_environ() -> dict[str, str]:
-    """Variables for a program of another environment: nothing that leads back into ours."""
+    """Return the variables for a program of another environment: nothing that leads back into ours."""
     left_out = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
     kept = {key: value for key, value in os.environ.items() if key not in left_out}
     return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -77,7 +77,7 @@ def die_with(parent: int) -> None:
 
 
 def lives(pid: int) -> bool:
-    """Say whether a process has not ended; one that its parent has not heard of yet has."""
+    """Return whether a process has not ended; one that its parent has not heard of yet has."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -112,7 +112,7 @@ def _write_into(log: Path) -> None:
 
 
 def total_memory() -> int:
-    """Bytes that this machine (or the container that we are in) has."""
+    """Return the bytes that this machine (or the container that we are in) has."""
     total = int(psutil.virtual_memory().total)
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
@@ -121,12 +121,12 @@ def total_memory() -> int:
 
 
 def default_limit(workers: int) -> int:
-    """Bytes for each of `workers` when the user names no limit."""
+    """Return the bytes for each of `workers` when the user names no limit."""
     return int(total_memory() * WORKER_SHARE) // workers
 
 
 def held_bytes(process: psutil.Process) -> int:
-    """Bytes that a process holds and that nothing but its end gives back.
+    """Return the bytes that a process holds and that nothing but its end gives back.
 
     Resident pages that map files (weights, recorded tensors, libraries) do not count: the kernel
     drops them when it needs to.
@@ -136,7 +136,7 @@ def held_bytes(process: psutil.Process) -> int:
 
 
 def describe_exit(code: int | None) -> str:
-    """Give an exit code in words: `SIGSEGV (segmentation fault)`, `exit code 3`."""
+    """Return an exit code in words: `SIGSEGV (segmentation fault)`, `exit code 3`."""
     if code is None:
         return "ended for an unknown reason"
     if code >= 0:

@@ -8,21 +8,20 @@ which is such a process already, the same questions are answered where they are 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import onnx
 from onnx import ModelProto, inliner, version_converter
 
 from bisect_trt.machine import limits, server
+from bisect_trt.machine.process import Answer, BrokenError, EndedError, WorkerProcess
 
 PATIENCE = 10.0
 """Seconds for a question about a small model; one of usual size takes milliseconds."""
@@ -34,7 +33,6 @@ STRIKES = 2
 """Deaths over one kind of question after which it is not asked again of the same model."""
 
 _REMEMBERED = 1 << 16  # bytes of a model whose answers are kept
-_START = 120.0  # seconds that the process may take to start on a busy machine
 _MEMORY = 0.5  # of the machine's memory, as address space of the process
 
 
@@ -90,8 +88,7 @@ class _Service:
         self.here = False  # this process may die itself: it is a worker
         self.strikes: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._process: WorkerProcess | None = None
 
     def ask(
         self, function: Callable[..., ModelProto], tool: str, model: bytes, options: dict[str, Any]
@@ -100,55 +97,34 @@ class _Service:
         with self._lock:
             if self.strikes[tool] >= STRIKES:
                 raise NotKnownError(f"{tool}: it ended its process {STRIKES} times")
-            pipe = self._started()
+            seconds = PATIENCE + len(model) * SECONDS_PER_BYTE
             try:
-                pipe.send((function, model, options))
-                if not pipe.poll(PATIENCE + len(model) * SECONDS_PER_BYTE):
-                    raise TimeoutError
-                ok, answer = pipe.recv()
-            except (OSError, EOFError) as error:  # TimeoutError is an OSError
-                self._stop()
+                ok, answer, _ = self._started().do((function, (model, options)), seconds)
+            except (EndedError, BrokenError, TimeoutError) as error:
+                self.stop()
                 self.strikes[tool] += 1
                 raise NotKnownError(f"{tool}: {type(error).__name__}") from error
             except BaseException:  # Ctrl-C: the answer that is on its way is nobody's
-                self._stop()
+                self.stop()
                 raise
             return ok, answer
 
-    def _started(self) -> Connection:
-        if self._pipe is not None and self._process is not None and self._process.is_alive():
-            return self._pipe
-        self._stop()
-        context = server.context()
-        ours, theirs = context.Pipe()
-        process = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(theirs, dict(os.environ), os.getpid()), daemon=True
-        )
-        try:
-            process.start()
-            theirs.close()
-            if not ours.poll(_START):
-                raise TimeoutError
-            ours.recv()
-        except (OSError, EOFError) as error:
-            if process.pid is not None:
-                process.kill()
-            raise NotKnownError("a process to ask cannot be started") from error
-        self._process, self._pipe = process, ours
-        return ours
+    def _started(self) -> WorkerProcess:
+        if self._process is None or self._process.exit_code() is not None:
+            self.stop()
+            given = (dict(os.environ), os.getpid())
+            self._process = WorkerProcess(server.context(), _call, _begin, given)
+        return self._process
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End the process; the next question starts another one."""
         process, self._process = self._process, None
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            pipe.close()
         if process is not None:
-            with suppress(OSError):
-                process.kill()
-            process.join()
+            process.end()
 
 
 _service = _Service()
+atexit.register(_service.stop)  # multiprocessing would wait for the process to end by itself
 
 
 def _answer(tool: str, proto: ModelProto, options: dict[str, Any]) -> ModelProto:
@@ -170,7 +146,7 @@ def _answer(tool: str, proto: ModelProto, options: dict[str, Any]) -> ModelProto
 def _asked(
     function: Callable[..., ModelProto], tool: str, model: bytes, options: tuple[tuple[str, Any], ...]
 ) -> tuple[bool, bytes]:
-    """Give what `function` answers. The rounds of a simplification ask the same of the same bytes again."""
+    """Return what `function` answers. The rounds of a simplification ask the same of the same bytes again."""
     return _service.ask(function, tool, model, dict(options))
 
 
@@ -188,8 +164,8 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _serve(pipe: Connection, environment: dict[str, str], parent: int) -> None:
-    """Answer, in the process, until the tool ends."""
+def _begin(environment: dict[str, str], parent: int) -> None:
+    """Prepare the process before its first question."""
     server.leave(environment)
     limits.die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -199,16 +175,14 @@ def _serve(pipe: Connection, environment: dict[str, str], parent: int) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)  # what C++ prints when it ends itself is not for the user
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    pipe.send("ready")
-    while True:
-        try:
-            function, model, options = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer = True, function(ModelProto.FromString(model), **options).SerializeToString()
-        except MemoryError:
-            os._exit(1)
-        except Exception as error:  # as in `_answer`
-            answer = False, _words(error).encode(errors="replace")
-        pipe.send(answer)
+
+
+def _call(function: Callable[..., ModelProto], given: tuple[Any, ...]) -> Answer:
+    """Answer a question, in the process."""
+    model, options = given
+    try:
+        return True, function(ModelProto.FromString(model), **options).SerializeToString(), 0.0
+    except MemoryError:
+        os._exit(1)
+    except Exception as error:  # as in `_answer`
+        return False, _words(error).encode(errors="replace"), 0.0

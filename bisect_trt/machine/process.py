@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import time
 from collections.abc import Callable
 from enum import Enum
 from multiprocessing.connection import Connection
@@ -24,13 +25,14 @@ Call = Callable[[Callable[..., Any], tuple[Any, ...]], Answer]
 """Runs a job, in the process; what it raises is part of the answer."""
 
 _AT_ONCE = 1 << 20  # bytes that are read at once
+START_DEADLINE = 120.0  # seconds that a process may take to start on a busy machine
 _ENDING = 5.0  # seconds that a process which was killed has to be gone
 _HEAD = struct.Struct("!8sQ")  # in front of each message: a mark, and the bytes that follow
 _MARK = b"\x00answer\n"
 
 
-class Told(Enum):
-    """What a process tells before it has an answer."""
+class Notice(Enum):
+    """What a process says before it has an answer."""
 
     READY = "it may be given a job"
     TAKEN = "it does the job"
@@ -67,7 +69,7 @@ class WorkerProcess:
         finally:
             theirs.close()
         self.pid = int(self._process.pid)
-        self.ready = False  # it has told so
+        self.ready = False  # it has said so
 
     def give(self, job: Job) -> None:
         """Hand a job over.
@@ -82,8 +84,8 @@ class WorkerProcess:
         except OSError as error:
             raise EndedError from error
 
-    def hear(self, seconds: float) -> Told | Answer | None:
-        """Give what it tells within so many seconds; None: nothing, or not all of it yet.
+    def hear(self, seconds: float) -> Notice | Answer | None:
+        """Return its next message; None if no complete message arrives within that many seconds.
 
         Raises:
             EndedError, BrokenError: there is nothing more to hear.
@@ -101,12 +103,36 @@ class WorkerProcess:
             return None
         message = bytes(self._come[_HEAD.size : size])
         del self._come[:size]
-        told: Told | Answer = pickle.loads(message)  # from a process of ours; never content of a model
-        self.ready = self.ready or told is Told.READY
-        return told
+        news: Notice | Answer = pickle.loads(message)  # from a process of ours; never content of a model
+        self.ready = self.ready or news is Notice.READY
+        return news
+
+    def do(self, job: Job, seconds: float) -> Answer:
+        """Have it do a job, as soon as it is ready, and wait for the answer so many seconds.
+
+        Raises:
+            TimeoutError: it was not ready within `START_DEADLINE`, or did not answer in time.
+            EndedError, BrokenError: there is nothing more to hear.
+            Exception: the job cannot be pickled.
+        """
+        until = time.monotonic() + START_DEADLINE
+        while not self.ready:
+            self._wait(until)
+        self.give(job)
+        until = time.monotonic() + seconds
+        while not isinstance(answer := self._wait(until), tuple):
+            pass
+        return answer
+
+    def _wait(self, until: float) -> Notice | Answer | None:
+        """Return what the process says next, or nothing if that is not complete. Raises TimeoutError."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return self.hear(left)
 
     def _complete(self) -> int:
-        """Bytes of the first message with what is in front of it; 0 while it is not all there."""
+        """Return the bytes of the first message with what is in front of it; 0 while it is not all there."""
         if len(self._come) < _HEAD.size:
             return 0
         mark, size = _HEAD.unpack_from(self._come)
@@ -131,26 +157,26 @@ class WorkerProcess:
 def _serve(pipe: Connection, call: Call, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Serve the tool, until the tool hangs up."""
     begin(*arguments)
-    _tell(pipe, Told.READY)
+    _tell(pipe, Notice.READY)
     while True:
         try:
             packed = pipe.recv_bytes()
         except EOFError:
             return
         job = opened(packed)  # may import for seconds, which no deadline counts
-        _tell(pipe, Told.TAKEN)
+        _tell(pipe, Notice.TAKEN)
         _tell(pipe, call(*job))
 
 
-def _tell(pipe: Connection, told: Told | Answer) -> None:
-    message = pickle.dumps(told)
+def _tell(pipe: Connection, news: Notice | Answer) -> None:
+    message = pickle.dumps(news)
     left = memoryview(_HEAD.pack(_MARK, len(message)) + message)
     while left:
         left = left[os.write(pipe.fileno(), left) :]
 
 
 def opened(packed: bytes) -> Job:
-    """Give a pickled job, in the worker; one that cannot be read is a job that raises why."""
+    """Return a pickled job, in the worker; one that cannot be read is a job that raises why."""
     try:
         job: Job = pickle.loads(packed)
     except Exception as error:

@@ -42,7 +42,7 @@ _prepare = spawn.get_preparation_data
 
 
 def _preparation_data(name: str) -> dict[str, Any]:
-    """Give what a new process needs of its parent; of ours the user's script is no part.
+    """Return what a new process needs of its parent; of ours the user's script is no part.
 
     multiprocessing imports the script that runs as `__main__` once more in each process. A script that calls
     `bisect_trt.reduce` without `if __name__ == "__main__"` would then begin anew there, and nothing of it is
@@ -98,7 +98,7 @@ class _Spawn(SpawnContext):
 
 
 def context() -> BaseContext:
-    """Give the context that all workers start in.
+    """Return the context that all workers start in.
 
     Where forking is not safe (macOS) or a socket's name would be too long they spawn.
     """
@@ -131,7 +131,7 @@ def from_here() -> None:
 
 
 def _copied(path: bytes, arguments: Sequence[str], passed: Sequence[int]) -> int:
-    """Give what `spawnv_passfds` does, but in a copy of this process instead of a new interpreter."""
+    """Return what `spawnv_passfds` does, but in a copy of this process instead of a new interpreter."""
     if pid := os.fork():
         return pid
     try:

@@ -26,7 +26,7 @@ from bisect_trt.session.doubts import Doubts
 from bisect_trt.session.export_trial import Truth, ask
 from bisect_trt.session.pools import describing, target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
-from bisect_trt.session.recording import cannot_run, record
+from bisect_trt.session.recording import cannot_run, record_model
 from bisect_trt.session.samples import read_with_notes
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
@@ -141,7 +141,7 @@ def _truth(pool: Pool, session: Session, settings: Settings) -> tuple[Truth, Dou
     Raises:
         TargetUnavailable: the reference cannot run the model, or no output can be compared.
     """
-    truth = ask(pool, session, settings, record(pool, session, settings, outputs_only=True))
+    truth = ask(pool, session, settings, record_model(pool, session, settings, outputs_only=True))
     if truth.record.error:
         raise TargetUnavailable(*cannot_run(truth.record, settings, session.graph)[:2])
     doubts = Doubts(session.graph, settings.accuracy, [])

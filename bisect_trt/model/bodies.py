@@ -19,14 +19,14 @@ IsTrue = Callable[[str], bool | None]
 
 
 def has_body(node: NodeProto) -> bool:
-    """Say whether a node is control flow of ONNX."""
+    """Return whether a node is control flow of ONNX."""
     return node.op_type in CONTROL and is_onnx(node.domain)
 
 
 def opened(
     proto: onnx.ModelProto, name: str, is_true: IsTrue, *, all_branches: bool = False
 ) -> Iterator[onnx.ModelProto]:
-    """Give the model with the node `name` replaced by each body that it may run, the likeliest first.
+    """Yield the model with the node `name` replaced by each body that it may run, the likeliest first.
 
     An If becomes the branch that the recorded run took (then the other one, with `all_branches` or when
     that is not known), a Loop or Scan its first iteration: that means the same only when there is one, so
@@ -53,7 +53,7 @@ def _likely(node: NodeProto, is_true: IsTrue, all_branches: bool) -> list[onnx.G
 
 
 def _fits(node: NodeProto, body: onnx.GraphProto) -> bool:
-    """Say whether a body takes as many inputs as its node gives; a broken model may say otherwise."""
+    """Return whether a body takes as many inputs as its node gives; a broken model may say otherwise."""
     if node.op_type == "If":
         return not body.input
     given = len(node.input) if node.op_type == "Scan" else max(2, len(node.input))

@@ -116,7 +116,7 @@ class Candidate:
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
     def moved(self, move: Callable[[Path], Path]) -> Candidate:
-        """Give the same with all its files elsewhere: `move` takes the folder too."""
+        """Return the same with all its files elsewhere: `move` takes the folder too."""
 
         def feeds(samples: tuple[Feeds, ...]) -> tuple[Feeds, ...]:
             return tuple({name: move(path) for name, path in sample.items()} for sample in samples)

@@ -14,7 +14,7 @@ from bisect_trt.model.store import INLINE_LIMIT, external_info, raw_size
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Give all tensors of a model: initializers and attributes, in bodies and functions too."""
+    """Yield all tensors of a model: initializers and attributes, in bodies and functions too."""
     yield from _graph_tensors(proto.graph)
     for function in proto.functions:
         yield from _node_tensors(function.node)
@@ -40,7 +40,7 @@ def _node_tensors(nodes: object) -> Iterator[TensorProto]:
 
 
 def referenced_files(proto: onnx.ModelProto, path: Path) -> dict[str, Path]:
-    """Give the model's external files by location, each checked to hold what the model takes from it.
+    """Return the model's external files by location, each checked to hold what the model takes from it.
 
     Raises:
         UsageError: a file is missing, too short, or outside the folder of the model.
@@ -112,7 +112,7 @@ def _check_range(tensor: TensorProto, file: Path, size: int) -> None:
 
 
 def tensor_size(tensor: TensorProto) -> int:
-    """Bytes of a tensor in raw encoding.
+    """Return the bytes of a tensor in raw encoding.
 
     Raises:
         UsageError: its type is unknown or a dimension is negative.

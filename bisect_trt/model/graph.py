@@ -32,12 +32,12 @@ _HEAVY |= {"MaxPool": 4.0, "AveragePool": 4.0, "Softmax": 3.0, "LayerNormalizati
 
 
 def is_onnx(domain: str) -> bool:
-    """Say whether a domain is ONNX's own, which has two names."""
+    """Return whether a domain is ONNX's own, which has two names."""
     return domain in ("", "ai.onnx")
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Give the version of ONNX's own operators that a model imports; without an import it is the first."""
+    """Return the version of ONNX's own operators that a model imports; without an import it is the first."""
     return max((entry.version for entry in model.opset_import if is_onnx(entry.domain)), default=1)
 
 
@@ -49,7 +49,7 @@ class Boundary(NamedTuple):
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Give the graphs that a control flow node carries as attributes (not those nested deeper)."""
+    """Yield the graphs that a control flow node carries as attributes (not those nested deeper)."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
@@ -58,7 +58,7 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def captures(body: onnx.GraphProto) -> list[str]:
-    """Names that a body takes from the scopes around it, each once, in order of first use."""
+    """Return the names that a body takes from the scopes around it, each once, in order of first use."""
     own = {i.name for i in body.input} | {t.name for t in body.initializer}
     own |= {t.values.name for t in body.sparse_initializer}
     own.update(name for node in body.node for name in node.output)
@@ -67,7 +67,7 @@ def captures(body: onnx.GraphProto) -> list[str]:
 
 
 def consumed(node: onnx.NodeProto) -> list[str]:
-    """Tensors that a node reads, captures of its bodies included, without '' and each once."""
+    """Return the tensors that a node reads, captures of its bodies included, without '' and each once."""
     names = list(node.input)
     if node.attribute:  # asked of all nodes again and again
         for body in bodies(node):
@@ -76,7 +76,7 @@ def consumed(node: onnx.NodeProto) -> list[str]:
 
 
 def topological(nodes: Sequence[onnx.NodeProto]) -> list[int]:
-    """Indices of `nodes` in topological order; what is in order already keeps its place.
+    """Return the indices of `nodes` in topological order; what is in order already keeps its place.
 
     Raises:
         networkx.NetworkXUnfeasible: the nodes form a cycle.
@@ -94,7 +94,7 @@ def topological(nodes: Sequence[onnx.NodeProto]) -> list[int]:
 
 
 def dims_of(kind: onnx.TypeProto) -> Dims | None:
-    """Dimensions of a tensor type; None when even the rank is unknown (or it is no tensor)."""
+    """Return the dimensions of a tensor type; None when even the rank is unknown (or it is no tensor)."""
     if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
     return tuple(_dim(d) for d in kind.tensor_type.shape.dim)
@@ -111,12 +111,12 @@ UNSTEADY = "bisect-trt: gave two values"
 
 
 def is_unsteady(node: onnx.NodeProto) -> bool:
-    """Say whether a node was seen to give different values for the same inputs."""
+    """Return whether a node was seen to give different values for the same inputs."""
     return any(entry.key == UNSTEADY for entry in node.metadata_props)
 
 
 def is_random(node: onnx.NodeProto) -> bool:
-    """Say whether a node may give another value each time it runs, in its bodies too."""
+    """Return whether a node may give another value each time it runs, in its bodies too."""
     if node.op_type in RANDOM_OPS or (node.op_type == "Dropout" and len(node.input) > 2):
         return True
     if is_unsteady(node):
@@ -197,19 +197,19 @@ class Graph:
 
     @property
     def nodes(self) -> Mapping[str, onnx.NodeProto]:
-        """Give all nodes by name, generators included."""
+        """Return all nodes by name, generators included."""
         return MappingProxyType(self._nodes)
 
     def node(self, name: str) -> onnx.NodeProto:
-        """Give the node of that name. Raises KeyError when there is none."""
+        """Return the node of that name. Raises KeyError when there is none."""
         return self._nodes[name]
 
     def inputs_of(self, name: str) -> tuple[str, ...]:
-        """Tensors that a node reads: weights and captures of its bodies included, '' left out."""
+        """Return the tensors that a node reads: weights and captures of its bodies included, '' left out."""
         return self._reads[name]
 
     def outputs_of(self, name: str) -> tuple[str, ...]:
-        """Tensors that a node makes, '' (omitted optional outputs) left out."""
+        """Return the tensors that a node makes, '' (omitted optional outputs) left out."""
         return self._makes[name]
 
     @cached_property
@@ -228,12 +228,12 @@ class Graph:
         return {v.name: v.type for part in (graph.value_info, graph.output, graph.input) for v in part}
 
     def value_info(self, tensor: str) -> onnx.TypeProto | None:
-        """Declared or inferred type; None when unknown. Weights have none, see `elem_type`."""
+        """Return declared or inferred type; None when unknown. Weights have none, see `elem_type`."""
         kind = self._types.get(tensor)
         return kind if kind is not None and kind.WhichOneof("value") else None
 
     def elem_type(self, tensor: str) -> int | None:
-        """`TensorProto.DataType` of a tensor; None when it is unknown or no (dense) tensor."""
+        """Return `TensorProto.DataType` of a tensor; None when it is unknown or no (dense) tensor."""
         if tensor in self.initializers:
             return self.initializers[tensor].data_type
         kind = self.value_info(tensor)
@@ -242,19 +242,19 @@ class Graph:
         return kind.tensor_type.elem_type or None
 
     def shape(self, tensor: str) -> Dims | None:
-        """Dimensions: int, symbol or None each; None when even the rank is unknown."""
+        """Return dimensions: int, symbol or None each; None when even the rank is unknown."""
         if tensor in self.initializers:
             return tuple(self.initializers[tensor].dims)
         kind = self.value_info(tensor)
         return None if kind is None else dims_of(kind)
 
     def sorted(self, names: Iterable[str]) -> list[str]:
-        """Node names in topological order, generators dropped. Raises KeyError for unknown names."""
+        """Return node names in topological order, generators dropped. Raises KeyError for unknown names."""
         place = self._position
         return [self.order[k] for k in sorted([place[n] for n in set(names).difference(self.generators)])]
 
     def boundary(self, selection: Iterable[str]) -> Boundary:
-        """Tensors that enter a selection (weights left out) and tensors that leave it.
+        """Return the tensors that enter a selection (weights left out) and tensors that leave it.
 
         A tensor leaves when a node outside reads it or when it is an output of the model; the
         outputs of a node that nobody at all reads leave too. Inputs and outputs of the model come
@@ -302,20 +302,20 @@ class Graph:
         return graph
 
     def behind(self, name: str) -> set[str]:
-        """Nodes that what a node makes flows into, however far."""
+        """Return the nodes that what a node makes flows into, however far."""
         return _reached(name, self._readers.__getitem__)
 
     def before(self, name: str) -> set[str]:
-        """Nodes that what a node makes comes from, however far."""
+        """Return the nodes that what a node makes comes from, however far."""
         return _reached(name, self.sources_of)
 
     def sources_of(self, name: str) -> tuple[str, ...]:
-        """Nodes (generators left out) that make what a node reads, each once."""
+        """Return the nodes (generators left out) that make what a node reads, each once."""
         made = (self.producer[t] for t in self._flows[name] if t in self.producer)
         return tuple(dict.fromkeys(made))
 
     def neighbourhood(self, names: Iterable[str], radius: int) -> Selection:
-        """Give all nodes within `radius` steps of `names`, against or along the flow."""
+        """Return all nodes within `radius` steps of `names`, against or along the flow."""
         seen = frozenset(self.sorted(names))
         edge = seen
         for _ in range(radius):
@@ -325,7 +325,7 @@ class Graph:
         return seen
 
     def weight(self, name: str) -> float:
-        """Rough cost of building a node, at least 1 (an elementwise operator)."""
+        """Return the rough cost of building a node, at least 1 (an elementwise operator)."""
         return _weight(self._nodes[name])
 
 

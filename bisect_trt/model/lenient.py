@@ -47,7 +47,7 @@ def _has_sparse_value(node: NodeProto) -> bool:
 
 
 def _given_again(graph: GraphProto) -> list[str]:
-    """Names that a Constant gives anew; not those of inputs, which ONNX Runtime treats otherwise."""
+    """Return names that a Constant gives anew; not those of inputs, which ONNX Runtime treats otherwise."""
     constants = [node.output[0] for node in graph.node if _is_constant(node) and node.output]
     weights = {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}
     times = Counter(constants)

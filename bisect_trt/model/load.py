@@ -138,7 +138,7 @@ def _parse(path: Path) -> ModelProto:
 
 
 def _damage(path: Path) -> str:
-    """Give what a file is that protobuf cannot read; a ModelProto begins with its IR version."""
+    """Return what a file is that protobuf cannot read; a ModelProto begins with its IR version."""
     with path.open("rb") as stream:
         head = stream.read(512)
     if head[0] == 0x08 and 0 < (head[1:2] or b"\1")[0] < 0x80:
@@ -160,7 +160,7 @@ _Rewrite = Callable[["_Reader", Field], bytes | None]
 
 
 def read_without_weights(content: Content) -> ModelProto:
-    """Give a candidate's model; of one that lies in a file without the large weights.
+    """Return a candidate's model; of one that lies in a file without the large weights.
 
     Raises:
         DecodeError, OSError: as `read_light`.
@@ -193,7 +193,7 @@ class _Reader:
         self.location = location
 
     def rewritten(self, start: int, stop: int, inside: dict[int, _Rewrite]) -> bytes:
-        """Give the message in `data[start:stop]` with the fields of `inside` rewritten. Raises ValueError."""
+        """Return message in `data[start:stop]` with the fields of `inside` rewritten. Raises ValueError."""
         parts: list[bytes] = []
         done = start
         for found in fields(self.data, start, stop):
@@ -220,7 +220,7 @@ def _node(reader: _Reader, found: Field) -> bytes | None:
 
 
 def _tensor(reader: _Reader, found: Field) -> bytes | None:
-    """Give the tensor as external data; None when it is better left to those who know all encodings."""
+    """Return the tensor as external data; None when it is better left to those who know all encodings."""
     values = [
         f for f in fields(reader.data, found.start, found.stop) if f.number in (_FLOATS, _RAW, _DOUBLES)
     ]

@@ -27,7 +27,7 @@ _NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 def normalise(
     proto: onnx.ModelProto, *, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES
 ) -> onnx.ModelProto:
-    """Give a new model of the same meaning: flat, sorted, with unique node names and inferred types.
+    """Return a new model of the same meaning: flat, sorted, with unique node names and inferred types.
 
     Local functions are inlined, Constant nodes (also in bodies) become initializers,
     and weights are no inputs any more (so the IR version is 4 at
@@ -58,7 +58,7 @@ def normalise(
 
 
 def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Give a copy of the model in which calls of its own functions are replaced by what these do."""
+    """Return a copy of the model in which calls of its own functions are replaced by what these do."""
     if not proto.functions:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
@@ -104,12 +104,12 @@ def _lower(graph: onnx.GraphProto, *, inside: bool = False) -> None:
 
 
 def _stands_alone(node: onnx.NodeProto, outputs: Collection[str]) -> bool:
-    """Say whether a Constant is one of these outputs, and is too small to be a weight in the store."""
+    """Return whether a Constant is one of these outputs, and is too small to be a weight in the store."""
     return node.output[0] in outputs and node.ByteSize() <= _SMALL_CONSTANT
 
 
 def _fresh(name: str, graph: onnx.GraphProto) -> str:
-    """`name`, made longer until nothing in the graph or its bodies has it."""
+    """Return `name`, made longer until nothing in the graph or its bodies has it."""
     taken = {t.name for t in graph.initializer}
     taken.update(t for node in all_nodes(graph.node) for t in (*node.input, *node.output))
     while name in taken:
@@ -128,7 +128,7 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> No
 
 
 def constant_value(node: onnx.NodeProto) -> TensorProto:
-    """Give the value of a Constant node, in any of its attribute forms, named as its output."""
+    """Return the value of a Constant node, in any of its attribute forms, named as its output."""
     name = node.output[0]
     attribute = next(a for a in node.attribute if a.name.startswith(("value", "sparse_value")))
     if attribute.type == AttributeProto.SPARSE_TENSOR:
@@ -151,7 +151,7 @@ def constant_value(node: onnx.NodeProto) -> TensorProto:
 
 
 def dense(name: str, sparse: onnx.SparseTensorProto) -> TensorProto:
-    """Give a sparse tensor written out. Raises UsageError when it would be too large."""
+    """Return a sparse tensor written out. Raises UsageError when it would be too large."""
     if math.prod(sparse.dims) > _DENSE_LIMIT:
         raise UsageError(
             f"sparse tensor {name!r} of shape {list(sparse.dims)} is too large to be made dense",

@@ -26,12 +26,15 @@ which ONNX has not: what its optimiser writes, and what is left of old experimen
 
 
 def is_known(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
-    """Whether ONNX or ONNX Runtime has the operator in the imported version; deprecated ones are known."""
+    """Return whether ONNX or ONNX Runtime has the operator in the imported version.
+
+    Deprecated ones are known.
+    """
     return is_in_onnx(node, imports) or _is_of_ort(node, imports)
 
 
 def is_in_onnx(node: onnx.NodeProto, imports: dict[str, int]) -> bool:
-    """Say whether `onnx.checker` takes the operator: it has it, and does not call it deprecated."""
+    """Return whether `onnx.checker` takes the operator: it has it, and does not call it deprecated."""
     version = import_of(node.domain, imports)
     if version is None or node.domain not in _KNOWN:
         return version is not None and node.domain.startswith(_KNOWN_FAMILIES)
@@ -65,7 +68,7 @@ def _schema_of(op_type: str, version: int, domain: str) -> onnx.defs.OpSchema | 
 
 
 def import_of(domain: str, imports: dict[str, int]) -> int | None:
-    """Give the version that a model imports of a domain; None: it does not."""
+    """Return the version that a model imports of a domain; None: it does not."""
     if is_onnx(domain):
         return imports.get("", imports.get("ai.onnx"))
     return imports.get(domain)
@@ -87,7 +90,7 @@ def merge_domains(model: onnx.ModelProto) -> None:
 
 
 def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
-    """Give these nodes and those of their bodies."""
+    """Yield these nodes and those of their bodies."""
     for node in nodes:
         yield node
         if node.attribute:  # few have any, and this is asked of all again and again
@@ -96,14 +99,14 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
 
 
 def parts(proto: onnx.ModelProto) -> list[tuple[Iterable[onnx.NodeProto], dict[str, int]]]:
-    """Nodes of the graph and of each local function, with the imports that hold for them."""
+    """Return the nodes of the graph and of each local function, with the imports that hold for them."""
     imports = {o.domain: o.version for o in proto.opset_import}
     functions = [(f.node, {o.domain: o.version for o in f.opset_import}) for f in proto.functions]
     return [(proto.graph.node, imports), *functions]
 
 
 def local_functions(proto: onnx.ModelProto) -> set[tuple[str, str]]:
-    """Domain and name of what the model itself defines."""
+    """Return the domain and name of what the model itself defines."""
     return {(f.domain, f.name) for f in proto.functions}
 
 
@@ -121,7 +124,7 @@ def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
 
 
 def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
-    """Give what runtimes take although the letter of ONNX does not, as sentences for people."""
+    """Return what runtimes take although the letter of ONNX does not, as sentences for people."""
     local, found = local_functions(proto), dict[str, None]()
     for part, imports in parts(proto):
         for node in all_nodes(part):
@@ -138,7 +141,7 @@ def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
 
 
 def label(node: onnx.NodeProto, index: int) -> str:
-    """Give a node for messages: operator and name, else its number."""
+    """Return a node for messages: operator and name, else its number."""
     return f"{node.op_type} {node.name!r}" if node.name else f"{node.op_type} number {index}"
 
 

@@ -46,7 +46,10 @@ class Origin:
         return re.split(r"[/\\]", self.file)[-1]
 
     def sentence(self, mark: Callable[[str], str] = str) -> str:
-        """``softmax, from `model.py` line 6, in `M.attn`: `return ...` ``; `mark` marks text as code."""
+        """Return ``softmax, from `model.py` line 6, in `M.attn`: `return ...` ``.
+
+        `mark` marks text as code.
+        """
         parts = [mark(self.node)]
         if self.file:
             parts.append(f"from {mark(self.short_file)} line {self.line}")
@@ -55,37 +58,41 @@ class Origin:
         return ", ".join(parts) + (f": {mark(self.code)}" if self.code else "")
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data; of the file only the name, as its folder is the user's own business."""
+        """Return it as plain JSON data.
+
+        Of the file only the name, as its folder is the user's own business.
+        """
         return {**asdict(self), "file": self.short_file}
 
 
 def origin_of(node: onnx.NodeProto) -> Origin | None:
-    """Give what the exporter says of a node; None when it says nothing."""
-    told = {entry.key: entry.value[:_LONGEST_TRACE] for entry in node.metadata_props}
-    file, line, code = _source(told.get("pkg.torch.onnx.stack_trace", ""), node.doc_string[:_LONGEST_TRACE])
-    module = _module(told) or _scopes(node.name)
+    """Return what the exporter says of a node; None when it says nothing."""
+    metadata = {entry.key: entry.value[:_LONGEST_TRACE] for entry in node.metadata_props}
+    trace = metadata.get("pkg.torch.onnx.stack_trace", "")
+    file, line, code = _source(trace, node.doc_string[:_LONGEST_TRACE])
+    module = _module(metadata) or _scopes(node.name)
     return Origin(node.name, file, line, code, module) if file or module else None
 
 
 def origins(nodes: Iterable[onnx.NodeProto]) -> tuple[Origin, ...]:
-    """Give those that are known, in the order of the nodes."""
+    """Return the those that are known, in the order of the nodes."""
     return tuple(found for found in map(origin_of, nodes) if found is not None)
 
 
 def _source(trace: str, doc_string: str) -> tuple[str, int, str]:
-    """Give the innermost line of the user's own code; of a library's, when there is no other."""
+    """Return the innermost line of the user's own code; of a library's, when there is no other."""
     frames = [(file, int(line[:9]), code.strip()) for file, line, code in _FRAME.findall(trace)][::-1]
     frames = frames or [(file, int(line[:9]), "") for file, line in _OLD_FRAME.findall(doc_string)]
     own = (frame for frame in frames if not _LIBRARY.search(frame[0]))
     return next(own, frames[0] if frames else ("", 0, ""))
 
 
-def _module(told: dict[str, str]) -> str:
-    """Class of the whole model and path of the innermost module."""
-    classes = _list(told.get("pkg.torch.onnx.class_hierarchy", ""))
-    scopes = _list(told.get("pkg.torch.onnx.name_scopes", ""))
+def _module(metadata: dict[str, str]) -> str:
+    """Return the class of the whole model and path of the innermost module."""
+    classes = _list(metadata.get("pkg.torch.onnx.class_hierarchy", ""))
+    scopes = _list(metadata.get("pkg.torch.onnx.name_scopes", ""))
     if not classes or len(classes) != len(scopes):
-        pairs = [part.partition(": ") for part in told.get("namespace", "").split("/") if ": " in part]
+        pairs = [part.partition(": ") for part in metadata.get("namespace", "").split("/") if ": " in part]
         scopes, classes = [name for name, _, _ in pairs], [kind for _, _, kind in pairs]
     if not classes:
         return ""
@@ -95,7 +102,7 @@ def _module(told: dict[str, str]) -> str:
 
 
 def _list(text: str) -> list[str]:
-    """Give the strings in a Python list that was written as text."""
+    """Return the strings in a Python list that was written as text."""
     return [one or other for one, other in _QUOTED.findall(text)]
 
 

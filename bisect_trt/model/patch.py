@@ -34,13 +34,13 @@ Narrow = Callable[[TensorProto, str, int], TensorProto]
 
 
 def key_of(node: Any) -> str:
-    """Give what a node is known by: its first output; names may be empty or stand twice."""
+    """Return what a node is known by: its first output; names may be empty or stand twice."""
     names = [t if isinstance(t, str) else t.name for t in (getattr(node, "output", None) or node.outputs)]
     return next((name for name in names if name), "")
 
 
 def narrow_copy(tensor: TensorProto, name: str, kind: int) -> TensorProto:
-    """Give a weight in another type under another name; values beyond its range become infinite."""
+    """Return a weight in another type under another name; values beyond its range become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         values = numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
     return TensorProto(name=name, data_type=kind, dims=tensor.dims, raw_data=values.tobytes())
@@ -64,7 +64,7 @@ class Lowered:
 def lowered(
     model: onnx.ModelProto, slots: Mapping[str, Slots], to: str, narrow: Narrow = narrow_copy
 ) -> Lowered:
-    """Give the model with some nodes in a narrow type.
+    """Return the model with some nodes in a narrow type.
 
     Args:
         model: nodes in topological order; it is not changed.
@@ -92,7 +92,7 @@ def quantised(
     zero: TensorProto,
     weights: Mapping[str, TensorProto],
 ) -> Lowered:
-    """Give the model with QuantizeLinear and DequantizeLinear before some nodes, one pair for each tensor.
+    """Return the model with QuantizeLinear and DequantizeLinear before some nodes, one pair for each tensor.
 
     Args:
         model: nodes in topological order; it is not changed.
@@ -112,7 +112,7 @@ def quantised(
 def exposed(
     model: onnx.ModelProto, tensors: Iterable[str], inferred: onnx.ModelProto | None = None
 ) -> onnx.ModelProto:
-    """Give a copy of the model in which these tensors of the main graph are outputs, too.
+    """Return a copy of the model in which these tensors of the main graph are outputs, too.
 
     Builders do not fuse over an output. Types and shapes are those of the model, or of `inferred`, which is
     the model with inferred shapes; a tensor without a type, or that is a sequence, is left out.
@@ -130,7 +130,10 @@ def exposed(
 
 
 def fixed(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
-    """Give a copy of the model whose dynamic inputs have these shapes; those of what follows are left out."""
+    """Return a copy of the model whose dynamic inputs have these shapes.
+
+    Those of what follows are left out.
+    """
     gs, graph = _without_weights(model)
     changed = set()
     for tensor in graph.inputs:
@@ -153,7 +156,7 @@ def fixed(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.M
 
 
 def inner_tensors(model: onnx.ModelProto) -> list[str]:
-    """Give the tensors of the main graph that nodes make and that are no outputs, in topological order."""
+    """Return the tensors of the main graph that nodes make and that are no outputs, in topological order."""
     there = {value.name for value in model.graph.output}
     return [name for node in model.graph.node for name in node.output if name and name not in there]
 
@@ -187,7 +190,7 @@ def _without_weights(model: onnx.ModelProto) -> tuple[Any, Any]:
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:
-    """Initializers, and what Constant nodes hold; their values may lie in a file, too."""
+    """Return initializers, and what Constant nodes hold; their values may lie in a file, too."""
     found = {t.name: t for t in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
@@ -293,7 +296,7 @@ class _Lowering:
         return twin
 
     def _constant(self, tensor: Any) -> TensorProto | None:
-        """Give a weight, or what a Constant node holds; None for anything else."""
+        """Return a weight, or what a Constant node holds; None for anything else."""
         if tensor.name in self._inputs:
             return None
         if tensor.name in self.weights:
@@ -315,7 +318,7 @@ class _Lowering:
         self._nodes.append(self.gs.Node("Cast", name, attributes, inputs=[source], outputs=[made]))
 
     def _captured(self, node: Any) -> list[Any]:
-        """Tensors that the bodies of a node name, those that are their own included."""
+        """Return the tensors that the bodies of a node name, those that are their own included."""
         found: list[Any] = []
         for value in node.attrs.values():
             for graph in [value] if isinstance(value, self.gs.Graph) else []:
@@ -386,7 +389,7 @@ class _Quantising:
 def _mended(
     model: onnx.ModelProto, exported: onnx.ModelProto, work: _Lowering | _Quantising
 ) -> onnx.ModelProto:
-    """Give the exported nodes and weights in the model as it was; nodes keep all that was not changed."""
+    """Return the exported nodes and weights in the model as it was; nodes keep all that was not changed."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     known = {key_of(node): node for node in model.graph.node}
@@ -449,7 +452,7 @@ def _part(graph: onnx.GraphProto, casts: Collection[str]) -> None:
 def _behind_a_norm(
     name: str, makers: Mapping[str, onnx.NodeProto], casts: Collection[str]
 ) -> tuple[str, list[str]]:
-    """Give the data that a LayerNorm divides and scales, empty if this is none, and the casts on the way."""
+    """Return data that a LayerNorm divides and scales, empty if this is none, and the casts on the way."""
     passed: list[str] = []
     for op in ("Div", "Sub", ""):  # from the scale back to the data
         if name in casts:
@@ -472,7 +475,7 @@ def _take_attributes(kept: onnx.NodeProto, node: onnx.NodeProto, changed: set[st
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that nodes read, in bodies too."""
+    """Return the tensors that nodes read, in bodies too."""
     found: set[str] = set()
     for node in graph.node:
         found.update(node.input)

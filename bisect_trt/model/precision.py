@@ -58,12 +58,12 @@ class Narrowed:
     clamped: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {"narrow_nodes": self.narrow, "float32_nodes": self.kept, "clamped_weights": self.clamped}
 
 
 def narrowed(model: bytes, folder: Path, precision: str, scratch: Path) -> Narrowed:
-    """Give the model with its float32 arithmetic in `precision`.
+    """Return the model with its float32 arithmetic in `precision`.
 
     Args:
         model: serialised ModelProto; external data lies in `folder`.
@@ -191,7 +191,7 @@ class _Narrowing:
             self._nodes.append(self._cast(name + self._suffix, name, TensorProto.FLOAT))
 
     def _need_narrow(self, name: str) -> str:
-        """Give the name of the narrow twin of a float32 tensor, which there is from here on."""
+        """Return the name of the narrow twin of a float32 tensor, which there is from here on."""
         twin = name + self._suffix
         if name not in self._made_narrow:
             self._made_narrow.add(name)
@@ -231,7 +231,7 @@ class _Narrowing:
 
 
 def _float_tensors(proto: onnx.ModelProto) -> set[str]:
-    """Tensors of the main graph that are known to be float32."""
+    """Return the tensors of the main graph that are known to be float32."""
     try:
         graph = native.infer_shapes(skeleton(proto)).graph
     except (native.RefusedError, native.NotKnownError):
@@ -242,7 +242,7 @@ def _float_tensors(proto: onnx.ModelProto) -> set[str]:
 
 
 def _newest(node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
-    """Give the newest schema of an operator: builders take types in old opsets that only new ones allow."""
+    """Return the newest schema of an operator: builders take types in old opsets that only new ones allow."""
     if not is_onnx(node.domain):
         return None
     try:

@@ -15,7 +15,7 @@ HOW_TO_EXPORT = "Export the model in evaluation mode (model.eval() in PyTorch), 
 
 
 def random_nodes(graph: Graph) -> dict[str, str]:
-    """Nodes that are random, by name, with what makes them so in words; local functions are inlined by now.
+    """Return the random nodes, each with a phrase that says why; local functions must be inlined already.
 
     A Dropout counts when its training mode is not known to be off, a BatchNormalization in training mode
     since its statistics are those of whatever batch it gets, and a custom operator once it was seen to give
@@ -30,13 +30,13 @@ def random_nodes(graph: Graph) -> dict[str, str]:
 
 
 def unknown_nodes(graph: Graph) -> list[str]:
-    """Nodes of custom operators: only two runs tell whether they are random."""
+    """Return the nodes of custom operators: only two runs tell whether they are random."""
     domains = ((name, graph.node(name).domain) for name in graph.order)
     return [name for name, domain in domains if not is_onnx(domain) and domain not in _KNOWN]
 
 
 def marked(graph: Graph, nodes: Iterable[str]) -> Graph:
-    """The same model, in which it is noted that these nodes gave different values for the same inputs."""
+    """Return same model, in which it is noted that these nodes gave different values for the same inputs."""
     proto, found = onnx.ModelProto(), set(nodes)
     proto.CopyFrom(graph.proto)
     for node in proto.graph.node:
@@ -46,7 +46,7 @@ def marked(graph: Graph, nodes: Iterable[str]) -> Graph:
 
 
 def outputs_behind(graph: Graph, nodes: Iterable[str]) -> tuple[str, ...]:
-    """Outputs of the model that depend on these nodes, in the order of the model."""
+    """Return the outputs of the model that depend on these nodes, in the order of the model."""
     reached, todo = set(nodes), list(nodes)
     while todo:
         for tensor in graph.outputs_of(todo.pop()):
@@ -58,7 +58,7 @@ def outputs_behind(graph: Graph, nodes: Iterable[str]) -> tuple[str, ...]:
 
 
 def pinned(graph: Graph, types: Mapping[str, onnx.TypeProto]) -> onnx.ModelProto:
-    """Give the model without its random nodes: what they make are inputs of these types.
+    """Return the model without its random nodes: what they make are inputs of these types.
 
     Outputs that a random node makes itself are left out.
     """
@@ -81,11 +81,11 @@ def pinned(graph: Graph, types: Mapping[str, onnx.TypeProto]) -> onnx.ModelProto
 
 
 def words(graph: Graph, *, given: bool = False) -> list[str]:
-    """Give what has to be said of a model that is random, or computes as in training; for the first lines.
+    """Return what has to be said of a model that is random, or computes as in training; for the first lines.
 
     `given`: whether what a random node gave the reference is taken for its value on the target, too.
     """
-    found, told = random_nodes(graph), []
+    found, sentences = random_nodes(graph), []
     if found:
         name, why = next(iter(found.items()))
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -93,11 +93,11 @@ def words(graph: Graph, *, given: bool = False) -> list[str]:
         drawn = "is judged with the value that the reference drew, as if it were an input"
         what = drawn if given else "was not compared"
         batch = ", as the rest of its batch has it" if why.startswith("BatchNormalization") else ""
-        told.append(
+        sentences.append(
             f"The model is random: {name} ({why}){more} gives other values each time{batch}. What depends on "
             f"it ({', '.join(behind[:4]) or 'no output'}) {what}. {HOW_TO_EXPORT}"
         )
-    return told
+    return sentences
 
 
 def _why(node: onnx.NodeProto, off: set[str]) -> str:
@@ -121,6 +121,6 @@ def _why(node: onnx.NodeProto, off: set[str]) -> str:
 
 
 def _is_off(tensor: onnx.TensorProto) -> bool:
-    """Say whether a weight is a single False."""
+    """Return whether a weight is a single False."""
     single = tensor.data_type == onnx.TensorProto.BOOL and list(tensor.dims) in ([], [1])
     return single and not numpy_helper.to_array(tensor).any()

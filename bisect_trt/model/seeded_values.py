@@ -1,4 +1,4 @@
-"""Values that are told by a few numbers: so that a reproducer need not carry them.
+"""Values described by a few numbers, so that a reproducer need not carry them.
 
 The generator is written out (splitmix64, https://prng.di.unimi.it/splitmix64.c) and uses integer
 arithmetic, one product and one sum of doubles for each element: every machine and every version of
@@ -17,7 +17,7 @@ import numpy as np
 
 from bisect_trt.outcome import Array
 
-TOLD_FROM = 4096
+DESCRIBED_FROM = 4096
 """Bytes; what is no larger is stored, as that is simpler."""
 
 _MARK = "bisect-trt random"
@@ -33,7 +33,7 @@ SPREAD = math.sqrt(_PARTS * (65536**2 - 1) / 12)
 class Recipe:
     """Seeded numbers of a mean and a deviation, about normal, at most 3.5 deviations from the mean.
 
-    With `points`, smallest first, they are distributed as these quantiles tell instead.
+    With `points`, smallest first, they are distributed with these quantiles instead.
     """
 
     seed: int
@@ -43,12 +43,12 @@ class Recipe:
 
     @property
     def text(self) -> str:
-        """Give the recipe as the doc string of a tensor; `parse` reads it again."""
+        """Return the recipe as the doc string of a tensor; `parse` reads it again."""
         numbers = (self.mean, self.deviation, *self.points)
         return " ".join([_MARK, str(self.seed), *map(repr, numbers)])
 
     def make(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
-        """Give the values, the same on every machine. Integers are rounded and kept in their range."""
+        """Return the values, the same on every machine. Integers are rounded and kept in their range."""
         count = math.prod(shape)
         values: Array
         if self.points:
@@ -87,7 +87,7 @@ def bits(seed: int, count: int) -> Array:
 
 
 def parse(text: str) -> Recipe | None:
-    """Give the recipe that a doc string tells; None when it tells none."""
+    """Return the recipe that a doc string holds; None when it holds none."""
     found = re.fullmatch(rf"{_MARK} (\d+) (\S+) (\S+)((?: \S+)*)", text)
     if found is None:
         return None
@@ -98,8 +98,8 @@ def parse(text: str) -> Recipe | None:
         return None
 
 
-def tell(values: Array, recipe: Recipe | None) -> str:
-    """Say how numbers can be made, in a line; empty when nothing shorter than themselves tells them."""
+def description(values: Array, recipe: Recipe | None) -> str:
+    """Describe in one line how numbers can be made; empty when nothing shorter than the numbers does."""
     if recipe is not None:
         return recipe.text
     if is_ramp(values):
@@ -108,8 +108,8 @@ def tell(values: Array, recipe: Recipe | None) -> str:
     return f"{_ALL} {float(values.reshape(-1)[0])!r}" if finite else ""
 
 
-def told(text: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
-    """Give the numbers that `tell` told of; None when the text tells none."""
+def described_values(text: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
+    """Return the numbers that a `description` stands for; None when the text is no description."""
     recipe = parse(text)
     if recipe is not None:
         return recipe.make(shape, dtype)
@@ -123,7 +123,7 @@ def told(text: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Array | None:
 
 
 def resembling(values: Array, seed: int) -> Recipe | None:
-    """A recipe of the mean and deviation of some numbers, both to three digits; None: not finite."""
+    """Return a recipe of the mean and deviation of some numbers, both to three digits; None: not finite."""
     if values.size == 0 or (values.dtype.kind not in "fiu" and not _is_small_float(values.dtype)):
         return None
     with np.errstate(all="ignore"):
@@ -135,12 +135,12 @@ def resembling(values: Array, seed: int) -> Recipe | None:
 
 
 def three_digits(value: float) -> float:
-    """Give a number rounded to three significant digits."""
+    """Return a number rounded to three significant digits."""
     return float(f"{value:.3g}")
 
 
 def is_uniform(values: Array) -> bool:
-    """Say whether all elements have the same bits (so NaN equals itself); False when there are none."""
+    """Return whether all elements have the same bits (so NaN equals itself); False when there are none."""
     if values.size == 0:
         return False
     steps = zip(values.strides, values.shape, strict=True)
@@ -151,12 +151,12 @@ def is_uniform(values: Array) -> bool:
 
 
 def is_ramp(values: Array) -> bool:
-    """Say whether the elements are those of `ramp`."""
+    """Return whether the elements are those of `ramp`."""
     return values.size > 1 and np.array_equal(values, ramp(values.shape, values.dtype))
 
 
 def ramp(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
-    """Integers from 0 to 15 and again; floats from 0 towards 1."""
+    """Return integers from 0 to 15 and again; floats from 0 towards 1."""
     count = math.prod(shape)
     if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")):
         values = np.arange(count) % min(16, 2 ** (4 * dtype.itemsize - 1))

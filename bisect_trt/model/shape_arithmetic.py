@@ -17,7 +17,7 @@ _ON_SHAPES = frozenset(
 
 
 def shape_arithmetic(graph: onnx.GraphProto) -> set[str]:
-    """Outputs of nodes that compute with shapes: made from these and constants alone, or leading to one."""
+    """Return the tensors that compute shapes: made from shapes and constants alone, or used as a shape."""
     constant = {tensor.name for tensor in graph.initializer}
     shapes: set[str] = set()
     found: set[str] = set()
@@ -35,7 +35,7 @@ def shape_arithmetic(graph: onnx.GraphProto) -> set[str]:
 
 
 def _behind(graph: onnx.GraphProto, maker: Mapping[str, onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Give what leads to an input that holds dimensions, as far as it is the usual arithmetic."""
+    """Yield what leads to an input that holds dimensions, as far as it is the usual arithmetic."""
     todo = [
         node.input[slot]
         for node in graph.node

@@ -25,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.model.graph import bodies
 from bisect_trt.model.inputs.made_up import MadeUp
 from bisect_trt.outcome import Array
+from bisect_trt.writing.files import written_whole
 
 INLINE_LIMIT = 1024
 """Bytes; a weight above it is external data."""
@@ -37,7 +38,7 @@ _WEIGHTS = "weights.bin"
 
 
 def initializers(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Dense initializers of a graph and of all bodies in it."""
+    """Yield the dense initializers of a graph and of all bodies in it."""
     yield from graph.initializer
     for node in graph.node:
         for body in bodies(node):
@@ -46,7 +47,7 @@ def initializers(graph: onnx.GraphProto) -> Iterator[TensorProto]:
 
 @cache
 def bits_per_element(elem_type: int) -> int:
-    """Width of an element in ONNX's raw encoding (types below 8 bits are packed); 0 for strings."""
+    """Return width of an element in ONNX's raw encoding (types below 8 bits are packed); 0 for strings."""
     if elem_type == TensorProto.STRING:
         return 0
     name = TensorProto.DataType.Name(elem_type)
@@ -55,7 +56,7 @@ def bits_per_element(elem_type: int) -> int:
 
 
 def raw_size(elem_type: int, shape: Sequence[int]) -> int:
-    """Bytes of a tensor in ONNX's raw encoding; 0 for strings."""
+    """Return the bytes of a tensor in ONNX's raw encoding; 0 for strings."""
     count = 1
     for dim in shape:
         count *= int(dim)
@@ -63,7 +64,7 @@ def raw_size(elem_type: int, shape: Sequence[int]) -> int:
 
 
 def external_info(tensor: TensorProto) -> dict[str, str]:
-    """Keys of an external tensor: `location`, `offset`, `length`, ..."""
+    """Return the keys of an external tensor: `location`, `offset`, `length`, ..."""
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
@@ -165,13 +166,15 @@ class Store:
         point_to(tensor, self._copies[source], offset, raw_size(tensor.data_type, tensor.dims))
 
     def _copy_file(self, source: Path) -> str:
-        """Give a copy of the user's file under a plain name; that of a run which is resumed is used again."""
+        """Return a copy of the user's file under a plain name.
+
+        That of a run which is resumed is used again.
+        """
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", source.name)[-80:]
         place = self.folder / f"ext{len(self._copies):05d}-{safe}"
         if not place.exists():
-            unfinished = place.with_suffix(".writing")
-            copy_file(source, unfinished)
-            unfinished.replace(place)
+            with written_whole(place) as unfinished:
+                copy_file(source, unfinished)
         return place.name
 
     def put(self, name: str, array: Array) -> Path:
@@ -205,9 +208,10 @@ class Store:
 
     def put_at(self, stem: str, name: str, array: Array) -> Path:
         """Do as `put` does, into `stem` + `.npy`, in place of what is there (others may have mapped it)."""
-        path, aside = (self.folder / f"{stem}{suffix}" for suffix in (".npy", ".writing"))
-        _save(aside, _plain(name, array), "wb")
-        return aside.replace(path)
+        path = self.folder / f"{stem}.npy"
+        with written_whole(path) as aside:
+            _save(aside, _plain(name, array), "wb")
+        return path
 
     def put_once(self, name: str, array: Array) -> Path:
         """Do as `put` does, for a value that follows from the tensor's name: a resumed run uses it again."""
@@ -217,7 +221,7 @@ class Store:
         return path
 
     def load(self, path: Path, elem_type: int, shape: Sequence[int] | None = None) -> Array:
-        """Give a recorded tensor, read-only, memory mapped when it is large.
+        """Return a recorded tensor, read-only, memory mapped when it is large.
 
         Without an `elem_type` (0: nothing declares it) it is what the file says, where that is one type.
 
@@ -240,7 +244,7 @@ class Store:
         return array
 
     def tensor(self, name: str, path: Path, elem_type: int, shape: Sequence[int]) -> TensorProto:
-        """Give a recorded tensor as an initializer: its value when small, else a reference to the file.
+        """Return a recorded tensor as an initializer: its value when small, else a reference to the file.
 
         Raises:
             ValueError: the file holds another type or shape.
@@ -276,13 +280,12 @@ def keep_promise(path: Path) -> None:
     if path.exists() or not promise.exists():
         return
     value = MadeUp.from_json(promise.read_text())
-    aside = path.with_suffix(f".{os.getpid()}")  # other workers may be at the same
-    _save(aside, _plain(value.name, value.make()), "wb")
-    aside.replace(path)
+    with written_whole(path) as aside:  # other workers may be at the same
+        _save(aside, _plain(value.name, value.make()), "wb")
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
-    """Give the shape of a recorded tensor, or of one that is only promised; its values are not read."""
+    """Return the shape of a recorded tensor, or of one that is only promised; its values are not read."""
     if not path.exists() and promise_of(path).exists():
         return MadeUp.from_json(promise_of(path).read_text()).shape
     shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
@@ -312,7 +315,7 @@ def _save(place: Path, array: Array, mode: str) -> None:
 
 
 def _plain(name: str, array: Array) -> Array:
-    """Give what `np.save` can write without pickle, in C order."""
+    """Return what `np.save` can write without pickle, in C order."""
     array = np.asarray(array, order="C")
     if array.dtype.kind in "OU":
         if not all(isinstance(item, str) for item in array.flat):

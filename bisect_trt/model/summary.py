@@ -36,12 +36,12 @@ class Figures:
     opset: str
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {**asdict(self), "operators": dict(self.operators)}
 
 
 def figures(proto: onnx.ModelProto, *, names: bool = True) -> Figures:
-    """Give the figures of a model; without `names` nothing in them was chosen by its author."""
+    """Return the figures of a model; without `names` nothing in them was chosen by its author."""
     graph = proto.graph
     constant = {tensor.name for tensor in graph.initializer}
     domains = [(entry.domain, entry.version) for entry in proto.opset_import]
@@ -58,7 +58,7 @@ def figures(proto: onnx.ModelProto, *, names: bool = True) -> Figures:
 
 
 def type_text(kind: onnx.TypeProto, *, names: bool = True) -> str:
-    """`float32[1,batch]`; `?` for what is not known, without `names` for named dimensions too."""
+    """Return `float32[1,batch]`; `?` for what is not known, without `names` for named dimensions too."""
     which = kind.WhichOneof("value")
     if which != "tensor_type":
         return (which or "?").removesuffix("_type")

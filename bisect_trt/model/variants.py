@@ -45,7 +45,7 @@ class Variant:
 
 
 def variants(proto: onnx.ModelProto, fed: Shapes) -> Iterator[Variant]:
-    """Make all other forms of a model, the most telling first; `fed` are shapes of inputs."""
+    """Make all other forms of a model, the most informative first; `fed` are the shapes of inputs."""
     for cause, change, edit in _EDITS:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
@@ -61,7 +61,7 @@ def _dims(values: Iterator[onnx.ValueInfoProto]) -> Iterator[onnx.TensorShapePro
 
 
 def _own_names(proto: onnx.ModelProto, fed: Shapes) -> bool:
-    """Give a name of its own for each symbolic dimension."""
+    """Return a name of its own for each symbolic dimension."""
     shared = Counter(d.dim_param for d in _dims(iter(proto.graph.input)) if d.dim_param)
     if max(shared.values(), default=0) < 2:
         return False
@@ -118,7 +118,7 @@ def _weights_no_inputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 
 def _unique_names(proto: onnx.ModelProto, _fed: Shapes) -> bool:
-    """Give a name of its own for each node that has a name."""
+    """Return a name of its own for each node that has a name."""
     names = [node.name for node in proto.graph.node if node.name]
     name_nodes(proto.graph)
     return len(set(names)) < len(names)
@@ -150,7 +150,7 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
 
 
 def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
-    """Give what ONNX's tools make; they refuse some models."""
+    """Yield what ONNX's tools make; they refuse some models."""
     if proto.functions:
         yield Variant("local functions", "the local functions inlined", native.inline_local_functions(proto))
     now = opset_of(proto)
@@ -168,7 +168,7 @@ _OPSETS = (17, 13, 20)
 
 
 def frame(proto: onnx.ModelProto) -> onnx.ModelProto | None:
-    """Give the model with one plain node behind each input instead of its own; None: it has no inputs.
+    """Return the model with one plain node behind each input instead of its own; None: it has no inputs.
 
     The plain nodes are of a kind that the model does not have, so that what fails is none of its kinds.
     """
@@ -189,7 +189,7 @@ def frame(proto: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def frames(made: onnx.ModelProto) -> Iterator[Variant]:
-    """Frames that differ in one thing: the IR version, the operator set version, an input less."""
+    """Yield the frames that differ in one thing: the IR version, the operator set version, an input less."""
     if made.ir_version != PLAIN_IR:
         other = _copy(made)
         other.ir_version = PLAIN_IR

@@ -11,7 +11,7 @@ from bisect_trt.model.graph import bodies
 
 
 def inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Give all nodes of a graph, those of bodies too, each before those inside it."""
+    """Yield all nodes of a graph, those of bodies too, each before those inside it."""
     for node in graph.node:
         yield node
         for body in bodies(node):
@@ -19,7 +19,7 @@ def inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def scopes(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Give a graph and all bodies in it."""
+    """Yield a graph and all bodies in it."""
     yield graph
     for node in inner_nodes(graph):
         yield from bodies(node)

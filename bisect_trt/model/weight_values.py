@@ -18,7 +18,7 @@ EMBED_LIMIT = 1_500_000_000
 
 
 def embedded(tensor: TensorProto, folder: Path) -> TensorProto:
-    """Give the tensor with its values in it. Raises OSError when its file cannot be read."""
+    """Return the tensor with its values in it. Raises OSError when its file cannot be read."""
     if tensor.data_location != TensorProto.EXTERNAL:
         return tensor
     info = external_info(tensor)
@@ -30,7 +30,7 @@ def embedded(tensor: TensorProto, folder: Path) -> TensorProto:
 
 
 def values_of(tensor: TensorProto, folder: Path) -> npt.NDArray[Any]:
-    """Give the values of a weight, wherever they lie. Raises OSError when its file cannot be read."""
+    """Return the values of a weight, wherever they lie. Raises OSError when its file cannot be read."""
     return numpy_helper.to_array(embedded(tensor, folder))
 
 
@@ -80,5 +80,5 @@ def _append(tensor: TensorProto, folder: Path, file: BinaryIO, name: str) -> Non
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of all tensors that a model carries or refers to."""
+    """Return the bytes of all tensors that a model carries or refers to."""
     return sum(raw_size(tensor.data_type, tensor.dims) for tensor in tensors(model))

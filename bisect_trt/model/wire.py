@@ -27,7 +27,7 @@ class Field(NamedTuple):
 
 
 def varint(value: int) -> bytes:
-    """Give a number that is not negative."""
+    """Return a number that is not negative."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -37,12 +37,12 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, data: bytes) -> bytes:
-    """Give the bytes of a length-delimited field."""
+    """Return the bytes of a length-delimited field."""
     return varint(number << 3 | _BYTES) + varint(len(data)) + data
 
 
 def fields(data: Buffer, start: int, stop: int) -> Iterator[Field]:
-    """The length-delimited fields of the message that lies in `data[start:stop]`; others are passed over.
+    """Yield length-delimited fields of the message that lies in `data[start:stop]`; others are passed over.
 
     Raises:
         ValueError: this is no message.
@@ -68,7 +68,7 @@ def fields(data: Buffer, start: int, stop: int) -> Iterator[Field]:
 
 
 def _read(data: Buffer, at: int, stop: int) -> tuple[int, int]:
-    """Give the varint at a place, and the place behind it."""
+    """Return the varint at a place, and the place behind it."""
     value = shift = 0
     while at < stop and shift < 64:
         byte = data[at]

@@ -29,7 +29,7 @@ Answer = Checked | Reduced | Trouble
 
 
 def with_probe_deadline(settings: Settings, limit: float) -> Settings:
-    """Give a target that hangs has to be found by its own deadline, before the job's is over."""
+    """Return a target that hangs has to be found by its own deadline, before the job's is over."""
     timeout = min(settings.run.timeout or _PROBE_DEFAULT, limit * _PROBE_SHARE)
     return replace(settings, run=replace(settings.run, timeout=timeout))
 
@@ -102,12 +102,12 @@ def reduced(row: Row, answer: Answer, folder: str, out: Path, past_of: PastOf) -
 
 
 def given_up(row: Row, reason: str) -> Row:
-    """Give a row whose next job is not begun any more."""
+    """Return a row whose next job is not begun any more."""
     return replace(row, phase="done", begun=0, reason=reason, reduction=row.reduction.replace(STALE, ""))
 
 
 def repro_folder(item: Item, row: Row) -> str:
-    """Give where a reproducer lies below the output folder; the same failure gives the same place."""
+    """Return where a reproducer lies below the output folder; the same failure gives the same place."""
     parts = (
         item.name,
         item.target,

@@ -29,8 +29,8 @@ def tell(repro: Path, out: Path, seconds: float, say: Callable[[str], None]) -> 
 
 
 def _lines(document: dict[str, dict[str, object]]) -> list[str]:
-    """Give what the document of `blame --json` tells."""
+    """Return the answers and notes of a document of `blame --json`."""
     if "error" in document:
         return [str(document["error"]["message"])]
-    told = [document[part]["answer"] for part in ("releases", "decisions") if part in document]
-    return [*map(str, told), *map(str, document.get("notes", ()))]
+    answers = [document[part]["answer"] for part in ("releases", "decisions") if part in document]
+    return [*map(str, answers), *map(str, document.get("notes", ()))]

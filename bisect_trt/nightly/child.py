@@ -65,7 +65,7 @@ class Child:
             self.process.stdin.flush()
 
     def held(self) -> int:
-        """Bytes that the child itself holds; its workers have a limit of their own."""
+        """Return the bytes that the child itself holds; its workers have a limit of their own."""
         with suppress(psutil.Error):
             return limits.held_bytes(psutil.Process(self.process.pid))
         return 0
@@ -88,14 +88,14 @@ class Child:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def read(self, seconds: float) -> bytes | None:
-        """Give what it says within so many seconds: nothing yet (None), or its end (empty)."""
+        """Return what it says within so many seconds: nothing yet (None), or its end (empty)."""
         assert self.process.stdout is not None
         stdout = self.process.stdout.fileno()
         ready, _, _ = select.select([stdout], [], [], seconds)
         return os.read(stdout, 1 << 16) if ready else None
 
     def answer(self, text: bytes) -> Checked | Reduced | Trouble:
-        """Give what it said, or how it ended without saying anything."""
+        """Return what it said, or how it ended without saying anything."""
         try:
             data = json.loads(text)
             answer: Checked | Reduced | Trouble = ANSWERS[data["kind"]].validate_python(data["answer"])

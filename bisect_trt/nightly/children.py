@@ -70,7 +70,7 @@ class Children:
     def check(
         self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
     ) -> Checked | Trouble:
-        """Give the whole model on the target."""
+        """Return the whole model on the target."""
         request = {"job": "check", "model": str(model.absolute())}
         answer = self._run(Checked, slug, request, settings, limit, fresh=fresh)
         if not fresh and isinstance(answer, Trouble) and answer.cause in _OURS and answer.seconds < limit:
@@ -79,7 +79,7 @@ class Children:
         return answer
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Give a stored reproducer on the target, from its own files."""
+        """Return a stored reproducer on the target, from its own files."""
         timeout = min(settings.run.timeout or _PROBE, limit)
         request = {"job": "verify", "model": str(repro.absolute()), "timeout": timeout}
         return self._run(Checked, slug, request, settings, limit)
@@ -87,7 +87,7 @@ class Children:
     def reduce(
         self, slug: str, model: Path, settings: Settings, out: Path, limit: float, *, again: bool
     ) -> Reduced | Trouble:
-        """Reduce into `out`; at the limit it is told to save its best, and killed if it does not."""
+        """Reduce into `out`; at the limit it is asked to save its best, and killed if it does not."""
         request = {
             "job": "reduce",
             "model": str(model.absolute()),
@@ -101,7 +101,7 @@ class Children:
         self._cancelled.set()
 
     def folder(self, slug: str) -> Path | None:
-        """Give where the job of this name leaves its progress, while it runs."""
+        """Return where the job of this name leaves its progress, while it runs."""
         return self._jobs.get(slug)
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Children:
                 child.end()
 
     def _limited(self, settings: Settings) -> Settings:
-        """Give a memory limit, so that parallel jobs together stay within the machine."""
+        """Return a memory limit, so that parallel jobs together stay within the machine."""
         if settings.run.memory_limit is not None:
             return settings
         share = limits.default_limit(self._parallel * settings.run.workers)
@@ -169,7 +169,10 @@ class Children:
         return True
 
     def _take(self, spec: str) -> Child:
-        """Give a child that is warm for this target, else one that is ready; a fresh one without a target."""
+        """Return a child that is warm for this target, else one that is ready.
+
+        A fresh one without a target.
+        """
         with self._lock:
             for warm in [w for w in self._warm if w[0] == spec or not spec]:
                 self._warm.remove(warm)
@@ -234,7 +237,7 @@ class Children:
 
 
 def _of_the_disk(answer: Trouble, folder: Path) -> Trouble:
-    """Give a process that a full disk ended may have had no room to say so, and its last words may be lost.
+    """Return a process that a full disk ended may have had no room to say so, and its last words may be lost.
 
     The night may have given its reserve away by now, so as much as twice of that left is still full.
     """

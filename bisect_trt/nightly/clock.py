@@ -20,7 +20,7 @@ class Clock:
 
 
 def next_time(start: datetime, at: time_of_day) -> datetime:
-    """Give the first moment after `start` at which clocks on the wall (local time) show `wanted`."""
+    """Return the first moment after `start` at which clocks on the wall (local time) show `wanted`."""
     local = start.astimezone()
     moment = datetime.combine(local.date(), at).astimezone()
     return (
@@ -49,7 +49,7 @@ class Limit:
         return self._before + self._clock.monotonic() - self._start
 
     def left(self) -> float:
-        """Seconds left, never negative; infinity without a limit."""
+        """Return seconds left, never negative; infinity without a limit."""
         left = float("inf")
         if self._total is not None:
             left = self._total - self.used

@@ -108,7 +108,7 @@ class Config(Table):
 
 
 def target_name(entry: TargetTable) -> str:
-    """Give what the history calls a target: its `name`, else its `spec`."""
+    """Return what the history calls a target: its `name`, else its `spec`."""
     return entry.name or entry.spec
 
 
@@ -149,7 +149,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
 
 
 def for_folder(folder: Path, given: Settings = Settings()) -> Config:  # noqa: B008 (frozen)
-    """Give what `nightly models/` means: every ONNX file below the folder, on one target with these settings.
+    """Return the configuration that `nightly models/` means: every ONNX file in it, on one target.
 
     Folders of reproducers, as `reduce` calls them, hold no models of the user's. Paths in the settings are
     relative to the current folder.
@@ -175,7 +175,7 @@ def for_folder(folder: Path, given: Settings = Settings()) -> Config:  # noqa: B
 def with_options(
     config: Config, *, out: Path | None = None, until: str | None = None, workers: int | None = None
 ) -> Config:
-    """Give the configuration with options of the command line; `out` is relative to the current folder.
+    """Return the configuration with options of the command line; `out` is relative to the current folder.
 
     A folder of models without a configuration writes to `runs/` in the current folder.
 
@@ -197,7 +197,7 @@ def with_options(
 
 
 def template(folder: Path | None = None, given: Settings = Settings()) -> str:  # noqa: B008 (frozen)
-    """Give the commented configuration that `--init` writes; for a folder of models with these settings."""
+    """Return the commented configuration that `--init` writes; for a folder of models with these settings."""
     text = (
         resources.files("bisect_trt.nightly").joinpath("templates/nightly.toml").read_text(encoding="utf-8")
     )
@@ -250,7 +250,7 @@ def _usage_error(path: Path, error: ValidationError) -> UsageError:
 
 
 def _named(where: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give the place of a key, without places inside of its value."""
+    """Return the place of a key, without places inside of its value."""
     deepest = max((k for k, part in enumerate(where) if isinstance(part, str)), default=-1)
     return where[: deepest + 1]
 
@@ -263,7 +263,7 @@ def _unknown(path: Path, where: tuple[Any, ...], key: str) -> UsageError:
 
 
 def _keys_beside(where: tuple[Any, ...]) -> list[str]:
-    """Give the keys that the table which holds this one knows."""
+    """Return the keys that the table which holds this one knows."""
     model: Any = Config
     tables = {"models": Models, "budget": Budget, "retention": Retention, "defaults": Defaults}
     arrays = {"target": TargetTable, "model": ModelTable}
@@ -273,7 +273,7 @@ def _keys_beside(where: tuple[Any, ...]) -> list[str]:
 
 
 def _where(parts: tuple[Any, ...]) -> str:
-    """`('target', 0, 'spec')` as `target[1].spec`: people count tables from one."""
+    """Write `('target', 0, 'spec')` as `target[1].spec`: people count tables from one."""
     text = ""
     for part in parts:
         text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)

@@ -103,14 +103,14 @@ class History:
         return Night(number, now), False
 
     def last_night(self, before: int | None = None) -> Night | None:
-        """Give the latest night, or the latest before another one."""
+        """Return the latest night, or the latest before another one."""
         found = self._nights(
             "WHERE id < ? ORDER BY id DESC LIMIT 1", before if before is not None else 1 << 62
         )
         return next(found, None)
 
     def nights(self, limit: int) -> list[Night]:
-        """Give the latest nights, latest first."""
+        """Return the latest nights, latest first."""
         return list(self._nights("ORDER BY id DESC LIMIT ?", limit))
 
     def save_night(self, night: Night) -> None:
@@ -146,19 +146,19 @@ class History:
         return True
 
     def row(self, night: int, model: str, target: str) -> Row | None:
-        """Give one row, as it was saved last."""
+        """Return one row, as it was saved last."""
         if (waiting := self._pending.get((model, target))) and waiting.night == night:
             return waiting
         return next(self._rows("WHERE night=? AND model=? AND target=?", night, model, target), None)
 
     def rows(self, night: int) -> Iterator[Row]:
-        """Give all rows of a night, by model and target, one at a time."""
+        """Yield all rows of a night, by model and target, one at a time."""
         for row in self._rows("WHERE night=? ORDER BY model, target", night):
             waiting = self._pending.get(row.name)
             yield waiting if waiting and waiting.night == night else row
 
     def past(self, row: Row) -> list[Past]:
-        """Give the nights before a row's that have a result, latest first, as many as `verdicts` looks at."""
+        """Return nights before a row's that have a result, latest first, as many as `verdicts` looks at."""
         where = "WHERE model=? AND target=? AND night<? AND result!='unknown' ORDER BY night DESC LIMIT ?"
         return [
             Past(p.result, p.key, p.status, _alike(p, row))
@@ -166,7 +166,7 @@ class History:
         ]
 
     def reproducer(self, row: Row, exists: Path) -> Row | None:
-        """Give the latest earlier row of the same model, target and failure with a reproducer that exists."""
+        """Return latest earlier row of the same model, target and failure with a reproducer that exists."""
         where = (
             "WHERE model=? AND target=? AND night<? AND stage=? AND symptom=? AND signature=? AND repro!=''"
             " AND reduction IN ('done', 'kept') ORDER BY night DESC LIMIT 20"
@@ -181,12 +181,12 @@ class History:
         return found.check_seconds if found else 0.0
 
     def trend(self, model: str, target: str, upto: int, nights: int) -> list[Row]:
-        """Rows of the last nights, oldest first."""
+        """Return the rows of the last nights, oldest first."""
         where = "WHERE model=? AND target=? AND night<=? AND night>? ORDER BY night"
         return list(self._rows(where, model, target, upto, upto - nights))
 
     def reproducers_in_use(self, nights: Iterable[int]) -> set[str]:
-        """Reproducer folders that rows of these nights point to."""
+        """Return the reproducer folders that rows of these nights point to."""
         numbers = list(nights)
         marks = ", ".join("?" * len(numbers))
         sql = f"SELECT DISTINCT repro FROM results WHERE repro!='' AND night IN ({marks})"
@@ -226,7 +226,7 @@ class History:
             self._db.execute("DELETE FROM running WHERE model=? AND target=?", [model, target])
 
     def running(self) -> list[dict[str, Any]]:
-        """Give what was running when this was last written: model, target, phase, since, folder."""
+        """Return what was running when this was last written: model, target, phase, since, folder."""
         return [dict(row) for row in self._db.execute("SELECT * FROM running ORDER BY since")]
 
     def _put(self, row: Row) -> None:
@@ -250,7 +250,7 @@ class History:
 
 
 def _alike(before: Row, now: Row) -> bool:
-    """Say whether nothing but luck can make the results of two nights differ."""
+    """Return whether nothing but luck can make the results of two nights differ."""
     if not now.digest or not before.digest:
         return False
     return (before.digest, before.version, before.settings) == (now.digest, now.version, now.settings)

@@ -73,11 +73,11 @@ class Row:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Give the name of the model and of the target."""
+        """Return the name of the model and of the target."""
         return self.model, self.target
 
 
 def with_key(row: Row, key: Key | None, message: str = "", op: str = "") -> Row:
-    """Give the row with this failure, or without one."""
+    """Return the row with this failure, or without one."""
     stage, symptom, signature = key or ("", "", "")
     return replace(row, stage=stage, symptom=symptom, signature=signature, message=message, op=op)

@@ -17,7 +17,7 @@ _TAIL = 2000  # characters of its output that are told
 
 
 def words(command: str) -> list[str]:
-    """Give the command as arguments, placeholders still in it.
+    """Return the command as arguments, placeholders still in it.
 
     Raises:
         UsageError: quotes that do not match, or an unknown placeholder.

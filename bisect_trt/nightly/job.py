@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def clean(answer: Checked | Reduced | Trouble) -> bool:
-    """Say whether the process that gave this may take another model: what it has seen is one that passed."""
+    """Return whether the process may take another model: only after a model that passed."""
     return isinstance(answer, Checked) and not answer.failures and not answer.unresolved
 
 
@@ -93,7 +93,7 @@ class _Worker:
 
     @classmethod
     def of(cls, settings: Settings, folder: Path) -> Pool:
-        """Give a warm one, if it was made for the like."""
+        """Return a warm one, if it was made for the like."""
         target, run, accuracy = settings.target, settings.run, settings.accuracy
         libraries = target.plugins, target.ep_libraries, accuracy.custom_ops
         asked = (target.spec, *libraries, accuracy.reference_provider, run.memory_limit, run.devices)

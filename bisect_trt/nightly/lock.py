@@ -24,7 +24,7 @@ FILE = "lock"
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds the lock, or held it last; `boot` tells whether the process id is still meant."""
+    """The holder of the lock, or the last one; `boot` shows whether the process id is still valid."""
 
     pid: int
     host: str
@@ -52,7 +52,7 @@ def hold(folder: Path) -> Iterator[Holder | None]:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who holds the lock now; None when nobody does. Disturbs nothing."""
+    """Return who holds the lock now; None when nobody does. Disturbs nothing."""
     try:
         fd = os.open(folder / FILE, os.O_RDONLY)
     except OSError:

@@ -35,7 +35,7 @@ def _pairs(gone: set[str], new: Sequence[str], same: Callable[[str, str], bool])
 
 
 def digest(model: Path) -> str:
-    """Give the digest of the file's content; empty when it cannot be read."""
+    """Return the digest of the file's content; empty when it cannot be read."""
     try:
         with model.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]

@@ -94,7 +94,7 @@ class Work:
         self.history.plan([*rows, *self._gone(set(names))])
 
     def _gone(self, names: set[str]) -> Iterator[Row]:
-        """Rows for files that were there in the night before; said once."""
+        """Yield the rows for files that were there in the night before; said once."""
         before = self.history.last_night(self.night.id)
         targets = {target_name(t) for t in self.config.target}
         for row in self.history.rows(before.id) if before else ():
@@ -305,7 +305,7 @@ def _reason(answer: Answer) -> str:
 
 
 def _answer(future: Future[Answer]) -> Answer:
-    """A bug of ours in one job costs its model, not the night."""
+    """Return the job's answer; a bug of ours in one job costs its model, not the night."""
     try:
         return future.result()
     except Exception as error:

@@ -24,7 +24,7 @@ STRICT = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 def table(title: str, /, **own: Any) -> Any:
-    """Give a pydantic model with its own fields and all options, each optional."""
+    """Return a pydantic model with its own fields and all options, each optional."""
     entries: dict[str, Any] = {
         key: (
             Annotated[Any, BeforeValidator(_reader(row))],
@@ -47,7 +47,7 @@ def _reader(row: rows.Option) -> Callable[[Any], Any]:
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give only those options that were written down."""
+    """Return the only those options that were written down."""
     return {k: v for k, v in values.items() if k in OPTIONS}
 
 
@@ -69,7 +69,7 @@ def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: 
 
 
 def to_toml(settings: Settings, base: Path) -> dict[str, str | bool | list[str]]:
-    """Give the settings that are not at their defaults as keys and values of a configuration's table.
+    """Return the settings that are not at their defaults as keys and values of a configuration's table.
 
     Their paths are put below `base`.
     """
@@ -86,7 +86,7 @@ _JSON = TypeAdapter(Settings)
 
 
 def to_json(value: Settings) -> Any:
-    """Settings as plain JSON data."""
+    """Return settings as plain JSON data."""
     return _JSON.dump_python(value, mode="json")
 
 

@@ -28,7 +28,7 @@ class Item:
 
     @property
     def digest(self) -> str:
-        """Give the digest of the settings: a result is good for equal ones only."""
+        """Return the digest of the settings: a result is good for equal ones only."""
         data = json.dumps(options.to_json(self.settings), sort_keys=True)
         return hashlib.sha256(data.encode()).hexdigest()[:16]
 
@@ -42,7 +42,7 @@ class Item:
 
 
 def find_models(config: Config) -> list[str]:
-    """Names of the files that the globs match, sorted; the output folder is never looked into.
+    """Return the names of the files that the globs match, sorted; the output folder is never looked into.
 
     Raises:
         UsageError: a glob is absolute or broken, or nothing matches.
@@ -68,7 +68,7 @@ def find_models(config: Config) -> list[str]:
 
 
 def items(config: Config, names: Iterable[str]) -> list[Item]:
-    """Give every model on every target, with its settings."""
+    """Return the every model on every target, with its settings."""
     found = []
     defaults = options.given(config.defaults.model_dump(exclude_unset=True))
     for name in names:
@@ -101,7 +101,7 @@ def check_order(todo: Iterable[Item], expected: Callable[[Item], float]) -> list
 
 
 def one_of_each(ordered: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows that are to be reduced: the first of each failure and operator; and the others."""
+    """Return the rows that are to be reduced: the first of each failure and operator; and the others."""
     firsts: dict[tuple[Key | None, str], Row] = {}
     for row in ordered:
         firsts.setdefault((row.key, row.op), row)

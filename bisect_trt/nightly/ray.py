@@ -57,13 +57,13 @@ class OnRay:
     def check(
         self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
     ) -> Checked | Trouble:
-        """Give the whole model on the target, on some node."""
+        """Return the whole model on the target, on some node."""
         answer, _ = self._run(Job("check", slug, None, limit, model.name), settings, model)
         assert isinstance(answer, Checked | Trouble)
         return answer
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Give a stored reproducer, on some node."""
+        """Return a stored reproducer, on some node."""
         answer, _ = self._run(Job("verify", slug, None, limit, out=_folder_files(repro)), settings, None)
         assert isinstance(answer, Checked | Trouble)
         return answer
@@ -157,7 +157,7 @@ def _do(runner: Children, job: Job, models: Path, out: Path) -> Answer:
 
 
 def _model_files(model: Path) -> dict[str, Path]:
-    """Give the model and its external data, by path relative to its folder; a broken model alone."""
+    """Return the model and its external data, by path relative to its folder; a broken model alone."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     from bisect_trt.model.external import referenced_files
@@ -170,7 +170,7 @@ def _model_files(model: Path) -> dict[str, Path]:
 
 
 def _folder_files(folder: Path) -> Files:
-    """Files of a reproducer; recorded tensors are not worth the way."""
+    """Return the files of a reproducer; recorded tensors are not worth the way."""
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} if folder.is_dir() else {}
 
 

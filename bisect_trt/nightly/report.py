@@ -24,6 +24,7 @@ from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.same_bugs import Cluster
 from bisect_trt.nightly.verdicts import Status
 from bisect_trt.writing import templates
+from bisect_trt.writing.files import written_whole
 
 PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "results.json"
 SCHEMA = 1
@@ -86,16 +87,12 @@ def write(data: Mapping[str, Any], folder: Path, out: Path) -> None:
         PAGE: page(data, prefix),
     }
     for name, text in texts.items():
-        aside = folder / f".{name}.writing"
-        try:
+        with written_whole(folder / name) as aside:
             aside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-            aside.replace(folder / name)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def page(data: Mapping[str, Any], prefix: str) -> str:
-    """Give the page; links start with `prefix`. It needs no network and no other file."""
+    """Return the page; links start with `prefix`. It needs no network and no other file."""
     order = {status.value: k for k, status in enumerate(Status)}
     results = sorted(data["results"], key=lambda r: (order[r["status"]], r["model"], r["target"]))
     different = [r for r in results if r["status"] in _DIFFERENT]
@@ -104,7 +101,7 @@ def page(data: Mapping[str, Any], prefix: str) -> str:
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """Give a chat message in Markdown: at most a screen. Its first line names each model that newly fails."""
+    """Return a chat message in Markdown, at most a screen; the first line names each new failure."""
     clusters = {cluster["id"]: cluster for cluster in data["clusters"]}
     news = [_news(result, clusters) for result in data["results"] if result["news"]]
     reasons: dict[str, list[str]] = {}
@@ -127,13 +124,16 @@ def _news(result: Mapping[str, Any], clusters: Mapping[str, Any]) -> str:
 
 
 def tonight(data: Mapping[str, Any], page: Path) -> str:
-    """Give the last line of the log: how many of each status, and where the page is."""
+    """Return the last line of the log: how many of each status, and where the page is."""
     counts = ", ".join(f"{number} {status}" for status, number in data["counts"].items() if number)
     return f"night {data['night']['id']}: {counts}; exit code {data['night']['exit_code']}; {page}"
 
 
 def junit(data: Mapping[str, Any]) -> str:
-    """JUnit XML: a suite a target, a case a model; not run is skipped, and known failures where asked for."""
+    """Return JUnit XML: a suite a target, a case a model.
+
+    Not run is skipped, and known failures where asked for.
+    """
     root = ElementTree.Element("testsuites", name="bisect-trt nightly")
     by_target: dict[str, list[Mapping[str, Any]]] = {}
     for result in data["results"]:
@@ -218,13 +218,13 @@ def _cluster(cluster: Cluster, out: Path) -> dict[str, Any]:
 
 
 def _told(signature: str, message: str) -> str:
-    """Give what people read: the signature, but for one that says no more than that something is false."""
+    """Return what people read: the signature, but for one that says no more than that something is false."""
     first = next((line.strip() for line in message.splitlines() if line.strip()), "")
     return first if first and re.search(r":\s*false$", signature) else signature
 
 
 def _trend(history: History, row: Row) -> list[list[Any]]:
-    """`[night, status]` of the last nights, oldest first."""
+    """Return `[night, status]` of the last nights, oldest first."""
     return [[r.night, r.status.value] for r in history.trend(row.model, row.target, row.night, TREND)]
 
 
@@ -238,7 +238,7 @@ def _time(moment: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`2 h 05 min`, `3 min 20 s`, `1.5 s`."""
+    """Return `2 h 05 min`, `3 min 20 s`, `1.5 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:

@@ -19,7 +19,7 @@ BALLAST_SIZE = 2 * 1024**2
 
 
 def night_folder(out: Path, night: Night) -> Path:
-    """Give where pages and logs of a night lie; the names sort by time."""
+    """Return where pages and logs of a night lie; the names sort by time."""
     return out / NIGHTS / f"{night.id:05}-{night.started.astimezone():%Y-%m-%d}"
 
 
@@ -39,7 +39,7 @@ def drop_ballast(out: Path) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes on disk below a folder; hard links count once, files that vanish meanwhile not at all."""
+    """Return bytes on disk below a folder; hard links count once, files that vanish meanwhile not at all."""
     seen: dict[tuple[int, int], int] = {}
     for place, _, files in os.walk(folder):
         for name in files:
@@ -79,7 +79,7 @@ def _shrink(out: Path, history: History, most: int, kept: list[Night], say: Call
 
 
 def _expendable(out: Path, history: History, kept: list[Night]) -> Iterator[Path]:
-    """Older nights, reproducers that only they need, then unfinished work, oldest first."""
+    """Yield older nights, reproducers that only they need, then unfinished work, oldest first."""
     if not kept:
         return
     for night in reversed(kept[1:]):

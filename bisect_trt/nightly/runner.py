@@ -80,11 +80,11 @@ class Runner(Protocol):
     def check(
         self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
     ) -> Checked | Trouble:
-        """Give the whole model on the target; without `fresh` a process that others have passed in may do."""
+        """Return whole model on the target; without `fresh` a process that others have passed in may do."""
         ...
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Give a stored reproducer on the target, from its own files."""
+        """Return a stored reproducer on the target, from its own files."""
         ...
 
     def reduce(
@@ -98,7 +98,7 @@ class Runner(Protocol):
         ...
 
     def folder(self, slug: str) -> Path | None:
-        """Give where the job of this name leaves its progress, while it runs."""
+        """Return where the job of this name leaves its progress, while it runs."""
         ...
 
     def close(self) -> None:

@@ -42,12 +42,12 @@ class Cluster:
 
     @property
     def new(self) -> bool:
-        """Say whether no model is known to have it from nights before."""
+        """Return whether no model is known to have it from nights before."""
         return all(row.news for row in self.rows)
 
 
 def find(rows: Iterable[Row]) -> list[Cluster]:
-    """Clusters of all failing rows: those with news first, then those with most models."""
+    """Return the clusters of all failing rows: those with news first, then those with most models."""
     by_key: dict[Key, list[Row]] = defaultdict(list)
     for row in rows:
         if row.key is not None and row.status not in (Status.FIXED, Status.PASSING, Status.NOT_RUN):
@@ -84,7 +84,7 @@ _NAMED = 6  # ops that are written out
 
 
 def describe(model: Path) -> str:
-    """`MatMul+Relu#1f3c5d7e`: the op types, and a hash of how they are joined.
+    """Return `MatMul+Relu#1f3c5d7e`: the op types, and a hash of how they are joined.
 
     Names, sizes, weights, attributes and the order of nodes in the file do not matter; which output
     feeds which input slot does. The hash is Weisfeiler-Lehman's, as networkx has it.
@@ -93,7 +93,7 @@ def describe(model: Path) -> str:
 
 
 def of(graph: onnx.GraphProto) -> str:
-    """Give the shape of a graph, see `describe`."""
+    """Return the shape of a graph, see `describe`."""
     import networkx as nx  # takes a while, and a night without failures needs none of it
 
     drawn = nx.DiGraph()

@@ -192,7 +192,7 @@ def _make_folder(out: Path) -> Path:
 
 
 def _open(out: Path) -> History:
-    """Give the history; when the disk is full already the ballast goes first."""
+    """Return the history; when the disk is full already the ballast goes first."""
     try:
         return History(out / FILE)
     except (UsageError, sqlite3.OperationalError):
@@ -202,7 +202,7 @@ def _open(out: Path) -> History:
 
 @contextmanager
 def _log(out: Path, size: int, tell: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
-    """Give a rotated log file; a full disk loses lines and nothing else."""
+    """Yield a rotated log file; a full disk loses lines and nothing else."""
     handler = logging.handlers.RotatingFileHandler(
         out / LOG, maxBytes=size, backupCount=_OLD_LOGS, encoding="utf-8", delay=True
     )

@@ -19,7 +19,7 @@ from bisect_trt.nightly.verdicts import Status
 
 
 def lines(out: Path) -> Iterator[str]:
-    """Give the state of an output folder, for people. Writes nothing and needs no lock.
+    """Yield the state of an output folder, for people. Writes nothing and needs no lock.
 
     Raises:
         UsageError: there is no history in the folder.

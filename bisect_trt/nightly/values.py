@@ -13,7 +13,7 @@ _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
 def duration(value: Any) -> Any:
-    """`"1h30m"` as seconds; numbers are seconds."""
+    """Parse `"1h30m"` as seconds; numbers are seconds."""
     if not isinstance(value, str):
         return value
     try:
@@ -23,7 +23,7 @@ def duration(value: Any) -> Any:
 
 
 def clock_time(value: Any) -> Any:
-    """`"07:00"` as a time of day; TOML's own 07:00:00 stays."""
+    """Parse `"07:00"` as a time of day; TOML's own 07:00:00 stays."""
     if isinstance(value, time):
         return value
     match = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -33,7 +33,7 @@ def clock_time(value: Any) -> Any:
 
 
 def size(value: Any) -> Any:
-    """`"2G"` as bytes; numbers stay. Units are powers of 1024."""
+    """Parse `"2G"` as bytes; numbers stay. Units are powers of 1024."""
     if not isinstance(value, str):
         return value
     try:
@@ -43,7 +43,7 @@ def size(value: Any) -> Any:
 
 
 def target(value: str) -> str:
-    """Give a target that there is, usable here or not."""
+    """Return a target that there is, usable here or not."""
     from bisect_trt.targets import registry
 
     value = kinds.TARGET.one(value)

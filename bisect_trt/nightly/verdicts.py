@@ -65,7 +65,7 @@ def combine(runs: Sequence[tuple[Result, Key | None]]) -> tuple[Result, Key | No
 
 
 def status(result: Result, key: Key | None, past: Sequence[Past]) -> Status:
-    """Give the status of a model.
+    """Return the status of a model.
 
     Args:
         result: of tonight.
@@ -87,7 +87,7 @@ def status(result: Result, key: Key | None, past: Sequence[Past]) -> Status:
 
 
 def is_news(now: Status, past: Sequence[Past]) -> bool:
-    """Say whether somebody should look: a failure that was not there, or not this one, the night before."""
+    """Return whether this is news: a failure that was not there, or another one, the night before."""
     if now in (Status.NEW, Status.CHANGED):
         return True
     before = next((p for p in past if p.result is not Result.UNKNOWN), None)

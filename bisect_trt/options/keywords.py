@@ -57,7 +57,7 @@ def _close(word: str) -> str:
 
 
 def _fitting(word: str, held: Any, name: str, value: Any) -> Any:
-    """Give a value in the type of its field: text as a path, lists and mappings as tuples."""
+    """Return a value in the type of its field: text as a path, lists and mappings as tuples."""
     kind = next(str(field.type) for field in fields(held) if field.name == name)
     if value is None and "None" in kind:
         return None
@@ -85,19 +85,19 @@ def _tuple(word: str, kind: str, value: Any) -> tuple[Any, ...]:
 
 
 def path_of(word: str, value: Any) -> Path:
-    """Give the path that an argument is. Raises UsageError."""
+    """Return the path that an argument is. Raises UsageError."""
     if not isinstance(value, str | os.PathLike):
         raise UsageError(f"{word} is the path of a file, not {_kind(value)}")
     return Path(value)
 
 
 def out_of(value: Any, word: str = "out") -> Path | None:
-    """Give the folder `out`, or another path that may be left out: None stays None. Raises UsageError."""
+    """Return the folder `out`, or another path that may be left out: None stays None. Raises UsageError."""
     return None if value is None else path_of(word, value)
 
 
 def names_of(word: str, value: Any) -> tuple[str, ...]:
-    """Give a list of names. Raises UsageError for anything else, a single text too."""
+    """Return a list of names. Raises UsageError for anything else, a single text too."""
     fits = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     if not fits or not all(isinstance(name, str) for name in value):
         raise UsageError(f"{word} is a list of names, not {_kind(value)}")

@@ -59,7 +59,7 @@ class Kind:
     switch: bool = False
 
     def read(self, texts: Sequence[str]) -> Any:
-        """Give the value of an option that was given with these texts. Raises Unreadable."""
+        """Return the value of an option that was given with these texts. Raises Unreadable."""
         if not self.many:
             return self.one(texts[-1])
         if self.parts is None:
@@ -72,7 +72,7 @@ class Kind:
         return tuple((name, *value) if self.flat else (name, value) for name, value in sorted(found.items()))
 
     def texts(self, value: Any) -> list[str]:
-        """Give the texts that `read` makes this value of."""
+        """Return the texts that `read` makes this value of."""
         if not self.many:
             return [self.write(value)]
         if self.parts is None:
@@ -84,7 +84,7 @@ class Kind:
         return found
 
     def of_toml(self, value: Any) -> Any:
-        """Give the value that stands in a TOML file: a text, a number, a list of them, or a table by name.
+        """Return the value that stands in a TOML file: a text, a number, a list of them, or a table by name.
 
         Raises:
             Unreadable: it is none.
@@ -109,13 +109,13 @@ class Kind:
 
 
 def number_text(value: float) -> str:
-    """Give the shortest text that is read as the same number."""
+    """Return the shortest text that is read as the same number."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
 def size(text: str) -> int:
-    """`2G`, `512MiB`, `1.5g` or plain bytes as bytes; units are powers of 1024."""
+    """Parse `2G`, `512MiB`, `1.5g` or plain bytes as bytes; units are powers of 1024."""
     match = _SIZE.fullmatch(text.strip())
     scaled = float(match["number"]) * 1024 ** _UNITS.index(match["unit"].upper() or " ") if match else 0
     found = int(scaled) if scaled < _LARGEST_BYTES else 0
@@ -127,7 +127,7 @@ def size(text: str) -> int:
 
 
 def size_text(value: int) -> str:
-    """`1G` where it is exactly that, else bytes."""
+    """Return `1G` where it is exactly that, else bytes."""
     for power in range(len(_UNITS) - 1, 0, -1):
         if value and value % 1024**power == 0:
             return f"{value // 1024**power}{_UNITS[power]}"
@@ -135,7 +135,7 @@ def size_text(value: int) -> str:
 
 
 def duration(text: str) -> float:
-    """`90s`, `20m`, `1.5h`, `1h30m`, `2d` or plain seconds as seconds, more than 0."""
+    """Parse `90s`, `20m`, `1.5h`, `1h30m`, `2d` or plain seconds as seconds, more than 0."""
     plain = _number(text)
     if plain is None and text.strip() and _DURATION.fullmatch(text.strip()):
         plain = sum(float(n) * _SECONDS[unit.lower()] for n, unit in _PART.findall(text))
@@ -145,7 +145,7 @@ def duration(text: str) -> float:
 
 
 def shapes(text: str) -> list[tuple[str, str]]:
-    """`x:1x3,y:2` and Polygraphy's `x:[1,3]` as names and dimensions. Names may hold colons and blanks."""
+    """Parse `x:1x3,y:2` and Polygraphy's `x:[1,3]`. Names may contain colons and spaces."""
     found, at = [], 0
     while at < len(text) or not text:
         match = _SHAPE.match(text, at)
@@ -157,7 +157,7 @@ def shapes(text: str) -> list[tuple[str, str]]:
 
 
 def shape_text(shape: Iterable[int]) -> str:
-    """Dimensions as users write them: `1x3x224x224`."""
+    """Return dimensions as users write them: `1x3x224x224`."""
     return "x".join(str(d) for d in shape)
 
 
@@ -168,7 +168,7 @@ def _dims(text: str) -> tuple[int, ...]:
 
 
 def _spans(text: str) -> tuple[tuple[int, int], ...]:
-    """`1..64x3` as least and largest size of each dimension, which are the same where it has one size."""
+    """Parse `1..64x3` into the smallest and largest size of each dimension, equal where it is fixed."""
     if not re.fullmatch(rf"{_DIM}(?:x{_DIM})*", text):
         raise Unreadable(text, "is not dimensions such as 1..64x3x224x224")
     found = []
@@ -181,12 +181,12 @@ def _spans(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def spans_text(value: Iterable[tuple[int, int]]) -> str:
-    """Dimensions as users write them: `1..64x3`."""
+    """Return dimensions as users write them: `1..64x3`."""
     return "x".join(str(low) if low == high else f"{low}..{high}" for low, high in value)
 
 
 def _percent(text: str) -> float:
-    """`2%` or `0.02` as a part of one."""
+    """Parse `2%` or `0.02` as a part of one."""
     plain = _number(text.removesuffix("%"))
     found = None if plain is None else plain / 100 if text.endswith("%") else plain
     if found is None or not 0 < found < 1:
@@ -297,7 +297,7 @@ def words(*known: str, metavar: str) -> Kind:
 
 
 def count(least: int, most: float = math.inf, metavar: str = "N") -> Kind:
-    """Give a whole number between two limits."""
+    """Return a whole number between two limits."""
 
     def one(text: str) -> int:
         if not re.fullmatch(r"-?\d+", text.strip()):

@@ -20,28 +20,31 @@ _PATHS = ("outputs", "python", "torchscript")  # references that are named by a 
 
 
 def line(*arguments: str | Path) -> str:
-    """Give a line for a POSIX shell."""
+    """Return a line for a POSIX shell."""
     return shlex.join(str(a) for a in arguments)
 
 
 def reduce_line(model: Path, settings: Settings, out: Path | None = None) -> str:
-    """`bisect-trt reduce ...` with the same options."""
+    """Return `bisect-trt reduce ...` with the same options."""
     where = ["--out", str(out)] if out else []
     return line("bisect-trt", "reduce", _file(model), *where, *arguments(settings))
 
 
 def _file(model: Path) -> str:
-    """Give a path that looks like an option is made to look like a path."""
+    """Return a path that looks like an option is made to look like a path."""
     return f"./{model}" if str(model).startswith("-") else str(model)
 
 
 def export_line(model: Path, settings: Settings) -> str:
-    """Give the line that reduces the difference between ONNX Runtime and an outside reference."""
+    """Return the line that reduces the difference between ONNX Runtime and an outside reference."""
     return reduce_line(model, replace(settings, target=TargetSettings("ort:CPU", settings.target.shapes)))
 
 
 def arguments(settings: Settings) -> list[str]:
-    """The words for every setting that is not at its default; a command makes the same settings of them."""
+    """Return the words for every setting that is not at its default.
+
+    A command makes the same settings of them.
+    """
     run = settings.run
     endless = run.simplify_budget is not None and not math.isfinite(run.simplify_budget)
     settings = replace(
@@ -56,12 +59,12 @@ def arguments(settings: Settings) -> list[str]:
 
 
 def target_arguments(target: TargetSettings) -> list[str]:
-    """Give the words that say which target, and how its builder is configured."""
+    """Return the words that say which target, and how its builder is configured."""
     return arguments(Settings(target=target))
 
 
 def what_to_try(model: Path, settings: Settings, compared: bool) -> list[str]:
-    """Give what may show a failure where none was seen: lines to paste, each with what it is for."""
+    """Return what may show a failure where none was seen: lines to paste, each with what it is for."""
     target, run = settings.target, settings.run
     builder = target.spec.partition(":")[0] in ("auto", "tensorrt", "tensorrt-rtx")
     tries = []
@@ -85,13 +88,13 @@ def what_to_try(model: Path, settings: Settings, compared: bool) -> list[str]:
 
 
 def verify_line(place: str | Path, settings: Settings) -> str:
-    """`bisect-trt verify ...` with what a report may not ask for by itself."""
+    """Return `bisect-trt verify ...` with what a report may not ask for by itself."""
     libraries = [word for path in settings.accuracy.custom_ops for word in ("--custom-ops", str(path))]
     return line("bisect-trt", "verify", place, *by_hand(settings.target), *libraries)
 
 
 def nameless(settings: Settings) -> Settings:
-    """Give the same without folders of this machine: for texts that others read."""
+    """Return the same without folders of this machine: for texts that others read."""
     values = {row.key: each_path(row.value(settings), lambda path: Path(path.name)) for row in ROWS}
     kind, _, place = settings.accuracy.reference.partition(":")
     if kind in _PATHS:
@@ -101,7 +104,7 @@ def nameless(settings: Settings) -> Settings:
 
 
 def by_hand(target: TargetSettings) -> list[str]:
-    """Give the words that start programs or load libraries: of strangers' reports they are not followed."""
+    """Return the words that start programs or load libraries: of strangers' reports they are not followed."""
     asked = {row.key: getattr(target, row.key) for row in ROWS if row.by_hand}
     safe = SAFE_SPEC.fullmatch(target.spec) is not None
     return target_arguments(TargetSettings(spec=TargetSettings.spec if safe else target.spec, **asked))

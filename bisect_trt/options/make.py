@@ -13,7 +13,7 @@ from bisect_trt.settings import Settings, Shapes
 
 
 def settings(given: Mapping[str, Any]) -> Settings:
-    """Settings of what a command line gives, by the names of the fields; what is not there has its default.
+    """Return the settings of a command line's values, by field name; fields not given keep their defaults.
 
     Raises:
         UsageError: a text cannot be read, a library is missing, or options contradict each other.
@@ -23,7 +23,7 @@ def settings(given: Mapping[str, Any]) -> Settings:
 
 
 def of_values(values: Mapping[str, Any]) -> Settings:
-    """Settings that have these values, by the names of the fields; the others have their defaults."""
+    """Return settings that have these values, by the names of the fields; the others have their defaults."""
     parts = {
         name: replace(plain, **{f.name: values[f.name] for f in fields(plain) if f.name in values})
         for name, plain in SECTIONS.items()
@@ -32,7 +32,7 @@ def of_values(values: Mapping[str, Any]) -> Settings:
 
 
 def _consistent(settings: Settings) -> Settings:
-    """Give the same with what follows from other options. Raises UsageError."""
+    """Return the same with what follows from other options. Raises UsageError."""
     target, run, accuracy = settings.target, settings.run, settings.accuracy
     for flag, path in (
         *(("--plugins", path) for path in target.plugins),
@@ -59,7 +59,7 @@ def _consistent(settings: Settings) -> Settings:
 
 
 def _profile(lowest: Shapes, best: Shapes, highest: Shapes) -> tuple[Shapes, Shapes, Shapes]:
-    """Least, best and most dimensions; the best are the most when they are not given.
+    """Return least, best and most dimensions; the best are the most when they are not given.
 
     Raises:
         UsageError: one of them is missing for an input, or they are not in that order.
@@ -83,7 +83,7 @@ def _profile(lowest: Shapes, best: Shapes, highest: Shapes) -> tuple[Shapes, Sha
 
 
 def each_path(value: Any, change: Callable[[Path], Path]) -> Any:
-    """Give a value with the paths in it changed, in tuples too."""
+    """Return a value with the paths in it changed, in tuples too."""
     if isinstance(value, Path):
         return change(value)
     return tuple(each_path(each, change) for each in value) if isinstance(value, tuple) else value

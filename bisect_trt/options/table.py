@@ -64,11 +64,11 @@ class Option:
         return () if self.kind.many else False if self.kind.switch else None
 
     def value(self, settings: Settings) -> Any:
-        """Give what these settings have."""
+        """Return what these settings have."""
         return getattr(getattr(settings, self.section), self.key)
 
     def read(self, given: Any) -> Any:
-        """Give the value of what a command line gives: a text, several, a bool, or None for nothing.
+        """Return the value of what a command line gives: a text, several, a bool, or None for nothing.
 
         Raises:
             UsageError: the option does not take it.
@@ -84,7 +84,7 @@ class Option:
             raise UsageError(f"{self.flag} {error}", hint) from error
 
     def words(self, value: Any) -> list[str]:
-        """Give the words of a command line that give this value; none for the default."""
+        """Return the words of a command line that give this value; none for the default."""
         if value == self.default:
             return []
         if self.kind.switch:
@@ -334,12 +334,12 @@ SEARCHING = (*(row.key for row in ROWS if row.panel in (SEARCH, REPORT)),)
 
 
 def only(*keys: str) -> tuple[Option, ...]:
-    """Give the rows of these fields."""
+    """Return the rows of these fields."""
     assert set(keys) <= {row.key for row in ROWS}
     return tuple(row for row in ROWS if row.key in keys)
 
 
 def without(*keys: str) -> tuple[Option, ...]:
-    """Give all rows but those of these fields."""
+    """Return all rows but those of these fields."""
     assert set(keys) <= {row.key for row in ROWS}
     return tuple(row for row in ROWS if row.key not in keys)

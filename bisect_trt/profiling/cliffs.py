@@ -152,7 +152,7 @@ class _Search:
         return bound(self.low, self.high) * times - self.found.measured
 
     def _doubtful(self, a: int, b: int) -> bool:
-        """Say whether the machine misled the search before and this rise lies within none that is sure."""
+        """Return whether the machine misled the search before and this rise lies within none that is sure."""
         return self._misled() > 0 and not any(c <= a and b <= d for c, d in self.sure)
 
     def _make_sure(self, a: int, b: int) -> None:
@@ -182,12 +182,12 @@ class _Search:
 
 
 def _certain(size: int) -> float:
-    """What the cost has to rise by from the size before: more than work that grows with the square does."""
+    """Return how much the cost must rise to count as a cliff: more than quadratic work would."""
     return _CERTAIN * size / (size - 1)
 
 
 def _straight(known: Sequence[tuple[int, float]], a: int, b: int) -> float:
-    """Seconds of `b` if time went on as from some way below `a` to `a`; infinite where nothing was measured.
+    """Return the seconds of `b` by extrapolation from the sizes below `a`; infinite if none was measured.
 
     A jump is seen so that falling shares of a fixed cost would hide in the cost of a unit.
     """
@@ -198,12 +198,3 @@ def _straight(known: Sequence[tuple[int, float]], a: int, b: int) -> float:
     start = max((size for size in below if size <= a - (b - a) / 2), default=min(below))
     slope = max(0.0, (seconds[a] - seconds[start]) / (a - start))
     return seconds[a] + slope * (b - a)
-
-
-def exponent(seconds: dict[int, float | None]) -> float | None:
-    """Give the power of the size with which time grows at the large end; None of fewer than two sizes."""
-    known = sorted((size, taken) for size, taken in seconds.items() if taken)[-2:]
-    if len(known) < 2:
-        return None
-    (a, before), (b, after) = known
-    return math.log(after / before) / math.log(b / a)

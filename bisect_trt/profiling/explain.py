@@ -68,7 +68,7 @@ Measure = Callable[[Nodes], Part | None]
 def groups(
     order: Sequence[str], slow: Iterable[Layer], fast: Iterable[Layer]
 ) -> list[tuple[Nodes, float]]:
-    """Nodes that layers of either side compute together, with seconds that the slow side takes more for them.
+    """Return groups of nodes that either side fuses, with the extra seconds that the slow side takes.
 
     The largest difference comes first.
     """
@@ -112,7 +112,7 @@ def explain(
 def _by_layers(
     hints: Sequence[tuple[Nodes, float]], total: float, measure: Measure, limit: float, found: Explained
 ) -> list[Part]:
-    """Groups that differ by themselves as well, until they explain enough."""
+    """Return the groups that differ by themselves as well, until they explain enough."""
     kept: list[Part] = []
     in_vain = 0
     for nodes, more in hints:
@@ -128,7 +128,7 @@ def _by_layers(
 
 
 def _by_halves(order: Nodes, total: float, measure: Measure, found: Explained) -> list[Part]:
-    """Segments of the model, halved as long as the halves differ as much as the whole."""
+    """Return the segments of the model, halved as long as the halves differ as much as the whole."""
     open_parts: list[tuple[Nodes, float]] = [(order, total)]
     leaves: list[Part] = []
     while open_parts and found.measured + 2 <= MOST:
@@ -156,7 +156,7 @@ def _ask(nodes: Nodes, measure: Measure, found: Explained) -> Part | None:
 
 
 def _fewest(parts: Iterable[Part], least: float) -> list[Part]:
-    """Give the fewest of them that add up to so many seconds; all where they do not."""
+    """Return the fewest of them that add up to so many seconds; all where they do not."""
     kept: list[Part] = []
     for part in sorted(parts, key=lambda part: (-part.more, part.nodes)):
         if _sum(kept) < least and part.more > 0:

@@ -59,7 +59,7 @@ def write(
     [arrays] = as_declared(proto.graph, candidate.folder, candidate.feeds[:1] or ({},))
     np.savez(out / INPUTS, **arrays)  # type: ignore[arg-type]
     save_whole(proto, candidate.folder, out / MODEL)
-    told = []
+    descriptions = []
     for side in sides:
         target, narrow = side.target, ""
         if target.precision:
@@ -68,22 +68,22 @@ def write(
                 made = narrowed(candidate.model, candidate.folder, target.precision, Path(scratch))
                 save_whole(onnx.load_model_from_string(made.model), made.folder, out / narrow)
         other = {"python": str(side.python)} if side.python else {}
-        told.append({**side_words(target, side.info, narrow), **other})
-    needs = ", ".join(dict.fromkeys(str(words["needs"]) for words in told))
+        descriptions.append({**side_words(target, side.info, narrow), **other})
+    needs = ", ".join(dict.fromkeys(str(words["needs"]) for words in descriptions))
     text = templates.environment("bisect_trt.profiling").get_template("measure.py.j2").render(
-        sides=pprint.pformat(told, width=100, sort_dicts=False),
+        sides=pprint.pformat(descriptions, width=100, sort_dicts=False),
         limit=limit, version=__version__, needs=needs, story=[one_line(text) for text in story],
     )  # fmt: skip
     (out / SCRIPT).write_text(text)
 
 
 def one_line(text: str) -> str:
-    """Give a line of a docstring, whatever a name of a model holds."""
+    """Return a line of a docstring, whatever a name of a model holds."""
     return " ".join(printable(text).split()).replace("\\", "/").replace('"', "'")
 
 
 def side_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[str, Any]:
-    """Give what the script has to know of a side."""
+    """Return what the script has to know of a side."""
     kind = target.spec.partition(":")[0]
     if kind == "ort":
         return _ort_words(target, info, narrow)
@@ -127,7 +127,7 @@ def _ort_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[st
 
 
 def named(info: TargetInfo, target: TargetSettings) -> str:
-    """Title of a target with the options that change what it computes."""
+    """Return the title of a target with the options that change what it computes."""
     extra = [target.precision] if target.precision else []
     extra += [] if target.tf32 is None else ["TF32" if target.tf32 else "no TF32"]
     return f"{info.title} ({', '.join(extra)})" if extra else info.title

@@ -97,8 +97,8 @@ class Work:
                 times = measured(self.side, self.fed(size), self.precision, limit, self.budget)
             except (FailedError, UsageError) as failed:  # values of a size may be more than are made up
                 error = str(failed)
-            told = None if times is None else times.to_json()
-            self.journal.event(POINT, size=size, times=told, error=error)
+            data = None if times is None else times.to_json()
+            self.journal.event(POINT, size=size, times=data, error=error)
             self._times[size] = error if times is None else times
         known = self._times[size]
         return known.least if isinstance(known, Times) else None
@@ -118,7 +118,7 @@ class Work:
         return self._edges[before, after]
 
     def fed(self, size: int) -> Feeds:
-        """Files of the input values of a size."""
+        """Return the files of the input values of a size."""
         if size not in self._feeds:
             first = size == self.sizes.high
             self._feeds[size] = self.session.feeds[0] if first else self.sizes.feeds(self.session, size)
@@ -127,7 +127,7 @@ class Work:
     # Layers
 
     def _all_layers(self) -> tuple[LayerTable | None, tuple[Change, ...]]:
-        """Layers at the largest size that runs, and what changes at each cliff."""
+        """Return layers at the largest size that runs, and what changes at each cliff."""
         size = self.largest
         if size is None:
             return None, ()

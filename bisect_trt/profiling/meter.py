@@ -39,7 +39,7 @@ class Timer(Protocol):
         ...
 
     def measure(self, feeds: Feeds, seconds: float) -> list[float]:
-        """Give seconds of each run, for so long and at least once."""
+        """Return the seconds of each run, for so long and at least once."""
         ...
 
     def warm_up(self, feeds: Feeds) -> None:
@@ -47,7 +47,7 @@ class Timer(Protocol):
         ...
 
     def layers(self, feeds: Feeds, runs: int) -> Layers | None:
-        """Give what the target's profiler tells; None where it has none."""
+        """Return the target's own profile by layer; None where it has no profiler."""
         ...
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class Side:
         return found
 
     def measure(self, feeds: Feeds, seconds: float) -> list[float]:
-        """Seconds of each run, for so long and at least once. Raises FailedError."""
+        """Return the seconds of each run, for so long and at least once. Raises FailedError."""
         found: list[float] = self._ask_open(stopwatch.measure, feeds, seconds, MOST)
         return found
 
@@ -114,7 +114,7 @@ class Side:
         self._warm = feeds
 
     def layers(self, feeds: Feeds, runs: int) -> Layers | None:
-        """Give what the target's profiler tells; None where it has none. Raises FailedError."""
+        """Return the target's own profile by layer; None where it has no profiler. Raises FailedError."""
         found: Layers | None = self._ask_open(stopwatch.layers, feeds, runs)
         return found
 
@@ -176,7 +176,7 @@ def compared(
 
 
 def require_open(side: Side, candidate: Candidate, title: str, hint: str) -> Opened:
-    """Build the user's model, whose failure is no matter of speed.
+    """Build the user's model; if that fails there is nothing to measure.
 
     Raises:
         UsageError: it fails (`hint` says what finds out why), or the time of this target means nothing.

@@ -73,7 +73,7 @@ def other_side(text: str, target: TargetSettings) -> Other:
 
 
 def _words(text: str) -> list[str]:
-    """The words of it; a target keeps its quotes, as on the command line, where the shell took those around.
+    """Split the text into words; a target keeps its quotes, as on a command line behind the shell.
 
     Raises:
         UsageError: a quote has no end.

@@ -14,7 +14,7 @@ LATENCY, COST, THROUGHPUT = "latency.svg", "cost.svg", "throughput.svg"
 
 
 def pictures(result: Profile) -> Mapping[str, str]:
-    """Give SVG files by name; none for one shape."""
+    """Return SVG files by name; none for one shape."""
     points = [point for point in result.points if point.times is not None]
     if not result.is_range or len(points) < 2:
         return {}
@@ -26,7 +26,7 @@ def pictures(result: Profile) -> Mapping[str, str]:
 
 
 def _latency(result: Profile, points: Sequence[Point]) -> Plot:
-    """Median and p90 against the size."""
+    """Return median and p90 against the size."""
     medians = [(point.size, point.times.median * 1e3) for point in points if point.times]
     p90 = [(point.size, point.times.p90 * 1e3) for point in points if point.times and point.times.p90]
     y = around([v for _, v in (*medians, *p90)], "milliseconds (line: median, dashes: p90)", log=True)
@@ -41,13 +41,13 @@ def _latency(result: Profile, points: Sequence[Point]) -> Plot:
 
 
 def _cost(result: Profile, points: Sequence[Point]) -> Plot:
-    """Give the least time of a unit of work, which the search compares: a cliff is a step up in it."""
+    """Return the least time of a unit of work, which the search compares: a cliff is a step up in it."""
     costs = [(p.size, p.times.least * 1e3 / p.size) for p in points if p.times]
     y = around([v for _, v in costs], f"milliseconds a unit of {result.unit} (fastest run)", log=True)
     plot = Plot(f"time of a unit of {result.unit}", _sizes(result, points), y, width=_WIDTH, height=_HEIGHT)
     plot.line(costs, Colour.FIRST)
-    told = [Mark(x, v, f"{result.unit} {x}: {milliseconds(v / 1e3)} a unit") for x, v in costs]
-    plot.marks(told, Colour.FIRST)
+    costly = [Mark(x, v, f"{result.unit} {x}: {milliseconds(v / 1e3)} a unit") for x, v in costs]
+    plot.marks(costly, Colour.FIRST)
     _cliffs(plot, result, dict(costs))
     return plot
 
@@ -63,7 +63,7 @@ def _throughput(result: Profile, points: Sequence[Point]) -> Plot:
 
 
 def _sizes(result: Profile, points: Sequence[Point]) -> Axis:
-    """Give the axis of sizes, logarithmic as they are measured in powers of two."""
+    """Return the axis of sizes, logarithmic as they are measured in powers of two."""
     wide = points[-1].size / points[0].size > 16
     label = f"{result.unit} (marks: measured; diamonds: a cliff)"
     return Axis(points[0].size, points[-1].size, label, log=wide, whole=True)
@@ -73,12 +73,12 @@ def _cliffs(plot: Plot, result: Profile, at: Mapping[int, float]) -> None:
     """Mark each cliff on both of its sizes."""
     marks = []
     for cliff in result.cliffs:
-        told = f"{result.unit} {cliff.size}: {cliff.jump:.2f} times what {cliff.size - 1} costs"
-        marks += [Mark(size, at[size], told) for size in (cliff.size - 1, cliff.size) if size in at]
+        text = f"{result.unit} {cliff.size}: {cliff.jump:.2f} times what {cliff.size - 1} costs"
+        marks += [Mark(size, at[size], text) for size in (cliff.size - 1, cliff.size) if size in at]
     plot.marks(marks, Colour.SECOND, Shape.DIAMOND)
 
 
 def _file(plot: Plot) -> str:
-    """Give a file of its own: it has the colours of both themes in it."""
+    """Return a file of its own: it has the colours of both themes in it."""
     head, _, rest = plot.svg().partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style()}</style>{rest}\n'

@@ -57,7 +57,7 @@ class Scripted:
         self._answer()
 
     def measure(self, feeds: Feeds, seconds: float) -> list[float]:
-        """Give seconds of each run, on the inputs that lie beside the model. Raises FailedError."""
+        """Return the seconds of each run, on the inputs that lie beside the model. Raises FailedError."""
         assert self._process is not None and self._process.stdin is not None
         with suppress(BrokenPipeError):  # what it said last tells why
             print(seconds, file=self._process.stdin, flush=True)
@@ -71,7 +71,7 @@ class Scripted:
         self._warm = True
 
     def layers(self, feeds: Feeds, runs: int) -> Layers | None:
-        """Give None: a script does not tell."""
+        """Return None: a script has no profiler."""
         return None
 
     def close(self) -> None:
@@ -91,8 +91,8 @@ class Scripted:
         process.kill()
         process.wait()
         log = self.logs / str(self._number) / "log.txt"
-        told = [text for text in log.read_text(errors="replace").splitlines() if text.strip()]
-        raise FailedError(told[-1].removeprefix("cannot tell: ") if told else "its process ended")
+        lines = [text for text in log.read_text(errors="replace").splitlines() if text.strip()]
+        raise FailedError(lines[-1].removeprefix("cannot tell: ") if lines else "its process ended")
 
 
 class Installed(Protocol):

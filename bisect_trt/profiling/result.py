@@ -87,28 +87,28 @@ class LayerTable:
         return [layer for layer in self.layers if not layer.nodes]
 
     def share(self, layer: Layer) -> float:
-        """Give the part of all layers' time that a layer takes."""
+        """Return the part of all layers' time that a layer takes."""
         return layer.seconds / self.total if self.total else 0.0
 
     def doubts(self) -> list[str]:
-        """Give what does not add up, as sentences."""
-        told, covered = [], {node for layer in self.layers for node in layer.nodes}
+        """Return what does not add up, as found."""
+        found, covered = [], {node for layer in self.layers for node in layer.nodes}
         if self.whole and abs(self.total / self.whole - 1) > ADDS_UP:
-            told.append(
+            found.append(
                 f"The layers add up to {self.total / self.whole:.0%} of a run; the rest lies between them."
                 if self.total < self.whole
                 else f"The layers add up to {self.total / self.whole:.0%} of a run: some run side by side."
             )
         if self.plain and self.whole / self.plain > SLOWED:
-            told.append(f"A run takes {self.whole / self.plain:.2f} times as long with the profiler on.")
+            found.append(f"A run takes {self.whole / self.plain:.2f} times as long with the profiler on.")
         lost = sum(layer.seconds for layer in self.without_node)
         if self.total and lost / self.total > ADDS_UP / 5:
             count = counted(len(self.without_node), "layer")
-            told.append(f"{count} with {lost / self.total:.0%} of the time compute no node of the model.")
+            found.append(f"{count} with {lost / self.total:.0%} of the time compute no node of the model.")
         if len(covered) < self.nodes:
             rest = counted(self.nodes - len(covered), "node")
-            told.append(f"{rest} of {self.nodes:,} took no time by themselves: folded, or part of another.")
-        return told
+            found.append(f"{rest} of {self.nodes:,} took no time by themselves: folded, or part of another.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Profile(Summary):
         return self.unit != "run"
 
     def lines(self) -> list[tuple[str, str]]:
-        """Give the time, the cliffs, and where the files are."""
+        """Return the time, the cliffs, and where the files are."""
         known = [point for point in self.points if point.times is not None]
         lines = []
         for point in (known[0], known[-1]) if len(known) > 1 else known:
@@ -181,8 +181,8 @@ class Profile(Summary):
             lines.append(("Cliffs", "; ".join(cliffs) or "none"))
         if self.versus is not None:
             ratio = self.versus.whole
-            told = f"{self.versus.name} takes {ratio.ratio:.2f} times as long"
-            lines.append(("Against", f"{told} ({ratio.low:.2f} .. {ratio.high:.2f})"))
+            text = f"{self.versus.name} takes {ratio.ratio:.2f} times as long"
+            lines.append(("Against", f"{text} ({ratio.low:.2f} .. {ratio.high:.2f})"))
         if self.not_compared:
             lines.append(("Against", f"not compared: {self.not_compared}"))
         return [*lines, ("Folder", str(self.out))]
@@ -196,14 +196,14 @@ class Profile(Summary):
 
 
 def milliseconds(seconds: float) -> str:
-    """`12.3 ms`, `1,234 ms`, `45.6 us`: three digits."""
+    """Return `12.3 ms`, `1,234 ms`, `45.6 us`: three digits."""
     value, unit = (seconds * 1e6, "us") if seconds < 1e-3 else (seconds * 1e3, "ms")
     digits = 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:,.{digits}f} {unit}"
 
 
 def change(size: int, before: Layers, after: Layers) -> Change:
-    """What layers of two sizes tell of a jump: the differences, and the layers that only one of them has."""
+    """Compare the layers of two sizes: their differences, and the layers that only one of them has."""
     known = {layer.name: layer for layer in before.layers}
     now = {layer.name: layer for layer in after.layers}
     more = [(layer, layer.seconds - (known[n].seconds if n in known else 0.0)) for n, layer in now.items()]

@@ -51,15 +51,15 @@ class Ratio:
     settled: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return asdict(self)
 
     def within(self, limit: float) -> bool:
-        """Say whether the whole interval is nearer to 1 than the limit."""
+        """Return whether the whole interval is nearer to 1 than the limit."""
         return 1 / (1 + limit) <= self.low and self.high <= 1 + limit
 
     def beyond(self, limit: float) -> bool:
-        """Say whether the whole interval is further from 1 than the limit (0.05: 5 %), to either side."""
+        """Return whether the whole interval is further from 1 than the limit (0.05: 5 %), to either side."""
         return self.low > 1 + limit or self.high < 1 / (1 + limit)
 
 
@@ -91,7 +91,7 @@ def in_turns(first: Block, second: Block, precision: float, seconds: float) -> R
 def ratio_of(
     first: Sequence[float], second: Sequence[float], fastest: Sequence[tuple[float, float]], precision: float
 ) -> Ratio:
-    """Give what times of both sides tell, and the fastest runs of both in each round."""
+    """Return the ratio of both sides with its interval, and the fastest runs of each round."""
     ratios = [b / a for a, b in fastest]
     low, high = interval(ratios)
     settled = narrow(ratios, precision)

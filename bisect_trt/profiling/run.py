@@ -147,20 +147,20 @@ def _handed_over(result: Profile, work: Work) -> Profile:
 def _rivals(
     side: Side, rival: Side, release: str, info: TargetInfo, install: Install | None
 ) -> Iterator[tuple[tuple[Timer, Timer], TargetInfo]]:
-    """Give both sides, and what the other one is; it is known to be usable before anything is measured.
+    """Yield both sides, and what the other one is; it is known to be usable before anything is measured.
 
     Raises:
         UsageError, TargetUnavailable: it cannot.
     """
     try:
         if not release:
-            told = rival.describe()
+            other = rival.describe()
             # A program that hands nothing back has a time all the same.
-            if not told.can_run and "tensorrt" in rival.target.spec:
-                why = " ".join(told.notes[:1])
+            if not other.can_run and "tensorrt" in rival.target.spec:
+                why = " ".join(other.notes[:1])
                 hint = "its time cannot be told here"
                 raise TargetUnavailable(f"--against {rival.target.spec}: {why}", hint)
-            yield (side, rival), told
+            yield (side, rival), other
             return
         if install is None:
             raise UsageError(f"--against {release}: releases cannot be installed here")
@@ -174,7 +174,7 @@ def _rivals(
 def _against(
     result: Profile, work: Work, sides: tuple[Timer, Timer], info: TargetInfo, limit: float, logs: Path
 ) -> Profile:
-    """Give the same with how the other side compares, as far as it got."""
+    """Return the same with how the other side compares, as far as it got."""
     try:
         return replace(result, versus=_duel(result, work, sides, info, limit, logs))
     except FailedError as error:
@@ -212,7 +212,7 @@ def _duel(
 
 
 def _with_profile(asked: Sizes, best: Shapes) -> TargetSettings:
-    """Settings whose optimisation profile reaches from the least to the largest shapes.
+    """Return the settings whose optimisation profile reaches from the least to the largest shapes.
 
     Where `best` says nothing the samples say it all, and the engine is made for the largest, the first one.
     """

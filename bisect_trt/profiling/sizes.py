@@ -36,22 +36,22 @@ class Sizes:
     _all_shapes: dict[int, dict[str, tuple[int, ...]]] = field(default_factory=dict, compare=False)
 
     def shapes(self, size: int) -> Shapes:
-        """Give the shapes of the inputs that were given, at one size."""
+        """Return the shapes of the inputs that were given, at one size."""
         return tuple((name, tuple(a if a == b else size for a, b in dims)) for name, dims in self.spans)
 
     def at(self, size: int) -> Settings:
-        """Give the settings with these shapes as static ones."""
+        """Return the settings with these shapes as static ones."""
         target = replace(self.settings.target, shapes=self.shapes(size))
         return replace(self.settings, target=target)
 
     def samples(self, size: int) -> Samples:
-        """Input values of one size, one sample. Raises UsageError."""
+        """Return the input values of one size, one sample. Raises UsageError."""
         found = read_samples(self.loaded, self.at(size))[:1]
         self._all_shapes[size] = {name: tuple(value.shape) for name, value in found[0].items()}
         return found
 
     def all_shapes(self, size: int) -> Mapping[str, tuple[int, ...]]:
-        """Give the shapes of all inputs at one size, those that nobody gave as well."""
+        """Return the shapes of all inputs at one size, those that nobody gave as well."""
         if size not in self._all_shapes:
             self.samples(size)
         return self._all_shapes[size]
@@ -62,16 +62,16 @@ class Sizes:
             return ""
         given, chosen = {name for name, _ in self.spans}, self.all_shapes(self.high)
         same = self.all_shapes(self.low)
-        told = []
+        texts = []
         for item in graph_inputs(self.loaded.proto):
             is_open = item.dims is None or any(not isinstance(dim, int) for dim in item.dims)
             if is_open and item.name not in given and chosen[item.name] == same[item.name]:
                 size = "x".join(map(str, chosen[item.name])) or "a scalar"
-                told.append(f"{item.name} is {size} (the model says {item.shape_text()})")
-        return f"--shapes does not say otherwise, so {', '.join(told)}." if told else ""
+                texts.append(f"{item.name} is {size} (the model says {item.shape_text()})")
+        return f"--shapes does not say otherwise, so {', '.join(texts)}." if texts else ""
 
     def feeds(self, session: Session, size: int) -> Feeds:
-        """Give the same as files in the store of a session. Raises UsageError."""
+        """Return the same as files in the store of a session. Raises UsageError."""
         return {name: kept_value(session.store, name, v) for name, v in self.samples(size)[0].items()}
 
 
@@ -92,9 +92,9 @@ def sizes(loaded: LoadedModel, settings: Settings, spans: Spans) -> Sizes:
     """
     ranges = {(a, b): name for name, dims in spans for a, b in dims if a != b}
     if len(ranges) > 1:
-        told = ", ".join(f"{a}..{b} of {name}" for (a, b), name in ranges.items())
+        listed = ", ".join(f"{a}..{b} of {name}" for (a, b), name in ranges.items())
         hint = "one range at a time: give the others one size; equal ranges go together"
-        raise UsageError(f"--shapes has two ranges: {told}", hint)
+        raise UsageError(f"--shapes has two ranges: {listed}", hint)
     if not ranges:
         return Sizes(loaded, settings, spans, 1, 1, RUN)
     (low, high), name = next(iter(ranges.items()))
@@ -108,7 +108,7 @@ def sizes(loaded: LoadedModel, settings: Settings, spans: Spans) -> Sizes:
 
 
 def _name(loaded: LoadedModel, name: str, spans: Mapping[str, tuple[tuple[int, int], ...]]) -> str:
-    """Give what the model calls the dimension that varies."""
+    """Return what the model calls the dimension that varies."""
     declared = next((item.dims for item in graph_inputs(loaded.proto) if item.name == name), None)
     at = next(k for k, (a, b) in enumerate(spans[name]) if a != b)
     found = declared[at] if declared is not None and at < len(declared) else None

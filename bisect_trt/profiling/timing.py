@@ -1,4 +1,4 @@
-"""What times of runs tell: median with its interval, percentiles, and whether they are enough.
+"""Statistics of run times: median with its interval, percentiles, and whether there are enough runs.
 
 The interval of the median makes no assumption on how times are distributed: its ends are order statistics,
 whose ranks follow from the binomial distribution (H. A. David, H. N. Nagaraja, Order Statistics, 3rd ed.,
@@ -51,7 +51,7 @@ class Times:
     settled: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return asdict(self)
 
     @property
@@ -62,7 +62,7 @@ class Times:
 
 @lru_cache(maxsize=4096)
 def rank(count: int, confidence: float = AT_EACH_LOOK) -> int:
-    """Give the rank, from 1, of the order statistic below the median; its mirror image is the one above.
+    """Return the rank, from 1, of the order statistic below the median; its mirror image is the one above.
 
     0 where so few values have no interval of that confidence.
     """
@@ -77,7 +77,7 @@ def rank(count: int, confidence: float = AT_EACH_LOOK) -> int:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Give the ends of the median's interval; least and largest of too few values, infinite of none."""
+    """Return the ends of the median's interval; least and largest of too few values, infinite of none."""
     if not values:
         return -math.inf, math.inf
     ordered = sorted(values)
@@ -86,7 +86,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def times(values: Sequence[float], precision: float) -> Times:
-    """Give what these runs tell, in the order in which they were made; at least one."""
+    """Return the statistics of these runs, given in the order in which they were made; at least one."""
     ordered = sorted(values)
     low, high = interval(ordered)
     middle = median(ordered)
@@ -105,12 +105,12 @@ def times(values: Sequence[float], precision: float) -> Times:
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:
-    """Give the smallest value that so large a part of all does not exceed."""
+    """Return the smallest value that so large a part of all does not exceed."""
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 def narrow(values: Sequence[float], precision: float) -> bool:
-    """Say whether the median is known to within this part of itself, on either side."""
+    """Return whether the median is known to within this part of itself, on either side."""
     if not rank(len(values)):
         return False
     low, high = interval(values)
@@ -119,7 +119,7 @@ def narrow(values: Sequence[float], precision: float) -> bool:
 
 
 def enough(values: Sequence[float], precision: float, spent: float, limit: float) -> bool:
-    """Say whether to stop: the interval is narrow, or `spent` seconds of the `limit` are gone.
+    """Return whether to stop: the interval is narrow, or `spent` seconds of the `limit` are gone.
 
     Long runs are made three times, unless that takes five times the limit.
     """

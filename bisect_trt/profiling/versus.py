@@ -21,7 +21,7 @@ from bisect_trt.profiling.rounds import Ratio
 from bisect_trt.session.journal import Journal, read
 from bisect_trt.session.prepare import Session
 from bisect_trt.session.prober import Budget
-from bisect_trt.session.recording import Recording, record_in
+from bisect_trt.session.recording import Recording, record_in_worker
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.timed import GPU_EVENTS, HOST, PROCESS, FailedError, Layers
@@ -73,7 +73,7 @@ class Versus:
         return (self.again.ratio > 1) == (self.whole.ratio > 1)
 
     def verdict(self) -> str:
-        """Say in a sentence whether there is a difference, or that nothing can be told."""
+        """Say in a sentence whether there is a difference, or that this is not known."""
         limit = f"the limit of {self.limit:.0%}"
         if self.differs:
             return f"beyond {limit}, in fresh processes, too"
@@ -136,8 +136,8 @@ class Duel:
     def _remember(self) -> None:
         for event in read(self.journal.path)[0]:
             if event["event"] == RATIO:
-                told: dict[str, Any] = event["ratio"]
-                self._known[event["key"]] = Ratio(**{**told, "least": tuple(told["least"])})
+                data: dict[str, Any] = event["ratio"]
+                self._known[event["key"]] = Ratio(**{**data, "least": tuple(data["least"])})
 
     def _ratio(self, name: str, candidate: Candidate, seconds: float) -> Ratio:
         """Measure both sides in turns, kept in the journal. Raises FailedError, BudgetSpent."""
@@ -154,7 +154,7 @@ class Duel:
         return self._known[key]
 
     def _explained(self, found: Versus) -> Explained:
-        """Give the nodes that make the difference."""
+        """Return the nodes that make the difference."""
         assert found.again is not None
         slower = found.again.ratio > 1
         total = abs(found.again.more)
@@ -194,7 +194,7 @@ class Duel:
             self.tell("the reference, for the inputs of parts")
             graph, store, run = self.session.graph, self.session.store, self.settings.run
             with Pool(1, log_dir=self.logs / "reference", memory_limit=run.memory_limit) as pool:
-                known = record_in(pool, store.folder, graph.proto, (self.feeds,), run)
+                known = record_in_worker(pool, store.folder, graph.proto, (self.feeds,), run)
             if known.error:
                 raise StoppedEarly(f"parts have no inputs: the reference cannot run the model: {known.error}")
             self._made = Cutter(graph, store, Recording.of(graph, known))
@@ -221,16 +221,16 @@ class Duel:
 
 
     def _story(self, whole: Ratio, explained: Explained) -> Iterator[str]:
-        """Give what whoever gets the folder has to know of where it comes from."""
+        """Yield what whoever gets the folder has to know of where it comes from."""
         count = counted(len(self.session.graph.order), "node")
         ratio = f"{whole.ratio:.2f} times ({whole.low:.2f} .. {whole.high:.2f}) as long as the first"
         yield f"For the model of {count} that these were cut out of the second side takes {ratio}."
         parts = "; ".join(str(part) for part in explained.parts[:3])
         yield f"These nodes by themselves explain {explained.part:.0%} of the difference: {parts}."
         versions = {**self.infos[0].versions, **self.infos[1].versions}
-        told = ", ".join(f"{name} {version}" for name, version in versions.items())
+        libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
         machine = f"{platform.system()} {platform.machine()}"
-        yield f"Seen with {told}, Python {platform.python_version()}, {machine}."
+        yield f"Seen with {libraries}, Python {platform.python_version()}, {machine}."
 
 
 def _clock(spec: str) -> str:
@@ -238,7 +238,7 @@ def _clock(spec: str) -> str:
 
 
 def document(found: Versus) -> dict[str, Any]:
-    """Give it as plain JSON data."""
+    """Return it as plain JSON data."""
     explained = found.explained
     parts = [
         {

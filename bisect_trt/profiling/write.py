@@ -30,7 +30,7 @@ def write(result: Profile) -> None:
 
 
 def document(result: Profile) -> dict[str, Any]:
-    """Everything as plain JSON data, seconds as numbers; see docs/profile.md."""
+    """Return everything as plain JSON data, seconds as numbers; see docs/profile.md."""
     layers = result.layers
     return {
         "schema_version": SCHEMA_VERSION,

@@ -32,7 +32,7 @@ class Contribution:
     error: float
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {"nodes": list(self.nodes), "error": self.error}
 
 
@@ -51,7 +51,7 @@ class Passage:
         return self.behind / self.before if self.before > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {"node": self.node, "op": self.op, "before": self.before, "behind": self.behind}
 
 
@@ -73,7 +73,7 @@ class Culprit:
     rounding: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {"nodes": list(self.nodes), "op": self.op, "effect": self.effect, "rounding": self.rounding}
 
     def __str__(self) -> str:
@@ -83,13 +83,13 @@ class Culprit:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """How a failure of stage compare is judged.
+    """How it is decided whether a candidate shows a failure of stage compare.
 
     Attributes:
         rests: continues candidates to the outputs of the model.
         output: of the model, whose failure is wanted.
         damage: of the whole model there.
-        alone: how a part is compared by itself: at the tolerance that the user has for `output`.
+        own_accuracy: how a part is compared by itself: at the tolerance that the user has for `output`.
         stand_in: the failure as the smallest part shows it when it is compared by itself.
         by_itself: whether a candidate has to fail by itself, too, as a reproducer does that is handed over.
         source: the smallest set of nodes whose error makes the model's outputs differ.
@@ -103,7 +103,7 @@ class Hybrid:
     rests: Rests
     output: str
     damage: float
-    alone: AccuracySettings
+    own_accuracy: AccuracySettings
     stand_in: Failure | None = None
     by_itself: bool = False
     source: tuple[str, ...] = ()
@@ -125,25 +125,25 @@ class Hybrid:
         return verdict
 
     def own(self, outcome: Outcome) -> list[Mapping[str, Any]]:
-        """Metrics of a candidate's own outputs at the user's tolerance, the worst first."""
+        """Return the metrics of a candidate's own outputs at the user's tolerance, the worst first."""
         known = outcome.measured.own
         return list(known.get(self.output, known.get("", ())))
 
     def fails_alone(self, outcome: Outcome) -> bool:
-        """Say whether a candidate's own outputs disagree at the user's tolerance."""
+        """Return whether a candidate's own outputs disagree at the user's tolerance."""
         return any(not diff["ok"] for diff in self.own(outcome))
 
     def words(self, wanted: Failure) -> Failure:
-        """Give the failure as written files show it: by themselves."""
+        """Return the failure as written files show it: by themselves."""
         lost = wanted.symptom is Symptom.NOT_FINITE
         return self.stand_in or replace(wanted, signature=LOST if lost else ALONE)
 
     def written(self, accuracy: AccuracySettings, best: Candidate) -> AccuracySettings:
         """Say how the outputs of written files are compared; the whole model has the user's own outputs."""
-        return replace(accuracy, judge="local") if best.form is Form.ORIGINAL else self.alone
+        return replace(accuracy, judge="local") if best.form is Form.ORIGINAL else self.own_accuracy
 
     def notes(self) -> list[str]:
-        """Sentences for the report."""
+        """Return sentences for the report."""
         found = []
         if self.accumulated:
             first, most = self.accumulated[0], len(self.accumulated)
@@ -159,7 +159,7 @@ class Hybrid:
 
 
 def _besides(output: str, chosen: Culprit, others: Sequence[Culprit]) -> str:
-    """Give a sentence on what fails by itself besides, and on which of all does most."""
+    """Return a sentence on what fails by itself besides, and on which of all does most."""
     one = len(others) == 1
     named = ", ".join(map(str, others[:OTHERS]))
     named += f" and {len(others) - OTHERS} more" if len(others) > OTHERS else ""
@@ -175,7 +175,7 @@ def _besides(output: str, chosen: Culprit, others: Sequence[Culprit]) -> str:
 
 
 def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> dict[str, Any]:
-    """Give what is known of the differences, for the report: plain JSON data, empty for other failures.
+    """Return what is known of the differences, for the report: plain JSON data, empty for other failures.
 
     `tensors` are metrics of the whole model's outputs, the worst first, with the tolerances used.
     """
@@ -202,7 +202,7 @@ def _names(nodes: tuple[str, ...]) -> str:
 
 
 def output_of(failure: Failure, outcome: Outcome) -> str:
-    """Give the output of the model that a failure of stage compare is about."""
+    """Return the output of the model that a failure of stage compare is about."""
     for diff in outcome.measured.tensors:
         if failure.signature.startswith(f"output {diff['name']} "):
             return str(diff["name"])
@@ -210,7 +210,7 @@ def output_of(failure: Failure, outcome: Outcome) -> str:
 
 
 def in_own_words(failure: Failure, outcome: Outcome) -> Failure | None:
-    """Give the failure of stage compare that a part shows by itself, if it has the same symptom."""
+    """Return the failure of stage compare that a part shows by itself, if it has the same symptom."""
     shown = [f for f in outcome.failures if f.stage is Stage.COMPARE]
     same = [f for f in shown if f.symptom is failure.symptom]
     worse = [f for f in shown if f.symptom is Symptom.NOT_FINITE]

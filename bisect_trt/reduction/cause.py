@@ -1,4 +1,4 @@
-"""What has to stay of a mismatch while a model is simplified, besides the words in which it is told."""
+"""What has to stay of a mismatch while a model is simplified, besides its signature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TIMES = 10.0
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a candidate fails, as far as its values tell: a simpler one has to fail for the same reason.
+    """Why a candidate fails, as far as its values show: a simpler one has to fail for the same reason.
 
     Attributes:
         kinds: what the target gives and the reference does not (`NaN`, `Inf`), how it may arise (`overflow`,
@@ -28,7 +28,7 @@ class Cause:
 
     @classmethod
     def of(cls, outcome: Outcome) -> Cause:
-        """Give what an outcome shows."""
+        """Return what an outcome shows."""
         measured = outcome.measured
         bad = [diff for diff in measured.tensors if not diff["ok"]]
         if any(diff["symptom"] == Symptom.NOT_FINITE for diff in bad):
@@ -39,7 +39,7 @@ class Cause:
         return cls(frozenset(), measured.rounding.get("explained"), min(1.0, max(sizes, default=0.0)))
 
     def stays(self, outcome: Outcome) -> bool:
-        """Whether an outcome shows the same: kind and class of the failure, and its order of magnitude."""
+        """Return whether an outcome has the same cause: kind, class and order of magnitude of the failure."""
         now = Cause.of(outcome)
         if self.kinds or now.kinds:
             return self.kinds == now.kinds

@@ -31,7 +31,7 @@ from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self
 from bisect_trt.session.finite import Lost, all_lost, described, lost_in
 from bisect_trt.session.prepare import Session
 from bisect_trt.session.prober import Prober
-from bisect_trt.session.recording import Recording, record_again
+from bisect_trt.session.recording import Recording, record_derived
 from bisect_trt.workers.pool import Pool
 
 
@@ -148,7 +148,7 @@ class Run:
         return secrets_of(self.session.loaded, samples, self.settings)
 
     def spent(self) -> dict[str, float]:
-        """Seconds by what they were spent on, besides the probes."""
+        """Return seconds by what they were spent on, besides the probes."""
         return {
             "start_seconds": self._started - self._began,
             "reference_seconds": self.recording.seconds,
@@ -161,7 +161,7 @@ class Run:
         self.on_event(Step(phase, text, len(self.session.graph.order)))
 
     def problem(self, wanted: Failure | None, scope: tuple[str, ...] = ()) -> Problem:
-        """Give a search for one failure."""
+        """Return a search for one failure."""
         self.prober.compare(self.settings.accuracy)
         self.prober.oracle.confirms = self._runs_on_reference
         return Problem(
@@ -170,7 +170,7 @@ class Run:
             prober=self.prober,
             wanted=wanted,
             hybrid=self.hybrid(wanted),
-            rerecord=None if self.export_on_trial else self._record_again,
+            rerecord=None if self.export_on_trial else self._record_derived,
             on_event=self.on_event,
             scope=scope,
             repeats=self.settings.run.repeats,
@@ -178,11 +178,11 @@ class Run:
         )
 
     def _runs_on_reference(self) -> bool:
-        """Whether nothing is known that the reference cannot run: then it has to run all that is found."""
+        """Whether the reference is known to run the model: then it has to run each reduced one as well."""
         return not self.recording.record.error and not self.export_on_trial
 
-    def _record_again(self, proto: onnx.ModelProto, feeds: Sequence[Feeds]) -> Record:
-        return record_again(self.pool, self.session, self.settings, proto, feeds)
+    def _record_derived(self, proto: onnx.ModelProto, feeds: Sequence[Feeds]) -> Record:
+        return record_derived(self.pool, self.session, self.settings, proto, feeds)
 
     def confirm(self) -> Problem:
         """The user's own file has to fail; what it shows first is the wanted failure."""
@@ -206,7 +206,7 @@ class Run:
             self.recording.expect({t for t in near if t in graph.producer})
 
     def failures(self, problem: Problem) -> tuple[Failure, ...]:
-        """Give what the user's own file shows.
+        """Return what the user's own file shows.
 
         Raises:
             ModelDoesNotFail: that is nothing; the folder is gone then.
@@ -228,14 +228,14 @@ class Run:
         raise error
 
     def _says_nothing(self, outcome: Outcome) -> bool:
-        """Say whether outputs differ only since the reference has no finite number in any of them."""
+        """Return whether outputs differ only since the reference has no finite number in any of them."""
         if is_self(self.settings) or not all(failure.is_mismatch for failure in outcome.failures):
             return False
         outputs = self.session.graph.graph_outputs
         return bool(all_lost(lost_in(self._with_outputs, outputs), outputs))
 
     def _round(self, problem: Problem, outcome: Outcome) -> Outcome:
-        """Give what the model shows without the nodes of which nothing can be said as no GPU is here."""
+        """Return what the model shows without the nodes of which nothing can be said as no GPU is here."""
         graph = self.session.graph
         found, out = go_round(graph, problem.cut, problem.observe, outcome)
         if found.failures:
@@ -268,8 +268,8 @@ class Run:
             self.session = replace(self.session, feeds=feeds)
             self.cutter = self._cutter()  # the old one cut by all of them
             which = ", ".join(map(str, failing[:8])) + (", ..." if len(failing) > 8 else "")
-            told = f"Of {count} samples {len(failing)} fail (from 0: {which}); only these were used."
-            self.notes.append(told)
+            sentence = f"Of {count} samples {len(failing)} fail (from 0: {which}); only these were used."
+            self.notes.append(sentence)
 
     def hybrid(self, wanted: Failure | None) -> Hybrid | None:
         """How accuracy is judged at the model's outputs; None: it is another failure, or judged locally."""
@@ -282,13 +282,13 @@ class Run:
         return Hybrid(rests, output, damage, only_for(self.settings.accuracy, output))
 
     def continued(self, candidate: Candidate) -> Candidate:
-        """Give a candidate that is compared at the outputs of the model, where they are what counts."""
+        """Return a candidate that is compared at the outputs of the model, where they are what counts."""
         if not self.info.can_run or self.settings.accuracy.judge != "outputs":
             return candidate
         return Rests(self.session.graph, self.cutter, self.recording.whole()).attach(candidate)
 
     def wanted(self, failure: Failure) -> Failure:
-        """Give a failure with the names that the search knows for the nodes that the target blames."""
+        """Return a failure with the names that the search knows for the nodes that the target blames."""
         blamed = resolve(self.session.graph, failure.nodes)
         return replace(failure, nodes=tuple(blamed) or failure.nodes)
 
@@ -300,7 +300,7 @@ class Run:
         return lost
 
     def _not_failing(self, outcome: Outcome) -> BisectError:
-        """Give what was run and seen."""
+        """Return what was run and seen."""
         compares = self.info.can_run and not is_self(self.settings) and not outcome.unresolved
         outputs = self.session.graph.graph_outputs
         if compares and (why := all_lost(self._tell_what_is_lost(), outputs)):

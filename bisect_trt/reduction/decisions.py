@@ -1,4 +1,4 @@
-"""Which decisions of the builder a failure depends on: few builds, and nothing is told but what was seen.
+"""Which decisions of the builder a failure depends on: few builds, and only what was seen is reported.
 
 Two questions, both answered by `list_search.minimise` on the knobs of a target: the fewest decisions that
 make the failure go when they are taken otherwise, and the fewest that keep it when all the others are. The
@@ -67,7 +67,7 @@ def decide(knobs: Sequence[Knob], observe: Observe, *, thorough: bool = True) ->
 
 
 def _keeping(fine: list[Knob], helps: list[Knob], asked: _Memory) -> list[Knob]:
-    """Give the fewest decisions as they are by default that show the failure although all others are not."""
+    """Return fewest decisions as they are by default that show the failure although all others are not."""
     kept = _Kept(fine, asked)
     if kept.verdict(helps) is Verdict.REPRODUCES:
         return minimise(helps, kept)
@@ -129,7 +129,7 @@ class Trial:
     runs: int = 1
 
     def __call__(self, knobs: Sequence[Knob]) -> Verdict:
-        """Give what becomes of the failure; nothing can be told of decisions that the target refuses.
+        """Return the verdict on the failure; UNRESOLVED for decisions that the target refuses.
 
         Raises:
             BudgetSpent: nothing more may be asked.

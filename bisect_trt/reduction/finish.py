@@ -53,7 +53,7 @@ BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell wha
 
 
 def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
-    """Give what is known before verification."""
+    """Return what is known before verification."""
     best, wanted, hybrid = problem.best, problem.wanted, problem.hybrid
     assert best is not None and wanted is not None
     shown, accuracy, target = problem.shown_by(best), run.settings.accuracy, run.settings.target
@@ -77,13 +77,13 @@ def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
         causes=found.causes,
         judgement=found.judgement,
         simplification=found.simple,
-        alone=hybrid.written(accuracy, best) if hybrid else accuracy,
+        compared_as=hybrid.written(accuracy, best) if hybrid else accuracy,
         accuracy=facts(accuracy, hybrid, run.confirmed),
     )
 
 
 def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
-    """Sentences for the report on what a reader has to know of the result."""
+    """Yield sentences for the report on what a reader has to know of the result."""
     assert problem.best is not None and problem.wanted is not None
     judgement, simple = found.judgement, found.simple
     recorded = run.recording.record
@@ -115,14 +115,14 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
     elif not found.end.is_early:
         yield "No neighbour of this model is known that passes, so there is no passing.onnx."
     yield from _others(run, problem.wanted)
-    for told in (simple.sizes if simple else ())[:SIZES]:
-        yield f"Not every size fails: {told}."
+    for sentence in (simple.sizes if simple else ())[:SIZES]:
+        yield f"Not every size fails: {sentence}."
     if problem.best.form is Form.ORIGINAL:
         yield "Only the file as it is fails; any normalised or cut form of it does not."
 
 
 def _others(run: Run, wanted: Failure) -> Iterator[str]:
-    """Give a sentence on nodes that the parser refuses besides: it names them all at once."""
+    """Yield a sentence on nodes that the parser refuses besides: it names them all at once."""
     refused = [f for f in run.confirmed.failures if f.stage is Stage.PARSE and f.nodes]
     graph = run.session.graph
     # A node without a name is called by its first output, in the user's own file and nowhere else.
@@ -151,7 +151,7 @@ def with_the_original(
 
 
 def write_models(run: Run, result: Reduction, neighbour: Neighbour | None, kept: Kept) -> None:
-    """Write what is not text; a timing cache only where the builder is not told what tactics to take."""
+    """Write what is not text; a timing cache only where the tactics are not given by number."""
     out, cache = result.out, None if kept.numbers else kept.cache or run.timing_cache
     files.remove_result(out)
     models.write_model(result.best, out)
@@ -227,8 +227,8 @@ def verify(run: Run, result: Reduction, runs: int, ready: Ready) -> FreshRuns:
     target = result.settings.target
     if (result.out / files.TIMING).exists():
         target = replace(target, timing_cache=result.out / files.TIMING)
-    settings = replace(run.settings, accuracy=result.alone, target=target)
-    told: str | None = None
+    settings = replace(run.settings, accuracy=result.compared_as, target=target)
+    objection: str | None = None
     outcomes: list[Outcome] = []
     agreed: list[Outcome] = []
     reworded: list[Failure] = []
@@ -236,20 +236,20 @@ def verify(run: Run, result: Reduction, runs: int, ready: Ready) -> FreshRuns:
     settings = replace(settings, run=replace(settings.run, workers=workers))
     most = min(runs, FRESH) if flaky else result.repeats
     while len(outcomes) < most and not (flaky and agreed):
-        wanted = min(workers, most - len(outcomes)) if flaky else most
+        count = min(workers, most - len(outcomes)) if flaky else most
         deadline = run.prober.oracle.deadline
-        with _script_meanwhile(run, result, ready.python, again=told is not None) as said:
+        with _script_meanwhile(run, result, ready.python, again=objection is not None) as said:
             outcomes += verify_files(
-                result.out, settings, deadline, wanted, keep_outputs_of=result.wanted,
+                result.out, settings, deadline, count, keep_outputs_of=result.wanted,
                 on_reworded=reworded.append, ready=() if outcomes else ready.pools,
             )  # fmt: skip
-        told = said[0] if said else told
+        objection = said[0] if said else objection
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
     spent = time.monotonic() - began
     if any(OTHER in outcome.log for outcome in outcomes):  # of no use, and TensorRT logs errors about it
         (result.out / files.TIMING).unlink(missing_ok=True)
     words = reworded[0] if reworded else None
-    return FreshRuns(outcomes, agreed, spent, _reference_error(run, result), told, words)
+    return FreshRuns(outcomes, agreed, spent, _reference_error(run, result), objection, words)
 
 
 def _reference_error(run: Run, result: Reduction) -> str:
@@ -276,17 +276,17 @@ def _script_meanwhile(
         return
     write.write_script(result)
     with ThreadPoolExecutor(1) as thread:
-        told = thread.submit(disagreement, result, python)
+        running = thread.submit(disagreement, result, python)
         yield said
-        said.append(told.result())
+        said.append(running.result())
 
 
 def write_texts(run: Run, result: Reduction, fresh: FreshRuns | None) -> Reduction:
-    """Give what is text, and the zip; an anonymous one is made when all is done and was audited."""
+    """Return what is text, and the zip; an anonymous one is made when all is done and was audited."""
     journal, tried = run.prober.journal.path, fresh is not None
     if not run.settings.run.anonymise:
-        told = fresh.disagreement if fresh else None
-        return archive.zipped(write.write(result, journal, tried=tried, told=told))
+        objection = fresh.disagreement if fresh else None
+        return archive.zipped(write.write(result, journal, tried=tried, objection=objection))
     secrets = run.secrets.without(operators([result.best.model]))
     write.write(anonymous(result, secrets), journal, tried=tried)
     scrub_texts(result.out, secrets)

@@ -26,7 +26,7 @@ def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
     if best is None or wanted is None or wanted.stage is not Stage.COMPARE or accuracy.reference == SELF:
         return Judgement(Finding.WRONG)  # a target that contradicts itself is at fault, too
     if problem.hybrid is None or problem.hybrid.stand_in is None:
-        problem.prober.compare(accuracy, alone=True)
+        problem.prober.compare(accuracy, by_itself=True)
     bare = replace(best, rest=None)
     seen = next((o for o in problem.observations(bare, problem.runs) if o.failures), Outcome())
     rounding: Mapping[str, Any] = seen.measured.rounding
@@ -47,35 +47,35 @@ def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
 
 def not_told(why: str, name: str = "", source: tuple[str, ...] = ()) -> Judgement:
     """Nobody is accused: outputs differ, and what rounding explains of it is not known."""
-    told = f"Whether this is a fault or rounding is not told: {why}."
-    return Judgement(Finding.NOT_TOLD, name, source=source, told=(told,))
+    sentence = f"Whether this is a fault or rounding is not told: {why}."
+    return Judgement(Finding.NOT_TOLD, name, source=source, told=(sentence,))
 
 
 def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...]) -> Judgement:
     """NaN or Inf where the reference has none: how it may arise, from the values of the reference."""
-    name, told = arithmetic.name, []
+    name, sentences = arithmetic.name, []
     if "overflow" in origin:
         most = f"{arithmetic.largest:.6g}"
         limit = f"{most}, the largest of {name}"
         if not arithmetic.narrow:  # a tensor that the model itself has in FP16 overflows long before
             limit = f"what their type holds ({most} in {name}, 65504 where the model says FP16)"
-        told.append(f"Overflow: the reference computes numbers here beyond {limit}.")
+        sentences.append(f"Overflow: the reference computes numbers here beyond {limit}.")
     if "zero divisor" in origin:
         least = f"{2 * arithmetic.tiny:.2g}"
-        told.append(
+        sentences.append(
             "Underflow: what is divided by, or what a root or logarithm is taken of, is 0 here or below "
             f"{least}, the smallest number of {name}."
         )
     if "outside the domain" in origin:
-        told.append("Outside the domain: a root or a logarithm of a number below zero.")
-    advice = (f"Keep {_names(nodes)} in FP32.",) if told and arithmetic.narrow else ()
-    return Judgement(Finding.WRONG, name, source=nodes, told=tuple(told), advice=advice)
+        sentences.append("Outside the domain: a root or a logarithm of a number below zero.")
+    advice = (f"Keep {_names(nodes)} in FP32.",) if sentences and arithmetic.narrow else ()
+    return Judgement(Finding.WRONG, name, source=nodes, told=tuple(sentences), advice=advice)
 
 
 def of_the_export(found: Judgement) -> Judgement:
     """Say of the export what was said of the target, where that one is on trial."""
-    told = (one.replace("The target is wrong", "The export is wrong", 1) for one in found.told)
-    return replace(found, told=tuple(told))
+    sentences = (one.replace("The target is wrong", "The export is wrong", 1) for one in found.told)
+    return replace(found, told=tuple(sentences))
 
 
 def _size(figures: Mapping[str, Any], name: str) -> str:
@@ -90,7 +90,7 @@ def _size(figures: Mapping[str, Any], name: str) -> str:
 
 
 def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: tuple[str, ...]) -> Judgement:
-    """Give the judgement in words and figures."""
+    """Return the judgement in words and figures."""
     name, explained = str(rounding["arithmetic"]), bool(rounding.get("explained", False))
     figures = rounding.get("worst") or {}
     if "unknown" in rounding:
@@ -99,15 +99,15 @@ def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: t
     size = _size(figures, name)
     runs = counted(int(rounding["runs"]), "run")
     if not explained:
-        told = f"The target is wrong: {size} (probabilistic bound, {runs} with rounding errors put in)."
+        sentence = f"The target is wrong: {size} (probabilistic bound, {runs} with rounding errors put in)."
         if beyond := tuple(rounding.get("beyond", ())):
             gives = "gives" if len(beyond) == 1 else "give"
-            told = f"The target is wrong: {_names(beyond)} {gives} what no rounding in {name} makes of its"
-            told += f" inputs ({size}, {runs} with rounding errors put in)."
+            sentence = f"The target is wrong: {_names(beyond)} {gives} what no rounding in {name} makes of"
+            sentence += f" its inputs ({size}, {runs} with rounding errors put in)."
             source = source or beyond
         if rounding.get("overflows"):
-            told = f"Overflow: {_names(tuple(rounding['overflows']))} has values that {name} cannot hold."
-        return Judgement(Finding.WRONG, name, error, bound, source, worst, (told,))
+            sentence = f"Overflow: {_names(tuple(rounding['overflows']))} has values that {name} cannot hold."
+        return Judgement(Finding.WRONG, name, error, bound, source, worst, (sentence,))
     if rounding.get("step_by_step"):
         size = f"a difference, although each step by itself is within what rounding in {name} explains"
     found = f"{size} (probabilistic bound, {runs} with rounding errors put in at every step)"

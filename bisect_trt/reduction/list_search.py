@@ -49,7 +49,7 @@ Weight = Callable[[T], float]
 
 
 def minimise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 1.0) -> list[T]:
-    """Give a 1-minimal sublist of `items` that reproduces, given that `items` does.
+    """Return a 1-minimal sublist of `items` that reproduces, given that `items` does.
 
     Cost when the failure is local (a few adjacent items): about one time the weight of `items`, and
     at most 2 * log2(n) + 4 probes; k distant culprits: about k * log2(n) probes.
@@ -58,7 +58,7 @@ def minimise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
 
 
 def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 1.0) -> list[T]:
-    """Give a short sublist of `items` that reproduces, contiguous or a few windows.
+    """Return a short sublist of `items` that reproduces, contiguous or a few windows.
 
     Optimistic halving: when the first half does not reproduce, the second is not tested but
     assumed, and *its* first half is tested next. A local failure therefore costs about the weight
@@ -103,9 +103,9 @@ def _overlap(n: int) -> int:
 
 
 def _around(items: list[T], seams: Sequence[int], overlap: int, judge: Judge[T]) -> Iterator[list[T]]:
-    """What lies around the overlaps that begin at `seams`: narrow windows one by one, wider ones together.
+    """Yield the lists around the overlaps that begin at `seams`: narrow windows first, one by one.
 
-    Where the narrow ones make less than half of the items one probe of all tells whether any is worth one.
+    Where the narrow ones make less than half of the items one probe of all shows whether to try any.
     """
 
     def near(some: Sequence[int], radius: int) -> list[T]:
@@ -123,7 +123,7 @@ def _around(items: list[T], seams: Sequence[int], overlap: int, judge: Judge[T])
 
 
 def isolate(items: Sequence[T], judge: Judge[T]) -> list[T]:
-    """Culprits of `items`, which reproduces: the last, the first, and those between them.
+    """Return the culprits of `items`, which reproduces: the last, the first, and those between them.
 
     The shortest prefix that reproduces ends in a culprit, the shortest suffix of that begins with one:
     log2(n) probes each. Those between are found one by one, log2(n) probes each, or one probe each
@@ -146,7 +146,7 @@ def isolate(items: Sequence[T], judge: Judge[T]) -> list[T]:
 
 
 def _between(first: list[T], inner: list[T], last: list[T], judge: Judge[T]) -> list[T]:
-    """Culprits among `inner`, last first, given that `inner` with both ends reproduces."""
+    """Return culprits among `inner`, last first, given that `inner` with both ends reproduces."""
     found: list[T] = []
     whole = len(inner)
     beside = False  # whether the last two culprits were neighbours: then all of them may be
@@ -174,7 +174,7 @@ def _between(first: list[T], inner: list[T], last: list[T], judge: Judge[T]) -> 
 def thin(
     items: Sequence[T], density: float, judge: Judge[T], before: Sequence[T] = (), after: Sequence[T] = ()
 ) -> list[T]:
-    """`items` without most of what can be left out: counter-based delta debugging.
+    """Return `items` without most of what can be left out: counter-based delta debugging.
 
     Each round leaves out chunks of the size that is expected to win most, given that an item is
     needed with a probability of `density`; what a round could not leave out is the more probably
@@ -198,7 +198,7 @@ def thin(
 
 
 def sweep(items: Sequence[T], judge: Judge[T]) -> list[T]:
-    """`items` without everything that can be left out alone: the result is 1-minimal.
+    """Return `items` without everything that can be left out alone: the result is 1-minimal.
 
     First whole chunks of halving size (long lists only: `isolate` left little to find), then single items
     until none can go. Where an answer was UNRESOLVED two neighbours may have to go together: pairs, too.
@@ -246,7 +246,7 @@ def _drop_chunks(items: list[T], size: int, judge: Judge[T], step: int) -> list[
 
 
 def is_one_minimal(items: Sequence[T], judge: Judge[T]) -> bool:
-    """Say whether no single element can be left out (asks the judge, which has it in its cache)."""
+    """Return whether no single element can be left out (asks the judge, which has it in its cache)."""
     return len(items) < 2 or all(answer is not REPRODUCES for answer in _without_one(items, judge))
 
 
@@ -255,7 +255,7 @@ def _without_one(items: Sequence[T], judge: Judge[T]) -> Iterator[Verdict]:
 
 
 def halfway(items: Sequence[T], weight: Weight[T], overlap: int = 0) -> int:
-    """Give where the second half of at least `overlap` + 2 items begins; the first ends `overlap` items
+    """Return where the second half of at least `overlap` + 2 items begins; the first ends `overlap` items
     later.
 
     The two are as equal in weight as any cut can make them.
@@ -272,7 +272,7 @@ def halfway(items: Sequence[T], weight: Weight[T], overlap: int = 0) -> int:
 
 
 def _least(build: Callable[[int], list[T]], longest: int, judge: Judge[T], low: int = 1) -> int:
-    """Smallest length from `low` on whose list reproduces, when `build(longest)` does and growing it helps.
+    """Return the smallest length >= `low` whose list reproduces, given that `build(longest)` does.
 
     An UNRESOLVED length is stepped over to its neighbours, nearest first.
     """
@@ -290,7 +290,7 @@ def _least(build: Callable[[int], list[T]], longest: int, judge: Judge[T], low: 
 def _step_over(
     build: Callable[[int], list[T]], low: int, middle: int, high: int, judge: Judge[T]
 ) -> int | None:
-    """Give a length near `middle`, below `high`, that reproduces; None: none of the nearest does."""
+    """Return a length near `middle`, below `high`, that reproduces; None: none of the nearest does."""
     for distance in (1, 2):
         for length in (middle + distance, middle - distance):
             if low <= length < high and judge.verdict(build(length)) is REPRODUCES:

@@ -42,7 +42,7 @@ class Pass:
 
     @property
     def name(self) -> str:
-        """Give its name for people."""
+        """Return its name for people."""
         return self.run.__name__.replace("_", " ")
 
 

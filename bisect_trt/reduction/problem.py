@@ -65,7 +65,7 @@ class Problem:
 
     @property
     def counts(self) -> Counts:
-        """Give what was spent by this call."""
+        """Return what was spent by this call."""
         return self.prober.counts
 
     @property
@@ -79,7 +79,7 @@ class Problem:
         return len(self.best.nodes) if self.best else len(self.scope)
 
     def begin(self, phase: str) -> None:
-        """Begin a phase: all that follows is told as part of it."""
+        """Begin a phase: all events that follow belong to it."""
         self.phase = phase
 
     @contextmanager
@@ -145,7 +145,7 @@ class Problem:
             self.wanted, self.hybrid, self.also_seen = before
 
     def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
-        """Give a candidate of these nodes."""
+        """Return a candidate of these nodes."""
         selection: Selection = frozenset(nodes)
         candidate = self.cutter.cut(selection, style)
         return candidate if self.hybrid is None or self.inside else self.hybrid.rests.attach(candidate)
@@ -161,7 +161,7 @@ class Problem:
         return reproduces
 
     def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:
-        """Index of the first candidate, in order, that reproduces; free workers look ahead."""
+        """Return the index of the first candidate, in order, that reproduces; free workers look ahead."""
         ahead: deque[Candidate] = deque()
         source = iter(candidates)
 
@@ -191,7 +191,7 @@ class Problem:
             self._guesses = before
 
     def peek(self, candidate: Candidate) -> Verdict | None:
-        """Give the verdict, or what one run lets expect; None when nothing is known yet."""
+        """Return the verdict, or what one run lets expect; None when nothing is known yet."""
         outcome = self.prober.peek(candidate)
         return self.verdicts.get(candidate.digest) or (self.judge(outcome) if outcome else None)
 
@@ -236,17 +236,17 @@ class Problem:
         self._tell(f"flaky: shows in about {rate:.0%} of the runs, so each probe has up to {runs}")
 
     def shown_by(self, candidate: Candidate) -> Failure:
-        """Give the wanted failure in the words in which the target tells it of this candidate."""
+        """Return the wanted failure as the target words it for this candidate."""
         assert self.wanted is not None
         if self.hybrid is not None:
             return self.hybrid.words(self.wanted)
         return self.rewordings.get(candidate.digest, self.wanted)
 
     def _reworded(self, candidate: Candidate, outcome: Outcome) -> bool:
-        """Say whether the target only tells the wanted failure in other words, as the model is small.
+        """Return whether an outcome is the wanted failure in other words, because the model is small.
 
         Seen: TensorRT has sanity checks that fire in small networks only. When it blames the same
-        node at the same stage, and tells the wanted failure again as soon as unrelated nodes stand
+        node at the same stage, and shows the wanted failure again as soon as unrelated nodes stand
         before these, then it is the wanted one.
         """
         wanted = self.wanted
@@ -262,7 +262,7 @@ class Problem:
         return False
 
     def observations(self, candidate: Candidate, runs: int, *, rarely: bool = False) -> Iterator[Outcome]:
-        """Give what the target does with a candidate, `runs` times; `rarely`: hardly more than once."""
+        """Yield what the target does with a candidate, `runs` times; `rarely`: hardly more than once."""
         for run in range(runs):
 
             def ahead(run: int = run) -> Iterator[Question]:
@@ -274,7 +274,7 @@ class Problem:
             yield self.prober.observe(candidate, run)
 
     def observe(self, candidate: Candidate) -> Outcome:
-        """Give what the target does with a candidate; what was seen before is not asked again."""
+        """Return what the target does with a candidate; what was seen before is not asked again."""
         return next(self.observations(candidate, 1))
 
     def judge(self, outcome: Outcome) -> Verdict:
@@ -289,7 +289,7 @@ class Problem:
         return judge(outcome, self.wanted)
 
     def tell_won(self, text: str) -> None:
-        """Tell what became smaller, in words."""
+        """Report what became smaller, in words."""
         self._tell(text, accepted=True)
 
     def _tell(self, text: str, *, accepted: bool = False) -> None:

@@ -118,7 +118,7 @@ def open_run(
 def _free_folder(
     out: Path | None, head: dict[str, str], loaded: LoadedModel, settings: Settings, *, force: bool
 ) -> Path:
-    """Give the folder that is asked for, or the usual one, once it is known that it may be written."""
+    """Return the folder that is asked for, or the usual one, once it is known that it may be written."""
     anonymous = settings.run.anonymise
     if out is None:
         out = folders.anonymous_folder(head) if anonymous else folders.default_folder(loaded.path)
@@ -138,7 +138,7 @@ def _described(pool: Pool, there: Pool, settings: Settings) -> TargetInfo:
 
 
 def _oracle(there: Pool, target: TargetSettings, settings: Settings, journal: Journal) -> Oracle:
-    """Give the target; its deadline is written down, and that of a run that is resumed holds."""
+    """Return the target; its deadline is written down, and that of a run that is resumed holds."""
     oracle = Oracle(there, target, settings.run.timeout, settings.accuracy)
     oracle.save = settings.run.save_outputs
     oracle.on_deadline = lambda seconds: journal.event("deadline", seconds=seconds)
@@ -179,7 +179,10 @@ def _prepared(
     info: TargetInfo,
     work: Path,
 ) -> tuple[Session, str]:
-    """The model in its store; where outputs are compared, with made-up masks for which these are finite."""
+    """Return the model in its store.
+
+    Where outputs are compared, with made-up masks for which these are finite.
+    """
     if info.can_run and is_plain(settings) and not is_self(settings):
         return with_other_masks(pool, loaded, samples, settings, work)
     return prepare(loaded, samples, work), ""
@@ -236,7 +239,7 @@ def _require_something(end: End, prober: Prober) -> None:
 
 
 def _result(run: Run, problem: Problem, cut: Candidate, found: Found, out: Path) -> Reduction:
-    """Give all that is known before the written files are run; `cut` is not simplified yet."""
+    """Return all that is known before the written files are run; `cut` is not simplified yet."""
     result = with_the_original(run, problem, cut, found, result_of(run, problem, found, out))
     if found.simple is None:
         return result

@@ -53,7 +53,7 @@ class _Failures:
         self._results: list[Reduction] = []
 
     def reduce(self) -> list[Reduction]:
-        """Give all reductions, in the order in which the failures show."""
+        """Return all reductions, in the order in which the failures show."""
         run = self._run
         shown = run.failures(run.problem(None))
         scope = run.scope or run.session.graph.order
@@ -66,13 +66,13 @@ class _Failures:
         return self._results
 
     def _new(self, shown: tuple[Failure, ...]) -> list[Failure]:
-        """Give those of another kind than all before, each once."""
+        """Return the those of another kind than all before, each once."""
         found = {f.key: self._run.wanted(f) for f in shown if f.key not in self._known}
         self._known |= found
         return list(found.values())
 
     def _reduce_one(self, failure: Failure, scope: tuple[str, ...]) -> bool:
-        """Say whether the search may go on."""
+        """Return whether the search may go on."""
         # What the target says may hold names of the model: an anonymous folder's own name tells nothing.
         anonymous = self._run.settings.run.anonymise
         name = f"{failure.stage}-{failure.symptom}".replace(" ", "-") if anonymous else slug(failure)
@@ -85,7 +85,7 @@ class _Failures:
         return result.finished
 
     def _what_is_left(self) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
-        """Give the nodes that are left, and what they show; nothing, when that is nothing new.
+        """Return the nodes that are left, and what they show; nothing, when that is nothing new.
 
         Whatever shows a known failure again is set aside too: it may hide a new one.
         """
@@ -108,7 +108,7 @@ class _Failures:
         return (), ()
 
     def _again(self, outcome: Outcome, scope: tuple[str, ...]) -> set[str]:
-        """Nodes of what is left that show a known failure: as the target says, else by searching."""
+        """Return nodes of what is left that show a known failure: as the target says, else by searching."""
         graph = self._run.session.graph
         blamed = {name for f in outcome.failures for name in resolve(graph, f.nodes[:1])} & self._rest
         if blamed or not outcome.failures:
@@ -119,7 +119,7 @@ class _Failures:
 
 
 def slug(failure: Failure) -> str:
-    """Give a failure as a part of a file name: `parse-resize-antialiasing-is-not-supported`."""
+    """Return a failure as a part of a file name: `parse-resize-antialiasing-is-not-supported`."""
     words = re.sub(r"<\w+>|[^A-Za-z0-9]+", " ", f"{failure.stage} {failure.op} {failure.message}").lower()
     text = ""
     for word in words.split():

@@ -74,7 +74,7 @@ def search(problem: Problem, schedule: Schedule) -> Found:
 
 
 def refine(run: Run, problem: Problem, found: Found) -> Found:
-    """Give what comes after the smallest set is known, unless the search did not end.
+    """Return what comes after the smallest set is known, unless the search did not end.
 
     What a failure depends on that no node is to blame for, simple values, a neighbour that passes. An error
     that accumulates keeps its values: simple ones would add up to less.
@@ -147,7 +147,7 @@ def explain(problem: Problem, found: Found) -> Found:
 
 
 def unsteady(run: Run, problem: Problem, found: Candidate, result: Reduction) -> bool:
-    """Say whether fresh runs differ although the failure was taken for a steady one; measures it then.
+    """Return whether fresh runs differ although the failure was taken for a steady one; measures it then.
 
     One node that shows it at all cannot get smaller, and a search that was ended stays so. What only fresh
     processes never show is no failure that comes and goes.

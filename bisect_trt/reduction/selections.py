@@ -57,7 +57,7 @@ class Selections:
         self._cut: dict[Items, Candidate] = {}
 
     def run(self, search: Callable[[Judge[str]], R]) -> R:
-        """Give what the search gives, asked with this judge; free workers look ahead."""
+        """Return what the search gives, asked with this judge; free workers look ahead."""
         with self._problem.looking_ahead(lambda: self.guesses(search)):
             return search(self)
 
@@ -72,7 +72,7 @@ class Selections:
         return self._known[key]
 
     def guesses(self, search: Callable[[Judge[str]], object]) -> Iterator[Candidate]:
-        """Give what a search may ask from here on, most probable first."""
+        """Yield what a search may ask from here on, most probable first."""
         tie = count()
         futures: list[tuple[float, int, dict[Items, Verdict]]] = [(-1.0, next(tie), {})]
         for _ in range(REPLAYS):

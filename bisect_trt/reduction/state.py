@@ -77,9 +77,9 @@ class Simplifying:
         if self.beside:
             self.until += seconds
 
-    def tell_size(self, axis: str, works: int, told: str) -> None:
+    def tell_size(self, axis: str, works: int, sentence: str) -> None:
         """Remember that an axis fails at some sizes and works at a smaller one; the first sentence stays."""
-        self.sizes.setdefault((axis, works), told)
+        self.sizes.setdefault((axis, works), sentence)
 
     def keep_cause(self, cause: Cause | None) -> None:
         """Set what edits have to keep from here on."""
@@ -102,5 +102,5 @@ class Simplifying:
         self.end = End(how, why)
 
     def go_on_without_limit(self) -> None:
-        """Lift the budget from what is left to do."""
+        """Do what is left without a budget."""
         self.until = float("inf")

@@ -49,33 +49,33 @@ class Record:
     hidden: frozenset[str] = frozenset()
 
     def __contains__(self, tensor: object) -> bool:
-        """Say whether the tensor was recorded."""
+        """Return whether the tensor was recorded."""
         return tensor in self.tensors
 
     def path(self, sample: int, tensor: str) -> Path:
-        """File with the value, see `Store.put`. Raises KeyError when it was not recorded."""
+        """Return file with the value, see `Store.put`. Raises KeyError when it was not recorded."""
         return self.folder / self.tensors[tensor].files[sample]
 
     def elem_type(self, tensor: str) -> int:
-        """`TensorProto.DataType` of the value. Raises KeyError when it was not recorded."""
+        """Return `TensorProto.DataType` of the value. Raises KeyError when it was not recorded."""
         return self.tensors[tensor].elem_type
 
     def shape(self, tensor: str, sample: int = 0) -> tuple[int, ...]:
-        """Dimensions in one sample. Raises KeyError when it was not recorded."""
+        """Return the dimensions in one sample. Raises KeyError when it was not recorded."""
         return self.tensors[tensor].shapes[sample]
 
     def nbytes(self, tensor: str) -> int:
-        """Bytes in all samples, in ONNX's raw encoding. Raises KeyError when it was not recorded."""
+        """Return bytes in all samples, in ONNX's raw encoding. Raises KeyError when it was not recorded."""
         known = self.tensors[tensor]
         return sum(raw_size(known.elem_type, shape) for shape in known.shapes)
 
     def values(self, names: Iterable[str]) -> tuple[Feeds, ...]:
-        """Files of those of these tensors that were recorded: a mapping for each sample."""
+        """Return the files of those of these tensors that were recorded: a mapping for each sample."""
         known = [name for name in names if name in self.tensors]
         return tuple({name: self.path(k, name) for name in known} for k in range(self.samples))
 
     def only(self, samples: Sequence[int]) -> Record:
-        """Give the same of some of the samples, in this order."""
+        """Return the same of some of the samples, in this order."""
         tensors = {
             name: Tensor(
                 known.elem_type,
@@ -87,7 +87,7 @@ class Record:
         return replace(self, samples=len(samples), tensors=tensors)
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data; file names are relative to the store."""
+        """Return it as plain JSON data; file names are relative to the store."""
         return {
             "folder": str(self.folder),
             "samples": self.samples,
@@ -132,7 +132,7 @@ def recorded_values(store: Store, name: str, arrays: Sequence[npt.NDArray[Any]])
 
 
 def recorded_inputs(graph: Graph, store: Store, feeds: Sequence[Feeds]) -> dict[str, Tensor]:
-    """Give the inputs of a model that have values in all samples: their files in the store are the record."""
+    """Return inputs of a model that have values in all samples: their files in the store are the record."""
     tensors = {}
     for name in graph.graph_inputs:
         elem_type = graph.elem_type(name)

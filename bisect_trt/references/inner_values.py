@@ -29,7 +29,7 @@ class Unknown(Exception):
 def inner_values(
     model: onnx.ModelProto, folder: Path, feeds: Mapping[str, Array], arithmetic: Arithmetic
 ) -> dict[str, Array]:
-    """Values of inputs, weights and all that nodes make, and magnitudes of sums (`NAME#magnitude`).
+    """Return values of inputs, weights and all that nodes make, and magnitudes of sums (`NAME#magnitude`).
 
     Raises:
         Unknown: ONNX Runtime does not show them, or they are too many.
@@ -61,7 +61,7 @@ def inner_values(
 
 
 def overflown(model: onnx.ModelProto, seen: Mapping[str, Array]) -> Iterable[str]:
-    """Tensors that are Inf in a narrow type of the model's own, and were made of finite numbers.
+    """Yield the tensors that are Inf in a narrow type of the model's own, and were made of finite numbers.
 
     ONNX Runtime computes float16 in float32 and shows Inf only of a tensor that somebody looks at.
     """
@@ -103,7 +103,7 @@ def hazards(
 
 
 def _magnitude(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
-    """Give the same operator of the magnitudes of its data."""
+    """Yield the same operator of the magnitudes of its data."""
     twin = onnx.NodeProto()
     twin.CopyFrom(node)
     data = 1 if node.op_type in PLACED else 3
@@ -122,7 +122,7 @@ def _magnitude(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
 
 
 def is_beyond(value: Array, largest: float) -> bool:
-    """Say whether a tensor has finite numbers that are larger than `largest`."""
+    """Return whether a tensor has finite numbers that are larger than `largest`."""
     if value.dtype.kind != "f":
         return False
     size = np.abs(value.astype(np.float64))

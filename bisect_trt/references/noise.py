@@ -71,7 +71,7 @@ class Spread:
 
     @property
     def bound(self) -> Array:
-        """Error of each element that is explained; for what is no float 1 or 0."""
+        """Return the error of each element that rounding explains; 1 or 0 where the type is no float."""
         if self.reference.dtype.kind not in "fc":
             return self.largest
         typical = bounds.SPREAD * np.sqrt(self.squares / max(1, self.runs))
@@ -79,7 +79,7 @@ class Spread:
         return bound
 
     def explains(self, target: Array, times: float = 1.0) -> bool:
-        """Say whether each element of the target's value is within so many times its bound."""
+        """Return whether each element of the target's value is within so many times its bound."""
         if target.shape != self.reference.shape:
             return self.shapes
         with np.errstate(all="ignore"):
@@ -91,7 +91,7 @@ class Spread:
 
     @property
     def relative(self) -> float:
-        """RMS of the deviation over RMS of the reference; the part that changed where it is no float."""
+        """Return RMS error over RMS of the reference; for other types the share of changed elements."""
         if self.reference.size == 0:
             return 0.0
         mean = float(np.mean(self.squares)) / max(1, self.runs)
@@ -170,7 +170,7 @@ class Noise:
             self._count(1, partial(_any_size, rng, 0.5 ** (k % 4)))
 
     def overflown(self) -> dict[str, Array]:
-        """What the model gives when numbers that do not fit into the arithmetic become Inf, and nothing else.
+        """Return the model's values when numbers that overflow the arithmetic become Inf.
 
         Raises:
             Unknown: ONNX Runtime does not run it so.
@@ -183,7 +183,7 @@ class Noise:
         return {name: errors.get(name, zero).astype(zero.dtype) for name, zero in none.items()}
 
     def _rough(self) -> bool:
-        """Say whether an operator that is no smooth function gets an input with errors."""
+        """Return whether an operator that is no smooth function gets an input with errors."""
         moved = {name for name, spread in self.spreads.items() if spread.shapes or np.any(spread.largest)}
         moved |= {name.removesuffix(NOISE) for name in self._errors}
         steep = [(out, ins) for op, ins, out in self.sources.values() if op not in SMOOTH]
@@ -221,7 +221,7 @@ def _any_size(rng: np.random.Generator, most: float, shape: tuple[int, ...]) -> 
 
 
 def _places(outputs: tuple[str, ...]) -> set[str]:
-    """Names of the errors of what enters a node."""
+    """Return the names of the errors of what enters a node."""
     return {f"{outputs[0]}#{slot}" for slot in range(16)} if outputs else set()
 
 

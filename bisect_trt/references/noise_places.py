@@ -48,7 +48,7 @@ class Places:
             self._node(node)
 
     def model(self, outputs: Sequence[str]) -> onnx.ModelProto:
-        """Give the model with places for errors, and these outputs."""
+        """Return the model with places for errors, and these outputs."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self._model)
         del proto.graph.node[:], proto.graph.output[:], proto.graph.value_info[:]
@@ -62,7 +62,7 @@ class Places:
         return proto
 
     def _keep(self, name: str, error: Array, value: Array) -> bool:
-        """Remember the error of a value, if it is not zero everywhere; whether it is."""
+        """Remember the error of a value unless it is zero everywhere; return whether it was kept."""
         error = np.where(np.isfinite(error), error, 0.0)
         if not np.any(error):
             return False

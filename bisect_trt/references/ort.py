@@ -57,7 +57,7 @@ class OrtError(Exception):
 
 
 def title() -> str:
-    """Give its name for people: `ONNX Runtime 1.32.0`."""
+    """Return its name for people: `ONNX Runtime 1.32.0`."""
     return f"ONNX Runtime {ort.__version__}"
 
 
@@ -94,7 +94,7 @@ class Session:
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def types(self, names: Collection[str]) -> dict[str, int]:
-        """`TensorProto.DataType` of some outputs; 0 for what is no tensor."""
+        """Return `TensorProto.DataType` of some outputs; 0 for what is no tensor."""
         found = {}
         for output in self._session.get_outputs():
             if output.name in names:
@@ -124,7 +124,7 @@ class Session:
 
 
 def given_by(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array | str]:
-    """Give what a session gives, see `Session.run`; raises whatever it raises, ValueError as `to_ort`."""
+    """Return what a session gives, see `Session.run`; raises whatever it raises, ValueError as `to_ort`."""
     held = {name: np.require(value, requirements="C") for name, value in feeds.items()}
     if any(value.dtype.kind in "OU" for value in held.values()):  # no OrtValue takes strings
         names = [output.name for output in session.get_outputs()]
@@ -149,7 +149,7 @@ def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> lis
 
 
 def types(model: bytes, folder: Path, names: Sequence[str]) -> dict[str, int]:
-    """`TensorProto.DataType` of tensors that nodes of the main graph make; 0: no tensor.
+    """Return `TensorProto.DataType` of tensors that nodes of the main graph make; 0: no tensor.
 
     Nothing at all where ONNX Runtime refuses the model.
     """
@@ -163,12 +163,12 @@ def types(model: bytes, folder: Path, names: Sequence[str]) -> dict[str, int]:
 
 
 def custom_ops() -> tuple[Path, ...]:
-    """Give the libraries of custom operators that `use` was given."""
+    """Return the libraries of custom operators that `use` was given."""
     return _used[1]
 
 
 def _plain(value: Any) -> Array | str:
-    """Give what `InferenceSession.run` gives: lists and dictionaries are sequences and maps."""
+    """Return what `InferenceSession.run` gives: lists and dictionaries are sequences and maps."""
     return value if isinstance(value, np.ndarray) else f"seq({type(value).__name__})"
 
 
@@ -177,7 +177,7 @@ def _text(error: Exception) -> str:
 
 
 def lacks(array: Array) -> str:
-    """Give what ONNX Runtime's Python package has no way to take, in words; empty where it has one."""
+    """Return what ONNX Runtime's Python package has no way to take, in words; empty where it has one."""
     if array.dtype.kind in "OU" or np.dtype(array.dtype.type).isbuiltin == 1:
         return ""
     elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -186,7 +186,7 @@ def lacks(array: Array) -> str:
 
 
 def to_ort(array: Array) -> ort.OrtValue:
-    """Give the array as a value on the CPU; it may share memory with the array."""
+    """Return the array as a value on the CPU; it may share memory with the array."""
     if array.dtype.kind in "OU" or np.dtype(array.dtype.type).isbuiltin == 1:
         return ort.OrtValue.ortvalue_from_numpy(array)
     if why := lacks(array):
@@ -197,7 +197,7 @@ def to_ort(array: Array) -> ort.OrtValue:
 
 
 def to_array(value: ort.OrtValue) -> Array:
-    """Give a tensor of ONNX Runtime as an array, of a type of ml_dtypes where numpy has none."""
+    """Return a tensor of ONNX Runtime as an array, of a type of ml_dtypes where numpy has none."""
     elem_type, shape = value.element_type(), tuple(value.shape())
     if elem_type == TensorProto.STRING or helper.tensor_dtype_to_np_dtype(elem_type).isbuiltin == 1:
         array: Array = value.numpy()

@@ -11,7 +11,7 @@ from bisect_trt.outcome import Array
 
 
 def read(file: Path, samples: int, outputs: Sequence[str]) -> list[dict[str, Array]]:
-    """Saved outputs of each sample; arrays without names (`arr_0`) count in the model's order.
+    """Return the saved outputs of each sample; arrays without names (`arr_0`) count in the model's order.
 
     Raises:
         UsageError: it cannot be read, or holds another number of samples.

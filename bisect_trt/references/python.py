@@ -71,7 +71,7 @@ def run(
 
 
 def named(option: str, given: Any, outputs: Sequence[str]) -> dict[str, Array]:
-    """Give what a function gave, by name; a list counts in the order of the model's outputs.
+    """Return what a function gave, by name; a list counts in the order of the model's outputs.
 
     Raises:
         UsageError: it is neither a mapping nor a list of as many arrays as the model has outputs.
@@ -95,7 +95,7 @@ def _array(option: str, name: str, value: Any) -> Array:
 
 
 def _of_torch(value: Any) -> Array:
-    """Give a tensor of PyTorch, which hands numpy no bfloat16 and no float8: these go by their bytes."""
+    """Return a tensor of PyTorch, which hands numpy no bfloat16 and no float8: these go by their bytes."""
     value = value.detach().cpu()
     kind = str(value.dtype).removeprefix("torch.").upper().replace("_", "")
     if not kind.startswith(("BFLOAT16", "FLOAT8")):

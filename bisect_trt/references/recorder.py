@@ -114,7 +114,7 @@ class _Run:
                 self.failed.add(name)
 
     def named(self, tensors: Sequence[str] | None) -> list[str]:
-        """Tensors to run for, in topological order; weights that are outputs are taken at once."""
+        """Return the tensors to run for, in topological order; weights that are outputs are taken at once."""
         graph = self.graph
         asked = None if tensors is None else set(tensors)
         for name in graph.graph_outputs if asked is None else asked:
@@ -128,7 +128,7 @@ class _Run:
         return [name for name in names if not self.no_tensor(name)]
 
     def no_tensor(self, name: str) -> bool:
-        """Say whether the declared type says that a value is none that can be kept; notes why."""
+        """Return whether the declared type says that a value is none that can be kept; notes why."""
         kind = self.graph.value_info(name)
         if kind is None:
             return False
@@ -170,7 +170,7 @@ class _Run:
         self.keep_all(names, [session.run(self.values(borders, k)) for k in range(len(self.feeds))])
 
     def lacks_input(self, name: str) -> bool:
-        """Say whether a tensor needs another one that ONNX Runtime could not make; notes which."""
+        """Return whether a tensor needs another one that ONNX Runtime could not make; notes which."""
         graph = self.graph
         for source in graph.inputs_of(graph.producer[name]):
             if source in self.failed:
@@ -180,7 +180,7 @@ class _Run:
         return False
 
     def upstream(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Give the nodes that make these tensors from recorded ones, in order, and those tensors."""
+        """Return the nodes that make these tensors from recorded ones, in order, and those tensors."""
         graph = self.graph
         nodes: set[str] = set()
         borders: dict[str, None] = {}
@@ -200,7 +200,7 @@ class _Run:
         return [n for n in graph.nodes if n in nodes], [t for t in borders if t not in made]
 
     def can_feed(self, name: str) -> bool:
-        """Say whether a recorded value can be an input: ONNX Runtime takes no packed ones (int4)."""
+        """Return whether a recorded value can be an input: ONNX Runtime takes no packed ones (int4)."""
         if name in self.hidden:
             return False
         return name in self.graph.graph_inputs or bits_per_element(self.tensors[name].elem_type) >= 8
@@ -228,7 +228,7 @@ class _Run:
         return data
 
     def border(self, name: str, static: bool) -> onnx.ValueInfoProto:
-        """Give a recorded tensor as an input: what is known of its shape before the run, or as recorded.
+        """Return a recorded tensor as an input: what is known of its shape before the run, or as recorded.
 
         The recorded shape alone would not do: ONNX Runtime then refuses branches that are not taken.
         """
@@ -237,7 +237,7 @@ class _Run:
         return helper.make_tensor_value_info(name, known.elem_type, shape)
 
     def values(self, borders: Sequence[str], sample: int) -> dict[str, Array]:
-        """Recorded values, memory mapped."""
+        """Return recorded values, memory mapped."""
         return {
             name: self.store.load(self.store.folder / known.files[sample], known.elem_type)
             for name in borders
@@ -267,7 +267,7 @@ class _Run:
         self.add(name, Tensor(elem_type, shapes, tuple(path.name for path in paths)))
 
     def overflows(self, name: str, arrays: Sequence[Array]) -> bool:
-        """Say whether a float16 tensor was made of finite numbers and does not fit into its type."""
+        """Return whether a float16 tensor was made of finite numbers and does not fit into its type."""
         node = self.graph.node(self.graph.producer[name]) if name in self.graph.producer else None
         if node is None or node.op_type not in GROWING or not any(np.isinf(a).any() for a in arrays):
             return False
@@ -290,7 +290,10 @@ class _Sizes:
         self._run = run
 
     def expected(self, name: str) -> int:
-        """Bytes in all samples, by inferred shapes; where these say nothing, as the largest one so far."""
+        """Return the bytes in all samples, by inferred shapes.
+
+        Where these say nothing, as the largest one so far.
+        """
         samples = max(1, len(self._run.feeds))
         kind = self._types.get(name)
         dims = None if kind is None else dims_of(kind)
@@ -301,7 +304,7 @@ class _Sizes:
 
     @cached_property
     def _types(self) -> Mapping[str, onnx.TypeProto]:
-        """Give what was declared; with dynamic inputs, what follows from the largest ones given."""
+        """Return what was declared; with dynamic inputs, what follows from the largest ones given."""
         graph, tensors = self._run.graph, self._run.tensors
         shapes = {t: _largest_shape(tensors[t].shapes) for t in graph.graph_inputs if t in tensors}
         if all(graph.shape(t) == shape for t, shape in shapes.items()):

@@ -17,7 +17,7 @@ UNSTEADY = "the same input gives two different outputs"
 
 
 def rows_alike(sample: Mapping[str, Value]) -> dict[str, Value] | None:
-    """Give a sample in which every row of the batch is the first one; None when there is no batch.
+    """Return a sample in which every row of the batch is the first one; None when there is no batch.
 
     The batch is the first dimension, when all inputs that have one agree and it is above 1.
     """
@@ -36,7 +36,7 @@ def _alike(value: Value) -> Value:
 def inspect(
     feeds: Values, first: Values, second: Values, accuracy: AccuracySettings, least: float = 0.0
 ) -> list[TensorDiff]:
-    """Give what is wrong with two runs of the same inputs; each kind of fault in words of its own."""
+    """Return what is wrong with two runs of the same inputs; each kind of fault in words of its own."""
     found = [
         replace(diff, difference=UNSTEADY)
         for diff in differences(first, second, accuracy, least)

@@ -1,4 +1,4 @@
-"""Each node of a model held against what it should make of the target's own inputs. In workers only."""
+"""Compares each node's outputs with what it should compute from the target's own inputs. Workers only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def beyond(
     arithmetic: Arithmetic,
     times: float = 1.0,
 ) -> Iterator[Step]:
-    """Nodes that are further off than so many times their bound; `known` is all that the target computed.
+    """Yield the nodes whose error exceeds a multiple of their bound; `known` has the target's values.
 
     Nodes with bodies are passed over: what happens in these is not seen.
 
@@ -64,7 +64,7 @@ def with_only(
     feeds: Mapping[str, Array],
     reference: Mapping[str, Array],
 ) -> dict[str, Array] | None:
-    """Give what the model gives when nothing but the own error of one node is put in; None: it does not fit.
+    """Return the model's values with the own error of one node put in; None if it does not fit.
 
     Args:
         step: the node, with what it gave and what was due.
@@ -96,14 +96,14 @@ def with_only(
 
 
 def _without_overflows(made: Array, due: Array, largest: float) -> Array:
-    """Give what the target made, but what is due where that does not fit and became Inf."""
+    """Return what the target made, but what is due where that does not fit and became Inf."""
     if made.dtype.kind != "f" or made.shape != due.shape:
         return made
     return np.where(np.isinf(made) & (np.sign(made) * due > largest), due, made)
 
 
 def _moved(value: Array, due: Array, made: Array) -> Array:
-    """Give a value with the error that another one has."""
+    """Return a value with the error that another one has."""
     if value.dtype.kind not in "fc":
         return np.where(made == due, value, made)
     with np.errstate(all="ignore"):

@@ -29,7 +29,7 @@ class Spec:
 
 
 def parse(text: str) -> Spec:
-    """Give the reference that a text names.
+    """Return the reference that a text names.
 
     Raises:
         UsageError: there is no such reference, or its file does not exist.
@@ -57,7 +57,7 @@ def parse(text: str) -> Spec:
 
 
 def split_function(text: str) -> tuple[Path, str]:
-    """`FILE.py:FUNCTION` in its parts; the function is empty when it is not named."""
+    """Split `FILE.py:FUNCTION` in its parts; the function is empty when it is not named."""
     file, colon, function = text.rpartition(":")
     if colon and function.isidentifier() and file.endswith(".py"):
         return Path(file), function
@@ -65,7 +65,7 @@ def split_function(text: str) -> tuple[Path, str]:
 
 
 def python_loader(path: Path) -> tuple[Path, str] | None:
-    """File and function when `--inputs` names a Python loader.
+    """Return file and function when `--inputs` names a Python loader.
 
     Raises:
         UsageError: the file does not exist, or no function is named.

@@ -10,7 +10,7 @@ from bisect_trt.settings import TargetSettings
 
 
 def settings(target: TargetSettings) -> TargetSettings:
-    """Give the settings of the target with nothing less precise than FP32.
+    """Return the settings of the target with nothing less precise than FP32.
 
     Raises:
         UsageError: the target is nothing but a lower precision.

@@ -42,7 +42,7 @@ def run(
 
 
 def _tensor(torch: Any, array: Array) -> Any:
-    """Give an own copy; types that numpy does not know (bfloat16, float8) go by their bytes."""
+    """Return an own copy; types that numpy does not know (bfloat16, float8) go by their bytes."""
     array = np.array(array, order="C")
     if array.dtype.name.startswith(("bfloat16", "float8")):
         raw = torch.from_numpy(array.reshape(-1).view(np.uint8))

@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-from bisect_trt.model.seeded_values import TOLD_FROM
+from bisect_trt.model.seeded_values import DESCRIBED_FROM
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import command_lines, seeded
 from bisect_trt.reproducer.files import (
@@ -28,6 +28,7 @@ from bisect_trt.reproducer.files import (
 )
 from bisect_trt.reproducer.models import skeleton_of
 from bisect_trt.results import Reduction
+from bisect_trt.writing.files import written_whole
 from bisect_trt.writing.text import short_name
 
 ATTACHMENT_LIMIT = 25_000_000
@@ -41,57 +42,53 @@ def zip_it(out: Path) -> Path:
     """
     title = folder_name(out)
     place = _free(out.parent, title)
-    aside = place.with_name(f".{place.name}.writing")
-    try:
-        with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-            made = list(seeded.all_told(skeleton_of(out)))
-            needless = _needless(out)
-            for source in [source for source in attachments(out) if source not in needless]:
-                names = {one.name for one in made if sample_file(INPUTS, one.sample) == source.name}
-                if names:
-                    archive.writestr(
-                        entry(archive, f"{title}/{source.name}"), seeded.lighter(source, names)
-                    )
-                else:
-                    add_to(archive, f"{title}/{source.name}", source)
-        aside.replace(place)
-    finally:
-        aside.unlink(missing_ok=True)
+    made, needless = list(seeded.seeded_inputs(skeleton_of(out))), _needless(out)
+    with (
+        written_whole(place) as aside,
+        zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive,
+    ):
+        for source in (source for source in attachments(out) if source not in needless):
+            inside = f"{title}/{source.name}"
+            names = {one.name for one in made if sample_file(INPUTS, one.sample) == source.name}
+            if names:
+                archive.writestr(entry(archive, inside), seeded.lighter(source, names))
+            else:
+                add_to(archive, inside, source)
     return place
 
 
 def _needless(out: Path) -> set[Path]:
-    """Large expected outputs of what is never run: the reference gives them again."""
+    """Return the large expected outputs of what is never run: the reference gives them again."""
     try:
         stage = json.loads((out / REPORT).read_bytes())["failure"]["stage"]
     except (OSError, ValueError, KeyError):
         return set()
-    large = {path for path in out.glob("expected*.npz") if path.stat().st_size > TOLD_FROM}
+    large = {path for path in out.glob("expected*.npz") if path.stat().st_size > DESCRIBED_FROM}
     return large if stage in (Stage.PARSE, Stage.BUILD) else set()
 
 
 def too_big(archive: Path) -> str:
-    """Give what to do about an archive that GitHub does not take, as a sentence; empty when it does."""
+    """Return what to do about an archive that GitHub does not take, as a sentence; empty when it does."""
     size = archive.stat().st_size
     if size <= ATTACHMENT_LIMIT:
         return ""
     with zipfile.ZipFile(archive) as content:
         largest = sorted(content.infolist(), key=lambda found: -found.compress_size)[:3]
     big = [found for found in largest if found.compress_size > size / 100]
-    told = ", ".join(f"{Path(e.filename).name} {e.compress_size / 1e6:.1f} MB" for e in big)
+    text = ", ".join(f"{Path(e.filename).name} {e.compress_size / 1e6:.1f} MB" for e in big)
     limit = f"GitHub takes {ATTACHMENT_LIMIT / 1e6:.0f}"
-    return f"{archive.name} has {size / 1e6:.1f} MB, {limit}; what is big: {told}"
+    return f"{archive.name} has {size / 1e6:.1f} MB, {limit}; what is big: {text}"
 
 
 def zipped(reduction: Reduction) -> Reduction:
     """Write the zip that is to be attached; a note says where it is too big for that."""
     archive = zip_it(reduction.out)
-    told = too_big(archive)
-    return replace(reduction, archive=archive, notes=(*reduction.notes, *([told] if told else [])))
+    warning = too_big(archive)
+    return replace(reduction, archive=archive, notes=(*reduction.notes, *([warning] if warning else [])))
 
 
 def attachments(out: Path) -> list[Path]:
-    """Give those files of a bundle that are attached, sorted by name."""
+    """Return the those files of a bundle that are attached, sorted by name."""
     patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
     patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT)
     patterns += (ISSUE, NOTE, LOG, seeded.SCRIPT)
@@ -100,7 +97,7 @@ def attachments(out: Path) -> list[Path]:
 
 
 def folder_name(out: Path) -> str:
-    """Name of the folder inside of the zip, and of the zip but for its suffix."""
+    """Return the name of the folder inside of the zip, and of the zip but for its suffix."""
     name = short_name(out.absolute().name)
     return name if name.endswith("-repro") else f"{name}-repro"
 

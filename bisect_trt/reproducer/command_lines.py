@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 
 from bisect_trt.accuracy.tolerance import precision_rtol
-from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.inputs.formats import write_samples
 from bisect_trt.options import line, nameless, shape_text, verify_line
@@ -55,7 +54,7 @@ class Recipe:
 
 
 def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
-    """Give all ways for the target of a reduction, the one that needs least first."""
+    """Return all ways for the target of a reduction, the one that needs least first."""
     target = reduction.target.name
     script = "exit code 1: it still fails, 0: it is fixed, 2: something else"
     ways = [Recipe("repro.py", (line("python", "repro.py"),), script)]
@@ -77,19 +76,19 @@ def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
 
 
 def _is_built_in(reduction: Reduction) -> bool:
-    """Say whether Polygraphy can ask for the provider: not in a library of its own, and without options."""
+    """Return whether Polygraphy can use the provider: built into ONNX Runtime, without options."""
     provider = reduction.target.name.partition(":")[2]
     target = reduction.settings.target
     return not (target.ep_libraries or parse_spec(target.spec)[1] or find_package(provider))
 
 
 def _runs(reduction: Reduction) -> bool:
-    """Say whether the failure needs more than a build."""
+    """Return whether the failure needs more than a build."""
     return reduction.wanted.stage not in (Stage.PARSE, Stage.BUILD)
 
 
 def _names(samples: Sequence[Feeds]) -> list[str]:
-    """Names of the tensors of the first sample, in the order of its archive."""
+    """Return the names of the tensors of the first sample, in the order of its archive."""
     return sorted(samples[0]) if samples else []
 
 
@@ -124,7 +123,7 @@ def _trtexec(reduction: Reduction) -> Recipe:
 
 
 def _model(reduction: Reduction) -> tuple[str, list[str]]:
-    """File and flags that ask for the precision: TensorRT took a flag up to 10, later ones want casts."""
+    """Return the model file and flags for the precision: a flag up to TensorRT 10, casts from 11 on."""
     precision = reduction.settings.target.precision
     if not precision:
         return MODEL, []
@@ -147,8 +146,8 @@ def _compared(reduction: Reduction) -> list[str]:
 
 
 def _tolerances(reduction: Reduction) -> dict[str, tuple[float, float]]:
-    """Relative and absolute tolerance of each output that is compared, from the expected values."""
-    accuracy, target = reduction.alone, reduction.settings.target
+    """Return relative and absolute tolerance of each output that is compared, from the expected values."""
+    accuracy, target = reduction.compared_as, reduction.settings.target
     found = {}
     for value in onnx.load_model_from_string(reduction.best.model).graph.output:
         if value.type.tensor_type.elem_type and value.name not in accuracy.ignore:
@@ -158,7 +157,7 @@ def _tolerances(reduction: Reduction) -> dict[str, tuple[float, float]]:
 
 
 def _rms(reduction: Reduction, name: str) -> float:
-    """Give the RMS of what is expected of an output; 1 where that is not known."""
+    """Return the RMS of what is expected of an output; 1 where that is not known."""
     for sample in reduction.best.expected[:1]:
         values = np.load(sample[name], allow_pickle=False) if name in sample else np.ones(1)
         if values.dtype.kind == "f" and values.size:
@@ -209,7 +208,7 @@ def _polygraphy_provider(reduction: Reduction) -> Recipe:
 
 
 def _agreeing(reduction: Reduction) -> list[str]:
-    """Our tolerances as Polygraphy's: its own would call anything a failure."""
+    """Return our tolerances as Polygraphy's: its own would call anything a failure."""
     found = _tolerances(reduction) if reduction.wanted.stage is Stage.COMPARE else {}
     if not found:
         return []
@@ -218,7 +217,7 @@ def _agreeing(reduction: Reduction) -> list[str]:
 
 
 def _load_inputs(reduction: Reduction) -> tuple[list[str], list[str]]:
-    """Lines that make the file, and the words that use it."""
+    """Return the lines that make the file, and the words that use it."""
     if not _names(reduction.best.feeds):
         return [], []
     make = [] if POLYGRAPHY in reduction.settings.report.inputs_for else [line("python", "-c", _MAKE_JSON)]
@@ -226,7 +225,7 @@ def _load_inputs(reduction: Reduction) -> tuple[list[str], list[str]]:
 
 
 def _sides(reduction: Reduction, options: tuple[str, str, str]) -> dict[str, Mapping[str, Shape]]:
-    """Least, best and most dimensions of dynamic inputs, by option; nothing when all are static."""
+    """Return least, best and most dimensions of dynamic inputs, by option; nothing when all are static."""
     proto = onnx.load_model_from_string(reduction.best.model)
     ranges = profile_ranges(reduction.settings.target, proto, reduction.best)
     sides = ({name: three[k] for name, three in ranges.items()} for k in range(3))
@@ -234,24 +233,8 @@ def _sides(reduction: Reduction, options: tuple[str, str, str]) -> dict[str, Map
 
 
 def _quoted(name: str) -> str:
-    """Give a name as trtexec takes it: in single quotes when it holds what separates names."""
+    """Return a name as trtexec takes it: in single quotes when it holds what separates names."""
     return name if re.fullmatch(r"[\w./-]+", name) else f"'{name}'"
-
-
-TOOLS = (TRTEXEC, POLYGRAPHY)
-
-
-def parse(text: str) -> tuple[str, ...]:
-    """`trtexec,polygraphy` as names of tools, each once.
-
-    Raises:
-        UsageError: a tool is not known.
-    """
-    found = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",") if word.strip()))
-    for word in found:
-        if word not in TOOLS:
-            raise UsageError(f"--with {word}: no inputs are written for it", f"Known: {', '.join(TOOLS)}.")
-    return found
 
 
 def write(candidate: Candidate, tools: tuple[str, ...], folder: Path) -> None:

@@ -22,7 +22,7 @@ SCHEMA = 1
 
 
 def report(reduction: Reduction, environment: Environment, version: str) -> dict[str, Any]:
-    """Plain JSON data. Holds file names but no folders of the user's machine."""
+    """Return plain JSON data. Holds file names but no folders of the user's machine."""
     return {
         "schema": SCHEMA,
         "tool": {"name": "bisect-trt", "version": version},
@@ -46,7 +46,7 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
         "verified": 0 if reduction.script_told else reduction.verified,
         "repeats": reduction.repeats,
         "outputs_compared": reduction.outputs_compared,
-        "compared": plain(asdict(reduction.alone)),
+        "compared": plain(asdict(reduction.compared_as)),
         "finished": reduction.finished,
         "stop_reason": reduction.stop_reason,
         "counts": plain(reduction.counts),
@@ -62,14 +62,14 @@ def report(reduction: Reduction, environment: Environment, version: str) -> dict
 
 
 def written(reduction: Reduction) -> dict[str, Any]:
-    """`report.json` as it was written, and where folder and zip are. Raises OSError."""
+    """Return `report.json` as it was written, and where folder and zip are. Raises OSError."""
     document: dict[str, Any] = json.loads((reduction.out / REPORT).read_bytes())
     places = {"out": str(reduction.out), "zip": str(reduction.archive)}
     return {**document, "notes": list(reduction.notes), **places}
 
 
 def check(result: Check, version: str) -> dict[str, Any]:
-    """Give what `check --json` prints."""
+    """Return what `check --json` prints."""
     return {
         "tool": {"name": "bisect-trt", "version": version},
         "model": {"file": result.model.name, "nodes": result.nodes},
@@ -98,7 +98,7 @@ def _target(target: TargetInfo) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists, paths as file names, numbers that JSON does not know as text."""
+    """Write tuples as lists, paths as file names, numbers that JSON does not know as text."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

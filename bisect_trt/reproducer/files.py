@@ -36,19 +36,19 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: equal content giv
 
 
 def narrow_file(precision: str) -> str:
-    """Name of `repro.onnx` with the casts or roundings of a precision."""
+    """Return the name of `repro.onnx` with the casts or roundings of a precision."""
     return f"repro-{precision}.onnx"
 
 
 def sample_file(name: str, k: int) -> str:
-    """Name of the file of the k-th sample: `inputs.npz`, `inputs-1.npz`, ..."""
+    """Return the name of the file of the k-th sample: `inputs.npz`, `inputs-1.npz`, ..."""
     stem, suffix = name.split(".")
     return name if k == 0 else f"{stem}-{k}.{suffix}"
 
 
 @contextmanager
 def written_aside(out: Path, last: str) -> Iterator[Path]:
-    """Give a folder whose files move to `out` at the end, the file `last` after the others."""
+    """Yield a folder whose files move to `out` at the end, the file `last` after the others."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=_DRAFT) as name:
         folder = Path(name)
@@ -75,7 +75,7 @@ def write_values(feeds: Feeds, path: Path) -> None:
 
 
 def entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """Give an entry of an archive that is the same on every system at any time."""
+    """Return an entry of an archive that is the same on every system at any time."""
     made = zipfile.ZipInfo(name, _EPOCH)
     made.compress_type = archive.compression
     made.external_attr = 0o644 << 16

@@ -27,7 +27,7 @@ _ALSO = 5
 
 
 def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> str:
-    """The Markdown text: an issue, or a note for one's own team where the model is at fault, not the target.
+    """Return the Markdown text: an issue, or a note for the user's own team if the model is at fault.
 
     `document` is `documents.report` of the same reduction.
     """
@@ -105,30 +105,33 @@ def compared(reduction: Reduction) -> str:
 
 
 def worst(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The original model's worst tensor, with elements, as `TensorDiff.to_json`; None when none is known."""
+    """Return the original model's worst tensor, with elements, as `TensorDiff.to_json`.
+
+    None when none is known.
+    """
     return next((tensor for tensor in document["accuracy"].get("tensors", ()) if tensor["worst"]), None)
 
 
 def operators(model: bytes) -> str:
-    """`Resize, 2 x Conv`, in the order of the graph; at most eight kinds."""
+    """Return `Resize, 2 x Conv`, in the order of the graph; at most eight kinds."""
     found = Counter(node.op_type for node in onnx.load_model_from_string(model).graph.node)
     named = [f"{times} x {op}" if times > 1 else op for op, times in found.items()]
     return ", ".join(named[:8]) + (", ..." if len(named) > 8 else "")
 
 
 def reference_runs(reduction: Reduction) -> bool:
-    """Say whether the reference runs what is left: it was asked once, as `repro.py` asks it."""
+    """Return whether the reference runs what is left: it was asked once, as `repro.py` asks it."""
     return bool(reduction.reference) and reduction.reference_error == ""
 
 
 def reference(reduction: Reduction) -> str:
-    """Give the reference for people; beside another provider of ONNX Runtime it is the CPU's."""
+    """Return the reference for people; beside another provider of ONNX Runtime it is the CPU's."""
     cpu = reduction.target.name.startswith("ort:") and reduction.reference.startswith("ONNX Runtime")
     return f"the CPU provider of {reduction.reference}" if cpu else reduction.reference
 
 
 def elsewhere(reduction: Reduction) -> str:
-    """Give what the reference says to the reduced model."""
+    """Return what the reference says to the reduced model."""
     if not reduction.reference or reduction.reference_error is None:
         return "not tried"
     if reference_runs(reduction) and emulated(reduction):
@@ -139,13 +142,13 @@ def elsewhere(reduction: Reduction) -> str:
 
 
 def gpu_of(reduction: Reduction, machine: Mapping[str, str]) -> str:
-    """Give the GPU as the target or the machine names it; empty when there is none."""
+    """Return the GPU as the target or the machine names it; empty when there is none."""
     gpu = reduction.target.versions.get("GPU", machine["gpu"])
     return "" if gpu == ABSENT else gpu
 
 
 def fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Give what the machine was, under the names that NVIDIA's template has for it."""
+    """Return what the machine was, under the names that NVIDIA's template has for it."""
     seen = reduction.target.versions
     its_own = "tensorrt" in (style_of(reduction), *reduction.target.name.split("-"))
     version = "TensorRT Version" if its_own else "Target"
@@ -165,7 +168,7 @@ def fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str, 
 
 
 def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Rows of the table original -> reduced."""
+    """Return the rows of the table original -> reduced."""
     old, new = document["original"], document["reduced"]
     if old is None:
         return [("nodes", f"{document['model']['nodes']:,}", f"{new['nodes']:,}")]

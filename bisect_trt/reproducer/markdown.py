@@ -6,14 +6,14 @@ import re
 
 
 def fence(text: str, language: str = "") -> str:
-    """Give a block of code that no line of the text can end."""
+    """Return a block of code that no line of the text can end."""
     ticks = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     body = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.strip("\n"))
     return f"{ticks}{language}\n{body or '(empty)'}\n{ticks}"
 
 
 def code(text: str) -> str:
-    """Code inside a line, whatever the text holds."""
+    """Return the code inside a line, whatever the text holds."""
     flat = flatten(text)
     ticks = "`" * (1 + max((len(run) for run in re.findall(r"`+", flat)), default=0))
     pad = " " if flat.startswith("`") or flat.endswith("`") else ""
@@ -33,10 +33,10 @@ def prose(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Text for a cell of a table."""
+    """Return text for a cell of a table."""
     return prose(text)
 
 
 def figure(value: object) -> str:
-    """Give a number with as many digits as float32 has; anything else as it is."""
+    """Return a number with as many digits as float32 has; anything else as it is."""
     return f"{value:.9g}" if isinstance(value, float) else str(value)

@@ -118,7 +118,7 @@ def write_timing_cache(source: Path, out: Path) -> None:
 
 
 def read_model(out: Path, scratch: Path) -> Candidate:
-    """Give a written bundle as a candidate, read from its own files; values are unpacked into `scratch`.
+    """Return a written bundle as a candidate, read from its own files; values are unpacked into `scratch`.
 
     Seeded weights are made anew, there too.
 
@@ -181,7 +181,7 @@ def _write_model(
 def _write_script(folder: Path) -> None:
     """`seeded.py`, where there is something for it to make."""
     proto = skeleton_of(folder)
-    rows = [seeded.row(one, sample_file(INPUTS, one.sample)) for one in seeded.all_told(proto)]
+    rows = [seeded.row(one, sample_file(INPUTS, one.sample)) for one in seeded.seeded_inputs(proto)]
     words = seeded.words(proto, rows)
     if words["weights"] or rows:
         text = script.environment().get_template("seeded.py.j2").render(words)
@@ -189,7 +189,7 @@ def _write_script(folder: Path) -> None:
 
 
 def skeleton_of(out: Path) -> onnx.ModelProto:
-    """`repro.onnx` without its external data."""
+    """Return `repro.onnx` without its external data."""
     return onnx.load_model(str(out / MODEL), load_external_data=False)
 
 
@@ -208,7 +208,7 @@ def _read_samples(out: Path, name: str, scratch: Path) -> tuple[Feeds, ...]:
 
 
 def _bytes(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
-    """Raw data of an external tensor, in chunks."""
+    """Yield the raw data of an external tensor, in chunks."""
     info = external_info(tensor)
     source = folder / info["location"]
     left = int(info.get("length") or raw_size(tensor.data_type, tensor.dims))

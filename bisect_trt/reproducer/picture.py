@@ -52,7 +52,7 @@ class Picture:
 
 
 def picture(model: bytes, blamed: tuple[str, ...] = ()) -> Picture:
-    """Give the picture of a serialised model; `blamed` are the nodes that the target names."""
+    """Return the picture of a serialised model; `blamed` are the nodes that the target names."""
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
     if len(graph.node) > MOST_NODES:
@@ -80,7 +80,7 @@ def picture(model: bytes, blamed: tuple[str, ...] = ()) -> Picture:
 
 
 def mermaid(drawn: Picture) -> str:
-    """Give the picture in Mermaid's language, which GitHub draws; empty when there is nothing to draw."""
+    """Return the picture in Mermaid's language, which GitHub draws; empty when there is nothing to draw."""
     shapes = {"input": ('(["', '"])'), "output": ('(["', '"])'), "node": ('["', '"]')}
     lines = ["flowchart TD"] if drawn.boxes else []
     for k, box in enumerate(drawn.boxes):
@@ -96,7 +96,7 @@ def mermaid(drawn: Picture) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text as Mermaid shows it as it is: all that means something is written by its code."""
+    """Return text as Mermaid shows it as it is: all that means something is written by its code."""
     return re.sub(r"[^\w ./,:+=()-]|--", lambda m: "".join(f"#{ord(c)};" for c in m[0]), text)
 
 
@@ -109,7 +109,7 @@ def _types(proto: onnx.ModelProto) -> dict[str, str]:
 
 
 def _lines(node: onnx.NodeProto, weights: dict[str, TensorProto]) -> Iterator[str]:
-    """Operator, name, and as many of the attributes and weights as there is room for."""
+    """Yield operator, name, and as many of the attributes and weights as there is room for."""
     domain = f"{node.domain}." if not is_onnx(node.domain) else ""
     yield _short(domain + node.op_type)
     if node.name:
@@ -137,7 +137,7 @@ def _value(attribute: AttributeProto) -> str:
 
 
 def _weight(tensor: TensorProto) -> str:
-    """Values of a small weight, else its type and shape."""
+    """Return the values of a small weight, else its type and shape."""
     kind = type_text(helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims)))
     if np.prod(tensor.dims, dtype=np.int64) > 6 or tensor.data_location == TensorProto.EXTERNAL:
         return kind

@@ -43,7 +43,7 @@ FindPackage = Callable[[str], Package | None]
 
 
 def render(reduction: Reduction, version: str, find: FindPackage = find_package) -> str:
-    """Give the script's text, under 120 lines.
+    """Return the script's text, under 120 lines.
 
     Every name and message is written as a Python literal or a comment: nothing that comes from the
     model can become code. `find` gives the package with an execution provider where the script will run.
@@ -83,7 +83,7 @@ def render(reduction: Reduction, version: str, find: FindPackage = find_package)
 
 def template_for(reduction: Reduction) -> str:
     """Say which script it is: for TensorRT, for ONNX Runtime, for a command, else one that needs us."""
-    accuracy, wanted, name = reduction.alone, reduction.wanted, reduction.target.name
+    accuracy, wanted, name = reduction.compared_as, reduction.wanted, reduction.target.name
     by_itself = accuracy.reference == SELF
     by_rows = accuracy.metric == "boxes" or bool(accuracy.topk)
     if wanted.stage is Stage.COMPARE and (by_rows or by_itself):
@@ -102,14 +102,14 @@ def template_for(reduction: Reduction) -> str:
 
 
 def _emulated(reduction: Reduction) -> Path | None:
-    """Give the model as an emulation runs it, where that is written."""
+    """Return the model as an emulation runs it, where that is written."""
     kind, _, precision = reduction.target.name.partition(":")
     place = reduction.out / f"repro-{precision}.onnx"
     return place if kind == "emulate" and place.exists() else None
 
 
 def _given(reduction: Reduction) -> str:
-    """Libraries and the expression that no report may ask for, as arguments in Python."""
+    """Return the libraries and the expression that no report may ask for, as arguments in Python."""
     target = reduction.settings.target
     texts = {"fail_regex": ascii(target.fail_regex)} if target.fail_regex else {}
     if target.plugins:
@@ -167,7 +167,10 @@ def _openvino_words(reduction: Reduction) -> dict[str, Any]:
 
 
 def _as_said(parts: list[str], log: str) -> list[str]:
-    """Parts as they stand in ONNX Runtime's own words; what was put together for people is left out."""
+    """Return the parts as they stand in ONNX Runtime's own words.
+
+    What was put together for people is left out.
+    """
     said = " ".join(log.split())
     plain = [re.sub(r"^[A-Z_]+: ", "", part) for part in parts]
     return [part for part in plain if part in said] or plain
@@ -220,19 +223,19 @@ def _imports(words: dict[str, Any], *, ctypes: bool) -> list[str]:
 
 
 def _pieces(parts: list[str]) -> str:
-    """Give a list as Python code, a line for each element."""
+    """Return a list as Python code, a line for each element."""
     return "[\n" + "".join(f"    {part!a},\n" for part in parts) + "]"
 
 
 def comment(text: str) -> str:
-    """Text that can stand in a docstring of one line whatever it holds."""
+    """Return text that can stand in a docstring of one line whatever it holds."""
     safe = "".join(c if c.isprintable() else " " for c in text.replace("\\", "/").replace('"', "'"))
     return textwrap.shorten(safe, 100, placeholder=" ...")
 
 
 @cache
 def environment() -> jinja2.Environment:
-    """Templates of this package: Python and Markdown."""
+    """Return the templates of this package: Python and Markdown."""
     from bisect_trt.writing import templates  # jinja2 takes a while, and `check` writes nothing
 
     return templates.environment("bisect_trt.reproducer", literal=ascii, comment=comment, pieces=_pieces)

@@ -33,7 +33,7 @@ _INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
 
 
 def failure_words(reduction: Reduction) -> dict[str, Any]:
-    """Say which failure it is, and how it is told from others."""
+    """Return the values that describe the failure and distinguish it from others."""
     wanted, run = reduction.wanted, reduction.settings.run
     died = wanted.signature.startswith(f"{wanted.symptom}: ")  # as the oracle writes it when a worker died
     compared = wanted.stage is Stage.COMPARE
@@ -52,7 +52,7 @@ def failure_words(reduction: Reduction) -> dict[str, Any]:
 
 
 def model_words(reduction: Reduction) -> dict[str, Any]:
-    """Say how the model is built, fed and compared."""
+    """Return the values that say how the model is built, fed and compared."""
     target, best = reduction.settings.target, reduction.best
     proto = onnx.load_model_from_string(best.model)
     shapes = profile_ranges(target, proto, best)
@@ -70,14 +70,14 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
         "shape_inputs": any(len(t.shape.dim) <= 1 and t.elem_type in _INTEGERS for t in inputs),
         "stored": bool(best.expected) and all(best.expected),
         "bounds": {
-            v.name: bounds(v, reduction.alone, precision_rtol(target))
+            v.name: bounds(v, reduction.compared_as, precision_rtol(target))
             for v in proto.graph.output
             if _is_tensor(v)  # sequences and maps are not compared
         },
-        "agrees": agreement(reduction.alone.metric),
-        "metric": reduction.alone.metric,
+        "agrees": agreement(reduction.compared_as.metric),
+        "metric": reduction.compared_as.metric,
         "exact": [v.name for v in proto.graph.output if _is_tensor(v) and not _is_float(v)],
-        "ignored": reduction.alone.ignore,
+        "ignored": reduction.compared_as.ignore,
         "unordered": unordered_outputs(proto),
         "network_outputs": _network_outputs(reduction),
         "spelled": reduction.wanted.message if _by_engines(reduction.wanted) else "",
@@ -86,12 +86,12 @@ def model_words(reduction: Reduction) -> dict[str, Any]:
 
 
 def _by_engines(wanted: Failure) -> bool:
-    """Say whether two engines show it: what the parser reads otherwise, or ignores."""
+    """Return whether two engines show it: what the parser reads otherwise, or ignores."""
     return is_misread_default(wanted) or is_ignored(wanted)
 
 
 def _network_outputs(reduction: Reduction) -> list[tuple[Any, ...]]:
-    """Names, types and shapes that the parsed network has to have, where that is what fails."""
+    """Return names, types and shapes that the parsed network has to have, where that is what fails."""
     wanted = reduction.wanted
     shown = wanted.stage is Stage.PARSE and wanted.symptom is Symptom.MISMATCH
     if not shown or _by_engines(wanted):
@@ -101,7 +101,7 @@ def _network_outputs(reduction: Reduction) -> list[tuple[Any, ...]]:
 
 
 def constant_parts(failure: Failure) -> list[str]:
-    """Pieces of the message that are the same in every model: what the signature does not mask.
+    """Return the pieces of the message that are the same in every model: what the signature does not mask.
 
     At most three, the longest ones. A parse failure's signature starts with `CODE:OP:FUNCTION: `,
     of which the script sees `[OP in FUNCTION]`.
@@ -118,7 +118,7 @@ def constant_parts(failure: Failure) -> list[str]:
 
 
 def raw_types(proto: onnx.ModelProto) -> dict[str, str]:
-    """Inputs and outputs whose type numpy does not know, with the name that ml_dtypes has for it."""
+    """Return inputs and outputs whose type numpy does not know, with the name that ml_dtypes has for it."""
     found = {}
     for value in (*proto.graph.input, *proto.graph.output):
         elem = value.type.tensor_type.elem_type
@@ -130,7 +130,7 @@ def raw_types(proto: onnx.ModelProto) -> dict[str, str]:
 
 
 def builder_lines(target: TargetSettings) -> list[str]:
-    """Python lines that configure the builder as it was."""
+    """Return Python lines that configure the builder as it was."""
     lines = []
     if target.workspace is not None:
         lines.append(f"config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, {target.workspace})")
@@ -144,7 +144,7 @@ def builder_lines(target: TargetSettings) -> list[str]:
 def profile_ranges(
     target: TargetSettings, proto: onnx.ModelProto, best: Candidate
 ) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Least, best and most dimensions of each dynamic input: as given, else as fed, else ones."""
+    """Return least, best and most dimensions of each dynamic input: as given, else as fed, else ones."""
     sides = [
         dict(target.shapes) | dict(given)
         for given in (target.min_shapes, target.opt_shapes, target.max_shapes)
@@ -197,7 +197,7 @@ def _is_float(value: onnx.ValueInfoProto) -> bool:
 def bounds(
     value: onnx.ValueInfoProto, accuracy: AccuracySettings, least: float
 ) -> tuple[float, float | None]:
-    """Relative and absolute tolerance of an output; None: relative to the RMS of the tensor.
+    """Return the relative and absolute tolerance of an output; None: relative to the RMS of the tensor.
 
     `least` is the smallest default, of a target that computes in another precision.
     """
@@ -213,5 +213,5 @@ def bounds(
 
 
 def _shorten(text: str) -> str:
-    """Give at most `_LONGEST_PART` characters, cut between words."""
+    """Return at most `_LONGEST_PART` characters, cut between words."""
     return text if len(text) <= _LONGEST_PART else text[: _LONGEST_PART + 1].rsplit(" ", 1)[0][:_LONGEST_PART]

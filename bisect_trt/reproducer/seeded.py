@@ -5,11 +5,11 @@ tells, the model refers to `seeded.bin`; `seeded.py` (which `repro.py` runs) and
 that file. A digest in the model's metadata says what has to be in it: other values are never taken for them.
 
 
-Input values that a line tells: they are in `inputs.npz`, but do not travel in the zip.
+Input values that a line describes: they are in `inputs.npz`, but do not travel in the zip.
 
-The doc string of a graph input has a line for each sample (`model.edit_synthetic.tell`). Where the values
-are those that it tells, `write_model` adds their digest to the line; `seeded.py` and `read_model` put such
-values where they are missing, and take no others for them.
+The doc string of a graph input has a line for each sample (`model.seeded_values.description`). Where it
+describes the values exactly, `write_model` adds their digest to the line; `seeded.py` and `read_model` put
+such values where they are missing, and take no others for them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnx import TensorProto, helper
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.external import tensor_size, tensors
-from bisect_trt.model.seeded_values import MIDDLE, SPREAD, TOLD_FROM, Recipe, parse, told
+from bisect_trt.model.seeded_values import DESCRIBED_FROM, MIDDLE, SPREAD, Recipe, described_values, parse
 from bisect_trt.model.store import Store, external_info, point_to, raw_size
 from bisect_trt.outcome import Array
 
@@ -49,7 +49,7 @@ Raw = Callable[[TensorProto], bytes]
 
 
 def leave_out(proto: onnx.ModelProto, every: Sequence[TensorProto], raw: Raw, place: Path) -> set[int]:
-    """Let weights that a recipe tells refer to `seeded.bin`, in place, and write that to `place`.
+    """Let weights that have a recipe refer to `seeded.bin`, in place, and write that file to `place`.
 
     `every` are the model's tensors, `raw` gives the bytes of one; which of them are left out is returned.
     Nothing is written when there are none.
@@ -76,10 +76,10 @@ def leave_out(proto: onnx.ModelProto, every: Sequence[TensorProto], raw: Raw, pl
 
 def share(owner: onnx.ModelProto, every: Sequence[TensorProto], raw: Raw) -> set[int]:
     """Do as `leave_out` does, into the `seeded.bin` of another model of the folder with the same values."""
-    known = {_told(tensor): external_info(tensor) for tensor in _seeded(owner)}
+    known = {_identity(tensor): external_info(tensor) for tensor in _seeded(owner)}
     left = set()
     for k, tensor in enumerate(every):
-        recipe, info = _recipe(tensor), known.get(_told(tensor))
+        recipe, info = _recipe(tensor), known.get(_identity(tensor))
         if recipe is not None and info is not None and _make(tensor, recipe) == raw(tensor):
             point_to(tensor, FILE, int(info["offset"]), int(info["length"]))
             left.add(k)
@@ -87,7 +87,7 @@ def share(owner: onnx.ModelProto, every: Sequence[TensorProto], raw: Raw) -> set
 
 
 def write(proto: onnx.ModelProto, place: Path) -> bool:
-    """Make `seeded.bin` as the model tells it; False and no file when the model has no such weights.
+    """Make the `seeded.bin` that a model describes; False and no file if it has no such weights.
 
     Raises:
         UsageError: the recipes are missing, are for other bytes, or ask for more than 4 GiB.
@@ -104,8 +104,8 @@ def write(proto: onnx.ModelProto, place: Path) -> bool:
         if recipe is None:
             raise UsageError(f"the weight {tensor.name!r} is in {FILE}, and nothing tells how to make that")
         whole += bytes(-len(whole) % _ALIGNMENT) + _make(tensor, recipe)
-    wanted = {prop.value for prop in proto.metadata_props if prop.key == DIGEST}
-    if wanted != {hashlib.sha256(whole).hexdigest()}:
+    digests = {prop.value for prop in proto.metadata_props if prop.key == DIGEST}
+    if digests != {hashlib.sha256(whole).hexdigest()}:
         raise UsageError(
             f"{FILE} as made here is not what the reproducer was written with",
             "verify with the version of bisect-trt that report.json names",
@@ -115,7 +115,7 @@ def write(proto: onnx.ModelProto, place: Path) -> bool:
 
 
 def words(proto: onnx.ModelProto, inputs: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    """What the template of `seeded.py` needs: the digest, a row for each weight, and those of the inputs."""
+    """Return the values of the template of `seeded.py`: the digest, and a row for each weight and input."""
     rows = []
     for tensor in _seeded(proto):
         recipe = _recipe(tensor)
@@ -144,7 +144,7 @@ def _seeded(proto: onnx.ModelProto) -> Iterator[TensorProto]:
 
 
 def _recipe(tensor: TensorProto) -> Recipe | None:
-    if tensor.data_type not in _KINDS or tensor_size(tensor) <= TOLD_FROM:
+    if tensor.data_type not in _KINDS or tensor_size(tensor) <= DESCRIBED_FROM:
         return None
     recipe = parse(tensor.doc_string)
     if recipe is None or recipe.seed >= _SEEDS:
@@ -158,7 +158,7 @@ def _make(tensor: TensorProto, recipe: Recipe) -> bytes:
         return recipe.make(tuple(tensor.dims), dtype).tobytes()
 
 
-def _told(tensor: TensorProto) -> tuple[str, int, tuple[int, ...]]:
+def _identity(tensor: TensorProto) -> tuple[str, int, tuple[int, ...]]:
     return tensor.doc_string, tensor.data_type, tuple(tensor.dims)
 
 
@@ -166,7 +166,7 @@ _SHA = " sha256:"
 _LOADED = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 
 
-class Told(NamedTuple):
+class SeededInput(NamedTuple):
     """Values of one input in one sample: how they are made, and their digest."""
 
     sample: int
@@ -177,8 +177,8 @@ class Told(NamedTuple):
     digest: str
 
     def make(self) -> Array:
-        """Give the values. Raises UsageError when they are not those that were written."""
-        values = told(self.text, self.shape, self.dtype)
+        """Return the values. Raises UsageError when they are not those that were written."""
+        values = described_values(self.text, self.shape, self.dtype)
         if values is None or _sha(values) != self.digest:
             raise UsageError(
                 f"the input {self.name!r} as made here is not what the reproducer was written with",
@@ -188,7 +188,7 @@ class Told(NamedTuple):
 
 
 def mark(proto: onnx.ModelProto, samples: tuple[Feeds, ...]) -> None:
-    """Let doc strings of inputs tell only what is true of the values, with its digest, in place."""
+    """Keep in the doc strings of inputs only descriptions that are exact, with a digest, in place."""
     for info in proto.graph.input:
         lines = []
         for k, text in enumerate(info.doc_string.split("\n")):
@@ -201,8 +201,8 @@ def mark(proto: onnx.ModelProto, samples: tuple[Feeds, ...]) -> None:
         info.doc_string = "\n".join(lines).rstrip()
 
 
-def all_told(proto: onnx.ModelProto) -> Iterator[Told]:
-    """Give what a written model tells. Raises UsageError when it asks for more than 4 GiB."""
+def seeded_inputs(proto: onnx.ModelProto) -> Iterator[SeededInput]:
+    """Yield the inputs that a written model describes. Raises UsageError above 4 GiB in all."""
     size = 0
     for info in proto.graph.input:
         kind = info.type.tensor_type
@@ -214,11 +214,12 @@ def all_told(proto: onnx.ModelProto) -> Iterator[Told]:
             size += raw_size(kind.elem_type, shape)
             if size > _LIMIT:
                 raise UsageError(f"the values of the inputs would take more than {_LIMIT:,} bytes")
-            yield Told(k, info.name, helper.tensor_dtype_to_np_dtype(kind.elem_type), shape, text, digest)
+            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            yield SeededInput(k, info.name, dtype, shape, text, digest)
 
 
 def lighter(archive: Path, names: set[str]) -> bytes:
-    """Give an `.npz` without some of its arrays."""
+    """Return an `.npz` without some of its arrays."""
     place = io.BytesIO()
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(place, "w") as sink:
         for entry in source.infolist():
@@ -228,17 +229,17 @@ def lighter(archive: Path, names: set[str]) -> bytes:
 
 
 def complete(proto: onnx.ModelProto, samples: tuple[Feeds, ...], scratch: Path) -> tuple[Feeds, ...]:
-    """Samples with the values that did not travel."""
+    """Return the samples with the values that did not travel."""
     found = [dict(sample) for sample in samples]
     store = Store(scratch)
-    for one in all_told(proto):
+    for one in seeded_inputs(proto):
         if one.sample < len(found) and one.name not in found[one.sample]:
             found[one.sample][one.name] = store.put(one.name, one.make())
     return tuple(found)
 
 
-def row(one: Told, file: str) -> tuple[Any, ...]:
-    """Give what `seeded.py` needs: file, input, type, shape, digest, and a recipe, a value or nothing."""
+def row(one: SeededInput, file: str) -> tuple[Any, ...]:
+    """Return what `seeded.py` needs: file, input, type, shape, digest, and a recipe, a value or nothing."""
     recipe = parse(one.text)
     if recipe is not None:
         how = (recipe.seed, recipe.mean, recipe.deviation / SPREAD, recipe.points)
@@ -252,7 +253,7 @@ def _made(info: onnx.ValueInfoProto, text: str) -> Array | None:
         return None
     kind = info.type.tensor_type
     shape = tuple(d.dim_value for d in kind.shape.dim)
-    return told(text, shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    return described_values(text, shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
 
 def _is_static(info: onnx.ValueInfoProto) -> bool:

@@ -73,7 +73,7 @@ _DOING = {Stage.PARSE: "parsing", Stage.BUILD: "building", Stage.LOAD: "loading"
 
 
 def style_of(reduction: Reduction) -> str:
-    """Name of the style that was asked for, else the one that fits the target."""
+    """Return the name of the style that was asked for, else the one that fits the target."""
     asked = reduction.settings.report.style
     if asked:
         require(asked)
@@ -85,7 +85,7 @@ def style_of(reduction: Reduction) -> str:
 
 
 def emulated(reduction: Reduction) -> bool:
-    """Whether the target only stands for a precision: what it shows is nobody's bug, and has no tracker."""
+    """Return whether the target only emulates a precision: such a failure has no bug tracker."""
     return reduction.target.name.startswith("emulate:")
 
 
@@ -96,7 +96,7 @@ def require(style: str) -> None:
 
 
 def title(reduction: Reduction, operators: str, gpu: str) -> str:
-    """Give a title in the pattern of NVIDIA's template: `X failure of TensorRT Y when running Z on GPU W`."""
+    """Return a title as NVIDIA's template asks: `X failure of TensorRT Y when running Z on GPU W`."""
     if reduction.judgement.kind is Finding.SENSITIVE:
         words = sensitive(reduction)
         return _line(words[:1].upper() + words[1:])
@@ -116,7 +116,7 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
 
 
 def sensitive(reduction: Reduction) -> str:
-    """That no node is at fault: what makes small errors large, or that the tolerance is too fine."""
+    """Say that no node is at fault: what makes small errors large, or that the tolerance is too fine."""
     found = reduction.judgement
     worst = found.amplifier
     if worst is None:
@@ -131,7 +131,7 @@ def _line(words: str) -> str:
 
 
 def failure_words(failure: Failure) -> str:
-    """`ONNX parser failure`, `crash while building`, `accuracy failure`."""
+    """Return `ONNX parser failure`, `crash while building`, `accuracy failure`."""
     if failure.symptom not in _WORDS or failure.stage is Stage.COMPARE or _is_misread(failure):
         return _kind(failure)
     return f"{_kind(failure)} while {_DOING.get(failure.stage, 'running')}"
@@ -144,5 +144,5 @@ def _kind(failure: Failure) -> str:
 
 
 def _is_misread(failure: Failure) -> bool:
-    """Say whether the parser took the model and made something else of it."""
+    """Return whether the parser took the model and made something else of it."""
     return failure.stage is Stage.PARSE and failure.symptom is Symptom.MISMATCH

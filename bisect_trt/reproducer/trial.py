@@ -55,7 +55,7 @@ class WaitingPython:
             pass
 
     def run(self, script: str, limit: float) -> subprocess.CompletedProcess[str]:
-        """Give what becomes of a script, once.
+        """Return what becomes of a script, once.
 
         Raises:
             OSError: the process is gone.
@@ -87,7 +87,7 @@ def waiting(settings: Settings, logs: Path, room: int, *, for_script: bool) -> I
 
 
 def disagreement(reduction: Reduction, python: WaitingPython | None = None) -> str:
-    """Give what `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing.
+    """Return what `repro.py` says other than that it still fails (exit code 1), as a sentence; else nothing.
 
     It runs in a process of its own, or in `python`.
     """
@@ -101,12 +101,12 @@ def disagreement(reduction: Reduction, python: WaitingPython | None = None) -> s
     if done.returncode == 1:
         return ""
     said = [line for line in done.stdout.splitlines() if line.strip()] or done.stderr.splitlines() or [""]
-    told = f"exit code {done.returncode} instead of 1 ({said[-1].strip()})"
-    return f"{SCRIPT} was tried once and disagrees: {told}."
+    text = f"exit code {done.returncode} instead of 1 ({said[-1].strip()})"
+    return f"{SCRIPT} was tried once and disagrees: {text}."
 
 
 def _started(words: list[str], mark: str, stdin: int | None = None) -> subprocess.Popen[str]:
-    """Start Python; `mark` is in the environment of all that it starts."""
+    """Return start Python; `mark` is in the environment of all that it starts."""
     return subprocess.Popen(
         [sys.executable, *words],
         env={**os.environ, _TRIED: mark},

@@ -59,8 +59,8 @@ class _Failure(BaseModel):
     op: str = ""
 
 
-def _as_failure(told: _Failure) -> Failure:
-    return Failure(told.stage, told.symptom, told.signature, told.message, tuple(told.nodes), told.op)
+def _as_failure(seen: _Failure) -> Failure:
+    return Failure(seen.stage, seen.symptom, seen.signature, seen.message, tuple(seen.nodes), seen.op)
 
 
 class Report(BaseModel):
@@ -77,18 +77,18 @@ class Report(BaseModel):
     @property
     def versions(self) -> dict[str, str]:
         """Versions of the libraries on which it was seen, by name."""
-        told = self.seen_on.get("versions")
-        return {str(name): str(version) for name, version in told.items()} if isinstance(told, dict) else {}
+        stated = self.seen_on.get("versions")
+        return {str(k): str(version) for k, version in stated.items()} if isinstance(stated, dict) else {}
 
     @property
     def model_name(self) -> str:
-        """Name of the user's file, without a folder; empty when it is not told."""
+        """Name of the user's file, without a folder; empty when it is not given."""
         name = str(self.model.get("file", ""))
         return name if name == Path(name).name and name.endswith(".onnx") else ""
 
     @property
     def seed(self) -> int:
-        """Give the seed of the input values, where these were random."""
+        """Return the seed of the input values, where these were random."""
         value = self.settings.get("run", {}).get("seed")
         return value if isinstance(value, int) and value >= 0 else 0
 
@@ -99,7 +99,7 @@ class Report(BaseModel):
 
     @property
     def reworded(self) -> Failure | None:
-        """The same failure in the words in which the target tells it when it reads the file itself."""
+        """The same failure as the target words it when it reads the file itself."""
         return _as_failure(self.other_words) if self.other_words else None
 
     @property
@@ -110,7 +110,7 @@ class Report(BaseModel):
         return replace(accuracy, reference=SELF) if by_itself else accuracy
 
     def target(self, spec: str | None, given: TargetSettings = TargetSettings()) -> TargetSettings:  # noqa: B008
-        """Target and options of the builder; `spec` is what the user asks for instead.
+        """Return the target and options of the builder; `spec` is what the user asks for instead.
 
         `given` has the libraries, the expression and the timing cache that the user gives.
 
@@ -118,16 +118,16 @@ class Report(BaseModel):
             UsageError: the report asks for a target that might start a program or load a library, or
                 for libraries, and none were given.
         """
-        told = self.settings.get("target", {})
-        asked: TargetSettings = _settings(TargetSettings, told, _BY_HAND)
-        known: TargetSettings = _settings(TargetSettings, told, _TARGET_KEYS)
+        stated = self.settings.get("target", {})
+        asked: TargetSettings = _settings(TargetSettings, stated, _BY_HAND)
+        known: TargetSettings = _settings(TargetSettings, stated, _TARGET_KEYS)
         needed = by_hand(asked)
         hint = f"if you trust it, give this yourself: {line(*needed)}"
         if spec is None and SAFE_SPEC.fullmatch(asked.spec) is None:
             why = f"asks for the target {asked.spec!r}, which may start programs or load libraries"
             raise UsageError(f"{REPORT} {why}", hint)
-        for wanted, got in ((asked.plugins, given.plugins), (asked.ep_libraries, given.ep_libraries)):
-            if wanted and not got and spec is None:
+        for libraries, got in ((asked.plugins, given.plugins), (asked.ep_libraries, given.ep_libraries)):
+            if libraries and not got and spec is None:
                 raise UsageError(f"{REPORT} asks for libraries, which are loaded only for you", hint)
         return replace(
             known,
@@ -141,8 +141,8 @@ class Report(BaseModel):
     @property
     def spec(self) -> str:
         """The target on which it failed."""
-        told: TargetSettings = _settings(TargetSettings, self.settings.get("target", {}), {"spec"})
-        return told.spec
+        stated: TargetSettings = _settings(TargetSettings, self.settings.get("target", {}), {"spec"})
+        return stated.spec
 
     @property
     def timeout(self) -> float | None:
@@ -163,7 +163,7 @@ def require_custom_ops(folder: Path, report: Report, given: tuple[Path, ...]) ->
 
 
 def find(path: Path) -> list[Path]:
-    """Give the reproducers at a path: itself, or the folders and zips in it, sorted by name; each once.
+    """Return the reproducers at a path: itself, or the folders and zips in it, sorted by name; each once.
 
     A zip of what lies there as a folder, or in another zip, is left out: their files are the same.
 
@@ -190,7 +190,7 @@ def find(path: Path) -> list[Path]:
 
 
 def _content(place: Path) -> frozenset[tuple[str, int, int]]:
-    """Names, sizes and checksums of the files of a reproducer; empty: unreadable."""
+    """Return names, sizes and checksums of the files of a reproducer; empty: unreadable."""
     try:
         if not place.is_dir():
             with zipfile.ZipFile(place) as archive:
@@ -200,8 +200,8 @@ def _content(place: Path) -> frozenset[tuple[str, int, int]]:
             entries = [(f.name, f.stat().st_size, _checksum(f)) for f in files]
     except (OSError, zipfile.BadZipFile, NotImplementedError):
         return frozenset()  # it is opened again, and then what is wrong is said
-    told = (REPORT, MODEL)
-    return frozenset((n, size, c if n in told else 0) for n, size, c in entries if _FILES.fullmatch(n))
+    names = (REPORT, MODEL)
+    return frozenset((n, size, c if n in names else 0) for n, size, c in entries if _FILES.fullmatch(n))
 
 
 def _checksum(file: Path) -> int:
@@ -209,7 +209,7 @@ def _checksum(file: Path) -> int:
 
 
 def opened(path: Path, scratch: Path) -> tuple[Path, Report]:
-    """Give a folder with the files of a reproducer, and its report.
+    """Return a folder with the files of a reproducer, and its report.
 
     Raises:
         UsageError: it is no reproducer, is too large, or something in it leads elsewhere.
@@ -227,10 +227,10 @@ def _unpack(path: Path, folder: Path) -> None:
     """Unpack those files of a zip that a reproducer has, under their bare names."""
     try:
         with zipfile.ZipFile(path) as archive:
-            wanted = [e for e in archive.infolist() if _FILES.fullmatch(e.filename.rpartition("/")[2])]
-            wanted = [e for e in wanted if not e.is_dir() and e.filename.count("/") <= 1]
-            _require_size(path, sum(e.file_size for e in wanted), folder)
-            for entry in wanted:
+            entries = [e for e in archive.infolist() if _FILES.fullmatch(e.filename.rpartition("/")[2])]
+            entries = [e for e in entries if not e.is_dir() and e.filename.count("/") <= 1]
+            _require_size(path, sum(e.file_size for e in entries), folder)
+            for entry in entries:
                 place = folder / entry.filename.rpartition("/")[2]
                 if place.exists():
                     raise UsageError(f"{path} holds {place.name} twice", "unpack it and give one folder")
@@ -300,10 +300,10 @@ def _require_array(stream: IO[bytes], size: int, elem_type: int) -> None:
         raise ValueError(f"an array of shape {shape} is not as long as it says")
     if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         return
-    wanted = helper.tensor_dtype_to_np_dtype(elem_type)
-    bits = wanted.isbuiltin != 1 and dtype == np.dtype(f"u{wanted.itemsize}")
-    if dtype != wanted and not bits:
-        raise ValueError(f"it holds {dtype}, and the model declares {wanted}")
+    declared = helper.tensor_dtype_to_np_dtype(elem_type)
+    bits = declared.isbuiltin != 1 and dtype == np.dtype(f"u{declared.itemsize}")
+    if dtype != declared and not bits:
+        raise ValueError(f"it holds {dtype}, and the model declares {declared}")
 
 
 def _report(path: Path, file: Path) -> Report:

@@ -68,7 +68,7 @@ class Verification(Summary):
     seconds: float = 0.0
 
     def lines(self) -> list[tuple[str, str]]:
-        """Give what became of the failure, and where and how that was seen."""
+        """Return what became of the failure, and where and how that was seen."""
         messages = [failure.message if failure else "-" for failure in (self.wanted, self.seen)]
         return [
             (self.status.value.capitalize(), self.name),
@@ -91,7 +91,7 @@ class Verification(Summary):
         return codes.get(self.status, TargetUnavailable.exit_code)
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return {
             "name": self.name,
             "status": self.status.value,
@@ -155,7 +155,7 @@ def verify(
 
 
 def exit_code(results: Sequence[Verification], *, until_fixed: bool = False) -> int:
-    """Give the exit code of several: 1 when any has it, else 4, else 3, else 0."""
+    """Return the exit code of several: 1 when any has it, else 4, else 3, else 0."""
     codes = {result.exit_code(until_fixed=until_fixed) for result in results}
     return next((code for code in (1, 4, 3) if code in codes), 0)
 
@@ -192,7 +192,7 @@ def _verify_one(
 
 
 def _platform(spec: str) -> tuple[str, str]:
-    """What runs the model: another version or build of that may have a fix, another platform has none."""
+    """Return what runs the model: a later version of it may have a fix, another platform cannot."""
     kind, _, argument = spec.partition(":")
     return kind, argument.partition("?")[0] if kind in ("ort", "emulate") else ""
 
@@ -221,7 +221,7 @@ def verify_files(
     on_reworded: Callable[[Failure], None] | None = None,
     ready: Sequence[Pool] = (),
 ) -> list[Outcome]:
-    """Outcomes of `repeats` runs of `repro.onnx` and its inputs in `out`, `settings.run.workers` at a time.
+    """Run `repro.onnx` in `out` `repeats` times, `settings.run.workers` at a time, and return the outcomes.
 
     `timeout` is in seconds, for each run. With `keep_outputs_of`, `actual.npz` is what the target gave for
     the first sample in the first run with that failure of comparing: another run of what comes and goes may
@@ -257,7 +257,7 @@ def verify_files(
 
 
 def fresh_pool(settings: Settings, logs: Path, number: int) -> Pool:
-    """A pool of one process for one fresh run; where starting takes long it becomes warm at once."""
+    """Return a pool of one process for one fresh run; where starting takes long it becomes warm at once."""
     gpus, limit = settings.run.devices, settings.run.memory_limit
     one = gpus[number % len(gpus) :][:1] if gpus else ()
     seats, warm = seats_of(settings), jobs.warm_job(settings.target)
@@ -273,7 +273,7 @@ def _ask_for_other_words(
     timeout: float,
     hear: Callable[[Failure], None],
 ) -> None:
-    """Ask how the target tells a failure of its parser or builder when it reads the written file itself."""
+    """Ask how the target words a failure to parse or build when it reads the written file itself."""
     shown = next((f for f in outcome.failures if f.stage in (Stage.PARSE, Stage.BUILD)), None)
     if shown is None or shown.symptom is not Symptom.ERROR or settings.run.cluster:
         return
@@ -284,7 +284,7 @@ def _ask_for_other_words(
 
 
 def missing_inputs(candidate: Candidate) -> list[str]:
-    """Inputs of a written model that some sample, or the only one, has no value for."""
+    """Return the inputs of a written model that some sample, or the only one, has no value for."""
     graph = onnx.load_model_from_string(candidate.model).graph
     constant = {tensor.name for tensor in graph.initializer}
     names = [value.name for value in graph.input if value.name not in constant]

@@ -24,11 +24,11 @@ TRIES = 12  # further runs of the script for a failure that comes and goes
 
 
 def write(
-    reduction: Reduction, journal: Path, *, tried: bool = True, told: str | None = None
+    reduction: Reduction, journal: Path, *, tried: bool = True, objection: str | None = None
 ) -> Reduction:
     """Write the texts; with `tried` run `repro.py`, without whose word nothing is called verified.
 
-    `told` is what `disagreement` gave, where the script has run already.
+    `objection` is what `disagreement` gave, where the script has run already.
 
     Raises:
         OSError: a file cannot be written.
@@ -36,30 +36,30 @@ def write(
     assert not reduction.verified or is_at_users_tolerance(reduction)
     _write(reduction, journal)
     if tried and reduction.verified and not reduction.settings.run.cluster:  # the target may be there only
-        told = disagreement(reduction) if told is None else told
+        objection = disagreement(reduction) if objection is None else objection
         for _ in range(TRIES if _comes_and_goes(reduction) else 0):
-            told = told and disagreement(reduction)
-        if told:
-            reduction = replace(reduction, notes=(*reduction.notes, told), script_told=told)
+            objection = objection and disagreement(reduction)
+        if objection:
+            reduction = replace(reduction, notes=(*reduction.notes, objection), script_told=objection)
             _write(reduction, journal)
     return reduction
 
 
 def is_at_users_tolerance(reduction: Reduction) -> bool:
-    """Whether the fresh runs were compared as the user asked for the output that fails, or for all of them.
+    """Return whether the fresh runs were compared at the tolerance that the user asked for.
 
     A tolerance that follows from what was seen proves nothing of the files.
     """
     if reduction.wanted.stage is not Stage.COMPARE:
         return True
-    asked, used = reduction.settings.accuracy, reduction.alone
+    asked, used = reduction.settings.accuracy, reduction.compared_as
     names = ("", *(name for name, _ in (*asked.rtol, *asked.atol)))
     known = [asked, *(only_for(asked, name) for name in names)]
     return any((a.rtol, a.atol, a.metric) == (used.rtol, used.atol, used.metric) for a in known)
 
 
 def _comes_and_goes(reduction: Reduction) -> bool:
-    """Say whether not every fresh run showed the failure, or one that did was waited for."""
+    """Return whether not every fresh run showed the failure, or one that did was waited for."""
     return reduction.verified < max(reduction.repeats, reduction.settings.run.repeats)
 
 

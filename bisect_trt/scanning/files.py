@@ -67,7 +67,7 @@ def _clear(out: Path) -> None:
 def keep_values(folder: Path, record: Record, rows: Mapping[str, Sequence[Row]]) -> None:
     """`.npy` files of both sides for each tensor that was measured, and `index.json` that says what is what.
 
-    Types that numpy does not know (bfloat16, ...) are stored as their bits, as the index tells.
+    Types that numpy does not know (bfloat16, ...) are stored as their bits, as the index says.
 
     Raises:
         UsageError: the folder cannot be written.

@@ -145,7 +145,7 @@ class Isolation:
 
 
 def _names_culprits(failure: Failure, group: Group) -> bool:
-    """Whether the nodes that a failure names are the ones that fail, and not the ends of a fused range."""
+    """Return whether the nodes named by a failure are the culprits, not the ends of a fused range."""
     named = [part for part in group if not set(failure.nodes).isdisjoint(part.nodes)]
     if _RANGE.search(failure.message):
         return False

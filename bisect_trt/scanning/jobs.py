@@ -102,14 +102,14 @@ def measure(
 
 
 def noise(dtype: np.dtype[Any]) -> float:
-    """Give the error (see `scanned.error_of`) of a tensor of this type that says nothing."""
+    """Return the error (see `scanned.error_of`) of a tensor of this type that says nothing."""
     if dtype.kind in "iubOUS" or dtype.name.startswith(("int", "uint")):
         return 0.0
     return _NOISE.get("float64" if dtype.kind == "c" else dtype.name, _NOISE_NARROW)
 
 
 def _kept(value: Array, given: Array | None) -> Array | None:
-    """Give the target's value in the type of the reference's; None when it cannot stand in for it."""
+    """Return the target's value in the type of the reference's; None when it cannot stand in for it."""
     if given is None or (given.dtype != value.dtype and given.dtype.kind != value.dtype.kind):
         return None
     with np.errstate(over="ignore", invalid="ignore"):
@@ -136,7 +136,7 @@ def whole(
 
 
 def _run_whole(target: Target, candidate: Candidate) -> tuple[TargetResult, str, int]:
-    """Give what the target gave, why there is nothing of the inside, and builds."""
+    """Return what the target gave, why there is nothing of the inside, and builds."""
     show: Callable[[Candidate], TargetResult] | None = getattr(target, "run_in_context", None)
     if show is None:
         return target.run(candidate), _NO_DEBUG, 1
@@ -150,7 +150,7 @@ def _run_whole(target: Target, candidate: Candidate) -> tuple[TargetResult, str,
 def _in_context(
     samples: Sequence[Mapping[str, Array]], record: Record
 ) -> tuple[tuple[TensorDiff, ...], tuple[str, ...]]:
-    """Tensors of the engine against recorded ones of the same name, and the names that are none."""
+    """Return tensors of the engine against recorded ones of the same name, and the names that are none."""
     store = Store(record.folder)
     found: dict[str, list[TensorDiff]] = {}
     unmapped: dict[str, None] = {}
@@ -171,7 +171,7 @@ def _in_context(
 def effect(
     candidate: Candidate, given: Sequence[Feeds], accuracy: AccuracySettings, least: float
 ) -> tuple[tuple[TensorDiff, ...], str]:
-    """Give the model's outputs when the candidate's output has the target's value, all else the reference's.
+    """Return model's outputs when the candidate's output has the target's value, all else the reference's.
 
     Args:
         candidate: with its rest, see `model.rest`; the target does not run.
@@ -188,7 +188,7 @@ def effect(
 
 
 def histogram(tensor: str, reference: Path, target: Path, elem_type: int) -> Histogram:
-    """Bins of the values on both sides, and of the distance between them."""
+    """Return the bins of the values on both sides, and of the distance between them."""
     store = Store(reference.parent)
     one = store.load(reference, elem_type).reshape(-1)
     other = store.load(target, elem_type).reshape(-1)
@@ -227,7 +227,7 @@ def _chunks(one: Array, other: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _range(one: Array, other: Array) -> tuple[float, float]:
-    """Give the range of what is finite on both sides."""
+    """Return the range of what is finite on both sides."""
     low, high = np.inf, -np.inf
     for side in (part[np.isfinite(part)] for pair in _chunks(one, other) for part in pair):
         if side.size:

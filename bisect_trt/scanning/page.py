@@ -1,6 +1,6 @@
 """`scan.html`: a page that needs nothing but itself, and `scan.json` beside it.
 
-The plots tell each tensor's name under the pointer.
+The plots show each tensor's name under the pointer.
 
 A scan as JSON: `scan.json`, which docs/scan.schema.json describes.
 """
@@ -36,7 +36,7 @@ def write(scan: Scan) -> None:
 
 
 def page(scan: Scan) -> str:
-    """Give the page as HTML."""
+    """Return the page as HTML."""
     environment = templates.environment(
         "bisect_trt.scanning", figure=words.figure, plain=printable, duration=seconds
     )
@@ -62,7 +62,7 @@ def page(scan: Scan) -> str:
 
 
 def _lanes(scan: Scan) -> Iterator[tuple[str, str]]:
-    """Give the rows of the heat strip: a label, and the strip of all tensors in the order of the model."""
+    """Yield the rows of the heat strip: a label, and the strip of all tensors in the order of the model."""
     lanes = [("own error", "own_error"), ("effect", "effect_error")]
     lanes += [("in context", "context_error")] if not scan.context_why else []
     width = 1 / max(1, len(scan.tensors))
@@ -72,8 +72,8 @@ def _lanes(scan: Scan) -> Iterator[tuple[str, str]]:
             value: float | None = getattr(item, name)
             kind = "failed" if item.failure is not None and label == "own error" else _shade(value)
             shown = words.figure(value) or (item.failure and "fails") or "not run"
-            told = f"{words.short(item)}: {label} {shown}"
-            spans.append(Span(k * width, (k + 1) * width, kind, told))
+            text = f"{words.short(item)}: {label} {shown}"
+            spans.append(Span(k * width, (k + 1) * width, kind, text))
         yield label, strip(spans, f"{label} of each tensor, in the order of the model")
 
 
@@ -94,7 +94,7 @@ _SERIES = (
 
 
 def _plot(scan: Scan) -> str:
-    """Errors against depth; empty when there is nothing to draw."""
+    """Return errors against depth; empty when there is nothing to draw."""
     series = [(*row, _marks(scan, row[0], row[1])) for row in _SERIES]
     values = [mark.y for *_, marks in series for mark in marks]
     if not values:
@@ -110,7 +110,7 @@ def _plot(scan: Scan) -> str:
 
 
 def _marks(scan: Scan, label: str, name: str) -> list[Mark]:
-    """Give the errors of one kind that are above zero."""
+    """Return the errors of one kind that are above zero."""
     if name == "context_error" and scan.context_why:
         return []
     pairs = ((item, getattr(item, name)) for item in scan.tensors)
@@ -122,7 +122,10 @@ def _marks(scan: Scan, label: str, name: str) -> list[Mark]:
 
 
 def _values(histogram: Histogram | None) -> str:
-    """The values on both sides, counts as their logarithm since tails are what matters; empty without any."""
+    """Return the values on both sides, counts as their logarithm since tails are what matters.
+
+    Empty without any.
+    """
     if histogram is None or not histogram.edges:
         return ""
     edges = histogram.edges
@@ -149,8 +152,8 @@ def _distances(histogram: Histogram | None) -> str:
     plot = Plot(
         "histogram of the distance between both sides", Axis(edges[0], edges[-1], "distance", log=True), y
     )
-    told = [f"from 1e{p}: {n:,}" for p, n in zip(powers, histogram.errors, strict=True)]
-    plot.bars(edges, histogram.errors, Colour.SECOND, told)
+    texts = [f"from 1e{p}: {n:,}" for p, n in zip(powers, histogram.errors, strict=True)]
+    plot.bars(edges, histogram.errors, Colour.SECOND, texts)
     return plot.svg()
 
 
@@ -158,7 +161,7 @@ SCHEMA = 1
 
 
 def document(scan: Scan, version: str) -> dict[str, Any]:
-    """Plain JSON data, without folders of the user's machine."""
+    """Return plain JSON data, without folders of the user's machine."""
     first = scan.first_lost
     return {
         "schema": SCHEMA,
@@ -215,5 +218,5 @@ def _tensor(item: Scanned) -> dict[str, Any]:
 
 
 def number(value: float | None) -> float | str | None:
-    """Give an error as JSON knows it: infinite as text."""
+    """Return an error as JSON knows it: infinite as text."""
     return str(value) if value is not None and not math.isfinite(value) else value

@@ -20,7 +20,7 @@ LITTLE = 1e-6  # an error in context that is never worth a word
 
 
 def error_of(diff: TensorDiff) -> float:
-    """Give one figure for a tensor: RMS error over RMS of the reference, infinite where none can be had.
+    """Return one figure for a tensor: RMS error over RMS of the reference, infinite where none can be had.
 
     That is where finite values were lost, or shape or kind of type differ. Of integers, bools, and tensors
     that should be all zeros it is the part of the elements that differ.
@@ -163,7 +163,7 @@ class Scan(Summary):
     unsure: str = ""
 
     def lines(self) -> list[tuple[str, str]]:
-        """Give where the error comes from first, and where all of it lies."""
+        """Return where the error comes from first, and where all of it lies."""
         worst = [row.tensor for row in self.ranked[:3]]
         differ = [diff.name for diff in self.outputs if not diff.ok]
         return [
@@ -176,7 +176,7 @@ class Scan(Summary):
 
     @property
     def ranked(self) -> list[Scanned]:
-        """Give the rows by effect on the outputs, then by own error; what was not measured comes last."""
+        """Return the rows by effect on the outputs, then by own error; what was not measured comes last."""
         return sorted(self.tensors, key=_rank)
 
     @property

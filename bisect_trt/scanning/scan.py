@@ -31,11 +31,11 @@ from bisect_trt.scanning.jobs import Measurement, Row, Whole
 from bisect_trt.scanning.result import Histogram, Scan, Scanned, error_of
 from bisect_trt.scanning.scope import chosen, no_value, require_outputs, require_reference
 from bisect_trt.session.export_trial import ask
-from bisect_trt.session.finite import Lost, all_lost, lost_in, told
+from bisect_trt.session.finite import Lost, all_lost, loss_sentence, lost_in
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.pools import target_pool, with_timing_cache
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
-from bisect_trt.session.recording import record
+from bisect_trt.session.recording import record_model
 from bisect_trt.session.samples import read_with_notes
 from bisect_trt.session.shape_notes import shape_notes
 from bisect_trt.session.twice import with_marks
@@ -61,7 +61,7 @@ def scan(
     save_tensors: Path | None = None,
     on_event: OnEvent = lambda step: None,
 ) -> Scan:
-    """Own error of every tensor and its effect on the model's outputs; writes `scan.json` and `scan.html`.
+    """Measure the own error of every tensor and its effect on the outputs; write the two scan files.
 
     Args:
         model: ONNX file.
@@ -125,10 +125,10 @@ class _Scanning:
     effects_left: int = 0
 
     def run(self, asked: Sequence[str], notes: Sequence[str]) -> Scan:
-        """Measure, rank and run effects; `notes` are told behind what is noted here."""
+        """Measure, rank and run effects; `notes` are appended to the notes made here."""
         graph = self.session.graph
         with self._phase("record", f"{len(graph.order):,} nodes on the reference"):
-            recorded = record(self.pool, self.session, self.settings)
+            recorded = record_model(self.pool, self.session, self.settings)
             truth = ask(self.pool, self.session, self.settings, recorded)
             self.record: Record = truth.record
         self.fixed = self._with_random_values()
@@ -170,9 +170,9 @@ class _Scanning:
         return self.session.pinned(self.record) if known else self.session
 
     def _notes(self, lost: Lost, *said: str) -> tuple[str, ...]:
-        """Give what else there is to know, doubts first."""
+        """Return what else there is to know, doubts first."""
         graph, given = self.session.graph, self.fixed is not self.session
-        doubts = [*words(graph, given=given), told(graph, self.record, lost) if lost.count else ""]
+        doubts = [*words(graph, given=given), loss_sentence(graph, self.record, lost) if lost.count else ""]
         return tuple(filter(None, (*doubts, *said, *self.info.notes, self.record.error)))
 
     @contextmanager
@@ -289,7 +289,10 @@ class _Scanning:
             self.tensors[item.tensor] = replace(item, effect=None if why else diffs, why=why)
 
     def _files(self, tensor: str) -> list[dict[str, Path]] | None:
-        """The target's value of each sample: where it is the reference's, that; None when one is missing."""
+        """Return the target's value of each sample: where it is the reference's, that.
+
+        None when one is missing.
+        """
         rows = {row.diff.sample: row for row in self.rows[tensor]}
         found = []
         for sample in range(self.record.samples):
@@ -301,7 +304,7 @@ class _Scanning:
         return found
 
     def _histogram(self, result: Scan) -> Histogram | None:
-        """Give the histogram of the first tensor in the table that has values."""
+        """Return the histogram of the first tensor in the table that has values."""
         for item in result.ranked:
             worst = item.own
             files = self._files(item.tensor) if worst is not None and item.above_noise else None

@@ -36,7 +36,7 @@ def require_outputs(info: TargetInfo) -> None:
 
 
 def chosen(graph: Graph, names: Sequence[str]) -> list[str]:
-    """Tensors to look at, in topological order: all that somebody reads, or those of these names.
+    """Return the tensors to look at, in topological order: all that somebody reads, or those of these names.
 
     Raises:
         UsageError: no node makes a tensor of that name.

@@ -17,7 +17,7 @@ LITTLE = 2.0  # roundoffs that an RMS error of a tensor may have without any fau
 
 
 def verdict(scan: Scan) -> str:
-    """Give the answer, in one or two sentences."""
+    """Return the answer, in one or two sentences."""
     if scan.guilty:
         return _of_guilty(scan, scan.guilty)
     worst = [item for item in scan.ranked if item.effect_error]
@@ -50,7 +50,7 @@ def verdict(scan: Scan) -> str:
 
 
 def _of_guilty(scan: Scan, guilty: Sequence[Scanned]) -> str:
-    """Give the answer where tensors are found that make the outputs disagree, the worst first."""
+    """Return the answer where tensors are found that make the outputs disagree, the worst first."""
     whole = " (run as a whole, the model agrees)" if scan.agrees else ""
     error = guilty[0].effect_error or 0.0
     does = f"gives them an error of {figure(error)}" if math.isfinite(error) else "makes them not finite"
@@ -64,7 +64,7 @@ def _of_guilty(scan: Scan, guilty: Sequence[Scanned]) -> str:
 
 
 def _amplified(scan: Scan, item: Scanned) -> str:
-    """Say that what follows makes a tensor's error large; else that reduce tells a fault from rounding."""
+    """Say that later nodes amplify the error, or else that reduce distinguishes a fault from rounding."""
     arithmetic = arithmetic_of(scan.settings.target)
     own, effect = item.own_error or 0.0, item.effect_error or 0.0
     if not math.isfinite(effect) or not math.isfinite(own):
@@ -78,12 +78,12 @@ def _amplified(scan: Scan, item: Scanned) -> str:
 
 
 def where(item: Scanned) -> str:
-    """Give a tensor with the node that makes it."""
+    """Return a tensor with the node that makes it."""
     return f"{printable(item.tensor)} (node {printable(item.node)}, {printable(item.op)})"
 
 
 def short(item: Scanned) -> str:
-    """Give a tensor with the operator that makes it."""
+    """Return a tensor with the operator that makes it."""
     return f"{printable(item.tensor)} ({printable(item.op)})"
 
 
@@ -123,7 +123,7 @@ def effects_left(scan: Scan) -> str:
 
 
 def in_context(scan: Scan) -> str:
-    """Give what the view inside the whole engine adds, or why there is none."""
+    """Return what the view inside the whole engine adds, or why there is none."""
     if not scan.target.name.startswith("tensorrt"):
         return ""  # nobody expects it
     if scan.context_why:
@@ -141,13 +141,13 @@ def in_context(scan: Scan) -> str:
 
 
 def notes(scan: Scan) -> list[str]:
-    """Give what else there is to know."""
+    """Return what else there is to know."""
     found = (whole(scan), effects_left(scan), in_context(scan), *map(printable, scan.notes))
     return [note for note in found if note]
 
 
 def failing(scan: Scan) -> list[str]:
-    """Give a line for each failure: which nodes were not measured, and why."""
+    """Return a line for each failure: which nodes were not measured, and why."""
     groups: dict[str, list[Scanned]] = {}
     for item in scan.failing:
         failure = item.failure
@@ -173,7 +173,7 @@ def unmeasured(scan: Scan) -> dict[str, int]:
 
 
 def figure(value: float | None) -> str:
-    """Give an error for people."""
+    """Return an error for people."""
     if value is None:
         return ""
     if not math.isfinite(value):

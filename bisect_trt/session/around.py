@@ -15,7 +15,7 @@ Cut = Callable[[tuple[str, ...]], Candidate]
 def go_round(
     graph: Graph, cut: Cut, observe: Callable[[Candidate], Outcome], seen: Outcome
 ) -> tuple[Outcome, tuple[str, ...]]:
-    """Give what the rest of a model shows, and the nodes that were left out of it.
+    """Return what the rest of a model shows, and the nodes that were left out of it.
 
     Args:
         graph: the model.
@@ -38,6 +38,6 @@ def go_round(
 
 
 def left_out_words(graph: Graph, names: tuple[str, ...]) -> str:
-    """Give a note on the nodes that were left out."""
-    told = some_names([f"{name} ({graph.nodes[name].op_type})" for name in names])
-    return f"Without a GPU nothing can be said of {told}: the rest of the model was looked at."
+    """Return a note on the nodes that were left out."""
+    named = some_names([f"{name} ({graph.nodes[name].op_type})" for name in names])
+    return f"Without a GPU nothing can be said of {named}: the rest of the model was looked at."

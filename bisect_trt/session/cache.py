@@ -32,6 +32,7 @@ from bisect_trt.model.store import external_info, promise_of, raw_size
 from bisect_trt.outcome import Outcome, Symptom
 from bisect_trt.session.folder import meaning
 from bisect_trt.settings import Settings
+from bisect_trt.writing.files import written_whole
 
 LIMIT = 256 * 2**20
 """Bytes that a cache may take on the disk; the files not used for longest go first."""
@@ -42,11 +43,12 @@ _EVERY = 64  # entries written between two looks at the size of all
 _OF_THE_MACHINE = frozenset({Symptom.CRASH, Symptom.HANG, Symptom.OUT_OF_MEMORY})
 
 
-_OURS = re.compile(r"[0-9a-f]{62}\.json|tmp\w+\.writing")  # an entry, or what a killed run left of one
+_OURS = re.compile(r"[0-9a-f]{62}\.json|\.[0-9a-f]{62}\.json\.\d+\.writing")
+"""Names of our files: an entry, or what a killed run left of one."""
 
 
 def _check(content: str) -> str:
-    """Give what tells a damaged entry."""
+    """Return the checksum by which a damaged entry is found."""
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -78,7 +80,7 @@ class Cache:
         self._put = 0
 
     def get(self, candidate: Candidate, run: int = 0) -> Outcome | None:
-        """Give what an earlier run saw; None when there was none."""
+        """Return what an earlier run saw; None when there was none."""
         place = self._place(candidate, run)
         try:
             check, _, content = place.read_text().partition("\n")
@@ -96,15 +98,9 @@ class Cache:
         place = self._place(candidate, run)
         with suppress(OSError):
             place.parent.mkdir(exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=place.parent, suffix=".writing")
             content = json.dumps(outcome.to_json())
-            try:
-                with os.fdopen(handle, "w") as file:
-                    file.write(f"{_check(content)}\n{content}")
-                Path(aside).replace(place)
-            except BaseException:
-                Path(aside).unlink(missing_ok=True)
-                raise
+            with written_whole(place) as aside:
+                aside.write_text(f"{_check(content)}\n{content}")
         if self._put % _EVERY == 0:
             self.trim()
         self._put += 1
@@ -134,7 +130,7 @@ class Cache:
         return self._folder / name[:2] / f"{name[2:]}.json"
 
     def _content(self, candidate: Candidate) -> list[Any]:
-        """Give the candidate by content: no name of a file, no offset in one."""
+        """Return the candidate by content: no name of a file, no offset in one."""
         content = candidate.content
         proto = read_light(content) if isinstance(content, Path) else onnx.load_model_from_string(content)
         for tensor in tensors(proto):
@@ -156,7 +152,7 @@ class Cache:
         return [hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(), *values]
 
     def _hash(self, path: Path, offset: int = 0, length: int = -1) -> str:
-        """Content of a part of a file; files of a run never change, so each is read once."""
+        """Return the content of a part of a file; files of a run never change, so each is read once."""
         part = (str(path), offset, length)
         if part not in self._hashes:
             h = hashlib.sha256()
@@ -172,7 +168,7 @@ class Cache:
 
 
 def shared(settings: Settings, on: str) -> Cache | None:
-    """Give the cache that was asked for; none for a command of the user, which may change unseen.
+    """Return the cache that was asked for; none for a command of the user, which may change unseen.
 
     Args:
         settings: with its folder, and all that gives an outcome its meaning.

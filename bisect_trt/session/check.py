@@ -23,7 +23,7 @@ from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
 from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
-from bisect_trt.session.recording import Recording, cannot_run, record
+from bisect_trt.session.recording import Recording, cannot_run, record_model
 from bisect_trt.session.samples import Samples, read_with_notes
 from bisect_trt.session.shape_notes import shape_notes
 from bisect_trt.settings import DEFAULT_ACCURACY, Settings
@@ -71,7 +71,7 @@ def check(
                 oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
                 original = replace(known.original, keep=keep)
                 outcome, left_out = _observed(pool, session, settings, oracle, original, compares)
-    outcome = doubts.judged(outcome)
+    outcome = doubts.applied_to(outcome)
     model_notes = (*loaded.notes, *converted, *info.notes, *shape_notes(loaded, samples, settings))
     notes = (*doubts.notes, *kept, *model_notes, *known.notes, *left_out, built_words(outcome.built))
     return Check(
@@ -127,7 +127,10 @@ def _finding(outcome: Outcome, settings: Settings) -> Finding:
 def _observed(
     pool: Pool, session: Session, settings: Settings, oracle: Oracle, original: Candidate, compares: bool
 ) -> tuple[Outcome, list[str]]:
-    """What the target does with the model, or with what is left of it, see `go_round`; and notes on that."""
+    """Return what the target does with the model, or with what is left of it, see `go_round`.
+
+    And notes on that.
+    """
     oracle.save = settings.run.save_outputs
     seen = oracle.observe(original)
     if not seen.built.without_gpu:
@@ -143,7 +146,7 @@ def _fails_anywhere(pool: Pool, session: Session, settings: Settings) -> list[st
     if settings.accuracy.reference != DEFAULT_ACCURACY.reference:
         return []
     try:
-        recorded = record(pool, session, settings, outputs_only=True)
+        recorded = record_model(pool, session, settings, outputs_only=True)
     except UsageError:  # values too large to be made up: the target failed before it needed any
         return []
     said = cannot_run(recorded, settings, session.graph)
@@ -161,8 +164,8 @@ def _prepared(
     if not compares:
         session = prepare(loaded, samples, folder)
         return session, Doubts(session.graph, settings.accuracy, [])
-    session, told = with_other_masks(pool, loaded, samples, settings, folder)
-    return session, Doubts(session.graph, settings.accuracy, [told] if told else [])
+    session, note = with_other_masks(pool, loaded, samples, settings, folder)
+    return session, Doubts(session.graph, settings.accuracy, [note] if note else [])
 
 
 def _kept(loaded: LoadedModel, settings: Settings, keep: tuple[str, ...]) -> str:
@@ -184,15 +187,15 @@ def _kept(loaded: LoadedModel, settings: Settings, keep: tuple[str, ...]) -> str
     if missing and not found:
         raise UsageError(f"--keep-fp32: the model has none of these nodes: {some_names(missing)}")
     chosen = len(found.intersection(known.items))
-    told = f"--keep-fp32: {chosen:,} of {len(known.items):,} float nodes stay in FP32"
+    text = f"--keep-fp32: {chosen:,} of {len(known.items):,} float nodes stay in FP32"
     if without := len(found) - chosen:
-        told += f", and {counted(without, 'node')} of the list would in any case"
-    return told + (f"; not in this model: {some_names(missing)}." if missing else ".")
+        text += f", and {counted(without, 'node')} of the list would in any case"
+    return text + (f"; not in this model: {some_names(missing)}." if missing else ".")
 
 
 def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:
     """What it gives for the whole model; when the export differs, both sides are saved where asked for."""
-    recorded = record(pool, session, settings, outputs_only=not outside(settings))
+    recorded = record_model(pool, session, settings, outputs_only=not outside(settings))
     known, save = ask(pool, session, settings, recorded), settings.run.save_outputs
     if known.framework is not None and save is not None:
         _save(session, known.framework, save / "reference.npz")

@@ -14,7 +14,7 @@ from bisect_trt.workers.ray.remote import ClusterSeats
 
 
 def on_cluster(settings: Settings) -> Settings:
-    """Give it with the target that `auto` stands for on the nodes, and as many workers as they can take.
+    """Return it with the target that `auto` stands for on the nodes, and as many workers as they can take.
 
     Raises:
         TargetUnavailable: no cluster answers, or its nodes have no such target.
@@ -36,7 +36,7 @@ def on_cluster(settings: Settings) -> Settings:
 
 
 def seats_of(settings: Settings) -> ClusterSeats | None:
-    """Give where jobs run instead of on this machine: None without `--cluster`.
+    """Return where jobs run instead of on this machine: None without `--cluster`.
 
     Raises:
         TargetUnavailable: there is no such cluster.

@@ -37,8 +37,8 @@ class Doubts:
         if why := all_lost(lost, self._compared):
             self.why, self.finding = why, Finding.REFERENCE_NOT_FINITE
 
-    def judged(self, outcome: Outcome) -> Outcome:
+    def applied_to(self, outcome: Outcome) -> Outcome:
         """An outcome says nothing where nothing could be compared: numbers instead of NaN are no mismatch."""
-        told = any(not failure.is_mismatch for failure in outcome.failures)
-        silent = told or outcome.unresolved or not self.why
+        certain = any(not failure.is_mismatch for failure in outcome.failures)
+        silent = certain or outcome.unresolved or not self.why
         return outcome if silent else replace(outcome, failures=(), unresolved=self.why)

@@ -111,7 +111,7 @@ def try_export(
 
 
 def is_plain(settings: Settings) -> bool:
-    """Say whether the reference is ONNX Runtime here, which can be run in part and again."""
+    """Return whether the reference is ONNX Runtime here, which can be run in part and again."""
     return settings.accuracy.reference == DEFAULT_ACCURACY.reference
 
 
@@ -180,7 +180,7 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
 
 
 def _as_declared(elem_type: int | None, array: Array) -> Array:
-    """Floats in the width that the model declares: frameworks are free to give another one."""
+    """Return floats in the width that the model declares: frameworks are free to give another one."""
     dtype = helper.tensor_dtype_to_np_dtype(elem_type) if elem_type else array.dtype
     return array.astype(dtype) if kind_of(dtype) == kind_of(array.dtype) else array
 
@@ -188,7 +188,7 @@ def _as_declared(elem_type: int | None, array: Array) -> Array:
 def _export_differs(
     session: Session, record: Record, values: Values, diffs: Sequence[TensorDiff], name: str
 ) -> Truth:
-    """Give what is said when ONNX Runtime and the outside reference disagree on an output."""
+    """Return what is said when ONNX Runtime and the outside reference disagree on an output."""
     graph = session.graph
     worst = next(diff for diff in diffs if not diff.ok and diff.name in graph.graph_outputs)
     blame = f"{BLAME}: ONNX Runtime and {name} disagree: {worst.describe()}" + _first(session, diffs)
@@ -200,7 +200,7 @@ def _export_differs(
 
 
 def _vouched_for(session: Session, recorded: Record, values: Values) -> Record:
-    """Give what is true when the export is on trial, to cut it by.
+    """Return what is true when the export is on trial, to cut it by.
 
     Outputs of the framework, and those of its interior tensors that have ONNX Runtime's shape and kind of
     type; of ONNX Runtime only inputs, constants, and shapes, which frameworks do not compute as tensors.
@@ -227,13 +227,13 @@ def _vouched_for(session: Session, recorded: Record, values: Values) -> Record:
 
 
 def _kept_file(store: Store, name: str, array: Array) -> str:
-    """Give a value in the store; the same one in a run that is resumed."""
+    """Return a value in the store; the same one in a run that is resumed."""
     content = hashlib.sha256(array.tobytes()).hexdigest()
     return store.put_once(f"{name} {array.shape} {content}", array).name
 
 
 def _first(session: Session, diffs: Sequence[TensorDiff]) -> str:
-    """Give the first interior tensor that differs, when the reference gave any."""
+    """Return the first interior tensor that differs, when the reference gave any."""
     order = {t: k for k, node in enumerate(session.graph.order) for t in session.graph.outputs_of(node)}
     inner = [d for d in diffs if d.name in order and d.name not in session.graph.graph_outputs]
     wrong = sorted((d for d in inner if not d.ok), key=lambda d: order[d.name])
@@ -244,10 +244,10 @@ def _first(session: Session, diffs: Sequence[TensorDiff]) -> str:
 
 
 def outside(settings: Settings) -> bool:
-    """Say whether the reference gives outputs of the whole model only."""
+    """Return whether the reference gives outputs of the whole model only."""
     return parse(settings.accuracy.reference).outside
 
 
 def is_self(settings: Settings) -> bool:
-    """Say whether there is nothing to compare with."""
+    """Return whether there is nothing to compare with."""
     return settings.accuracy.reference == SELF

@@ -15,7 +15,7 @@ from bisect_trt.model.store import Store
 from bisect_trt.outcome import Array
 from bisect_trt.references.base import Record
 from bisect_trt.session.prepare import Session, prepare
-from bisect_trt.session.recording import record
+from bisect_trt.session.recording import record_model
 from bisect_trt.session.samples import Samples
 from bisect_trt.session.twice import with_marks
 from bisect_trt.settings import Settings
@@ -30,17 +30,17 @@ class Lost:
 
     @property
     def count(self) -> int:
-        """Give the number of elements in all."""
+        """Return the number of elements in all."""
         return sum(lost for lost, _ in self.tensors.values())
 
     def wholly(self, outputs: Iterable[str]) -> bool:
-        """Say whether of these tensors none has a finite element."""
+        """Return whether of these tensors none has a finite element."""
         known = [self.tensors.get(name, (0, 1)) for name in outputs]
         return bool(known) and all(lost == size for lost, size in known)
 
 
 def lost_in(recorded: Record, names: Iterable[str]) -> Lost:
-    """Give what is not finite of some recorded tensors."""
+    """Return what is not finite of some recorded tensors."""
     store, found = Store(recorded.folder), {}
     for name in names:
         if name not in recorded:
@@ -61,12 +61,15 @@ def _lost(value: Array) -> int:
 
 
 def described(pool: Pool, session: Session, settings: Settings, lost: Lost) -> str:
-    """What is not finite and where that begins, as a sentence; the reference runs once more, as a whole."""
-    return told(session.graph, record(pool, session, settings), lost)
+    """Return what is not finite and where that begins, as a sentence.
+
+    The reference runs once more, as a whole.
+    """
+    return loss_sentence(session.graph, record_model(pool, session, settings), lost)
 
 
-def told(graph: Graph, recorded: Record, lost: Lost) -> str:
-    """Give what is not finite of some tensors and where that begins in what was recorded, as a sentence."""
+def loss_sentence(graph: Graph, recorded: Record, lost: Lost) -> str:
+    """Return what is not finite of some tensors and where that begins in what was recorded, as a sentence."""
     name, (count, size) = next(iter(lost.tensors.items()))
     more = f" (and {len(lost.tensors) - 1} more outputs)" if len(lost.tensors) > 1 else ""
     origin = first_origin(graph, recorded)
@@ -78,7 +81,7 @@ def told(graph: Graph, recorded: Record, lost: Lost) -> str:
 
 
 def first_origin(graph: Graph, recorded: Record) -> str:
-    """Give the first node that gives NaN or Inf although nothing that it reads is, in words; else empty."""
+    """Return the first node that gives NaN or Inf although nothing that it reads is, in words; else empty."""
     lost = lost_in(recorded, [*graph.graph_inputs, *graph.producer]).tensors
     for name in graph.order:
         made = [tensor for tensor in graph.outputs_of(name) if tensor in lost]
@@ -107,8 +110,8 @@ def with_other_masks(
     after = _lost_outputs(pool, other, settings)
     if after is not None and after.count < before.count:
         names = ", ".join(masks)
-        told = f"The made-up values of {names} were turned round: else the reference is NaN or Inf."
-        return with_marks(pool, other, settings), told
+        note = f"The made-up values of {names} were turned round: else the reference is NaN or Inf."
+        return with_marks(pool, other, settings), note
     return with_marks(pool, prepare(loaded, samples, folder), settings), ""
 
 
@@ -120,11 +123,14 @@ def _turned(sample: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _lost_outputs(pool: Pool, session: Session, settings: Settings) -> Lost | None:
-    """Give what is lost of the model's outputs; None where the reference cannot run it."""
-    recorded = record(pool, session, settings, outputs_only=True)
+    """Return what is lost of the model's outputs; None where the reference cannot run it."""
+    recorded = record_model(pool, session, settings, outputs_only=True)
     return None if recorded.error else lost_in(recorded, session.graph.graph_outputs)
 
 
 def all_lost(lost: Lost, outputs: Sequence[str]) -> str:
-    """Why nothing can be said when no output that is compared has a finite number; empty where one has."""
+    """Return why nothing can be said when no output that is compared has a finite number.
+
+    Empty where one has.
+    """
     return "the reference gives no finite number, so nothing was compared" if lost.wholly(outputs) else ""

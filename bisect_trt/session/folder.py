@@ -29,14 +29,14 @@ SCRUBBED = "scrubbed"  # and the one after which its probes tell nothing any mor
 
 
 def default_folder(model: Path) -> Path:
-    """`MODEL-repro/` in the current directory."""
+    """Return `MODEL-repro/` in the current directory."""
     return Path.cwd() / f"{short_name(model.stem)}-repro"
 
 
 def header(
     model_digest: str, settings: Settings, samples: Sequence[Mapping[str, Value]], *, every: bool = False
 ) -> dict[str, str]:
-    """Give what two runs must share for one to go on with the other's journal.
+    """Return what two runs must share for one to go on with the other's journal.
 
     Workers, deadlines, memory limits, budgets and caches may differ: they do not change what a probe
     means. `samples` are the input values, wherever they come from. `every` says that all failures are looked
@@ -57,14 +57,14 @@ def header(
 
 
 def meaning(target: TargetSettings) -> dict[str, str]:
-    """Give all of the target's settings that an outcome depends on, libraries by content."""
+    """Return all of the target's settings that an outcome depends on, libraries by content."""
     plain = {k: str(v) for k, v in asdict(target).items() if k != "verbose_log"}
     libraries = [*target.plugins, *(path for _, path in target.ep_libraries)]
     return {**plain, "libraries": " ".join(_content(path) for path in libraries)}
 
 
 def named(spec: str) -> list[Path]:
-    """Files that a target or reference of the user's own consists of: programs, scripts, saved outputs."""
+    """Return the files of the user's own target or reference: programs, scripts, saved outputs."""
     kind, _, argument = spec.partition(":")
     if kind not in ("command", "python", "torchscript", "outputs"):
         return []
@@ -92,7 +92,7 @@ def require_target(journal: Journal, fingerprint: str) -> None:
 
 
 def anonymous_folder(head: dict[str, str]) -> Path:
-    """`anonymous-repro`, or with a number where that holds another model's run: the name tells nothing."""
+    """Return `anonymous-repro`, with a number if another model's run is there: a name without information."""
     for number in itertools.count(1):
         out = default_folder(Path("anonymous" if number == 1 else f"anonymous-{number}"))
         known = Journal.header(out / JOURNAL) or {}
@@ -128,7 +128,7 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
 
 
 def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
-    """Give the journal of a new folder, or of the unfinished run of the same model and options.
+    """Return the journal of a new folder, or of the unfinished run of the same model and options.
 
     Raises:
         UsageError: as `require_free` does, or the folder cannot be made.

@@ -90,7 +90,7 @@ class _Disk:
 
 
 def read(path: Path) -> tuple[list[Event], int]:
-    """Give all whole events of a journal, and the bytes that they take.
+    """Return all whole events of a journal, and the bytes that they take.
 
     A last line that is torn (no line end, or no JSON) is left out.
 
@@ -118,13 +118,13 @@ def read(path: Path) -> tuple[list[Event], int]:
 
 
 def no_event(path: Path, number: int) -> UsageError:
-    """Give what is told of a file that is no journal of ours, or is broken."""
+    """Return the error for a file that is not one of our journals, or is broken."""
     hint = "choose another folder with --out, or replace this one with --force"
     return UsageError(f"{path}, line {number} is no event of a journal", hint)
 
 
 def locked(path: Path) -> BinaryIO:
-    """Give a journal, opened or made, that nobody else writes until it is closed.
+    """Return a journal, opened or made, that nobody else writes until it is closed.
 
     Raises:
         UsageError: another run has it open, or it cannot be opened.
@@ -195,7 +195,7 @@ class Journal:
 
     @staticmethod
     def header(path: Path) -> dict[str, Any] | None:
-        """Give what the journal was opened with; None when there is none, or it holds no whole line.
+        """Return what the journal was opened with; None when there is none, or it holds no whole line.
 
         Raises:
             UsageError: the file is no journal.
@@ -243,7 +243,7 @@ class Journal:
         self._open.discard(key)
 
     def outcome(self, key: str) -> Outcome | None:
-        """Give what a finished probe saw; None when it did not finish."""
+        """Return what a finished probe saw; None when it did not finish."""
         found = self._outcomes.get(key)
         return found[0] if found else None
 
@@ -253,7 +253,7 @@ class Journal:
         return found[1] if found else None
 
     def finished(self) -> dict[str, tuple[Outcome, Verdict]]:
-        """Give all finished probes."""
+        """Return all finished probes."""
         return dict(self._outcomes)
 
     def deaths(self, key: str) -> int:
@@ -271,12 +271,12 @@ class Journal:
         try:
             self._disk.close()
         except OSError as error:
-            raise self._told(error) from error
+            raise self._write_error(error) from error
         finally:
             self._file.close()
 
     def __enter__(self) -> Journal:
-        """Give the journal itself."""
+        """Return the journal itself."""
         return self
 
     def __exit__(
@@ -309,12 +309,12 @@ class Journal:
             self._disk.soon()
         except OSError as error:
             self._undo(start)
-            raise self._told(error) from error
+            raise self._write_error(error) from error
         except BaseException:  # Ctrl-C: the line is whole or not there
             self._undo(start)
             raise
 
-    def _told(self, error: OSError) -> BisectError:
+    def _write_error(self, error: OSError) -> BisectError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskFull(f"no space left for {self.path}", "make room and run the same line again")
         return BisectError(f"cannot write {self.path}: {error.strerror}")

@@ -1,4 +1,4 @@
-"""Outputs that `--save-outputs` wrote, judged once more with other tolerances; nothing is run."""
+"""Compares outputs that `--save-outputs` wrote again, with other tolerances; nothing is run."""
 
 from __future__ import annotations
 

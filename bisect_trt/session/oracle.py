@@ -74,7 +74,7 @@ class Oracle:
 
 
 def outcome_of(reply: Reply) -> Outcome:
-    """Give the job's own outcome, or the worker's death as a failure."""
+    """Return the job's own outcome, or the worker's death as a failure."""
     if reply.death is None:
         outcome: Outcome = reply.value
         return outcome
@@ -86,6 +86,6 @@ def outcome_of(reply: Reply) -> Outcome:
 
 
 def _from_death(death: Death) -> Failure:
-    """Stage as last announced by the worker; the signature says how it died, without numbers."""
+    """Return stage as last announced by the worker; the signature says how it died, without numbers."""
     stage = last_stage(death.log) or Stage.BUILD
     return Failure(stage, death.symptom, f"{death.symptom.value}: {death.message}", death.message)

@@ -20,7 +20,7 @@ def pools(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[tu
 
     Args:
         settings: how many there are, what they may hold, and where the target's are.
-        on_progress: hears how far the builds of the target are.
+        on_progress: called with how far the builds of the target are.
     """
     run = settings.run
     with (

@@ -50,7 +50,7 @@ class Session:
             raise UsageError(f"making up input values ends a worker: {reply.death.message}", "give --inputs")
 
     def pinned(self, recorded: Record) -> Session:
-        """Give the model with the recorded values of its random nodes as inputs."""
+        """Return the model with the recorded values of its random nodes as inputs."""
         types = {
             t: make_tensor_type_proto(recorded.elem_type(t), recorded.shape(t)) for t in recorded.tensors
         }
@@ -78,7 +78,7 @@ class Session:
         )
 
     def with_outputs(self, recorded: Record) -> Candidate:
-        """`original`, to be compared at its outputs, one by one."""
+        """Return `original`, to be compared at its outputs, one by one."""
         values = recorded.values(self.graph.graph_outputs)
         known = tuple(values[0]) if values else ()
         return replace(self.original, expected=values, rest=Rest(outputs=known, expected=values))
@@ -110,7 +110,7 @@ def kept_value(store: Store, name: str, value: Value) -> Path:
 
 
 def resolved(settings: Settings) -> Settings:
-    """Give it with `auto` replaced by the target that it stands for here, and the reference checked.
+    """Return it with `auto` replaced by the target that it stands for here, and the reference checked.
 
     Without ONNX Runtime's values for all of the model, parts of it are compared by themselves.
 

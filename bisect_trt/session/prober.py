@@ -68,11 +68,11 @@ class Budget:
 
     @classmethod
     def of(cls, run: RunSettings, began: float) -> Budget:
-        """Give what the settings of a run allow that began at this moment of `time.monotonic`."""
+        """Return what the settings of a run allow that began at this moment of `time.monotonic`."""
         return cls(None if run.budget is None else began + run.budget, run.max_probes)
 
     def left(self) -> float | None:
-        """Seconds; None: as many as it takes."""
+        """Return seconds; None: as many as it takes."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def require(self, probes: int) -> None:
@@ -98,34 +98,35 @@ class Prober:
     _running: dict[str, tuple[Task, Candidate]] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)  # by this call
     _guessed: set[str] = field(default_factory=set)  # finished, but nobody has asked yet
-    _alone: str = ""  # how outputs are compared, where that is not as the settings of the run say
+    _comparison: str = ""  # how outputs are compared, where that is not as the settings of the run say
 
-    def compare(self, accuracy: AccuracySettings, *, alone: bool = False, explain: bool = True) -> None:
-        """How outputs are compared from now on; `alone`: as a part by itself asks for, not as the user did.
+    def compare(self, accuracy: AccuracySettings, *, by_itself: bool = False, explain: bool = True) -> None:
+        """How outputs are compared from now on; `by_itself`: as a part asks for, not as the user did.
 
         What is seen then is an answer to another question, and not for other runs. With `explain` it holds
         what rounding explains of a mismatch.
         """
-        self.oracle.accuracy, self.oracle.explain = accuracy, alone and explain
-        self._alone = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if alone else ""
+        self.oracle.accuracy, self.oracle.explain = accuracy, by_itself and explain
+        self._comparison = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if by_itself else ""
 
     def explain_no_more(self) -> None:
         """Nobody asks any more what rounding explains of a mismatch; outputs are compared as before."""
         self.oracle.explain = False
 
     def peek(self, candidate: Candidate) -> Outcome | None:
-        """Give what is known without asking the target."""
+        """Return what is known without asking the target."""
         return self.journal.outcome(self._key(candidate, 0))
 
     def observe(self, candidate: Candidate, run: int = 0, target: TargetSettings | None = None) -> Outcome:
-        """What the target does with a candidate; `target` are other settings of it than those of the search.
+        """Return what the target does with a candidate; `target` replaces the settings of the search.
 
         Raises:
             BudgetSpent: it is not known and may not be asked any more.
             DiskFull: the journal cannot be written.
         """
         key = self._key(candidate, run, target)
-        cache = None if self._alone or target else self.cache  # its keys know the settings of the run only
+        # The keys of the cache know the settings of the run only.
+        cache = None if self._comparison or target else self.cache
         outcome = self.journal.outcome(key) or self._taken_down(key)
         outcome = outcome or self._shared(cache, key, candidate, run)
         if outcome is not None and key not in self._guessed:
@@ -159,7 +160,7 @@ class Prober:
         return outcome
 
     def _taken_down(self, key: str) -> Outcome | None:
-        """Give the outcome of a probe that is not tried again.
+        """Return the outcome of a probe that is not tried again.
 
         Even when a crash is wanted: nobody knows whether the probe or a person ended the tool.
         """
@@ -226,4 +227,4 @@ class Prober:
         key = candidate.digest if run == 0 else f"{candidate.digest}#{run}"
         if target is not None:
             key += f"@{hashlib.sha256(repr(target).encode()).hexdigest()[:8]}"
-        return f"{key}~{self._alone}" if self._alone else key
+        return f"{key}~{self._comparison}" if self._comparison else key

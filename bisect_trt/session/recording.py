@@ -23,6 +23,7 @@ from bisect_trt.session.prepare import RECORD, Session
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, Settings
 from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.files import written_whole
 from bisect_trt.writing.text import counted
 
 
@@ -52,7 +53,7 @@ class Recording:
 
     @classmethod
     def of(cls, graph: Graph, record: Record) -> Recording:
-        """Values that are known: the reference is not run again."""
+        """Return the values that are known: the reference is not run again."""
         recording = cls(graph, record, lambda _: record, lambda: record)
         recording._is_whole = True
         return recording
@@ -61,28 +62,28 @@ class Recording:
     def when_needed(
         cls, pool: Pool, session: Session, settings: Settings, tell: Callable[[str], None]
     ) -> Recording:
-        """ONNX Runtime's values, of which only the inputs are known yet; `tell` hears when it runs."""
+        """Record ONNX Runtime's values on demand; only the inputs are known yet. `tell` hears of runs."""
 
         def some(tensors: list[str]) -> Record:
             tell(f"running the reference for {counted(len(tensors), 'tensor')}")
-            return record_some(pool, session, settings, tensors)
+            return record_tensors(pool, session, settings, tensors)
 
         def whole() -> Record:
             tell("running the reference")
-            return record(pool, session, settings)
+            return record_model(pool, session, settings)
 
         graph, store, feeds = session.graph, session.store, session.feeds
         inputs = Record(store.folder, len(feeds), recorded_inputs(graph, store, feeds))
         return cls(graph, inputs, some, whole)
 
     def replaced(self, record: Record | None) -> Recording:
-        """Give the same with other values of all tensors, where there are any."""
+        """Return the same with other values of all tensors, where there are any."""
         found = Recording.of(self._graph, record or self.whole())
         found.seconds = self.seconds
         return found
 
     def narrowed(self, samples: Sequence[int]) -> Recording:
-        """Values of some samples only, all tensors of them."""
+        """Return the values of some samples only, all tensors of them."""
         return self.replaced(self.whole().only(list(samples)))
 
     def expect(self, tensors: Iterable[str]) -> Record:
@@ -101,7 +102,7 @@ class Recording:
         return part
 
     def whole(self) -> Record:
-        """Give all tensors."""
+        """Return all tensors."""
         if not self._is_whole:
             self.record, self._is_whole = self._timed(self._whole), True
         return self.record
@@ -123,7 +124,7 @@ class Recording:
         return self.record.samples
 
     def __contains__(self, tensor: object) -> bool:
-        """Say whether the tensor was recorded."""
+        """Return whether the tensor was recorded."""
         return tensor in self.record or tensor in self.whole()
 
     @property
@@ -144,7 +145,7 @@ class Recording:
         return self._with(tensor).shape(tensor)
 
 
-def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bool = False) -> Record:
+def record_model(pool: Pool, session: Session, settings: Settings, *, outputs_only: bool = False) -> Record:
     """Run the reference in a worker and keep every tensor; the second time, what was kept.
 
     A reference that cannot run the model, or dies of it, gives a record with an error.
@@ -158,7 +159,7 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
         recorded = _record_on_target(pool, session, settings, tensors)
     else:
         accuracy = settings.accuracy
-        recorded = record_in(
+        recorded = record_in_worker(
             pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
         )
     if not outputs_only:
@@ -166,17 +167,17 @@ def record(pool: Pool, session: Session, settings: Settings, *, outputs_only: bo
     return recorded
 
 
-def record_some(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:
+def record_tensors(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:
     """Record some tensors only, and run again each time: that takes little."""
     folder, proto, accuracy = session.store.folder, session.graph.proto, settings.accuracy
     if (folder / RECORD).exists():  # of a run that was stopped
-        return record(pool, session, settings)
-    return record_in(
+        return record_model(pool, session, settings)
+    return record_in_worker(
         pool, folder, proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
     )
 
 
-def record_again(
+def record_derived(
     pool: Pool, session: Session, settings: Settings, proto: onnx.ModelProto, feeds: Sequence[Feeds]
 ) -> Record:
     """Record a model that was made of parts of the session's; its weights lie in the store."""
@@ -186,15 +187,14 @@ def record_again(
     if place.exists():
         return Record.from_json(json.loads(place.read_text()))
     folder, accuracy = session.store.folder, settings.accuracy
-    recorded = record_in(pool, folder, proto, feeds, settings.run, accuracy=accuracy, stem=f"{key}-")
+    recorded = record_in_worker(pool, folder, proto, feeds, settings.run, accuracy=accuracy, stem=f"{key}-")
     _keep(recorded, place)
     return recorded
 
 
 def _keep(recorded: Record, place: Path) -> None:
-    aside = place.with_suffix(".writing")
-    aside.write_text(json.dumps(recorded.to_json()))
-    aside.replace(place)
+    with written_whole(place) as aside:
+        aside.write_text(json.dumps(recorded.to_json()))
 
 SHORTEST = 600.0
 """Seconds that the reference has at least."""
@@ -203,7 +203,7 @@ SHORTEST = 600.0
 def _record_on_target(
     pool: Pool, session: Session, settings: Settings, tensors: Sequence[str] | None
 ) -> Record:
-    """Give the target in FP32 as the reference: what nodes make is exposed, as much of it as has a type."""
+    """Return the target in FP32 as the reference: what nodes make is exposed, as much of it as has a type."""
     proto = onnx.ModelProto()
     proto.CopyFrom(session.graph.proto)
     if tensors is None:
@@ -217,7 +217,7 @@ def _record_on_target(
     return Record(session.store.folder, len(session.feeds), error=reply.death.message)
 
 
-def record_in(
+def record_in_worker(
     pool: Pool,
     folder: Path,
     proto: onnx.ModelProto,

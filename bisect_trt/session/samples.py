@@ -29,7 +29,7 @@ Samples = list[dict[str, Value]]
 def read_samples(
     loaded: LoadedModel, settings: Settings, notes: list[str] | None = None
 ) -> Samples:
-    """Input values from the user's file, else what seeded random ones are to be: a mapping for each sample.
+    """Return input values, a mapping for each sample: read from the user's file, or seeded random ones.
 
     `notes` gets a sentence for each array of another type than declared, which was converted.
 
@@ -65,13 +65,13 @@ def read_samples(
 
 
 def read_with_notes(loaded: LoadedModel, settings: Settings) -> tuple[Samples, list[str]]:
-    """Input values as `read_samples` gives them, and a sentence for each array that was converted."""
+    """Return input values as `read_samples` gives them, and a sentence for each array that was converted."""
     notes: list[str] = []
     return read_samples(loaded, settings, notes), notes
 
 
 def graph_inputs(proto: onnx.ModelProto) -> tuple[GraphInput, ...]:
-    """Inputs of a model that are not initializers, sparse ones neither."""
+    """Return the inputs of a model that are not initializers, sparse ones neither."""
     constant = {tensor.name for tensor in proto.graph.initializer}
     constant |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     return tuple(
@@ -80,7 +80,7 @@ def graph_inputs(proto: onnx.ModelProto) -> tuple[GraphInput, ...]:
 
 
 def _known_shapes(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[str, tuple[int, ...]]:
-    """Shapes from the options: static ones first, else the optimum of the profile.
+    """Return shapes from the options: static ones first, else the optimum of the profile.
 
     Raises:
         UsageError: a name is no input of the model, or a shape does not fit its declaration.
@@ -113,13 +113,13 @@ def _known_ranges(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[st
 
 
 def run_loader(path: Path) -> list[dict[str, Array]]:
-    """Give what the user's own function yields, run in a process of its own. Raises UsageError."""
+    """Return what the user's own function yields, run in a process of its own. Raises UsageError."""
     found: list[dict[str, Array]] = _in_a_worker(f"--inputs {path}", user_values.load_inputs, str(path))
     return found
 
 
 def _in_a_worker(what: str, job: Callable[..., Any], *arguments: Any) -> Any:
-    """Give what a job gives that belongs to an option. Raises UsageError, too, when it ends its process."""
+    """Return what a job gives that belongs to an option. Raises UsageError, too, when it ends its process."""
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs, Pool(1, log_dir=Path(logs)) as pool:
         reply = pool.submit(job, *arguments, timeout=None).result()
     if reply.death is not None:

@@ -14,7 +14,10 @@ _SHOWN_INPUTS = 4  # inputs
 def shape_notes(
     loaded: LoadedModel, samples: Samples, settings: Settings
 ) -> list[str]:
-    """A sentence for a model with dynamic dimensions, as `--help` of `--shapes` writes them; else nothing."""
+    """Return a sentence for a model with dynamic dimensions, as `--help` of `--shapes` writes them.
+
+    Else nothing.
+    """
     given = dict(settings.target.shapes) | dict(settings.target.opt_shapes)
     found, chosen = [], []
     for item in graph_inputs(loaded.proto):

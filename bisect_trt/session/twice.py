@@ -12,7 +12,7 @@ from bisect_trt.outcome import Array, Values
 from bisect_trt.references.base import Record
 from bisect_trt.references.spec import SELF
 from bisect_trt.session.prepare import Session
-from bisect_trt.session.recording import record_in
+from bisect_trt.session.recording import record_in_worker
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 
@@ -20,7 +20,7 @@ EVALUATE = "Put the framework's model into evaluation mode (model.eval() in PyTo
 
 
 def with_marks(pool: Pool, session: Session, settings: Settings) -> Session:
-    """Give the session whose graph notes which custom operators are random: the reference makes them twice.
+    """Return the session whose graph notes which custom operators are random: the reference makes them twice.
 
     ONNX's own operators and those of ONNX Runtime are told by the graph alone, so most models are not run
     again. What is made twice is what such nodes read and give, nothing behind them: a node that reads what
@@ -41,7 +41,7 @@ def unsteady(pool: Pool, session: Session, settings: Settings, nodes: Sequence[s
     # In one session: another one may begin with the same seed.
     count, feeds = len(session.feeds), session.feeds * 2
     run, accuracy = settings.run, settings.accuracy
-    found = record_in(
+    found = record_in_worker(
         pool, folder, graph.proto, feeds, run, tensors=tensors, accuracy=accuracy, stem="twice-"
     )
     differ = {
@@ -61,7 +61,7 @@ def _bytes(recorded: Record, sample: int, tensor: str) -> bytes:
 def steady(
     first: list[dict[str, Array]], second: Values, settings: Settings, outputs: Sequence[str]
 ) -> tuple[list[dict[str, Array]], str]:
-    """What a reference gave twice alike, and a sentence on what it did not; at the tolerance of the user.
+    """Return the values that two runs of a reference agree on, and a sentence on those that differ.
 
     Raises:
         TargetUnavailable: that is all of its outputs.
@@ -72,8 +72,8 @@ def steady(
     if not random:
         return first, ""
     name, named = f"--reference {settings.accuracy.reference}", ", ".join(sorted(random)[:4])
-    told = f"{name} is random: two runs with the same inputs give different values of {named}."
+    sentence = f"{name} is random: two runs with the same inputs give different values of {named}."
     kept = [{k: v for k, v in one.items() if k not in random} for one in first]
     if not any(k in kept[0] for k in outputs):
-        raise TargetUnavailable(f"nothing can be said of this model: {told}", EVALUATE)
-    return kept, f"{told} These were not compared with it. {EVALUATE}"
+        raise TargetUnavailable(f"nothing can be said of this model: {sentence}", EVALUATE)
+    return kept, f"{sentence} These were not compared with it. {EVALUATE}"

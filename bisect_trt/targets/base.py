@@ -17,6 +17,7 @@ from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Array, Failure, Stage
+from bisect_trt.writing.files import written_whole
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,20 @@ def report_progress(text: str) -> None:
     place = os.environ.get(WORKER)
     if not place:
         return
-    file, aside = Path(f"{place}.progress"), Path(f"{place}.progress.new")
+    file = Path(f"{place}.progress")
     with suppress(OSError):  # a full disk must not fail a build
         if text:
-            aside.write_text(text)
-            aside.replace(file)
+            with written_whole(file) as aside:
+                aside.write_text(text)
         else:
             file.unlink(missing_ok=True)
 
 
 def asked_to_stop() -> bool:
-    """Say whether somebody wants the present job ended; whoever cannot do that is killed a little later."""
+    """Return whether somebody wants the present job ended.
+
+    Whoever cannot do that is killed a little later.
+    """
     place = os.environ.get(WORKER)
     return bool(place) and Path(f"{place}.stop").exists()
 
@@ -116,23 +120,23 @@ def announce_reference() -> None:
 
 
 def last_stage(worker_log: str) -> Stage | None:
-    """Give the stage of the target that the worker announced last; None: none, or the reference ran."""
+    """Return the stage of the target that the worker announced last; None: none, or the reference ran."""
     last = _last_mark(worker_log)
     return Stage(last) if last not in ("", _REFERENCE) else None
 
 
 def was_in_reference(worker_log: str) -> bool:
-    """Say whether the worker died while the reference ran."""
+    """Return whether the worker died while the reference ran."""
     return _last_mark(worker_log) == _REFERENCE
 
 
 def readable(worker_log: str) -> str:
-    """Give what a dead worker wrote, for people: stages in words, and nothing of our own code.
+    """Return what a dead worker wrote, for people: stages in words, and nothing of our own code.
 
     Python's `faulthandler` adds a stack that is ours and names folders of this machine.
     """
-    told = re.sub(rf"{STAGE_MARK}(\w+)", r"-- \1 --", worker_log)
-    return "\n".join(line for line in told.splitlines() if not _STACK.match(line)).strip("\n")
+    text = re.sub(rf"{STAGE_MARK}(\w+)", r"-- \1 --", worker_log)
+    return "\n".join(line for line in text.splitlines() if not _STACK.match(line)).strip("\n")
 
 
 def _last_mark(worker_log: str) -> str:
@@ -141,7 +145,7 @@ def _last_mark(worker_log: str) -> str:
 
 
 def fed(candidate: Candidate) -> list[dict[str, Array]]:
-    """Give the values of each sample as arrays of the types that the model declares for its inputs.
+    """Return the values of each sample as arrays of the types that the model declares for its inputs.
 
     Raises:
         UsageError: they were to be made up, and are too large for that.
@@ -150,7 +154,7 @@ def fed(candidate: Candidate) -> list[dict[str, Array]]:
 
 
 def as_declared(graph: onnx.GraphProto, folder: Path, feeds: Sequence[Feeds]) -> list[dict[str, Array]]:
-    """The values of samples that lie in `folder`, for the inputs of a graph; what is no input is left out.
+    """Return values of samples that lie in `folder`, for the inputs of a graph; what is no input is left out.
 
     Raises:
         UsageError: they were to be made up, and are too large for that.

@@ -129,7 +129,7 @@ class Command:
                 log = trim([*out.splitlines(), *err.splitlines()])
                 logs.append(log)
                 if code != 0:
-                    return self._judge(code, out, err, candidate, "\n".join(logs))
+                    return self._result(code, out, err, candidate, "\n".join(logs))
                 try:
                     outputs += _outputs(scratch / "outputs.npz", model)
                 except ValueError as e:
@@ -147,7 +147,7 @@ class Command:
             yield from as_declared(model.graph, candidate.folder, [sample])
 
     def _execute(self, scratch: Path) -> tuple[int, str, str]:
-        """Exit code (negative: the signal that killed it) and the ends of stdout and stderr."""
+        """Return exit code (negative: the signal that killed it) and the ends of stdout and stderr."""
         files = {
             "model": scratch / "model.onnx",
             "inputs": scratch / "inputs.npz",
@@ -176,7 +176,7 @@ class Command:
             raise UsageError(f"{words[0]} cannot be started: {why}", "Is it a program for this machine?")
         return process.returncode, *said
 
-    def _judge(self, code: int, out: str, err: str, candidate: Candidate, log: str) -> TargetResult:
+    def _result(self, code: int, out: str, err: str, candidate: Candidate, log: str) -> TargetResult:
         if code == CANNOT_TELL:
             return TargetResult(unresolved=f"the command cannot tell (exit code {CANNOT_TELL})", log=log)
         how = f"exit code {code}" if code > 0 else _signal_name(-code)
@@ -204,13 +204,13 @@ class Command:
 
 
 def _outputs(path: Path, model: onnx.ModelProto) -> list[Mapping[str, Array]]:
-    """Give what the program wrote, if anything. Raises ValueError."""
+    """Return what the program wrote, if anything. Raises ValueError."""
     there = path.exists() and path.stat().st_size > 0
     return [read_outputs(path, model.graph.output)] if there else []
 
 
 def _absolute(word: str) -> str:
-    """Give a word that names a file of the current folder, for a program that runs elsewhere."""
+    """Return a word that names a file of the current folder, for a program that runs elsewhere."""
     path = Path(word)
     with suppress(OSError, ValueError):  # a word need not be a path at all
         if path.is_file() or ("/" in word and path.is_dir()):

@@ -71,7 +71,7 @@ def write_npz(arrays: Mapping[str, Array], path: Path) -> None:
 
 
 def read_outputs(path: Path, declared: Sequence[onnx.ValueInfoProto]) -> dict[str, Array]:
-    """Give the model's outputs that are in a `.npz`, or in JSON as Polygraphy saves it (`--save-outputs`).
+    """Return the model's outputs that are in a `.npz`, or in JSON as Polygraphy saves it (`--save-outputs`).
 
     Outputs without names (`numpy.savez(path, a, b)`) count in the order of the model. Bits of types that
     numpy does not know become these types. Nothing is unpickled.
@@ -110,7 +110,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _read_json(path: Path) -> dict[str, Array]:
-    """Give the last sample of what `formats.read_json` reads."""
+    """Return the last sample of what `formats.read_json` reads."""
     try:
         return dict(read_json(path)[-1])
     except (UsageError, OSError) as e:

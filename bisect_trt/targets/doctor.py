@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from bisect_trt._version import __version__
 from bisect_trt.machine.environment import ABSENT, Environment, describe, version
-from bisect_trt.machine.process import Answer, EndedError, Told, WorkerProcess
+from bisect_trt.machine.process import Answer, EndedError, WorkerProcess
 from bisect_trt.targets.registry import survey
 
 T = TypeVar("T")
 
 _SECONDS = 120.0  # for libraries of gigabytes on a cold, slow disk
-_LOOK, _ENDING = 0.1, 5.0  # seconds between two looks, and that a process may take to end
+_ENDING = 5.0  # seconds that a process may take to end
 _TARGETS, _PROVIDERS, _LIBRARIES, _MACHINE = "Targets", "ONNX Runtime providers", "Libraries", "Machine"
 _KNOWN = ("onnx", "onnxruntime", "numpy", "onnx-graphsurgeon", "polygraphy", "networkx")
 _NEEDS_GPU = "builds work without one; running engines needs an NVIDIA GPU and its driver"
@@ -34,7 +33,7 @@ class Row:
     hint: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON data."""
+        """Return it as plain JSON data."""
         return asdict(self)
 
 
@@ -97,7 +96,7 @@ def _machine(machine: Environment) -> list[Row]:
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Answer:
-    """Run a job, in the process; what it raises must be told, whatever it is: this is a diagnosis."""
+    """Run a job, in the process; whatever it raises is reported, as this is a diagnosis."""
     try:
         return True, pickle.dumps(function(*arguments)), 0.0
     except Exception as error:
@@ -109,21 +108,17 @@ def _nothing() -> None:
 
 
 def apart(function: Callable[[], T], seconds: float = _SECONDS) -> T | str:
-    """Give the answer of a function that was called in a fresh process, or what became of that process."""
-    until, heard = time.monotonic() + seconds, None
+    """Return the answer of a function that was called in a fresh process, or what became of that process."""
     worker = WorkerProcess(multiprocessing.get_context("spawn"), _call, _nothing, ())
     try:
-        while not isinstance(heard, tuple):
-            if time.monotonic() > until:
-                return f"took more than {seconds:g} s"
-            heard = worker.hear(_LOOK)
-            if heard is Told.READY:
-                worker.give((function, ()))
+        answer = worker.do((function, ()), seconds)
+    except TimeoutError:
+        return f"took more than {seconds:g} s"
     except EndedError:
         return f"ended the process (exit code {worker.exit_code(_ENDING)})"
     except Exception as error:  # it cannot be sent there
         return f"failed: {type(error).__name__}: {error}"
     finally:
         worker.end()
-    found: T | str = pickle.loads(heard[1])  # from a process of ours
+    found: T | str = pickle.loads(answer[1])  # from a process of ours
     return found

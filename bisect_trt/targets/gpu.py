@@ -38,14 +38,14 @@ class Gpu:
     driver: str
 
     def versions(self) -> Mapping[str, str]:
-        """Give the versions of driver and card for header and report."""
+        """Return the versions of driver and card for header and report."""
         major, minor = self.compute_capability
         named = {"GPU": f"{self.name} ({major}.{minor})", "CUDA": self.cuda, "driver": self.driver}
         return {key: value for key, value in named.items() if value}
 
 
 def _driver() -> tuple[ctypes.CDLL | None, int]:
-    """Give the driver, and how many GPUs it shows to this process."""
+    """Return the driver, and how many GPUs it shows to this process."""
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "WinDLL") else "libcuda.so.1")
     except OSError:
@@ -57,7 +57,7 @@ def _driver() -> tuple[ctypes.CDLL | None, int]:
 
 
 def spoils(message: str) -> bool:
-    """Say whether a failure's message is that of a CUDA error, which may stay with this process."""
+    """Return whether a failure's message is that of a CUDA error, which may stay with this process."""
     return _OF_THE_CONTEXT.search(message) is not None
 
 
@@ -68,7 +68,7 @@ def spoil() -> None:
 
 
 def is_well() -> bool:
-    """Say whether this process has a CUDA context without an error that would stay with it."""
+    """Return whether this process has a CUDA context without an error that would stay with it."""
     cuda, _ = _driver()
     context = ctypes.c_void_p()
     if cuda is None or cuda.cuCtxGetCurrent(ctypes.byref(context)) or not context:
@@ -97,7 +97,10 @@ def count() -> int:
 
 
 def free_bytes() -> int:
-    """Memory that is free on the first visible GPU; 0 where that cannot be told. Makes no CUDA context."""
+    """Return the memory that is free on the first visible GPU.
+
+    0 where that cannot be told. Makes no CUDA context.
+    """
     cuda, found = _driver()
     uuid, device, handle = (ctypes.c_ubyte * 16)(), ctypes.c_int(), ctypes.c_void_p()
     if cuda is None or found < 1 or cuda.cuDeviceGet(ctypes.byref(device), 0):
@@ -115,7 +118,7 @@ def free_bytes() -> int:
 
 
 def find_gpu() -> Gpu | None:
-    """Give the first visible GPU; None without a driver or a GPU. Meant for worker processes."""
+    """Return the first visible GPU; None without a driver or a GPU. Meant for worker processes."""
     cuda, found = _driver()
     if cuda is None or found < 1:
         return None
@@ -140,8 +143,8 @@ def find_gpu() -> Gpu | None:
 
 def _driver_version() -> str:
     try:
-        told = Path("/proc/driver/nvidia/version").read_text(errors="replace")
+        text = Path("/proc/driver/nvidia/version").read_text(errors="replace")
     except OSError:
         return ""
-    found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", told)
+    found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", text)
     return found.group(1) if found else ""

@@ -26,7 +26,7 @@ class Knob:
 
     Attributes:
         name: for people, `ReshapeFusion`.
-        told: what it means to take it otherwise, `without the optimiser ReshapeFusion`.
+        told: a phrase for the other decision, `without the optimiser ReshapeFusion`.
         decisions: what `TargetSettings.decisions` gets; the target's adapter knows the words.
         changes: fields of the settings that get other values.
         paste: by tool, a line that does the same.
@@ -45,7 +45,7 @@ class Knob:
 
 
 def switched(target: TargetSettings, knobs: Sequence[Knob]) -> TargetSettings:
-    """Give the settings with these decisions taken otherwise."""
+    """Return the settings with these decisions taken otherwise."""
     taken = set(target.decisions)
     for knob in knobs:
         target = replace(target, **knob.changes)

@@ -32,7 +32,7 @@ class Narrower:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def source(self, candidate: Candidate) -> Source:
-        """Give the candidate as the target gets it.
+        """Return the candidate as the target gets it.
 
         Raises:
             UsageError: nothing in the user's own model computes in float32.

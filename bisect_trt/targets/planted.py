@@ -110,7 +110,7 @@ class Planted:
 
 
 def _late(fault: Fault) -> bool:
-    """Say whether the fault changes outputs and nothing else."""
+    """Return whether the fault changes outputs and nothing else."""
     return fault.fail in ("mismatch", "nan")
 
 
@@ -159,7 +159,7 @@ def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) 
 def _corrupted(
     model: onnx.ModelProto, folder: Path, late: Sequence[Showing], feeds: Mapping[str, Array]
 ) -> onnx.ModelProto:
-    """Give the model with the outputs of the culprits changed, for all that use them."""
+    """Return the model with the outputs of the culprits changed, for all that use them."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph
@@ -193,7 +193,7 @@ _WIDE: Mapping[int, int] = {
 
 
 def _edit(tensor: str, fail: str, kind: int) -> tuple[list[onnx.NodeProto], list[TensorProto]] | None:
-    """Nodes that make `tensor` from its true value, with their constants; None: left as it is."""
+    """Return the nodes that make `tensor` from its true value, with their constants; None: left as it is."""
     true = tensor + _SUFFIX
     if fail == "mismatch" and kind == TensorProto.BOOL:
         return [helper.make_node("Not", [true], [tensor], true)], []
@@ -224,7 +224,7 @@ def _edit(tensor: str, fail: str, kind: int) -> tuple[list[onnx.NodeProto], list
 def _types(
     model: onnx.ModelProto, folder: Path, tensors: Sequence[str], feeds: Mapping[str, Array]
 ) -> dict[str, int]:
-    """Element types of tensors as they are when run; shape inference does not know every operator."""
+    """Return element types of tensors as they are when run; shape inference does not know every operator."""
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     already = {output.name for output in shown.graph.output}

@@ -131,16 +131,16 @@ def _number(part: str, key: str, value: str, kind: Callable[[str], T], most: flo
 
 
 def culprits(fault: Fault, graph: onnx.GraphProto) -> list[int]:
-    """Indices of the nodes whose fault it is, in graph order; empty when the fault does not show."""
+    """Return indices of the nodes whose fault it is, in graph order; empty when the fault does not show."""
     nodes = graph.node
     if fault.what == "op":
         return [at for at, node in enumerate(nodes) if node.op_type == fault.where]
     if fault.what == "node":
         return [at for at, node in enumerate(nodes) if node.name == fault.where]
     if fault.what == "nodes":
-        wanted = {name for name in fault.where.split(";") if name}
-        found = [at for at, node in enumerate(nodes) if node.name in wanted]
-        return found if len({nodes[at].name for at in found}) == len(wanted) else []
+        named = {name for name in fault.where.split(";") if name}
+        found = [at for at, node in enumerate(nodes) if node.name in named]
+        return found if len({nodes[at].name for at in found}) == len(named) else []
     if fault.what == "pair":
         first, _, second = fault.where.partition(">")
         return _reached(graph, first, second)
@@ -148,7 +148,7 @@ def culprits(fault: Fault, graph: onnx.GraphProto) -> list[int]:
 
 
 def _reached(graph: onnx.GraphProto, first: str, second: str) -> list[int]:
-    """Nodes of operator `second` with a directed path from a node of operator `first`."""
+    """Return the nodes of operator `second` with a directed path from a node of operator `first`."""
     tainted: set[str] = set()
     found = []
     for at, node in enumerate(graph.node):  # in topological order
@@ -161,7 +161,7 @@ def _reached(graph: onnx.GraphProto, first: str, second: str) -> list[int]:
 
 
 def _makers_of_internal(graph: onnx.GraphProto, tensor: str) -> list[int]:
-    """Give the maker of a tensor that is made and used inside and is no output."""
+    """Return the maker of a tensor that is made and used inside and is no output."""
     if any(output.name == tensor for output in graph.output):
         return []
     if not any(tensor in consumed(node) for node in graph.node):

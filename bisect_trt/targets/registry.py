@@ -89,7 +89,7 @@ def _command(settings: TargetSettings) -> Target:
 
 
 def _has_tensorrt() -> bool:
-    """Say whether `tensorrt` is there with its bindings: PyPI's own `tensorrt` is a stub without them."""
+    """Return whether `tensorrt` is there with its bindings: PyPI's own `tensorrt` is a stub without them."""
     spec = importlib.util.find_spec("tensorrt")
     if spec is None:
         return False
@@ -133,7 +133,7 @@ _TABLE: dict[str, Entry] = {
 
 
 def resolve(spec: str) -> str:
-    """Give the spec with `auto` replaced and the name checked. Cheap: nothing heavy is imported.
+    """Return the spec with `auto` replaced and the name checked. Cheap: nothing heavy is imported.
 
     Raises:
         UsageError: no target has that name, or its argument is missing.
@@ -153,7 +153,7 @@ def resolve(spec: str) -> str:
 
 
 def open_target(settings: TargetSettings) -> Target:
-    """Give the target of `settings.spec`, ready to run. For worker processes.
+    """Return the target of `settings.spec`, ready to run. For worker processes.
 
     Raises:
         UsageError: the spec or an option of the target is wrong.
@@ -163,7 +163,7 @@ def open_target(settings: TargetSettings) -> Target:
 
 
 def knobs_of(target: TargetSettings, inside: Sequence[str] = ()) -> tuple[Knob, ...]:
-    """Give all knobs of a target that its settings leave at their default.
+    """Return all knobs of a target that its settings leave at their default.
 
     `inside` are decisions that the target itself names on this machine: TensorRT's build routes.
     """

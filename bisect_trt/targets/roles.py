@@ -55,7 +55,7 @@ class Roles:
 
 
 def flat(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The user's model as casts are put into it: functions inlined, nodes in order; all else as it was."""
+    """Return user's model as casts are put into it: functions inlined, nodes in order; all else as it was."""
     model = inline_functions(proto)
     read_as_the_reference(model)
     nodes = list(model.graph.node)
@@ -64,7 +64,7 @@ def flat(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_casts(model: bytes, folder: Path, to: str, keep: Collection[str]) -> onnx.ModelProto:
-    """The model with all in `to` but the nodes named in `keep`, and what has no such form.
+    """Return the model with all in `to` but the nodes named in `keep`, and what has no such form.
 
     Raises:
         OSError: a weight cannot be read.
@@ -104,7 +104,7 @@ def _operators(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def node_names(graph: onnx.GraphProto) -> dict[str, str]:
-    """Key of each node to the name that people know it by."""
+    """Return the key of each node to the name that people know it by."""
     count: dict[str, int] = {}
     for node in graph.node:
         count[node.name] = count.get(node.name, 0) + 1
@@ -112,7 +112,7 @@ def node_names(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def float_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element types of the tensors of the main graph."""
+    """Return the element types of the tensors of the main graph."""
     light = skeleton(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(light).graph

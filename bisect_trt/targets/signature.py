@@ -103,7 +103,7 @@ _GOT = re.compile(r"(\bgot )\d+(D\b)")
 
 
 def mask(message: str, names: Iterable[str] = ()) -> str:
-    """Give the signature of a message.
+    """Return the signature of a message.
 
     Args:
         message: what the target said; of several lines only the first error counts.
@@ -135,7 +135,7 @@ def _mask_once(message: str, names: AbstractSet[str], odd: list[str]) -> str:
 
 
 def _first_error(message: str) -> str:
-    """Give the first line, with the second when the first only says which node it is about."""
+    """Return the first line, with the second when the first only says which node it is about."""
     lines = list(islice((short for line in message.splitlines() if (short := _shortened(line))), 2))
     if not lines:
         return ""
@@ -145,7 +145,10 @@ def _first_error(message: str) -> str:
 
 
 def _shortened(line: str) -> str:
-    """Give a line with plain spaces, cut where it is very long; the layers of a ForeignNode are one name."""
+    """Return a line with plain spaces, cut where it is very long.
+
+    The layers of a ForeignNode are one name.
+    """
     if len(line) > LONGEST_MASKED:
         parts, at = [], 0
         while (start := line.find("ForeignNode[", at)) >= 0 and (end := line.find("]}", start)) >= 0:
@@ -156,7 +159,7 @@ def _shortened(line: str) -> str:
 
 
 def bounded(message: str) -> str:
-    """Give a message as it is kept with a failure; one that is very long without its middle."""
+    """Return a message as it is kept with a failure; one that is very long without its middle."""
     if len(message) <= LONGEST_MESSAGE:
         return message
     half = LONGEST_MESSAGE // 2
@@ -183,7 +186,7 @@ def _mask_formatted(text: str, names: AbstractSet[str], odd: list[str]) -> str:
 
 
 def _mask_token(token: str, names: AbstractSet[str]) -> str:
-    """`<name>` when the token is a name of the graph, with its punctuation or TensorRT's suffixes."""
+    """Return `<name>` when the token is a name of the graph, with its punctuation or TensorRT's suffixes."""
     if token in names and not is_plain(token):
         return NAME
     bare = token.rstrip(".:;!?")
@@ -194,7 +197,7 @@ def _mask_token(token: str, names: AbstractSet[str]) -> str:
 
 
 def named_in(message: str) -> list[str]:
-    """Give what a message has in places where a name stands, plain words too, in order of the message."""
+    """Return what a message has in places where a name stands, plain words too, in order of the message."""
     text = " ".join(bounded(message).split())
     found = [m for pattern in (*_WIDE_POSITIONS, *_POSITIONS) for m in pattern.finditer(text)]
     names: dict[str, None] = {}
@@ -205,12 +208,12 @@ def named_in(message: str) -> list[str]:
 
 
 def is_plain(name: str) -> bool:
-    """Say whether a name could be a word of a message: letters only, or a word of ONNX's vocabulary."""
+    """Return whether a name could be a word of a message: letters only, or a word of ONNX's vocabulary."""
     return name in _WORDS or _PLAIN.fullmatch(name) is not None
 
 
 def _odd_names(names: AbstractSet[str]) -> list[str]:
-    """Names that a tokeniser would split (spaces, brackets, quotes), longest first.
+    """Return the names that a tokeniser would split (spaces, brackets, quotes), longest first.
 
     Only those with a digit, slash, dot or underscore: `data type` may be a name as well.
     """

@@ -120,7 +120,7 @@ class Whole:
         return repeated(self._once(), seconds, most)
 
     def layers(self, runs: int) -> Layers | None:
-        """Give None: a program does not tell."""
+        """Return None: a program has no profiler."""
         return None
 
     def _once(self) -> Iterable[float]:
@@ -134,7 +134,7 @@ class Whole:
 
 
 def typical_layers(runs: Sequence[Sequence[tuple[str, float]]]) -> dict[str, float]:
-    """Seconds of each layer in a typical run: the mean over the middle half of the runs, by their sums.
+    """Return the seconds of each layer in a typical run: the mean over the middle half of all runs.
 
     The median of each layer by itself would add up to less than any run took: where other programs interrupt
     a run now and then, it is another layer each time. A layer in a loop counts with all its iterations.

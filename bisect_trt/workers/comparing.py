@@ -29,7 +29,7 @@ SHOWN_TENSORS = 8  # tensors whose metrics are kept with an outcome, the worst f
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the outputs of one candidate are judged.
+    """How the outputs of one candidate are compared.
 
     Attributes:
         settings: of the target, whose precision says how far off it may be at least.
@@ -45,10 +45,10 @@ class Comparison:
     run: Callable[[Candidate], Values | None]
     explain: bool
 
-    def judge(
+    def compare(
         self, outputs: Values, known: Values, save: Path | None
     ) -> tuple[tuple[Failure, ...], str, Measured]:
-        """Failures, why nothing can be said (if so), and what was measured.
+        """Return failures, why nothing can be said (if so), and what was measured.
 
         Args:
             outputs: what the target gave, one mapping a sample.
@@ -96,7 +96,7 @@ class Comparison:
         return [sorted_along(one, axes) for one in expected], [sorted_along(one, axes) for one in given]
 
     def _own(self, expected: Values, given: Values) -> dict[str, list[dict[str, Any]]]:
-        """The candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
+        """Return candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
         found: dict[str, list[dict[str, Any]]] = {}
         for name in sorted({"", *(name for name, _ in (*self.accuracy.rtol, *self.accuracy.atol))}):
             diffs = differences(expected, given, only_for(self.accuracy, name), self._least)
@@ -104,7 +104,7 @@ class Comparison:
         return found
 
     def _by_itself(self, first: Values) -> list[TensorDiff]:
-        """Give what is wrong with the target's outputs when there is nothing to compare them with."""
+        """Return what is wrong with the target's outputs when there is nothing to compare them with."""
         candidate = self.candidate
         again = self.run(candidate)
         feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
@@ -120,7 +120,7 @@ class Comparison:
         return [diff for diff in found if (diff.name, diff.sample, diff.difference) not in meant]
 
     def _explained(self, expected: Values, given: Values, diffs: Sequence[TensorDiff]) -> Measured:
-        """What is known of a disagreement besides its metrics: is it rounding, where does a NaN come from."""
+        """Return what explains a disagreement: whether it is rounding, and where a NaN comes from."""
         from bisect_trt.workers import rounding
 
         symptom = diffs[0].symptom if diffs else None
@@ -135,7 +135,7 @@ class Comparison:
 
 
 def _metrics(diffs: Sequence[TensorDiff], known: Measured) -> Measured:
-    """Give what is known so far, with what these differences tell."""
+    """Return what is known so far, with the metrics of these differences."""
     if not diffs:
         return known
     damage: dict[str, float] = {}

@@ -15,19 +15,19 @@ from bisect_trt.outcome import Array, Values
 
 
 def types_of(content: Content) -> dict[str, int]:
-    """`TensorProto.DataType` of inputs and outputs by name."""
+    """Return `TensorProto.DataType` of inputs and outputs by name."""
     graph = read_without_weights(content).graph
     return {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
 
 
 def load(candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int]) -> Values:
-    """Recorded values, memory mapped when they are large."""
+    """Return recorded values, memory mapped when they are large."""
     store = Store(candidate.folder)
     return [{name: store.load(path, types[name]) for name, path in sample.items()} for sample in samples]
 
 
 def finish(candidate: Candidate, own: Values, given: Values) -> tuple[Values, Values, str]:
-    """Expected and actual values of the model's outputs, or why they are not known.
+    """Return the expected and actual values of the model's outputs, or why they are not known.
 
     Args:
         candidate: with its rest.
@@ -74,7 +74,7 @@ def _finish(candidate: Candidate, own: Values, given: Values) -> tuple[Values, V
 
 
 def _equal(own: Values, given: Values) -> bool:
-    """Say whether the target gave the recorded values, bit by bit."""
+    """Return whether the target gave the recorded values, bit by bit."""
     return all(
         name in got and got[name].dtype == value.dtype and np.array_equal(got[name], value)
         for values, got in zip(own, given, strict=True)
@@ -85,7 +85,7 @@ def _equal(own: Values, given: Values) -> bool:
 def _feeds(
     candidate: Candidate, rest: Rest, types: Mapping[str, int], own: Values, given: Values
 ) -> list[dict[str, Array]]:
-    """Give what the rest is fed with. Raises ValueError when the target did not give some output."""
+    """Return what the rest is fed with. Raises ValueError when the target did not give some output."""
     inputs = {value.name for value in onnx.load_model_from_string(rest.model).graph.input}
     found = []
     for recorded, values, got in zip(load(candidate, rest.feeds, types), own, given, strict=True):

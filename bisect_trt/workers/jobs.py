@@ -36,7 +36,7 @@ MEASURED = 20
 
 
 def opened(settings: TargetSettings) -> Target:
-    """Give the target, kept warm for the next job; a process that a CUDA error has spoiled ends here."""
+    """Return the target, kept warm for the next job; a process that a CUDA error has spoiled ends here."""
     gpu.leave_if_spoiled()
     return _opened(settings)
 
@@ -55,7 +55,7 @@ def warm_up(settings: TargetSettings) -> float:
 
 
 def warm_job(settings: TargetSettings) -> Job | None:
-    """What a worker does before its first probe, where that takes long: a builder of TensorRT takes 10 s."""
+    """Return the job that warms up a worker, if that is slow: a TensorRT builder takes about 10 s."""
     return (warm_up, (settings,)) if settings.spec == "tensorrt" else None
 
 
@@ -70,7 +70,7 @@ def room(size: int) -> int:
 
 
 def describe(settings: TargetSettings) -> TargetInfo:
-    """Give what the target is here. Raises TargetUnavailable or UsageError as it does."""
+    """Return what the target is here. Raises TargetUnavailable or UsageError as it does."""
     return opened(settings).info()
 
 
@@ -144,13 +144,13 @@ def _probe(
         comparison = Comparison(
             settings, candidate, accuracy, lambda other: opened(settings).run(other).outputs, explain
         )
-        failures, unresolved, measured = comparison.judge(result.outputs, known, save)
+        failures, unresolved, measured = comparison.compare(result.outputs, known, save)
     built = Built.from_json(facts)
     return Outcome(failures, seconds, "" if failures else unresolved, result.log, measured, built)
 
 
 def run_seconds(settings: TargetSettings, candidate: Candidate) -> float | None:
-    """Seconds of one run of a candidate on its first sample, without the build; None where it is not run.
+    """Return the seconds of one run on the first sample, without the build; None if it is not run.
 
     Many runs after one build, less one run after one build; the least of some.
     """
@@ -168,7 +168,7 @@ def run_seconds(settings: TargetSettings, candidate: Candidate) -> float | None:
 
 
 def reworded(settings: TargetSettings, candidate: Candidate, file: Path, wanted: Failure) -> Failure | None:
-    """Give the wanted failure as the target tells it in other words when it reads the model from its file.
+    """Return the wanted failure as the target words it when it reads the model from its file.
 
     TensorRT-RTX 1.7.1 does so of a NonMaxSuppression whose output has a dynamic length. None: in the same
     words, or the target has no such way, or it fails otherwise.

@@ -56,7 +56,7 @@ def wrong_outputs(
     *,
     types: bool,
 ) -> tuple[Failure, ...]:
-    """Failures of the parser: outputs of another number, shape or type than the model's.
+    """Return the failures of the parser: outputs of another number, shape or type than the model's.
 
     Args:
         candidate: what was parsed.
@@ -80,12 +80,12 @@ def wrong_outputs(
 
 
 def real_outputs(candidate: Candidate) -> list[Output]:
-    """Outputs of a candidate that we made: as recorded, else as declared."""
+    """Return the outputs of a candidate that we made: as recorded, else as declared."""
     return _real(read_without_weights(candidate.content), candidate, (), original=False)
 
 
 def _real(proto: onnx.ModelProto, candidate: Candidate, known: Values, *, original: bool) -> list[Output]:
-    return list(_recorded(proto, candidate, known)) or list(_told(proto, original=original))
+    return list(_recorded(proto, candidate, known)) or list(_declared(proto, original=original))
 
 
 def _named_once(outputs: Sequence[Output]) -> list[Output]:
@@ -119,7 +119,7 @@ def _fits(real: tuple[int | None, ...] | None, made: tuple[int | None, ...] | No
 
 
 def _recorded(proto: onnx.ModelProto, candidate: Candidate, known: Values) -> Iterator[Output]:
-    """Outputs as the reference gave them; nothing where it did not."""
+    """Yield outputs as the reference gave them; nothing where it did not."""
     shapes: dict[str, tuple[int, ...]] = {}
     if candidate.expected:
         shapes = {name: shape_of(path) for name, path in candidate.expected[0].items()}
@@ -134,8 +134,8 @@ def _recorded(proto: onnx.ModelProto, candidate: Candidate, known: Values) -> It
         yield Output(value.name, kind, shapes.get(value.name))
 
 
-def _told(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
-    """Outputs as declared; of the user's own file as ONNX's shape inference has them, as far as it goes.
+def _declared(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
+    """Yield the outputs as declared; for the user's own file as ONNX's shape inference has them.
 
     What we cut declares what was recorded; what a user declares may be wrong, types too. The inference runs
     in a worker, which it may end.
@@ -153,7 +153,7 @@ def _told(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
 
 
 def _held(proto: onnx.ModelProto, candidate: Candidate) -> int:
-    """Bytes of weights and of the first sample, each input value taken for eight."""
+    """Return the bytes of weights and of the first sample, each input value taken for eight."""
     weights = sum(int(external_info(tensor).get("length", 0)) for tensor in tensors(proto))
     return weights + sum(8 * math.prod(shape_of(path)) for path in (*candidate.feeds, {})[0].values())
 

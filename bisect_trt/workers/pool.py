@@ -5,7 +5,7 @@ thread of our own drives each: it alone talks to the process, looks at the clock
 kernel's parent-death signal is tied to the *thread* that started a process, so it lives as long as the pool.
 
 
-How far the builds in the workers are, told while one waits for them.
+Reports how far the builds in the workers are while one waits for them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class AnySlot(Protocol):
         """Run one job and give its answer."""
 
     def progress(self) -> str:
-        """Say how far the running job is, for people; empty where it does not tell."""
+        """Say how far the running job is, for people; empty where that is unknown."""
 
     def watch(self, limit: int, *, look_for_children: bool) -> None:
         """End the job if it holds more than `limit` bytes."""
@@ -170,11 +170,11 @@ class Pool:
         return task
 
     def progress(self) -> str:
-        """Say how far the running jobs are, where they tell; for people."""
+        """Say how far the running jobs are, where that is known; for people."""
         return "; ".join(filter(None, (slot.progress() for slot in self._slots)))
 
     def prepared(self) -> float:
-        """Seconds that the slowest of the present processes took to become warm."""
+        """Return the seconds that the slowest of the present processes took to become warm."""
         return max((slot.prepared for slot in self._slots if isinstance(slot, Slot)), default=0.0)
 
     def close(self, *, kill: bool = False) -> None:
@@ -204,7 +204,7 @@ class Pool:
             self._seats.close()
 
     def __enter__(self) -> Pool:
-        """Give the pool itself."""
+        """Return the pool itself."""
         return self
 
     def __exit__(
@@ -218,7 +218,7 @@ class Pool:
             self._lock.wait_for(lambda: all(self._idle))
 
     def _next_task(self, number: int) -> Task | None:
-        """Give the job that slot `number` is to do; None when the pool closes. Low idle slots go first."""
+        """Return the job that slot `number` is to do; None when the pool closes. Low idle slots go first."""
 
         def ready() -> bool:
             return self._closing.is_set() or sum(self._idle[:number]) < len(self._pending)

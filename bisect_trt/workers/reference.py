@@ -51,7 +51,7 @@ def record(
 
 
 def values(candidate: Candidate) -> tuple[Values, str]:
-    """Give what the reference gives for a candidate, or why it cannot run it."""
+    """Return what the reference gives for a candidate, or why it cannot run it."""
     from bisect_trt.references import ort
 
     try:
@@ -65,7 +65,7 @@ def values(candidate: Candidate) -> tuple[Values, str]:
 
 
 def expected(candidate: Candidate) -> tuple[Values, str]:
-    """Reference values for each sample, or why there are none."""
+    """Return reference values for each sample, or why there are none."""
     if candidate.expected and all(candidate.expected):
         types = continue_rest.types_of(candidate.content)
         try:
@@ -82,7 +82,7 @@ def error(candidate: Candidate, accuracy: AccuracySettings) -> str:
 
 
 def shapes(candidate: Candidate, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes that tensors have in a run of the reference, where they are the same in all samples."""
+    """Return shapes that tensors have in a run of the reference, where they are the same in all samples."""
     model = onnx.load_model_from_string(candidate.model)
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)

@@ -95,12 +95,12 @@ class Wish:
 
 
 def late(timeout: float | None) -> DiedError:
-    """Give the job took longer than it was given."""
+    """Return the job took longer than it was given."""
     return DiedError(Symptom.HANG, None, "no answer before the deadline", f"no answer within {timeout:g} s")
 
 
 def unless(wish: Wish | None, timeout: float | None, answer: Answer) -> Answer:
-    """Give the answer; one of a job that had been asked to end is worth nothing."""
+    """Return the answer; one of a job that had been asked to end is worth nothing."""
     if wish is None:
         return answer
     if wish.cancelled:

@@ -35,7 +35,7 @@ def explain(
     given: Values,
     run: Callable[[Candidate], Values | None],
 ) -> dict[str, Any]:
-    """Give what rounding explains of a mismatch, as plain JSON data for `Outcome.facts`.
+    """Return what rounding explains of a mismatch, as plain JSON data for `Outcome.facts`.
 
     Besides, the steps are looked at one by one: `run` runs a candidate on the target, with all that it
     computes in between as outputs, and each node is held against what it makes of the target's own inputs. So
@@ -93,11 +93,11 @@ class _Compare:
     given: Values
 
     def agree(self, outputs: Values) -> bool:
-        """Say whether outputs of all samples agree with what is expected."""
+        """Return whether outputs of all samples agree with what is expected."""
         return all(diff.ok for diff in differences(self.expected, outputs, self.accuracy, self.least))
 
     def one_agrees(self, sample: int, outputs: Mapping[str, Array]) -> bool:
-        """Give the same of one sample; outputs that are missing count as equal."""
+        """Return the same of one sample; outputs that are missing count as equal."""
         kept = {name: outputs.get(name, value) for name, value in self.expected[sample].items()}
         return all(d.ok for d in differences([self.expected[sample]], [kept], self.accuracy, self.least))
 
@@ -113,7 +113,7 @@ class _Look:
     feeds: Mapping[str, Array]
 
     def answer(self, arithmetic: Arithmetic) -> dict[str, Any]:
-        """Give what is said of it. Raises Unknown."""
+        """Return what is said of it. Raises Unknown."""
         from bisect_trt.references.noise import Noise
 
         self.model = onnx.load_model_from_string(self.candidate.model)
@@ -142,7 +142,7 @@ class _Look:
             raise Unknown(f"nobody can look into the body of {inside.name} ({inside.op_type})")
 
     def _overflows(self) -> bool:
-        """Say whether numbers that do not fit make the outputs differ: a mask of -1e9 may be -Inf as well."""
+        """Return whether overflow makes the outputs differ: a mask of -1e9 may be -Inf as well."""
         return bool(self.noise.overflows) and not self.compare.one_agrees(self.sample, self.noise.overflown())
 
     def _compared(self) -> dict[str, Any]:
@@ -167,7 +167,10 @@ class _Look:
         return {"explained": explained, "runs": runs, "worst": worst[0][1] if worst else None}
 
     def _step_by_step(self) -> dict[str, Any]:
-        """Whether each node by itself is within its bound while the failure shows; which nodes are not."""
+        """Return whether each node by itself is within its bound while the failure shows.
+
+        Which nodes are not.
+        """
         from bisect_trt.references.single_steps import beyond
 
         known = self._all_values()
@@ -179,13 +182,13 @@ class _Look:
         return {"beyond": found} if found else {"explained": True, "step_by_step": True}
 
     def _is_another_model(self) -> bool:
-        """Say whether a reference from elsewhere is not what the model computes: right steps mean nothing."""
+        """Return whether an outside reference differs from the model: single steps prove nothing then."""
         exact = {name: spread.reference for name, spread in self.noise.spreads.items()}
         outside = parse(self.compare.accuracy.reference).outside
         return outside and not self.compare.one_agrees(self.sample, exact)
 
     def _wrong_all_the_same(self) -> dict[str, Any]:
-        """Nodes that are clearly beyond their bound, and whose own error alone makes the outputs disagree."""
+        """Return the nodes clearly beyond their bound that by themselves make the outputs disagree."""
         from bisect_trt.references.single_steps import beyond, with_only
 
         known = self._all_values()
@@ -201,7 +204,7 @@ class _Look:
         return {"beyond": found, "explained": False} if found else {}
 
     def _all_values(self) -> Mapping[str, Array] | None:
-        """Give what the target computes in between, too; None where the failure does not show then."""
+        """Return what the target computes in between, too; None where the failure does not show then."""
         if not 1 < len(self.model.graph.node) <= NODES:
             return None
         outputs = {value.name for value in self.model.graph.output}
@@ -219,7 +222,10 @@ class _Look:
 
 
 def _error(reference: Array, target: Array) -> Array:
-    """Give each element's error; infinite where only one of both is a number, 1 where other values differ."""
+    """Return each element's error.
+
+    Infinite where only one of both is a number, 1 where other values differ.
+    """
     if reference.dtype.kind not in "fc":
         return np.asarray(reference != target, np.float64)
     with np.errstate(all="ignore"):
@@ -240,14 +246,14 @@ def _worst(
         at = int(np.argmax(times if beyond else error))
     index = [int(k) for k in np.unravel_index(at, error.shape)]
     values = {"reference": reference.flat[at], "target": target.flat[at]}
-    told = {key: value.item() if hasattr(value, "item") else value for key, value in values.items()}
+    plain = {key: value.item() if hasattr(value, "item") else value for key, value in values.items()}
     figures = {"error": float(error.flat[at]), "bound": float(bound.flat[at])}
     rank = float(times.flat[at]) if beyond else float(error.flat[at]) / (1 + float(error.flat[at]))
-    return [(rank, {"tensor": name, "index": index, **told, **figures})]
+    return [(rank, {"tensor": name, "index": index, **plain, **figures})]
 
 
 def _steps(look: Any, roundoff: float) -> list[dict[str, Any]]:
-    """Nodes that make errors larger, with the relative error before and behind each."""
+    """Return the nodes that make errors larger, with the relative error before and behind each."""
     relative = {name: spread.relative for name, spread in look.spreads.items()}
     found = []
     for name, (op, inputs, outputs) in look.sources.items():

@@ -21,7 +21,15 @@ import psutil
 
 from bisect_trt.errors import BisectError
 from bisect_trt.machine import limits, native, server
-from bisect_trt.machine.process import Answer, BrokenError, EndedError, Job, Told, WorkerProcess
+from bisect_trt.machine.process import (
+    START_DEADLINE,
+    Answer,
+    BrokenError,
+    EndedError,
+    Job,
+    Notice,
+    WorkerProcess,
+)
 from bisect_trt.outcome import Symptom
 from bisect_trt.workers.reply import (
     DiedError,
@@ -37,7 +45,6 @@ from bisect_trt.workers.reply import (
 POLL = 0.05  # seconds between two looks whether the worker is still there
 LOST = 1.0  # seconds that a worker may take to end once its connection has
 GRACE = 2.0  # seconds that a job which heeds `targets.base.asked_to_stop` has to do so
-START_DEADLINE = 120.0  # seconds that a process may take to start
 BROKEN = "broke the connection to its worker process"
 OVER = "held more memory than the limit"
 STARTS = 3  # processes that may go before one takes the job
@@ -174,7 +181,7 @@ class Slot:
             if isinstance(heard, tuple):
                 return unless(wish, timeout, heard)
             now = time.monotonic()
-            running = now if heard is Told.TAKEN else running
+            running = now if heard is Notice.TAKEN else running
             overdue = timeout is not None and bool(running) and now - running > timeout
             wish = self._wish(wish, overdue, cancelled.is_set())
             if not running and now - begin > START_DEADLINE:
@@ -187,8 +194,8 @@ class Slot:
         except EndedError as error:
             raise NotStartedError from error
 
-    def _heard(self, worker: WorkerProcess, *, taken: bool) -> Told | Answer | None:
-        """Give what the process tells. Raises NotStartedError, DiedError or CancelledError where it ended."""
+    def _heard(self, worker: WorkerProcess, *, taken: bool) -> Notice | Answer | None:
+        """Return the process's message. Raises NotStartedError, DiedError or CancelledError if it ended."""
         try:
             heard = worker.hear(POLL)
             if heard is not None or worker.exit_code() is None:
@@ -241,7 +248,7 @@ class Slot:
     # The process
 
     def _started(self) -> WorkerProcess:
-        """Give the running process, a new one if need be. Raises NotStartedError."""
+        """Return the running process, a new one if need be. Raises NotStartedError."""
         if self._worker is not None and self._worker.exit_code() is not None:
             self.stop()
         with self._lock:
@@ -269,7 +276,7 @@ class Slot:
     # What it holds and prints
 
     def progress(self) -> str:
-        """Say how far the present job is, where it tells; else empty."""
+        """Say how far the present job is; empty where that is unknown."""
         try:
             return self._progress_file.read_text()
         except OSError:
@@ -306,7 +313,7 @@ class Slot:
             return 0
 
     def _tail(self, mark: int) -> str:
-        """The end of what was written since the log had `mark` bytes."""
+        """Return the end of what was written since the log had `mark` bytes."""
         size = self._size()
         begin = max(mark if mark <= size else 0, size - TAIL)
         try:

@@ -59,7 +59,7 @@ def open_model(key: str, settings: TargetSettings, candidate: Candidate, graph: 
 
 
 def measure(key: str, feeds: Feeds, seconds: float, most: int) -> list[float]:
-    """Seconds of each run on these inputs, for so long and at most so often.
+    """Return the seconds of each run on these inputs, for so long and at most so often.
 
     Raises:
         KeyError: this process is another one than that in which the model was opened.
@@ -69,7 +69,7 @@ def measure(key: str, feeds: Feeds, seconds: float, most: int) -> list[float]:
 
 
 def layers(key: str, feeds: Feeds, runs: int) -> Layers | None:
-    """Give what the target's own profiler tells; None where it has none. Raises as `measure` does."""
+    """Return the target's own profile by layer; None where it has none. Raises as `measure` does."""
     return _fed(key, feeds).layers(runs)
 
 

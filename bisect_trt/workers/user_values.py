@@ -17,7 +17,7 @@ from bisect_trt.references.spec import Spec, split_function
 
 
 def load_inputs(text: str) -> list[dict[str, Array]]:
-    """Give what the loader `FILE.py:FUNCTION` yields. Raises UsageError."""
+    """Return what the loader `FILE.py:FUNCTION` yields. Raises UsageError."""
     from bisect_trt.references import python
 
     return python.load_inputs(*split_function(text))
@@ -59,7 +59,7 @@ def outside(
 def outside_twice(
     reference: Spec, model: Path, samples: Values, inputs: Sequence[str], outputs: Sequence[str]
 ) -> tuple[list[dict[str, Array]], Values]:
-    """The same, and what a second run gives: a program of the user may be random. Saved values are read once.
+    """Return the values of two runs: a user's program may be random. Saved values are read once.
 
     Raises:
         UsageError, TargetUnavailable: as `outside`.

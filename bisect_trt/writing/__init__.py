@@ -1,4 +1,5 @@
-"""This room holds what all others write with: words (`text`), plots as SVG (`plot`, `axis`) and `templates`.
+"""This room holds what all others write with: words (`text`), plots as SVG (`plot`, `axis`),
+`templates`, and how a file is written (`files`).
 
 What may come in: words and kinds of marks that several rooms need. What a page says stays with the page.
 """

@@ -23,12 +23,15 @@ class Axis:
     whole: bool = False
 
     def place(self, value: float) -> float:
-        """Where a value stands: 0 at `low` and 1 at `high`; what lies outside stands at the nearer end."""
+        """Return where a value stands: 0 at `low` and 1 at `high`.
+
+        What lies outside stands at the nearer end.
+        """
         low, high, value = (_power(v) if self.log else v for v in (self.low, self.high, value))
         return min(1.0, max(0.0, (value - low) / (high - low)))
 
     def ticks(self, most: int) -> list[float]:
-        """Give about so many round numbers between both ends, in rising order."""
+        """Return about so many round numbers between both ends, in rising order."""
         low, high = sorted((self.low, self.high))
         if not self.log:
             step = step_of((high - low) / most, whole=self.whole)
@@ -44,7 +47,7 @@ class Axis:
 def around(
     values: Iterable[float], label: str, *, log: bool = False, zero: bool = False, whole: bool = False
 ) -> Axis:
-    """Give an axis on which all finite values have a place, those above zero where it is logarithmic.
+    """Return an axis on which all finite values have a place, those above zero where it is logarithmic.
 
     With `zero` it begins there. Where there is no value at all it still is an axis.
     """
@@ -63,7 +66,7 @@ def around(
 
 
 def step_of(least: float, *, whole: bool = False) -> float:
-    """Give the smallest of 1, 2, 5, 10, ... times a power of ten that is at least so large."""
+    """Return the smallest of 1, 2, 5, 10, ... times a power of ten that is at least so large."""
     base = 10.0 ** math.floor(math.log10(max(least, _SMALLEST)))
     step = next(k * base for k in (1, 2, 5, 10) if k * base >= least * (1 - 1e-9))
     return max(1.0, step) if whole else step

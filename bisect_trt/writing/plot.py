@@ -75,21 +75,21 @@ class Span:
 
 @cache
 def style() -> str:
-    """Give what a page with plots puts into its style sheet."""
+    """Return what a page with plots puts into its style sheet."""
     return Path(__file__).with_name("style.css").read_text()
 
 
 class Plot:
     """A plot that is drawn part by part: what is added later lies on top.
 
-    `told` says what it shows to those who cannot see it. Width and height are in units of its own. With
+    `title` says what it shows to those who cannot see it. Width and height are in units of its own. With
     `lost` there is a row above the frame for values that are not finite.
     """
 
     def __init__(
-        self, told: str, x: Axis, y: Axis, *, width: float = 400.0, height: float = 210.0, lost: bool = False
+        self, title: str, x: Axis, y: Axis, *, width: float = 400.0, height: float = 210.0, lost: bool = False
     ) -> None:
-        self._told, self._x, self._y, self._width, self._height = told, x, y, width, height
+        self._label, self._x, self._y, self._width, self._height = title, x, y, width, height
         self._parts: list[str] = []
         self._lost = lost
         self._top = _TOP + (_LOST if lost else 0.0)
@@ -119,7 +119,7 @@ class Plot:
             self._parts.append(f'<path class="{kind} {colour}" d="{form}">{_title(mark.told)}</path>')
 
     def bars(
-        self, edges: Sequence[float], heights: Sequence[float], colour: Colour, told: Sequence[str] = (),
+        self, edges: Sequence[float], heights: Sequence[float], colour: Colour, titles: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Draw bars from the lower end of the axis, each between two neighbours of `edges`: one more."""
         for k, height in enumerate(heights):
@@ -131,7 +131,7 @@ class Plot:
             if bottom > top:
                 at = f'x="{left + gap:.2f}" y="{top:.1f}" '
                 size = f'width="{right - left - 2 * gap:.2f}" height="{bottom - top:.1f}"'
-                title = _title(told[k]) if told else ""
+                title = _title(titles[k]) if titles else ""
                 self._parts.append(f'<rect class="full {colour}" {at}{size}>{title}</rect>')
 
     def outline(self, edges: Sequence[float], heights: Sequence[float], colour: Colour) -> None:
@@ -139,10 +139,10 @@ class Plot:
         points = [(edges[0], self._y.low), *zip(edges, heights, strict=False), (edges[-1], heights[-1])]
         self.line([*points, (edges[-1], self._y.low)], colour, steps=True)
 
-    def heat(self, table: Sequence[Sequence[float]], told: str) -> None:
+    def heat(self, table: Sequence[Sequence[float]], title: str) -> None:
         """Draw cells that fill the frame, rows from the top, the stronger the nearer to the largest.
 
-        A key stands on the right. `told` says what the figures are.
+        A key stands on the right. `title` says what the figures are.
         """
         most = max((v for row in table for v in row), default=0.0)
         self._right = _KEY
@@ -161,16 +161,16 @@ class Plot:
             self._parts.append(f'<rect class="cells h{k}" {at} {size}/>')
         self._parts.append(_text(x + 14, self._top + 9, number(float(f"{most:.2g}"))))
         self._parts.append(_text(x + 14, self._height - _BOTTOM, "0"))
-        self._parts.append(_text(self._width - 2, 14, told, "end"))
+        self._parts.append(_text(self._width - 2, 14, title, "end"))
 
     def svg(self) -> str:
-        """Give the finished plot as an `svg` element."""
+        """Return the finished plot as an `svg` element."""
         size = f"0 0 {self._width:g} {self._height:g}"
-        head = f'<svg class="plot" viewBox="{size}" role="img" aria-label="{escape(self._told)}">'
+        head = f'<svg class="plot" viewBox="{size}" role="img" aria-label="{escape(self._label)}">'
         return "\n".join([head, *self._frame(), *self._parts, "</svg>"])
 
     def _inside(self, columns: int, rows: int) -> tuple[float, float]:
-        """Width and height of a cell when the frame is shared out."""
+        """Return the width and height of a cell when the frame is shared out."""
         width, height = self._width - self._left - self._right, self._height - self._top - _BOTTOM
         return width / columns, height / rows
 
@@ -201,15 +201,15 @@ class Plot:
         return [f'<path class="axis" d="{lines}"/>', *texts]
 
 
-def strip(spans: Iterable[Span], told: str) -> str:
-    """Give a strip from 0 to 1 with coloured spans, as an `svg` element as wide as its place."""
+def strip(spans: Iterable[Span], title: str) -> str:
+    """Return a strip from 0 to 1 with coloured spans, as an `svg` element as wide as its place."""
     cells = [
         f'<rect class="{span.kind}" x="{1000 * span.start:.2f}" width="{1000 * (span.end - span.start):.2f}" '
         f'height="34">{_title(span.told)}</rect>'
         for span in spans
     ]
     head = '<svg class="strip" viewBox="0 0 1000 34" preserveAspectRatio="none" role="img" '
-    return "\n".join([f'{head}aria-label="{escape(told)}">', *cells, "</svg>"])
+    return "\n".join([f'{head}aria-label="{escape(title)}">', *cells, "</svg>"])
 
 
 _FORMS = {
@@ -224,8 +224,8 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _title(told: str) -> str:
-    return f"<title>{escape(told)}</title>" if told else ""
+def _title(title: str) -> str:
+    return f"<title>{escape(title)}</title>" if title else ""
 
 
 def _fitting(axis: Axis, width: float) -> list[float]:
@@ -238,7 +238,7 @@ def _fitting(axis: Axis, width: float) -> list[float]:
 
 
 def _runs(table: Sequence[Sequence[float]], most: float) -> dict[int, list[tuple[int, int, int]]]:
-    """Cells of one shade beside each other: row, first column and number of cells, by shade."""
+    """Return the cells of one shade beside each other: row, first column and number of cells, by shade."""
     found: dict[int, list[tuple[int, int, int]]] = {}
     for r, row in enumerate(table):
         start, shades = 0, [min(SHADES - 1, int(SHADES * v / most)) if most > 0 else 0 for v in row]

@@ -7,7 +7,6 @@ cannot be written, or is not to be (`PYTHONDONTWRITEBYTECODE`), each process com
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,9 +17,11 @@ from typing import Any
 import jinja2
 from jinja2.bccache import Bucket
 
+from bisect_trt.writing.files import written_whole
+
 
 def environment(package: str, **filters: Callable[..., Any]) -> jinja2.Environment:
-    """Give the templates in the folder `templates` of a package.
+    """Return the templates in the folder `templates` of a package.
 
     What goes into HTML is escaped, and what is not given is an error.
     """
@@ -41,7 +42,7 @@ class _Beside(jinja2.BytecodeCache):
     """Keeps what a template was compiled to beside it."""
 
     def get_cache_key(self, name: str, filename: str | None = None) -> str:
-        """Give the file that keeps it; jinja2 compares the checksum of the source that is in it."""
+        """Return the file that keeps it; jinja2 compares the checksum of the source that is in it."""
         return cache_from_source(filename) if filename else ""
 
     def load_bytecode(self, bucket: Bucket) -> None:
@@ -54,9 +55,7 @@ class _Beside(jinja2.BytecodeCache):
         if sys.dont_write_bytecode or not bucket.key:
             return
         place = Path(bucket.key)
-        aside = place.with_name(f"{place.name}.{os.getpid()}")
         with suppress(OSError):
             place.parent.mkdir(exist_ok=True)
-            with aside.open("wb") as file:
+            with written_whole(place) as aside, aside.open("wb") as file:
                 bucket.write_bytecode(file)
-            aside.replace(place)

@@ -7,7 +7,7 @@ from html import escape
 
 
 def seconds(value: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
     if value < 10:
         return f"{value:.1f} s"
     whole = round(value)
@@ -24,18 +24,18 @@ def printable(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 node`, `1,200 nodes`."""
+    """Return `1 node`, `1,200 nodes`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def some_names(names: Sequence[str], most: int = 4) -> str:
-    """`a, b, c, d and 3 more`."""
+    """Return `a, b, c, d and 3 more`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def short_name(name: str) -> str:
-    """Give a file name of at most 200 bytes: what is put before and behind it has to fit, too."""
+    """Return a file name of at most 200 bytes: what is put before and behind it has to fit, too."""
     return name.encode(errors="replace")[:200].decode(errors="ignore")
 
 
@@ -43,7 +43,7 @@ class Summary:
     """A result that says in a few lines what it is: on a terminal as text, in a notebook as a table."""
 
     def lines(self) -> list[tuple[str, str]]:
-        """Give the lines, each with what it is about; the first one is the headline."""
+        """Return the lines, each with what it is about; the first one is the headline."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

@@ -48,8 +48,8 @@ def show_matrix(found: Sequence[Blame]) -> None:
     page = Page()
     page.console.print(table)
     for one in found:
-        told = words.answer(one.releases) if one.releases else "; ".join(one.notes)
-        page.row("History", f"{printable(one.name)}: {printable(told)}")
+        text = words.answer(one.releases) if one.releases else "; ".join(one.notes)
+        page.row("History", f"{printable(one.name)}: {printable(text)}")
 
 
 def show_step(text: str) -> None:
@@ -69,8 +69,8 @@ def show_blame(found: Blame) -> None:
     if found.decisions is not None:
         for k, text in enumerate(words.sentences(found.decisions)):
             page.row("" if k else "Decisions", printable(text), style="" if k else "bold")
-        for tool, told in words.pasted(found.decisions):
-            for line in told.splitlines():
+        for tool, lines in words.pasted(found.decisions):
+            for line in lines.splitlines():
                 page.exact(tool, line)
     for note in found.notes:
         page.row("Note", printable(note))

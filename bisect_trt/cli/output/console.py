@@ -76,12 +76,12 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
 
 
 def show_left(result: Reduction) -> None:
-    """Print what an anonymous reproducer tells of the original all the same; what is too big."""
+    """Print what an anonymous reproducer still reveals of the original, and what is too big."""
     page = Page()
-    for k, told in enumerate(result.left):
-        page.row("" if k else "Still told", printable(told))
-    if result.archive is not None and (told := too_big(result.archive)):
-        page.row("Too big", printable(told), style="bold yellow")
+    for k, text in enumerate(result.left):
+        page.row("" if k else "Still told", printable(text))
+    if result.archive is not None and (text := too_big(result.archive)):
+        page.row("Too big", printable(text), style="bold yellow")
 
 
 def show_verification(result: Verification, console: Console | None = None) -> None:
@@ -108,8 +108,8 @@ def show_verifications(
     page = Page()
     if len(results) > 1:
         counts = Counter(result.status for result in results)
-        told = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
-        page.row("In all", f"{counted(len(results), 'reproducer')}: {told}")
+        text = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+        page.row("In all", f"{counted(len(results), 'reproducer')}: {text}")
     if until_fixed:
         code = exit_code(results, until_fixed=True)
         page.row("Exit code", f"{code}: {_WAITING[code]}")
@@ -132,8 +132,8 @@ def show_check(result: Check, console: Console | None = None) -> None:
         tries = [result.next_line]
         if len({failure.key for failure in outcome.failures}) > 1:
             tries.append(f"{result.next_line} --all (a reproducer for each of them)")
-    for number, told in enumerate([] if outcome.unresolved else tries):
-        page.exact("" if number else "Next", told)
+    for number, text in enumerate([] if outcome.unresolved else tries):
+        page.exact("" if number else "Next", text)
 
 
 def _show_failures(page: Page, result: Check) -> None:
@@ -155,7 +155,7 @@ def _show_failures(page: Page, result: Check) -> None:
 
 
 def show_judged(diffs: Sequence[TensorDiff]) -> None:
-    """Outputs that were judged once more, those that disagree first."""
+    """Print outputs that were compared again, those that disagree first."""
     page = Page()
     for diff in diffs:
         style = "bold green" if diff.ok else "bold red"
@@ -232,7 +232,7 @@ def _gist(failure: Failure) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """The beginning of a text that is longer than `limit` characters, in whole words where it has some."""
+    """Return beginning of a text that is longer than `limit` characters, in whole words where it has some."""
     if len(text) <= limit:
         return text
     kept = text[: limit - 4]
@@ -252,7 +252,7 @@ def _where(failure: Failure, remaining: Sequence[str]) -> str:
 
 
 def _place(result: Reduction) -> str:
-    """Give what is to blame: the form of the model, a place in the user's code, or nodes."""
+    """Return what is to blame: the form of the model, a place in the user's code, or nodes."""
     if result.causes:
         return printable(result.causes[0])
     return _origin(result) or _where(result.original_failure or result.wanted, result.nodes)
@@ -276,7 +276,7 @@ def _origin(result: Reduction) -> str:
 
 
 def _note(result: Reduction) -> tuple[str, str]:
-    """Give the most telling note, and how many more there are; that nothing was compared comes first."""
+    """Return the most important note and how many more there are; "nothing was compared" comes first."""
     own = [n for n in result.notes if n not in result.target.notes and not n.startswith(CANNOT_RUN)]
     limits = list(result.target.notes)
     notes = [*own, *limits] if result.outputs_compared else [*limits, *own]
@@ -322,7 +322,7 @@ def _fine(result: Check) -> str:
 
 
 def show_path(path: Path) -> str:
-    """Give a path as short as it can be said from here."""
+    """Return a path as short as it can be said from here."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:

@@ -34,8 +34,8 @@ def show_profile(result: Profile) -> None:
     if result.layers is not None:
         page.console.print(_layers(result.layers))
         page.row("Operators", _operators(result.layers))
-        for told in result.layers.doubts():
-            page.row("Layers", told)
+        for doubt in result.layers.doubts():
+            page.row("Layers", doubt)
     if result.versus is not None:
         _show_versus(page, result, result.versus)
     if result.not_compared:
@@ -59,14 +59,14 @@ def _build(result: Profile) -> str:
 
 
 def _shapes(result: Profile) -> str:
-    """Shapes of all inputs, with a range where a dimension varies."""
+    """Return the shapes of all inputs, with a range where a dimension varies."""
     first, last = result.points[0].shapes, result.points[-1].shapes
-    told = []
+    texts = []
     for name, dims in first.items():
         pairs = zip(dims, last[name], strict=True)
         size = "x".join(str(a) if a == b else f"{a}..{b}" for a, b in pairs)
-        told.append(f"{name}:{size}" if size else f"{name}: a scalar")
-    return some_names(told, 4) or "no inputs"
+        texts.append(f"{name}:{size}" if size else f"{name}: a scalar")
+    return some_names(texts, 4) or "no inputs"
 
 
 def _show_one(page: Page, point: Point) -> None:
@@ -131,9 +131,9 @@ def _show_cliffs(page: Page, result: Profile) -> None:
         page.row("Cliffs", f"{none} from {unit} {ran[0]} to {ran[-1]}")
     changes = {change.size: change for change in result.changes}
     for k, cliff in enumerate(result.cliffs):
-        told = f"{unit} {cliff.size} costs {cliff.jump:.2f} times {cliff.size - 1} a unit"
+        text = f"{unit} {cliff.size} costs {cliff.jump:.2f} times {cliff.size - 1} a unit"
         inside = f"({cliff.low:.2f} .. {cliff.high:.2f})"
-        page.row("" if k else "Cliffs", f"{told} {inside}", style="bold red")
+        page.row("" if k else "Cliffs", f"{text} {inside}", style="bold red")
         if cliff.size in changes:
             page.row("", _change(changes[cliff.size]))
     page.row("Looked at", f"{counted(result.measured, 'measurement')}; throughput {CONCURRENCY} at a time")
@@ -143,9 +143,9 @@ def _show_versus(page: Page, result: Profile, versus: Versus) -> None:
     """Print how the other side compares, and which nodes make the difference."""
     ratio, other = versus.again or versus.whole, printable(versus.name)
     at = f" at {printable(result.unit)} {versus.size}" if result.is_range else ""
-    told = f"{other} takes {ratio.ratio:.2f} times as long{at} ({ratio.low:.2f} .. {ratio.high:.2f})"
+    text = f"{other} takes {ratio.ratio:.2f} times as long{at} ({ratio.low:.2f} .. {ratio.high:.2f})"
     style = "bold red" if versus.differs else "bold green" if ratio.within(versus.limit) else "bold yellow"
-    page.row("Against", told, style=style)
+    page.row("Against", text, style=style)
     medians = f"{milliseconds(ratio.first)} and {milliseconds(ratio.second)}"
     page.row("", f"{medians} in the median, {ratio.rounds} rounds in turns")
     page.row("", versus.verdict())
@@ -154,8 +154,8 @@ def _show_versus(page: Page, result: Profile, versus: Versus) -> None:
     explained = versus.explained
     if explained and explained.parts:
         count = counted(len(explained.parts), "segment")
-        told = f"{count} with {explained.part:.0%} of the difference, each confirmed by itself on both sides"
-        page.row("Because of", told)
+        text = f"{count} with {explained.part:.0%} of the difference, each confirmed by itself on both sides"
+        page.row("Because of", text)
     for part in (explained.parts if explained else ())[:ROWS]:
         ratio = part.ratio
         inside = f"{ratio.ratio:.2f} times ({ratio.low:.2f} .. {ratio.high:.2f})"
@@ -174,8 +174,8 @@ def _show_versus(page: Page, result: Profile, versus: Versus) -> None:
 def _change(change: Change) -> str:
     most = change.layers[:CHANGES]
     total = sum(more for _, more in change.layers if more > 0)
-    told = [(layer.name, more / total) for layer, more in most if total and more > 0.1 * total]
-    parts = [f"{printable(name)} ({share:.0%})" for name, share in told]
+    shares = [(layer.name, more / total) for layer, more in most if total and more > 0.1 * total]
+    parts = [f"{printable(name)} ({share:.0%})" for name, share in shares]
     kinds = "; kernels change: " + some_names(list(change.new), 2) if change.new else ""
     return f"what takes longer there: {', '.join(parts)}{printable(kinds)}" if parts else ""
 
@@ -199,5 +199,5 @@ def _layers(layers: LayerTable) -> Table:
 
 def _operators(layers: LayerTable) -> str:
     found, total = layers.by_operator, layers.total or 1.0
-    told = [f"{printable(op)} {taken / total:.0%} ({count})" for op, taken, count in found[:OPERATORS]]
-    return ", ".join(told) + (f", {len(found) - OPERATORS} others" if len(found) > OPERATORS else "")
+    texts = [f"{printable(op)} {taken / total:.0%} ({count})" for op, taken, count in found[:OPERATORS]]
+    return ", ".join(texts) + (f", {len(found) - OPERATORS} others" if len(found) > OPERATORS else "")

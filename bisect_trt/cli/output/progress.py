@@ -17,7 +17,7 @@ from bisect_trt.writing.text import counted, printable, seconds
 
 @contextmanager
 def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator[OnEvent]:
-    """Give a consumer of steps that writes to standard error; nothing at all when `quiet`."""
+    """Yield a consumer of steps that writes to standard error; nothing at all when `quiet`."""
     if quiet:
         yield lambda step: None
         return
@@ -51,7 +51,7 @@ class PlainProgress:
 
 
 def plain_line(step: Step) -> str:
-    """`drop: 3 nodes still fail (12 probes, 4.1 s in the target)`."""
+    """Return `drop: 3 nodes still fail (12 probes, 4.1 s in the target)`."""
     spent = f"{counted(step.probes, 'probe')}, {seconds(step.target_seconds)} in the target"
     return f"{printable(step.phase)}: {printable(step.text)} ({spent})"
 

@@ -33,8 +33,8 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
         shown = [item for item in shown if item.effect_error or item.own_error or item.context_error][:ROWS]
     if shown:
         page.console.print(_table(scan, shown))
-    for told in words.failing(scan):
-        page.row("Not taken", shorten(told, _MESSAGE), style="bold yellow")
+    for text in words.failing(scan):
+        page.row("Not taken", shorten(text, _MESSAGE), style="bold yellow")
     for why, count in words.unmeasured(scan).items():
         page.row("Left out", f"{counted(count, 'tensor')}: {shorten(why, _MESSAGE)}")
     for note in words.notes(scan):
@@ -58,8 +58,8 @@ def _show_next(page: Page, scan: Scan) -> None:
             which = line("bisect-trt", "precision", scan.model, "--to", to)
             page.exact("", which, "(which nodes have to stay in FP32)")
         return
-    for number, told in enumerate(what_to_try(scan.model, scan.settings, True)):
-        page.exact("" if number else "Next", told)
+    for number, text in enumerate(what_to_try(scan.model, scan.settings, True)):
+        page.exact("" if number else "Next", text)
 
 
 def _table(scan: Scan, items: list[Scanned]) -> Table:

@@ -84,7 +84,7 @@ def is_shape_like(elem_type: int, shape: tuple[int, ...]) -> bool:
 
 
 def feeds_build_time_slot(graph: Graph, consumer: str, tensor: str) -> bool:
-    """Say whether `tensor` is wired to an input of `consumer` that builders want at build time."""
+    """Return whether `tensor` is wired to an input of `consumer` that builders want at build time."""
     node = graph.node(consumer)
     slots = _REDUCE_AXES if node.op_type.startswith("Reduce") else _SLOTS.get(node.op_type, ())
     return any(slot < len(node.input) and node.input[slot] == tensor for slot in slots)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from bisect_trt.model.candidate import DELTA, Candidate, Feeds, Rest
 from bisect_trt.model.cutting.cutter import CutStyle, Cutter
 from bisect_trt.model.cutting.segments import Segment, segments
-from bisect_trt.model.cutting.types import Recorded
+from bisect_trt.model.cutting.types import TensorSource
 from bisect_trt.model.graph import Graph, Selection, bodies
 
 _RAW = "#raw"
@@ -28,14 +28,14 @@ _ADDS = (TensorProto.FLOAT, TensorProto.DOUBLE)  # ONNX Runtime's CPU provider a
 class Rests:
     """Continues candidates of one model."""
 
-    def __init__(self, graph: Graph, cutter: Cutter, record: Recorded) -> None:
+    def __init__(self, graph: Graph, cutter: Cutter, record: TensorSource) -> None:
         """Continue candidates of `graph` that were cut by `cutter`."""
         self._graph = graph
         self._cutter = cutter
         self._record = record
 
     def attach(self, candidate: Candidate, through: Sequence[str] = ()) -> Candidate:
-        """Give the candidate with its rest. One whose outputs were not recorded stays as it is.
+        """Return the candidate with its rest. One whose outputs were not recorded stays as it is.
 
         `through` are recorded tensors that the rest makes and that are compared besides the model's outputs.
         """
@@ -58,12 +58,12 @@ class Rests:
         return replace(candidate, rest=rest)
 
     def segments(self, nodes: Iterable[str]) -> list[Segment]:
-        """Parts of a node each, fed with recorded values, whose outputs were recorded."""
+        """Return the parts of a node each, fed with recorded values, whose outputs were recorded."""
         found = segments(self._graph, self._cutter, self._record, nodes)
         return [part for part in found if part.fed and part.tensors]
 
     def elements(self, tensor: str) -> int:
-        """Elements of a recorded tensor; none of one that was not recorded."""
+        """Return the elements of a recorded tensor; none of one that was not recorded."""
         return math.prod(self._record.shape(tensor)) if tensor in self._record else 0
 
     def _behind(self, made: Iterable[str], inside: Selection) -> Selection:

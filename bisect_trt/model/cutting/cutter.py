@@ -14,7 +14,7 @@ from onnx import TensorProto
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.cutting.constants import INNER_TYPES, feeds_build_time_slot, is_shape_like
 from bisect_trt.model.cutting.pieces import Pieces
-from bisect_trt.model.cutting.types import Recorded, Types, header
+from bisect_trt.model.cutting.types import TensorSource, Types, header
 from bisect_trt.model.graph import Boundary, Graph, Selection, dims_of
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.generate import generate
@@ -49,7 +49,7 @@ class Cutter:
     """Cuts one model; what it serialises and decides is kept for the next cut."""
 
     def __init__(
-        self, graph: Graph, store: Store, record: Recorded, *, only_recorded: bool = False
+        self, graph: Graph, store: Store, record: TensorSource, *, only_recorded: bool = False
     ) -> None:
         """Cut the model of `graph`, whose weights were adopted by `store`.
 
@@ -70,7 +70,7 @@ class Cutter:
     def cut(
         self, selection: Selection, style: CutStyle = CutStyle.DEFAULT, fed: Iterable[str] = ()
     ) -> Candidate:
-        """Give the selection as a model of its own; tensors in `fed` become inputs whatever the style says.
+        """Return the selection as a model of its own; tensors in `fed` become inputs whatever the style says.
 
         It grows over edges that cannot be cut (sequences, optionals, strings, tensors of unknown
         type), so `Candidate.nodes` may be more. Tensors that were not recorded get an input of the
@@ -92,12 +92,12 @@ class Cutter:
         return self._assemble(names, [t for t in inputs if t not in frozen], outputs, frozen, style)
 
     def whole(self, style: CutStyle = CutStyle.DYNAMIC) -> Candidate:
-        """Give all nodes, with all inputs and outputs of the model; dimensions as declared by default."""
+        """Return all nodes, with all inputs and outputs of the model; dimensions as declared by default."""
         graph = self._graph
         return self._assemble(list(graph.order), list(graph.graph_inputs), graph.graph_outputs, {}, style)
 
     def _grow(self, names: list[str], style: CutStyle) -> tuple[list[str], Boundary]:
-        """Give the selection (sorted) grown until its boundary can be cut, and that boundary."""
+        """Return the selection (sorted) grown until its boundary can be cut, and that boundary."""
         graph = self._graph
         while True:
             boundary = graph.boundary_of_sorted(names)
@@ -123,14 +123,14 @@ class Cutter:
         return style is CutStyle.NARROW or elem_type not in INNER_TYPES
 
     def _visible(self, names: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
-        """Outputs of the model, and of nodes that feed no other node of the selection."""
+        """Return the outputs of the model, and of nodes that feed no other node of the selection."""
         read = {t for name in names for t in self._graph.inputs_of(name)}
         sinks = {name for name in names if read.isdisjoint(self._graph.outputs_of(name))}
         shown = set(self._graph.graph_outputs)
         return tuple(t for t in outputs if t in shown or self._graph.producer[t] in sinks)
 
     def _freeze(self, tensor: str, inside: Selection, style: CutStyle) -> _Frozen | None:
-        """Give the cut tensor as a constant, if it has to be one."""
+        """Return the cut tensor as a constant, if it has to be one."""
         graph = self._graph
         if tensor not in graph.producer or tensor not in self._record:  # inputs of the model stay inputs
             return None
@@ -149,7 +149,7 @@ class Cutter:
         return any(c in inside and feeds_build_time_slot(self._graph, c, tensor) for c in consumers)
 
     def _constant(self, tensor: str) -> _Frozen | None:
-        """Give the recorded value as an initializer; None when the samples differ."""
+        """Return the recorded value as an initializer; None when the samples differ."""
         record = self._record
         elem_type, shape = record.elem_type(tensor), record.shape(tensor)
         first = record.path(0, tensor)
@@ -201,7 +201,7 @@ class Cutter:
         return self._sizes[name]
 
     def _carried_by(self, name: str) -> tuple[str, ...]:
-        """Weights that a node reads, and tensors that generators make for it."""
+        """Return the weights that a node reads, and tensors that generators make for it."""
         found = self._carried.get(name)
         if found is None:
             graph = self._graph
@@ -213,12 +213,15 @@ class Cutter:
         return found
 
     def _feeds(self, inputs: Sequence[str]) -> tuple[Feeds, ...]:
-        """Recorded values, and seeded ones for inputs that were not recorded."""
+        """Return recorded values, and seeded ones for inputs that were not recorded."""
         made = {t: path for t in inputs if t not in self._record and (path := self._seeded(t)) is not None}
         return tuple({**sample, **made} for sample in self._values(inputs))
 
     def _seeded(self, tensor: str) -> Path | None:
-        """A value for an input that the reference could not make, written once; dimensions unknown are 1."""
+        """Return a value for an input that the reference could not make, written once.
+
+        Dimensions unknown are 1.
+        """
         if tensor not in self._made:
             kind = self._types.static(tensor)
             dims = None if kind is None else dims_of(kind)
@@ -246,7 +249,7 @@ class Cutter:
         return parts
 
     def _types_of(self, name: str, dynamic: bool) -> dict[str, bytes]:
-        """Give the types of what a node makes, serialised; unknown ones are left out."""
+        """Return the types of what a node makes, serialised; unknown ones are left out."""
         types = {}
         for tensor in self._graph.outputs_of(name):
             kind = self._graph.value_info(tensor) if dynamic else self._types.declared(tensor)
@@ -264,7 +267,7 @@ class Cutter:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Say whether both files hold the same bits (so NaN equals itself)."""
+    """Return whether both files hold the same bits (so NaN equals itself)."""
     if header(one) != header(other) or one.stat().st_size != other.stat().st_size:
         return False
     with one.open("rb") as a, other.open("rb") as b:

@@ -15,7 +15,7 @@ _GRAPH = 7  # of ModelProto
 
 
 def type_of(elem_type: int, dims: Dims | None) -> onnx.TypeProto:
-    """Give a tensor type; None: no shape."""
+    """Return a tensor type; None: no shape."""
     return helper.make_tensor_type_proto(elem_type, dims)
 
 
@@ -39,13 +39,13 @@ class Pieces:
         self._weights: dict[str, bytes] = {}
 
     def node(self, name: str) -> bytes:
-        """Give a node of the model."""
+        """Return a node of the model."""
         if name not in self._nodes:
             self._nodes[name] = field(_NODE, self._graph.node(name).SerializeToString())
         return self._nodes[name]
 
     def weight(self, name: str) -> bytes:
-        """Give a dense initializer of the model."""
+        """Return a dense initializer of the model."""
         if name not in self._weights:
             self._weights[name] = self.initializer(self._graph.initializers[name])
         return self._weights[name]
@@ -57,19 +57,19 @@ class Pieces:
 
     @staticmethod
     def input(name: str, kind: onnx.TypeProto) -> bytes:
-        """Give the bytes of an input of a graph."""
+        """Return the bytes of an input of a graph."""
         return field(_INPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
 
     @staticmethod
     def output(name: str, kind: onnx.TypeProto | None) -> bytes:
-        """Give a graph output; without a type when it is unknown."""
+        """Return a graph output; without a type when it is unknown."""
         return field(_OUTPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
 
     @staticmethod
     def value_info(name: str, kind: onnx.TypeProto) -> bytes:
-        """Give the type of an interior tensor."""
+        """Return the type of an interior tensor."""
         return field(_VALUE_INFO, ValueInfoProto(name=name, type=kind).SerializeToString())
 
     def model(self, parts: Iterable[bytes]) -> bytes:
-        """Give the whole model around the fields of its graph."""
+        """Return the whole model around the fields of its graph."""
         return self._head + field(_GRAPH, self._name + b"".join(parts))

@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import Cutter
-from bisect_trt.model.cutting.types import Recorded
+from bisect_trt.model.cutting.types import TensorSource
 from bisect_trt.model.graph import Graph, bodies, captures
 
 _QUANTISED = frozenset(
@@ -58,8 +58,8 @@ class Merged:
     names: Mapping[str, str]
 
 
-def segments(graph: Graph, cutter: Cutter, record: Recorded, nodes: Iterable[str]) -> list[Segment]:
-    """Segments that hold all of `nodes`, none of them twice, in topological order."""
+def segments(graph: Graph, cutter: Cutter, record: TensorSource, nodes: Iterable[str]) -> list[Segment]:
+    """Return the segments that hold all of `nodes`, none of them twice, in topological order."""
     found: dict[int, Candidate] = {}
     where: dict[str, int] = {}
     for number, name in enumerate(graph.sorted(nodes)):
@@ -96,7 +96,7 @@ def _together(graph: Graph, name: str) -> frozenset[str]:
     return frozenset({quantiser, *(c for c in readers if graph.node(c).op_type == "DequantizeLinear")})
 
 
-def _segment(graph: Graph, candidate: Candidate, record: Recorded) -> Segment:
+def _segment(graph: Graph, candidate: Candidate, record: TensorSource) -> Segment:
     ops = dict.fromkeys(graph.node(name).op_type for name in candidate.nodes)
     sides = (*candidate.feeds, *candidate.expected)
     values = sum(path.stat().st_size for side in sides for path in side.values())
@@ -106,7 +106,7 @@ def _segment(graph: Graph, candidate: Candidate, record: Recorded) -> Segment:
 
 
 def merge(parts: Sequence[Segment]) -> Merged:
-    """Give all segments side by side in one model, which nothing connects.
+    """Return all segments side by side in one model, which nothing connects.
 
     Node names, weights and frozen values keep their names; inputs and outputs get the number of their
     segment in front.
@@ -141,7 +141,7 @@ def merge(parts: Sequence[Segment]) -> Merged:
 
 
 def _free_mark(models: Sequence[onnx.ModelProto]) -> str:
-    """Give the beginning of no name of a weight."""
+    """Return the beginning of no name of a weight."""
     kept = [t.name for model in models for t in model.graph.initializer]
     kept += [t for model in models for node in model.graph.node for t in node.output]
     mark = "s"

@@ -19,7 +19,7 @@ from bisect_trt.model.graph import Dims, Graph, dims_of
 from bisect_trt.model.skeleton import skeleton
 
 
-class Recorded(Protocol):
+class TensorSource(Protocol):
     """Reference values of tensors; `samples` runs of the model, `t` numbers them from 0."""
 
     @property
@@ -33,33 +33,33 @@ class Recorded(Protocol):
         ...
 
     def path(self, sample: int, tensor: str) -> Path:
-        """File with the value, see `Store.put`."""
+        """Return file with the value, see `Store.put`."""
         ...
 
     def __contains__(self, tensor: object) -> bool:
-        """Say whether the tensor was recorded."""
+        """Return whether the tensor was recorded."""
         ...
 
     def elem_type(self, tensor: str) -> int:
-        """`TensorProto.DataType` of the value."""
+        """Return `TensorProto.DataType` of the value."""
         ...
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """Dimensions in sample 0."""
+        """Return the dimensions in sample 0."""
         ...
 
 
 class Types:
     """Types of the tensors of one model."""
 
-    def __init__(self, graph: Graph, record: Recorded) -> None:
+    def __init__(self, graph: Graph, record: TensorSource) -> None:
         """Types in `graph`, whose reference values were recorded."""
         self._graph = graph
         self._record = record
         self._static: dict[str, onnx.TypeProto | None] = {}
 
     def elem_type(self, tensor: str) -> int | None:
-        """`TensorProto.DataType` of a tensor; None when it is unknown or no tensor."""
+        """Return `TensorProto.DataType` of a tensor; None when it is unknown or no tensor."""
         if tensor in self._record:
             return self._record.elem_type(tensor)
         known = self._graph.elem_type(tensor)
@@ -73,7 +73,7 @@ class Types:
         return inferred_types(graph.proto, {t: kind for t, kind in known.items() if kind is not None})
 
     def static(self, tensor: str) -> onnx.TypeProto | None:
-        """Recorded type with its static shape; else the inferred one without its symbols."""
+        """Return recorded type with its static shape; else the inferred one without its symbols."""
         if tensor not in self._static:
             self._static[tensor] = self._make_static(tensor)
         return self._static[tensor]
@@ -88,7 +88,7 @@ class Types:
         return _without_symbols(self._inferred.get(tensor, declared))
 
     def declared(self, tensor: str) -> onnx.TypeProto | None:
-        """Declared or inferred type without symbols.
+        """Return declared or inferred type without symbols.
 
         Interior tensors get this one, never the recorded type: ONNX Runtime would infer further
         from it than it does in the whole model, and then refuse branches that are not taken.
@@ -99,7 +99,7 @@ class Types:
         return type_of(elem_type, shape and tuple(d if isinstance(d, int) else None for d in shape))
 
     def _dims(self, tensor: str) -> Dims | None:
-        """Dimensions of the recorded values; those that differ between samples are left open."""
+        """Return the dimensions of the recorded values; those that differ between samples are left open."""
         record = self._record
         if tensor not in record:
             return None
@@ -112,7 +112,7 @@ class Types:
         return dims
 
     def dynamic(self, tensor: str) -> onnx.TypeProto | None:
-        """Declared or inferred type with its symbols; what it leaves open is as recorded."""
+        """Return declared or inferred type with its symbols; what it leaves open is as recorded."""
         static, declared = self.static(tensor), self._graph.shape(tensor)
         if tensor not in self._graph.producer and declared is not None:
             return self._graph.value_info(tensor)
@@ -142,7 +142,7 @@ def _is_static(kind: onnx.TypeProto) -> bool:
 
 
 def header(path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and type of a recorded value."""
+    """Return the shape and type of a recorded value."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     return array.shape, array.dtype
 
@@ -201,6 +201,6 @@ def _guesses(nodes: Iterable[onnx.NodeProto], types: KnownTypes) -> Iterable[onn
 
 
 def _is_symbolic(kind: onnx.TypeProto) -> bool:
-    """Say whether a declared type leaves dimensions open that static inputs may settle."""
+    """Return whether a declared type leaves dimensions open that static inputs may settle."""
     dims = kind.tensor_type.shape.dim
     return kind.HasField("tensor_type") and not all(d.HasField("dim_value") for d in dims)

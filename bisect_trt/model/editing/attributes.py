@@ -34,13 +34,13 @@ _OPTIONS = {
 
 
 def option_inputs(node: onnx.NodeProto) -> list[str]:
-    """Inputs that were attributes in older operator sets: scales of a Resize, ends of a Clip, ..."""
+    """Return inputs that were attributes in older operator sets: scales of a Resize, ends of a Clip, ..."""
     slots = _OPTIONS.get(node.op_type, ()) if is_onnx(node.domain) else ()
     return [node.input[k] for k in slots if k < len(node.input)]
 
 
 def values_of(attribute: AttributeProto) -> Array | None:
-    """Give the numbers of an attribute that holds values; None when it holds none."""
+    """Return the numbers of an attribute that holds values; None when it holds none."""
     if attribute.type == AttributeProto.TENSOR and attribute.t.data_type != TensorProto.STRING:
         inside = attribute.t.data_location != TensorProto.EXTERNAL
         return numpy_helper.to_array(attribute.t) if inside else None
@@ -50,7 +50,7 @@ def values_of(attribute: AttributeProto) -> Array | None:
 
 
 def recipe_of(attribute: AttributeProto) -> Recipe | None:
-    """Say how such numbers were made, as its doc string tells."""
+    """Return the recipe of such numbers from the doc string."""
     return parse(attribute.doc_string)
 
 
@@ -66,7 +66,7 @@ def give_values(attribute: AttributeProto, values: Array, recipe: Recipe | None)
 
 
 def attribute_values(graph: onnx.GraphProto) -> Iterator[tuple[Array, Recipe | None]]:
-    """Give all such numbers, those of bodies too."""
+    """Yield all such numbers, those of bodies too."""
     for node in inner_nodes(graph):
         for attribute in node.attribute:
             values = values_of(attribute)
@@ -81,23 +81,23 @@ _PLAIN = re.compile(r"(?:s\d+)?")
 
 
 def is_plain(text: str) -> bool:
-    """Say whether a text tells nothing: empty, or `s0`, `s1`, ..."""
+    """Return whether a text carries no information: empty, or `s0`, `s1`, ..."""
     return _PLAIN.fullmatch(text) is not None
 
 
 def takes_texts(node: onnx.NodeProto) -> bool:
-    """Say whether texts of its attributes may be the user's; else they are a few words that ONNX knows."""
+    """Return whether texts of its attributes may be the user's; else they are a few words that ONNX knows."""
     return not is_onnx(node.domain) or node.op_type in TAKE_TEXTS
 
 
 def texts_of(attribute: AttributeProto) -> list[str]:
-    """Texts of an attribute, of a tensor in it too."""
+    """Return the texts of an attribute, of a tensor in it too."""
     raw = [*([attribute.s] if attribute.type == AttributeProto.STRING else []), *attribute.strings]
     return [text.decode(errors="replace") for text in (*raw, *attribute.t.string_data)]
 
 
 def value_texts(graph: onnx.GraphProto) -> Iterator[str]:
-    """Give all texts that `replace_texts` changes."""
+    """Yield all texts that `replace_texts` changes."""
     for holder, name in _holders(graph):
         old = getattr(holder, name)
         yield from (text.decode(errors="replace") for text in ([old] if isinstance(old, bytes) else old))

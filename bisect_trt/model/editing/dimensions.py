@@ -66,11 +66,11 @@ class Net:
         self.free = [head for head, members in self.classes.items() if self._is_free(members)]
 
     def size(self, head: Var) -> int:
-        """Give the size of a class as it is."""
+        """Return the size of a class as it is."""
         return self.ties.sizes[head]
 
     def resized(self, asked: Mapping[Var, int]) -> Draft | None:
-        """Give a draft whose classes have these sizes and all others follow; None: it cannot be had."""
+        """Return a draft whose classes have these sizes and all others follow; None: it cannot be had."""
         for sizes in self._balanced(dict(asked), 3):
             draft = self._settle(sizes)
             if draft is not None:
@@ -108,7 +108,7 @@ class Net:
         return None
 
     def _follows(self, draft: Draft, sizes: Sizes) -> Sizes | None:
-        """Classes whose inferred size is another one; None: a contradiction, or nothing is left."""
+        """Return classes whose inferred size is another one; None: a contradiction, or nothing is left."""
         found: Sizes = {}
         for name, (_, shape) in draft.known_dims().items():
             for k, size in enumerate(shape):
@@ -126,7 +126,7 @@ class Net:
         return found
 
     def _balanced(self, sizes: Sizes, depth: int) -> Iterator[Sizes]:
-        """Sizes that also satisfy all products, if others of them are changed as well."""
+        """Yield the sizes that also satisfy all products, if others of them are changed as well."""
         violated = self._violated(sizes)
         if violated is None:
             yield sizes
@@ -138,7 +138,7 @@ class Net:
             yield from self._balanced({**sizes, head: size}, depth - 1)
 
     def _options(self, violated: Product, sizes: Sizes) -> Iterator[tuple[Var, int]]:
-        """Single classes with the size that mends a product."""
+        """Yield single classes with the size that mends a product."""
         for side, other, factor in _sides(violated):
             heads = [self.ties.find(var) for var in side]
             target = math.prod(self._now(self.ties.find(v), sizes) for v in other) * factor
@@ -184,7 +184,7 @@ class Net:
 
 
 def _declared_in_bodies(draft: Draft) -> dict[str, onnx.ValueInfoProto]:
-    """Inputs of bodies whose dimensions are written down."""
+    """Return the inputs of bodies whose dimensions are written down."""
     infos = (info for part in list(scopes(draft.graph))[1:] for info in part.input)
     return {info.name: info for info in infos if info.type.tensor_type.shape.dim}
 
@@ -195,7 +195,7 @@ def _sides(product: Product) -> Iterator[tuple[tuple[Var, ...], tuple[Var, ...],
 
 
 def _size_values(draft: Draft) -> Iterator[tuple[str, list[int]]]:
-    """Weights that hold integers: those read as sizes, axes or places."""
+    """Yield the weights that hold integers: those read as sizes, axes or places."""
     for name, array in draft.weights.items():
         if array.dtype.kind in "iu" and array.ndim <= 1 and array.size <= 16:
             yield name, [int(v) for v in np.asarray(array).reshape(-1)]
@@ -294,7 +294,7 @@ def _shape(draft: Draft, tensor: str) -> tuple[int, ...] | None:
 
 
 def _limits(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:
-    """Sizes that the last axis of the indices points into; one of them: all do."""
+    """Return the sizes that the last axis of the indices points into; one of them: all do."""
     if node.op_type in ("GatherND", "ScatterND"):
         return np.array(shape)
     axis = next((a.i for a in node.attribute if a.name == "axis"), 0) if node.op_type != "RoiAlign" else 0
@@ -302,7 +302,7 @@ def _limits(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:
 
 
 def _wrapped(indices: Array, limit: Array) -> Array | None:
-    """Indices modulo the size; None when they are all inside."""
+    """Return indices modulo the size; None when they are all inside."""
     if indices.dtype.kind not in "iu" or indices.size == 0:
         return None
     depth = indices.shape[-1] if limit.size > 1 and indices.ndim else 1
@@ -316,5 +316,5 @@ def _wrapped(indices: Array, limit: Array) -> Array | None:
 
 
 def size_slots(draft: Draft, name: str) -> bool:
-    """Say whether a weight is read as sizes or places, so that its numbers can be tried smaller."""
+    """Return whether a weight is read as sizes or places, so that its numbers can be tried smaller."""
     return any(k in SHAPE_SLOTS.get(node.op_type, ()) for node, k in draft.readers(name))

@@ -23,10 +23,11 @@ from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.inference import declare, infer, known_dims, without_shape
 from bisect_trt.model.editing.simplicity import simplicity
 from bisect_trt.model.graph import consumed, opset_of
-from bisect_trt.model.seeded_values import TOLD_FROM, Recipe, tell
+from bisect_trt.model.seeded_values import DESCRIBED_FROM, Recipe, description
 from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
 from bisect_trt.model.walk import hoist, inner_nodes, scopes, unique_names
 from bisect_trt.outcome import Array
+from bisect_trt.writing.files import written_whole
 
 Shapes = Callable[[Candidate, Sequence[str]], Mapping[str, tuple[int, ...]]]
 
@@ -71,7 +72,7 @@ class Draft:
     _paths: dict[int, tuple[Array, Path]] = field(default_factory=dict)
 
     def copy(self) -> Draft:
-        """Give an independent draft; arrays are shared, as nobody writes to them."""
+        """Return an independent draft; arrays are shared, as nobody writes to them."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         samples = [dict(sample) for sample in self.samples]
@@ -92,26 +93,26 @@ class Draft:
         return opset_of(self.proto)
 
     def known_dims(self) -> dict[str, tuple[int, tuple[int | None, ...]]]:
-        """Element type and dimensions of all tensors, as far as ONNX can infer them."""
+        """Return the element type and dimensions of all tensors, as far as ONNX can infer them."""
         return known_dims(self.proto, self.weights)
 
     def node(self, name: str) -> onnx.NodeProto | None:
-        """Give the node of that name, in a body too; None when it is gone."""
+        """Return the node of that name, in a body too; None when it is gone."""
         return next((node for node in inner_nodes(self.graph) if node.name == name), None)
 
     def readers(self, tensor: str) -> Iterator[tuple[onnx.NodeProto, int]]:
-        """Nodes that read a tensor, in bodies too, with the number of the input."""
+        """Yield the nodes that read a tensor, in bodies too, with the number of the input."""
         for node in inner_nodes(self.graph):
             yield from ((node, k) for k, name in enumerate(node.input) if name == tensor)
 
     def is_read(self, tensor: str, scope: onnx.GraphProto | None = None) -> bool:
-        """Say whether a node (or a body in it) of a scope reads the tensor, or it is an output of that."""
+        """Return whether a node (or a body in it) of a scope reads the tensor, or it is an output of that."""
         scope = scope or self.graph
         named = any(tensor in consumed(node) for node in scope.node)
         return named or any(output.name == tensor for output in scope.output)
 
     def called(self, tensor: str) -> str:
-        """Give a tensor for a person who knows the original."""
+        """Return a tensor for a person who knows the original."""
         old = self.origins.get(tensor, tensor)
         return tensor if old == tensor else f"{tensor} ({old!r} in the original)"
 
@@ -173,7 +174,7 @@ def replace(field_of: Any, items: list[Any]) -> None:
 
 
 def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
-    """Give a candidate as a draft. Raises OSError when values of it are missing.
+    """Return a candidate as a draft. Raises OSError when values of it are missing.
 
     `hoisted`: weights of bodies become those of the graph; else they stay as they are and cannot be edited.
     """
@@ -207,7 +208,7 @@ def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
 
 
 def close_draft(draft: Draft) -> Candidate:
-    """Give the draft as a candidate whose expected values are not known yet.
+    """Return the draft as a candidate whose expected values are not known yet.
 
     Raises:
         Invalid: ONNX's checker or shape inference refuses it.
@@ -294,7 +295,7 @@ def _generator(draft: Draft, name: str, graph: onnx.GraphProto) -> onnx.NodeProt
 
 
 def _tensor(draft: Draft, name: str, array: Array) -> TensorProto:
-    """Give a weight as an initializer: unchanged, inline, or in a file of its own."""
+    """Return a weight as an initializer: unchanged, inline, or in a file of its own."""
     stored = draft._stored.get(name)
     if stored is not None and stored[0] is array:
         return stored[1]
@@ -305,7 +306,8 @@ def _tensor(draft: Draft, name: str, array: Array) -> TensorProto:
         data = tensor.raw_data
         place = draft.folder / f"w{hashlib.sha256(data).hexdigest()[:24]}.bin"
         if not place.exists():
-            _write(place, data)
+            with written_whole(place) as aside:
+                aside.write_bytes(data)
         point_to(tensor, place.name, 0, len(data))
     draft._stored[name] = (array, tensor)
     return tensor
@@ -315,15 +317,16 @@ def _tell_inputs(draft: Draft, graph: onnx.GraphProto) -> None:
     """Doc strings of inputs say how their large values can be made: a line for each sample."""
     for info in graph.input:
         values = [sample.get(info.name) for sample in draft.samples]
-        if any(v is not None and v.nbytes > TOLD_FROM and v.dtype.kind in "fiu" for v in values):
+        if any(v is not None and v.nbytes > DESCRIBED_FROM and v.dtype.kind in "fiu" for v in values):
             lines = (
-                "" if v is None else tell(v, draft.fed.get((k, info.name))) for k, v in enumerate(values)
+                "" if v is None else description(v, draft.fed.get((k, info.name)))
+                for k, v in enumerate(values)
             )
             info.doc_string = "\n".join(lines).rstrip()
 
 
 def _file(draft: Draft, array: Array) -> Path:
-    """Give the `.npy` file of an input value."""
+    """Return the `.npy` file of an input value."""
     known = draft._paths.get(id(array))
     if known is not None and known[0] is array:
         return known[1]
@@ -336,8 +339,3 @@ def _file(draft: Draft, array: Array) -> Path:
     draft._paths[id(array)] = (array, place)
     return place
 
-
-def _write(place: Path, data: bytes) -> None:
-    draft = place.with_suffix(".writing")
-    draft.write_bytes(data)
-    draft.replace(place)

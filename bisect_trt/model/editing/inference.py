@@ -57,7 +57,7 @@ def infer(proto: onnx.ModelProto, *, strict: bool, typed: bool, empty: bool) -> 
 
 
 def _forget_shapes(graph: onnx.GraphProto) -> dict[str, int]:
-    """Clear what is declared of outputs, and tell their ranks: it may be wrong by now; the type is not."""
+    """Clear the declared shapes of outputs, which may be wrong by now, and return their ranks."""
     ranks = {}
     for output in graph.output:
         if output.type.HasField("tensor_type"):
@@ -91,7 +91,7 @@ def _write_outputs(
 
 
 def without_shape(proto: onnx.ModelProto, *, typed: bool) -> dict[str, onnx.ValueInfoProto]:
-    """Tensors of the graph, its outputs among them, of which some dimension could not be inferred.
+    """Return the tensors of the graph, its outputs among them, of which some dimension could not be inferred.
 
     With `typed` also those in between, of which each has a place in the model then.
     """
@@ -118,7 +118,7 @@ def declare(places: Mapping[str, onnx.ValueInfoProto], shapes: Mapping[str, tupl
 def known_dims(
     model: onnx.ModelProto, weights: Mapping[str, Array]
 ) -> dict[str, tuple[int, tuple[int | None, ...]]]:
-    """Element type and dimensions of all tensors, in bodies too, as far as ONNX can infer them.
+    """Return the element type and dimensions of all tensors, in bodies too, as far as ONNX can infer them.
 
     `weights` are those that the model lacks. Nothing is checked: what cannot be inferred is missing.
     """
@@ -145,7 +145,7 @@ def known_dims(
 
 
 def _for_inference(name: str, array: Array, kind: int) -> TensorProto:
-    """Small integers with their values, which may be shapes; all else without."""
+    """Return small integers with their values, which may be shapes; all else without."""
     if array.dtype.kind in "iu" and array.nbytes <= INLINE_LIMIT:
         return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
     stub = TensorProto(name=name, data_type=kind, dims=array.shape)

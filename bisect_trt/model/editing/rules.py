@@ -45,7 +45,7 @@ def tie_node(rule: Rule) -> None:
 
 
 def _is_elementwise(rule: Rule) -> bool:
-    """Say whether each output's shape is the broadcast of all inputs."""
+    """Return whether each output's shape is the broadcast of all inputs."""
     inputs = [t for t in rule.node.input if t]
     known = all(t in rule.dims for t in (*inputs, *rule.node.output) if t)
     if not known or not inputs or any(a.type in (5, 10) for a in rule.node.attribute):
@@ -92,7 +92,7 @@ def _reduce(rule: Rule) -> None:
 
 
 def _axes(rule: Rule, slot: int) -> set[int]:
-    """Axes from an attribute or a constant input, not negative; all when not given."""
+    """Return axes from an attribute or a constant input, not negative; all when not given."""
     rank = rule.rank(rule.input(0))
     found = [a for a in rule.node.attribute if a.name in ("axes", "axis")]
     given: Sequence[int] = rule.values.get(rule.input(slot), ())

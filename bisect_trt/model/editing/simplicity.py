@@ -85,7 +85,7 @@ class Odd(IntEnum):
 
 
 def level(array: Array, recipe: Recipe | None) -> tuple[int, Odd]:
-    """Bytes that have to travel for a value, and how odd it is."""
+    """Return the bytes that have to travel for a value, and how odd it is."""
     if array.size == 0:
         return 0, Odd.ZEROS
     if array.dtype.kind in "OU":
@@ -114,7 +114,7 @@ def _of_one(value: Any) -> Odd:
 
 
 def _is_rounded(array: Array) -> bool:
-    """Say whether the last bits of floats are not used: fewer digits to print, better to compress."""
+    """Return whether the last bits of floats are not used: fewer digits to print, better to compress."""
     if array.dtype.kind != "f" or array.dtype.itemsize < 4:
         return True
     wide = np.asarray(array)
@@ -141,7 +141,7 @@ def _product(dims: Sequence[object]) -> int:
 
 
 def _attributes(graph: onnx.GraphProto) -> tuple[int, int]:
-    """Attributes and wired inputs; how far their numbers are from 0 and 1."""
+    """Return attributes and wired inputs; how far their numbers are from 0 and 1."""
     count, far = 0, 0
     for node in inner_nodes(graph):
         count += len(node.attribute) + sum(1 for name in (*node.input, *node.output) if name)
@@ -185,14 +185,14 @@ def _strings(proto: onnx.ModelProto) -> int:
 
 
 def _misnamed(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> int:
-    """Inputs, outputs and weights that are not numbered from 0."""
+    """Return inputs, outputs and weights that are not numbered from 0."""
     graph = proto.graph
     sides = (("x", [i.name for i in graph.input]), ("y", [o.name for o in graph.output]), ("w", weights))
     return sum(name != f"{letter}{k}" for letter, names in sides for k, name in enumerate(names))
 
 
 def texts(proto: onnx.ModelProto) -> Iterator[str]:
-    """Doc strings, metadata, producer, model domain and version; in bodies too."""
+    """Yield doc strings, metadata, producer, model domain and version; in bodies too."""
     yield from (proto.producer_name, proto.producer_version, proto.domain, proto.doc_string)
     yield from (f"{p.key}{p.value}" for p in proto.metadata_props)
     yield f"{proto.model_version or ''}"

@@ -6,7 +6,7 @@ follows from others in any other way (the size behind a strided convolution, a C
 shape inference knows it, see `edit_dims`.
 
 
-Operators whose dimensions a line of letters tells, and attributes that are dimensions.
+Operators whose dimensions a line of letters describes, and attributes that are dimensions.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Ties:
         self._above: dict[Var, Var] = {}
 
     def find(self, var: Var) -> Var:
-        """Give the variable that stands for the class."""
+        """Return the variable that stands for the class."""
         while var in self._above:
             var = self._above[var]
         return var
@@ -77,24 +77,24 @@ class Rule(NamedTuple):
     values: Mapping[str, Sequence[int]]
 
     def rank(self, tensor: str) -> int:
-        """Number of axes; 0 when unknown."""
+        """Return the number of axes; 0 when unknown."""
         return len(self.dims.get(tensor, ()))
 
     def input(self, k: int) -> str:
-        """Name of an input; '' when it is left out."""
+        """Return the name of an input; '' when it is left out."""
         return self.node.input[k] if k < len(self.node.input) else ""
 
     def attribute(self, name: str, default: int) -> int:
-        """Give an integer attribute."""
+        """Return an integer attribute."""
         return next((a.i for a in self.node.attribute if a.name == name), default)
 
     def of(self, name: str, index: int = 0) -> Var:
-        """Give an attribute as a variable."""
+        """Return an attribute as a variable."""
         return Var("attribute", self.node.name, index, name)
 
 
 def axis(tensor: str, index: int) -> Var:
-    """Give an axis as a variable."""
+    """Return an axis as a variable."""
     return Var("axis", tensor, index)
 
 

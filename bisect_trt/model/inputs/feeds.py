@@ -45,7 +45,7 @@ class GraphInput:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Give the type of arrays for this input (of ml_dtypes where numpy has none; object for strings).
+        """Return the type of arrays for this input (of ml_dtypes where numpy has none; object for strings).
 
         Raises:
             UsageError: the input is no tensor.
@@ -58,7 +58,7 @@ class GraphInput:
         return helper.tensor_dtype_to_np_dtype(self.elem_type)
 
     def shape_text(self) -> str:
-        """Declared dimensions for messages: `1x3xHx?`."""
+        """Return declared dimensions for messages: `1x3xHx?`."""
         if self.dims is None:
             return "any shape"
         return "x".join("?" if d is None else str(d) for d in self.dims) or "a scalar"
@@ -90,15 +90,15 @@ def fit(
     inputs: Sequence[GraphInput],
     notes: list[str] | None = None,
 ) -> list[dict[str, Array]]:
-    """Samples that were read from `path` (named in messages) as the model declares its inputs.
+    """Return the samples that were read from `path` (named in messages) as the model declares its inputs.
 
     Raises:
         UsageError: as `read_inputs`.
     """
-    told: list[str] = []
-    found = [_fit(path, sample, inputs, told) for sample in samples]
+    sentences: list[str] = []
+    found = [_fit(path, sample, inputs, sentences) for sample in samples]
     if notes is not None:
-        notes += dict.fromkeys(told)
+        notes += dict.fromkeys(sentences)
     return found
 
 
@@ -154,7 +154,7 @@ def _note_symbols(
 
 
 def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array:
-    """Give the array in the declared type, if that keeps every value."""
+    """Return the array in the declared type, if that keeps every value."""
     dtype = item.dtype
     if array.dtype == dtype:
         return array

@@ -31,7 +31,7 @@ _MARK = "polygraphy_class"
 
 
 def read_samples(path: Path, names: Sequence[str]) -> list[Sample]:
-    """Arrays by name, a mapping for each sample; nothing is unpickled or executed.
+    """Return arrays by name, a mapping for each sample; nothing is unpickled or executed.
 
     A folder is one sample when it holds `.npy` files (`NAME.npy`) or `input_K.pb` files; it is several
     when it holds `.npz` files, `test_data_set_K` folders, or folders of `.npy` files, in natural order.
@@ -110,7 +110,7 @@ def _read_npz(path: Path) -> Sample:
 
 
 def _read_pb(files: Sequence[Path], names: Sequence[str]) -> Sample:
-    """`input_K.pb`: a TensorProto each; one without a name is the K-th input."""
+    """Read `input_K.pb`: a TensorProto each; one without a name is the K-th input."""
     found: Sample = {}
     for file in files:
         number = re.search(r"_(\d+)\.pb$", file.name)
@@ -126,7 +126,7 @@ def _read_pb(files: Sequence[Path], names: Sequence[str]) -> Sample:
 
 
 def read_json(path: Path) -> list[Sample]:
-    """Polygraphy's `--save-inputs`, or plain lists: one mapping of name to array, or a list of them.
+    """Read Polygraphy's `--save-inputs`, or plain lists: one mapping of name to array, or a list of them.
 
     Of its `--save-outputs` the outputs of the first runner are taken, a sample for each iteration.
 
@@ -217,7 +217,7 @@ def _write_npz(path: Path, sample: Mapping[str, Array]) -> None:
 
 
 def _plain(value: Array) -> Array:
-    """Give it in C order; types that numpy does not know as the bits of each element, strings as text."""
+    """Return it in C order; types that numpy does not know as the bits of each element, strings as text."""
     array = np.asarray(value, order="C")
     if array.dtype.kind in "OU":
         return array.astype(np.str_)

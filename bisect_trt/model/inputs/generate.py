@@ -48,7 +48,7 @@ def generate(
 
 
 def _within_limit(found: dict[str, MadeUp]) -> dict[str, MadeUp]:
-    """Give the same, refused where all of it is more than the machine may have room for."""
+    """Return the same, refused where all of it is more than the machine may have room for."""
     if sum(item.nbytes for item in found.values()) <= LARGEST_INPUTS:
         return found
     most = max(found.values(), key=lambda item: item.nbytes)
@@ -83,7 +83,7 @@ def _require_range(item: GraphInput, bounds: tuple[float, float], slot: Accepted
 
 
 def _symbols(inputs: Sequence[GraphInput], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Sizes of symbolic dimensions that follow from given shapes."""
+    """Return the sizes of symbolic dimensions that follow from given shapes."""
     sizes: dict[str, int] = {}
     for item in inputs:
         given = shapes.get(item.name)

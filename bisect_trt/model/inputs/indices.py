@@ -81,13 +81,13 @@ class _Model:
                     self._constants[node.output[0]] = attribute.t
 
     def shape(self, name: str) -> Shape | None:
-        """Dimensions, None where unknown."""
+        """Return dimensions, None where unknown."""
         if self._shapes is None:
             self._shapes = dict(self._infer())
         return self._shapes.get(name)
 
     def number(self, name: str) -> float | None:
-        """Give the value of a constant of one element."""
+        """Return the value of a constant of one element."""
         tensor = self._constants.get(name)
         try:
             return None if tensor is None else float(numpy_helper.to_array(tensor).reshape(-1)[0])
@@ -113,7 +113,7 @@ class _Model:
 def _moved(
     node: onnx.NodeProto, source: Mapping[str, tuple[str, float]], model: _Model
 ) -> dict[str, tuple[str, float]]:
-    """Outputs that hold values of an input, and what was added to these."""
+    """Return the outputs that hold values of an input, and what was added to these."""
     if node.op_type in _SAME_VALUES:
         inputs = node.input if node.op_type == "Concat" else node.input[:1]
         known = next((source[name] for name in inputs if name in source), None)
@@ -138,7 +138,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _along(default: int, *, index: bool = True) -> Rule:
-    """Give an index along the node's axis of its first input."""
+    """Return an index along the node's axis of its first input."""
 
     def rule(node: onnx.NodeProto, model: _Model) -> Accepted | None:
         shape, axis = model.shape(node.input[0]), _attribute(node, "axis", default)
@@ -151,7 +151,7 @@ def _along(default: int, *, index: bool = True) -> Rule:
 
 
 def _places(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Give an index of several dimensions (GatherND, ScatterND): within the least of those."""
+    """Return an index of several dimensions (GatherND, ScatterND): within the least of those."""
     shape, batch = model.shape(node.input[0]), _attribute(node, "batch_dims", 0)
     tuples = model.shape(node.input[1])
     count = tuples[-1] if tuples else None
@@ -163,13 +163,16 @@ def _places(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _depth(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """The indices of a OneHot; one beyond the depth is legal and selects nothing, so no value is refused."""
+    """Return the indices of a OneHot.
+
+    One beyond the depth is legal and selects nothing, so no value is refused.
+    """
     depth = model.number(node.input[1])
     return Accepted(0, depth - 1) if depth and depth >= 1 else None
 
 
 def _count(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Give the K of a TopK."""
+    """Return the K of a TopK."""
     shape, axis = model.shape(node.input[0]), _attribute(node, "axis", -1)
     size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
     return Accepted(1, min(size or 1, _LARGE_SIZE))
@@ -180,13 +183,13 @@ def _axes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _ones(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Axes of Squeeze: from the first one on that has the size 1."""
+    """Return the axes of Squeeze: from the first one on that has the size 1."""
     shape = model.shape(node.input[0]) or ()
     return Accepted(shape.index(1) if 1 in shape else 0, _LARGE_SIZE, pattern="axes")
 
 
 def _parts(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Sizes of Split, all alike."""
+    """Return the sizes of Split, all alike."""
     shape, axis = model.shape(node.input[0]), _attribute(node, "axis", 0)
     size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
     return Accepted(size // len(node.output), size // len(node.output)) if size else None
@@ -201,7 +204,7 @@ def _shape_of(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _batch(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Give what RoiAlign takes as the index of an image."""
+    """Return what RoiAlign takes as the index of an image."""
     shape = model.shape(node.input[0])
     return Accepted(0, shape[0] - 1, index=True) if shape and shape[0] else None
 
@@ -211,7 +214,7 @@ def _boxes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 
 def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Give the lengths that ReverseSequence takes, up to the time axis."""
+    """Return the lengths that ReverseSequence takes, up to the time axis."""
     shape, axis = model.shape(node.input[0]), _attribute(node, "time_axis", 0)
     size = shape[axis] if shape and axis < len(shape) else None
     return Accepted(size, size) if size else None

@@ -46,7 +46,7 @@ class Accepted:
     pattern: str = ""
 
     def fill(self, shape: tuple[int, ...], rng: np.random.Generator, whole: bool) -> Array:
-        """Values of a shape; integers unless not `whole`."""
+        """Return the values of a shape; integers unless not `whole`."""
         if self.pattern == "axes":
             return np.arange(int(np.prod(shape))).reshape(shape) + int(self.low)
         if self.pattern == "shape":
@@ -92,19 +92,19 @@ class MadeUp:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Give the type of the array, as `GraphInput.dtype` does."""
+        """Return the type of the array, as `GraphInput.dtype` does."""
         if self.elem_type == TensorProto.STRING:
             return np.dtype(object)
         return helper.tensor_dtype_to_np_dtype(self.elem_type)
 
     @property
     def ndim(self) -> int:
-        """Give the number of dimensions."""
+        """Return the number of dimensions."""
         return len(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Give the bytes of the values, at least one for each."""
+        """Return the bytes of the values, at least one for each."""
         return math.prod(self.shape) * max(1, self.dtype.itemsize)
 
     def make(self) -> Array:
@@ -121,7 +121,7 @@ class MadeUp:
         return ~value if self.turned else value
 
     def to_json(self) -> str:
-        """Give it as a line of JSON."""
+        """Return the it as a line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
@@ -133,7 +133,7 @@ class MadeUp:
         return cls(**{**data, **tuples, "shape": tuple(data["shape"]), "accepted": accepted})
 
     def _usual(self) -> Array:
-        """Give what follows from type and name, unless the model takes something else there."""
+        """Return what follows from type and name, unless the model takes something else there."""
         value, slot = self._by_type(), self.accepted
         if slot is None or (slot.index and _fits(value, slot)):
             return value
@@ -170,7 +170,7 @@ class MadeUp:
         return np.random.default_rng([self.seed, int.from_bytes(digest[:8], "little")])
 
     def _drawn(self, draw: Callable[[int], Array]) -> Array:
-        """Values that a generator gives, taken over in pieces."""
+        """Return the values that a generator gives, taken over in pieces."""
         values = np.empty(self.shape, self.dtype)
         flat = values.reshape(-1)
         for start in range(0, flat.size, _PIECE):
@@ -185,7 +185,7 @@ Value = Array | MadeUp
 
 
 def made(value: Value) -> Array:
-    """Give the array."""
+    """Return the array."""
     return value.make() if isinstance(value, MadeUp) else value
 
 

@@ -15,7 +15,7 @@ _LARGER = (2, 8, 32, 64, 224)  # powers of two halve evenly, as often as pooling
 
 
 def fitting_shapes(proto: onnx.ModelProto, inputs: Sequence[GraphInput], shapes: Shapes) -> Shapes:
-    """Give `shapes`, with those of the other inputs where 1 for each of their dynamic dimensions cannot be.
+    """Return `shapes`, with those of the other inputs where 1 for each of their dynamic dimensions cannot be.
 
     A U-Net halves its input and joins it with what it was: at a size of 1 that fails everywhere, which says
     nothing of a target. ONNX's shape inference tells. The smallest size that it takes is chosen, for all
@@ -33,7 +33,7 @@ def fitting_shapes(proto: onnx.ModelProto, inputs: Sequence[GraphInput], shapes:
 def _filled(
     inputs: Sequence[GraphInput], shapes: Shapes, lead: int, size: int
 ) -> dict[str, tuple[int, ...]] | None:
-    """Give the shape of every input, `lead` for what comes first in it; None where there is no telling."""
+    """Return the shape of every input, `lead` for what comes first in it; None where nothing is known."""
     sizes: dict[str, int] = {}
     found = {}
     for item in sorted(inputs, key=lambda item: item.name not in shapes):
@@ -52,7 +52,7 @@ def _filled(
 
 
 def _fits(proto: onnx.ModelProto, shapes: Shapes) -> bool:
-    """Say whether shape inference takes these shapes, and finds no tensor without elements."""
+    """Return whether shape inference takes these shapes, and finds no tensor without elements."""
     light = skeleton(proto)
     for value in light.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):

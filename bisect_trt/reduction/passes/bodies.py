@@ -53,7 +53,7 @@ def _enter_one(problem: Problem, best: Candidate) -> bool:
 
 
 def _flat(best: Candidate, all_branches: bool) -> Iterator[onnx.ModelProto]:
-    """Give the candidate with one control flow node less, each in turn."""
+    """Yield the candidate with one control flow node less, each in turn."""
     proto = onnx.load_model_from_string(best.model)
     for name in [node.name for node in proto.graph.node if has_body(node)]:
         known = partial(_is_true, proto, best)
@@ -61,7 +61,7 @@ def _flat(best: Candidate, all_branches: bool) -> Iterator[onnx.ModelProto]:
 
 
 def _is_true(proto: onnx.ModelProto, best: Candidate, tensor: str) -> bool | None:
-    """A condition's value in the recorded run; None when a node of the candidate makes it."""
+    """Return a condition's value in the recorded run; None when a node of the candidate makes it."""
     for weight in proto.graph.initializer:
         if weight.name == tensor:
             return bool(numpy_helper.to_array(weight).any())
@@ -72,7 +72,7 @@ def _is_true(proto: onnx.ModelProto, best: Candidate, tensor: str) -> bool | Non
 
 
 def _blamed(problem: Problem, graph: Graph, whole: Candidate) -> list[str]:
-    """Nodes that the target names when it sees the opened model."""
+    """Return the nodes that the target names when it sees the opened model."""
     shown = problem.shown_by(whole)
     failures = problem.outcomes[whole.digest].failures
     named = next((f.nodes for f in failures if f.same_as(shown)), ())

@@ -18,7 +18,7 @@ LONGEST_MESSAGE = 200  # characters of a message in a sentence
 
 
 def causes(problem: Problem) -> list[str]:
-    """Sentences on what removes the failure of a model that only fails in one form; empty: nothing known.
+    """Return sentences on what removes a failure that needs one form of the model; empty if unknown.
 
     Where the search ended with the user's own file, or with a part that needs dynamic dimensions, the form
     of the model is varied. All other results are typed and fed plainly, and their nodes are to blame,
@@ -33,7 +33,7 @@ def causes(problem: Problem) -> list[str]:
 
 
 def _forms(problem: Problem, best: Candidate) -> list[str]:
-    """Give what of the form of a model its failure depends on."""
+    """Return what of the form of a model its failure depends on."""
     found, otherwise = [_profile(problem, best)], list[str]()
     proto = onnx.load_model_from_string(best.model)
     for variant in variants(proto, _fed(best)):
@@ -48,7 +48,7 @@ def _forms(problem: Problem, best: Candidate) -> list[str]:
 
 
 def _frames(problem: Problem, best: Candidate) -> list[str]:
-    """Give what else than its nodes a small part fails for; asked when the target does not name a node."""
+    """Return what else than its nodes a small part fails for; asked when the target does not name a node."""
     wanted = problem.wanted
     if wanted is None or wanted.nodes or wanted.stage is Stage.COMPARE or len(best.nodes) > FEW_NODES:
         return []
@@ -63,7 +63,7 @@ def _frames(problem: Problem, best: Candidate) -> list[str]:
 
 
 def _with(best: Candidate, proto: onnx.ModelProto) -> Candidate:
-    """Give the candidate with another model of the same inputs, or of some of them."""
+    """Return the candidate with another model of the same inputs, or of some of them."""
     names = {value.name for value in proto.graph.input}
     feeds = tuple({name: path for name, path in sample.items() if name in names} for sample in best.feeds)
     nodes = tuple(node.name for node in proto.graph.node)
@@ -72,7 +72,7 @@ def _with(best: Candidate, proto: onnx.ModelProto) -> Candidate:
 
 
 def _other_failure(problem: Problem, made: Candidate) -> str:
-    """Give what a candidate shows that does not show the wanted failure."""
+    """Return what a candidate shows that does not show the wanted failure."""
     outcome = problem.prober.peek(made)
     if outcome is None or not outcome.failures or problem.judge(outcome) is Verdict.REPRODUCES:
         return ""

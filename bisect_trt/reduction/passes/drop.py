@@ -55,7 +55,7 @@ def _sweep_apart(
 
 
 def is_one_minimal(problem: Problem) -> bool:
-    """Say whether every single node of the best candidate was tried without, and was needed.
+    """Return whether every single node of the best candidate was tried without, and was needed.
 
     A node that cannot be left out, as nothing can be cut between it and the others, is needed; but where
     that is only because values were not recorded, nothing is proved.

@@ -1,4 +1,4 @@
-"""Does the failure come every time? If not, every later probe is repeated enough to tell."""
+"""Does the failure show every time? If not, every later probe is repeated often enough."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def runs_needed(hits: int, runs: int, what: str) -> tuple[int, float]:
 
 
 def always(problem: Problem, candidate: Candidate, runs: int) -> bool:
-    """Say whether each of so many runs shows the failure."""
+    """Return whether each of so many runs shows the failure."""
     seen = problem.observations(candidate, runs)
     return all(problem.judge(outcome) is Verdict.REPRODUCES for outcome in seen)
 
 
 def _fails_otherwise(problem: Problem, candidate: Candidate) -> bool:
-    """Say whether each of a few looks shows the same other failure: then more of them would, too."""
+    """Return whether each of a few looks shows the same other failure: then more of them would, too."""
     looks = list(problem.observations(candidate, max(problem.repeats, LOOKS)))
     seen = {frozenset(failure.key for failure in outcome.failures) for outcome in looks}
     other = all(problem.judge(outcome) is Verdict.UNRESOLVED for outcome in looks)
@@ -89,7 +89,7 @@ def _fails_otherwise(problem: Problem, candidate: Candidate) -> bool:
 
 
 def _measure(problem: Problem, candidate: Candidate) -> tuple[int, int]:
-    """Runs that show the failure, up to `HITS`, and all runs until then."""
+    """Return the runs that show the failure, up to `HITS`, and all runs until then."""
     hits = 0
     for runs, outcome in enumerate(problem.observations(candidate, MOST_RUNS), start=1):
         hits += problem.judge(outcome) is Verdict.REPRODUCES

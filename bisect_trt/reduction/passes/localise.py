@@ -22,7 +22,7 @@ def localise(problem: Problem) -> None:
 
 
 def halving(problem: Problem) -> Callable[[Judge[str]], list[str]]:
-    """Give the search of this pass, to be run or to be looked ahead in."""
+    """Return the search of this pass, to be run or to be looked ahead in."""
     return lambda judge: list_search.localise(problem.scope, judge, problem.graph.weight)
 
 
@@ -39,7 +39,7 @@ def follow_hints(problem: Problem) -> None:
 
 
 def _worth_trying(problem: Problem, blamed: list[str]) -> Iterator[frozenset[str]]:
-    """Different surroundings, within what is searched and no more than half of it."""
+    """Yield different surroundings, within what is searched and no more than half of it."""
     scope, tried = frozenset(problem.scope), set[frozenset[str]]()
     for around in _surroundings(problem.graph, blamed):
         nodes = around & scope
@@ -55,7 +55,7 @@ def resolve(graph: Graph, names: tuple[str, ...]) -> list[str]:
 
 
 def close_by(graph: Graph, names: tuple[str, ...]) -> frozenset[str]:
-    """Give the nodes of the first hints: what is left in the end is most often among them."""
+    """Return the nodes of the first hints: what is left in the end is most often among them."""
     blamed = resolve(graph, names)
     if not blamed:
         return frozenset()
@@ -64,7 +64,7 @@ def close_by(graph: Graph, names: tuple[str, ...]) -> frozenset[str]:
 
 
 def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
-    """Give the first blamed node, all of them, what feeds them, what is around them."""
+    """Yield the first blamed node, all of them, what feeds them, what is around them."""
     yield frozenset(blamed[:1])
     yield frozenset(blamed)
     yield frozenset(_upstream(graph, blamed[0], NEAR_ANCESTORS))
@@ -74,7 +74,7 @@ def _surroundings(graph: Graph, blamed: list[str]) -> Iterator[frozenset[str]]:
 
 
 def _upstream(graph: Graph, node: str, count: int) -> list[str]:
-    """Give the node and its nearest ancestors, `count` at most."""
+    """Return the node and its nearest ancestors, `count` at most."""
     found = {node: None}
     todo = deque(found)
     while todo and len(found) < count:

@@ -27,7 +27,7 @@ class Neighbour:
 
 
 def nearest_passing(problem: Problem) -> Neighbour | None:
-    """Give a neighbour of the best candidate that the target takes; None when none was found.
+    """Return a neighbour of the best candidate that the target takes; None when none was found.
 
     First what the sweep tried: one node less. Then, with at most `MOST_PROBES` probes, one attribute less,
     or an edited result with one node less. Only a verdict of VANISHES counts: a neighbour that fails
@@ -73,12 +73,12 @@ def _edited(problem: Problem, best: Candidate) -> Iterator[Neighbour]:
         (drop_attribute(node.name, a.name), "") for node in nodes for a in node.attribute
     ]
     edits += [(cut_off(node.name), f"without the node {node.name} ({node.op_type})") for node in nodes]
-    for edit, told in edits:
+    for edit, text in edits:
         draft = base.copy()
         what = edit(draft)
         if not what:
             continue
         try:
-            yield Neighbour(close_draft(draft), told or f"with {what}")
+            yield Neighbour(close_draft(draft), text or f"with {what}")
         except Invalid:
             continue

@@ -72,7 +72,7 @@ def _adds_up(parts: Sequence[Contribution], whole: float) -> bool:
 
 
 def _fewest(problem: Problem, ranked: Sequence[Contribution]) -> tuple[str, ...]:
-    """Give the nodes of the fewest of the largest contributions that fail together."""
+    """Return the nodes of the fewest of the largest contributions that fail together."""
     low, high = 1, len(ranked)  # `high` is known to fail, or all that there is
     while low < high:
         middle = (low + high) // 2

@@ -47,13 +47,13 @@ def stand_alone(problem: Problem) -> None:
     if problem.best is not None:
         larger = (problem.cut(some, CutStyle(best.form)) for some in _larger(problem, best, measured, nodes))
         narrow = _is_narrow(problem.best)
-        _judge_alone(problem, hybrid, chain([problem.best], larger if narrow else ()))
+        _compare_by_itself(problem, hybrid, chain([problem.best], larger if narrow else ()))
 
 
-def _judge_alone(problem: Problem, hybrid: Hybrid, candidates: Iterable[Candidate]) -> None:
+def _compare_by_itself(problem: Problem, hybrid: Hybrid, candidates: Iterable[Candidate]) -> None:
     """Compare from now on nothing but a candidate's own outputs; keep the first that fails so."""
     assert problem.wanted is not None
-    problem.prober.compare(hybrid.alone, alone=True)
+    problem.prober.compare(hybrid.own_accuracy, by_itself=True)
     for candidate in candidates:
         bare = _expected_anew(problem, replace(candidate, rest=None))
         for outcome in problem.observations(bare, problem.runs):
@@ -82,7 +82,7 @@ def _expected_anew(problem: Problem, bare: Candidate) -> Candidate:
 
 
 def _is_narrow(candidate: Candidate) -> bool:
-    """Say whether 16-bit floats enter or leave a candidate."""
+    """Return whether 16-bit floats enter or leave a candidate."""
     graph = onnx.load_model_from_string(candidate.model).graph
     kinds = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     return not kinds.isdisjoint((TensorProto.FLOAT16, TensorProto.BFLOAT16))
@@ -100,7 +100,7 @@ def _grow(problem: Problem, hybrid: Hybrid, best: Candidate, measured: Outcome, 
 
 
 def _larger(problem: Problem, best: Candidate, measured: Outcome, nodes: Selection) -> Iterator[Selection]:
-    """Give the candidate with the nodes up to a tensor that fails, fewest first; up to the outputs; all."""
+    """Yield the candidate with the nodes up to a tensor that fails, fewest first; up to the outputs; all."""
     graph, inside = problem.graph, frozenset(best.nodes)
     failing = [t for t in measured.measured.damage if graph.producer.get(t) in nodes]
     ends = {inside | _up_to(graph, nodes, graph.producer[t]) for t in failing}
@@ -111,7 +111,7 @@ def _larger(problem: Problem, best: Candidate, measured: Outcome, nodes: Selecti
 
 
 def _measured(problem: Problem, hybrid: Hybrid, best: Candidate, nodes: Selection) -> Outcome:
-    """Give the candidate on the target once more, with all tensors on the way to the output compared."""
+    """Run the candidate on the target again, with all tensors on the way to the output compared."""
     left, through = COMPARED, []
     for name in problem.graph.sorted(nodes):
         for tensor in problem.graph.outputs_of(name):
@@ -124,21 +124,21 @@ def _measured(problem: Problem, hybrid: Hybrid, best: Candidate, nodes: Selectio
 
 
 def _way(graph: Graph, nodes: tuple[str, ...], output: str) -> Selection:
-    """Nodes between some nodes and an output of the model; those that make it are among them."""
+    """Return the nodes between some nodes and an output of the model; those that make it are among them."""
     behind = {n for name in nodes for n in graph.behind(name)}
     last = graph.producer.get(output)
     return _up_to(graph, frozenset(behind.difference(nodes)), last) if last is not None else frozenset()
 
 
 def _up_to(graph: Graph, nodes: Selection, last: str) -> Selection:
-    """Give those of these nodes that the last one needs, and itself if it is one of them."""
+    """Return the those of these nodes that the last one needs, and itself if it is one of them."""
     return nodes & {last, *graph.before(last)}
 
 
 def _passages(
     graph: Graph, hybrid: Hybrid, seen: Outcome, measured: Outcome, nodes: Selection
 ) -> Iterator[Passage]:
-    """Give the error before and behind each node on the way."""
+    """Yield the error before and behind each node on the way."""
     errors: dict[str, float] = {diff["name"]: _error(diff) for diff in hybrid.own(seen)[::-1]}
     damage = measured.measured.damage
     for tensor, error in measured.measured.errors.items():

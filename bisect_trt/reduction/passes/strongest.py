@@ -56,14 +56,17 @@ def strongest(problem: Problem) -> None:
 
 
 def _failing(problem: Problem, hybrid: Hybrid) -> list[Segment]:
-    """Parts that fail at their own outputs, the largest error first; none where they do not run together."""
+    """Return the parts that fail at their own outputs, the largest error first.
+
+    None where they do not run together.
+    """
     parts = hybrid.rests.segments(problem.scope)
     nodes, size = sum(len(part.nodes) for part in parts), sum(part.bytes for part in parts)
     count = max(-(-nodes // NODES), -(-size // BYTES))
     if count > BUILDS:
         return []
     before, found = problem.prober.oracle.accuracy, list[tuple[float, Segment]]()
-    problem.prober.compare(hybrid.alone, alone=True, explain=False)
+    problem.prober.compare(hybrid.own_accuracy, by_itself=True, explain=False)
     for k in range(count):
         found += _measured(problem, parts[k * len(parts) // count : (k + 1) * len(parts) // count])
     problem.prober.compare(before)
@@ -71,7 +74,7 @@ def _failing(problem: Problem, hybrid: Hybrid) -> list[Segment]:
 
 
 def _measured(problem: Problem, parts: Sequence[Segment]) -> list[tuple[float, Segment]]:
-    """Give those of the parts that fail when all run side by side, with their damage."""
+    """Return the those of the parts that fail when all run side by side, with their damage."""
     if not parts:
         return []
     merged = merge(parts)
@@ -82,7 +85,7 @@ def _measured(problem: Problem, parts: Sequence[Segment]) -> list[tuple[float, S
 
 
 def _is_fed_beyond(part: Segment, largest: float) -> bool:
-    """Whether a part is fed with what the target cannot hold: the overflow is that of a part before it."""
+    """Return whether a part's inputs overflow already: then the fault is that of an earlier part."""
     paths = (path for sample in part.candidate.feeds for path in sample.values())
     return largest < float("inf") and any(_is_beyond(path, largest) for path in paths)
 
@@ -96,9 +99,9 @@ def _is_beyond(path: Path, largest: float) -> bool:
 
 
 def _is_rounding(problem: Problem, hybrid: Hybrid, candidate: Candidate) -> bool:
-    """Say whether rounding explains what a candidate shows at its own outputs."""
+    """Return whether rounding explains what a candidate shows at its own outputs."""
     before = problem.prober.oracle.accuracy
-    problem.prober.compare(hybrid.alone, alone=True)
+    problem.prober.compare(hybrid.own_accuracy, by_itself=True)
     seen = problem.observe(replace(candidate, rest=None))
     problem.prober.compare(before)
     mismatch = all(failure.symptom is Symptom.MISMATCH for failure in seen.failures)

@@ -1,4 +1,4 @@
-"""Does the failure depend on the tactic that the builder chose? Then it is not flaky; the tactic is told."""
+"""Does the failure depend on the tactic that the builder chose? Then it is reported, and not flaky."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_TRIES, LONGEST_SEARCH = 40, 30.0  # builds that measure anew, and their sec
 
 @dataclass(frozen=True)
 class Kept:
-    """Tactics with which the best candidate fails in every build; nothing, where the cache of the run does.
+    """Tactics with which the best candidate fails in every build; empty if the run's cache is enough.
 
     Attributes:
         cache: a timing cache that holds them; or
@@ -40,7 +40,7 @@ class Kept:
         return self == Kept()
 
     def of(self, target: TargetSettings) -> TargetSettings:
-        """Give the target with these tactics."""
+        """Return the target with these tactics."""
         return replace(target, timing_cache=self.cache or target.timing_cache, with_tactics=self.numbers)
 
 
@@ -84,19 +84,19 @@ def kept(problem: Problem, folder: Path) -> Kept | None:
 
 
 def _by_number(problem: Problem, written: Candidate, tactics: Iterable[str]) -> Kept | None:
-    """These tactics, if a few builds that take them all fail as wanted."""
+    """Return these tactics, if a few builds that take them all fail as wanted."""
     own, used = Kept(numbers=tuple(sorted(tactics))), problem.prober.oracle.target
     builds = (problem.prober.observe(written, run, target=own.of(used)) for run in range(ANEW))
     return own if own.numbers and all(problem.judge(o) is Verdict.REPRODUCES for o in builds) else None
 
 
 def _holds(problem: Problem, outcome: Outcome) -> bool:
-    """Say whether it failed as wanted, and with the tactics of the file."""
+    """Return whether it failed as wanted, and with the tactics of the file."""
     return problem.judge(outcome) is Verdict.REPRODUCES and OTHER not in outcome.log
 
 
 def _chooses_tactics(problem: Problem, best: Candidate) -> bool:
-    """Whether there is an engine whose tactics a builder of TensorRT chose, and few enough layers to tell of.
+    """Return whether TensorRT chose tactics for this engine, and it has few enough layers to report.
 
     Only TensorRT keeps tactics in a timing cache, and what fails before there is an engine has none.
     """
@@ -108,7 +108,7 @@ def _chooses_tactics(problem: Problem, best: Candidate) -> bool:
 
 
 def by_tactic(problem: Problem, own: Kept | None = None) -> list[str]:
-    """A sentence on the tactics with which the best candidate fails and passes; none when all fail alike.
+    """Return a sentence on the tactics that fail and those that pass; nothing if all tactics fail.
 
     `own` are those with which it fails, where the cache of the run does not hold them.
     """
@@ -130,7 +130,7 @@ def by_tactic(problem: Problem, own: Kept | None = None) -> list[str]:
 def _others(
     prober: Prober, used: TargetSettings, written: Candidate, fails: dict[str, str]
 ) -> Iterator[Outcome]:
-    """Give what builds with other tactics give, as long as there are any."""
+    """Yield what builds with other tactics give, as long as there are any."""
     seen = dict(fails)
     try:
         for _ in range(MOST_BUILDS):
@@ -147,7 +147,7 @@ def _others(
 
 
 def _tactics(outcome: Outcome) -> dict[str, str]:
-    """Number and name of each layer's tactic, as far as the engine tells."""
+    """Return the number and name of each layer's tactic, as far as the engine tells."""
     layers = outcome.built.engine.get("shown", ())
     return {layer["number"]: layer["tactic"] or layer["number"] for layer in layers if layer.get("number")}
 

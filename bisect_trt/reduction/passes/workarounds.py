@@ -1,6 +1,6 @@
 """Which option of the target avoids the failure: for whoever cannot wait until it is fixed.
 
-What the search saw on its way that avoids the failure. Only what was tried is told.
+Ways around the failure that the search came across. Only what was tried is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST_PROBE = 30.0
 """Seconds; a candidate that takes longer is not tried with other options."""
 
 def avoiding(problem: Problem) -> list[str]:
-    """Give a sentence on each decision of the builder with which the best candidate does not fail.
+    """Return a sentence on each decision of the builder with which the best candidate does not fail.
 
     A parser heeds none of them. Raises BudgetSpent.
     """
@@ -39,7 +39,7 @@ def avoiding(problem: Problem) -> list[str]:
 
 
 def sentence(knobs: Sequence[Knob]) -> str:
-    """Give what decisions avoid the failure, and how bisect-trt itself is asked for them."""
+    """Return what decisions avoid the failure, and how bisect-trt itself is asked for them."""
     ways = [knob.paste[US] for knob in knobs if US in knob.paste]
     how = f" ({', '.join(ways)})" if len(ways) == len(knobs) else ""
     return f"Seen: {' and '.join(knob.told for knob in knobs)} it does not fail{how}."
@@ -54,18 +54,18 @@ _WHY = {
 def workarounds(
     problem: Problem, found: Candidate, neighbour: Neighbour | None, avoided: list[str]
 ) -> tuple[str, ...]:
-    """Sentences; `found` is the reduced model as it was cut, before it was simplified.
+    """Return sentences; `found` is the reduced model as it was cut, before it was simplified.
 
     `avoided` are those on options of the target.
     """
-    told = list(avoided)
+    sentences = list(avoided)
     if found.form.is_cut and found.form is not Form.DEFAULT:
         plain = problem.cut(found.nodes)
         if problem.peek(plain) is Verdict.VANISHES:
-            told.append(_by_cutting(found, plain))
+            sentences.append(_by_cutting(found, plain))
     if neighbour is not None:
-        told.append(f"The reduced model {neighbour.difference} does not fail (it is passing.onnx).")
-    return tuple(text for text in told if text)
+        sentences.append(f"The reduced model {neighbour.difference} does not fail (it is passing.onnx).")
+    return tuple(text for text in sentences if text)
 
 
 def _by_cutting(found: Candidate, plain: Candidate) -> str:

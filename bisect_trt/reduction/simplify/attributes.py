@@ -37,7 +37,7 @@ def simple_attributes(problem: Problem) -> None:
 
 
 def schema_of(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
-    """Give what ONNX says of the operator; None for others' operators."""
+    """Return what ONNX says of the operator; None for others' operators."""
     if not is_onnx(node.domain):
         return None
     try:
@@ -85,7 +85,7 @@ def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
 
 
 def _other_values(problem: Problem, name: str, attribute: AttributeProto) -> Iterator[Edit]:
-    """Give the ladder of weights, for numbers that are values rather than options."""
+    """Yield the ladder of weights, for numbers that are values rather than options."""
     array, state = values_of(attribute), problem.simplifying
     if array is None or array.size == 0 or level(array, recipe_of(attribute))[1] is Odd.ZEROS:
         return

@@ -97,7 +97,7 @@ def _thaw(name: str) -> Edit:
 
 
 def _heavy(draft: Draft) -> Iterator[str]:
-    """Weights whose values have to travel."""
+    """Yield the weights whose values have to travel."""
     for name, array in list(draft.weights.items()):
         if level(array, draft.recipes.get(name))[0] > 0:
             yield name

@@ -49,7 +49,7 @@ def without_nodes(problem: Problem) -> None:
 
 
 def kinds(draft: Draft) -> dict[str, Kind]:
-    """Tensors whose element type and whole shape are known."""
+    """Return the tensors whose element type and whole shape are known."""
     return {
         name: (kind, tuple(d for d in dims if d is not None))
         for name, (kind, dims) in draft.known_dims().items()
@@ -58,7 +58,7 @@ def kinds(draft: Draft) -> dict[str, Kind]:
 
 
 def _scope(draft: Draft, name: str) -> onnx.GraphProto | None:
-    """Give the graph or body that a node is in; None when it is gone."""
+    """Return the graph or body that a node is in; None when it is gone."""
     return next((part for part in scopes(draft.graph) if any(n.name == name for n in part.node)), None)
 
 
@@ -102,7 +102,7 @@ def _pass_on(scope: onnx.GraphProto, made: str, source: str) -> bool:
 
 
 def _chains(draft: Draft, part: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """First and last node of runs of at least two ops that only rearrange or go element by element."""
+    """Yield first and last node of runs of at least two ops that only rearrange or go element by element."""
     nodes = {t: node for node in part.node for t in node.output if t}
     plain = _LAYOUT | _ELEMENTWISE
     for last in reversed(part.node):
@@ -199,7 +199,7 @@ def _ones(kind: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
 
 
 def _ones_instead(name: str) -> Edit:
-    """Give what a node of a body makes is a constant of ones."""
+    """Return what a node of a body makes is a constant of ones."""
 
     def edit(draft: Draft) -> str:
         node, scope = draft.node(name), _scope(draft, name)

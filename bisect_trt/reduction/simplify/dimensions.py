@@ -38,7 +38,7 @@ def smaller_dimensions(problem: Problem) -> None:
 
 
 def sizes_below(size: int) -> Iterator[int]:
-    """Sizes to try, smallest first: all up to `EXACT`, then ever wider steps, and closer ones near `size`."""
+    """Yield sizes to try, smallest first: all up to `EXACT`, then wider steps, then narrow ones at `size`."""
     yield from range(1, min(size, EXACT + 1))
     step = EXACT
     while step * 2 < size:
@@ -53,7 +53,7 @@ def sizes_below(size: int) -> Iterator[int]:
 
 
 def may_leap(problem: Problem) -> bool:
-    """Whether no size between those of the best candidate and 1 works, all free dimensions changed alike."""
+    """Return whether only the present sizes and 1 work when all free dimensions change together."""
     if problem.simplifying.sizes:
         return False
     net = Net(best_draft(problem))
@@ -66,7 +66,7 @@ def may_leap(problem: Problem) -> bool:
 
 
 def _floor(problem: Problem, net: Net, head: Var) -> int:
-    """Give the largest size below that of a dimension, of its halves, quarters, ..., that works; else 0."""
+    """Return the largest size below that of a dimension, of its halves, quarters, ..., that works; else 0."""
     size, failing = net.size(head), [net.size(head)]
     while failing[-1] > 1:
         less = failing[-1] // 2
@@ -81,10 +81,10 @@ def _floor(problem: Problem, net: Net, head: Var) -> int:
 def _tell(problem: Problem, net: Net, head: Var, failing: list[int], works: int) -> None:
     """Remember for the report which sizes fail and which work."""
     place = next((v for v in net.classes[head] if v.kind == "axis"), head)
-    name, told = best_draft(problem).called(place.name), ", ".join(map(str, failing))
+    name, text = best_draft(problem).called(place.name), ", ".join(map(str, failing))
     verb = "fail" if len(failing) > 1 else "fails"
     axis = f"axis {place.place} of {name}"
-    problem.simplifying.tell_size(axis, works, f"{axis}: {told} {verb}, {works} works")
+    problem.simplifying.tell_size(axis, works, f"{axis}: {text} {verb}, {works} works")
 
 
 def _all_at_once(draft: Draft) -> Iterator[Edit]:
@@ -124,7 +124,7 @@ def _halves(problem: Problem) -> None:
 
 
 def _point(name: str, dropped: tuple[str, ...]) -> Edit:
-    """Give a window of one element: kernel and padding can only shrink together."""
+    """Return a window of one element: kernel and padding can only shrink together."""
 
     def edit(draft: Draft) -> str:
         node = draft.node(name)
@@ -181,13 +181,13 @@ def _each(problem: Problem, coarse: bool) -> None:
 
 
 def _gaps(problem: Problem, net: Net) -> dict[Var, int]:
-    """Dimensions that have a smaller size that works, with that size."""
+    """Return the dimensions that have a smaller size that works, with that size."""
     heads = [head for head in net.free if _is_dimension(net, head) and net.size(head) > 1]
     return {head: works for head in heads if (works := _floor(problem, net, head))}
 
 
 def _keeps(problem: Problem, net: Net, sizes: dict[Var, int], gaps: dict[Var, int]) -> bool:
-    """Say whether what works still does with these sizes: if not, it fails for another reason there."""
+    """Return whether what works still does with these sizes: if not, it fails for another reason there."""
     others = {head: works for head, works in gaps.items() if head in net.free and head not in sizes}
     for head, works in others.items():
         if net.size(head) > works:
@@ -198,7 +198,7 @@ def _keeps(problem: Problem, net: Net, sizes: dict[Var, int], gaps: dict[Var, in
 
 
 def _is_dimension(net: Net, head: Var) -> bool:
-    """Say whether a class has more to it than a number in a weight (`_numbers` tries those)."""
+    """Return whether a class has more to it than a number in a weight (`_numbers` tries those)."""
     return any(var.kind != "value" for var in net.classes[head])
 
 

@@ -1,4 +1,4 @@
-"""Names that tell nothing, and no texts that mean nothing."""
+"""Plain names without information, and no texts without meaning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plain_names(problem: Problem) -> None:
 
 
 def plain(fixed: frozenset[str]) -> Edit:
-    """Give every name a plain one; inputs of the names `fixed` keep theirs."""
+    """Return every name a plain one; inputs of the names `fixed` keep theirs."""
 
     def edit(draft: Draft) -> str:
         return ", ".join(said for kind in _kinds(fixed) if (said := kind(draft)))

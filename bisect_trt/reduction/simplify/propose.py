@@ -21,7 +21,7 @@ class OutOfBudget(Exception):
 
 
 def best_draft(problem: Problem) -> Draft:
-    """Give the best candidate, opened. Copy it before changing it."""
+    """Return the best candidate, opened. Copy it before changing it."""
     best, state = problem.best, problem.simplifying
     assert best is not None
     if state.draft is None or state.draft[0] != best.digest:
@@ -46,7 +46,7 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
 
 
 def verdict_of(problem: Problem, edit: Edit) -> Verdict | None:
-    """Give what the target does with an edit of the best candidate, which is not kept.
+    """Return what the target does with an edit of the best candidate, which is not kept.
 
     None: it is not possible, or too much was spent on such looks.
     """
@@ -84,7 +84,7 @@ def _a_probe(problem: Problem) -> float:
 
 
 def tally(problem: Problem) -> Tally:
-    """Give the counts of the pass that runs."""
+    """Return the counts of the pass that runs."""
     return problem.simplifying.tallies.setdefault(problem.phase, Tally())
 
 
@@ -104,7 +104,7 @@ def _attempt_chunk(problem: Problem, chunk: list[tuple[Candidate, Draft, str]]) 
 
 
 def _offers(problem: Problem, edits: Iterable[Edit]) -> Iterator[tuple[Candidate, Draft, str]]:
-    """Candidates that are valid and simpler than the best, each with its draft and what it is."""
+    """Yield the candidates that are valid and simpler than the best, each with its draft and what it is."""
     base = best_draft(problem)
     for edit in edits:
         draft = base.copy()

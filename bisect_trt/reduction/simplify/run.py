@@ -99,7 +99,7 @@ def _budget(search: float, *, dear: bool) -> float:
 
 
 def shown_at_last(problem: Problem) -> Failure:
-    """Give the wanted failure as the target tells it of the simplified candidate, with its names."""
+    """Return the wanted failure as the target words it for the simplified candidate."""
     assert problem.best is not None
     shown = problem.shown_by(problem.best)
     outcome = problem.outcomes.get(problem.best.digest)
@@ -108,7 +108,7 @@ def shown_at_last(problem: Problem) -> Failure:
 
 
 def carried(candidate: Candidate) -> int:
-    """Bytes of a candidate with its weights and input values, as far as files tell."""
+    """Return the bytes of a candidate with its weights and input values, as far as files show."""
     values = {path for sample in candidate.feeds for path in sample.values()}
     return len(candidate.model) + candidate.bytes + sum(path.stat().st_size for path in values)
 
@@ -125,7 +125,7 @@ def _shapes(pool: Pool, timeout: float) -> Shapes:
 
 
 def _profiled(settings: Settings, best: Candidate) -> frozenset[str]:
-    """Dynamic inputs that the settings give shapes for: a profile is found by name."""
+    """Return the dynamic inputs that the settings give shapes for: a profile is found by name."""
     target = settings.target
     shapes = (target.shapes, target.min_shapes, target.opt_shapes, target.max_shapes)
     given = {name for some in shapes for name, _ in some}

@@ -74,15 +74,15 @@ def _real_inputs(draft: Draft) -> Iterator[str]:
 
 
 def _real_attributes(draft: Draft) -> Iterator[str]:
-    """Tensors, long lists, and texts that are no words of ONNX."""
+    """Yield tensors, long lists, and texts that are no words of ONNX."""
     for node in inner_nodes(draft.graph):
         for attribute in node.attribute:
             what = f"attribute {attribute.name} of {node.op_type}"
             values = values_of(attribute)
             if values is not None:
                 yield from _reasons(what, values, recipe_of(attribute))
-            if takes_texts(node) and (told := [t for t in texts_of(attribute) if not is_plain(t)]):
-                yield f"{what} ({shown(told[0])}): without this text it was not reproduced"
+            if takes_texts(node) and (texts := [t for t in texts_of(attribute) if not is_plain(t)]):
+                yield f"{what} ({shown(texts[0])}): without this text it was not reproduced"
 
 
 def _reasons(what: str, array: Array, recipe: Recipe | None) -> list[str]:
@@ -98,7 +98,7 @@ def _reasons(what: str, array: Array, recipe: Recipe | None) -> list[str]:
 
 
 def _figures(array: Array) -> str:
-    """Statistics that can be told instead of the values, and what stands out in them."""
+    """Return the statistics that can be told instead of the values, and what stands out in them."""
     if array.dtype.kind in "OU" or array.size == 0:
         return ""
     with np.errstate(all="ignore"):

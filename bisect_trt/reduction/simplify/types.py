@@ -42,7 +42,7 @@ def lower_opset(problem: Problem) -> None:
 
 
 def lowest_opset(draft: Draft) -> str:
-    """Give the lowest operator set that there is for these nodes, and its file format."""
+    """Return the lowest operator set that there is for these nodes, and its file format."""
     ways = (_opset(version)(draft) for version in _versions(draft))
     said = (next((text for text in ways if text), ""), _ir_version(draft))
     return "; ".join(text for text in said if text)
@@ -80,7 +80,7 @@ def _narrow_inputs(draft: Draft, kind: int, only: str | None) -> int:
 
 
 def _cast(array: Array, narrow: np.dtype[Any]) -> Array:
-    """Give an array in another type; one repeated value stays one."""
+    """Return an array in another type; one repeated value stays one."""
     with np.errstate(all="ignore"):
         if array.size > 1 and not any(array.strides):
             return np.broadcast_to(array.reshape(-1)[0].astype(narrow), array.shape)
@@ -99,7 +99,7 @@ def _narrow_attributes(draft: Draft, kind: int, new: int) -> int:
 
 
 def _versions(draft: Draft) -> range:
-    """Give the older operator sets that these nodes can be written in, the oldest first.
+    """Return the older operator sets that these nodes can be written in, the oldest first.
 
     ONNX's converter goes down step by step: what it refuses on the way to one, it refuses on the way to all
     that are older.
@@ -126,7 +126,7 @@ def _opset(version: int) -> Edit:
 
 
 def _is_unchanged(draft: Draft, version: int) -> bool:
-    """Say whether every operator is the same one in both operator sets."""
+    """Return whether every operator is the same one in both operator sets."""
     for node in inner_nodes(draft.graph):
         if not is_onnx(node.domain):
             continue
@@ -175,7 +175,7 @@ def _named(node: onnx.NodeProto, taken: set[str], k: int) -> onnx.NodeProto:
 
 
 def _ir_version(draft: Draft) -> str:
-    """Give the oldest file format of the operator set; 4 at least, as weights are no inputs."""
+    """Return the oldest file format of the operator set; 4 at least, as weights are no inputs."""
     oldest = max(4, int(helper.find_min_ir_version_for(list(draft.proto.opset_import), ignore_unknown=True)))
     if oldest >= draft.proto.ir_version:
         return ""

@@ -65,7 +65,7 @@ def generators(problem: Problem) -> None:
 
 
 def is_shape(draft: Draft, name: str) -> bool:
-    """Say whether a weight is read as sizes, axes or the like: its values are those of dimensions."""
+    """Return whether a weight is read as sizes, axes or the like: its values are those of dimensions."""
     array = draft.weights[name]
     if array.dtype.kind not in "iu" or array.ndim > 1:
         return False
@@ -73,7 +73,7 @@ def is_shape(draft: Draft, name: str) -> bool:
 
 
 def ladder(array: Array, seed: int, *, weight: bool, synthetic: bool) -> Iterator[Value]:
-    """Replacements of values from the simplest to the least simple."""
+    """Yield the replacements of values from the simplest to the least simple."""
     shape, dtype = array.shape, array.dtype
     yield "zeros", _full(shape, 0, dtype), None
     yield "ones", _full(shape, 1, dtype), None
@@ -99,14 +99,14 @@ def _full(shape: Sequence[int], value: float, dtype: np.dtype[Any]) -> Array:
 
 
 def _range_recipe(array: Array, seed: int) -> Recipe:
-    """Numbers that reach as far as the original's: 3.46 deviations from the mean are the ends."""
+    """Return numbers that reach as far as the original's: 3.46 deviations from the mean are the ends."""
     wide = np.asarray(array, dtype=np.float64)
     low, high = float(wide.min()), float(wide.max())
     return Recipe(seed, three_digits((low + high) / 2), three_digits((high - low) / (2 * math.sqrt(12))))
 
 
 def _alike(array: Array, seed: int) -> Recipe:
-    """Numbers whose quantiles are the original's, to three digits."""
+    """Return numbers whose quantiles are the original's, to three digits."""
     wide = np.asarray(array, dtype=np.float64).reshape(-1)
     count = min(QUANTILES, 2 + wide.size // 4)  # of few values, quantiles are the values
     points = tuple(three_digits(float(q)) for q in np.quantile(wide, np.linspace(0, 1, count)))
@@ -114,7 +114,7 @@ def _alike(array: Array, seed: int) -> Recipe:
 
 
 def _rounded(array: Array) -> Array:
-    """Floats that a float16 holds, or two digits where it holds none."""
+    """Return floats that a float16 holds, or two digits where it holds none."""
     if array.dtype.kind != "f":
         return array
     with np.errstate(all="ignore"):
@@ -264,7 +264,7 @@ def simple_texts(problem: Problem) -> None:
 
 
 def all_texts(*, numbered: bool) -> Edit:
-    """Give the same for all texts at once, so that those that are equal stay equal."""
+    """Return the same for all texts at once, so that those that are equal stay equal."""
 
     def edit(draft: Draft) -> str:
         new: dict[str, str] = {}

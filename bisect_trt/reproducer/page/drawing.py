@@ -101,7 +101,7 @@ def _straightened(layers: list[list[int]], near: Mapping[int, set[int]]) -> list
 
 
 def _lines(picture: Picture, places: dict[int, Placed]) -> list[Line]:
-    """Curves from the lower side of one box to the upper side of another, spread over both sides."""
+    """Return curves from the lower side of one box to the upper side of another, spread over both sides."""
     out: dict[int, int] = defaultdict(int)
     into: dict[int, int] = defaultdict(int)
     leaving = defaultdict(int, {k: sum(a.source == k for a in picture.arrows) for k in places})

@@ -40,7 +40,7 @@ _ERROR = re.compile(r"error|fail|assert|exception", re.IGNORECASE)
 def render(
     reduction: Reduction, document: Mapping[str, Any], journal: Path
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """Give both texts by file name, and the facts in them that the document has not, as plain JSON data.
+    """Return both texts by file name, and the facts in them that the document has not, as plain JSON data.
 
     `document` is `documents.report` of the same reduction.
     """
@@ -90,7 +90,7 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
         "strip": _strip(reduction),
         "probes": probes,
         "shown": probes[:ROWS],
-        "accuracy_seen": compared(reduction.out, reduction.alone, reduction.settings.target),
+        "accuracy_seen": compared(reduction.out, reduction.compared_as, reduction.settings.target),
         "contributions": reduction.accuracy.get("accumulated", []),
         "accuracy": reduction.accuracy,
         "log_lines": [(line, bool(_ERROR.search(line))) for line in _trim(reduction.log).splitlines()],
@@ -116,16 +116,16 @@ def _plots(words: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _strip(reduction: Reduction) -> dict[str, Any]:
-    """Give the original model from its first node to its last, with what is left marked."""
+    """Return the original model from its first node to its last, with what is left marked."""
     nodes, places = max(1, reduction.original_nodes), reduction.places
     cells = min(nodes, _STRIP)
     marked = sorted({place * cells // nodes for place in places})
     wide = max(1 / cells, 0.005)
     here = [Span(min(k / cells, 0.995), min(k / cells, 0.995) + wide, "here") for k in marked]
-    told = ", ".join(f"{place + 1:,}" for place in places[:12])
-    aria = f"Position of the reduced nodes in the original model: {told} of {nodes:,}"
+    text = ", ".join(f"{place + 1:,}" for place in places[:12])
+    aria = f"Position of the reduced nodes in the original model: {text} of {nodes:,}"
     svg = strip([Span(0, 1, "model"), *here], aria)
-    return {"svg": svg, "places": told, "more": max(0, len(places) - 12)}
+    return {"svg": svg, "places": text, "more": max(0, len(places) - 12)}
 
 
 def _trim(log: str) -> str:

@@ -18,12 +18,12 @@ _MANY = 30  # nodes from which they are drawn in powers of ten
 
 
 def left_against_probes(rows: Sequence[Row], nodes: int) -> str:
-    """Nodes of the best candidate against the number of probes."""
+    """Return the nodes of the best candidate against the number of probes."""
     return _left([0, *(row.number for row in rows)], [nodes, *(row.left for row in rows)], "probes")
 
 
 def left_against_seconds(rows: Sequence[Row], nodes: int) -> str:
-    """Nodes of the best candidate against seconds inside the target."""
+    """Return the nodes of the best candidate against seconds inside the target."""
     spent = [0.0, *(row.spent for row in rows)]
     return _left(spent, [nodes, *(row.left for row in rows)], "seconds in the target")
 
@@ -42,7 +42,10 @@ def histogram(error: Array) -> str:
 
 
 def scatter(reference: Array, target: Array) -> str:
-    """What the target gives against what the reference gives; at most 2000 elements, the worst among them."""
+    """Return what the target gives against what the reference gives.
+
+    At most 2000 elements, the worst among them.
+    """
     a, b = reference.ravel(), target.ravel()
     both = np.flatnonzero(np.isfinite(a) & np.isfinite(b))
     if both.size > _POINTS:
@@ -74,7 +77,7 @@ def heat_map(error: Array) -> str:
 
 
 def _coarse(table: Array, axis: int) -> Array:
-    """Give at most `_SIDE` cells along an axis."""
+    """Return at most `_SIDE` cells along an axis."""
     if table.shape[axis] <= _SIDE:
         return table
     starts = np.linspace(0, table.shape[axis], _SIDE, endpoint=False).astype(int)

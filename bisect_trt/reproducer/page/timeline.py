@@ -82,8 +82,8 @@ def _saw(outcome: Mapping[str, Any], names: bool) -> str:
     if not failures:
         return printable(outcome.get("unresolved", ""))[:200] if names else ""
     first = failures[0]
-    told = f"{first['stage']} {first['symptom']}"
-    return f"{told}: {printable(first['message'])[:200]}" if names and first.get("message") else told
+    text = f"{first['stage']} {first['symptom']}"
+    return f"{text}: {printable(first['message'])[:200]}" if names and first.get("message") else text
 
 
 MOST_ELEMENTS = 1 << 24
@@ -115,7 +115,7 @@ def compared(out: Path, accuracy: AccuracySettings, target: TargetSettings) -> C
 
 
 def _values(file: Path, types: Mapping[str, int]) -> dict[str, Array]:
-    """Arrays in the types that the model declares; odd ones are stored as their bits."""
+    """Return the arrays in the types that the model declares; odd ones are stored as their bits."""
     found = {}
     with np.load(file, allow_pickle=False) as archive:
         for name in archive.files:

@@ -127,7 +127,7 @@ def _take_types(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
 
 
 def _untyped(graph: onnx.GraphProto) -> list[str]:
-    """Give what nodes make whose type is not known; an output may be declared without one."""
+    """Return what nodes make whose type is not known; an output may be declared without one."""
     known = {v.name for v in (*graph.value_info, *graph.output) if v.type.WhichOneof("value")}
     return [t for node in graph.node for t in node.output if t and t not in known]
 
@@ -189,7 +189,7 @@ class _Scope:
 
 
 def host_tensors(graph: onnx.GraphProto) -> frozenset[str]:
-    """Tensors that depend on nothing but shapes and are computed on the host, in FP32."""
+    """Return the tensors that depend on nothing but shapes and are computed on the host, in FP32."""
     return _Scope(graph, None).host
 
 
@@ -240,7 +240,7 @@ class _Everywhere:
             yield from nodes
 
     def _node(self, node: onnx.NodeProto, scope: _Scope) -> Iterable[onnx.NodeProto]:
-        """The node in FP32, with casts before it where the model itself is narrower, and rounding behind."""
+        """Yield the node in FP32, with casts before it if the model is narrower, and rounding behind it."""
         if node.op_type in _CONTROL_FLOW:
             for body in bodies(node):
                 self.graph(body, scope)
@@ -263,7 +263,7 @@ class _Everywhere:
         yield from behind
 
     def _round(self, name: str, scope: _Scope, widened: bool = False) -> tuple[str, list[onnx.NodeProto]]:
-        """Give what to call the tensor as it is made, and the nodes that make `name` of it."""
+        """Return what to call the tensor as it is made, and the nodes that make `name` of it."""
         known = scope.types.get(name)
         if known is None and name in scope.read:
             self._emulation.unknown.append(name)

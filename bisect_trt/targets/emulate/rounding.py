@@ -79,16 +79,16 @@ class Rounder:
         self._constants: dict[tuple[int, tuple[float, ...]], str] = {}
 
     def fresh(self) -> str:
-        """Give a new tensor name."""
+        """Return a new tensor name."""
         self._count += 1
         return f"{self._prefix}{self._count}"
 
     def cast(self, source: str, to: int, target: str = "") -> onnx.NodeProto:
-        """Give a Cast to an element type."""
+        """Return a Cast to an element type."""
         return self._node("Cast", source, target=target, to=to)
 
     def nodes(self, source: str, source_type: int, target: str, target_type: int) -> Iterator[onnx.NodeProto]:
-        """Nodes that give `target` the rounded values of `source`.
+        """Yield the nodes that give `target` the rounded values of `source`.
 
         float64 goes through float32, which is what TensorRT makes of it.
         """
@@ -131,7 +131,7 @@ class Rounder:
         yield self._node("Mul", grid.output[0], scale.output[0])
 
     def _scale(self, source: str) -> Iterator[onnx.NodeProto]:
-        """Largest magnitude / `largest`. NaN does not count, Inf counts as (nearly) the largest float32."""
+        """Yield nodes for the largest magnitude / `largest`. NaN is left out; Inf counts as FLT_MAX."""
         absolute = self._node("Abs", source)
         is_nan = self._node("IsNaN", source)
         zero = self._constant(TensorProto.FLOAT, 0.0)

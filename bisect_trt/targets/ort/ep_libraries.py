@@ -49,13 +49,13 @@ class Package:
 
 
 def bare(provider: str) -> str:
-    """Give what is left of a provider's name: `OpenVINOExecutionProvider`, `open-vino`: `openvino`."""
+    """Return what is left of a provider's name: `OpenVINOExecutionProvider`, `open-vino`: `openvino`."""
     letters = re.sub(r"[^a-z0-9]", "", provider.lower())
     return letters.removesuffix("executionprovider") or letters
 
 
 def packages() -> list[Package]:
-    """Give the installed packages with providers; nothing is imported."""
+    """Return the installed packages with providers; nothing is imported."""
     found = {package.distribution.lower(): package for package in _packages()}
     return [found[name] for name in sorted(found)]
 
@@ -73,26 +73,29 @@ def _packages() -> Iterator[Package]:
 
 
 def _name(distribution: importlib.metadata.Distribution) -> str:
-    """Its name; `metadata` parses the whole text as a mail, which takes a millisecond of each package."""
+    """Return its name.
+
+    `metadata` parses the whole text as a mail, which takes a millisecond of each package.
+    """
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     found = _NAME.search(text)
     return found[1] if found else ""
 
 
 def pip_name(provider: str) -> str:
-    """Give what to `pip install` for a provider; empty when unknown."""
+    """Return what to `pip install` for a provider; empty when unknown."""
     return _PACKAGES.get(bare(provider), "")
 
 
 def find_package(provider: str) -> Package | None:
-    """Give the installed package for a provider; `...-cu13` and the like are variants of it."""
+    """Return the installed package for a provider; `...-cu13` and the like are variants of it."""
     start = bare(provider)
     fitting = [p for p in packages() if p.provider.startswith(start)]
     return min(fitting, key=lambda p: len(p.provider), default=None)
 
 
 def library_of(package: Package) -> Path:
-    """Give the library in a package, which gets imported.
+    """Return the library in a package, which gets imported.
 
     Raises:
         TargetUnavailable: the package cannot be imported or has no library.

@@ -79,7 +79,7 @@ _PROVIDERS = {
 
 
 def knobs(target: TargetSettings) -> tuple[Knob, ...]:
-    """Give all of them for a provider; options that the spec sets itself stay as they are."""
+    """Return all of them for a provider; options that the spec sets itself stay as they are."""
     provider, given = parse_spec(target.spec)
     if bare(provider) == "openvino":
         from bisect_trt.targets.ort.openvino_knobs import knobs as of_openvino
@@ -93,18 +93,18 @@ def _session() -> Iterator[Knob]:
     for name in OPTIMISERS:
         line = f'session = ort.InferenceSession(model, options, disabled_optimizers=["{name}"])'
         yield Knob(name, f"without the optimiser {name}", (("optimizer", name),), paste={PYTHON: line})
-    for key, value, told in _CONFIG:
+    for key, value, text in _CONFIG:
         line = f'options.add_session_config_entry("{key}", "{value}")'
-        yield Knob(key.removeprefix("session."), told, (("config", f"{key}={value}"),), paste={PYTHON: line})
-    for key, value, told in _OPTIONS:
+        yield Knob(key.removeprefix("session."), text, (("config", f"{key}={value}"),), paste={PYTHON: line})
+    for key, value, text in _OPTIONS:
         line = f"options.{key} = {value}"
-        yield Knob(key, told, (("option", f"{key}={value}"),), paste={PYTHON: line})
+        yield Knob(key, text, (("option", f"{key}={value}"),), paste={PYTHON: line})
     for level in LEVELS:
         line = f"options.graph_optimization_level = ort.GraphOptimizationLevel.{level}"
-        told = f"at the graph optimisation level {level}"
-        yield Knob(level, told, (("level", level),), paste={PYTHON: line}, coarse=True)
+        text = f"at the graph optimisation level {level}"
+        yield Knob(level, text, (("level", level),), paste={PYTHON: line}, coarse=True)
 
 
-def _provider(key: str, value: str, told: str) -> Knob:
+def _provider(key: str, value: str, text: str) -> Knob:
     line = f'providers = [(name, {{"{key}": "{value}"}})]'
-    return Knob(key, told, (("provider", f"{key}={value}"),), paste={PYTHON: line})
+    return Knob(key, text, (("provider", f"{key}={value}"),), paste={PYTHON: line})

@@ -45,7 +45,7 @@ _THROWN = re.compile(
 
 
 @dataclass(frozen=True)
-class Told:
+class Fault:
     """One fault that a message tells of: its cause, the whole text, and who it is about where it says so."""
 
     cause: str
@@ -55,47 +55,47 @@ class Told:
 
 
 def essence(message: str) -> str:
-    """Give an exception of ONNX Runtime in one line, without its numbering and bare source positions."""
+    """Return an exception of ONNX Runtime in one line, without its numbering and bare source positions."""
     return next(_read(message)).cause
 
 
 def failures(candidate: Candidate, stage: Stage, message: str) -> tuple[Failure, ...]:
-    """Give the failures that an exception of ONNX Runtime stands for, with the nodes that it names."""
+    """Return the failures that an exception of ONNX Runtime stands for, with the nodes that it names."""
     blame = Blame(onnx.load_model_from_string(candidate.model))
-    return tuple(_failure(blame, stage, told) for told in _read(message))
+    return tuple(_failure(blame, stage, fault) for fault in _read(message))
 
 
-def _failure(blame: Blame, stage: Stage, told: Told) -> Failure:
-    nodes = blame.nodes_in(told.node) if told.node else ()
-    nodes = nodes or blame.with_operator_like(told.kind) or blame.nodes_in(told.cause)
+def _failure(blame: Blame, stage: Stage, fault: Fault) -> Failure:
+    nodes = blame.nodes_in(fault.node) if fault.node else ()
+    nodes = nodes or blame.with_operator_like(fault.kind) or blame.nodes_in(fault.cause)
     return Failure(
         stage=stage,
-        symptom=Symptom.OUT_OF_MEMORY if _OUT_OF_MEMORY.search(told.text) else Symptom.ERROR,
-        signature=mask(told.cause, blame.names),
-        message=bounded(told.text),
+        symptom=Symptom.OUT_OF_MEMORY if _OUT_OF_MEMORY.search(fault.text) else Symptom.ERROR,
+        signature=mask(fault.cause, blame.names),
+        message=bounded(fault.text),
         nodes=nodes,
         op=blame.op(nodes[0]) if nodes else "",
     )
 
 
-def _read(message: str) -> Iterator[Told]:
+def _read(message: str) -> Iterator[Fault]:
     library = _LIBRARY.search(message)
     entries = list(_entries(message))
     thrown = _THROWN.search(message)
     if library is not None:
         text = f"{library['what']} ({library['call']})" if library["call"] else library["what"]
-        yield Told(text, text)
+        yield Fault(text, text)
     elif entries:
         causes = [entry for entry in entries if not _RANK.search(entry.cause)]
         yield from causes or entries  # a rank is not known where the node before was not converted
     elif thrown is not None:
         cause = f"{thrown['task']} {_one_line(thrown['why'])}"
-        yield Told(cause, f"{cause}\n{_one_line(thrown[0])}", kind=thrown["kind"])
+        yield Fault(cause, f"{cause}\n{_one_line(thrown[0])}", kind=thrown["kind"])
     else:
         yield _plain(message)
 
 
-def _entries(message: str) -> Iterator[Told]:
+def _entries(message: str) -> Iterator[Fault]:
     starts = list(_ENTRY.finditer(message))
     end = next((m.start() for m in _END.finditer(message)), len(message))
     for k, start in enumerate(starts):
@@ -104,17 +104,17 @@ def _entries(message: str) -> Iterator[Told]:
         where = " ".join(m[0].strip() for pattern in (_AT_NODE, _CHECK) for m in pattern.finditer(body))
         cause = _one_line(_CHECK.sub("", _AT_NODE.sub("", body))) or where
         name, kind = (at["name"] or "", at["op"]) if at else ("", start["op"].rpartition("::")[2])
-        yield Told(cause, f"{cause}\n{where}".strip(), name, kind)
+        yield Fault(cause, f"{cause}\n{where}".strip(), name, kind)
 
 
-def _plain(message: str) -> Told:
+def _plain(message: str) -> Fault:
     match = _PREFIX.match(message)
     lines = [line.strip() for line in message[match.end() if match else 0 :].splitlines()]
     telling = [line for line in lines if not _NO_NEWS.fullmatch(line)]
     code = f"{match['code']}:" if match else ""
     cause = _INNER.sub(r"\g<kind>", " ".join([code, *telling[:TELLING_LINES]]).strip())
     text = " ".join([code, *telling]).strip() or message.strip()
-    return Told(cause or text, text)
+    return Fault(cause or text, text)
 
 
 def _one_line(text: str) -> str:

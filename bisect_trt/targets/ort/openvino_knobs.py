@@ -26,12 +26,12 @@ _PROPERTIES = (
 
 
 def knobs(given: Mapping[str, str]) -> list[Knob]:
-    """Give all of them but what `load_config` of the spec names already."""
+    """Return all of them but what `load_config` of the spec names already."""
     told_before = given.get("load_config", "")
     return [_knob(*row) for row in _PROPERTIES if row[0] not in told_before]
 
 
-def _knob(name: str, value: str, told: str) -> Knob:
+def _knob(name: str, value: str, text: str) -> Knob:
     config = f'{{"CPU": {{"{name}": "{value}"}}}}'
     line = f"options.add_provider_for_devices(devices, {{'load_config': '{config}'}})"
-    return Knob(name, told, (("openvino", f"{name}={value}"),), paste={PYTHON: line})
+    return Knob(name, text, (("openvino", f"{name}={value}"),), paste={PYTHON: line})

@@ -44,7 +44,7 @@ _ON_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTR
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """Provider and options of `ort:PROVIDER[?OPTION=VALUE&...]`.
+    """Return the provider and options of `ort:PROVIDER[?OPTION=VALUE&...]`.
 
     Raises:
         UsageError: no provider, or an option without `=`.
@@ -141,7 +141,7 @@ class OrtProvider:
     # Finding the provider
 
     def _find(self) -> str:
-        """Give the provider's own name; its library is registered."""
+        """Return the provider's own name; its library is registered."""
         for name, path in self._given:
             ep_libraries.register(self._ort, name, path, given=True)
             for ep_name in [d.ep_name for d in self._ort.get_ep_devices() if _made_by(d, path)]:
@@ -169,7 +169,7 @@ class OrtProvider:
         return listed
 
     def _ort_name(self, package: ep_libraries.Package) -> str:
-        """Give the name under which the package wants to be registered."""
+        """Return the name under which the package wants to be registered."""
         module = importlib.import_module(package.module)
         names = module.get_ep_names() if hasattr(module, "get_ep_names") else []
         return str(names[0]) if names else self._named
@@ -204,7 +204,7 @@ class OrtProvider:
         )
 
     def _devices(self) -> list[Any]:
-        """Give the plugin's devices, the chosen one first. Never kept: another instance may unload them."""
+        """Return the plugin's devices, the chosen one first. Never kept: another instance may unload them."""
         if self._library is not None:
             given = any(self._library == known for known in self._given)
             ep_libraries.register(self._ort, *self._library, given=given)
@@ -262,7 +262,7 @@ class OrtProvider:
         return {"disabled_optimizers": disabled} if disabled else {}
 
     def _own_options(self) -> dict[str, str]:
-        """Options of the provider, with those that are to be decided otherwise."""
+        """Return the options of the provider, with those that are to be decided otherwise."""
         found = dict(self._options)
         properties: dict[str, Any] = json.loads(found.get("load_config") or "{}")
         for key, value in self._decisions:
@@ -310,7 +310,7 @@ class OrtProvider:
         return TargetResult(failures=found, log=message, facts=facts)
 
     def _not_taken(self, source: Source) -> dict[str, list[str]]:
-        """Operators that go to other providers, with the candidate's nodes; {} when ORT does not say.
+        """Return operators that go to other providers, with the candidate's nodes; {} when ORT does not say.
 
         Those of bodies come last: they follow their node.
         """
@@ -338,7 +338,7 @@ def _not_handed(samples: Values) -> str:
 
 
 def _run(session: Any, samples: Values) -> list[Mapping[str, Array]]:
-    """Outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
+    """Return the outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
     from bisect_trt.references.ort import given_by
 
     results = (given_by(session, sample) for sample in samples)

@@ -97,7 +97,7 @@ class OrtTimed:
         return Layers(found, median(taken for _, taken in took[1:]))
 
     def _profiled(self, folder: Path) -> tuple[Any, onnx.ModelProto | None]:
-        """Give a session that writes its profile, and the graph that it executes, where it can be saved."""
+        """Return a session that writes its profile, and the graph that it executes, where it can be saved."""
         place = folder / "optimised.onnx"
 
         def profiling(options: Any) -> None:
@@ -140,7 +140,7 @@ def _as_deployed(options: Any) -> None:
 
 
 def kernel_times(events: list[Any], runs: int) -> list[list[tuple[str, str, float]]]:
-    """Name, operator and seconds of what the last `runs` runs executed, from the events of a profile."""
+    """Return the name, operator and seconds of each kernel of the last `runs` runs of a profile."""
     found: list[list[tuple[str, str, float]]] = [[]]
     for event in events:
         name = str(event.get("name", ""))
@@ -153,7 +153,7 @@ def kernel_times(events: list[Any], runs: int) -> list[list[tuple[str, str, floa
 
 
 def owned(model: onnx.GraphProto, optimised: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
-    """Nodes of the model that each node of the optimised graph computes, by its name, in the model's order.
+    """Return, for each node of the optimised graph, the nodes of the model that it computes, in order.
 
     A node of the model that two of them need is given to the first one; what no input of the model flows
     into is computed before any run.
@@ -184,7 +184,7 @@ def owned(model: onnx.GraphProto, optimised: onnx.GraphProto) -> dict[str, tuple
 
 
 def _tensors(node: onnx.NodeProto, maker: Mapping[str, int]) -> tuple[str, ...]:
-    """Tensors of the model that a node of the optimised graph makes; a cast of one makes none."""
+    """Return the tensors of the model that a node of the optimised graph makes; a cast of one makes none."""
     made = tuple(tensor for tensor in map(_plain, node.output) if tensor in maker)
     if node.op_type == "Cast" and made and made[0] == _plain(node.input[0]):
         return ()
@@ -193,5 +193,5 @@ def _tensors(node: onnx.NodeProto, maker: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _plain(tensor: str) -> str:
-    """Give the name of a tensor in the model, without what `--precision` and ONNX Runtime put to it."""
+    """Return the name of a tensor in the model, without what `--precision` and ONNX Runtime put to it."""
     return _NARROW.sub("", tensor.removeprefix(_CAST))

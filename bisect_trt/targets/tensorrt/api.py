@@ -22,18 +22,18 @@ FLOOR = (8, 6)
 
 
 def release(trt: Any) -> tuple[int, int]:
-    """Major and minor version of the module."""
+    """Return the major and minor version of the module."""
     major, minor = str(trt.__version__).split(".")[:2]
     return int(major), int(minor)
 
 
 def is_rtx(trt: Any) -> bool:
-    """Say whether it is TensorRT-RTX."""
+    """Return whether it is TensorRT-RTX."""
     return str(trt.__name__).startswith("tensorrt_rtx")
 
 
 def is_strongly_typed(trt: Any) -> bool:
-    """Say whether types of the network are taken as they stand: TensorRT 11, and every TensorRT-RTX.
+    """Return whether types of the network are taken as they stand: TensorRT 11, and every TensorRT-RTX.
 
     TensorRT-RTX 1.4 still has the flags of weak typing; it has no use for them.
     """
@@ -41,7 +41,7 @@ def is_strongly_typed(trt: Any) -> bool:
 
 
 def precision_flag(trt: Any, precision: str) -> Any:
-    """Give the builder's flag that allows a precision where networks are weakly typed; None elsewhere.
+    """Return the builder's flag that allows a precision where networks are weakly typed; None elsewhere.
 
     Raises:
         UsageError: this TensorRT has no such precision.
@@ -75,7 +75,7 @@ def network_flags(trt: Any) -> int:
 
 
 def missing(trt: Any) -> tuple[str, ...]:
-    """Give what is off because this TensorRT lacks it, a sentence each."""
+    """Return what is off because this TensorRT lacks it, a sentence each."""
     title, found = f"TensorRT {trt.__version__}", []
     if not hasattr(trt, "IProgressMonitor"):
         found.append(f"{title} tells nothing of a build's progress; to stop one ends its process.")
@@ -85,7 +85,7 @@ def missing(trt: Any) -> tuple[str, ...]:
 
 
 def for_engine(trt: Any, engine: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Give the feeds of one sample with the types that the engine takes.
+    """Return the feeds of one sample with the types that the engine takes.
 
     TensorRT up to 9 makes int32 of int64 inputs and float32 of double ones; Polygraphy copies bytes, so
     without a conversion the engine would read something else. Types of ml_dtypes go in as their bits.
@@ -101,7 +101,7 @@ def for_engine(trt: Any, engine: Any, feeds: Mapping[str, Array]) -> dict[str, A
 
 
 def from_engine(given: Any, elem_type: int) -> Array:
-    """Give an output as Polygraphy gave it, as an own array of the type that the model declares.
+    """Return an output as Polygraphy gave it, as an own array of the type that the model declares.
 
     What numpy has no type for comes as bytes with a shape (`polygraphy.FormattedArray`).
     """
@@ -112,7 +112,7 @@ def from_engine(given: Any, elem_type: int) -> Array:
 
 
 def loaded(candidate: Candidate) -> tuple[list[Mapping[str, Array]], dict[str, int]]:
-    """Give the feeds of each sample with the types that the model declares, and the types of its outputs."""
+    """Return feeds of each sample with the types that the model declares, and the types of its outputs."""
     graph = read_without_weights(candidate.content).graph
     samples: list[Mapping[str, Array]] = [*as_declared(graph, candidate.folder, candidate.feeds)]
     return samples, {value.name: value.type.tensor_type.elem_type for value in graph.output}

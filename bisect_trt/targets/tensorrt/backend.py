@@ -165,7 +165,7 @@ class TensorRT:
         return replace(result, facts={**result.facts, "builder_seconds": started}) if started else result
 
     def _without_driver(self, result: TargetResult) -> TargetResult:
-        """Give it without what says only that no GPU is here; where that is all, nothing can be said."""
+        """Return it without what says only that no GPU is here; where that is all, nothing can be said."""
         if self._gpu is not None:
             return result
         errors = self._log.errors()

@@ -40,23 +40,23 @@ class Blame:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Give all names of nodes and tensors, those of subgraphs too, for `signature.mask`."""
+        """Return all names of nodes and tensors, those of subgraphs too, for `signature.mask`."""
         return frozenset(_names(self._graph))
 
     def node_at(self, index: int) -> str:
-        """Give the name of a node of the graph by its index; empty when there is none."""
+        """Return the name of a node of the graph by its index; empty when there is none."""
         return self._order[index] if 0 <= index < len(self._order) else ""
 
     def has(self, node: str) -> bool:
-        """Say whether the graph has a node of this name."""
+        """Return whether the graph has a node of this name."""
         return node in self._at
 
     def op(self, node: str) -> str:
-        """Give the operator of a node, empty when unknown."""
+        """Return the operator of a node, empty when unknown."""
         return self._op.get(node, "")
 
     def nodes_in(self, message: str) -> tuple[str, ...]:
-        """Give the nodes that a message of the builder names, best guess first.
+        """Return the nodes that a message of the builder names, best guess first.
 
         When it names none but an operator that the graph has (`Attention operation was not
         supported`), the nodes with that operator.
@@ -65,7 +65,7 @@ class Blame:
         return self.named_in(message) or tuple(self._with_operator(rest))
 
     def named_in(self, message: str) -> tuple[str, ...]:
-        """Give the nodes that a message, or the name of a layer, has by name."""
+        """Return the nodes that a message, or the name of a layer, has by name."""
         found: list[int] = []
         for first, last in _FOREIGN.findall(message):
             ends = [at for at in map(self._resolve, (first, last)) if at is not None]
@@ -78,7 +78,7 @@ class Blame:
         return tuple(name for at in dict.fromkeys(found) if (name := self._order[at]))
 
     def with_operator_like(self, kind: str) -> tuple[str, ...]:
-        """The nodes whose operator is `kind`, or what it begins with: `LSTM` of a builder's LSTMSequence."""
+        """Return the nodes whose operator is `kind` or a prefix of it: `LSTM` for LSTMSequence."""
         exact = tuple(name for name in self._order if name and self._op.get(name) == kind)
         if exact or not kind:
             return exact
@@ -86,7 +86,7 @@ class Blame:
         return tuple(name for name in self._order if name and longest and self._op.get(name) == longest)
 
     def _resolve(self, word: str) -> int | None:
-        """Give the index of the node that a layer name stands for."""
+        """Return the index of the node that a layer name stands for."""
         for name in dict.fromkeys((word, word.removeprefix("node_of_"))):
             for candidate in dict.fromkeys((name, _SUFFIX.sub("", name))):
                 at = self._at.get(candidate, self._maker.get(candidate))

@@ -45,7 +45,7 @@ def load_plugins(trt: Any, logger: Any, libraries: Sequence[Path]) -> None:
 def make_config(
     trt: Any, builder: Any, network: Any, settings: TargetSettings, candidate: Candidate, log: Log
 ) -> Any:
-    """Give the builder configuration for a parsed network.
+    """Return the builder configuration for a parsed network.
 
     Raises:
         UsageError: an option that this TensorRT cannot follow, shapes that do not fit an input.
@@ -142,7 +142,7 @@ def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Seque
 
 
 def _value_range(declared: Dims, fed: Sequence[Path]) -> Range:
-    """Values of a shape tensor over the samples; ones when there are none."""
+    """Return the values of a shape tensor over the samples; ones when there are none."""
     if not fed:
         ones = (1,) * (declared[0] if declared else 1)
         return ones, ones, ones

@@ -45,7 +45,7 @@ def misread_defaults(model: bytes, engine: Builds) -> Iterator[Failure]:
 
 
 def is_misread_default(failure: Failure) -> bool:
-    """Say whether a failure is one of these."""
+    """Return whether a failure is one of these."""
     return failure.stage is Stage.PARSE and failure.signature.endswith(_SAID)
 
 
@@ -63,7 +63,7 @@ def _failure(proto: onnx.ModelProto, op: str, attribute: str) -> Failure:
 
 
 def omitted(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto]:
-    """Attributes of a node that are left out and have a default in ONNX, with that default."""
+    """Return the attributes of a node that are left out and have a default in ONNX, with that default."""
     version = opset_of(proto)
     if not is_onnx(node.domain) or not defs.has(node.op_type, version):
         return {}
@@ -77,7 +77,7 @@ def omitted(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto
 
 
 def spelled(proto: onnx.ModelProto, which: list[tuple[str, str]]) -> bytes:
-    """Give the model with these defaults (operator, attribute) written into its nodes."""
+    """Return the model with these defaults (operator, attribute) written into its nodes."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     for node in made.graph.node:
@@ -89,10 +89,10 @@ def spelled(proto: onnx.ModelProto, which: list[tuple[str, str]]) -> bytes:
 
 
 def spelled_out(proto: onnx.ModelProto) -> bytes:
-    """Give the model with every default that its nodes leave out."""
+    """Return the model with every default that its nodes leave out."""
     return spelled(proto, [(n.op_type, a) for n in proto.graph.node for a in omitted(proto, n)])
 
 
 def digest(plan: object) -> str:
-    """Give the digest of the bytes of an engine."""
+    """Return the digest of the bytes of an engine."""
     return hashlib.sha256(memoryview(plan)).hexdigest()  # type: ignore[arg-type]

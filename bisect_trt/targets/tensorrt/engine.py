@@ -29,7 +29,7 @@ SHOWN_LAYERS = 200  # layers of an engine that are kept with an outcome
 
 
 def timed(runner: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The median of what runs on these take, inputs and outputs copied, in at most about a second each."""
+    """Return median of what runs on these take, inputs and outputs copied, in at most about a second each."""
     found = []
     for feeds in samples:
         began, seconds = time.monotonic(), list[float]()
@@ -41,7 +41,7 @@ def timed(runner: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]
 
 
 def network_types(network: Any) -> dict[str, int]:
-    """Types of what the layers of a parsed network make, with how many layers make it: `{"HALF": 120}`."""
+    """Return how many layers of a parsed network have each output type: `{"HALF": 120}`."""
     found: Counter[str] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -53,7 +53,7 @@ def network_types(network: Any) -> dict[str, int]:
 
 
 def network_outputs(network: Any) -> list[tuple[str, str, list[int] | None]]:
-    """Name, type and shape of every output of a parsed network, as plain data; -1 is any size."""
+    """Return name, type and shape of every output of a parsed network, as plain data; -1 is any size."""
     found: list[tuple[str, str, list[int] | None]] = []
     for index in range(network.num_outputs):
         tensor = network.get_output(index)
@@ -66,7 +66,7 @@ def network_outputs(network: Any) -> list[tuple[str, str, list[int] | None]]:
 
 
 def built_words(built: Built) -> str:
-    """Say in which types a model was really built; empty when the target does not tell."""
+    """Say in which types a model was really built; empty when the target does not say."""
     words = []
     if built.cast:
         words.append(_cast_words(**built.cast))
@@ -87,7 +87,7 @@ def _cast_words(narrow_nodes: int, float32_nodes: Mapping[str, int], clamped_wei
 
 
 def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
-    """Layers of an engine with type and tactic, as far as the engine inspector tells; for the report.
+    """Return layers of an engine with type and tactic, as far as the inspector shows them; for the report.
 
     Returns:
         `layers`: how many; `shown`: the first `SHOWN_LAYERS`; `types`: of their outputs, with numbers.
@@ -100,13 +100,13 @@ def engine_layers(trt: Any, engine: Any) -> dict[str, Any]:
         return {}
     except ValueError:  # 8.6 writes some layers so that nobody can read them, and all that follows with them
         layers = [_by_itself(inspector, form, index) for index in range(engine.num_layers)]
-    found = [_layer(told) for told in layers]
+    found = [_layer(layer) for layer in layers]
     types = Counter(kind for known in found for kind in known.get("types", ()))
     return {"layers": len(found), "types": dict(types.most_common()), "shown": found[:SHOWN_LAYERS]}
 
 
 def _by_itself(inspector: Any, form: Any, index: int) -> Any:
-    """Give what is told of one layer; of one that is not told as JSON, what can be made out."""
+    """Return one layer of the inspector's answer; of an answer that is not JSON what can be read."""
     text = inspector.get_layer_information(index, form)
     try:
         return json.loads(text)
@@ -114,22 +114,22 @@ def _by_itself(inspector: Any, form: Any, index: int) -> Any:
         return dict(_KNOWN.findall(text)) or text.strip()
 
 
-def _layer(told: Any) -> dict[str, Any]:
-    if not isinstance(told, Mapping):
-        return {"name": str(told)}
-    outputs = [item for item in told.get("Outputs", ()) if isinstance(item, Mapping)]
-    tactic = told.get("TacticName") or told.get("TacticValue") or ""
+def _layer(data: Any) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        return {"name": str(data)}
+    outputs = [item for item in data.get("Outputs", ()) if isinstance(item, Mapping)]
+    tactic = data.get("TacticName") or data.get("TacticValue") or ""
     return {
-        "name": str(told.get("Name", "")),
-        "kind": str(told.get("LayerType", "")),
+        "name": str(data.get("Name", "")),
+        "kind": str(data.get("LayerType", "")),
         "tactic": str(tactic),
-        "number": _number(told.get("TacticValue")),
+        "number": _number(data.get("TacticValue")),
         "types": [str(item.get("Datatype") or item.get("Format/Datatype", "")) for item in outputs],
     }
 
 
 def _number(value: Any) -> str:
-    """Give the number of a tactic, as `tactics.number` writes it; empty where a layer has none."""
+    """Return the number of a tactic, as `tactics.number` writes it; empty where a layer has none."""
     try:
         return number(int(str(value), 16))
     except ValueError:
@@ -149,7 +149,7 @@ def switch_on(context: Any) -> None:
 
 
 def inside(given: Mapping[str, Any], outputs: Iterable[str], precision: str = "") -> dict[str, Array]:
-    """Give what a run gave besides the outputs of the model; only what numpy has a type for.
+    """Return what a run gave besides the outputs of the model; only what numpy has a type for.
 
     The narrow twin of a tensor (see `model.precision`) goes by the name of that.
     """

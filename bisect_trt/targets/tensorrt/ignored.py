@@ -36,14 +36,14 @@ Gives = Callable[[bytes], Values | None]
 
 
 def deep_failures(candidate: Candidate, engine: Builds) -> Iterator[Failure]:
-    """What the parser reads otherwise than ONNX although the model builds: defaults, then what it ignores."""
+    """Yield what the parser misreads without refusing it: wrong defaults, then ignored attributes."""
     model = candidate.model
     yield from misread_defaults(model, engine)
     yield from ignored_attributes(model, engine, _on_reference(candidate))
 
 
 def ignored_attributes(model: bytes, engine: Builds, gives: Gives) -> Iterator[Failure]:
-    """One failure of the parser for each operator and attribute that does not reach the engine.
+    """Yield one failure of the parser for each operator and attribute that does not reach the engine.
 
     Args:
         model: serialised; nodes of bodies are left alone.
@@ -113,7 +113,7 @@ def _of_one_node(
     shapes: Mapping[str, onnx.ValueInfoProto],
     weights: Mapping[str, onnx.TensorProto],
 ) -> onnx.ModelProto | None:
-    """Give a model of one node; None where a shape is not known."""
+    """Return a model of one node; None where a shape is not known."""
     names = [name for name in dict.fromkeys(node.input) if name]
     held = [weights[name] for name in names if name in weights]
     inputs = [shapes.get(name) for name in names if name not in weights]
@@ -132,12 +132,12 @@ def _of_one_node(
 
 
 def is_ignored(failure: Failure) -> bool:
-    """Say whether a failure is one of these."""
+    """Return whether a failure is one of these."""
     return failure.stage is Stage.PARSE and failure.signature.endswith(_SAID)
 
 
 def given(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto]:
-    """Attributes of a node that may be left out in ONNX and have another value than its default."""
+    """Return attributes of a node that may be left out in ONNX and have another value than its default."""
     version = opset_of(proto)
     if not is_onnx(node.domain) or not defs.has(node.op_type, version):
         return {}
@@ -154,7 +154,7 @@ def given(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto]:
 
 
 def without(proto: onnx.ModelProto, op: str, attribute: str) -> bytes:
-    """The model without an attribute of all nodes of an operator; shapes of what follows are left out."""
+    """Return model without an attribute of all nodes of an operator; shapes of what follows are left out."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     for node in made.graph.node:
@@ -170,7 +170,7 @@ def without(proto: onnx.ModelProto, op: str, attribute: str) -> bytes:
 
 
 def without_ignored(proto: onnx.ModelProto, failure: Failure) -> bytes:
-    """Give the model that gives the same engine although it means something else."""
+    """Return the model that gives the same engine although it means something else."""
     op, _, attribute = failure.signature.removesuffix(_SAID).partition(": ")
     return without(proto, op, attribute)
 
@@ -185,7 +185,7 @@ def _failure(proto: onnx.ModelProto, op: str, attribute: str) -> Failure:
 
 
 def _differ(ones: Values, others: Values) -> bool:
-    """Say whether outputs differ by more than rounding; other shapes do, too."""
+    """Return whether outputs differ by more than rounding; other shapes do, too."""
     pairs = [(a[name], b.get(name)) for a, b in zip(ones, others, strict=False) for name in a]
     return any(b is None or not _alike(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
@@ -216,7 +216,7 @@ def _on_reference(candidate: Candidate) -> Gives:
 
 
 def _by_onnx(model: bytes, feeds: Mapping[str, Any]) -> Values | None:
-    """Outputs by ONNX's own evaluator, which is slow and knows every operator."""
+    """Return outputs by ONNX's own evaluator, which is slow and knows every operator."""
     from onnx.reference import ReferenceEvaluator
 
     try:

@@ -29,7 +29,7 @@ _FLAGS = (
 
 
 def knobs(target: TargetSettings, routes: Sequence[str] = ()) -> tuple[Knob, ...]:
-    """Give all that the settings leave at their default; `routes` are the build routes of this builder."""
+    """Return all that the settings leave at their default; `routes` are the build routes of this builder."""
     return tuple(_all(target, routes))
 
 
@@ -60,9 +60,9 @@ def _precision(target: TargetSettings) -> Iterator[Knob]:
         }
         yield Knob("TF32", "without TF32", changes={"tf32": False}, paste=paste)
     if target.precision:
-        told = f"without --precision {target.precision}"
+        text = f"without --precision {target.precision}"
         paste = {US: f"leave out --precision {target.precision}", TRTEXEC: f"leave out --{target.precision}"}
-        yield Knob(target.precision.upper(), told, changes={"precision": ""}, paste=paste)
+        yield Knob(target.precision.upper(), text, changes={"precision": ""}, paste=paste)
 
 
 def _flags(target: TargetSettings) -> Iterator[Knob]:
@@ -71,13 +71,13 @@ def _flags(target: TargetSettings) -> Iterator[Knob]:
         TRTEXEC: "--tacticSources=-CUDNN,-CUBLAS,-CUBLAS_LT,-EDGE_MASK_CONVOLUTIONS,-JIT_CONVOLUTIONS",
         POLYGRAPHY: "--tactic-sources",
     }
-    told = "without tactics of other libraries"
-    yield Knob("tactic sources", told, (("tactic_sources", "none"),), paste=paste)
-    for name, told, trtexec, polygraphy in _FLAGS:
+    text = "without tactics of other libraries"
+    yield Knob("tactic sources", text, (("tactic_sources", "none"),), paste=paste)
+    for name, text, trtexec, polygraphy in _FLAGS:
         call = f"config.set_flag(trt.BuilderFlag.{name})"
         lines = {PYTHON: call, TRTEXEC: trtexec, POLYGRAPHY: polygraphy}
         paste = {tool: line for tool, line in lines.items() if line}
-        yield Knob(name, told, (("flag", name),), paste=paste)
+        yield Knob(name, text, (("flag", name),), paste=paste)
     if target.spec == "tensorrt":
         paste = {TRTEXEC: "--stronglyTyped", POLYGRAPHY: "--strongly-typed"}
         yield Knob("strongly typed", "with a strongly typed network", (("typed", "strongly"),), paste=paste)
@@ -99,12 +99,12 @@ def _level(level: int) -> Knob:
         POLYGRAPHY: f"--builder-optimization-level {level}",
         US: f"--opt-level {level}",
     }
-    told = f"at builder optimization level {level}"
-    return Knob(f"level {level}", told, changes={"opt_level": level}, paste=paste, coarse=True)
+    text = f"at builder optimization level {level}"
+    return Knob(f"level {level}", text, changes={"opt_level": level}, paste=paste, coarse=True)
 
 
 def network_flags(trt: Any, target: TargetSettings) -> int:
-    """Flags of the network that decisions ask for, as bits; 0 where this version has none of them."""
+    """Return flags of the network that decisions ask for, as bits; 0 where this version has none of them."""
     kinds = trt.NetworkDefinitionCreationFlag
     strongly = getattr(kinds, "STRONGLY_TYPED", None)
     return 1 << int(strongly) if strongly is not None and ("typed", "strongly") in target.decisions else 0
@@ -129,7 +129,7 @@ def apply(trt: Any, config: Any, target: TargetSettings) -> None:
 
 
 def routes_of(config: Any) -> list[str]:
-    """Give, for each knob of the build routes that this builder names, the first value that is not its
+    """Return, for each knob of the build routes that this builder names, the first value that is not its
     default.
 
     They are JSON: `{"tuner_options": [{"option": "-a:b", "allowed_values": "-a:b=[0|1]", "default_value":
@@ -137,16 +137,16 @@ def routes_of(config: Any) -> list[str]:
     TensorRT-RTX, where the text is empty; knobs whose values are a range are left out.
     """
     try:
-        told = json.loads(str(getattr(config, "all_build_routes", "") or "{}"))
+        data = json.loads(str(getattr(config, "all_build_routes", "") or "{}"))
     except ValueError:
         return []
-    found = told.get("tuner_options") if isinstance(told, dict) else None
+    found = data.get("tuner_options") if isinstance(data, dict) else None
     options = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     return [route for item in options if (route := _other_value(item))]
 
 
 def _other_value(knob: dict[str, Any]) -> str:
-    """`-a:b=1`, where 1 is the first value but the default; empty where there is none."""
+    """Return `-a:b=1`, where 1 is the first value but the default; empty where there is none."""
     name, allowed = str(knob.get("option", "")), str(knob.get("allowed_values", ""))
     listed = re.search(r"\[([^\]]*)\]", allowed)
     values = [] if listed is None or "..." in listed[1] else [v.strip() for v in listed[1].split("|")]

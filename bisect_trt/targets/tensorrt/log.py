@@ -25,7 +25,7 @@ _ERRORS = ("INTERNAL_ERROR", "ERROR")
 _KEPT = (*_ERRORS, "WARNING")
 
 
-class Record(NamedTuple):
+class LogEntry(NamedTuple):
     """One message, as TensorRT gave it; `severity` is the name of an `ILogger.Severity`."""
 
     severity: str
@@ -41,7 +41,7 @@ class Log:
     """The messages of one probe at a time, warnings and worse; everything goes to `verbose`."""
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
+        self.records: list[LogEntry] = []
         self._verbose: TextIO | None = None
 
     def write_all_to(self, file: Path | None) -> None:
@@ -70,7 +70,7 @@ class Log:
     def add(self, severity: str, message: str) -> None:
         """Take one message; called by TensorRT, from any of its threads, so it must never raise."""
         if severity in _KEPT:
-            self.records.append(Record(severity, message))
+            self.records.append(LogEntry(severity, message))
             to_worker_log(f"[{severity}] {message}")  # all that is left should this process die
         if self._verbose is not None:
             try:
@@ -79,16 +79,16 @@ class Log:
                 self._verbose = None
 
     def errors(self, since: int = 0) -> list[str]:
-        """Messages of error severity from record number `since` on."""
+        """Return the messages of error severity from record number `since` on."""
         return [r.message for r in self.records[since:] if r.is_error and r.message.strip()]
 
     def text(self) -> str:
-        """Warnings and errors, one a line; the middle of a very long log is left out."""
+        """Return warnings and errors, one a line; the middle of a very long log is left out."""
         return trim(f"[{r.severity}] {r.message}" for r in self.records)
 
 
 def trim(lines: Any) -> str:
-    """Lines joined, at most 64 KB: the head says what went wrong first, the tail how it ended."""
+    """Return lines joined, at most 64 KB: the head says what went wrong first, the tail how it ended."""
     head: list[str] = []
     tail: deque[str] = deque()
     used_head = used_tail = left_out = 0
@@ -111,7 +111,7 @@ _loggers: dict[str, tuple[Any, Log]] = {}
 
 
 def logger_for(trt: Any) -> tuple[Any, Log]:
-    """TensorRT's logger and where its messages arrive: one a process and TensorRT module.
+    """Return TensorRT's logger and where its messages arrive: one a process and TensorRT module.
 
     TensorRT's plugin registry keeps a pointer to the first logger that it was given: a second one,
     with the first collected, ends in a segmentation fault (seen with RoiAlign in TensorRT-RTX 1.7.1).
@@ -146,7 +146,7 @@ _SAYS_ONLY_WHO = re.compile(r" has no runners|any implementation for node (?!\{?
 
 
 def parse_failure(error: Any, blame: Blame, title: str) -> Failure:
-    """Give an error of the parser of `title`, such as TensorRT-RTX."""
+    """Return an error of the parser of `title`, such as TensorRT-RTX."""
     desc, name, op = str(error.desc()), detail(error, "node_name", ""), detail(error, "node_operator", "")
     # The driver that is missing says nothing of the model, and no maintainer should be told of it.
     desc = "\n".join(line for line in desc.split("\n") if not _NO_DRIVER.search(line)) or desc
@@ -169,13 +169,13 @@ def parse_failure(error: Any, blame: Blame, title: str) -> Failure:
 
 
 def _name_of(code: Any) -> str:
-    """`UNSUPPORTED_NODE`; the codes of 8.6 have a method of that name, which gives something else."""
+    """Return `UNSUPPORTED_NODE`; the codes of 8.6 have a method of that name, which gives something else."""
     name = getattr(code, "name", None)
     return name if isinstance(name, str) else str(code).rpartition(".")[2]
 
 
 def failure(model: bytes, stage: Stage, message: str) -> Failure:
-    """Give a failure that is known by a message of the log only. `model` is the candidate's."""
+    """Return a failure that is known by a message of the log only. `model` is the candidate's."""
     blame = blame_of(model)
     nodes = blame.nodes_in(message)
     op = blame.op(nodes[0]) if nodes else ""
@@ -186,7 +186,7 @@ def failure(model: bytes, stage: Stage, message: str) -> Failure:
 
 
 def first_that_matters(errors: Sequence[str], silent: str, *, here: bool) -> str:
-    """Give the error that made a build fail: the first.
+    """Return the error that made a build fail: the first.
 
     Where no GPU is `here`, TensorRT also complains of the missing driver, which says nothing of the model.
     """
@@ -197,7 +197,7 @@ def first_that_matters(errors: Sequence[str], silent: str, *, here: bool) -> str
 
 
 def asks_for_gpu(failed: Failure, errors: Sequence[str]) -> bool:
-    """Say whether a failure on a machine without a GPU says only that none is here.
+    """Return whether a failure on a machine without a GPU says only that none is here.
 
     A plugin whose creator cannot start without a driver says so in the log, and counts as not found then
     (RoiAlign, with TensorRT-RTX 1.7.1).
@@ -215,7 +215,7 @@ def symptom(message: str) -> Symptom:
 
 
 def detail(error: Any, method: str, default: Any) -> Any:
-    """Give a detail of a parser error; TensorRT 8.6 lacks some."""
+    """Return a detail of a parser error; TensorRT 8.6 lacks some."""
     found = getattr(error, method, None)
     return default if found is None else found()
 
@@ -229,5 +229,5 @@ def blame_of(model: bytes) -> Blame:
 
 
 def first(messages: Sequence[str], default: str) -> str:
-    """Give the first message, else the default."""
+    """Return the first message, else the default."""
     return messages[0] if messages else default

@@ -45,7 +45,7 @@ class Phases:
         report_progress("")
 
     def text(self) -> str:
-        """`Building engine 1/6, Optimizing graph 12/30`."""
+        """Return `Building engine 1/6, Optimizing graph 12/30`."""
         return ", ".join(f"{name} {done}/{steps}" for name, (done, steps) in self._open.items())
 
     def _look(self) -> None:

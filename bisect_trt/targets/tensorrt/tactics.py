@@ -15,7 +15,7 @@ _BITS = 2**64 - 1  # numbers of tactics are signed in the algorithm selector and
 
 
 def number(tactic: int) -> str:
-    """Give the number of a tactic as the engine inspector writes it."""
+    """Return the number of a tactic as the engine inspector writes it."""
     return f"0x{tactic & _BITS:016x}"
 
 
@@ -47,5 +47,5 @@ def choose(trt: Any, config: Any, *, among: Collection[str] = (), without: Colle
 
 
 def lets_choose(trt: Any) -> bool:
-    """Say whether this TensorRT has an algorithm selector."""
+    """Return whether this TensorRT has an algorithm selector."""
     return not api.is_rtx(trt) and hasattr(trt, "IAlgorithmSelector")

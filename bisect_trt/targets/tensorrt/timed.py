@@ -80,14 +80,14 @@ class TimedEngine:
 
     def layers(self, runs: int) -> Layers | None:
         """Run in a context of its own, as a profiler slows the engine down."""
-        told: list[list[tuple[str, float]]] = []
+        timed: list[list[tuple[str, float]]] = []
 
         class Profiler(self._trt.IProfiler):  # type: ignore[name-defined, misc]
             def __init__(self, base: Any) -> None:
                 base.__init__(self)
 
             def report_layer_time(self, layer_name: str, ms: float) -> None:
-                told[-1].append((layer_name, ms * 1e-3))
+                timed[-1].append((layer_name, ms * 1e-3))
 
         plain, context = self._context, self._new_context()
         self._context = context
@@ -99,16 +99,16 @@ class TimedEngine:
             context.profiler = Profiler(self._trt.IProfiler)
             whole = []
             for _ in range(runs + 1):
-                told.append([])
+                timed.append([])
                 whole.append(self._timed(self._launch))
         finally:
             self._context = plain
-        seconds, known = typical_layers(told[1:]), self._metadata()
+        seconds, known = typical_layers(timed[1:]), self._metadata()
         found = tuple(Layer(n, known[n][1], self._nodes(n, known[n][0]), s) for n, s in seconds.items())
         return Layers(found, sorted(whole[1:])[len(whole[1:]) // 2])
 
     def _nodes(self, name: str, metadata: str) -> tuple[str, ...]:
-        """Nodes of the model that a layer computes."""
+        """Return the nodes of the model that a layer computes."""
         if _NO_NODE.search(name):
             return ()
         words = (*_LAYER.findall(metadata), *map(str.strip, _FUSED.split(name)))
@@ -116,7 +116,7 @@ class TimedEngine:
         return tuple(named) or self._blame.named_in(name)
 
     def _metadata(self) -> dict[str, tuple[str, str]]:
-        """Give what the engine tells of each layer: where it comes from, and its kind."""
+        """Return, for each layer, where it comes from and its kind."""
 
         class Known(dict[str, tuple[str, str]]):
             def __missing__(self, name: str) -> tuple[str, str]:
@@ -148,7 +148,7 @@ class TimedEngine:
             yield self._timed(self._replay if self._graph else self._launch)
 
     def _timed(self, launch: Any) -> float:
-        """Seconds between two events around a launch."""
+        """Return the seconds between two events around a launch."""
         start, end = self._events
         stream, taken = ctypes.c_void_p(self._stream.ptr), ctypes.c_float()
         self._check(self._library.cudaEventRecord(start, stream))
@@ -197,7 +197,7 @@ class TimedEngine:
         return int(held.ctypes.data)
 
     def _room(self, name: str) -> int:
-        """Give the address of a buffer for an output; of one whose size depends on values, the largest."""
+        """Return the address of a buffer for an output; of one whose size depends on values, the largest."""
         engine, context = self._engine, self._context
         shape = tuple(context.get_tensor_shape(name))
         width = getattr(engine.get_tensor_dtype(name), "itemsize", _ELEMENT)

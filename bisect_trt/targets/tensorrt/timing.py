@@ -19,6 +19,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.settings import TIMING
 from bisect_trt.targets.tensorrt import api
 from bisect_trt.targets.tensorrt.log import Log
+from bisect_trt.writing.files import written_whole
 
 OTHER = "The timing cache is not used: it is of another TensorRT or GPU, or TensorRT cannot read it back."
 """What the log of a build says where a cache that came with a reproducer does not fit here."""
@@ -90,10 +91,9 @@ def keep(config: Any, file: Path) -> None:
         data = cache.serialize()
         if data is None or bytes(data) == known:
             return
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
         try:
-            part.write_bytes(bytes(data))
-            part.replace(file)
+            with written_whole(file) as aside:
+                aside.write_bytes(bytes(data))
         except OSError as e:
             raise UsageError(
                 f"--timing-cache {file}: {e.strerror}", "Name a file in a writable folder."
@@ -114,7 +114,7 @@ def _made(config: Any, data: bytes) -> Any:
 
 
 def _set(config: Any, cache: Any) -> bool:
-    """Say whether the configuration takes a cache; TensorRT-RTX says nothing."""
+    """Return whether the configuration takes a cache; TensorRT-RTX says nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return config.set_timing_cache(cache, False) is not False

@@ -35,7 +35,7 @@ _kept: dict[str, Kept] = {}
 
 
 def kept(trt: Any, logger: Any) -> Kept:
-    """Give the builder of this process in its first state, made if there is none yet.
+    """Return the builder of this process in its first state, made if there is none yet.
 
     Raises:
         TypeError, RuntimeError: TensorRT makes none here, which pybind11 tells in one of these ways.
@@ -52,13 +52,13 @@ def kept(trt: Any, logger: Any) -> Kept:
 
 
 def is_there(trt: Any) -> bool:
-    """Say whether this process has a builder of the module already."""
+    """Return whether this process has a builder of the module already."""
     known = _kept.get(trt.__name__)
     return known is not None and known.module is trt
 
 
 def runtime(trt: Any, logger: Any) -> Any:
-    """The runtime of this process; it lives as long as the builder, which is made if there is none yet."""
+    """Return runtime of this process; it lives as long as the builder, which is made if there is none yet."""
     known = _kept[trt.__name__] if is_there(trt) else kept(trt, logger)
     if known.runtime is None:
         known.runtime = trt.Runtime(logger)
@@ -66,7 +66,7 @@ def runtime(trt: Any, logger: Any) -> Any:
 
 
 def import_tensorrt(flavour: Flavour) -> Any:
-    """Give the module of a flavour.
+    """Return the module of a flavour.
 
     Raises:
         TargetUnavailable: it is missing or does not load.

@@ -73,7 +73,7 @@ class Cluster:
         return self._task.options(**options).remote(function, args)
 
     def wait(self, task: Any, unwanted: Callable[[], bool], *, grace: float = 0.0) -> Any:
-        """Give the answer of a task.
+        """Return the answer of a task.
 
         Args:
             task: what `start` gave.
@@ -127,7 +127,7 @@ class Cluster:
         _Membership.leave(self._ray)
 
     def _alone(self, since: float) -> bool:
-        """Say whether there has been no node to work on since long before now, asked every few seconds."""
+        """Return whether there has been no node to work on since long before now, asked every few seconds."""
         now = time.monotonic()
         with self._lock:
             if self._asked.done():
@@ -140,7 +140,7 @@ class Cluster:
             return self._lost
 
     def _ask(self) -> Future[dict[str, float]]:
-        """Give what the cluster has. Where the head is gone Ray waits for it, so nobody waits for Ray."""
+        """Return what the cluster has. Where the head is gone Ray waits for it, so nobody waits for Ray."""
         asked: Future[dict[str, float]] = Future()
 
         def ask() -> None:
@@ -224,14 +224,14 @@ def _init(ray: Any, address: str) -> None:
 
 
 def _on_node(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str, Any]:
-    """Give the task itself: which node it ran on, and what the function gave."""
+    """Return the task itself: which node it ran on, and what the function gave."""
     import ray
 
     return ray.get_runtime_context().get_node_id(), function(*args)
 
 
 def fetch(sent: Iterable[Any]) -> list[Any]:
-    """Contents of files that were sent, as arrays of bytes."""
+    """Return the contents of files that were sent, as arrays of bytes."""
     import ray
 
     found: list[Any] = ray.get(list(sent))

@@ -22,6 +22,7 @@ from bisect_trt.settings import TargetSettings
 from bisect_trt.workers.pool import Pool
 from bisect_trt.workers.ray import cluster
 from bisect_trt.workers.reply import Reply, call
+from bisect_trt.writing.files import written_whole
 
 OLD = 3600.0  # seconds after which the folder of a run that nobody holds is removed
 
@@ -110,9 +111,8 @@ def receive(files: Mapping[str, Any], place: Path) -> None:
     for name, content in zip(missing, cluster.fetch(files[name] for name in missing), strict=True):
         path = place / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        content.tofile(aside)
-        aside.replace(path)
+        with written_whole(path) as aside:
+            content.tofile(aside)
 
 
 def _remove_if_over(place: Path) -> None:
@@ -142,7 +142,7 @@ def _isolated(name: str, memory: int | None, function: Any, args: Any, timeout: 
 
 
 def _worker(name: str, memory: int | None) -> Pool:
-    """Give the worker of this process; a new one for another run, and for another GPU."""
+    """Return the worker of this process; a new one for another run, and for another GPU."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     memory = memory or limits.default_limit(cluster.jobs_beside())
     if _warm and (_warm[0].run, _warm[0].device, _warm[0].pool.memory_limit) != (name, device, memory):

@@ -63,7 +63,7 @@ class RemoteSlot:
         """Do nothing: nothing is held between jobs."""
 
     def progress(self) -> str:
-        """Builds on nodes do not tell how far they are."""
+        """Return nothing: the progress of builds on nodes is unknown."""
         return ""
 
     def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
@@ -108,7 +108,7 @@ class Parcel:
         self._results: Path | None = None
 
     def packed(self, argument: Any) -> Any:
-        """An argument with paths relative to the run's folder on the node."""
+        """Return an argument with paths relative to the run's folder on the node."""
         if isinstance(argument, Candidate):
             for path in files_of(argument):
                 self.sent[str(there(argument.folder, path))] = self._cluster.send(path)
@@ -123,7 +123,7 @@ class Parcel:
         return argument
 
     def unpacked(self, value: Any, made: node.Made) -> Any:
-        """Give the job's value; files that it wrote lie in the caller's folder then."""
+        """Return the job's value; files that it wrote lie in the caller's folder then."""
         if self._results is None:
             return value
         self._results.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class Parcel:
 
 
 def _on_any_node(target: TargetSettings) -> TargetSettings:
-    """Libraries by absolute path, as a shared folder has them; a timing cache of the node's own."""
+    """Return libraries by absolute path, as a shared folder has them; a timing cache of the node's own."""
     cache = target.timing_cache
     return replace(
         target,
@@ -146,13 +146,13 @@ def _on_any_node(target: TargetSettings) -> TargetSettings:
 
 
 def there(folder: Path, path: Path) -> Path:
-    """Give where a file (or the folder itself) lies on a node, relative to the run's folder."""
+    """Return where a file (or the folder itself) lies on a node, relative to the run's folder."""
     home = folder if path.is_relative_to(folder) else path.parent
     return Path(hashlib.sha256(str(home.absolute()).encode()).hexdigest()[:16]) / path.relative_to(home)
 
 
 def files_of(candidate: Candidate) -> Iterator[Path]:
-    """Give the files that a candidate refers to: weights, input values, expected values."""
+    """Yield the files that a candidate refers to: weights, input values, expected values."""
     rest, content = candidate.rest, candidate.content
     if isinstance(content, Path):
         yield content
