@@ -78,7 +78,8 @@ class RunSettings:
         save_outputs: folder that gets the outputs of target and reference, or None.
         record_budget: bytes of recorded tensors held in memory at once while recording.
         simplify: make the reduced model simple, too.
-        simplify_budget: target seconds for that; None: as many as the search took, 0.25 s at least.
+        simplify_budget: target seconds for that; None: as many as the search took, but 0.25 s and 40
+            probes in any case.
         devices: GPUs to use, as CUDA_VISIBLE_DEVICES has them: a worker on each; empty: the first one.
         cluster: address of a Ray cluster whose nodes run the probes; empty: this machine does.
         anonymise: leave nothing of the model's names, texts, weights and inputs in what is written.

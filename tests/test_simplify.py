@@ -532,6 +532,17 @@ def test_the_budget_ends_it_and_keeps_what_was_won(tmp_path: Path) -> None:
     assert problem.best is not None and problem.best.form is Form.SIMPLIFIED
 
 
+@pytest.mark.parametrize("least", [3, 5])
+def test_a_busy_machine_does_not_end_it_before_its_least_questions(least: int, tmp_path: Path) -> None:
+    proto = trunk(*START)
+    problem = problem_of(proto, random(x=(2, 3, 3, 3)), lambda p, _: has(p, "Conv"), tmp_path)
+    asked = problem.counts.asked
+    problem.simplify_by(Simplifying(until=0.0, until_asked=asked + least))
+    simplify(problem)
+    assert problem.simplifying.end.how is Ended.SPENT
+    assert problem.counts.asked == asked + least
+
+
 def test_a_declared_shape_that_nothing_derives_is_kept_as_it_is_now(tmp_path: Path) -> None:
     """The failure needs it; what it is after an edit a run of the reference tells, and names get plain."""
 

@@ -32,6 +32,8 @@ class Simplifying:
 
     Attributes:
         until: target seconds (`Counts.asked_seconds`) at which it ends.
+        until_asked: questions (`Counts.asked`) before which no budget ends it: up to there nothing that
+            is kept depends on a clock.
         confirm: the reference runs every edited candidate first; not where it cannot run the original.
         synthetic: values of the original are to be avoided by all means (`--anonymise`).
         profiled: inputs whose names the settings hold.
@@ -51,6 +53,7 @@ class Simplifying:
     """
 
     until: float = float("inf")
+    until_asked: int = 0
     confirm: bool = True
     synthetic: bool = False
     profiled: frozenset[str] = frozenset()

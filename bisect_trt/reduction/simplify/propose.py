@@ -17,7 +17,7 @@ Edit = Callable[[Draft], str]
 
 
 class OutOfBudget(Exception):
-    """The target seconds of `Simplifying.until` are used up."""
+    """The target seconds of `Simplifying.until` are used up, and its questions are."""
 
 
 def best_draft(problem: Problem) -> Draft:
@@ -38,7 +38,8 @@ def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
     """
     offers = _offers(problem, edits)
     while chunk := list(islice(offers, max(1, problem.workers))):
-        if problem.counts.asked_seconds + _a_probe(problem) > problem.simplifying.until:
+        over = problem.counts.asked_seconds + _a_probe(problem) > problem.simplifying.until
+        if over and problem.counts.asked >= problem.simplifying.until_asked:
             raise OutOfBudget
         if _attempt_chunk(problem, chunk):
             return True
