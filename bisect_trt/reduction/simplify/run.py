@@ -56,10 +56,7 @@ Most of a search is the first build there, and each new shape has its tactics me
 def simplify_best(
     problem: Problem, pool: Pool, settings: Settings, recorded: Record
 ) -> Simplification | None:
-    """Simplify the best candidate of a search that is done; None: it is not to be, or cannot be.
-
-    An interrupt, or the budget of the whole run, ends it early; what was won so far is kept.
-    """
+    """Simplify what a search found; None: it cannot be, or is not to be. What is won by an early end is kept."""
     best, run = problem.best, settings.run
     if not run.simplify or best is None or best.form is Form.ORIGINAL or problem.rerecord is None:
         return None
