@@ -32,7 +32,7 @@ from bisect_trt.reduction.simplify.values import all_inputs, all_texts, all_weig
 from bisect_trt.reduction.state import Simplifying
 from bisect_trt.references.base import Record
 from bisect_trt.results import Simplification
-from bisect_trt.settings import RunSettings, Settings
+from bisect_trt.settings import Settings
 from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
 
@@ -56,13 +56,12 @@ Most of a search is the first build there, and each new shape has its tactics me
 def simplify_best(
     problem: Problem, pool: Pool, settings: Settings, recorded: Record
 ) -> Simplification | None:
-    """Simplify what a search found; None: it cannot be, or is not to be. What is won by an early end is kept."""
+    """Simplify what a search found; None: it cannot or must not be. What is won by an early end is kept."""
     best, run = problem.best, settings.run
     if not run.simplify or best is None or best.form is Form.ORIGINAL or problem.rerecord is None:
         return None
     began, asked = problem.counts.asked_seconds, problem.counts.asked
-    dear = jobs.warm_job(settings.target) is not None
-    budget, least = _allowed(run, began, dear=dear)
+    budget, least = _allowed(settings, began)
     state = Simplifying(
         until=began + budget,
         until_asked=asked + least,
@@ -71,8 +70,8 @@ def simplify_best(
         synthetic=run.anonymise,
         profiled=_profiled(settings, best),
         seed=run.seed,
-        once=dear and not run.anonymise,
-        beside=not dear,
+        once=_is_dear(settings) and not run.anonymise,
+        beside=not _is_dear(settings),
         shapes=None if recorded.error else _shapes(pool, problem.prober.oracle.deadline),
     )
     problem.simplify_by(state)
@@ -96,12 +95,17 @@ def simplify_best(
     )
 
 
-def _allowed(run: RunSettings, searched: float, *, dear: bool) -> tuple[float, int]:
+def _allowed(settings: Settings, searched: float) -> tuple[float, int]:
     """Return the target seconds that it may take, and how many questions it has in any case."""
-    if run.simplify_budget is not None:
-        return run.simplify_budget, 0
+    if settings.run.simplify_budget is not None:
+        return settings.run.simplify_budget, 0
     seconds = max(LEAST_BUDGET, searched)
-    return (min(seconds, MOST_WHERE_DEAR), 0) if dear else (seconds, LEAST_ASKED)
+    return (min(seconds, MOST_WHERE_DEAR), 0) if _is_dear(settings) else (seconds, LEAST_ASKED)
+
+
+def _is_dear(settings: Settings) -> bool:
+    """Return whether a probe takes seconds, as TensorRT measures tactics."""
+    return jobs.warm_job(settings.target) is not None
 
 
 def shown_at_last(problem: Problem) -> Failure:
