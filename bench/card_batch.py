@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from onnx import helper
 
 HERE = Path(__file__).resolve().parent
@@ -31,8 +30,10 @@ from failing_models import Net  # noqa: E402
 
 from bisect_trt.model.candidate import Candidate  # noqa: E402
 from bisect_trt.model.store import Store  # noqa: E402
-from bisect_trt.settings import TargetSettings  # noqa: E402
+from bisect_trt.outcome import Outcome  # noqa: E402
+from bisect_trt.settings import AccuracySettings, TargetSettings  # noqa: E402
 from bisect_trt.workers import jobs  # noqa: E402
+from bisect_trt.workers.comparing import GIVEN, RIGHT  # noqa: E402
 from bisect_trt.workers.pool import Pool  # noqa: E402
 
 BATCHES, SIZES = (33, 70_001), (1, 8, 64, 4_097)
@@ -171,18 +172,15 @@ def candidate(name: str, batch: int, folder: Path, *, sizes: bool) -> Candidate:
     return Candidate(model.SerializeToString(), folder, tuple(n.name for n in model.graph.node), (feeds,))
 
 
-def told(values: dict[str, Path], right: Candidate | None) -> dict[str, Any]:
+def told(folder: Path, outcome: Outcome, *, sizes: bool) -> dict[str, Any]:
     """How far the rows of the output are from the first one, or from those that ONNX Runtime gives."""
-    if not values:
-        return {"result": "no output"}
-    y = np.load(next(iter(values.values()))).astype(np.float64)
-    wanted, limit = y[:1], 0.0
-    if right is not None:
-        wanted = ort.InferenceSession(right.model).run(None, {"x": np.load(right.feeds[0]["x"])})[0]
-        if wanted.shape != y.shape:
-            return {"result": "another shape", "shape": list(y.shape)}
-        limit = 1e-4 * float(np.abs(wanted).max())
-    off = np.abs(y - wanted).reshape(len(y), -1).max(axis=1)
+    if not (folder / GIVEN).exists():
+        return {"result": "no output", "says": outcome.failures[0].message[:200] if outcome.failures else ""}
+    y, right = (next(iter(np.load(folder / side).values())).astype(np.float64) for side in (GIVEN, RIGHT))
+    if right.shape != y.shape:
+        return {"result": "another shape", "shape": list(y.shape)}
+    limit = 1e-4 * float(np.abs(right).max()) if sizes else 0.0
+    off = np.abs(y - (right if sizes else y[:1])).reshape(len(y), -1).max(axis=1)
     finite = bool(np.isfinite(y).all())
     rows = np.flatnonzero(~(off <= limit))
     return {
@@ -209,7 +207,7 @@ def main() -> None:
         (given.out / "batch.jsonl").open("w") as lines,
         Pool(given.workers, log_dir=Path(scratch) / "logs", warm=jobs.warm_job(base)) as pool,
     ):
-        tasks: list[tuple[str, int, str, Path, Any, Candidate | None]] = []
+        tasks: list[tuple[str, int, str, Path, Any]] = []
         for batch in SIZES if given.sizes else BATCHES:
             for name in OPERATORS:
                 for kind, options in KINDS.items():
@@ -217,9 +215,9 @@ def main() -> None:
                     folder.mkdir()
                     settings = TargetSettings(spec=given.target, opt_level=0, **options)
                     model = candidate(name, batch, folder, sizes=given.sizes)
-                    task = pool.submit(jobs.outputs, settings, model, folder, timeout=LIMIT)
-                    tasks.append((name, batch, kind, folder, task, model if given.sizes else None))
-        for name, batch, kind, folder, task, right in tasks:
+                    work = (settings, model, AccuracySettings(), folder)
+                    tasks.append((name, batch, kind, folder, pool.submit(jobs.probe, *work, timeout=LIMIT)))
+        for name, batch, kind, folder, task in tasks:
             row: dict[str, Any] = {"op": name, "batch": batch, "kind": kind}
             if time.monotonic() - began > given.seconds and not task.future.done():
                 task.cancel()
@@ -228,7 +226,7 @@ def main() -> None:
                 try:
                     reply = task.result()
                     ended = {"result": "ended", "says": reply.death.message} if reply.death else None
-                    row |= ended or told(reply.value, right)
+                    row |= ended or told(folder, reply.value, sizes=given.sizes)
                 except Exception as error:
                     row |= {"result": "error", "says": repr(error)[:200]}
             shutil.rmtree(folder, ignore_errors=True)
