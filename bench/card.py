@@ -70,15 +70,17 @@ class Bench:
                 env=os.environ | more, start_new_session=True,
             )  # fmt: skip
             code: int | None = None
-            while code is None and time.monotonic() - began < limit:
-                with suppress(subprocess.TimeoutExpired):
-                    code = process.wait(1.0)
-                measure(process.pid, held)
+            watch = threading.Thread(target=watch_until_it_ends, args=(process, held))
+            watch.start()
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(limit)
+            seconds = round(time.monotonic() - began, 2)
             if code is None:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        row = {"step": name, "seconds": round(time.monotonic() - began, 2), "code": code, "mib": held}
+            watch.join()
+        row = {"step": name, "seconds": seconds, "code": code, "mib": held}
         return self.note(row)
 
     def note(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +117,13 @@ def probes(journal: Path) -> list[tuple[float, int]]:
         elif event["event"] == "end":
             found.append((event["seconds"], counts.get(event["key"], 0)))
     return found
+
+
+def watch_until_it_ends(process: subprocess.Popen[bytes], held: dict[str, int]) -> None:
+    """Measure its memory once a second."""
+    while process.poll() is None:
+        measure(process.pid, held)
+        time.sleep(1.0)
 
 
 def measure(pid: int, held: dict[str, int]) -> None:

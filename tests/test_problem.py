@@ -285,7 +285,9 @@ def test_options_that_avoid_a_failure_are_found(
     problem = SimpleNamespace(best=best, wanted=wanted, outcomes={}, runs=1, prober=prober)
     problem.judge = lambda outcome: judge(outcome, wanted)
     found = avoiding(problem)  # type: ignore[arg-type]
-    assert len(found) == len(told) and all(option in text for option, text in zip(told, found, strict=True))
+    sentences = found.sentences
+    assert len(sentences) == len(told) and all(o in text for o, text in zip(told, sentences, strict=True))
+    assert bool(found.passing) == bool(told) and not any(outcome.failures for outcome in found.passing)
 
 
 @pytest.mark.parametrize(("fault", "left"), [("n5;n6", ("n5", "n6")), ("n0;n9", None)])

@@ -37,11 +37,18 @@ class Prober:
         self.asked.append(used)
         if used.without_tactics and not self.chooses:
             raise UsageError("no algorithm selector", "")
-        left = [t for t in NAMES if t not in used.without_tactics] or list(NAMES)
+        allowed = used.with_tactics if used.with_tactics and self.chooses else NAMES
+        left = [t for t in allowed if t not in used.without_tactics] or list(NAMES)
         taken = FP32 if used.timing_cache is None else left[0]
         layers = ({"number": taken, "tactic": NAMES[taken]}, {"number": ""})
         wrong = (WANTED,) if taken in self.failing else ()
         return Outcome(wrong, built=Built(engine={"layers": 2, "shown": layers, "types": {}}))
+
+
+def told_of(*numbers: str) -> Outcome:
+    """What a target tells of an engine with these tactics."""
+    layers = tuple({"number": number, "tactic": NAMES[number]} for number in numbers)
+    return Outcome(built=Built(engine={"shown": layers}))
 
 
 def problem(prober: Prober, wanted: Failure = WANTED, nodes: int = 1) -> Any:
@@ -67,6 +74,20 @@ def test_all_that_fail_are_left_out_until_one_passes() -> None:
     (told,) = by_tactic(problem(prober))
     assert "passes with gemm_f32f32_splitk" in told
     assert [t.without_tactics for t in prober.asked] == [(), (TF32,), (TF32, FP32)]
+
+
+def test_tactics_that_passed_with_other_options_are_tried_first() -> None:
+    passing = [told_of(LAST), told_of(LAST), told_of(TF32, FP32)]  # what fails is among the last ones
+    prober = Prober({TF32, FP32}, SETTINGS)
+    (told,) = by_tactic(problem(prober), passing=passing)
+    assert "passes with gemm_f32f32_splitk" in told
+    assert [(t.with_tactics, t.without_tactics) for t in prober.asked] == [((), ()), ((LAST,), ())]
+
+
+def test_where_those_fail_too_others_are_looked_for() -> None:
+    prober = Prober({TF32, FP32}, SETTINGS)
+    (told,) = by_tactic(problem(prober), passing=[told_of(FP32)])
+    assert "passes with gemm_f32f32_splitk" in told and len(prober.asked) == 4
 
 
 def test_a_failure_of_every_tactic_hangs_on_none() -> None:
@@ -96,13 +117,16 @@ def test_it_is_asked_of_small_parts_on_tensorrt_only() -> None:
 class Measuring:
     """A build with an empty cache draws a tactic; one with a file takes the file's, if it can be read.
 
-    The algorithm selector takes what it is told, except what is `fused`.
+    The algorithm selector takes what it is told, except what is `fused`. The cache of the run makes it fail
+    everywhere where it `run_holds`, and in the worker that wrote it where it does `here`.
     """
 
     def __init__(
-        self, draws: list[str], *, run_holds: bool = False, readable: bool = True, fused: bool = False
-    ) -> None:
+        self, draws: list[str], *, run_holds: bool = False, readable: bool = True, fused: bool = False,
+        here: bool = False,
+    ) -> None:  # fmt: skip
         self.draws, self.run_holds, self.readable, self.fused = draws, run_holds, readable, fused
+        self.here = here
         self.oracle = SimpleNamespace(target=SETTINGS)
         self.builds = 0
 
@@ -111,7 +135,9 @@ class Measuring:
     ) -> Outcome:
         self.builds += 1
         if target is None:
-            return Outcome((WANTED,) if self.run_holds else (), log="" if self.run_holds else OTHER)
+            fails, lost = self.run_holds or self.here, not self.run_holds
+            told = Built(engine={"shown": ({"number": TF32, "tactic": NAMES[TF32]},)})
+            return Outcome((WANTED,) if fails else (), log=OTHER if lost else "", built=told)
         assert target.timing_cache is not None
         log, taken = "", self.draws[run % len(self.draws)]
         if target.with_tactics:
@@ -145,6 +171,16 @@ def test_where_no_file_can_be_read_back_the_builder_is_told_the_numbers(tmp_path
 def test_a_cache_that_does_is_the_one_of_the_run(tmp_path: Path) -> None:
     prober = Measuring([TF32], run_holds=True)
     assert kept(flaky(prober, 1), tmp_path) == Kept() and prober.builds == 1
+
+
+def test_what_only_this_process_can_read_is_kept_by_number(tmp_path: Path) -> None:
+    prober = Measuring([FP32], here=True)
+    assert kept(flaky(prober, 1), tmp_path) == Kept(numbers=(TF32,)) and prober.builds == 2
+
+
+def test_where_the_numbers_do_not_make_it_fail_it_is_measured_anew(tmp_path: Path) -> None:
+    found = kept(flaky(Measuring([FP32, TF32], here=True, fused=True), 1), tmp_path)
+    assert found is not None and found.cache is not None and found.cache.read_text() == TF32
 
 
 def test_what_never_fails_anew_has_no_tactics_to_keep(tmp_path: Path) -> None:

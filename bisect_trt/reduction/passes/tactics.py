@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from bisect_trt.session.prober import Prober
 from bisect_trt.settings import TIMING, TargetSettings
 from bisect_trt.targets.tensorrt.timing import OTHER
 
+MOST_NAMED = 2  # sets of tactics that passed with other options
 MOST_BUILDS = 4  # builds with other tactics; each does without all that were taken before
 ANEW = 3  # builds that measure anew, where TensorRT lets nobody choose
 MOST_NODES = 8  # nodes; of more layers nobody could tell which tactic it is
@@ -49,8 +50,10 @@ def kept(problem: Problem, folder: Path) -> Kept | None:
 
     The cache of the run holds what all its probes measured. TensorRT 8.6 cannot read it back as soon as one
     of them was fused by Myelin, and where a failure comes and goes it does not say with which tactics it did.
-    So the candidate is built with empty caches, until it fails with what it measured and again with the file.
-    If the file is of no use, as Myelin was tried for this candidate too, the builder is given the numbers.
+    Where it did fail with the cache of the run, and only no other process can read that, the builder is given
+    the numbers of these tactics. Else the candidate is built with empty caches, until it fails with what it
+    measured and again with the file; if that is of no use, as Myelin was tried for this candidate too, the
+    builder is given the numbers of those. Fresh processes prove in the end whichever it is.
 
     Args:
         problem: its best candidate is what will be written.
@@ -63,8 +66,13 @@ def kept(problem: Problem, folder: Path) -> Kept | None:
     if best is None or used.timing_cache is None or not _chooses_tactics(problem, best):
         return Kept()
     written = replace(best, form=Form.WRITTEN)
-    if problem.runs == 1 and _holds(problem, problem.prober.observe(written)):
-        return Kept()
+    if problem.runs == 1:
+        outcome = problem.prober.observe(written)
+        if _holds(problem, outcome):
+            return Kept()
+        own = _by_number(problem, written, outcome) if problem.judge(outcome) is Verdict.REPRODUCES else None
+        if own is not None:
+            return own
     spent = 0.0
     for run in range(MOST_TRIES):
         cache = folder / f"{run}-{TIMING}"
@@ -76,18 +84,20 @@ def kept(problem: Problem, folder: Path) -> Kept | None:
                 return Kept(cache)
             if OTHER in again.log:
                 cache.unlink()
-                return _by_number(problem, written, _tactics(again))
+                return _by_number(problem, written, again)
         cache.unlink(missing_ok=True)
         if spent >= LONGEST_SEARCH:
             break
     return None
 
 
-def _by_number(problem: Problem, written: Candidate, tactics: Iterable[str]) -> Kept | None:
-    """Return these tactics, if a few builds that take them all fail as wanted."""
-    own, used = Kept(numbers=tuple(sorted(tactics))), problem.prober.oracle.target
-    builds = (problem.prober.observe(written, run, target=own.of(used)) for run in range(ANEW))
-    return own if own.numbers and all(problem.judge(o) is Verdict.REPRODUCES for o in builds) else None
+def _by_number(problem: Problem, written: Candidate, outcome: Outcome) -> Kept | None:
+    """Return the tactics of an engine if a build that is given their numbers fails as wanted."""
+    own, used = Kept(numbers=tuple(sorted(_tactics(outcome)))), problem.prober.oracle.target
+    if not own.numbers:
+        return None
+    again = problem.prober.observe(written, target=own.of(used))
+    return own if problem.judge(again) is Verdict.REPRODUCES else None
 
 
 def _holds(problem: Problem, outcome: Outcome) -> bool:
@@ -107,30 +117,44 @@ def _chooses_tactics(problem: Problem, best: Candidate) -> bool:
     return problem.prober.oracle.target.spec == "tensorrt" and len(best.nodes) <= MOST_NODES and not slow
 
 
-def by_tactic(problem: Problem, own: Kept | None = None) -> list[str]:
+def with_its_engine(problem: Problem) -> Candidate | None:
+    """Return the best candidate in the form whose engine the target tells, where tactics are asked for."""
+    best = problem.best
+    return None if best is None or not _chooses_tactics(problem, best) else replace(best, form=Form.WRITTEN)
+
+
+def by_tactic(problem: Problem, own: Kept | None = None, passing: Sequence[Outcome] = ()) -> list[str]:
     """Return a sentence on the tactics that fail and those that pass; nothing if all tactics fail.
 
-    `own` are those with which it fails, where the cache of the run does not hold them.
+    `own` are those with which it fails, where the cache of the run does not hold them. `passing` are outcomes
+    of `with_its_engine` with other options: tactics that were taken there are tried first.
     """
-    best, used = problem.best, problem.prober.oracle.target
-    if best is None or not _chooses_tactics(problem, best):
+    written, used = with_its_engine(problem), problem.prober.oracle.target
+    if written is None:
         return []
-    written = replace(best, form=Form.WRITTEN)  # its engine is told, and the timing cache stays as it is
     outcome = problem.prober.observe(written, target=own.of(used) if own else None)
     fails = _tactics(outcome)
     if not fails or problem.judge(outcome) is not Verdict.REPRODUCES:
         return []
     where = _BY_NUMBER if own and own.numbers else _NOWHERE if OTHER in outcome.log else _IN_A_FILE
-    for other in _others(problem.prober, used, written, fails):
+    others = [_tactics(one) for one in passing]
+    named = [tuple(sorted(one)) for one in others if one and not one.keys() & fails.keys()]
+    for other in _others(problem.prober, used, written, fails, list(dict.fromkeys(named))[:MOST_NAMED]):
         if problem.judge(other) is Verdict.VANISHES:
             return [_sentence(fails, _tactics(other), where)]
     return []
 
 
 def _others(
-    prober: Prober, used: TargetSettings, written: Candidate, fails: dict[str, str]
+    prober: Prober,
+    used: TargetSettings,
+    written: Candidate,
+    fails: dict[str, str],
+    named: Sequence[tuple[str, ...]],
 ) -> Iterator[Outcome]:
-    """Yield what builds with other tactics give, as long as there are any."""
+    """Return what builds with other tactics give, those that are named first, as long as there are any."""
+    for numbers in named:
+        yield prober.observe(written, target=replace(used, with_tactics=numbers))
     seen = dict(fails)
     try:
         for _ in range(MOST_BUILDS):

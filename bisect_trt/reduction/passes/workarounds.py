@@ -6,12 +6,13 @@ Ways around the failure that the search came across. Only what was tried is repo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import CutStyle
-from bisect_trt.outcome import Stage, Symptom, Verdict
+from bisect_trt.outcome import Outcome, Stage, Symptom, Verdict
 from bisect_trt.reduction.decisions import Trial, decide
 from bisect_trt.reduction.passes.neighbour import Neighbour
 from bisect_trt.reduction.problem import Problem
@@ -21,21 +22,40 @@ from bisect_trt.targets.registry import knobs_of
 LONGEST_PROBE = 30.0
 """Seconds; a candidate that takes longer is not tried with other options."""
 
-def avoiding(problem: Problem) -> list[str]:
-    """Return a sentence on each decision of the builder with which the best candidate does not fail.
+@dataclass(frozen=True)
+class Avoided:
+    """Options that avoid a failure.
 
-    A parser heeds none of them. Raises BudgetSpent.
+    Attributes:
+        sentences: on each decision of the builder with which the failure is gone.
+        passing: what the target did then.
     """
-    best, wanted = problem.best, problem.wanted
-    target = problem.prober.oracle.target
+
+    sentences: tuple[str, ...] = ()
+    passing: tuple[Outcome, ...] = ()
+
+
+def avoiding(problem: Problem, shown: Candidate | None = None) -> Avoided:
+    """Find decisions of the builder with which the best candidate does not fail; a parser heeds none of them.
+
+    `shown` is the same candidate in a form of which the target tells more. Raises BudgetSpent.
+    """
+    best, wanted, passing = problem.best, problem.wanted, list[Outcome]()
     if best is None or wanted is None or wanted.stage is Stage.PARSE or wanted.symptom is Symptom.HANG:
-        return []
+        return Avoided()
     known = problem.outcomes.get(best.digest)
     if known and known.seconds > LONGEST_PROBE:
-        return []
-    trial = Trial(problem.prober, best, problem.judge, problem.runs)
-    found = decide(knobs_of(target), trial, thorough=False)
-    return [sentence(knobs) for knobs in (found.helps, found.also) if knobs]
+        return Avoided()
+
+    def judge(outcome: Outcome) -> Verdict:
+        verdict = problem.judge(outcome)
+        passing.extend([outcome] if verdict is Verdict.VANISHES else ())
+        return verdict
+
+    trial = Trial(problem.prober, shown or best, judge, problem.runs)
+    found = decide(knobs_of(problem.prober.oracle.target), trial, thorough=False)
+    helping = [sentence(knobs) for knobs in (found.helps, found.also) if knobs]
+    return Avoided(tuple(helping), tuple(passing))
 
 
 def sentence(knobs: Sequence[Knob]) -> str:
