@@ -172,16 +172,16 @@ def _texts(message: Any, label: str = "") -> Iterator[tuple[str, str]]:
             continue
         if field.name in ("s", "strings") and label == _STRUCTURAL:
             continue
-        several = not isinstance(value, str | bytes) and hasattr(value, "extend")
-        for item in value if several else (value,):
-            if isinstance(item, str):
-                yield item, f"{label} {field.name.replace('_', ' ')}"
-            elif isinstance(item, bytes) and field.name in ("s", "strings", "string_data"):
-                yield item.decode(errors="replace"), "a text"
-            elif hasattr(item, "ListFields"):
-                yield from _texts(item, _operator(message) if kind == "NodeProto" else label)
-            else:
-                break  # numbers
+        repeated = not isinstance(value, str | bytes) and hasattr(value, "extend")
+        items = value if repeated else (value,)
+        if isinstance(items[0], str):
+            yield from ((item, f"{label} {field.name.replace('_', ' ')}") for item in items)
+        elif field.name in ("s", "strings", "string_data"):  # bytes that are text
+            yield from ((item.decode(errors="replace"), "a text") for item in items)
+        elif hasattr(items[0], "ListFields"):
+            inner = _operator(message) if kind == "NodeProto" else label
+            for item in items:
+                yield from _texts(item, inner)
 
 
 def _operator(node: onnx.NodeProto) -> str:

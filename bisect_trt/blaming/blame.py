@@ -168,17 +168,9 @@ def blame(
             question = Path(scratch) / "question"
             question.mkdir()
             ask = _Asker(folder, report, target, settings, asking, question, journal)
-            releases, decided, notes = None, None, []
-            if asking.asks_releases:
-                try:
-                    releases = ask.releases(on_tried)
-                except TargetUnavailable as error:
-                    if asking.releases or not asking.asks_options:
-                        raise
-                    notes.append(f"Releases were not tried: {error.message}.")
-            if asking.asks_options:
-                decided = ask.decisions(place, out, Path(scratch), say)
-            found = Blame(name, report.wanted, out, releases, decided, tuple(notes))
+            releases, notes = ask.releases_if_possible(on_tried) if asking.asks_releases else (None, ())
+            decided = ask.decisions(place, out, Path(scratch), say) if asking.asks_options else None
+            found = Blame(name, report.wanted, out, releases, decided, notes)
             write(found)
     return found
 
@@ -205,6 +197,15 @@ class _Asker:
     asking: Asking
     into: Path
     journal: Journal
+
+    def releases_if_possible(self, on_tried: OnTried) -> tuple[Releases | None, tuple[str, ...]]:
+        """Return what `releases` does; where nobody named releases, a note if none can be listed here."""
+        try:
+            return self.releases(on_tried), ()
+        except TargetUnavailable as error:
+            if self.asking.releases or not self.asking.asks_options:
+                raise
+            return None, (f"Releases were not tried: {error.message}.",)
 
     def releases(self, on_tried: OnTried) -> Releases:
         """Return the releases of a package or of a file."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, replace
-from typing import Any
 
 from bisect_trt.errors import UsageError
 from bisect_trt.options.table import ROWS, Option
@@ -47,29 +46,36 @@ def other_side(text: str, target: TargetSettings) -> Other:
     elif not words[0].startswith("--"):
         spec = resolve(_TARGET.kind.one(words.pop(0)))
         found = TargetSettings(spec, ep_libraries=target.ep_libraries, plugins=target.plugins)
-    given: dict[str, list[str] | bool] = {}
-    known_rows = [row for row in ROWS if row.section == "target" and row.key not in _NOT]
-    rows = {flag: row for row in known_rows for flag in row.flag.split("/")}
+    given = _options(words)
+    require_clock("--against", found.spec)
+    idle = [row.flag for row in given if row.key in _OF_TENSORRT and "tensorrt" not in found.spec]
+    if idle:
+        raise UsageError(f"--against: {idle[0]} says nothing to {found.spec}", EXAMPLE)
+    return Other(replace(found, **{row.key: row.read(value) for row, value in given.items()}), release)
+
+
+def _options(words: list[str]) -> dict[Option, list[str] | bool]:
+    """Return what each option of a target was given: the texts, or whether a switch is on.
+
+    Raises:
+        UsageError: a word is no option of a target, or a value is missing.
+    """
+    known = [row for row in ROWS if row.section == "target" and row.key not in _NOT]
+    rows = {flag: row for row in known for flag in row.flag.split("/")}
+    switches: dict[Option, list[str] | bool] = {}
+    texts: dict[Option, list[str]] = {}
     while words:
         flag, equals, value = words.pop(0).partition("=")
         row = rows.get(flag)
         if row is None:
             raise UsageError(f"--against: there is no option {flag} of a target", EXAMPLE)
         if row.kind.switch:
-            given[row.key] = flag == row.flag.partition("/")[0]
-            continue
-        if not equals and not words:
+            switches[row] = flag == row.flag.partition("/")[0]
+        elif equals or words:
+            texts.setdefault(row, []).append(value if equals else words.pop(0))
+        else:
             raise UsageError(f"--against: {flag} needs a value", EXAMPLE)
-        text_ = value if equals else words.pop(0)
-        known = given.setdefault(row.key, [])
-        assert isinstance(known, list)
-        known.append(text_)
-    changes: dict[str, Any] = {key: _row(key).read(value) for key, value in given.items()}
-    require_clock("--against", found.spec)
-    idle = [_row(key).flag for key in changes if key in _OF_TENSORRT and "tensorrt" not in found.spec]
-    if idle:
-        raise UsageError(f"--against: {idle[0]} says nothing to {found.spec}", EXAMPLE)
-    return Other(replace(found, **changes), release)
+    return switches | texts
 
 
 def _words(text: str) -> list[str]:
@@ -84,7 +90,3 @@ def _words(text: str) -> list[str]:
         return begun + shlex.split(rest)
     except ValueError as error:
         raise UsageError(f"--against {text!r}: {error}", EXAMPLE) from error
-
-
-def _row(key: str) -> Option:
-    return next(row for row in ROWS if row.key == key)

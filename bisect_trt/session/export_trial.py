@@ -152,6 +152,7 @@ def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> T
 
 
 def _compared(session: Session, settings: Settings, recorded: Record, values: Values) -> Truth:
+    """Compare ONNX Runtime's tensors with the outside reference's of the same names."""
     graph, store = session.graph, session.store
     always = [name for name in values[0] if all(name in sample for sample in values)]
     known = [name for name in always if name in recorded and name not in graph.graph_inputs]
@@ -161,15 +162,8 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
     ]
     given = [{name: sample[name] for name in known} for sample in values]
     diffs = differences(given, ort, settings.accuracy)
-    made = {*graph.graph_outputs, *graph.producer}
-    types = {t: graph.elem_type(t) for t in always if t in made and t not in recorded}
-    added = {
-        t: recorded_values(store, t, [_as_declared(kind, v[t]) for v in values]) for t, kind in types.items()
-    }
     name = f"--reference {settings.accuracy.reference}"
-    record = replace(recorded, tensors={**recorded.tensors, **added}) if added else recorded
-    if added:
-        record = replace(record, reference=name)
+    record = _with_more(session, recorded, values, always, name)
     if any(not diff.ok and diff.name in graph.graph_outputs for diff in diffs):
         return _export_differs(session, record, values, diffs, name)
     largest = max((diff.rms_error for diff in diffs), default=0.0)
@@ -177,6 +171,22 @@ def _compared(session: Session, settings: Settings, recorded: Record, values: Va
     left_out = [t for t in graph.graph_outputs if t not in always]
     note += f" It does not give {', '.join(left_out)}." if left_out else ""
     return Truth(record, note, diffs=tuple(diffs))
+
+
+def _with_more(
+    session: Session, recorded: Record, values: Values, names: Sequence[str], reference: str
+) -> Record:
+    """Return the record with those tensors that only the outside reference could make."""
+    graph = session.graph
+    made = {*graph.graph_outputs, *graph.producer}
+    types = {t: graph.elem_type(t) for t in names if t in made and t not in recorded}
+    if not types:
+        return recorded
+    added = {
+        t: recorded_values(session.store, t, [_as_declared(kind, sample[t]) for sample in values])
+        for t, kind in types.items()
+    }
+    return replace(recorded, tensors={**recorded.tensors, **added}, reference=reference)
 
 
 def _as_declared(elem_type: int | None, array: Array) -> Array:

@@ -99,7 +99,11 @@ class Rests:
     def _add_differences(
         self, proto: onnx.ModelProto, made: Sequence[str], again: Selection, feeds: list[Feeds]
     ) -> tuple[tuple[str, ...], list[Feeds]]:
-        """Nodes of the candidate that run again see no error of the target: their own results bring it."""
+        """Have nodes of the candidate run again without the target's errors, and add these to what they make.
+
+        Returns:
+            The tensors to which an error is added, and the feeds of the part with all that it reads now.
+        """
         graph = proto.graph
         kinds = {t: self._record.elem_type(t) for t in made}
         inner = {t for name in again for t in self._graph.outputs_of(name)}
@@ -110,31 +114,25 @@ class Rests:
         renamed = {t: t + _RAW for t in made if t in inner or t in fed}
         del graph.node[:]
         for node in nodes:
-            if node.name in again and not list(bodies(node)):
-                _rename(node, renamed)
-            elif node.name in again:
-                _rename_outputs(node, renamed)
+            if node.name not in again:
+                graph.node.append(node)
+                continue
+            _rename(node, renamed)
             graph.node.append(node)
-            for t in self._graph.outputs_of(node.name) if node.name in again else ():
+            for t in self._graph.outputs_of(node.name):
                 if t in deltas:
                     graph.node.append(helper.make_node("Add", [t + _RAW, t + DELTA], [t], f"{t}{DELTA}"))
-        for t in deltas:
-            graph.input.append(helper.make_tensor_value_info(t + DELTA, kinds[t], None))
-        for t in fed:
-            graph.input.append(helper.make_tensor_value_info(t + _RAW, kinds[t], None))
-        for t in made:  # what cannot be added is replaced
-            if t in inner and t not in deltas:
-                graph.input.append(helper.make_tensor_value_info(t, kinds[t], None))
+        replaced = [t for t in made if t in inner and t not in deltas]  # an error cannot be added to these
+        inputs = {t + DELTA: t for t in deltas} | {t + _RAW: t for t in fed} | {t: t for t in replaced}
+        graph.input.extend(
+            helper.make_tensor_value_info(name, kinds[t], None) for name, t in inputs.items()
+        )
         raw = [{t + _RAW: self._record.path(k, t) for t in fed} for k in range(len(feeds))]
         return deltas, [{**sample, **more} for sample, more in zip(feeds, raw, strict=True)]
 
 
 def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    for k, name in enumerate(node.input):
-        node.input[k] = names.get(name, name)
-    _rename_outputs(node, names)
-
-
-def _rename_outputs(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    for k, name in enumerate(node.output):
-        node.output[k] = names.get(name, name)
+    """Rename tensors of a node; one with bodies, which read by name as well, keeps those that it reads."""
+    if not list(bodies(node)):
+        node.input[:] = [names.get(name, name) for name in node.input]
+    node.output[:] = [names.get(name, name) for name in node.output]

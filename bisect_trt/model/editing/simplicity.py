@@ -35,11 +35,9 @@ def simplicity(
     samples: Sequence[Mapping[str, Array]],
     made: Mapping[tuple[int, str], Recipe],
 ) -> tuple[int, ...]:
-    """Smaller is simpler. Compared from the first figure on, so that every edit has its place:
+    """Return figures of a model that are compared from the first one on; smaller is simpler.
 
-    outputs; nodes in bodies; bytes of values that have to travel (none for one repeated value, a ramp or a
-    recipe) and 64 for each input; elements of inputs, outputs and weights; how odd the values are;
-    attributes, optional inputs and how far they are from 0; wide types; operator set; bytes of strings.
+    Values that have to travel are those that are not one repeated value, a ramp or a recipe.
     """
     graph = proto.graph
     values = [(name, array) for name, array in weights.items()]
@@ -52,10 +50,13 @@ def simplicity(
     sizes += [_product(dims) for dims in declared]
     sides = sum(sum(array.shape) for _, array in values)
     sides += sum(sum(d for d in dims if isinstance(d, int)) for dims in declared)
+    in_bodies = sum(1 for _ in inner_nodes(graph)) - len(graph.node)
+    travelling = sum(carried for carried, _ in levels) + _INPUT * len(graph.input) + len(samples)
+    constants = [name for name in weights if name not in generated and _is_big_constant(weights[name])]
     return (
         len(graph.output),
-        sum(1 for _ in inner_nodes(graph)) - len(graph.node),
-        sum(carried for carried, _ in levels) + _INPUT * len(graph.input) + len(samples),
+        in_bodies,
+        travelling,
         sum(sizes),
         sides,
         sum(odd for _, odd in levels),
@@ -65,7 +66,7 @@ def simplicity(
         sum(o.version for o in proto.opset_import) + proto.ir_version,
         len(proto.opset_import),
         _strings(proto) + _misnamed(proto, weights),
-        len([name for name in weights if name not in generated and _is_big_constant(weights[name])]),
+        len(constants),
         len(generated),
     )
 

@@ -160,17 +160,10 @@ class _Scope:
     """
 
     def __init__(self, graph: onnx.GraphProto, outer: _Scope | None) -> None:
-        self.types: dict[str, int] = dict(outer.types) if outer else {}
+        self.types: dict[str, int] = {**(outer.types if outer else {}), **_declared_types(graph)}
         own = {tensor.name for tensor in graph.initializer}
         self.weights: frozenset[str] = (outer.weights if outer else frozenset()) | own
         host: set[str] = set(outer.host if outer else ())
-        for value in (*graph.value_info, *graph.output, *graph.input):
-            kind = value.type.WhichOneof("value")
-            if kind == "tensor_type" and value.type.tensor_type.elem_type:
-                self.types[value.name] = value.type.tensor_type.elem_type
-            elif kind is not None and kind != "tensor_type":
-                self.types[value.name] = 0
-        self.types.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
         parameters: set[str] = set()
         used: dict[bool, set[str]] = {True: set(), False: set()}  # by the host, by the device
         for node in graph.node:
@@ -186,6 +179,18 @@ class _Scope:
         self.read = used[True] | used[False] | {value.name for value in graph.output}
         constants = (self.weights & used[True]) - used[False]
         self.exempt = self.host | parameters | constants
+
+
+def _declared_types(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return the element types that a graph declares; 0 for what is no tensor."""
+    types = {}
+    for value in (*graph.value_info, *graph.output, *graph.input):
+        kind = value.type.WhichOneof("value")
+        if kind == "tensor_type" and value.type.tensor_type.elem_type:
+            types[value.name] = value.type.tensor_type.elem_type
+        elif kind is not None and kind != "tensor_type":
+            types[value.name] = 0
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 def host_tensors(graph: onnx.GraphProto) -> frozenset[str]:

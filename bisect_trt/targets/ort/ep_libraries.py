@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 
 _DISTRIBUTION = re.compile(r"onnxruntime[-_.]ep[-_.](?P<provider>.+)", re.IGNORECASE)
 _NAME = re.compile(r"^Name: *(.*?) *$", re.MULTILINE)
@@ -145,15 +145,20 @@ def register(ort: Any, name: str, library: Path, *, given: bool) -> None:
     except Exception as e:  # ONNX Runtime's exceptions have no common base but this
         why = " ".join(str(e).split())
         if "already registered" not in why:
-            lacks = _LACKS.search(why)
-            if lacks and Path(lacks[1]).name != library.name:
-                hint = "It comes with NVIDIA's driver." if "cuda" in lacks[1] else "Install what has it."
-                raise TargetUnavailable(
-                    f"{name}: {library.name} needs {lacks[1]}, which is not on this machine", hint
-                ) from e
-            if given:
-                raise UsageError(
-                    f"--ep-library {name}={library}: {why}", "Name a plugin library of an execution provider."
-                ) from e
-            raise TargetUnavailable(f"{library.name} cannot be loaded: {why}") from e
+            raise _not_registered(name, library, why, given=given) from e
     _registered[name] = library
+
+
+def _not_registered(name: str, library: Path, why: str, *, given: bool) -> BisectError:
+    """Return the error that says whose fault it is: of the machine, of the user, or of the library."""
+    lacks = _LACKS.search(why)
+    if lacks and Path(lacks[1]).name != library.name:
+        hint = "It comes with NVIDIA's driver." if "cuda" in lacks[1] else "Install what has it."
+        return TargetUnavailable(
+            f"{name}: {library.name} needs {lacks[1]}, which is not on this machine", hint
+        )
+    if given:
+        return UsageError(
+            f"--ep-library {name}={library}: {why}", "Name a plugin library of an execution provider."
+        )
+    return TargetUnavailable(f"{library.name} cannot be loaded: {why}")

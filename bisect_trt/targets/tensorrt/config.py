@@ -124,21 +124,26 @@ def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Seque
     else:
         low = best = high = tuple(dim if dim >= 0 else 1 for dim in declared)
     assert low is not None and best is not None and high is not None
-    for shape in (low, best, high):
-        if len(shape) != len(declared) or any(
-            d not in (-1, s) for d, s in zip(declared, shape, strict=False)
-        ):
+    _require_profile(name, declared, (low, best, high))
+    return low, best, high
+
+
+def _require_profile(name: str, declared: Dims, shapes: Range) -> None:
+    """Raise UsageError for shapes that do not fit the input, or are not in ascending order."""
+    for shape in shapes:
+        fits = len(shape) == len(declared)
+        if not fits or any(d not in (-1, s) for d, s in zip(declared, shape, strict=True)):
             raise UsageError(
                 f"shape {_show(shape)} does not fit input {name}, which is {_show(declared)}",
                 "Give one size for each dimension; only -1 may vary.",
             )
-    if not all(a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
+    if not all(a <= b <= c for a, b, c in zip(*shapes, strict=True)):
+        low, best, high = map(_show, shapes)
         raise UsageError(
-            f"shapes of input {name}: minimum {_show(low)}, optimum {_show(best)}, maximum {_show(high)}"
+            f"shapes of input {name}: minimum {low}, optimum {best}, maximum {high}"
             " are not in ascending order",
             "Correct --min-shapes, --opt-shapes or --max-shapes.",
         )
-    return low, best, high
 
 
 def _value_range(declared: Dims, fed: Sequence[Path]) -> Range:
