@@ -149,7 +149,7 @@ class Reduction(Summary):
     differently, `original_failure` has those words, and `reworded` those in which it tells the same of the
     written file when it reads that itself. `end` says how the search ended. `compared_as` is how the
     outputs of the written files are compared,
-    `accuracy` what is known of the differences, see `hybrid.facts`, `built` what was built of the written
+    `accuracy` what is known of the differences, see `at_outputs.facts`, `built` what was built of the written
     files (types of the network, layers and tactics of the engine), as far as the target tells. After a
     simplification `best` and `wanted` have names of their own, and `original_failure` is told with those of
     the user's model.

@@ -4,7 +4,7 @@ A *judge* says whether a sublist (items in their original order) still shows the
 and UNRESOLVED are weak evidence: the search never concludes more from them than that this sublist
 is not an answer. Whatever is returned was judged REPRODUCES, or is the list that was given. Every
 function is a pure function of the judge's answers: run again with assumed answers it tells what
-would be asked next, which is how parallel workers look ahead (`passes.selections`).
+would be asked next, which is how parallel workers look ahead (`selections`).
 
 Sources: optimistic halving with an overlap is ours; finding culprits one by one with a binary search
 each follows Junker's QuickXplain (AAAI 2004); 1-minimality is Zeller and Hildebrandt's (TSE 2002);

@@ -1,6 +1,6 @@
 """Seeded random weights of a reproducer: `seeded.bin` is made where it is needed and never travels.
 
-The doc string of a tensor tells its values (`model.edit_synthetic`). Where the bytes are those that it
+The doc string of a tensor tells its values (`model.seeded_values`). Where the bytes are those that it
 tells, the model refers to `seeded.bin`; `seeded.py` (which `repro.py` runs) and `models.read_model` write
 that file. A digest in the model's metadata says what has to be in it: other values are never taken for them.
 

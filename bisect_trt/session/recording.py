@@ -116,7 +116,7 @@ class Recording:
     def _with(self, tensor: str) -> Record:
         return self.record if tensor in self.record else self.whole()
 
-    # What `model.cut.Cutter` asks
+    # What `model.cutting.cutter.Cutter` asks
 
     @property
     def samples(self) -> int:

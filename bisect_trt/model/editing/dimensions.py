@@ -1,6 +1,6 @@
 """Give dimensions of a draft other sizes, consistently: weights, shapes, attributes and inputs together.
 
-`Net` knows which dimensions are equal (`edit_ties`). One class of them is given a size; products are
+`Net` knows which dimensions are equal (`ties`). One class of them is given a size; products are
 balanced, everything is sliced, and shape inference tells what follows; a dimension that follows and is
 tied to more (a weight behind a convolution, say) is given its size in the next round, until nothing
 changes. A contradiction ends it: the size cannot be had this way.

@@ -1,4 +1,4 @@
-"""What each operator asks of the dimensions around it, see `edit_ties`."""
+"""What each operator asks of the dimensions around it, see `ties`."""
 
 from __future__ import annotations
 

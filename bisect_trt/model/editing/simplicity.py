@@ -174,7 +174,7 @@ def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:
 
 
 def _strings(proto: onnx.ModelProto) -> int:
-    """Bytes of texts that mean nothing, and names that are not as `passes.simplify.names` gives them."""
+    """Bytes of texts that mean nothing, and names that are not as `reduction.simplify.names` gives them."""
     total = sum(len(text) for text in texts(proto))
     total += sum(len(text) + (0 if is_plain(text) else 100) for text in value_texts(proto.graph))
     for node in inner_nodes(proto.graph):

@@ -3,7 +3,7 @@
 A *variable* is one dimension: an axis of a tensor, an element of a weight that holds sizes, or an
 integer of an attribute. `Ties` joins variables that must be equal (union-find) and keeps products. What
 follows from others in any other way (the size behind a strided convolution, a Concat) is not told here:
-shape inference knows it, see `edit_dims`.
+shape inference knows it, see `dimensions`.
 
 
 Operators whose dimensions a line of letters describes, and attributes that are dimensions.

@@ -1,6 +1,6 @@
 """`emulate:fp16|bf16|tf32|fp8|int8|typed`: what a precision would do to a model, before one owns the GPU.
 
-The model is rewritten (`emulated_graph`) and runs in ONNX Runtime on the CPU with optimisations off.
+The model is rewritten (`graph`) and runs in ONNX Runtime on the CPU with optimisations off.
 
 fp16, bf16   every input, weight and value is rounded to nearest, ties to even; beyond 65504 (FP16) it is
              Inf, and subnormals are kept. The arithmetic between stays FP32: a matrix product or a
