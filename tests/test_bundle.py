@@ -27,6 +27,7 @@ from bisect_trt.machine.environment import ABSENT, Environment
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer import archive as attach
+from bisect_trt.reproducer import document as documents
 from bisect_trt.reproducer import files, markdown, models, script, untrusted
 from bisect_trt.reproducer import write as texts
 from bisect_trt.reproducer.script_values import constant_parts
@@ -110,9 +111,13 @@ def reduction(best: Candidate, out: Path, wanted: Failure = ANTIALIAS, **more: A
     return Reduction(**{**fields, **more})
 
 
+def write_texts(found: Reduction) -> None:
+    texts.write_texts(found, documents.report(found, MACHINE))
+
+
 def write(found: Reduction) -> Path:
     models.write_model(found.best, found.out)
-    texts.write_texts(found, MACHINE)
+    write_texts(found)
     return found.out
 
 
@@ -148,7 +153,7 @@ def test_scripts_are_short_whatever_the_failure(
             (failing, plain, 119),
             (candidate(odd, store / "odd", bits, bits), Settings(replace(everything, spec=name)), 129),
         ):
-            text = script.render(reduction(best, tmp_path, wanted, target=info, settings=settings), "1")
+            text = script.render(reduction(best, tmp_path, wanted, target=info, settings=settings))
             ast.parse(text)
             lines = text.splitlines()
             assert len(lines) <= most and max(map(len, lines)) <= 120, (name, len(lines))
@@ -424,7 +429,7 @@ def test_the_script_for_an_emulated_precision(store: Path, tmp_path: Path) -> No
     models.write_model(best, out)
     models.write_emulated(out, "fp16")
     spec = Settings(TargetSettings("emulate:fp16"))
-    texts.write_texts(reduction(best, out, wanted, target=info, settings=spec), MACHINE)
+    write_texts(reduction(best, out, wanted, target=info, settings=spec))
     assert out / "repro-fp16.onnx" in attach.attachments(out)
     # the tolerance is that of the precision, not that of the types of the tensors
     assert "BOUNDS = {'y': (0.02, None)}" in (out / "repro.py").read_text()
@@ -492,7 +497,7 @@ def test_a_planted_target_says_what_it_needs(failing: Candidate, tmp_path: Path)
     assert done.returncode == 2 and "no bisect_trt here" in done.stdout
     assert "needs bisect-trt itself" in (out / "ISSUE.md").read_text()
     by_hand = replace(spec, plugins=(Path("/a/p.so"),), ep_libraries=(("X", Path("/x.so")),), fail_regex="a'")
-    text = script.render(reduction(failing, out, target=planted, settings=Settings(by_hand)), "1")
+    text = script.render(reduction(failing, out, target=planted, settings=Settings(by_hand)))
     calls = [ast.unparse(node) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     [call] = [code for code in calls if code.startswith("TargetSettings(")]
     given = eval(call, {"TargetSettings": TargetSettings, "Path": Path})
@@ -510,7 +515,7 @@ def test_scripts_for_running_targets_are_python(failing: Candidate, tmp_path: Pa
         for name in ("tensorrt", "tensorrt-rtx"):
             info = TargetInfo(name, name, True)
             chosen = Settings(TargetSettings(with_tactics=("0x0000000000000002",)))
-            text = script.render(reduction(failing, tmp_path, wanted, target=info, settings=chosen), "1")
+            text = script.render(reduction(failing, tmp_path, wanted, target=info, settings=chosen))
             ast.parse(text)
             assert "0x0000000000000002" in text and "config.algorithm_selector" in text
             assert "execute_async_v3" in text and f"import {name.replace('-', '_')} as trt" in text

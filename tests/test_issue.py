@@ -69,7 +69,7 @@ def failing(tmp_path: Path) -> Candidate:
 
 
 def text_of(found: Reduction) -> str:
-    return issue.render(found, document.report(found, MACHINE, "1"), "a.zip")
+    return issue.render(found, document.report(found, MACHINE), "a.zip")
 
 
 def styled(failing: Candidate, out: Path, style: str, **more: Any) -> Reduction:

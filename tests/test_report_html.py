@@ -66,7 +66,7 @@ def journal(out: Path, probes: int = 6) -> Path:
 
 
 def rendered(found: Reduction, probes: int = 6) -> dict[str, str]:
-    document = documents.report(found, MACHINE, bisect_trt.__version__)
+    document = documents.report(found, MACHINE)
     texts, facts = pages.render(found, document, journal(found.out, probes))
     return {**texts, "report.json": json.dumps(facts, allow_nan=False)}
 
@@ -122,7 +122,7 @@ def test_everything_is_told(accuracy: Reduction) -> None:
     for told in parts:
         assert told in summary, told
     facts = json.loads(texts["report.json"])
-    document = json.loads(json.dumps(documents.report(accuracy, MACHINE, "1")))
+    document = json.loads(json.dumps(documents.report(accuracy, MACHINE)))
     jsonschema.validate({**document, **facts}, SCHEMA)
     assert [row["verdict"] for row in facts["probes"]] == ["reproduces", "vanishes", "unresolved"] * 2
     assert facts["errors"][0]["mismatches"] == 100 and f"# {facts['title']}\n" in summary

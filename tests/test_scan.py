@@ -362,5 +362,5 @@ def test_command_line(models_dir: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_document_names_no_folder(models_dir: Path, tmp_path: Path) -> None:
     result = scan(models_dir / "ok.onnx", "planted:op=Relu,fail=error", tmp_path / "out")
-    assert str(tmp_path) not in json.dumps(document(result, "0"))
+    assert str(tmp_path) not in json.dumps(document(result))
     assert str(tmp_path) not in (tmp_path / "out/scan.html").read_text()

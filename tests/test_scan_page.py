@@ -193,7 +193,7 @@ def test_strange_numbers_do_not_break_the_page(tmp_path: Path) -> None:
         scan_page.write(found)
         page = (tmp_path / "scan.html").read_text()
         assert "nan" not in re.sub(r"<title>.*?</title>", "", page) and "inf" not in page.replace("Inf", "")
-        json.loads(json.dumps(document(found, "0"), allow_nan=False))
+        json.loads(json.dumps(document(found), allow_nan=False))
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")

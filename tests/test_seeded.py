@@ -19,10 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bisect_trt
 from bisect_trt.errors import UsageError
+from bisect_trt.machine.environment import describe
 from bisect_trt.model.seeded_values import Recipe, ramp
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.reproducer import archive as attach
+from bisect_trt.reproducer import document as documents
 from bisect_trt.reproducer import files, models, seeded
 from bisect_trt.reproducer import write as texts
 from bisect_trt.reproducer.verify import Status
@@ -106,7 +108,7 @@ def test_a_reproducer_with_large_random_weights_is_small(store: Path, tmp_path: 
     found = reduction(best, tmp_path / "m-repro", ANTIALIAS)
     models.write_model(best, found.out)
     models.write_passing(best, found.out)  # of the same weights
-    texts.write_texts(found)
+    texts.write_texts(found, documents.report(found, describe()))
     assert (found.out / seeded.FILE).stat().st_size == 4 << 20
     archive = attach.zip_it(found.out)
     assert light(archive) < 25_000 and archive.stat().st_size < 50_000

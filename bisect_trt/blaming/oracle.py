@@ -16,7 +16,6 @@ from pathlib import Path
 
 import onnx
 
-from bisect_trt._version import __version__
 from bisect_trt.blaming.installer import Processes
 from bisect_trt.blaming.packages import Package, by_its_own_api, plugin_of
 from bisect_trt.errors import UsageError
@@ -136,7 +135,7 @@ def write_question(
             why = f"no script can ask for this failure on {target.spec} without bisect-trt"
             raise UsageError(why, "give a command for each release with --releases-file")
         found = plugin_of(package) if package else None
-        text = script.render(reduction, __version__, lambda provider: found)
+        text = script.render(reduction, lambda provider: found)
     place = into / files.SCRIPT
     place.write_bytes(text.encode("utf-8", errors="replace"))
     deadline = _START + 2 * (report.timeout or _USUAL)

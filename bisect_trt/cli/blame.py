@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt import options as table
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given, print_json
 from bisect_trt.cli.verify import RELEASES, TARGET
 from bisect_trt.errors import UsageError
 from bisect_trt.options import Option
@@ -76,7 +76,7 @@ def run(
     shown: Any = {} if as_json else {"on_tried": show_tried, "say": show_step}
     found = blame(place, Asking(**only_given(asked)), settings, target=other, out=out, force=force, **shown)
     if as_json:
-        print(json.dumps({**found.to_json(), "out": str(found.out)}, indent=2))
+        print_json({**found.to_json(), "out": str(found.out)})
     else:
         show_blame(found)
     return 0

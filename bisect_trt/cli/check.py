@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bisect_trt import options
-from bisect_trt.cli.commands import JSON, Command
+from bisect_trt.cli.commands import JSON, Command, print_json
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.options.table import ACCURACY
@@ -47,7 +46,7 @@ def run(model: Path, settings: Settings, *, keep_fp32: Path | None, again: Path 
         keep = listed(keep_fp32)
     result = bisect_trt.check(model, settings, keep=keep)
     if as_json:
-        print(json.dumps(document.check(result, bisect_trt.__version__), indent=2))
+        print_json(document.check(result))
     else:
         console.show_check(result)
     if result.outcome.unresolved:
@@ -61,7 +60,7 @@ def _again(folder: Path, settings: Settings, as_json: bool) -> int:
 
     diffs = judge_again(folder, settings)
     if as_json:
-        print(json.dumps({"tensors": [diff.to_json() for diff in diffs]}, indent=2))
+        print_json({"tensors": [diff.to_json() for diff in diffs]})
     else:
         console.show_judged(diffs)
     return 0 if all(diff.ok for diff in diffs) else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,11 @@ DEBUG = Option("debug", "--debug", k.SWITCH, "Show the traceback of an error.", 
 Argument = tuple[str, str]
 """What stands for the argument in `--help`, and what is said of it."""
 MODEL: Argument = ("MODEL", "ONNX model.")
+
+
+def print_json(data: Any) -> None:
+    """Print what `--json` asks for."""
+    print(json.dumps(data, indent=2))
 
 
 def only_given(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from bisect_trt.cli.commands import JSON, Command
+from bisect_trt.cli.commands import JSON, Command, print_json
 
 
 def run(*, as_json: bool) -> int:
@@ -15,7 +13,7 @@ def run(*, as_json: bool) -> int:
 
     rows = diagnose()
     if as_json:
-        print(json.dumps({"rows": [row.to_json() for row in rows]}, indent=2))
+        print_json({"rows": [row.to_json() for row in rows]})
     else:
         console.show_doctor(rows)
     return 0

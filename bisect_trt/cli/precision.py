@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bisect_trt import options
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given, print_json
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.options.table import COMMON, SEARCH
@@ -52,7 +51,7 @@ def run(model: Path, settings: Settings, *, as_json: bool, **asked: Any) -> int:
     with progress(quiet=as_json) as on_event:
         result = bisect_trt.precision(model, settings, **only_given(asked), on_event=on_event)
     if as_json:
-        print(json.dumps({**document(result, bisect_trt.__version__), "out": str(result.out)}, indent=2))
+        print_json({**document(result, bisect_trt.__version__), "out": str(result.out)})
     else:
         show_precision(result)
     if result.status == "broken":

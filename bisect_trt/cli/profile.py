@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bisect_trt import options
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given, print_json
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.options.table import BUILDER, SEARCH
@@ -70,7 +69,7 @@ def run(
             model, settings, asking, out=out, force=force, install=installed, on_event=on_event
         )
     if as_json:
-        print(json.dumps({**document(result), "out": str(result.out)}, indent=2))
+        print_json({**document(result), "out": str(result.out)})
     else:
         show_profile(result)
     return result.exit_code

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bisect_trt import options
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, print_json
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.settings import Settings
@@ -37,7 +36,7 @@ def run(model: Path, settings: Settings, *, out: Path | None, every: bool, force
             results = (bisect_trt.reduce(model, settings, out=out, force=force, on_event=on_event),)
     if as_json:
         found = [document.written(result) for result in results]
-        print(json.dumps({"reductions": found} if every else found[0], indent=2))
+        print_json({"reductions": found} if every else found[0])
     else:
         for number, result in enumerate(results):
             assert result.archive is not None

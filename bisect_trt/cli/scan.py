@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from bisect_trt import options
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, print_json
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.options.table import VALUES
@@ -52,7 +51,7 @@ def run(
             on_event=on_event,
         )
     if as_json:
-        print(json.dumps({**document(result, bisect_trt.__version__), "out": str(result.out)}, indent=2))
+        print_json({**document(result), "out": str(result.out)})
     else:
         show_scan(result)
     return TargetUnavailable.exit_code if result.unsure else 0

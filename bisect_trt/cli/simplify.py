@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bisect_trt import options
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, print_json
 from bisect_trt.settings import Settings
 
 
@@ -30,7 +29,7 @@ def run(model: Path, settings: Settings, *, out: Path | None, force: bool, as_js
         result = bisect_trt.simplify(model, settings, out=out, force=force, on_event=on_event)
     assert result.archive is not None
     if as_json:
-        print(json.dumps(document.written(result), indent=2))
+        print_json(document.written(result))
     else:
         console.show_reduction(result, result.archive)
         console.show_left(result)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bisect_trt import options
-from bisect_trt.cli.commands import JSON, Command
+from bisect_trt.cli.commands import JSON, Command, print_json
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.settings import Settings
@@ -64,7 +63,7 @@ def run(
     code = verify.exit_code(results, until_fixed=until_fixed)
     if as_json:
         found = [result.to_json() for result in results]
-        print(json.dumps({"results": found, "exit_code": code}, indent=2))
+        print_json({"results": found, "exit_code": code})
     else:
         console.show_verifications(results, until_fixed=until_fixed)
     if junit is not None:
@@ -83,7 +82,7 @@ def _matrix(
     found = matrix.matrix(place, Asking(releases=releases, every=True), settings, target=other)
     code = matrix.exit_code(found, until_fixed=until_fixed)
     if as_json:
-        print(json.dumps({"results": [one.to_json() for one in found], "exit_code": code}, indent=2))
+        print_json({"results": [one.to_json() for one in found], "exit_code": code})
     else:
         show_matrix(found)
     return code

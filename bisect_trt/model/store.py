@@ -99,7 +99,7 @@ class Store:
     ) -> None:
         """Make all weights of `proto` above `INLINE_LIMIT` external data in the folder, in place.
 
-        Embedded weights, and those that lie in the file `model_file` itself (see `load.read_light`), are appended
+        Embedded weights, and those that lie in the file `model_file` itself (see `read_light`), are appended
         to `weights.bin`, each once (which the first call of a `Store` begins anew, so that a run that is
         resumed writes the same bytes); external files in `model_dir` are copied under flat names, which
         takes no disk where the file system shares blocks (Btrfs, XFS). Weights in bodies are treated alike.

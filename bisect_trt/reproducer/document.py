@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 
+from bisect_trt._version import __version__
 from bisect_trt.machine.environment import Environment
 from bisect_trt.model.summary import figures
 from bisect_trt.options import arguments, nameless, target_arguments
@@ -21,11 +22,11 @@ from bisect_trt.targets.base import TargetInfo
 SCHEMA = 1
 
 
-def report(reduction: Reduction, environment: Environment, version: str) -> dict[str, Any]:
+def report(reduction: Reduction, environment: Environment) -> dict[str, Any]:
     """Return plain JSON data. Holds file names but no folders of the user's machine."""
     return {
         "schema": SCHEMA,
-        "tool": {"name": "bisect-trt", "version": version},
+        "tool": {"name": "bisect-trt", "version": __version__},
         "model": {"file": reduction.model.name, "nodes": reduction.original_nodes},
         "target": _target(reduction.target),
         "reference": reduction.reference,
@@ -68,10 +69,10 @@ def written(reduction: Reduction) -> dict[str, Any]:
     return {**document, "notes": list(reduction.notes), **places}
 
 
-def check(result: Check, version: str) -> dict[str, Any]:
+def check(result: Check) -> dict[str, Any]:
     """Return what `check --json` prints."""
     return {
-        "tool": {"name": "bisect-trt", "version": version},
+        "tool": {"name": "bisect-trt", "version": __version__},
         "model": {"file": result.model.name, "nodes": result.nodes},
         "target": _target(result.target),
         "reference": result.reference,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from bisect_trt._version import __version__
 from bisect_trt.model.operators import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.references.spec import SELF
@@ -42,7 +43,7 @@ _REFUSED = "fallback to CPU EP has been explicitly disabled"
 FindPackage = Callable[[str], Package | None]
 
 
-def render(reduction: Reduction, version: str, find: FindPackage = find_package) -> str:
+def render(reduction: Reduction, find: FindPackage = find_package) -> str:
     """Return the script's text, under 120 lines.
 
     Every name and message is written as a Python literal or a comment: nothing that comes from the
@@ -51,7 +52,7 @@ def render(reduction: Reduction, version: str, find: FindPackage = find_package)
     wanted, target = reduction.wanted, reduction.target
     words: dict[str, Any] = {
         "headline": f"{target.title} fails on repro.onnx: {wanted.stage}, {wanted.symptom}.",
-        "version": version,
+        "version": __version__,
         "symptom": wanted.symptom.value,
         "failure_stage": wanted.stage.value,
     }

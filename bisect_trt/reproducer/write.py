@@ -9,9 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import only_for
-from bisect_trt.machine.environment import Environment, describe
+from bisect_trt.machine.environment import describe
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import archive, command_lines, issue, script
 from bisect_trt.reproducer import document as documents
@@ -64,37 +63,34 @@ def _comes_and_goes(reduction: Reduction) -> bool:
 
 
 def _write(reduction: Reduction, journal: Path) -> None:
-    environment = describe()
-    document = documents.report(reduction, environment, __version__)
-    write_texts(reduction, environment, *pages.render(reduction, document, journal))
+    document = documents.report(reduction, describe())
+    write_texts(reduction, document, *pages.render(reduction, document, journal))
 
 
 def write_script(reduction: Reduction) -> None:
     """Write `repro.py` alone, so that it can be tried before all texts are written."""
     with written_aside(reduction.out, SCRIPT) as folder:
-        (folder / SCRIPT).write_text(script.render(reduction, __version__), encoding="utf-8")
+        (folder / SCRIPT).write_text(script.render(reduction), encoding="utf-8")
 
 
 def write_texts(
     reduction: Reduction,
-    environment: Environment | None = None,
+    document: Mapping[str, Any],
     pages: Mapping[str, str] = MappingProxyType({}),
     facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write all that is text, `report.json` last: when it is there, everything is.
 
-    `pages` are further texts by file name, `facts` what `report.json` holds of them. Input values for
-    other tools are written where asked for.
+    `document` is `documents.report` of the reduction, `pages` are further texts by file name, and `facts`
+    is what `report.json` holds of them. Input values for other tools are written where asked for.
 
     Raises:
         OSError: a file cannot be written.
     """
-    version = __version__
-    document = documents.report(reduction, environment or describe(), version)
     paper, other = (NOTE, ISSUE) if reduction.judgement.kind is Finding.SENSITIVE else (ISSUE, NOTE)
     (reduction.out / other).unlink(missing_ok=True)
     texts = {
-        SCRIPT: script.render(reduction, version),
+        SCRIPT: script.render(reduction),
         paper: issue.render(reduction, document, f"{archive.folder_name(reduction.out)}.zip"),
         LOG: reduction.log.rstrip("\n") + "\n",
         **pages,

@@ -31,7 +31,7 @@ _LOWEST = 1e-12  # what is smaller is drawn there
 
 def write(scan: Scan) -> None:
     """Write both files. Raises OSError."""
-    (scan.out / DOCUMENT).write_text(json.dumps(document(scan, __version__), indent=1) + "\n")
+    (scan.out / DOCUMENT).write_text(json.dumps(document(scan), indent=1) + "\n")
     (scan.out / PAGE).write_text(page(scan))
 
 
@@ -160,12 +160,12 @@ def _distances(histogram: Histogram | None) -> str:
 SCHEMA = 1
 
 
-def document(scan: Scan, version: str) -> dict[str, Any]:
+def document(scan: Scan) -> dict[str, Any]:
     """Return plain JSON data, without folders of the user's machine."""
     first = scan.first_lost
     return {
         "schema": SCHEMA,
-        "tool": {"name": "bisect-trt", "version": version},
+        "tool": {"name": "bisect-trt", "version": __version__},
         "model": {"file": scan.model.name, "nodes": scan.nodes},
         "target": {
             "name": scan.target.name,
