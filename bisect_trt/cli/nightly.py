@@ -89,7 +89,7 @@ def run(
 
 
 def status(out: Path) -> int:
-    """Return what is happening now, or how the last night ended; writes nothing."""
+    """Show what is happening now, or how the last night ended; writes nothing."""
     from bisect_trt.nightly.status import lines
 
     for line in lines(out):
