@@ -32,7 +32,7 @@ from bisect_trt.references.base import Record
 from bisect_trt.references.recorder import record
 from bisect_trt.session import recording
 from bisect_trt.session.recording import record_in_worker
-from bisect_trt.settings import RunSettings, TargetSettings
+from bisect_trt.settings import DEFAULT_ACCURACY, RunSettings, TargetSettings
 from bisect_trt.targets.base import TargetInfo, TargetResult
 from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
@@ -450,3 +450,26 @@ def test_a_reference_that_never_ends_has_a_deadline(
     with Pool(1, log_dir=tmp_path / "logs") as pool:
         found = record_in_worker(pool, tmp_path / "store", proto, feeds, RunSettings(timeout=0.05))
     assert "no answer within 0.5 s" in found.error
+
+
+def test_a_candidate_that_ran_is_not_run_again_and_one_that_did_not_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the reference can run a candidate is asked once for each model and its inputs."""
+    proto = model([helper.make_node("Reshape", ["x", "s"], ["y"])], ["y"], x=(T.FLOAT, [4]), s=(T.INT64, [1]))
+    fits, other, wrong = (
+        put(tmp_path / name, {"x": np.arange(4, dtype=np.float32), "s": np.array([size])})
+        for name, size in (("fits", 4), ("other", -1), ("wrong", 3))
+    )
+    asked: list[Candidate] = []
+    real = reference.values
+    monkeypatch.setattr(reference, "values", lambda one: (asked.append(one), real(one))[1])
+
+    def error(feeds: list[dict[str, Path]]) -> str:
+        candidate = Candidate(proto.SerializeToString(), tmp_path, ("n0",), tuple(feeds))
+        return reference.error(candidate, DEFAULT_ACCURACY)
+
+    assert [error(fits), error(fits), error(other)] == ["", "", ""]
+    assert len(asked) == 2
+    assert all("cannot run it" in error(wrong) for _ in range(2))
+    assert len(asked) == 4

@@ -124,36 +124,54 @@ class Sums:
 
     def add(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
         """Take a piece of both tensors, in float64, that begins at element `start`."""
-        known, finite = np.isfinite(one), np.isfinite(other)
-        whole = bool(known.all() and finite.all())  # as most are: to pick elements takes long
         self.elements += int(one.size)
-        if not whole:
-            for side, chunk in enumerate((one, other)):
-                self.nans[side] += int(np.count_nonzero(np.isnan(chunk)))
-                self.infs[side] += int(np.count_nonzero(np.isinf(chunk)))
-            self.lost += int(np.count_nonzero(known & ~finite))
-            finite &= known
-        self.finite += int(np.count_nonzero(finite))
-        if whole and bool((one == other).all()):  # many operators round nothing
+        distance = np.abs(other - one)
+        largest = float(distance.max())
+        if not math.isfinite(largest):
+            self._add_with_others(start, one, other, limits, worst)
+            return
+        # All is finite, as in most pieces: to pick elements takes long.
+        self.finite += int(one.size)
+        if largest == 0 and bool((one == other).all()):  # many operators round nothing
             self._add_equal(one)
             return
-        a, b = (one, other) if whole else (one[finite], other[finite])
+        size = np.abs(one)
+        close = _close(one, other, distance, size, limits)
+        bad = int(close.size - np.count_nonzero(close))
+        self.beyond += bad
+        self._add_wrong(start, one, other, close, bad, limits, worst)
+        self._add_finite(one, other, distance, size, limits)
+
+    def _add_with_others(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
+        """Take a piece that holds NaN or Inf, or whose differences are too large for a number."""
+        known, finite = np.isfinite(one), np.isfinite(other)
+        for side, chunk in enumerate((one, other)):
+            self.nans[side] += int(np.count_nonzero(np.isnan(chunk)))
+            self.infs[side] += int(np.count_nonzero(np.isinf(chunk)))
+        self.lost += int(np.count_nonzero(known & ~finite))
+        finite &= known
+        self.finite += int(np.count_nonzero(finite))
+        a, b = one[finite], other[finite]
         distance, size = np.abs(b - a), np.abs(a)
-        close = (distance <= limits.atol + limits.rtol * size) | (a == b)
+        close = _close(a, b, distance, size, limits)
         self.beyond += int(np.count_nonzero(~close))
-        agrees = close
-        if not whole:
-            agrees = (one == other) | (np.isnan(one) & np.isnan(other))
-            agrees[finite] = close
+        agrees = (one == other) | (np.isnan(one) & np.isnan(other))
+        agrees[finite] = close
         bad = int(agrees.size - np.count_nonzero(agrees))
+        self._add_wrong(start, one, other, agrees, bad, limits, worst)
+        if a.size:
+            self._add_finite(a, b, distance, size, limits)
+
+    def _add_wrong(
+        self, start: int, one: Array, other: Array, agrees: Array, bad: int, limits: Limits, worst: Worst
+    ) -> None:
+        """Count the `bad` elements that do not agree, and offer the worst of them."""
+        self.mismatches += bad
         if bad:
             self.first = start + int(np.argmin(agrees)) if self.first is None else self.first
             wrong = np.flatnonzero(~agrees)
             score = np.abs(other[wrong] - one[wrong]) - limits.rtol * np.abs(one[wrong])
             worst.add(start + wrong, np.nan_to_num(score, nan=math.inf), one[wrong], other[wrong])
-        self.mismatches += bad
-        if a.size:
-            self._add_finite(a, b, distance, size, limits)
 
     def _add_equal(self, a: Array) -> None:
         """The same as `_add_finite` for two equal pieces, to the last bit."""
@@ -164,21 +182,36 @@ class Sums:
         self.one, self.other, self.inner = self.one + square, self.other + square, self.inner + square
 
     def _add_finite(self, a: Array, b: Array, distance: Array, size: Array, limits: Limits) -> None:
-        self.max_abs = max(self.max_abs, float(distance.max()))
+        largest = float(distance.max())
+        self.max_abs = max(self.max_abs, largest)
         self.peak = max(self.peak, float(size.max()))
         if self.max_abs > 0:
-            nothing = np.zeros_like(distance)
-            relative = np.divide(distance, size, out=nothing, where=size > 0)
-            self.max_rel = max(self.max_rel, float(relative.max()))
-            nothing = np.zeros_like(distance)
-            relative = np.divide(distance, size + limits.size, out=nothing, where=distance > 0)
-            self.agrees_at = max(self.agrees_at, float(relative.max()))
+            self.max_rel = max(self.max_rel, _largest_ratio(distance, size, size))
+            self.agrees_at = max(self.agrees_at, _largest_ratio(distance, size + limits.size, distance))
         self.distance += float(np.sum(distance))
         self.size += float(np.sum(size))
         self.error += float(np.sum(np.square(distance)))
         self.one += float(np.sum(np.square(size)))
-        self.other += float(np.sum(np.square(np.abs(b))))
-        self.inner += float(np.sum(np.real(np.conj(a) * b)))  # `vdot` waits for other threads
+        if b.dtype.kind == "c":
+            self.other += float(np.sum(np.square(np.abs(b))))
+            self.inner += float(np.sum(np.real(np.conj(a) * b)))  # `vdot` waits for other threads
+        else:
+            self.other += float(np.sum(np.square(b)))
+            self.inner += float(np.sum(a * b))
+
+
+def _close(one: Array, other: Array, distance: Array, size: Array, limits: Limits) -> Array:
+    """Say which elements agree, all of them finite."""
+    close: Array = distance <= limits.atol + limits.rtol * size
+    return close if close.all() else close | (one == other)
+
+
+def _largest_ratio(error: Array, size: Array, counted: Array) -> float:
+    """Give the largest error over size of the elements where `counted` is above 0; 0 where there is none."""
+    if size.min() > 0:  # of the others the error is 0, or there are none: to pick elements takes long
+        return float(np.max(error / size))
+    nothing = np.zeros_like(error)
+    return float(np.divide(error, size, out=nothing, where=counted > 0).max())
 
 
 def ratio(error: float, size: float) -> float:

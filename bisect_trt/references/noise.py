@@ -62,12 +62,15 @@ class Spread:
             return
         with np.errstate(all="ignore"):
             if value.dtype.kind in "fc":
-                off = np.abs(value.astype(np.float64) - self.reference.astype(np.float64))
-                off = np.where(np.isfinite(off), off, 0)  # an overflow or a NaN is never rounding
+                off = value.astype(np.float64)
+                np.abs(np.subtract(off, self.reference.astype(np.float64), out=off), out=off)
+                if not np.isfinite(off.max(initial=0.0)):
+                    off[~np.isfinite(off)] = 0  # an overflow or a NaN is never rounding
             else:
                 off = np.asarray(value != self.reference, np.float64)
-            self.largest = np.maximum(self.largest, off)
-            self.squares = self.squares + np.minimum(off, 1e150) ** 2
+            np.maximum(self.largest, off, out=self.largest)
+            np.square(np.minimum(off, 1e150, out=off), out=off)
+            self.squares += off
 
     @property
     def bound(self) -> Array:

@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import onnx
@@ -76,9 +77,32 @@ def expected(candidate: Candidate) -> tuple[Values, str]:
 
 
 def error(candidate: Candidate, accuracy: AccuracySettings) -> str:
-    """Say why the reference cannot run a candidate; empty when it can, whatever kind of values come out."""
+    """Say why the reference cannot run a candidate; empty when it can, whatever kind of values come out.
+
+    A candidate that ran before is not run again: repeats and other options of the target change nothing here.
+    """
     use(accuracy)
-    return values(candidate)[1]
+    feeds = tuple(tuple(sample.items()) for sample in candidate.feeds)
+    given = accuracy.reference_provider, accuracy.custom_ops
+    try:
+        _require_runs(candidate.model, candidate.folder, feeds, given)
+    except _RefusedError as why:
+        return str(why)
+    return ""
+
+
+class _RefusedError(Exception):
+    """The reference cannot run it."""
+
+
+@lru_cache(maxsize=32)
+def _require_runs(
+    model: bytes, folder: Path, feeds: tuple[tuple[tuple[str, Path], ...], ...], given: tuple[object, ...]
+) -> None:
+    """Run a model on the reference that `given` says; what is raised is not kept. Raises _RefusedError."""
+    candidate = Candidate(content=model, folder=folder, nodes=(), feeds=tuple(map(dict, feeds)))
+    if why := values(candidate)[1]:
+        raise _RefusedError(why)
 
 
 def shapes(candidate: Candidate, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
