@@ -207,7 +207,7 @@ def _close(one: Array, other: Array, distance: Array, size: Array, limits: Limit
 
 
 def _largest_ratio(error: Array, size: Array, counted: Array) -> float:
-    """Give the largest error over size of the elements where `counted` is above 0; 0 where there is none."""
+    """Return the largest error over size of the elements where `counted` is above 0, else 0."""
     if size.min() > 0:  # of the others the error is 0, or there are none: to pick elements takes long
         return float(np.max(error / size))
     nothing = np.zeros_like(error)

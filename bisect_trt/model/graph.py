@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from types import MappingProxyType
@@ -48,13 +48,13 @@ class Boundary(NamedTuple):
     outputs: tuple[str, ...]
 
 
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a control flow node carries as attributes (not those nested deeper)."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
+def bodies(node: onnx.NodeProto) -> Sequence[onnx.GraphProto]:
+    """Return the graphs that a control flow node carries as attributes (not those nested deeper)."""
+    if not node.attribute:  # few have any, and this is asked of all nodes again and again
+        return ()
+    kinds = onnx.AttributeProto
+    one = [a.g for a in node.attribute if a.type == kinds.GRAPH]
+    return one + [body for a in node.attribute if a.type == kinds.GRAPHS for body in a.graphs]
 
 
 def captures(body: onnx.GraphProto) -> list[str]:
@@ -69,27 +69,29 @@ def captures(body: onnx.GraphProto) -> list[str]:
 def consumed(node: onnx.NodeProto) -> list[str]:
     """Return the tensors that a node reads, captures of its bodies included, without '' and each once."""
     names = list(node.input)
-    if node.attribute:  # asked of all nodes again and again
-        for body in bodies(node):
-            names += captures(body)
+    for body in bodies(node):
+        names += captures(body)
+    if len(names) == 1 and names[0]:  # as most have it
+        return names
     return [name for name in dict.fromkeys(names) if name]
 
 
-def topological(nodes: Sequence[onnx.NodeProto]) -> list[int]:
-    """Return the indices of `nodes` in topological order; what is in order already keeps its place.
+def topological(nodes: Sequence[onnx.NodeProto], reads: Iterable[Sequence[str]] | None = None) -> list[int]:
+    """Return `nodes` in topological order, as indices; `reads` is what `consumed` gives for each, if known.
 
     Raises:
         networkx.NetworkXUnfeasible: the nodes form a cycle.
     """
     producer = {name: i for i, node in enumerate(nodes) for name in node.output if name}
-    reads = [[producer[name] for name in consumed(node) if name in producer] for node in nodes]
-    if all(source < i for i, sources in enumerate(reads) for source in sources):
+    tensors = map(consumed, nodes) if reads is None else reads
+    makers = [[producer[name] for name in names if name in producer] for names in tensors]
+    if all(source < i for i, sources in enumerate(makers) for source in sources):
         return list(range(len(nodes)))
     import networkx as nx
 
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(nodes)))
-    graph.add_edges_from((source, i) for i, sources in enumerate(reads) for source in sources)
+    graph.add_edges_from((source, i) for i, sources in enumerate(makers) for source in sources)
     return list(nx.lexicographical_topological_sort(graph))
 
 
@@ -149,8 +151,9 @@ class Graph:
         graph = proto.graph
         self.proto = proto
         nodes = list(graph.node)
-        nodes = [nodes[i] for i in topological(nodes)]
-        self._nodes: dict[str, onnx.NodeProto] = {node.name: node for node in nodes}
+        reads = [tuple(consumed(node)) for node in nodes]
+        order = topological(nodes, reads)
+        self._nodes: dict[str, onnx.NodeProto] = {nodes[i].name: nodes[i] for i in order}
         if len(self._nodes) != len(nodes) or "" in self._nodes:
             raise ValueError("node names are not unique; normalise the model first")
         self.initializers: Mapping[str, onnx.TensorProto] = MappingProxyType(
@@ -161,13 +164,12 @@ class Graph:
         self.graph_inputs = tuple(i.name for i in graph.input if i.name not in self._weights)
         self.graph_outputs = tuple(o.name for o in graph.output)
         self._outputs = frozenset(self.graph_outputs)
-        self.producer: Mapping[str, str] = MappingProxyType(
-            {tensor: node.name for node in nodes for tensor in node.output if tensor}
-        )
-        self._reads = {node.name: tuple(consumed(node)) for node in nodes}
-        self._makes = {node.name: tuple(t for t in node.output if t) for node in nodes}
-        self.generators = frozenset(node.name for node in nodes if self._is_generator(node))
-        self._index(nodes)
+        self._reads = dict(zip(self._nodes, (reads[i] for i in order), strict=True))
+        self._makes = {name: tuple(filter(None, node.output)) for name, node in self._nodes.items()}
+        producer = {tensor: name for name, made in self._makes.items() for tensor in made}
+        self.producer: Mapping[str, str] = MappingProxyType(producer)
+        self.generators = frozenset(n for n, node in self._nodes.items() if self._is_generator(node))
+        self._index()
 
     def _is_generator(self, node: onnx.NodeProto) -> bool:
         return (
@@ -177,8 +179,8 @@ class Graph:
             and not self._outputs.intersection(node.output)
         )
 
-    def _index(self, nodes: Sequence[onnx.NodeProto]) -> None:
-        self.order = tuple(node.name for node in nodes if node.name not in self.generators)
+    def _index(self) -> None:
+        self.order = tuple(name for name in self._nodes if name not in self.generators)
         self._position = {name: i for i, name in enumerate(self.order)}
         made = {tensor for name in self.generators for tensor in self._nodes[name].output}
         carried = self._weights | made
@@ -190,8 +192,12 @@ class Graph:
         self.consumers: Mapping[str, tuple[str, ...]] = MappingProxyType(
             {tensor: tuple(names) for tensor, names in consumers.items()}
         )
-        self._readers = {
-            name: tuple(chain.from_iterable(consumers.get(t, ()) for t in self._makes[name]))
+
+    @cached_property
+    def _readers(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the nodes that read what a node makes, one for each tensor that they read."""
+        return {
+            name: tuple(chain.from_iterable(self.consumers.get(t, ()) for t in self._makes[name]))
             for name in self.order
         }
 

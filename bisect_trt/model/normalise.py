@@ -83,21 +83,24 @@ def _lower(graph: onnx.GraphProto, *, inside: bool = False) -> None:
     nothing else stays what it is outside of bodies, so that a model of nothing but these can be searched.
     """
     outputs = {o.name for o in graph.output}
-    read = {name for node in graph.node for name in consumed(node)}
-    kept = []
-    for node in graph.node:
-        if node.op_type != "Constant" or node.domain or (not inside and _stands_alone(node, outputs - read)):
+    reads = [consumed(node) for node in graph.node]
+    loose = outputs.difference(*reads)
+    kept, kept_reads = [], []
+    for node, tensors in zip(graph.node, reads, strict=True):
+        if node.op_type != "Constant" or node.domain or (not inside and _stands_alone(node, loose)):
             kept.append(node)
+            kept_reads.append(tensors)
             continue
         value = constant_value(node)
         if value.name in outputs:
             value.name = _fresh(f"{value.name}_value", graph)
             kept.append(helper.make_node("Identity", [value.name], list(node.output), node.name))
+            kept_reads.append([value.name])
         graph.initializer.append(value)
     for sparse in graph.sparse_initializer:
         graph.initializer.append(dense(sparse.values.name, sparse))
     graph.ClearField("sparse_initializer")
-    replace_nodes(graph, [kept[i] for i in topological(kept)])
+    replace_nodes(graph, [kept[i] for i in topological(kept, kept_reads)])
     for node in graph.node:
         for body in bodies(node):
             _lower(body, inside=True)

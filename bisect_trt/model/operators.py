@@ -93,9 +93,8 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
     """Yield these nodes and those of their bodies."""
     for node in nodes:
         yield node
-        if node.attribute:  # few have any, and this is asked of all again and again
-            for body in bodies(node):
-                yield from all_nodes(body.node)
+        for body in bodies(node):
+            yield from all_nodes(body.node)
 
 
 def parts(proto: onnx.ModelProto) -> list[tuple[Iterable[onnx.NodeProto], dict[str, int]]]:
@@ -115,8 +114,12 @@ def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
     local = local_functions(proto)
     unknown = []
     for part, imports in parts(proto):
+        known = dict.fromkeys(local, True)
         for i, node in enumerate(all_nodes(part)):
-            if (node.domain, node.op_type) not in local and not is_known(node, imports):
+            key = node.domain, node.op_type
+            if key not in known:  # a model has many nodes and few operators
+                known[key] = is_known(node, imports)
+            if not known[key]:
                 version = import_of(node.domain, imports)
                 opset = f" opset {version}" if version is not None else " (which the model does not import)"
                 unknown.append((f"{label(node, i)} of {node.domain or 'ai.onnx'}{opset}", node.op_type))
@@ -127,8 +130,13 @@ def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
     """Return what runtimes take although the letter of ONNX does not, as sentences for people."""
     local, found = local_functions(proto), dict[str, None]()
     for part, imports in parts(proto):
+        seen = set(local)
         for node in all_nodes(part):
-            if (node.domain, node.op_type) in local or is_in_onnx(node, imports):
+            key = node.domain, node.op_type
+            if key in seen:
+                continue
+            seen.add(key)
+            if is_in_onnx(node, imports):
                 continue
             version = import_of(node.domain, imports)
             if version is None and is_known(node, imports):

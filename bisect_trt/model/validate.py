@@ -150,11 +150,12 @@ def _check_nodes(
                 )
             own.add(tensor)
     made = outer | own
-    for i, node in enumerate(nodes):
-        for tensor in consumed(node):
-            if tensor not in made:
-                raise UsageError(f"{label(node, i)} in {where} reads {tensor!r}, which nobody makes", _AGAIN)
-    _check_acyclic(nodes, where)
+    reads = [consumed(node) for node in nodes]
+    for i, read in enumerate(reads):
+        if missing := [tensor for tensor in read if tensor not in made]:
+            who = label(nodes[i], i)
+            raise UsageError(f"{who} in {where} reads {missing[0]!r}, which nobody makes", _AGAIN)
+    _check_acyclic(nodes, reads, where)
     for i, node in enumerate(nodes):
         if node.op_type == "Constant" and is_onnx(node.domain) and not node.attribute:
             raise UsageError(f"{label(node, i)} in {where} has no value", _AGAIN)
@@ -163,16 +164,16 @@ def _check_nodes(
     return made
 
 
-def _check_acyclic(nodes: Sequence[onnx.NodeProto], where: str) -> None:
+def _check_acyclic(nodes: Sequence[onnx.NodeProto], reads: Sequence[Sequence[str]], where: str) -> None:
     try:
-        topological(nodes)
+        topological(nodes, reads)
     except Exception as error:
         import networkx as nx  # here and below: takes a while, and most models need none of it
 
         if not isinstance(error, nx.NetworkXUnfeasible):
             raise
         producer = {t: i for i, node in enumerate(nodes) for t in node.output if t}
-        edges = [(producer[t], i) for i, node in enumerate(nodes) for t in consumed(node) if t in producer]
+        edges = [(producer[t], i) for i, read in enumerate(reads) for t in read if t in producer]
         cycle = [source for source, _ in nx.find_cycle(nx.DiGraph(edges))]
         labels = [label(nodes[i], i) for i in cycle]
         shown = " -> ".join([*labels[:8], "..."] if len(labels) > 8 else [*labels, labels[0]])
@@ -199,10 +200,11 @@ def _check_with_onnx(proto: onnx.ModelProto, name: str) -> None:
     graph = copy.graph
     graph.name = graph.name or "graph"
     copy.ir_version = max(copy.ir_version, 4)  # before, weights have to be inputs as well
-    nodes = [graph.node[i] for i in topological(graph.node)]
-    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(ordered)
+    order = topological(graph.node)
+    if order != list(range(len(order))):
+        ordered = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
+        del graph.node[:]
+        graph.node.extend(ordered)
     for info in (*graph.input, *graph.output):
         _complete(info)
     _hide_what_onnx_lacks(copy)
@@ -227,8 +229,12 @@ def _hide_what_onnx_lacks(copy: onnx.ModelProto) -> None:
     local = local_functions(copy)
     hidden = False
     for part, imports in parts(copy):
+        taken = dict.fromkeys(local, True)
         for node in all_nodes(part):
-            if (node.domain, node.op_type) not in local and not is_in_onnx(node, imports):
+            key = node.domain, node.op_type
+            if key not in taken:
+                taken[key] = is_in_onnx(node, imports)
+            if not taken[key]:
                 node.domain, hidden = _UNCHECKED, True
     for imports in (copy.opset_import, *(f.opset_import for f in copy.functions)) if hidden else ():
         imports.add(domain=_UNCHECKED, version=1)

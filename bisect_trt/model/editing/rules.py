@@ -261,7 +261,7 @@ def _if(rule: Rule) -> None:
 
 def _loop(rule: Rule) -> None:
     """States come in, are carried and go out; what is collected gets a first axis."""
-    node, body = rule.node, next(bodies(rule.node))
+    node, body = rule.node, bodies(rule.node)[0]
     states = len(node.input) - 2
     for k in range(states):
         _carried(rule, node.input[2 + k], body.input[2 + k].name, body.output[1 + k].name, node.output[k])
@@ -271,7 +271,7 @@ def _loop(rule: Rule) -> None:
 
 def _scan(rule: Rule) -> None:
     """Tie as for Loop; a scanned input loses the axis along which it is read, and all of these are equal."""
-    node, body = rule.node, next(bodies(rule.node))
+    node, body = rule.node, bodies(rule.node)[0]
     scanned = rule.attribute("num_scan_inputs", len(node.input))
     states = len(node.input) - scanned
     for k in range(states):
