@@ -34,7 +34,7 @@ from bisect_trt.machine import limits, server
 from bisect_trt.nightly import options, same_bugs
 from bisect_trt.nightly.moved import digest as digest_of
 from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
-from bisect_trt.outcome import Failure
+from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.session.check import check, pool_for
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
@@ -74,8 +74,14 @@ def main() -> None:
 
 
 def clean(answer: Checked | Reduced | Trouble) -> bool:
-    """Return whether the process may take another model: only after a model that passed."""
-    return isinstance(answer, Checked) and not answer.failures and not answer.unresolved
+    """Return whether the process may take another model.
+
+    After one that passed, and after one that the parser or builder refused with a message: a search asks
+    hundreds of those of one worker, too. What crashes, hangs, runs or is not known may leave something.
+    """
+    if not isinstance(answer, Checked) or answer.unresolved:
+        return False
+    return all(f.symptom is Symptom.ERROR and f.stage in (Stage.PARSE, Stage.BUILD) for f in answer.failures)
 
 
 def _say(sink: BinaryIO, answer: Checked | Reduced | Trouble) -> None:

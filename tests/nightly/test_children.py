@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 from disasters import left_running
-from small import CRASH, ERROR, HANG, SPEC, chain
+from small import CRASH, ERROR, HANG, NUMBERS, SPEC, chain
 
 from bisect_trt.nightly import children, job
 from bisect_trt.nightly.children import Children
@@ -59,7 +59,7 @@ def test_check_reduce_verify(runner: Children, tmp_path: Path) -> None:
     assert isinstance(anew, Reduced) and (out / "report.json").stat().st_mtime_ns > at
 
 
-def test_only_what_saw_nothing_but_passes_is_used_again(runner: Children, tmp_path: Path) -> None:
+def test_only_what_saw_passes_and_refusals_is_used_again(runner: Children, tmp_path: Path) -> None:
     seen: list[Path] = []
     ended = runner._wait
 
@@ -69,14 +69,15 @@ def test_only_what_saw_nothing_but_passes_is_used_again(runner: Children, tmp_pa
 
     runner._wait = wait  # type: ignore[method-assign]
     fine, bad = chain(tmp_path / "fine.onnx", "Abs"), chain(tmp_path / "bad.onnx", ERROR)
+    wrong = chain(tmp_path / "wrong.onnx", NUMBERS)
     corrupt = tmp_path / "corrupt.onnx"
     corrupt.write_bytes(b"rubbish")
-    for model in (fine, fine, bad, fine, corrupt, fine):
+    for model in (fine, fine, bad, fine, wrong, fine, corrupt, fine):
         runner.check("x", model, SETTINGS, 100, fresh=False)
     for _ in range(2):
         runner.check("x", fine, SETTINGS, 100)
     names = [seen.index(folder) for folder in seen]
-    assert names == [0, 0, 0, 3, 3, 5, 6, 7]
+    assert names == [0, 0, 0, 0, 0, 5, 5, 7, 8, 9]
     assert not left_running(tmp_path) or len(list((tmp_path / "tmp").iterdir())) == 1, "the spare one"
 
 
