@@ -160,6 +160,31 @@ def test_the_next_export_gets_the_same_casts(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "next.onnx")
     done = subprocess.run([*words, str(tmp_path / "next.onnx"), str(again)], capture_output=True, text=True)
     assert done.returncode == 1 and "renamed" in done.stdout
+    (tmp_path / "text.onnx").write_text("no model")
+    done = subprocess.run([*words, str(tmp_path / "text.onnx"), str(again)], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout.endswith("text.onnx cannot be read: it is no ONNX model\n")
+
+
+def test_a_model_in_fp16_is_raised_by_its_script_too(tmp_path: Path) -> None:
+    """What has to stay goes to FP32, and the next export of the same FP16 model gets the same."""
+    import subprocess
+    import sys
+
+    b = models.Builder()
+    h = b.input("x", np.linspace(-3, 3, 8).astype(np.float16))
+    for value in (300.0, 300.0, 1 / 300, 1 / 300):
+        h = b("Mul", h, b.w(value, dtype=np.float16))
+    b.nodes[-1].output[0] = "y"
+    info = [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT16, [8])]
+    graph = onnx.helper.make_graph(b.nodes, "g", b.inputs, info, b.weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    result = search((model, b.feeds), tmp_path)
+    assert [item.name for item in result.kept] == ["Mul_1", "Mul_2"] and result.verified == 1
+    again = tmp_path / "again.onnx"
+    words = [sys.executable, str(tmp_path / "out/apply.py"), str(tmp_path / "model.onnx"), str(again)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert again.read_bytes() == (tmp_path / "out/mixed.onnx").read_bytes()
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

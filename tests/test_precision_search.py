@@ -197,6 +197,41 @@ def test_neighbours_that_do_the_same_harm_are_added_together() -> None:
     assert made.found.best == core | norm
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_walk_goes_from_set_to_set_until_one_is_smaller(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretches of a chain pass; each overlaps with the next, a shorter one. Errors say nothing."""
+    items = names(80)
+    near = {items[k]: (items[k - 1], items[k + 1]) for k in range(1, 79)}
+    stretches = [frozenset(items[10 + 3 * k : 18 + 2 * k]) for k in range(5)]
+
+    def ask(keeps: Sequence[Keep]) -> list[Answer]:
+        fine = [any(keep >= some for some in stretches) for keep in keeps]
+        return [Answer(passes, 0.5 if passes else 2.0) for passes in fine]
+
+    monkeypatch.setattr("bisect_trt.mixed_precision.improve.TURNS", 0)
+    made = Search(items, ask, Hints(suspects=tuple(items[10:18]), rank=tuple(items), near=near))
+    made.answers([frozenset(items), frozenset()])
+    made.first()
+    assert made.found.best == stretches[0]
+    improve(made, 3000, seed)
+    assert made.found.best == stretches[-1]
+
+
+def test_a_node_that_has_to_stay_is_believed_until_a_set_passes_without_it() -> None:
+    """A node more hurts here, so groups tell nothing; two nodes fail when lowered alone, a third helps."""
+    items = names(40)
+
+    def passes(keep: Keep) -> bool:
+        spoilt = "n0" in keep and len(keep) < 30
+        return keep >= {"n5", "n6"} and bool(keep & set(items[20:30])) and not spoilt
+
+    made = search(items, passes, [*items[18:27], "n0", "n5", "n6"], limit=3000)
+    check(made, passes)
+    assert made.odd and made.settled and len(made.found.best) == 3
+    made.known[frozenset({"n7"})] = Answer(True, 0.5)
+    assert not made.settled
+
+
 @pytest.mark.parametrize(("share", "most"), [(1.0, 4), (0.5, 4)])
 def test_a_target_is_asked_little_after_an_emulation(share: float, most: int) -> None:
     """Where it loses as much, or twice as much: two ends, a set or two, one question for each node."""

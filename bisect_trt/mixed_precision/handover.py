@@ -11,6 +11,7 @@ from typing import Any
 from bisect_trt.mixed_precision.quantise import KINDS
 from bisect_trt.mixed_precision.result import ALL_LOW, Kept, Precision
 from bisect_trt.model import patch
+from bisect_trt.targets import raised
 from bisect_trt.targets.roles import Roles
 from bisect_trt.writing.text import counted
 
@@ -93,10 +94,18 @@ def _apply(result: Precision, known: Roles, version: str) -> str:
         if known.names[key] not in kept
     }
     head = f"# Written by bisect-trt {version}: python {APPLY} MODEL.onnx MIXED.onnx\n"
+    source = Path(patch.__file__).read_text() + (_alone(Path(raised.__file__)) if result.raised else "")
     stays = [known.names.get(key, key) for key in known.stays]
+    words = {"TO": repr(result.to), "RAISED": repr(result.raised)}
     lists = {"KEEP": kept, "LOWER": lowered, "STAYS": stays}
-    words = {"TO": repr(result.to), **{name: _literal(value) for name, value in lists.items()}}
-    return head + Path(patch.__file__).read_text() + _filled("apply_tail.py.txt", words)
+    words |= {name: _literal(value) for name, value in lists.items()}
+    return head + source + _filled("apply_tail.py.txt", words)
+
+
+def _alone(module: Path) -> str:
+    """Give a module of ours as it stands behind another one: without its text, and without what is ours."""
+    _, _, code = module.read_text().partition("from __future__ import annotations\n")
+    return "".join(line for line in code.splitlines(keepends=True) if "bisect_trt" not in line)
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ Each way is tried until one of them finds something cheaper, then they begin aga
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -15,15 +16,15 @@ from bisect_trt.reduction.list_search import sweep
 
 BATCH = 16
 """Questions that are asked together."""
-SPARE = 8
-NEAR = 24
-WIDE = 60
 TURNS = 30
 FIRST = 4
 """So many times more groups are tried in the first step of a beam than in the others."""
-RUIN = (2, 16, True)
-BEAMS = ((4, 40, True), (12, 40, False), (12, 120, True))
-"""Of a beam: sets that go on, groups that are tried with each, whether RMS counts or the worst element."""
+WALK = 300
+"""Questions of a walk that finds nothing."""
+FEW = (2, 3, 4, 6, 8)
+"""So many nodes are added at a step of a walk."""
+WIDTH, TRIED = 4, 40
+"""Of a beam: sets that go on, and groups that are tried with each."""
 
 
 def improve(search: Search, limit: int, seed: int = 0) -> None:
@@ -37,7 +38,7 @@ class _Improver:
         self.search = search
         self._random = random.Random(seed)
         self._harm: dict[str, Answer] = {}
-        self._beamed: set[tuple[int, Keep, Keep]] = set()
+        self._beamed: set[tuple[Keep, Keep]] = set()
 
     @property
     def best(self) -> Keep:
@@ -48,11 +49,9 @@ class _Improver:
             lambda: self._small_ones(1 / 8),
             self._core_and_few,
             self._by_harm,
-            *(lambda k=k: self._beams(k) for k in range(len(BEAMS))),
-            self._without_parts,
-            self._swaps,
-            self._ruins,
-            lambda: self._small_ones(1),
+            lambda: self._walk(self.best),
+            self._beams,
+            self._all_smaller_ones,
             self._other_orders,
         )
         better = len(self.best) > 1
@@ -92,6 +91,12 @@ class _Improver:
                 search.found.exhausted = size
                 if len(self.best) == size:
                     return
+
+    def _all_smaller_ones(self) -> None:
+        """Try every smaller set where all of them can be tried."""
+        sizes = range(self.search.found.exhausted + 1, len(self.best))
+        if sum(math.comb(len(self.search.items), size) for size in sizes) <= self.search.left:
+            self._small_ones(1)
 
     def _core_and_few(self) -> None:
         """Ask the necessary nodes with all sets of one, of two, ... others, where that is affordable."""
@@ -146,20 +151,20 @@ class _Improver:
             groups.append(frozenset(group))
         return groups
 
-    def _beams(self, turn: int) -> None:
+    def _beams(self) -> None:
         """Search from the necessary nodes on, and from those of them that ranges condemn, too."""
         if self.search.settled:
             return
         core = self.search.found.necessary & self.best
         price = self.search.price(self.best)
         for start in dict.fromkeys((core, core & set(self.search.hints.suspects))):
-            if (turn, start, self.best) not in self._beamed:
-                self._beamed.add((turn, start, self.best))
-                self._beam(start, *BEAMS[turn])
+            if (start, self.best) not in self._beamed:
+                self._beamed.add((start, self.best))
+                self._beam(start)
             if self.search.price(self.best) < price - 1e-9:
                 return
 
-    def _beam(self, core: Keep, width: int, most: int, by_rms: bool) -> None:
+    def _beam(self, core: Keep) -> None:
         """Groups are added one by one; the sets that are least off go on."""
         search, price, groups = self.search, self.search.price(self.best), self._groups()
         front, seen = [core], {core}
@@ -167,83 +172,60 @@ class _Improver:
             made = dict.fromkeys(keep | group for keep in front for group in groups)
             new = [keep for keep in made if keep not in seen and search.price(keep) < price - 1e-9]
             if len(seen) == 1:
-                new = new[: FIRST * most]
+                new = new[: FIRST * TRIED]
             seen.update(new)
             if self._batched(iter(new), price):
                 return
-            new.sort(key=lambda keep: (self._off(keep, by_rms), search.sorted(keep)))
+            new.sort(key=lambda keep: (self._off(keep), search.sorted(keep)))
             if front == [core]:
-                groups = [keep - core for keep in new[:most]]
-            front = new[:width]
+                groups = [keep - core for keep in new[:TRIED]]
+            front = new[:WIDTH]
 
-    def _off(self, keep: Keep, by_rms: bool) -> float:
+    def _off(self, keep: Keep) -> float:
         answer = self.search.known[keep]
-        return sum(answer.errors.values()) if by_rms and answer.error < float("inf") else answer.error
+        return sum(answer.errors.values()) if answer.error < float("inf") else answer.error
 
     # From the best set
 
-    def _grow(self, core: Keep, wide: int) -> None:
-        """Add to a set, one by one, what takes the error down most, while it is cheaper than the best."""
-        search, price = self.search, self.search.price(self.best)
-        while search.price(core) + search.cheapest < price - 1e-9:
-            others = [item for item in self._promising() if item not in core]
-            trials = [core | {item} for item in others[: max(8, min(wide, search.left // 8))]]
-            if not trials or self._batched(iter(trials), price):
-                return
-            core = min(trials, key=lambda keep: (search.known[keep].error, search.sorted(keep)))
+    def _walk(self, current: Keep) -> None:
+        """Some nodes are added by chance, most of them near the set; then each that can be spared goes.
 
-    def _without_parts(self) -> None:
-        """Each connected part of the best set is left out as a whole, and grown again with less."""
-        best, price = self.best, self.search.price(self.best)
-        rests = [best - part for part in self._parts(best) if len(part) > 1]
-        for gone in self._least_missed(rests, best):
-            self._grow(best - set(gone), NEAR)
-            if self.search.price(self.best) < price - 1e-9:
-                return
-
-    def _parts(self, keep: Keep) -> list[Keep]:
-        parts, left = [], set(keep)
-        while left:
-            part, edge = set[str](), {min(left, key=self.search.place.__getitem__)}
-            while edge:
-                part |= edge
-                edge = {t for item in edge for t in self.search.hints.near.get(item, ())} & left - part
-            left -= part
-            parts.append(frozenset(part))
-        return parts
-
-    def _swaps(self) -> None:
-        """Two nodes for another one; one for another one that leaves more room.
-
-        Those go first whose absence does least harm.
+        As a set that passes mostly passes with a node more, this goes from one set to others that cost no
+        more, until one is cheaper than the best.
         """
-        best = self.best
-        spare = self._least_missed([best - {item} for item in best], best)[:SPARE]
-        pairs = [best - set(gone) for gone in itertools.combinations([g[0] for g in spare], 2)]
-        others = [item for item in self._promising() if item not in best]
-        for gone in self._least_missed(pairs, best)[:SPARE]:
-            rest = best - set(gone)
-            if self._batched(iter([rest | {item} for item in others[:WIDE]]), self.search.price(best)):
+        search, price = self.search, self.search.price(self.best)
+        end = search.asked + WALK
+        for _ in range(WALK):  # where there are few nodes all that is asked may be known
+            if search.asked >= end or len(current) == len(search.items):
                 return
-        for gone in spare:
-            self._batched(iter([best - set(gone) | {item} for item in others[:NEAR]]))
-
-    def _ruins(self) -> None:
-        """Some nodes that are missed little are taken out by chance, and others put in."""
-        best, price = self.best, self.search.price(self.best)
-        soft = self._least_missed([best - {item} for item in best], best)[: 2 * SPARE]
-        for _ in range(TURNS):
-            few = self._random.sample(soft, min(len(soft), self._random.randint(2, 4)))
-            self._beam(best - {item for gone in few for item in gone}, *RUIN)
-            if self.search.price(self.best) < price - 1e-9:
+            added = self._some_beside(current)
+            keep = current | set(added)
+            if not search.passes(keep):
+                continue
+            soft = search.sorted(current - search.found.necessary)
+            self._batched(iter([keep - {item} for item in soft]))
+            spared = [item for item in soft if search.known[keep - {item}].passes]
+            self._random.shuffle(spared)
+            for item in (*spared, *added) if spared else ():
+                keep = keep - {item} if search.passes(keep - {item}) else keep
+            if spared and search.price(keep) < search.price(current) + 1e-9:
+                current = keep
+            if search.price(keep) < price - 1e-9:
                 return
 
-    def _least_missed(self, keeps: Sequence[Keep], best: Keep) -> list[tuple[str, ...]]:
-        """Give what subsets of the best set lack, those first that come nearest to passing."""
-        self._batched(iter(keeps))
-        search = self.search
-        order = sorted(keeps, key=lambda keep: (search.known[keep].error, search.sorted(keep)))
-        return [tuple(search.sorted(best - keep)) for keep in order if keep]
+    def _some_beside(self, keep: Keep) -> list[str]:
+        """Give a few nodes that are not in the set: near one of it, suspicious, or any."""
+        search, chance = self.search, self._random
+        count, how = chance.choice(FEW), chance.random()
+        if how < 0.6:
+            pool = {chance.choice(search.sorted(keep))}
+            for _ in range(chance.choice((1, 2, 3))):
+                pool |= {t for item in pool for t in search.hints.near.get(item, ()) if t in search.place}
+            others = search.sorted(pool - keep)
+        else:
+            others = [item for item in sorted(search.items, key=search.rank.__getitem__) if item not in keep]
+            others = others[: 4 * len(keep)] if how < 0.8 else others
+        return chance.sample(others, min(count, len(others)))
 
     # Other lists
 
@@ -270,7 +252,7 @@ class _Improver:
         return seen
 
     def _other_orders(self) -> None:
-        """Search through other lists of what does harm or is near, each in a random order."""
+        """Search through other lists of what does harm or is near, each in a random order, and walk on."""
         search, spread = self.search, 2 * len(self.best)
         for turn in range(TURNS):
             price = search.price(self.best)
@@ -292,4 +274,6 @@ class _Improver:
         while size < len(order) and not self.search.passes(order[:size]):
             size *= 2
         if self.search.passes(order[:size]):
-            sweep(order[:size], Passes(self.search))
+            found = sweep(order[:size], Passes(self.search))
+            if not self.search.settled:
+                self._walk(frozenset(found))

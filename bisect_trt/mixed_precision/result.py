@@ -51,6 +51,7 @@ class Precision(Summary):
         one_minimal: each kept node alone was lowered, and that failed.
         smallest: why nothing smaller exists, in words; empty where that is not known.
         curve: number of kept nodes and error, in tolerances, of what was tried.
+        raised: the model was in FP16 itself, and was raised to FP32 first.
         verified: runs of the written file in fresh processes that passed, of `repeats`.
         finished: False when a budget or a signal ended the search.
     """
@@ -75,6 +76,7 @@ class Precision(Summary):
     smallest: str = ""
     curve: tuple[tuple[int, float], ...] = ()
     casts: int = 0
+    raised: bool = False
     verified: int = 0
     repeats: int = 0
     finished: bool = True

@@ -302,9 +302,19 @@ class Search:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing cheaper can pass unless a node more in FP32 hurts, which was not seen."""
+        """Whether nothing cheaper can pass unless a node more in FP32 hurts, which was not seen.
+
+        Where it was seen groups of nodes tell nothing. That a node has to stay which fails when it alone is
+        lowered is believed as long as no set has passed without it.
+        """
+        enough = self.found.necessary >= self.found.best or self.core_fails
+        return (enough and self._needed) or (self.found.bound and not self.odd)
+
+    @property
+    def _needed(self) -> bool:
+        """Whether no set has passed without one of the necessary nodes."""
         necessary = self.found.necessary
-        return not self.odd and (self.core_fails or self.found.bound or necessary >= self.found.best)
+        return not self.odd or all(keep >= necessary for keep, a in self.known.items() if a.passes)
 
     @property
     def core_fails(self) -> bool:
@@ -325,14 +335,14 @@ class Search:
         alike = self.cheapest == max(map(self.cost, self.items))
         if not size or (alike and (size == 1 or found.exhausted >= size - 1)):
             return "every smaller set was tried and fails" if size else "nothing has to stay"
-        if self.odd:  # what follows holds as long as a node more in FP32 never hurts
-            return ""
-        if found.necessary >= found.best:
-            return "each of these fails when it alone is lowered, all others in FP32"
-        if self.core_fails and len(found.necessary) == size - 1:
+        # What follows holds as long as a node more in FP32 never hurts, or does no such harm at least.
+        but = ", and no set without one of them has passed" * self.odd
+        if found.necessary >= found.best and self._needed:
+            return f"each of these fails when it alone is lowered, all others in FP32{but}"
+        if self.core_fails and len(found.necessary) == size - 1 and self._needed:
             few = f"{size - 1} of these fail each when it alone is lowered"
-            return f"{few}, and keeping no more than these fails"
-        if found.bound:
+            return f"{few}, and keeping no more than these fails{but}"
+        if found.bound and not self.odd:
             return (
                 f"{len(found.conflicts)} groups of nodes fail when they alone are lowered, "
                 f"and no {'smaller' if alike else 'cheaper'} set has a node of each"

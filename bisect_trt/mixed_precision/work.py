@@ -312,6 +312,7 @@ class Work:
             one_minimal=search.found.one_minimal or not chosen,
             smallest=search.smallest,
             notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, *self._notes_of_target()))),
+            raised=self.was_narrow,
             curve=tuple(sorted(curve.items())),
         )
 
@@ -339,8 +340,7 @@ class Work:
     def _why(self, key: str, error: float, refused: str) -> str:
         if refused:
             return f"the target does not take it in {self.to.upper()}: {refused}"
-        told = self.why.get(key)
-        if told:
+        if told := self.why.get(key):
             return told
         lost = error == float("inf")
         return "the outputs are not finite without it" if lost else "its rounding makes the outputs differ"
