@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -369,12 +369,14 @@ ORDER = tuple(f"n{k}" for k in range(64))
 )
 def test_planted_slow_nodes_explain_the_difference(slow: dict[str, float], told: bool) -> None:
     total = sum(slow.values())
+    ranked = sorted(slow.values(), reverse=True)
+    # Where some of them explain four fifths to the last bit, one more or one less is right as well.
+    assume(all(abs(sum(ranked[:k]) - 0.8 * total) > 1e-6 for k in range(1, 4)))
     hints = sorted((((name,), more) for name, more in slow.items()), key=lambda hint: -hint[1])
     found = explain(ORDER, hints if told else [], total, part_of(slow), 0.05)
     assert found.part >= 0.8
     chosen = [name for part in found.parts for name in part.nodes]
-    ranked = sorted(slow, key=lambda name: -slow[name])
-    fewest = next(k for k in range(1, 4) if sum(slow[name] for name in ranked[:k]) >= 0.8 * total - 1e-9)
+    fewest = next(k for k in range(1, 4) if sum(ranked[:k]) >= 0.8 * total)
     assert set(chosen) <= set(slow) and len(chosen) == fewest
     assert found.measured <= (fewest if told else 40)
 
