@@ -15,6 +15,7 @@ from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.operators import all_nodes, merge_domains
 from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.walk import needed_for_outputs
 
 _DENSE_LIMIT = 1 << 28
 """Elements."""
@@ -181,14 +182,9 @@ def _drop_weight_inputs(graph: onnx.GraphProto) -> None:
 
 
 def _drop_unneeded(graph: onnx.GraphProto) -> None:
-    """Keep what an output needs; in reverse order, so that chains go in one sweep."""
-    needed = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(consumed(node))
-    replace_nodes(graph, kept[::-1])
+    """Keep what an output needs."""
+    kept, needed = needed_for_outputs(graph)
+    replace_nodes(graph, kept)
     unused = [i for i, t in enumerate(graph.initializer) if t.name not in needed]
     for i in reversed(unused):
         del graph.initializer[i]

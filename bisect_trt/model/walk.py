@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.graph import bodies
+from bisect_trt.model.graph import bodies, consumed
 
 
 def inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -81,3 +81,14 @@ def hoist(graph: onnx.GraphProto) -> None:
             graph.initializer.append(copy)
         del body.initializer[:]
         body.initializer.extend(stay)
+
+
+def needed_for_outputs(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], set[str]]:
+    """Return the nodes that an output of the graph needs, in their order, and all tensors that are needed."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):  # so that a chain is known to be needed in one sweep
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(consumed(node))
+    return kept[::-1], needed

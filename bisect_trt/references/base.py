@@ -24,6 +24,13 @@ class Tensor:
     shapes: tuple[tuple[int, ...], ...]
     files: tuple[str, ...]
 
+    @classmethod
+    def of(cls, arrays: Sequence[npt.NDArray[Any]], paths: Sequence[Path]) -> Tensor:
+        """Describe values, one array for each sample, that lie in these files."""
+        elem_type = helper.np_dtype_to_tensor_dtype(np.asarray(arrays[0]).dtype)
+        shapes = tuple(tuple(map(int, array.shape)) for array in arrays)
+        return cls(elem_type, shapes, tuple(path.name for path in paths))
+
 
 @dataclass(frozen=True)
 class Record:
@@ -125,10 +132,7 @@ class Record:
 
 def recorded_values(store: Store, name: str, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
     """Write the values of one tensor, one for each sample."""
-    elem_type = helper.np_dtype_to_tensor_dtype(np.asarray(arrays[0]).dtype)
-    paths = [store.put(name, array) for array in arrays]
-    shapes = tuple(tuple(map(int, array.shape)) for array in arrays)
-    return Tensor(elem_type, shapes, tuple(path.name for path in paths))
+    return Tensor.of(arrays, [store.put(name, array) for array in arrays])
 
 
 def recorded_inputs(graph: Graph, store: Store, feeds: Sequence[Feeds]) -> dict[str, Tensor]:

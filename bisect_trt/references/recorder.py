@@ -258,13 +258,11 @@ class _Run:
 
     def keep(self, name: str, arrays: Sequence[Array]) -> None:
         """Write one tensor."""
-        elem_type = helper.np_dtype_to_tensor_dtype(np.asarray(arrays[0]).dtype)
-        if elem_type == TensorProto.FLOAT16 and self.overflows(name, arrays):
+        if arrays[0].dtype == np.float16 and self.overflows(name, arrays):
             self.hidden.add(name)
         place = f"{self.stem}{self.places[name]:06d}"
         paths = [self.store.put_at(f"{place}-{k}" if k else place, name, a) for k, a in enumerate(arrays)]
-        shapes = tuple(tuple(map(int, array.shape)) for array in arrays)
-        self.add(name, Tensor(elem_type, shapes, tuple(path.name for path in paths)))
+        self.add(name, Tensor.of(arrays, paths))
 
     def overflows(self, name: str, arrays: Sequence[Array]) -> bool:
         """Return whether a float16 tensor was made of finite numbers and does not fit into its type."""

@@ -182,10 +182,8 @@ def _add(
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    for k, name in enumerate(node.input):
-        node.input[k] = names.get(name, name)
-    for k, name in enumerate(node.output):
-        node.output[k] = names.get(name, name)
+    for field in (node.input, node.output):
+        field[:] = [names.get(name, name) for name in field]
     for body in bodies(node):
         taken = {name: names[name] for name in captures(body) if name in names}
         if taken:
@@ -195,8 +193,7 @@ def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
 def _rename_body(body: onnx.GraphProto, names: Mapping[str, str]) -> None:
     """Rename what a body takes from outside; names that it makes itself are not among them."""
     for node in body.node:
-        for k, name in enumerate(node.input):
-            node.input[k] = names.get(name, name)
+        node.input[:] = [names.get(name, name) for name in node.input]
         for inner in bodies(node):
             taken = {name: names[name] for name in captures(inner) if name in names}
             if taken:

@@ -25,7 +25,7 @@ from bisect_trt.model.editing.simplicity import simplicity
 from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.seeded_values import DESCRIBED_FROM, Recipe, description
 from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
-from bisect_trt.model.walk import hoist, inner_nodes, scopes, unique_names
+from bisect_trt.model.walk import hoist, inner_nodes, needed_for_outputs, scopes, unique_names
 from bisect_trt.outcome import Array
 from bisect_trt.writing.files import written_whole
 
@@ -140,7 +140,9 @@ class Draft:
     def drop_unused(self) -> None:
         """Forget nodes, weights and inputs that no output needs, those of bodies first."""
         for graph in reversed(list(scopes(self.graph))):
-            needed = _drop_unused_nodes(graph)
+            kept, needed = needed_for_outputs(graph)
+            if len(kept) != len(graph.node):
+                replace(graph.node, kept)
         for name in [name for name in self.weights if name not in needed]:
             self.drop_weight(name)
         self.drop_inputs({i.name for i in self.graph.input} - needed)
@@ -151,19 +153,6 @@ class Draft:
         for sample in self.samples:
             for name in names:
                 sample.pop(name, None)
-
-
-def _drop_unused_nodes(graph: onnx.GraphProto) -> set[str]:
-    """Nodes of one scope; the tensors that are still needed are returned."""
-    needed = {output.name for output in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(consumed(node))
-    if len(kept) != len(graph.node):
-        replace(graph.node, kept[::-1])
-    return needed
 
 
 def replace(field_of: Any, items: list[Any]) -> None:
