@@ -250,7 +250,7 @@ class Outcome:
 
 
 def judge(outcome: Outcome, wanted: Failure) -> Verdict:
-    """Say whether `outcome` shows the wanted failure.
+    """Return the verdict of an outcome on the wanted failure.
 
     Any other failure is UNRESOLVED: it may hide the wanted one, and must never replace it.
     """

@@ -154,7 +154,7 @@ def _name(spec: str, package: Package | None) -> str:
 
 
 def _lower_version(proto: onnx.ModelProto) -> None:
-    """Give the model the least IR version that its operator sets go with: old releases refuse new ones."""
+    """Lower the IR version to the least that the operator sets allow: old releases refuse new ones."""
     least = onnx.helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
     proto.ir_version = min(proto.ir_version, max(_OLDEST_IR, least))
 

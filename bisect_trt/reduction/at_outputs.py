@@ -113,7 +113,7 @@ class Hybrid:
     culprits: tuple[Culprit, ...] = ()
 
     def judge(self, outcome: Outcome, wanted: Failure) -> Verdict:
-        """Say whether an outcome shows the wanted failure, and enough of it."""
+        """Return the verdict of an outcome on the wanted failure, if it shows enough of it."""
         if self.stand_in is not None and judge(outcome, self.stand_in) is Verdict.REPRODUCES:
             return Verdict.REPRODUCES
         verdict = judge(outcome, wanted)

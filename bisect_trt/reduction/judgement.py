@@ -17,7 +17,7 @@ from bisect_trt.writing.text import counted
 
 
 def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
-    """Say whether what is left of the model is wrong on the target, or only rounded.
+    """Find out whether what is left of the model is wrong on the target, or only rounded.
 
     What is no mismatch is wrong: an overflow or a NaN is never rounding. `accuracy` is how the user's own
     file is compared, for a failure that is the whole model's.

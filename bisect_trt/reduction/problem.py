@@ -278,7 +278,7 @@ class Problem:
         return next(self.observations(candidate, 1))
 
     def judge(self, outcome: Outcome) -> Verdict:
-        """Say whether an outcome shows the wanted failure; before there is one, whether it shows any."""
+        """Return the verdict of an outcome on the wanted failure; on any failure before there is one."""
         if self.wanted is None:
             return Verdict.REPRODUCES if outcome.failures else Verdict.VANISHES
         cause = self.simplifying.cause

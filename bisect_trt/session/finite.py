@@ -93,7 +93,7 @@ def first_origin(graph: Graph, recorded: Record) -> str:
 def with_other_masks(
     pool: Pool, loaded: LoadedModel, samples: Samples, settings: Settings, folder: Path
 ) -> tuple[Session, str]:
-    """Give the model prepared in `folder`; made-up bool inputs turned round where that loses fewer elements.
+    """Prepare the model in `folder`; made-up bool inputs are inverted where that loses fewer elements.
 
     Custom operators that are random are marked as such (`twice`).
     Nobody can know whether True in a mask means to keep or to leave out: both are tried.

@@ -67,7 +67,7 @@ class Rests:
         return math.prod(self._record.shape(tensor)) if tensor in self._record else 0
 
     def _behind(self, made: Iterable[str], inside: Selection) -> Selection:
-        """Give all nodes that the tensors have an influence on by way of a node outside of the candidate."""
+        """Return all nodes that the tensors influence through a node outside of the candidate."""
         graph = self._graph
         todo = [n for t in made for n in graph.consumers.get(t, ()) if n not in inside]
         found: set[str] = set()
