@@ -93,7 +93,7 @@ class _Service:
     def ask(
         self, function: Callable[..., ModelProto], tool: str, model: bytes, options: dict[str, Any]
     ) -> tuple[bool, bytes]:
-        """Return whether the tool succeeded, and the model or the text of its refusal. Raises NotKnownError."""
+        """Return whether the tool succeeded, and its model or refusal. Raises NotKnownError."""
         with self._lock:
             if self.strikes[tool] >= STRIKES:
                 raise NotKnownError(f"{tool}: it ended its process {STRIKES} times")

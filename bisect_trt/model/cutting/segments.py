@@ -82,7 +82,7 @@ def segments(graph: Graph, cutter: Cutter, record: TensorSource, nodes: Iterable
 
 
 def _together(graph: Graph, name: str) -> frozenset[str]:
-    """Return a node with those that stay with it: builders take no quantised tensors as inputs or outputs."""
+    """Return a node with those that stay with it: builders take no quantised inputs or outputs."""
     quantiser = name
     node = graph.node(name)
     if node.op_type == "DequantizeLinear":

@@ -190,7 +190,7 @@ def made(value: Value) -> Array:
 
 
 def _fits(value: Array, slot: Accepted) -> bool:
-    """Return whether values that follow from type and name (masks, small integers) are accepted as they are."""
+    """Return whether values that follow from type and name are accepted as they are."""
     return not value.size or bool(value.min() >= slot.low and value.max() <= slot.high)
 
 
