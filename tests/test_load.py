@@ -231,7 +231,7 @@ def external(location: str, **extra: int) -> onnx.ModelProto:
         (external("a\\..\\..\\w.bin"), "outside the model's folder"),
         (external("link.bin"), "leaves the model's folder"),
         (external("folder/w.bin"), "leaves the model's folder"),
-        (external("."), "does not exist"),
+        (external("."), "is no regular file"),
         (external("w.bin", offset=4), "truncated"),
         (external("w.bin", offset=-4), "cannot hold"),
         (external("w.bin", length=4), "cannot hold"),

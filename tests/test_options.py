@@ -160,6 +160,7 @@ def test_help_has_panels_of_at_most_a_dozen_the_commonest_first(capsys: pytest.C
         ("--ep-library", ["x"], "is not NAME=PATH"),
         ("--seed", "1.5", "--seed '1.5' is not a whole number"),
         ("--opt-level", "7", "'7' has to be between 0 and 5"),
+        ("--workers", "99999", "'99999' has to be between 1 and 512"),
     ],
 )
 def test_what_an_option_does_not_take_is_said(flag: str, given: Any, said: str) -> None:

@@ -23,6 +23,7 @@ from bisect_trt.results import Step
 from bisect_trt.scanning.page import document
 from bisect_trt.scanning.result import Scan
 from bisect_trt.scanning.scan import BUILDS
+from bisect_trt.session.journal import locked
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 from support import LIGHT, model, tensor_type
 
@@ -337,6 +338,25 @@ def test_force_replaces_only_an_earlier_scan(models_dir: Path, tmp_path: Path) -
     shutil.move(out / "scan.json", out / "mine.json")
     with pytest.raises(UsageError, match="not empty"):
         bisect_trt.scan(models_dir / "ok.onnx", settings("emulate:fp16"), out=out, force=True)
+
+
+def test_what_a_killed_scan_left_is_replaced_and_a_running_one_is_left_alone(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    """Only where nothing else lies in the folder."""
+    out = tmp_path / "out"
+    for name in ("work", "logs"):
+        (out / name).mkdir(parents=True)
+        (out / name / "r000000.npy").write_bytes(b"half of it")
+    with pytest.raises(UsageError, match="not empty"):  # nothing says that a scan made these
+        bisect_trt.scan(models_dir / "ok.onnx", settings("emulate:fp16"), out=out)
+    with locked(out / ".scanning"), pytest.raises(UsageError, match="another run is at work"):
+        bisect_trt.scan(models_dir / "ok.onnx", settings("emulate:fp16"), out=out)
+    bisect_trt.scan(models_dir / "ok.onnx", settings("emulate:fp16"), out=out)
+    assert sorted(path.name for path in out.iterdir()) == ["scan.html", "scan.json"]
+    (out / ".scanning").touch()
+    with pytest.raises(UsageError, match="not empty"):  # it was killed while it replaced another
+        bisect_trt.scan(models_dir / "ok.onnx", settings("emulate:fp16"), out=out)
 
 
 def test_a_target_that_only_builds(models_dir: Path, tmp_path: Path) -> None:

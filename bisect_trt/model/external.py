@@ -74,9 +74,9 @@ def _resolve(location: str, path: Path, tensor: str) -> Path:
     except OSError as error:  # a name that no file can have
         raise UsageError(f"{where}: {error.strerror}: {location[:60]!r}", "save the model again") from error
     if not there:
+        why = "is no regular file" if file.exists() else "does not exist"
         raise UsageError(
-            f"{where} is missing: {file} does not exist",
-            "put the data file beside the model, as it was exported",
+            f"{where} is missing: {file} {why}", "put the data file beside the model, as it was exported"
         )
     # A download cache may hold links for both model and data: then the model's real folder counts.
     homes = (path.parent.resolve(), path.resolve().parent)

@@ -18,6 +18,7 @@ from bisect_trt.nightly.options import STRICT, table, to_toml
 from bisect_trt.nightly.values import clock_time, duration, size, target
 from bisect_trt.settings import Settings
 
+MOST = 100_000  # nights that may be kept: SQLite takes no larger numbers than 64 bits
 Seconds = Annotated[float, BeforeValidator(duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(size), Field(gt=0)]
 TimeOfDay = Annotated[time, BeforeValidator(clock_time)]
@@ -48,9 +49,9 @@ class Budget(Table):
 class Retention(Table):
     """What is kept on disk."""
 
-    nights: int = Field(default=30, ge=1)
+    nights: int = Field(default=30, ge=1, le=MOST)
     max_size: Size | None = None
-    history: int = Field(default=400, ge=2)
+    history: int = Field(default=400, ge=2, le=MOST)
     log_size: Size = 5 * 1024**2
 
 
@@ -81,8 +82,8 @@ class Config(Table):
 
     models: Models
     out: Path = Path("runs")
-    workers: int = Field(default=1, ge=1)
-    confirm: int = Field(default=3, ge=1)
+    workers: int = Field(default=1, ge=1, le=512)
+    confirm: int = Field(default=3, ge=1, le=100)
     resume_within: Seconds = 20 * 3600.0
     on_new: Annotated[str, AfterValidator(str.strip)] = ""
     on_new_timeout: Seconds = 600.0

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from os.path import realpath
 from pathlib import Path
 
 from bisect_trt.errors import UsageError
@@ -57,7 +58,8 @@ def find_models(config: Config) -> list[str]:
                 f"models.include: {pattern!r} cannot be used: {error}",
                 f"patterns are relative to {base}, such as models/**/*.onnx",
             ) from error
-        found |= {p.relative_to(base).as_posix() for p in paths if out not in p.resolve().parents}
+        # `realpath` and not `Path.resolve`: a link that leads to itself is a model that cannot be read
+        found |= {p.relative_to(base).as_posix() for p in paths if out not in Path(realpath(p)).parents}
     kept = sorted(n for n in found if not any(fnmatch(n, x) for x in config.models.exclude))
     if not kept:
         raise UsageError(

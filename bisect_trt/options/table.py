@@ -287,7 +287,7 @@ ROWS: tuple[Option, ...] = (
         by_hand=True,
     ),
     Option("target.verbose_log", "--verbose-log", k.FILE, "The target's whole log.", BUILDER),
-    Option("run.workers", "--workers", k.count(1), "Probes at the same time.", MACHINE),
+    Option("run.workers", "--workers", k.count(1, 512), "Probes at the same time.", MACHINE),
     Option("run.devices", "--device", k.LISTED, "GPUs to use, such as 0,1: one worker on each.", MACHINE),
     Option(
         "run.cluster",

@@ -15,23 +15,29 @@ from onnx import TensorProto
 from bisect_trt.errors import UsageError
 from bisect_trt.references.base import Record
 from bisect_trt.scanning.jobs import Row
+from bisect_trt.session.journal import locked
 
 DOCUMENT = "scan.json"
 PAGE = "scan.html"
 INDEX = "index.json"
 _SCRATCH = ("work", "logs")
+_MARK = ".scanning"  # locked while a scan is at work; one that was killed leaves it, and what it had begun
 
 
 def require_free(out: Path, values: Path | None, *, force: bool) -> None:
     """Nothing is written here; see `scanning.scan`.
 
     Raises:
-        UsageError: a folder holds something that a scan would have to replace, or is no folder.
+        UsageError: a folder holds something that a scan would have to replace, or is no folder, or another
+            scan is at work in it.
     """
     for place, option in ((out, "--out"), (values, "--save-tensors")):
         if place is not None and place.exists() and not place.is_dir():
             raise UsageError(f"{place} exists and is not a folder", f"choose another one with {option}")
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if _MARK in there:
+        locked(out / _MARK).close()
+        there -= {_MARK, *_SCRATCH}
     if there and not (force and DOCUMENT in there):
         hint = "choose another folder with --out"
         if DOCUMENT in there:
@@ -49,14 +55,18 @@ def open_out(out: Path) -> Iterator[Path]:
     except OSError as error:
         hint = "choose another one with --out"
         raise UsageError(f"{out} cannot be made: {error.strerror}", hint) from error
-    try:
-        yield out
-    except BaseException:
+    with locked(out / _MARK):
         _clear(out)
-        if not any(out.iterdir()):
-            out.rmdir()
-        raise
-    _clear(out)
+        try:
+            yield out
+        except BaseException:
+            _clear(out)
+            (out / _MARK).unlink(missing_ok=True)
+            if not any(out.iterdir()):
+                out.rmdir()
+            raise
+        _clear(out)
+        (out / _MARK).unlink(missing_ok=True)
 
 
 def _clear(out: Path) -> None:

@@ -76,6 +76,8 @@ def test_template_and_schema_name_the_same_keys() -> None:
         ("workers = 2", "models is missing", "--init"),
         (MODELS + "[[model]]\nseed = 1", "model[1].match is missing", "--init"),
         ("workers = 0\n" + MODELS, "workers", ""),
+        ("workers = 100000\n" + MODELS, "workers: it should be less than or equal to 512", ""),
+        (f"confirm = {10**20}\n{MODELS}", "confirm: it should be less than or equal to 100", ""),
         (MODELS + '[budget]\ntotal = "9 hours"', "budget.total: not a duration", ""),
         (MODELS + '[budget]\nuntil = "25:00"', "budget.until: not a time of day", ""),
         (MODELS + '[retention]\nmax_size = "lots"', "retention.max_size: not a size", ""),

@@ -105,6 +105,8 @@ def test_plain_folder_means_all_models_below(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "models" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "models" / name).touch()
     assert find_models(config) == ["a.onnx", "b/c.onnx"]
+    (tmp_path / "models" / "round.onnx").symlink_to("round.onnx")  # a model that cannot be read
+    assert find_models(config) == ["a.onnx", "b/c.onnx", "round.onnx"]
 
 
 def test_a_folder_takes_the_options_of_check_and_reduce(
