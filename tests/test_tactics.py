@@ -38,17 +38,12 @@ class Prober:
         if used.without_tactics and not self.chooses:
             raise UsageError("no algorithm selector", "")
         allowed = used.with_tactics if used.with_tactics and self.chooses else NAMES
+        allowed = (LAST,) if used.tf32 is False else allowed
         left = [t for t in allowed if t not in used.without_tactics] or list(NAMES)
         taken = FP32 if used.timing_cache is None else left[0]
         layers = ({"number": taken, "tactic": NAMES[taken]}, {"number": ""})
         wrong = (WANTED,) if taken in self.failing else ()
         return Outcome(wrong, built=Built(engine={"layers": 2, "shown": layers, "types": {}}))
-
-
-def told_of(*numbers: str) -> Outcome:
-    """What a target tells of an engine with these tactics."""
-    layers = tuple({"number": number, "tactic": NAMES[number]} for number in numbers)
-    return Outcome(built=Built(engine={"shown": layers}))
 
 
 def problem(prober: Prober, wanted: Failure = WANTED, nodes: int = 1) -> Any:
@@ -76,18 +71,18 @@ def test_all_that_fail_are_left_out_until_one_passes() -> None:
     assert [t.without_tactics for t in prober.asked] == [(), (TF32,), (TF32, FP32)]
 
 
-def test_tactics_that_passed_with_other_options_are_tried_first() -> None:
-    passing = [told_of(LAST), told_of(LAST), told_of(TF32, FP32)]  # what fails is among the last ones
-    prober = Prober({TF32, FP32}, SETTINGS)
-    (told,) = by_tactic(problem(prober), passing=passing)
+def test_tactics_that_are_taken_with_options_that_help_are_tried_first() -> None:
+    prober, helps = Prober({TF32, FP32}, SETTINGS), replace(SETTINGS, tf32=False)
+    (told,) = by_tactic(problem(prober), passing=[helps])
     assert "passes with gemm_f32f32_splitk" in told
-    assert [(t.with_tactics, t.without_tactics) for t in prober.asked] == [((), ()), ((LAST,), ())]
+    assert [(t.tf32, t.with_tactics) for t in prober.asked] == [(None, ()), (False, ()), (None, (LAST,))]
 
 
-def test_where_those_fail_too_others_are_looked_for() -> None:
+def test_where_those_are_no_others_more_are_looked_for() -> None:
     prober = Prober({TF32, FP32}, SETTINGS)
-    (told,) = by_tactic(problem(prober), passing=[told_of(FP32)])
-    assert "passes with gemm_f32f32_splitk" in told and len(prober.asked) == 4
+    (told,) = by_tactic(problem(prober), passing=[replace(SETTINGS, opt_level=1)])  # takes the same
+    assert "passes with gemm_f32f32_splitk" in told
+    assert [t.without_tactics for t in prober.asked] == [(), (), (TF32,), (TF32, FP32)]
 
 
 def test_a_failure_of_every_tactic_hangs_on_none() -> None:

@@ -16,7 +16,7 @@ from bisect_trt.reduction.passes.causes import causes
 from bisect_trt.reduction.passes.drop import is_one_minimal
 from bisect_trt.reduction.passes.flaky import LOOKS, always, distrust
 from bisect_trt.reduction.passes.neighbour import Neighbour, nearest_passing
-from bisect_trt.reduction.passes.tactics import Kept, by_tactic, kept, with_its_engine
+from bisect_trt.reduction.passes.tactics import Kept, by_tactic, kept
 from bisect_trt.reduction.passes.workarounds import avoiding
 from bisect_trt.reduction.problem import Problem, end_of
 from bisect_trt.reduction.simplify.run import simplify_best
@@ -137,9 +137,9 @@ def explain(problem: Problem, found: Found) -> Found:
 
     def steps() -> None:
         nonlocal found
-        avoided = avoiding(problem, with_its_engine(problem))
+        avoided = avoiding(problem)
         found = replace(found, avoided=avoided.sentences)
-        found = replace(found, tactics=tuple(by_tactic(problem, found.kept, avoided.passing)))
+        found = replace(found, tactics=tuple(by_tactic(problem, found.kept, avoided.targets)))
 
     if not found.end.is_early:
         end = end_of(problem.prober, steps)

@@ -15,7 +15,6 @@ from bisect_trt.session.prober import Prober
 from bisect_trt.settings import TIMING, TargetSettings
 from bisect_trt.targets.tensorrt.timing import OTHER
 
-MOST_NAMED = 2  # sets of tactics that passed with other options
 MOST_BUILDS = 4  # builds with other tactics; each does without all that were taken before
 ANEW = 3  # builds that measure anew, where TensorRT lets nobody choose
 MOST_NODES = 8  # nodes; of more layers nobody could tell which tactic it is
@@ -117,29 +116,22 @@ def _chooses_tactics(problem: Problem, best: Candidate) -> bool:
     return problem.prober.oracle.target.spec == "tensorrt" and len(best.nodes) <= MOST_NODES and not slow
 
 
-def with_its_engine(problem: Problem) -> Candidate | None:
-    """Return the best candidate in the form whose engine the target tells, where tactics are asked for."""
-    best = problem.best
-    return None if best is None or not _chooses_tactics(problem, best) else replace(best, form=Form.WRITTEN)
-
-
-def by_tactic(problem: Problem, own: Kept | None = None, passing: Sequence[Outcome] = ()) -> list[str]:
+def by_tactic(problem: Problem, own: Kept | None = None, passing: Sequence[TargetSettings] = ()) -> list[str]:
     """Return a sentence on the tactics that fail and those that pass; nothing if all tactics fail.
 
-    `own` are those with which it fails, where the cache of the run does not hold them. `passing` are outcomes
-    of `with_its_engine` with other options: tactics that were taken there are tried first.
+    `own` are those with which it fails, where the cache of the run does not hold them. `passing` are other
+    options of the target with which it does not: the tactics that are taken then are tried first.
     """
-    written, used = with_its_engine(problem), problem.prober.oracle.target
-    if written is None:
+    best, used = problem.best, problem.prober.oracle.target
+    if best is None or not _chooses_tactics(problem, best):
         return []
+    written = replace(best, form=Form.WRITTEN)  # its engine is told, and the timing cache stays as it is
     outcome = problem.prober.observe(written, target=own.of(used) if own else None)
     fails = _tactics(outcome)
     if not fails or problem.judge(outcome) is not Verdict.REPRODUCES:
         return []
     where = _BY_NUMBER if own and own.numbers else _NOWHERE if OTHER in outcome.log else _IN_A_FILE
-    others = [_tactics(one) for one in passing]
-    named = [tuple(sorted(one)) for one in others if one and not one.keys() & fails.keys()]
-    for other in _others(problem.prober, used, written, fails, list(dict.fromkeys(named))[:MOST_NAMED]):
+    for other in _others(problem.prober, used, written, fails, passing):
         if problem.judge(other) is Verdict.VANISHES:
             return [_sentence(fails, _tactics(other), where)]
     return []
@@ -150,11 +142,13 @@ def _others(
     used: TargetSettings,
     written: Candidate,
     fails: dict[str, str],
-    named: Sequence[tuple[str, ...]],
+    passing: Sequence[TargetSettings],
 ) -> Iterator[Outcome]:
     """Return what builds with other tactics give, those that are named first, as long as there are any."""
-    for numbers in named:
-        yield prober.observe(written, target=replace(used, with_tactics=numbers))
+    for target in passing:
+        taken = _tactics(prober.observe(written, target=target))
+        if taken.keys() - fails.keys():
+            yield prober.observe(written, target=replace(used, with_tactics=tuple(sorted(taken))))
     seen = dict(fails)
     try:
         for _ in range(MOST_BUILDS):

@@ -12,11 +12,12 @@ import onnx
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import CutStyle
-from bisect_trt.outcome import Outcome, Stage, Symptom, Verdict
+from bisect_trt.outcome import Stage, Symptom, Verdict
 from bisect_trt.reduction.decisions import Trial, decide
 from bisect_trt.reduction.passes.neighbour import Neighbour
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.targets.knobs import US, Knob
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.knobs import US, Knob, switched
 from bisect_trt.targets.registry import knobs_of
 
 LONGEST_PROBE = 30.0
@@ -28,34 +29,28 @@ class Avoided:
 
     Attributes:
         sentences: on each decision of the builder with which the failure is gone.
-        passing: what the target did then.
+        targets: the target with each of these.
     """
 
     sentences: tuple[str, ...] = ()
-    passing: tuple[Outcome, ...] = ()
+    targets: tuple[TargetSettings, ...] = ()
 
 
-def avoiding(problem: Problem, shown: Candidate | None = None) -> Avoided:
-    """Find decisions of the builder with which the best candidate does not fail; a parser heeds none of them.
+def avoiding(problem: Problem) -> Avoided:
+    """Find decisions of the builder with which the best candidate does not fail.
 
-    `shown` is the same candidate in a form of which the target tells more. Raises BudgetSpent.
+    A parser heeds none of them. Raises BudgetSpent.
     """
-    best, wanted, passing = problem.best, problem.wanted, list[Outcome]()
+    best, wanted, target = problem.best, problem.wanted, problem.prober.oracle.target
     if best is None or wanted is None or wanted.stage is Stage.PARSE or wanted.symptom is Symptom.HANG:
         return Avoided()
     known = problem.outcomes.get(best.digest)
     if known and known.seconds > LONGEST_PROBE:
         return Avoided()
-
-    def judge(outcome: Outcome) -> Verdict:
-        verdict = problem.judge(outcome)
-        passing.extend([outcome] if verdict is Verdict.VANISHES else ())
-        return verdict
-
-    trial = Trial(problem.prober, shown or best, judge, problem.runs)
-    found = decide(knobs_of(problem.prober.oracle.target), trial, thorough=False)
-    helping = [sentence(knobs) for knobs in (found.helps, found.also) if knobs]
-    return Avoided(tuple(helping), tuple(passing))
+    trial = Trial(problem.prober, best, problem.judge, problem.runs)
+    found = decide(knobs_of(target), trial, thorough=False)
+    helping = [knobs for knobs in (found.helps, found.also) if knobs]
+    return Avoided(tuple(map(sentence, helping)), tuple(switched(target, knobs) for knobs in helping))
 
 
 def sentence(knobs: Sequence[Knob]) -> str:
