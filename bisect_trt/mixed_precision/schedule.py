@@ -50,12 +50,12 @@ def dear_questions(search: Search, tell: Tell) -> None:
     search.finish()
 
 
-def by_emulation(search: Search, tell: Tell) -> Hints:
-    """Give what cheap questions of an emulation say of the target, which is asked next.
+def by_emulation(search: Search, passes: Callable[[Keep], bool], tell: Tell) -> Hints:
+    """Give what cheap questions of an emulation say of the target, which `passes` asks whether a set does.
 
     Where the target loses as much as the emulation does, the emulation's set passes there, and all that is
     left to ask is whether each node of it can be spared. A target that loses more may take the set for a half
-    or a quarter of the tolerance.
+    or a quarter of the tolerance, which takes longer to find and is not looked for before.
     """
     whole, low = search.answers([frozenset(search.items), frozenset()])
     if not whole.passes or low.passes:
@@ -70,6 +70,8 @@ def by_emulation(search: Search, tell: Tell) -> Hints:
             improve(part, max(0, ENOUGH - part.asked))
         part.finish()
         found.append(part.found.best)
+        if passes(part.found.best):
+            break
     starts = [tuple(search.sorted(keep)) for keep in dict.fromkeys(found)]
     last = max(starts, key=len)
     rest = [item for item in search.hints.rank if item not in last]

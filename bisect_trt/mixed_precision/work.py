@@ -91,8 +91,9 @@ class Work:
             self.asker.look(always, self.settings.run.repeats)
         price = self._price(items, always)
         if not self._emulated and not start:
-            cheap = self._sessions(Budget(self.budget.deadline))
-            told = schedule.by_emulation(Search(items, cheap.ask, told, always, price), self._searching)
+            there = self.asker.ask
+            cheap = Search(items, self._sessions(Budget(self.budget.deadline)).ask, told, always, price)
+            told = schedule.by_emulation(cheap, lambda k: there([k | always])[0].passes, self._searching)
         search = Search(items, self.asker.ask, told, always, price)
         whole, low = search.answers([frozenset(items), frozenset()])
         if not whole.passes:
@@ -284,6 +285,7 @@ class Work:
         self, search: Search, status: str, keep: Collection[str], whole: Answer, low: Answer
     ) -> Precision:
         known, chosen = self.trial.roles, frozenset(keep) - search.always
+        more = self.asker.notes(self.to.upper()) if isinstance(self.asker, OnTarget) else ()
         mixed = search.known.get(chosen)
         errors = {"fp32": whole, "low": low, **({"mixed": mixed} if mixed else {})}
         curve: dict[int, float] = {}
@@ -311,13 +313,10 @@ class Work:
             evaluations={"first": search.found.first, "all": search.asked, "explicit": self.written.answered},
             one_minimal=search.found.one_minimal or not chosen,
             smallest=search.smallest,
-            notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, *self._notes_of_target()))),
+            notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, *more))),
             raised=self.was_narrow,
             curve=tuple(sorted(curve.items())),
         )
-
-    def _notes_of_target(self) -> tuple[str, ...]:
-        return self.asker.notes(self.to.upper()) if isinstance(self.asker, OnTarget) else ()
 
     def _kept(self, search: Search, keep: Keep) -> tuple[Kept, ...]:
         known, target = self.trial.roles, self.asker if isinstance(self.asker, OnTarget) else None
