@@ -74,7 +74,7 @@ def default_rtol(dtype: np.dtype[Any]) -> float:
 
 
 def scale(reference: Array) -> float:
-    """Return RMS of what is finite and no filler; 0.0 when there is nothing."""
+    """Return the RMS of what is finite and no filler; 0.0 when there is nothing."""
     limit = min(FILL, 0.9 * _largest(reference.dtype))
     for bound in (limit, math.inf):  # fillers count only where there is nothing else
         rms, count = 0.0, 0

@@ -117,7 +117,7 @@ def computed(
 
 
 def entering(arithmetic: Arithmetic, op: str, slot: int, value: Array, terms: int) -> Array | None:
-    """Return error of what enters an operator: rounded there, or by its inner steps; None: there is none."""
+    """Return the error of an operator's inputs: rounded there, or by inner steps; None if there is none."""
     size = np.abs(np.asarray(value, np.float64))
     if arithmetic.products and slot < products(op):
         return LAMBDA * arithmetic.products * size

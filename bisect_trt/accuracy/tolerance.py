@@ -22,7 +22,7 @@ OTHER_KIND = "outputs differ in shape or type"
 
 
 def precision_rtol(target: TargetSettings) -> float:
-    """Return least default tolerance of a target that computes in another precision than its tensors have."""
+    """Return the least default tolerance of a target whose precision is not that of its tensors."""
     name, _, argument = target.spec.partition(":")
     if target.precision:
         return PRECISIONS.get(target.precision.lower(), 0.0)
@@ -132,7 +132,7 @@ def _failure(signature: str, bad: Sequence[TensorDiff]) -> Failure:
 
 
 def only_for(accuracy: AccuracySettings, output: str) -> AccuracySettings:
-    """Return user's tolerance of one output for everything that is compared: a part of the model by itself.
+    """Return the user's tolerance of one output, to compare a part of the model by itself with it.
 
     Names of outputs mean nothing there: a part has outputs of its own. Which of several scores are the best
     can only be asked of the output itself, so `topk` does not count. "" has no tolerance of its own.

@@ -17,7 +17,7 @@ WORDS = {BAD: "still there", GOOD: "gone", Verdict.UNRESOLVED: "cannot tell"}
 
 
 def answer(found: Releases) -> str:
-    """Return history in one sentence: `fails since 1.24.0 (1.23.2 is fine); still in 1.32.0, the newest`."""
+    """Say the history in a sentence: `fails since 1.24.0 (1.23.2 is fine); still in 1.32.0, the newest`."""
     known = found.history.known
     if not known:
         return f"nothing can be told of any release of {found.package} that was tried"
@@ -167,7 +167,7 @@ def _whole(decided: Decisions) -> list[str]:
 
 
 def pasted(decided: Decisions) -> list[tuple[str, str]]:
-    """Return tool and line for what helps, each once; on the whole model where that was tried."""
+    """Return the tool and line of each remedy, once; on the whole model where that was tried."""
     if decided.whole is not None and decided.whole.fails:
         return [pair for tried in decided.whole.tried if tried.agrees for pair in tried.paste]
     return [pair for knob in (*decided.decided.helps, *decided.decided.also) for pair in knob.paste.items()]

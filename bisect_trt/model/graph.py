@@ -234,7 +234,7 @@ class Graph:
         return {v.name: v.type for part in (graph.value_info, graph.output, graph.input) for v in part}
 
     def value_info(self, tensor: str) -> onnx.TypeProto | None:
-        """Return declared or inferred type; None when unknown. Weights have none, see `elem_type`."""
+        """Return the declared or inferred type; None when unknown. Weights have none, see `elem_type`."""
         kind = self._types.get(tensor)
         return kind if kind is not None and kind.WhichOneof("value") else None
 
@@ -248,14 +248,14 @@ class Graph:
         return kind.tensor_type.elem_type or None
 
     def shape(self, tensor: str) -> Dims | None:
-        """Return dimensions: int, symbol or None each; None when even the rank is unknown."""
+        """Return the dimensions: int, symbol or None each; None when even the rank is unknown."""
         if tensor in self.initializers:
             return tuple(self.initializers[tensor].dims)
         kind = self.value_info(tensor)
         return None if kind is None else dims_of(kind)
 
     def sorted(self, names: Iterable[str]) -> list[str]:
-        """Return node names in topological order, generators dropped. Raises KeyError for unknown names."""
+        """Return these names in topological order, generators dropped. Raises KeyError for unknown names."""
         place = self._position
         return [self.order[k] for k in sorted([place[n] for n in set(names).difference(self.generators)])]
 

@@ -193,7 +193,7 @@ class _Reader:
         self.location = location
 
     def rewritten(self, start: int, stop: int, inside: dict[int, _Rewrite]) -> bytes:
-        """Return message in `data[start:stop]` with the fields of `inside` rewritten. Raises ValueError."""
+        """Return the message in `data[start:stop]`, fields of `inside` rewritten. Raises ValueError."""
         parts: list[bytes] = []
         done = start
         for found in fields(self.data, start, stop):

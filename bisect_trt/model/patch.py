@@ -452,7 +452,7 @@ def _part(graph: onnx.GraphProto, casts: Collection[str]) -> None:
 def _behind_a_norm(
     name: str, makers: Mapping[str, onnx.NodeProto], casts: Collection[str]
 ) -> tuple[str, list[str]]:
-    """Return data that a LayerNorm divides and scales, empty if this is none, and the casts on the way."""
+    """Return the input of a LayerNorm, empty if this is none, and the casts on the way."""
     passed: list[str] = []
     for op in ("Div", "Sub", ""):  # from the scale back to the data
         if name in casts:

@@ -36,7 +36,7 @@ def unknown_nodes(graph: Graph) -> list[str]:
 
 
 def marked(graph: Graph, nodes: Iterable[str]) -> Graph:
-    """Return same model, in which it is noted that these nodes gave different values for the same inputs."""
+    """Return the model with a note that these nodes gave different values for the same inputs."""
     proto, found = onnx.ModelProto(), set(nodes)
     proto.CopyFrom(graph.proto)
     for node in proto.graph.node:

@@ -47,7 +47,7 @@ def initializers(graph: onnx.GraphProto) -> Iterator[TensorProto]:
 
 @cache
 def bits_per_element(elem_type: int) -> int:
-    """Return width of an element in ONNX's raw encoding (types below 8 bits are packed); 0 for strings."""
+    """Return the bits of an element in ONNX's raw encoding (narrow types are packed); 0 for strings."""
     if elem_type == TensorProto.STRING:
         return 0
     name = TensorProto.DataType.Name(elem_type)

@@ -42,7 +42,7 @@ def field(number: int, data: bytes) -> bytes:
 
 
 def fields(data: Buffer, start: int, stop: int) -> Iterator[Field]:
-    """Yield length-delimited fields of the message that lies in `data[start:stop]`; others are passed over.
+    """Yield the length-delimited fields of the message in `data[start:stop]`; others are skipped.
 
     Raises:
         ValueError: this is no message.

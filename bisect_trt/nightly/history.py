@@ -166,7 +166,7 @@ class History:
         ]
 
     def reproducer(self, row: Row, exists: Path) -> Row | None:
-        """Return latest earlier row of the same model, target and failure with a reproducer that exists."""
+        """Return the latest earlier row of the same model, target and failure with an existing reproducer."""
         where = (
             "WHERE model=? AND target=? AND night<? AND stage=? AND symptom=? AND signature=? AND repro!=''"
             " AND reduction IN ('done', 'kept') ORDER BY night DESC LIMIT 20"

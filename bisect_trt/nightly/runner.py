@@ -80,7 +80,7 @@ class Runner(Protocol):
     def check(
         self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
     ) -> Checked | Trouble:
-        """Return whole model on the target; without `fresh` a process that others have passed in may do."""
+        """Run the whole model on the target; without `fresh` in a process that others have passed in."""
         ...
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:

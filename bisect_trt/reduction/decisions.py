@@ -67,7 +67,7 @@ def decide(knobs: Sequence[Knob], observe: Observe, *, thorough: bool = True) ->
 
 
 def _keeping(fine: list[Knob], helps: list[Knob], asked: _Memory) -> list[Knob]:
-    """Return fewest decisions as they are by default that show the failure although all others are not."""
+    """Return the fewest decisions that must stay at their defaults for the failure to show."""
     kept = _Kept(fine, asked)
     if kept.verdict(helps) is Verdict.REPRODUCES:
         return minimise(helps, kept)

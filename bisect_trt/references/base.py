@@ -60,7 +60,7 @@ class Record:
         return tensor in self.tensors
 
     def path(self, sample: int, tensor: str) -> Path:
-        """Return file with the value, see `Store.put`. Raises KeyError when it was not recorded."""
+        """Return the file with the value, see `Store.put`. Raises KeyError when it was not recorded."""
         return self.folder / self.tensors[tensor].files[sample]
 
     def elem_type(self, tensor: str) -> int:

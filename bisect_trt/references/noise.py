@@ -94,7 +94,7 @@ class Spread:
 
     @property
     def relative(self) -> float:
-        """Return RMS error over RMS of the reference; for other types the share of changed elements."""
+        """Return the RMS error over the reference's RMS; for other types the share of changed elements."""
         if self.reference.size == 0:
             return 0.0
         mean = float(np.mean(self.squares)) / max(1, self.runs)

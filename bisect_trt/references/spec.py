@@ -65,7 +65,7 @@ def split_function(text: str) -> tuple[Path, str]:
 
 
 def python_loader(path: Path) -> tuple[Path, str] | None:
-    """Return file and function when `--inputs` names a Python loader.
+    """Return the file and function when `--inputs` names a Python loader.
 
     Raises:
         UsageError: the file does not exist, or no function is named.

@@ -109,7 +109,7 @@ def _types(proto: onnx.ModelProto) -> dict[str, str]:
 
 
 def _lines(node: onnx.NodeProto, weights: dict[str, TensorProto]) -> Iterator[str]:
-    """Yield operator, name, and as many of the attributes and weights as there is room for."""
+    """Yield the operator, the name, and as many of the attributes and weights as there is room for."""
     domain = f"{node.domain}." if not is_onnx(node.domain) else ""
     yield _short(domain + node.op_type)
     if node.name:

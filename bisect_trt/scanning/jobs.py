@@ -171,7 +171,7 @@ def _in_context(
 def effect(
     candidate: Candidate, given: Sequence[Feeds], accuracy: AccuracySettings, least: float
 ) -> tuple[tuple[TensorDiff, ...], str]:
-    """Return model's outputs when the candidate's output has the target's value, all else the reference's.
+    """Return the model's outputs with the target's value of the candidate's output in the reference run.
 
     Args:
         candidate: with its rest, see `model.rest`; the target does not run.

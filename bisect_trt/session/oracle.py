@@ -86,6 +86,6 @@ def outcome_of(reply: Reply) -> Outcome:
 
 
 def _from_death(death: Death) -> Failure:
-    """Return stage as last announced by the worker; the signature says how it died, without numbers."""
+    """Return the failure of a death, at the stage announced last; its signature has no numbers."""
     stage = last_stage(death.log) or Stage.BUILD
     return Failure(stage, death.symptom, f"{death.symptom.value}: {death.message}", death.message)

@@ -147,7 +147,7 @@ class Command:
             yield from as_declared(model.graph, candidate.folder, [sample])
 
     def _execute(self, scratch: Path) -> tuple[int, str, str]:
-        """Return exit code (negative: the signal that killed it) and the ends of stdout and stderr."""
+        """Return the exit code (negative: the signal that killed it) and the ends of stdout and stderr."""
         files = {
             "model": scratch / "model.onnx",
             "inputs": scratch / "inputs.npz",

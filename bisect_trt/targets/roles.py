@@ -55,7 +55,7 @@ class Roles:
 
 
 def flat(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return user's model as casts are put into it: functions inlined, nodes in order; all else as it was."""
+    """Return the user's model ready for casts: functions inlined and nodes in order."""
     model = inline_functions(proto)
     read_as_the_reference(model)
     nodes = list(model.graph.node)

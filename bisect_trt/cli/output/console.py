@@ -232,7 +232,7 @@ def _gist(failure: Failure) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return beginning of a text that is longer than `limit` characters, in whole words where it has some."""
+    """Return the first `limit` characters of a longer text, in whole words where it has some."""
     if len(text) <= limit:
         return text
     kept = text[: limit - 4]

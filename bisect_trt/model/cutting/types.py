@@ -33,7 +33,7 @@ class TensorSource(Protocol):
         ...
 
     def path(self, sample: int, tensor: str) -> Path:
-        """Return file with the value, see `Store.put`."""
+        """Return the file with the value, see `Store.put`."""
         ...
 
     def __contains__(self, tensor: object) -> bool:
@@ -73,7 +73,7 @@ class Types:
         return inferred_types(graph.proto, {t: kind for t, kind in known.items() if kind is not None})
 
     def static(self, tensor: str) -> onnx.TypeProto | None:
-        """Return recorded type with its static shape; else the inferred one without its symbols."""
+        """Return the recorded type with its static shape; else the inferred one without its symbols."""
         if tensor not in self._static:
             self._static[tensor] = self._make_static(tensor)
         return self._static[tensor]
@@ -88,7 +88,7 @@ class Types:
         return _without_symbols(self._inferred.get(tensor, declared))
 
     def declared(self, tensor: str) -> onnx.TypeProto | None:
-        """Return declared or inferred type without symbols.
+        """Return the declared or inferred type without symbols.
 
         Interior tensors get this one, never the recorded type: ONNX Runtime would infer further
         from it than it does in the whole model, and then refuse branches that are not taken.
@@ -112,7 +112,7 @@ class Types:
         return dims
 
     def dynamic(self, tensor: str) -> onnx.TypeProto | None:
-        """Return declared or inferred type with its symbols; what it leaves open is as recorded."""
+        """Return the declared or inferred type with its symbols; what it leaves open is as recorded."""
         static, declared = self.static(tensor), self._graph.shape(tensor)
         if tensor not in self._graph.producer and declared is not None:
             return self._graph.value_info(tensor)

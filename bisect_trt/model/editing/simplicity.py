@@ -142,7 +142,7 @@ def _product(dims: Sequence[object]) -> int:
 
 
 def _attributes(graph: onnx.GraphProto) -> tuple[int, int]:
-    """Return attributes and wired inputs; how far their numbers are from 0 and 1."""
+    """Return the number of attributes and wired inputs, and how far their values are from 0 and 1."""
     count, far = 0, 0
     for node in inner_nodes(graph):
         count += len(node.attribute) + sum(1 for name in (*node.input, *node.output) if name)

@@ -81,7 +81,7 @@ class _Model:
                     self._constants[node.output[0]] = attribute.t
 
     def shape(self, name: str) -> Shape | None:
-        """Return dimensions, None where unknown."""
+        """Return the dimensions, None where unknown."""
         if self._shapes is None:
             self._shapes = dict(self._infer())
         return self._shapes.get(name)

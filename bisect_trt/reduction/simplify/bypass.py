@@ -102,7 +102,7 @@ def _pass_on(scope: onnx.GraphProto, made: str, source: str) -> bool:
 
 
 def _chains(draft: Draft, part: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """Yield first and last node of runs of at least two ops that only rearrange or go element by element."""
+    """Yield the ends of chains of at least two ops that only rearrange or go element by element."""
     nodes = {t: node for node in part.node for t in node.output if t}
     plain = _LAYOUT | _ELEMENTWISE
     for last in reversed(part.node):

@@ -29,7 +29,7 @@ SHOWN_LAYERS = 200  # layers of an engine that are kept with an outcome
 
 
 def timed(runner: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return median of what runs on these take, inputs and outputs copied, in at most about a second each."""
+    """Return the median time of runs with copies of inputs and outputs, in about a second each at most."""
     found = []
     for feeds in samples:
         began, seconds = time.monotonic(), list[float]()

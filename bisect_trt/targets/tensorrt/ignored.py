@@ -154,7 +154,7 @@ def given(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto]:
 
 
 def without(proto: onnx.ModelProto, op: str, attribute: str) -> bytes:
-    """Return model without an attribute of all nodes of an operator; shapes of what follows are left out."""
+    """Return the model without an attribute of an operator's nodes; shapes that follow are left out."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     for node in made.graph.node:

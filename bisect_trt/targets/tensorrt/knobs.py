@@ -104,7 +104,7 @@ def _level(level: int) -> Knob:
 
 
 def network_flags(trt: Any, target: TargetSettings) -> int:
-    """Return flags of the network that decisions ask for, as bits; 0 where this version has none of them."""
+    """Return the network flags that decisions ask for, as bits; 0 where this version has none."""
     kinds = trt.NetworkDefinitionCreationFlag
     strongly = getattr(kinds, "STRONGLY_TYPED", None)
     return 1 << int(strongly) if strongly is not None and ("typed", "strongly") in target.decisions else 0

@@ -58,7 +58,7 @@ def is_there(trt: Any) -> bool:
 
 
 def runtime(trt: Any, logger: Any) -> Any:
-    """Return runtime of this process; it lives as long as the builder, which is made if there is none yet."""
+    """Return the runtime of this process; it lives as long as the builder, which is made if need be."""
     known = _kept[trt.__name__] if is_there(trt) else kept(trt, logger)
     if known.runtime is None:
         known.runtime = trt.Runtime(logger)
