@@ -38,7 +38,7 @@ def reduce(
 
     Args:
         model: an ONNX file.
-        settings: how; the defaults are those of the command line.
+        settings: all options at once; the defaults are those of the command line.
         out: the folder; by default `MODEL-repro` in the current one.
         force: replace what an earlier run wrote there.
         on_event: called with every step.
@@ -111,7 +111,7 @@ def check(
 
     Args:
         model: an ONNX file.
-        settings: how; the defaults are those of the command line.
+        settings: all options at once; the defaults are those of the command line.
         keep: nodes that stay in FP32, all others computing in the target's low precision.
         **options: fields of the settings, as `target="emulate:fp16"`.
 
@@ -140,10 +140,10 @@ def scan(
 
     Args:
         model: an ONNX file.
-        settings: how; the defaults are those of the command line.
+        settings: all options at once; the defaults are those of the command line.
         out: the folder; by default `MODEL-scan` in the current one.
         force: replace what an earlier run wrote there.
-        tensors: names or patterns of those that are looked at; by default all.
+        tensors: names of the tensors to look at; by default all that a node reads or that are outputs.
         save_tensors: folder that gets the values of both sides.
         on_event: called with every step.
         **options: fields of the settings, as `target="emulate:fp16"`.
@@ -178,7 +178,7 @@ def precision(
 
     Args:
         model: an ONNX file.
-        settings: how; the defaults are those of the command line.
+        settings: all options at once; the defaults are those of the command line.
         to: what all other nodes compute in, `fp16` or `bf16`; `fp8` or `int8`: what convolutions and
             products of matrices read.
         cost: what is made small, `nodes` (their number), `bytes` (of what they give) or `time` (measured
@@ -223,7 +223,7 @@ def profile(
 
     Args:
         model: an ONNX file.
-        settings: how; the defaults are those of the command line.
+        settings: all options at once; the defaults are those of the command line.
         shapes: shapes of inputs as on the command line, with a range where a dimension varies:
             `"x:1..64x3x224x224"`.
         against: another target, other options of the same one, or another release: `"ort:CPU"`,
