@@ -93,27 +93,26 @@ def computed(
         whole: all that goes in is made of integers, and so is what comes out: exact while it fits.
     """
     value = np.asarray(output, np.float64)
-    unit = unit_of(arithmetic, np.asarray(output).dtype)
-    if arithmetic.step > 0:
+    unit, own = (unit_of(one, np.asarray(output).dtype) for one in (arithmetic, FP32))
+    inner = FP32.unit if arithmetic.step else max(arithmetic.sums, own) if arithmetic.narrow else own
+    size = np.abs(value) if magnitude is None else np.abs(np.asarray(magnitude, np.float64))
+    exact = op in EXACT
+    if whole and op in SUMS:
+        exact = bool(np.max(size, initial=0.0) < 1 / max(inner, unit))
+    elif whole and op in ONCE:
+        exact = bool(np.max(np.abs(value), initial=0.0) < 1 / max(unit, FP32.unit))
+    if arithmetic.step > 0:  # what comes out is rounded to a grid, however exact it is
         error = _rounded_once(arithmetic, value)
-    elif op in EXACT:
-        return np.zeros_like(value)
     else:
         error = LAMBDA * unit * np.abs(value) + (arithmetic.tiny if arithmetic.narrow else 0.0)
-    own = unit_of(FP32, np.asarray(output).dtype)
-    inner = FP32.unit if arithmetic.step else max(arithmetic.sums, own) if arithmetic.narrow else own
+    if exact:
+        return error if arithmetic.step > 0 else np.zeros_like(value)
     if op in SUMS:
-        size = np.abs(value) if magnitude is None else np.abs(np.asarray(magnitude, np.float64))
-        if whole and np.max(size, initial=0.0) < 1 / max(inner, unit):
-            return np.zeros_like(value) if arithmetic.step == 0 else error
-        error = error + LAMBDA * inner * size * (math.sqrt(terms) + (reach if op in PLACED else 0))
-    elif op in ONCE:
-        if whole and np.max(np.abs(value), initial=0.0) < 1 / max(unit, FP32.unit) and arithmetic.step == 0:
-            return np.zeros_like(value)
-    elif op not in EXACT:
-        bound = np.minimum(1.0, np.max(np.abs(value), initial=0.0)) if op in BOUNDED else 0.0
-        error = error + FUNCTION * inner * (np.abs(value) + bound)
-    return error
+        return error + LAMBDA * inner * size * (math.sqrt(terms) + (reach if op in PLACED else 0))
+    if op in ONCE:
+        return error
+    bound = np.minimum(1.0, np.max(np.abs(value), initial=0.0)) if op in BOUNDED else 0.0
+    return error + FUNCTION * inner * (np.abs(value) + bound)
 
 
 def entering(arithmetic: Arithmetic, op: str, slot: int, value: Array, terms: int) -> Array | None:
