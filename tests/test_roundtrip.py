@@ -6,10 +6,14 @@ done. A line that begins with `~` is no pattern of names but a part of what ONNX
 
 from __future__ import annotations
 
+import fcntl
 import fnmatch
+import os
+import pickle
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 from bisect_trt.model.candidate import Candidate
@@ -34,11 +38,30 @@ CHUNKS = 12
 FEWEST_COMPARED = 1680  # of the 1884 of onnx 1.23 with ONNX Runtime 1.32: the test must not become hollow
 
 
-@cache
-def cases() -> dict[str, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of onnx's own reference values
-        return {case.name: case for case in collect_testcases(None)}
+@dataclass(frozen=True)
+class Case:
+    """A node test: its model, and inputs and outputs of each data set."""
+
+    model: ModelProto
+    data_sets: Any
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    """All node tests by name. onnx takes 5 s to make their values: one process does it for all."""
+    own = tmp_path_factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "node-tests.pickle"
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of onnx's own reference values
+                made = collect_testcases(None)
+            with_models = [(case.name, case.model, case.data_sets) for case in made if case.model is not None]
+            found = {name: (model.SerializeToString(), data) for name, model, data in with_models}
+            place.write_bytes(pickle.dumps(found))
+    found = pickle.loads(place.read_bytes())  # by a process of this run
+    return {name: Case(ModelProto.FromString(model), data) for name, (model, data) in found.items()}
 
 
 @cache
@@ -48,21 +71,21 @@ def skips() -> list[tuple[str, str]]:
     return [(pattern, reason.strip()) for pattern, _, reason in (line.partition(":") for line in lines)]
 
 
-def chunk(number: int) -> list[str]:
+def chunk(names: Iterable[str], number: int) -> list[str]:
     """Every CHUNKS-th name: expensive families lie together."""
-    return sorted(cases())[number::CHUNKS]
+    return sorted(names)[number::CHUNKS]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(CHUNKS))
 def test_node_tests_survive_every_cut(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, cases: dict[str, Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a pool of threads for each of 28,000 sessions is slow
     wrong: list[str] = []
     compared = 0
-    for name in chunk(number):
-        trip = Trip(cases()[name], tmp_path / re.sub(r"\W", "_", name))
+    for name in chunk(cases, number):
+        trip = Trip(cases[name], tmp_path / re.sub(r"\W", "_", name))
         skipped = any(fnmatch.fnmatch(name, pattern) for pattern, _ in skips())
         try:
             problems = list(trip.problems())
@@ -79,17 +102,17 @@ def test_node_tests_survive_every_cut(
     assert compared >= FEWEST_COMPARED / CHUNKS * 0.9
 
 
-def test_every_skip_has_a_reason_and_a_model() -> None:
+def test_every_skip_has_a_reason_and_a_model(cases: dict[str, Case]) -> None:
     assert len(skips()) <= 12
     for pattern, reason in skips():
         assert len(reason) > 20
-        assert pattern[0] == "~" or fnmatch.filter(cases(), pattern), f"{pattern} matches nothing"
+        assert pattern[0] == "~" or fnmatch.filter(cases, pattern), f"{pattern} matches nothing"
 
 
 class Trip:
     """One model on its way."""
 
-    def __init__(self, case: Any, folder: Path) -> None:
+    def __init__(self, case: Case, folder: Path) -> None:
         self.case = case
         self.folder = folder
         self.compared = False
