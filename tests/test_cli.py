@@ -274,6 +274,32 @@ def test_the_screens_show_names_as_they_are(width: int, tmp_path: Path) -> None:
     assert "unverified" in text and "stopped early: interrupted" in " ".join(text.split())
 
 
+def test_a_current_folder_that_is_gone_is_no_bug_of_ours(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bisect_trt.reduce", lambda *args, **options: Path.cwd())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    assert main(["reduce", str(models_dir / "ok.onnx")]) == 2
+    assert "error: the current folder is gone" in capsys.readouterr().err
+
+
+def test_no_place_for_temporary_files_is_no_bug_of_ours(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container that is read-only: `tempfile` tries four folders."""
+
+    def nowhere(*args: object, **options: object) -> None:
+        said = "No usable temporary directory found in ['/tmp', '/var/tmp', '/usr/tmp', '/work']"
+        raise FileNotFoundError(errno.ENOENT, said)
+
+    monkeypatch.setattr("bisect_trt.reduce", nowhere)
+    assert main(["reduce", str(models_dir / "ok.onnx")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: temporary files can be written nowhere") and "TMPDIR" in said
+
+
 @pytest.mark.parametrize("place", ["", "/mnt/out/repro.onnx"])
 def test_a_full_disk_is_no_bug_of_ours(
     place: str, models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -41,6 +41,11 @@ def test_values_that_no_machine_has_room_for_are_a_wrong_use(shape: list[int], t
     assert "--shapes x:" in caught.value.hint
 
 
+def test_more_dimensions_than_an_array_can_have_are_a_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the input x has 65 dimensions"):
+        check(relu(tmp_path / "m.onnx", [1] * 65), Settings(TargetSettings("ort:CPU")))
+
+
 MEASURE = """
 import sys
 from pathlib import Path

@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -111,10 +112,24 @@ def _as_ours(error: Exception) -> BisectError:
         return StoppedEarly("a file may not become as large as it has to", "raise ulimit -f")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return UsageError(f"no file can have so long a name: {str(error.filename)[:40]}...", "check the path")
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        if "No usable temporary directory" in str(error):  # so `tempfile` says it, with all that it tried
+            return UsageError("temporary files can be written nowhere", "set TMPDIR to a folder with room")
+        if not _stands_somewhere():
+            return UsageError("the current folder is gone", "cd to one that is there")
     return BisectError(
         f"internal error: {type(error).__name__}: {' '.join(str(error).split())}",
         f"this is a bug of bisect-trt {__version__}: run it again with --debug and report what that shows",
     )
+
+
+def _stands_somewhere() -> bool:
+    """Return whether the current folder is there."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
 
 
 def _misused(error: Exception) -> UsageError:

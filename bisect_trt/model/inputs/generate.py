@@ -10,7 +10,7 @@ import numpy as np
 from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.indices import require_inside
-from bisect_trt.model.inputs.made_up import LARGEST_INPUTS, Accepted, MadeUp
+from bisect_trt.model.inputs.made_up import LARGEST_INPUTS, MOST_DIMENSIONS, Accepted, MadeUp
 
 
 def generate(
@@ -48,7 +48,14 @@ def generate(
 
 
 def _within_limit(found: dict[str, MadeUp]) -> dict[str, MadeUp]:
-    """Return the same, refused where all of it is more than the machine may have room for."""
+    """Return the same, refused where all of it is more than the machine may have room for, or no array."""
+    deep = next((item for item in found.values() if item.ndim > MOST_DIMENSIONS), None)
+    if deep is not None:
+        why = (
+            f"the input {deep.name} has {deep.ndim} dimensions; NumPy's arrays have up to {MOST_DIMENSIONS}",
+            "export the model with fewer",
+        )
+        return {name: replace(item, refused=why) for name, item in found.items()}
     if sum(item.nbytes for item in found.values()) <= LARGEST_INPUTS:
         return found
     most = max(found.values(), key=lambda item: item.nbytes)

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Array
 
+MOST_DIMENSIONS = 64  # of NumPy's arrays
 LARGEST_INPUTS = 1 << 30
 """Bytes of all values that are made up for a model."""
 
