@@ -172,12 +172,7 @@ def _reference(
 
 
 def _prepared(
-    pool: Pool,
-    loaded: LoadedModel,
-    samples: Samples,
-    settings: Settings,
-    info: TargetInfo,
-    work: Path,
+    pool: Pool, loaded: LoadedModel, samples: Samples, settings: Settings, info: TargetInfo, work: Path
 ) -> tuple[Session, str]:
     """Return the model in its store.
 

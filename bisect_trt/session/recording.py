@@ -35,11 +35,7 @@ class Recording:
     """
 
     def __init__(
-        self,
-        graph: Graph,
-        part: Record,
-        some: Callable[[list[str]], Record],
-        whole: Callable[[], Record],
+        self, graph: Graph, part: Record, some: Callable[[list[str]], Record], whole: Callable[[], Record]
     ) -> None:
         """`part` holds the inputs; `some` and `whole` run the reference."""
         self._graph = graph
