@@ -74,6 +74,7 @@ class FakeRunner:
     stored: Callable[[str], Checked | Trouble | None] = lambda name: None
     before: Callable[[FakeRunner, str], None] = lambda runner, asked: None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    cancelled: threading.Event = field(default_factory=threading.Event)
     closed: bool = False
 
     def check(
@@ -118,7 +119,7 @@ class FakeRunner:
         self.before(self, f"{job} {name}")
 
     def cancel(self) -> None:
-        pass
+        self.cancelled.set()
 
     def folder(self, slug: str) -> Path | None:
         return None

@@ -242,11 +242,12 @@ def test_a_reduction_that_a_signal_ended_is_gone_on_with(tmp_path: Path) -> None
     models = {"a": fails("one"), "b": passes()}
     best = Reduced(failure("one"), 5, "Relu#5", 3, 3, False, False, seconds=10.0, stop_reason="interrupted")
 
-    def half(name: str) -> Reduced:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return best
+    def kill(runner: FakeRunner, asked: str) -> None:
+        if asked == "reduce a":
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert runner.cancelled.wait(60), "the night hears of it first, and ends what runs"
 
-    site.night(models, repro=half)
+    site.night(models, before=kill, repro=lambda name: best)
     row = site.rows()["a"]
     assert (row.reduction, row.repro_nodes) == ("partial", 5) and "interrupted" in row.reason
     site.time.seconds -= 86400 - 60
