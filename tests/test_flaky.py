@@ -43,14 +43,18 @@ def test_a_seeded_flaky_failure_ends_in_the_right_nodes(p: float, seed: int, tmp
 
 @pytest.mark.parametrize("p", [0.5, 0.2])
 def test_so_does_a_truly_random_one(p: float, tmp_path: Path) -> None:
-    """Wrong in about one of a hundred runs by design (`MISSES` a probe): two tries."""
+    """Wrong in one of a hundred runs by design (`MISSES` a probe), not seen in 20 as often: two tries."""
+    result = None
     for attempt in ("first", "second"):
         (tmp_path / attempt).mkdir()
-        result = reduced(tmp_path / attempt, f"node=n21,p={p}")
+        try:
+            result = reduced(tmp_path / attempt, f"node=n21,p={p}")
+        except ModelDoesNotFail:  # twenty runs without it
+            continue
         if result.best.nodes == ("n21",):
             assert result.verified <= 1 <= result.repeats  # the first fresh process that shows it is enough
             return
-    raise AssertionError(result.best.nodes)
+    raise AssertionError(result and result.best.nodes)
 
 
 def test_too_rare_a_failure_is_exit_5_and_says_what_helps(tmp_path: Path) -> None:
