@@ -106,7 +106,7 @@ def disagreement(reduction: Reduction, python: WaitingPython | None = None) -> s
 
 
 def _started(words: list[str], mark: str, stdin: int | None = None) -> subprocess.Popen[str]:
-    """Return start Python; `mark` is in the environment of all that it starts."""
+    """Start Python; `mark` is in the environment of all that it starts."""
     return subprocess.Popen(
         [sys.executable, *words],
         env={**os.environ, _TRIED: mark},
