@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 
 import precision_models as models
 from bisect_trt.cli.app import main
+from bisect_trt.errors import StoppedEarly
 from bisect_trt.mixed_precision import clock
 from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.asking import within
 from bisect_trt.mixed_precision.clock import Clock, Clocked, closures, prices
 from bisect_trt.mixed_precision.schedule import dear_questions
 from bisect_trt.mixed_precision.search import Hints, Search
@@ -122,3 +125,12 @@ def test_an_emulation_has_no_time(tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().err
     assert "--cost time" in said and "emulate:fp16" in said and "tensorrt" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_an_end_for_want_of_time_is_called_so() -> None:
+    """A worker that is ended as the budget is over had no fault; one that dies before has."""
+    with pytest.raises(StoppedEarly, match="--budget used up"), within(Budget(time.monotonic() + 0.01), 3):
+        time.sleep(0.02)
+        raise StoppedEarly("an evaluation ended its process", "")
+    with pytest.raises(StoppedEarly, match="ended its process"), within(Budget(), 3):
+        raise StoppedEarly("an evaluation ended its process", "")

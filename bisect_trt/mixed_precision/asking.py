@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +26,21 @@ ANSWERS = "answers"
 def job(pool: Pool, deadline: float | None, function: Callable[..., Any], *arguments: Any) -> Any:
     """Give what a function gives in a worker. Raises StoppedEarly when its process ends."""
     return _value(pool.submit(function, *arguments, timeout=deadline or LONGEST_DEADLINE).result())
+
+
+@contextmanager
+def within(budget: Budget, asked: int) -> Iterator[None]:
+    """Inside, workers have as long as the budget lasts: an end for that reason is told as that.
+
+    Raises:
+        BudgetSpent, StoppedEarly: a process ended, for that reason or another.
+    """
+    budget.require(asked)
+    try:
+        yield
+    except StoppedEarly:
+        budget.require(asked)
+        raise
 
 
 def _value(reply: Reply) -> Any:
@@ -61,8 +77,8 @@ class Sessions:
         keys = [label(keep) for keep in keeps]
         new = [keep for keep, key in zip(keeps, keys, strict=True) if key not in self._known]
         if new:
-            self.budget.require(self.asked)
-            answers = self._spread(new)
+            with within(self.budget, self.asked):
+                answers = self._spread(new)
             told = {label(keep): answer for keep, answer in zip(new, answers, strict=True)}
             self.asked += len(new)
             self.journal.event(

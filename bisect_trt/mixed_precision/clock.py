@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from bisect_trt.mixed_precision.answer import Keep
-from bisect_trt.mixed_precision.asking import job, label
+from bisect_trt.mixed_precision.asking import job, label, within
 from bisect_trt.mixed_precision.search import Search
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.session.journal import Journal, read
@@ -119,10 +119,10 @@ class Clock:
         """Give times of some sets, measured in turns. Raises BudgetSpent, StoppedEarly."""
         key = "|".join([str(profile), *map(label, keeps)])
         if key not in self._known:
-            self.budget.require(0)
             candidates = [self.candidate(keep) for keep in keeps]
             deadline = self.budget.left() or LONGEST_DEADLINE
-            found = job(self.pool, deadline, in_turns, self.settings, candidates, profile)
+            with within(self.budget, len(self._known)):
+                found = job(self.pool, deadline, in_turns, self.settings, candidates, profile)
             self.journal.event(TIMES, of=key, told=[asdict(one) for one in found])
             self._known[key] = found
         self._last = dict(zip(keeps, self._known[key], strict=True))
