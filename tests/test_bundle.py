@@ -475,7 +475,7 @@ def test_the_script_for_a_command(
     x = np.ones((2, 3), np.float32)
     (tmp_path / "harness.py").write_text(HARNESS)
     spec = f"command:{sys.executable} {tmp_path}/harness.py {{model}} {{inputs}} {{outputs}}"
-    settings = Settings(TargetSettings(spec, fail_regex=regex), RunSettings(timeout=2))
+    settings = Settings(TargetSettings(spec, fail_regex=regex), RunSettings(timeout=5))
     model = make_model([helper.make_node("Neg", ["x"], ["y"], "r")], [2, 3], [2, 3])
     info = TargetInfo(spec, "command harness", True)
     best = candidate(model, store, x, -x)
