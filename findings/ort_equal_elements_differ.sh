@@ -3,7 +3,7 @@
 # in one run; and the number of threads, which splits no sum here, changes nothing.
 # What happens: of 100,003 equal numbers ONNX Runtime's Log, Softplus and Sin give the last three another
 # value than the others: what is left over behind the last full vector goes through another routine. With
-# two threads Log and Softplus leave such elements at the end of each share, so 27 places differ, and the
+# two threads Log and Softplus leave such elements at the edges of each share, so 27 places differ, and the
 # output of one model depends on the number of threads. Tanh and Sigmoid, which are its own kernels, do not.
 # Versions: onnxruntime 1.32.0, onnx 1.23.2; seen 2026-11-30 on x86-64 with AVX-512.
 # Why it matters for bisecting: "rows of a batch that are equal have to be answered alike to the bit" fails
