@@ -115,6 +115,17 @@ def accumulating(layers: int = 12, width: int = 64) -> tuple[onnx.ModelProto, di
     return b.done({"x": [8, width]}, x), batch(width)
 
 
+def equal_blocks(blocks: int = 6, width: int = 8) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Residual blocks whose branches are scaled down: what one Tanh is off is too little for the output."""
+    b = Builder()
+    x = "x"
+    for k in range(blocks):
+        mixed = b.node("MatMul", x, b.weight(b.rng.standard_normal((width, width))))
+        branch = b.node("Tanh", mixed, name=f"tanh{k}")
+        x = b.node("Add", x, b.node("Mul", branch, b.weight(0.03)))
+    return b.done({"x": [8, width]}, x), batch(width)
+
+
 # What OpenVINO does otherwise
 
 

@@ -18,7 +18,7 @@ import openvino_cpu
 from bisect_trt.cli.output.console import show_reduction
 from bisect_trt.errors import ModelDoesNotFail
 from bisect_trt.outcome import Stage, Symptom
-from bisect_trt.results import Reduction
+from bisect_trt.results import Finding, Reduction
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 
 
@@ -96,6 +96,17 @@ def test_an_error_that_accumulates_is_blamed_on_nobody(tmp_path: Path) -> None:
     page = Console(record=True, width=80, file=io.StringIO())
     show_reduction(result, result.archive or tmp_path, page)
     assert "Where       no node: the error accumulates" in page.export_text()
+
+
+def test_of_errors_that_add_up_one_beyond_rounding_is_handed_over(tmp_path: Path) -> None:
+    """Each block is wrong in the same way, and too little for the model's output."""
+    settings = AccuracySettings(metric="rms", rtol=(("", 0.1),), atol=(("", 0.0),))
+    target = TargetSettings("planted:op=Tanh,fail=mismatch")
+    result = reduced(*cases.equal_blocks(), target, tmp_path, settings)
+    [node] = result.best.nodes
+    assert node.startswith("tanh") and result.one_minimal and result.verified == 1
+    assert result.judgement.kind is Finding.WRONG and len(result.accuracy["together"]) > 1
+    assert any(f"What is written is {node}" in note for note in result.notes)
 
 
 def test_one_layer_far_worse_than_the_others_is_to_blame(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ class Hybrid:
         way: what becomes of that error on its way to the outputs, see `Passage`.
         accumulated: contributions, the largest first, when no part of the model fails by itself.
         together: the fewest nodes with the largest contributions that fail when they run on the target.
+        wrong: those of them that fail by themselves beyond what rounding explains, of those looked at.
         culprits: parts that fail by themselves, where they were looked for: first the one that was chosen,
             then the others by their own errors.
     """
@@ -110,6 +111,7 @@ class Hybrid:
     way: tuple[Passage, ...] = ()
     accumulated: tuple[Contribution, ...] = ()
     together: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
     culprits: tuple[Culprit, ...] = ()
 
     def judge(self, outcome: Outcome, wanted: Failure) -> Verdict:
@@ -148,10 +150,17 @@ class Hybrid:
         if self.accumulated:
             first, most = self.accumulated[0], len(self.accumulated)
             found.append(
-                "No single part of the model fails by itself: the error accumulates, no node is to blame. Of "
+                f"No single part of the model makes {self.output} disagree: the error accumulates. Of "
                 f"{most} parts run by themselves the largest contribution is {first.error:.3g} (RMS "
                 f"error over RMS of {self.output}), by {_names(first.nodes)}. The fewest of the largest "
                 f"that fail together on the target: {_names(self.together)}."
+            )
+        if self.wrong:
+            found.append(
+                f"No single part of the model makes {self.output} disagree: errors add up, and the fewest of "
+                f"the largest that fail together are {_names(self.together)}. What is written is "
+                f"{_names(self.source)}, which adds most of those that rounding does not explain: "
+                f"{_names(self.wrong)}."
             )
         if len(self.culprits) > 1:
             found.append(_besides(self.output, self.culprits[0], self.culprits[1:]))

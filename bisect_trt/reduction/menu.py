@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.reduction.passes.adding_up import wrong_alone
 from bisect_trt.reduction.passes.bodies import enter_bodies
 from bisect_trt.reduction.passes.drop import drop, recut
 from bisect_trt.reduction.passes.flaky import steady
@@ -73,6 +74,7 @@ SEARCH = Schedule(
         Pass(accumulate, "nothing; says which nodes fail together where no range fails by itself"),
         Pass(drop, "nodes: each is tried without; this proves 1-minimality"),
         Pass(recut, "the way of cutting, and nodes that another way does not need"),
+        Pass(wrong_alone, "nodes: one that no rounding explains, where errors add up"),
         Pass(stand_alone, "the outputs that are compared, and nodes where it has to grow to fail at its own"),
         Pass(enter_bodies, "the graph: nodes of an If, Loop or Scan in place of it"),
     ),

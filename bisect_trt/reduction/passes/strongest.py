@@ -16,7 +16,7 @@ import numpy as np
 from bisect_trt.accuracy.arithmetic import arithmetic_of
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.segments import Segment, merge
-from bisect_trt.outcome import Symptom, Verdict
+from bisect_trt.outcome import Outcome, Symptom, Verdict
 from bisect_trt.reduction.at_outputs import Culprit, Hybrid
 from bisect_trt.reduction.problem import Problem
 
@@ -35,7 +35,7 @@ def strongest(problem: Problem) -> None:
     if hybrid is None or problem.best is not None or len(problem.scope) == 1:
         return
     largest = arithmetic_of(problem.prober.oracle.target).largest
-    parts = sorted(_failing(problem, hybrid), key=lambda part: _is_fed_beyond(part, largest))
+    parts = sorted(failing(problem, hybrid), key=lambda part: _is_fed_beyond(part, largest))
     candidates = [problem.cut(part.nodes) for part in parts[:TRIED]]
     with problem.looking_ahead(lambda: iter(candidates)):
         guilty = [k for k, one in enumerate(candidates) if problem.verdict(one) is Verdict.REPRODUCES]
@@ -55,7 +55,7 @@ def strongest(problem: Problem) -> None:
     problem.compare_at(replace(hybrid, culprits=(found.pop(chosen), *found.values())))
 
 
-def _failing(problem: Problem, hybrid: Hybrid) -> list[Segment]:
+def failing(problem: Problem, hybrid: Hybrid) -> list[Segment]:
     """Return the parts that fail at their own outputs, the largest error first.
 
     None where they do not run together.
@@ -98,11 +98,17 @@ def _is_beyond(path: Path, largest: float) -> bool:
     return bool(np.any(np.isfinite(size) & (size > largest)))
 
 
-def _is_rounding(problem: Problem, hybrid: Hybrid, candidate: Candidate) -> bool:
-    """Return whether rounding explains what a candidate shows at its own outputs."""
+def seen_alone(problem: Problem, hybrid: Hybrid, candidate: Candidate) -> Outcome:
+    """Return what a candidate shows at its own outputs, and what rounding explains of that."""
     before = problem.prober.oracle.accuracy
     problem.prober.compare(hybrid.own_accuracy, by_itself=True)
     seen = problem.observe(replace(candidate, rest=None))
     problem.prober.compare(before)
+    return seen
+
+
+def _is_rounding(problem: Problem, hybrid: Hybrid, candidate: Candidate) -> bool:
+    """Return whether rounding explains what a candidate shows at its own outputs."""
+    seen = seen_alone(problem, hybrid, candidate)
     mismatch = all(failure.symptom is Symptom.MISMATCH for failure in seen.failures)
     return mismatch and bool(seen.measured.rounding.get("explained"))
