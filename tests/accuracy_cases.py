@@ -126,6 +126,13 @@ def equal_blocks(blocks: int = 6, width: int = 8) -> tuple[onnx.ModelProto, dict
     return b.done({"x": [8, width]}, x), batch(width)
 
 
+def negated(width: int = 64) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A product that is rounded, and a step that makes of its error what it was."""
+    b = Builder()
+    product = b.node("MatMul", "x", b.weight(b.rng.standard_normal((width, width))), name="product")
+    return b.done({"x": [8, width]}, b.node("Neg", product, name="negative")), batch(width)
+
+
 # What OpenVINO does otherwise
 
 

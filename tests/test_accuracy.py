@@ -109,6 +109,15 @@ def test_of_errors_that_add_up_one_beyond_rounding_is_handed_over(tmp_path: Path
     assert any(f"What is written is {node}" in note for note in result.notes)
 
 
+def test_what_becomes_of_an_error_is_told_in_sizes_of_errors(tmp_path: Path) -> None:
+    """Not in how many elements are beyond the tolerance: Neg makes no error any larger."""
+    settings = AccuracySettings(rtol=(("", 2e-4),), atol=(("", 0.0),))
+    result = reduced(*cases.negated(), TargetSettings("emulate:fp16"), tmp_path, settings)
+    [passage] = result.accuracy["way"]
+    assert result.best.nodes == ("product",) and passage["node"] == "negative"
+    assert passage["behind"] == pytest.approx(passage["before"], rel=0.1)
+
+
 def test_one_layer_far_worse_than_the_others_is_to_blame(tmp_path: Path) -> None:
     proto, feeds = cases.accumulating()
     settings = AccuracySettings(metric="rms", rtol=(("", 1e-1),), atol=(("", 0.0),))

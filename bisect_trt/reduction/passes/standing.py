@@ -140,9 +140,7 @@ def _passages(
 ) -> Iterator[Passage]:
     """Yield the error before and behind each node on the way."""
     errors: dict[str, float] = {diff["name"]: _error(diff) for diff in hybrid.own(seen)[::-1]}
-    damage = measured.measured.damage
-    for tensor, error in measured.measured.errors.items():
-        errors[tensor] = max(error, damage.get(tensor, 0.0))
+    errors |= measured.measured.errors  # no share of elements beyond the tolerance: these are no sizes
     for name in graph.sorted(nodes):
         before = max((errors.get(t, 0.0) for t in graph.inputs_of(name)), default=0.0)
         behind = max((errors.get(t, 0.0) for t in graph.outputs_of(name)), default=0.0)
