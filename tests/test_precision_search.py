@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bisect_trt.accuracy.compare import compare
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
 from bisect_trt.mixed_precision.improve import improve
@@ -17,7 +19,7 @@ from bisect_trt.mixed_precision.on_target import OnTarget
 from bisect_trt.mixed_precision.schedule import by_emulation, dear_questions
 from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
+from bisect_trt.outcome import Failure, Measured, Outcome, Stage, Symptom
 
 Passes = Callable[[Keep], bool]
 QUICK = settings(max_examples=60, deadline=None)
@@ -289,3 +291,25 @@ def test_a_steady_failure_is_asked_once() -> None:
     asker = OnTarget(Dice(), Candidate(b"", Path(), ()), {"k1": "n1"})  # type: ignore[arg-type]
     asker.look(frozenset({"k1"}), 3)
     assert asker.runs == 1 and not asker.rate
+
+
+class Off:
+    """Stands for a prober: of four elements of 1.0 one is off by so much, at a tolerance of 0.01 + 0.01."""
+
+    def __init__(self, off: float) -> None:
+        self.off = off
+
+    def observe(self, candidate: Candidate, run: int = 0) -> Outcome:
+        reference = np.ones(4, np.float32)
+        diff = compare("y", reference, reference + np.float32([0, self.off, 0, 0]), rtol=0.01)
+        failure = Failure(Stage.COMPARE, Symptom.MISMATCH, "wrong", "wrong")
+        errors, damage = {"y": diff.rms_error}, {} if diff.ok else {"y": diff.damage}
+        measured = Measured(1, (diff.to_json(),), errors=errors, damage=damage)
+        return Outcome(() if diff.ok else (failure,), measured=measured)
+
+
+@pytest.mark.parametrize(("off", "allowed"), [(1.0, 50), (0.04, 2), (0.01, 0.5), (0.0, 0)])
+def test_the_error_on_a_target_is_told_in_tolerances(off: float, allowed: float) -> None:
+    asker = OnTarget(Off(off), Candidate(b"", Path(), ()), {})  # type: ignore[arg-type]
+    [answer] = asker.ask([frozenset()])
+    assert answer.passes == (allowed <= 1) and answer.error == pytest.approx(allowed, rel=1e-3)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.clock import Clock
@@ -75,11 +77,20 @@ class OnTarget:
     def _one(self, keep: Keep) -> Answer:
         failed = any(self._fails(keep, run) for run in range(self.runs))
         measured = self.seen[keep].measured
-        if failed:
-            damage = max(measured.damage.values(), default=float("inf"))
-            return Answer(False, 1 + damage, dict(measured.errors))
-        return Answer(True, min(1.0, max(measured.errors.values(), default=0.0)), dict(measured.errors))
+        off = max(map(_tolerances, measured.tensors), default=math.inf if failed else 0.0)
+        off = max(off, 1.0 + 1e-9) if failed else min(off, 1.0)
+        return Answer(not failed, off, dict(measured.errors))
 
     def _fails(self, keep: Keep, run: int) -> bool:
         outcome = self.seen[keep] = self.prober.observe(self.candidate(keep), run)
         return bool(outcome.failures or outcome.unresolved)
+
+
+def _tolerances(diff: Mapping[str, Any]) -> float:
+    """How many times its tolerance a tensor is off, from its metrics; infinite where none is enough."""
+    rtol, least = float(diff["rtol"]), float(diff["agrees_at"])
+    if diff["metric"] == "max" and diff["worst"] and math.isfinite(least):
+        worst = diff["worst"][0]
+        limit = float(diff["atol"]) + rtol * abs(float(worst["reference"]))
+        return float(worst["error"]) / max(limit, 1e-300)
+    return least / rtol if rtol else float(diff["mismatches"])
