@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -99,7 +99,14 @@ def in_turns(settings: TargetSettings, candidates: Sequence[Candidate], profile:
 
 @dataclass
 class Clock:
-    """Measures sets on the target; `names` are those of nodes in the user's model, by key."""
+    """Measures sets on the target.
+
+    Attributes:
+        names: of nodes in the user's model, by key.
+        note: what the measured times decided, as sentences.
+        wide: what was measured of the model with all in FP32 when prices were asked for.
+        low: and with all in the low precision.
+    """
 
     pool: Pool
     settings: TargetSettings
@@ -108,6 +115,8 @@ class Clock:
     journal: Journal
     budget: Budget
     note: str = ""
+    wide: Clocked = field(default_factory=Clocked)
+    low: Clocked = field(default_factory=Clocked)
 
     def __post_init__(self) -> None:
         """Take what an earlier run measured."""

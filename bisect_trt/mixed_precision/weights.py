@@ -7,8 +7,7 @@ Beside the model lie `rounded.bin` (each large weight as the low precision leave
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +22,7 @@ from bisect_trt.model.patch import NARROW, narrow_copy
 from bisect_trt.model.store import Store, external_info, point_to
 from bisect_trt.model.weight_values import embedded, values_of
 from bisect_trt.outcome import Array
+from bisect_trt.writing.files import written_whole
 
 FED = 4096
 """Elements from which on a weight is large."""
@@ -98,7 +98,12 @@ class Files:
 
     def write(self, rounded: Callable[[str, Array], Array], to: str) -> None:
         """Round all weights; one of a type of quantisation has no narrow file. Raises OSError."""
-        with _writing(self.folder / _ROUNDED) as wide, _writing(self.folder / _NARROW) as narrow:
+        with (
+            written_whole(self.folder / _ROUNDED) as aside,
+            written_whole(self.folder / _NARROW) as narrow_aside,
+            aside.open("wb") as wide,
+            narrow_aside.open("wb") as narrow,
+        ):
             for name, tensor in self._large.items():
                 values = mapped(tensor, self.folder).reshape(-1)
                 for start in range(0, len(values), _CHUNK):
@@ -121,15 +126,6 @@ class Files:
         made = TensorProto(name=name, data_type=kind, dims=tensor.dims)
         point_to(made, _NARROW, 2 * self.places[tensor.name], 2 * _count(tensor))
         return made
-
-
-@contextmanager
-def _writing(place: Path) -> Iterator[BinaryIO]:
-    """Give a file that takes its place when it is complete: others may have mapped an earlier one."""
-    aside = place.with_suffix(".writing")
-    with aside.open("wb") as file:
-        yield file
-    aside.replace(place)
 
 
 def _put(file: BinaryIO, values: Array, at: int) -> None:

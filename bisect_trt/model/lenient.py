@@ -9,6 +9,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.normalise import replace_nodes
+from bisect_trt.writing.text import some_names
 
 SHOWN = 3  # names in a note
 
@@ -25,12 +26,12 @@ def read_as_the_reference(model: ModelProto) -> list[str]:
     if again := _given_again(graph):
         verb = "is" if len(again) == 1 else "are"
         notes.append(
-            f"{_few(again)} {verb} given more than once, by Constants: ONNX forbids that, and ONNX Runtime "
-            "takes the last value everywhere."
+            f"{some_names(again, SHOWN)} {verb} given more than once, by Constants: ONNX forbids that, "
+            "and ONNX Runtime takes the last value everywhere."
         )
         _keep_last(graph, again)
     if sparse := [node for node in graph.node if _has_sparse_value(node)]:
-        named = _few([node.output[0] for node in sparse])
+        named = some_names([node.output[0] for node in sparse], SHOWN)
         notes.append(f"{named}: sparse in the attribute `value`; ONNX calls it `sparse_value`.")
         for node in sparse:
             node.attribute[0].name = "sparse_value"
@@ -67,8 +68,3 @@ def _keep_last(graph: GraphProto, names: Collection[str]) -> None:
     for i in reversed(range(len(graph.initializer))):
         if graph.initializer[i].name in names:
             del graph.initializer[i]
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

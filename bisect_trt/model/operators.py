@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 
 import onnx
@@ -109,17 +109,34 @@ def local_functions(proto: onnx.ModelProto) -> set[tuple[str, str]]:
     return {(f.domain, f.name) for f in proto.functions}
 
 
+def asked_once(
+    question: Callable[[onnx.NodeProto, dict[str, int]], bool],
+    imports: dict[str, int],
+    local: Collection[tuple[str, str]],
+) -> Callable[[onnx.NodeProto], bool]:
+    """Return `question` on a node, asked once of each operator: a model has many nodes and few of these.
+
+    It holds for the `local` functions of the model.
+    """
+    answers = dict.fromkeys(local, True)
+
+    def answer(node: onnx.NodeProto) -> bool:
+        key = node.domain, node.op_type
+        if key not in answers:
+            answers[key] = question(node, imports)
+        return answers[key]
+
+    return answer
+
+
 def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
     """Nodes, in words, whose operators neither ONNX, ONNX Runtime nor the model itself defines, and these."""
     local = local_functions(proto)
     unknown = []
     for part, imports in parts(proto):
-        known = dict.fromkeys(local, True)
+        known = asked_once(is_known, imports, local)
         for i, node in enumerate(all_nodes(part)):
-            key = node.domain, node.op_type
-            if key not in known:  # a model has many nodes and few operators
-                known[key] = is_known(node, imports)
-            if not known[key]:
+            if not known(node):
                 version = import_of(node.domain, imports)
                 opset = f" opset {version}" if version is not None else " (which the model does not import)"
                 unknown.append((f"{label(node, i)} of {node.domain or 'ai.onnx'}{opset}", node.op_type))

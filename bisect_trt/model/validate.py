@@ -15,6 +15,7 @@ from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.operators import (
     all_nodes,
+    asked_once,
     import_of,
     is_in_onnx,
     label,
@@ -229,12 +230,9 @@ def _hide_what_onnx_lacks(copy: onnx.ModelProto) -> None:
     local = local_functions(copy)
     hidden = False
     for part, imports in parts(copy):
-        taken = dict.fromkeys(local, True)
+        taken = asked_once(is_in_onnx, imports, local)
         for node in all_nodes(part):
-            key = node.domain, node.op_type
-            if key not in taken:
-                taken[key] = is_in_onnx(node, imports)
-            if not taken[key]:
+            if not taken(node):
                 node.domain, hidden = _UNCHECKED, True
     for imports in (copy.opset_import, *(f.opset_import for f in copy.functions)) if hidden else ():
         imports.add(domain=_UNCHECKED, version=1)

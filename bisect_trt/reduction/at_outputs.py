@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from bisect_trt.accuracy.tolerance import ALONE, LOST
@@ -11,7 +12,7 @@ from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, Verdict, judge
 from bisect_trt.settings import AccuracySettings
-from bisect_trt.writing.text import counted
+from bisect_trt.writing.text import counted, some_names
 
 SHARE = 0.01
 """Part of the whole model's damage (see `diff.TensorDiff.damage`) that a part of it has to do.
@@ -22,6 +23,7 @@ something else does the damage.
 
 
 OTHERS = 3  # parts that fail besides, which are named
+_names = partial(some_names, most=3)
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,7 @@ class Hybrid:
 def _besides(output: str, chosen: Culprit, others: Sequence[Culprit]) -> str:
     """Return a sentence on what fails by itself besides, and on which of all does most."""
     one = len(others) == 1
-    named = ", ".join(map(str, others[:OTHERS]))
-    named += f" and {len(others) - OTHERS} more" if len(others) > OTHERS else ""
+    named = some_names([str(other) for other in others], OTHERS)
     verb = "fails by itself" if one else "fail by themselves"
     text = f"{counted(len(others), 'other part')} of the model {verb}, too: {named}. "
     larger = max(others, key=lambda other: other.effect or 0.0)
@@ -204,10 +205,6 @@ def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> 
         found["together"] = list(hybrid.together)
         found["culprits"] = [culprit.to_json() for culprit in hybrid.culprits]
     return found
-
-
-def _names(nodes: tuple[str, ...]) -> str:
-    return ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
 
 
 def output_of(failure: Failure, outcome: Outcome) -> str:

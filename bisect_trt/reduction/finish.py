@@ -44,7 +44,7 @@ from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.targets.tensorrt.ignored import is_ignored
 from bisect_trt.targets.tensorrt.timing import OTHER
 from bisect_trt.workers import jobs, reference
-from bisect_trt.writing.text import counted, seconds
+from bisect_trt.writing.text import counted, seconds, some_names
 
 OTHERS = 5  # nodes that fail besides, which are named
 SIZES = 3  # dimensions of which it is told which sizes fail
@@ -129,11 +129,10 @@ def _others(run: Run, wanted: Failure) -> Iterator[str]:
     mine = {*wanted.nodes, *(t for n in wanted.nodes if n in graph.nodes for t in graph.outputs_of(n))}
     others = {f.nodes[0]: f.op for f in refused if f.nodes[0] not in mine}
     if others and wanted.stage is Stage.PARSE:
-        named = ", ".join(f"{name} ({op})" if op else name for name, op in list(others.items())[:OTHERS])
-        more = f" and {len(others) - OTHERS} more" if len(others) > OTHERS else ""
+        named = some_names([f"{name} ({op})" if op else name for name, op in others.items()], OTHERS)
         verb = "is" if len(others) == 1 else "are"
         text = f"{counted(len(others), 'other node')} of the model {verb} refused too"
-        yield f"{text}: {named}{more}; --all reduces each different failure."
+        yield f"{text}: {named}; --all reduces each different failure."
 
 
 def with_the_original(

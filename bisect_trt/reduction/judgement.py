@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bisect_trt.accuracy.amplifiers import LARGE, Amplifier, amplifier
@@ -13,7 +14,9 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.references.spec import SELF
 from bisect_trt.results import Finding, Judgement
 from bisect_trt.settings import AccuracySettings
-from bisect_trt.writing.text import counted
+from bisect_trt.writing.text import counted, some_names
+
+_names = partial(some_names, most=3)
 
 
 def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
@@ -142,8 +145,3 @@ def _advice(name: str, roundoff: float, worst: Amplifier | None, source: tuple[s
 
 def _span(worst: Amplifier) -> str:
     return f"{worst.before:.2g} to {worst.behind:.2g}"
-
-
-def _names(nodes: tuple[str, ...]) -> str:
-    shown = ", ".join(nodes[:3])
-    return shown + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")

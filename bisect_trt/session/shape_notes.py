@@ -6,7 +6,7 @@ from bisect_trt.model.load import LoadedModel
 from bisect_trt.options import shape_text
 from bisect_trt.session.samples import Samples, graph_inputs
 from bisect_trt.settings import Settings
-from bisect_trt.writing.text import printable
+from bisect_trt.writing.text import printable, some_names
 
 _SHOWN_INPUTS = 4  # inputs
 
@@ -30,8 +30,7 @@ def shape_notes(
             chosen += [str(dim) for dim in item.dims or () if isinstance(dim, str)] or ["unnamed"]
     if not found:
         return []
-    more = f" and {len(found) - _SHOWN_INPUTS} more" if len(found) > _SHOWN_INPUTS else ""
-    said = f"Shapes: {', '.join(found[:_SHOWN_INPUTS])}{more}."
+    said = f"Shapes: {some_names(found, _SHOWN_INPUTS)}."
     if chosen:
         names = printable(", ".join(dict.fromkeys(chosen)))
         said += f" Dynamic dimensions ({names}) were chosen here: give yours with --shapes or --inputs."

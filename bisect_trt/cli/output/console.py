@@ -20,7 +20,7 @@ from bisect_trt.reproducer.trackers import emulated, sensitive
 from bisect_trt.reproducer.verify import Status, Verification, exit_code
 from bisect_trt.results import CANNOT_RUN, Check, Finding, Reduction
 from bisect_trt.targets.doctor import Row
-from bisect_trt.writing.text import counted, printable, seconds
+from bisect_trt.writing.text import counted, printable, seconds, some_names
 
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2
@@ -245,10 +245,9 @@ def _where(failure: Failure, remaining: Sequence[str]) -> str:
     names = blamed or remaining
     if not names:
         return "not known yet: scan or reduce finds out"
-    named = ", ".join(printable(name) or "(no name)" for name in names[:4])
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    named = some_names([printable(name) or "(no name)" for name in names])
     op = f" ({printable(failure.op)})" if failure.op and blamed else ""
-    return f"{'node' if len(names) == 1 else 'nodes'} {named}{more}{op}"
+    return f"{'node' if len(names) == 1 else 'nodes'} {named}{op}"
 
 
 def _place(result: Reduction) -> str:

@@ -14,6 +14,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.session.prober import Prober
 from bisect_trt.settings import TIMING, TargetSettings
 from bisect_trt.targets.tensorrt.timing import OTHER
+from bisect_trt.writing.text import some_names
 
 MOST_BUILDS = 4  # builds with other tactics; each does without all that were taken before
 ANEW = 3  # builds that measure anew, where TensorRT lets nobody choose
@@ -176,11 +177,6 @@ _NOWHERE = "This TensorRT cannot keep it in a file, so each build may choose ano
 
 
 def _sentence(failing: dict[str, str], passing: dict[str, str], where: str) -> str:
-    fails = _named([name for number, name in failing.items() if number not in passing])
-    passes = _named([name for number, name in passing.items() if number not in failing])
+    fails = some_names([name for number, name in failing.items() if number not in passing], SHOWN_TACTICS)
+    passes = some_names([name for number, name in passing.items() if number not in failing], SHOWN_TACTICS)
     return f"It depends on the tactic: it fails with {fails} and passes with {passes}. {where}"
-
-
-def _named(names: list[str]) -> str:
-    rest = f" and {len(names) - SHOWN_TACTICS} more" if len(names) > SHOWN_TACTICS else ""
-    return ", ".join(names[:SHOWN_TACTICS]) + rest
