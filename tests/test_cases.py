@@ -122,12 +122,8 @@ def test_two_branches_need_every_culprit(left_out: str, tmp_path: Path) -> None:
     assert stage != "parse" and case.message not in said, said
 
 
-# The largest takes as long to build as a twentieth of all tests.
-_BASES = [pytest.param(name, marks=pytest.mark.long) if name == "densenet121" else name for name in MIDDLE]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", _BASES)
+@pytest.mark.parametrize("name", MIDDLE)
 def test_base_builds(name: str, tmp_path: Path) -> None:
     for opset in (9,) if name == "densenet121" else (9, 23):  # the first and the last that are used
         stage, said = probe(base(name, opset), tmp_path)
