@@ -38,6 +38,7 @@ import precision_models as models
 BT = [sys.executable, "-c", "import sys; from bisect_trt.cli.app import main; sys.exit(main())"]
 NAMES = ("llama", "keywords", "cnn")
 SECONDS = float(os.environ.get("SECONDS", "55"))
+BUDGET = max(0.55 * SECONDS, SECONDS - 60)
 TARGET = os.environ.get("TARGET", "tensorrt")
 TOLERANCE = ("--rtol", "1e-2", "--atol", "1e-3")
 COST = os.environ.get("COST", "nodes")
@@ -46,7 +47,7 @@ MORE = ("--no-tf32", "--opt-level", os.environ.get("OPT_LEVEL", "0"))
 
 MODELS = models.MODELS | {
     "llama": lambda: models.llama(2),
-    "wide": lambda: models.llama(2, 700.0, 256, 768),
+    "wide": lambda: models.llama(1, 700.0, 256, 768),
 }
 
 
@@ -89,7 +90,7 @@ def one(name: str, out: Path) -> dict[str, Any]:
     folder = work / "precision"
     words = ["precision", *given, "--to", "fp16", "--cost", COST]
     words += ["--repeats", "1", "--out", str(folder), "--debug"]
-    words += ["--force", "--budget", f"{SECONDS * 0.55:.0f}s"]
+    words += ["--force", "--budget", f"{BUDGET:.0f}s"]
     code, seconds = step(out / f"{name}.txt", words, SECONDS)
     for source in ("precision.json", "journal.jsonl", "layer-precisions.txt"):
         with suppress(OSError):

@@ -255,11 +255,33 @@ def test_a_target_is_asked_little_after_an_emulation(share: float, most: int) ->
     told = by_emulation(cheap, lambda keep: target([keep])[0].passes, lambda text: None)
     assert len(told.starts) == (1 if share == 1 else 2), "stricter sets are looked for where they are needed"
     made = Search(items, target, told)
-    made = Search(items, target, told)
     made.answers([frozenset(items), frozenset()])
     dear_questions(made, lambda text: None)
     assert made.found.best == (needed if share == 1 else needed | more) and made.found.one_minimal
     assert len(set(asked)) <= most + len(made.found.best)
+
+
+def test_a_target_that_loses_less_than_an_emulation_is_asked_for_what_ranges_condemn() -> None:
+    """Four of thirty suspects overflow; the emulation needs twenty nodes more, as it rounds more often."""
+    items = names(300)
+    needed, rounding = frozenset(items[100:104]), frozenset(items[200:220])
+    asked: list[Keep] = []
+
+    def emulated(keeps: Sequence[Keep]) -> list[Answer]:
+        errors = [1.5 - 0.03 * len(rounding & k) if needed <= k else 90.0 for k in keeps]
+        return [Answer(error <= 1, error) for error in errors]
+
+    def target(keeps: Sequence[Keep]) -> list[Answer]:
+        asked.extend(keeps)
+        return [Answer(needed <= keep, 0.5 if needed <= keep else 50.0) for keep in keeps]
+
+    cheap = Search(items, emulated, Hints(suspects=tuple(items[90:120]), rank=tuple(items)))
+    told = by_emulation(cheap, lambda keep: target([keep])[0].passes, lambda text: None)
+    assert told.starts == (tuple(items[100:104]), tuple(items[90:120]))
+    made = Search(items, target, told)
+    made.answers([frozenset(items), frozenset()])
+    dear_questions(made, lambda text: None)
+    assert made.found.best == needed and made.found.one_minimal and len(set(asked)) == 4 + len(needed)
 
 
 class Dice:

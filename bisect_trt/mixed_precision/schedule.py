@@ -20,6 +20,8 @@ FEW_QUESTIONS = 40
 """Questions for improvements of the largest models."""
 SHARES = (1.0, 0.5, 0.25)
 """Of the tolerance: for each of these an emulation finds a set, to be tried on a target."""
+LOOSE = 2.0
+"""Times the error that is left in an emulation with all suspects in FP32: some of them may come to it."""
 
 
 def effort(nodes: int, weights: int) -> int:
@@ -55,14 +57,15 @@ def by_emulation(search: Search, passes: Callable[[Keep], bool], tell: Tell) -> 
 
     Where the target loses as much as the emulation does, the emulation's set passes there, and all that is
     left to ask is whether each node of it can be spared. A target that loses more may take the set for a half
-    or a quarter of the tolerance, which takes longer to find and is not looked for before.
+    or a quarter of the tolerance, which takes longer to find and is not looked for before. One that loses
+    less, as it adds up in FP32, may need no more than what ranges condemn: that is tried before all else.
     """
     whole, low = search.answers([frozenset(search.items), frozenset()])
     if not whole.passes or low.passes:
         return search.hints
     tell("what an emulation says, before the target is asked")
-    found: list[Keep] = []
-    for share in SHARES:
+    found = _among_suspects(search, passes)
+    for share in () if found else SHARES:
         part = search.within(share)
         part.first()
         if share == 1:
@@ -76,6 +79,21 @@ def by_emulation(search: Search, passes: Callable[[Keep], bool], tell: Tell) -> 
     last = max(starts, key=len)
     rest = [item for item in search.hints.rank if item not in last]
     return replace(search.hints, starts=tuple(starts), suspects=last, rank=(*last, *rest))
+
+
+def _among_suspects(search: Search, passes: Callable[[Keep], bool]) -> list[Keep]:
+    """Give what ranges condemn and the fewest of these that the emulation needs to be no further off.
+
+    Nothing, where that is enough for the emulation, does not help it, or does not pass on the target.
+    """
+    suspects = frozenset(search.hints.suspects) & frozenset(search.items)
+    all_of_them, none = search.answers([suspects, frozenset()])
+    if all_of_them.passes or none.error <= LOOSE * all_of_them.error or not passes(suspects):
+        return []
+    part = search.within(LOOSE * all_of_them.error)
+    part.minimal(part.sorted(suspects))
+    part.finish()
+    return [part.found.best, suspects]
 
 
 def agree(search: Search, weights: int, written: Ask, tell: Tell) -> None:

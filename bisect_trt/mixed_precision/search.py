@@ -282,12 +282,12 @@ class Search:
         if keep != self.found.best:
             self.found.best, self.found.one_minimal, self.found.bound = keep, False, False
 
-    def within(self, share: float) -> Search:
-        """Give a new search of the same, for what is off by no more than a share of the tolerance."""
+    def within(self, tolerances: float) -> Search:
+        """Give a new search of the same, for what is off by no more than so many tolerances."""
 
         def ask(keeps: Sequence[Keep]) -> list[Answer]:
             answers = self.answers([keep - self.always for keep in keeps])
-            return [replace(a, passes=a.passes and a.error <= share) for a in answers]
+            return [replace(a, passes=a.error <= tolerances) for a in answers]
 
         made = Search(self.items, ask, self.hints, self.always, self.cost)
         made.answers([frozenset(self.items), frozenset()])

@@ -89,8 +89,10 @@ class Work:
         self.asker = self._asker()
         if isinstance(self.asker, OnTarget):
             self.asker.look(always, self.settings.run.repeats)
-        price = self._price(items, always)
-        if not self._emulated and not start:
+        whole, low = self.asker.ask([frozenset(items) | always, always])
+        searched = whole.passes and not low.passes
+        price = self._price(items, always) if searched else _one
+        if not self._emulated and not start and searched:
             there = self.asker.ask
             cheap = Search(items, self._sessions(Budget(self.budget.deadline)).ask, told, always, price)
             told = schedule.by_emulation(cheap, lambda k: there([k | always])[0].passes, self._searching)
@@ -105,13 +107,10 @@ class Work:
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
 
     def _price(self, items: Sequence[str], always: Keep) -> Callable[[str], float]:
-        """Give what a node costs in FP32; times are measured where there will be a search only."""
+        """Give what a node costs in FP32, measured where that is a time."""
         if self.cost == "bytes":
             return self.sizes.__getitem__
         if self.cost != "time" or not isinstance(self.asker, OnTarget):
-            return _one
-        whole, low = self.asker.ask([frozenset(items) | always, always])
-        if not whole.passes or low.passes:
             return _one
         self._searching("what each node costs in FP32, measured")
         target, names, candidate = self.settings.target, self.trial.roles.names, self.asker.candidate
