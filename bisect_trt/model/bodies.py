@@ -9,7 +9,8 @@ from typing import Any
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from bisect_trt.model.graph import bodies, is_onnx, opset_of, topological
+from bisect_trt.model.graph import is_onnx, opset_of, topological
+from bisect_trt.model.walk import copied, refill, rename_read, tensor_names
 
 CONTROL = frozenset({"If", "Loop", "Scan"})
 """Operators that have bodies."""
@@ -35,8 +36,7 @@ def opened(
     """
     node = next(node for node in proto.graph.node if node.name == name)
     for body in filter(partial(_fits, node), _likely(node, is_true, all_branches)):
-        made = onnx.ModelProto()
-        made.CopyFrom(proto)
+        made = copied(proto)
         _Inliner(made, node, body).run()
         yield made
 
@@ -67,9 +67,8 @@ class _Inliner:
         self.graph = model.graph
         self.opset = opset_of(model)
         self.node = node
-        self.body = onnx.GraphProto()
-        self.body.CopyFrom(body)
-        self.taken = set(_names(self.graph))
+        self.body = copied(body)
+        self.taken = set(tensor_names(self.graph))
         self.added: list[NodeProto] = []
 
     def run(self) -> None:
@@ -78,10 +77,7 @@ class _Inliner:
         {"If": self._branch, "Loop": self._iteration, "Scan": self._step}[self.node.op_type]()
         kept = [node for node in self.graph.node if node.name != self.node.name]
         nodes = [*kept, *self.body.node, *self.added]
-        fresh = onnx.GraphProto()
-        fresh.node.extend(nodes[i] for i in topological(nodes))
-        del self.graph.node[:]
-        self.graph.node.extend(fresh.node)
+        refill(self.graph.node, (nodes[i] for i in topological(nodes)))
         self.graph.initializer.extend(self.body.initializer)
         del self.graph.value_info[:]
 
@@ -164,23 +160,10 @@ def _ints(node: NodeProto, name: str) -> list[int]:
     return next((list(a.ints) for a in node.attribute if a.name == name), [])
 
 
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (i.name for i in graph.input)
-    yield from (t.name for t in graph.initializer)
-    for node in graph.node:
-        yield from (*node.input, *node.output)
-        for body in bodies(node):
-            yield from _names(body)
-
-
 def _rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
     """Rename tensors in a body, and where the bodies in it capture them."""
     for item in (*graph.input, *graph.output, *graph.initializer):
         item.name = new.get(item.name, item.name)
     for node in graph.node:
-        for field in (node.input, node.output):
-            field[:] = [new.get(name, name) for name in field]
-        for body in bodies(node):
-            hidden = {i.name for i in body.input} | {t.name for t in body.initializer}
-            hidden.update(t for inner in body.node for t in inner.output)
-            _rename(body, {k: v for k, v in new.items() if k not in hidden})
+        rename_read(node, new)
+        node.output[:] = [new.get(name, name) for name in node.output]

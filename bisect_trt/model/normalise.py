@@ -13,9 +13,9 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, topological
-from bisect_trt.model.operators import all_nodes, merge_domains
+from bisect_trt.model.operators import merge_domains
 from bisect_trt.model.skeleton import skeleton
-from bisect_trt.model.walk import needed_for_outputs
+from bisect_trt.model.walk import copied, inner_nodes, needed_for_outputs, refill
 
 _DENSE_LIMIT = 1 << 28
 """Elements."""
@@ -49,7 +49,7 @@ def normalise(
     graph = model.graph
     graph.name = graph.name or "graph"
     _lower(graph)
-    _drop_weight_inputs(graph)
+    drop_weight_inputs(graph)
     _drop_unneeded(graph)
     name_nodes(graph)
     if shapes:
@@ -61,9 +61,7 @@ def normalise(
 def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of the model in which calls of its own functions are replaced by what these do."""
     if not proto.functions:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
-        return copy
+        return copied(proto)
     weights = proto.graph.initializer
     light = skeleton(proto)
     for function in light.functions:
@@ -72,8 +70,7 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     model = native.inline_local_functions(light)
     if model.functions:  # they import other operator set versions than the model
         model = native.inline_local_functions(light, convert_version=True)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(weights)
+    refill(model.graph.initializer, weights)
     return model
 
 
@@ -115,7 +112,7 @@ def _stands_alone(node: onnx.NodeProto, outputs: Collection[str]) -> bool:
 def _fresh(name: str, graph: onnx.GraphProto) -> str:
     """Return `name`, made longer until nothing in the graph or its bodies has it."""
     taken = {t.name for t in graph.initializer}
-    taken.update(t for node in all_nodes(graph.node) for t in (*node.input, *node.output))
+    taken.update(t for node in inner_nodes(graph) for t in (*node.input, *node.output))
     while name in taken:
         name += "_"
     return name
@@ -125,10 +122,7 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> No
     """Give a graph these nodes, which may be its own."""
     if len(nodes) == len(graph.node) and all(a is b for a, b in zip(nodes, graph.node, strict=True)):
         return
-    fresh = onnx.GraphProto()
-    fresh.node.extend(nodes)  # copies: what is deleted below must not be what we read
-    del graph.node[:]
-    graph.node.extend(fresh.node)
+    refill(graph.node, nodes)
 
 
 def constant_value(node: onnx.NodeProto) -> TensorProto:
@@ -138,8 +132,7 @@ def constant_value(node: onnx.NodeProto) -> TensorProto:
     if attribute.type == AttributeProto.SPARSE_TENSOR:
         return dense(name, attribute.sparse_tensor)
     if attribute.type == AttributeProto.TENSOR:
-        tensor = TensorProto()
-        tensor.CopyFrom(attribute.t)
+        tensor: TensorProto = copied(attribute.t)
         tensor.name = name
         return tensor
     value = helper.get_attribute_value(attribute)
@@ -171,14 +164,12 @@ def dense(name: str, sparse: onnx.SparseTensorProto) -> TensorProto:
     return numpy_helper.from_array(dense, name)
 
 
-def _drop_weight_inputs(graph: onnx.GraphProto) -> None:
+def drop_weight_inputs(graph: onnx.GraphProto) -> None:
+    """Take the initializers out of the inputs of a graph: nobody may give them another value then."""
     weights = {t.name for t in graph.initializer}
     kept = [i for i in graph.input if i.name not in weights]
     if len(kept) != len(graph.input):
-        fresh = onnx.GraphProto()
-        fresh.input.extend(kept)
-        del graph.input[:]
-        graph.input.extend(fresh.input)
+        refill(graph.input, kept)
 
 
 def _drop_unneeded(graph: onnx.GraphProto) -> None:
@@ -201,7 +192,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
     Names of top-level nodes count first; a name that is taken or empty becomes `<Op>_<k>`.
     """
     nodes = list(graph.node)
-    nodes += [inner for node in graph.node for body in bodies(node) for inner in all_nodes(body.node)]
+    nodes += [inner for node in graph.node for body in bodies(node) for inner in inner_nodes(body)]
     names = {node.name for node in nodes}
     taken: set[str] = set()
     for k, node in enumerate(nodes):
@@ -217,7 +208,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 def unname_twins(graph: onnx.GraphProto) -> None:
     """Take the name of every node that another one before it has: ONNX Runtime refuses equal names."""
     seen: set[str] = set()
-    for node in all_nodes(graph.node):
+    for node in inner_nodes(graph):
         if node.name in seen:
             node.name = ""
         elif node.name:
@@ -264,8 +255,7 @@ def _infer(model: onnx.ModelProto) -> None:
     except (native.RefusedError, native.NotKnownError):  # it is a help only
         return
     graph = model.graph
-    del graph.value_info[:]
-    graph.value_info.extend(inferred.graph.value_info)
+    refill(graph.value_info, inferred.graph.value_info)
     types = {v.name: v.type for v in (*inferred.graph.output, *inferred.graph.value_info)}
     for output in graph.output:
         if not _is_complete(output) and output.name in types:

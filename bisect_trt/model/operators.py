@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import cache
 
 import onnx
 
-from bisect_trt.model.graph import bodies, is_onnx
+from bisect_trt.model.graph import is_onnx
+from bisect_trt.model.walk import inner_nodes, refill
 
 CHECKED = ("", "ai.onnx", "ai.onnx.ml")
 """Domains whose operators `onnx.checker` knows."""
@@ -81,27 +82,17 @@ def merge_domains(model: onnx.ModelProto) -> None:
         for entry in part.opset_import:
             domain = "" if is_onnx(entry.domain) else entry.domain
             versions[domain] = max(entry.version, versions.get(domain, 0))
-        del part.opset_import[:]
-        part.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items())
-    for nodes in (model.graph.node, *(function.node for function in model.functions)):
-        for node in all_nodes(nodes):
+        refill(part.opset_import, (onnx.helper.make_opsetid(d, v) for d, v in versions.items()))
+    for part in (model.graph, *model.functions):
+        for node in inner_nodes(part):
             if node.domain == "ai.onnx":
                 node.domain = ""
 
 
-def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
-    """Yield these nodes and those of their bodies."""
-    for node in nodes:
-        yield node
-        for body in bodies(node):
-            yield from all_nodes(body.node)
-
-
-def parts(proto: onnx.ModelProto) -> list[tuple[Iterable[onnx.NodeProto], dict[str, int]]]:
-    """Return the nodes of the graph and of each local function, with the imports that hold for them."""
-    imports = {o.domain: o.version for o in proto.opset_import}
-    functions = [(f.node, {o.domain: o.version for o in f.opset_import}) for f in proto.functions]
-    return [(proto.graph.node, imports), *functions]
+def parts(proto: onnx.ModelProto) -> list[tuple[onnx.GraphProto | onnx.FunctionProto, dict[str, int]]]:
+    """Return the graph and each local function, with the imports that hold for its nodes."""
+    owners = [(proto.graph, proto.opset_import), *((f, f.opset_import) for f in proto.functions)]
+    return [(part, {o.domain: o.version for o in imports}) for part, imports in owners]
 
 
 def local_functions(proto: onnx.ModelProto) -> set[tuple[str, str]]:
@@ -135,7 +126,7 @@ def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
     unknown = []
     for part, imports in parts(proto):
         known = asked_once(is_known, imports, local)
-        for i, node in enumerate(all_nodes(part)):
+        for i, node in enumerate(inner_nodes(part)):
             if not known(node):
                 version = import_of(node.domain, imports)
                 opset = f" opset {version}" if version is not None else " (which the model does not import)"
@@ -148,7 +139,7 @@ def beside_the_standard(proto: onnx.ModelProto) -> list[str]:
     local, found = local_functions(proto), dict[str, None]()
     for part, imports in parts(proto):
         seen = set(local)
-        for node in all_nodes(part):
+        for node in inner_nodes(part):
             key = node.domain, node.op_type
             if key in seen:
                 continue

@@ -30,6 +30,7 @@ from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.walk import copied, refill
 from bisect_trt.model.weight_values import EMBED_LIMIT
 
 NARROW: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -98,9 +99,9 @@ class _Narrowing:
         self._type = NARROW[precision]
         self._wide = _float_tensors(proto)
         self._weights = {tensor.name: tensor for tensor in proto.graph.initializer}
-        self._known = set(self._wide) | _names(proto.graph)
+        known = set(self._wide) | {t for n in proto.graph.node for t in (*n.input, *n.output)}
         self._suffix = f"__{precision}"
-        while any(name.endswith(self._suffix) for name in self._known):
+        while any(name.endswith(self._suffix) for name in known):
             self._suffix += "_"
         self._on_shapes = shape_arithmetic(proto.graph)
         self._versions = [o for o in proto.opset_import if is_onnx(o.domain)]
@@ -117,14 +118,13 @@ class _Narrowing:
             self._take(node)
         for value in graph.output:
             self._need_wide(value.name)
-        del graph.node[:]
-        graph.node.extend(self._nodes)
+        refill(graph.node, self._nodes)
         del graph.value_info[:]
         self._drop_weights()
         self.proto.ir_version = max(4, self.proto.ir_version)  # before, initializers were inputs
 
     def _take(self, node: onnx.NodeProto) -> None:
-        node = _copy(node)
+        node = copied(node)
         inputs, outputs = self._narrow_slots(node)
         if not inputs and not outputs:
             if any(name in self._wide for name in (*node.input, *node.output)):
@@ -205,7 +205,7 @@ class _Narrowing:
         return helper.make_node("Cast", [source], [made], name=f"{made}_cast{self._suffix}", to=kind)
 
     def _narrow_weight(self, tensor: TensorProto, name: str) -> TensorProto:
-        source = _copy(tensor)
+        source = copied(tensor)
         if uses_external_data(source):
             load_external_data_for_tensor(source, str(self.folder))
             source.data_location = TensorProto.DEFAULT
@@ -222,12 +222,8 @@ class _Narrowing:
         """Weights that only narrow nodes read have their twins now."""
         graph = self.proto.graph
         gone = {name for name in self._weights if name in self._made_narrow and name not in self._read}
-        kept = [_copy(tensor) for tensor in graph.initializer if tensor.name not in gone]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-        inputs = [_copy(value) for value in graph.input if value.name not in gone]
-        del graph.input[:]
-        graph.input.extend(inputs)
+        for part in (graph.initializer, graph.input):
+            refill(part, [one for one in part if one.name not in gone])
 
 
 def _float_tensors(proto: onnx.ModelProto) -> set[str]:
@@ -250,13 +246,3 @@ def _newest(node: onnx.NodeProto) -> onnx.defs.OpSchema | None:
         return onnx.defs.get_schema(node.op_type, schema.since_version - 1) if schema.deprecated else schema
     except onnx.defs.SchemaError:
         return None
-
-
-def _names(graph: onnx.GraphProto) -> set[str]:
-    return {name for node in graph.node for name in (*node.input, *node.output)}
-
-
-def _copy(message: Any) -> Any:
-    made = type(message)()
-    made.CopyFrom(message)
-    return made

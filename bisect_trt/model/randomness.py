@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import onnx
 from onnx import numpy_helper
 
 from bisect_trt.model.graph import RANDOM_OPS, UNSTEADY, Graph, bodies, consumed, is_onnx, is_unsteady
+from bisect_trt.model.walk import copied, refill
 
 _KNOWN = frozenset({"ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 """Domains besides ONNX's own whose random operators are known; of others nobody can tell without a run."""
@@ -37,22 +38,16 @@ def unknown_nodes(graph: Graph) -> list[str]:
 
 def marked(graph: Graph, nodes: Iterable[str]) -> Graph:
     """Return the model with a note that these nodes gave different values for the same inputs."""
-    proto, found = onnx.ModelProto(), set(nodes)
-    proto.CopyFrom(graph.proto)
+    proto, found = copied(graph.proto), set(nodes)
     for node in proto.graph.node:
         if node.name in found:
             node.metadata_props.add(key=UNSTEADY, value="yes")
     return Graph(proto)
 
 
-def outputs_behind(graph: Graph, nodes: Iterable[str]) -> tuple[str, ...]:
+def outputs_behind(graph: Graph, nodes: Collection[str]) -> tuple[str, ...]:
     """Return the outputs of the model that depend on these nodes, in the order of the model."""
-    reached, todo = set(nodes), list(nodes)
-    while todo:
-        for tensor in graph.outputs_of(todo.pop()):
-            fresh = set(graph.consumers.get(tensor, ())) - reached
-            reached |= fresh
-            todo += fresh
+    reached = set(nodes).union(*map(graph.behind, nodes))
     made = {tensor for node in reached for tensor in graph.outputs_of(node)}
     return tuple(output for output in graph.graph_outputs if output in made)
 
@@ -64,15 +59,11 @@ def pinned(graph: Graph, types: Mapping[str, onnx.TypeProto]) -> onnx.ModelProto
     """
     found = random_nodes(graph)
     made = [tensor for name in found for tensor in graph.outputs_of(name)]
-    proto = onnx.ModelProto()
-    proto.CopyFrom(graph.proto)
-    kept = [node for node in graph.proto.graph.node if node.name not in found]
-    outputs = [value for value in graph.proto.graph.output if value.name not in made]
-    for field in ("node", "output", "value_info"):
-        proto.graph.ClearField(field)
-    proto.graph.node.extend(kept)
-    proto.graph.output.extend(outputs)
-    proto.graph.value_info.extend(v for v in graph.proto.graph.value_info if v.name not in made)
+    proto = copied(graph.proto)
+    kept = [node for node in proto.graph.node if node.name not in found]
+    refill(proto.graph.node, kept)
+    for field in (proto.graph.output, proto.graph.value_info):
+        refill(field, [value for value in field if value.name not in made])
     read = {tensor for node in kept for tensor in consumed(node)}
     proto.graph.input.extend(
         onnx.ValueInfoProto(name=tensor, type=types[tensor]) for tensor in made if tensor in read

@@ -14,7 +14,6 @@ from bisect_trt.machine import native
 from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.operators import (
-    all_nodes,
     asked_once,
     import_of,
     is_in_onnx,
@@ -26,6 +25,7 @@ from bisect_trt.model.operators import (
 )
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import bits_per_element
+from bisect_trt.model.walk import inner_nodes, refill
 
 _AGAIN = "export the model again"
 _BUILT_IN = "_TRT"
@@ -189,7 +189,7 @@ def _check_recursion(proto: onnx.ModelProto) -> None:
     calls: nx.DiGraph[tuple[str, str]] = nx.DiGraph()
     for function in proto.functions:
         here = (function.domain, function.name)
-        calls.add_edges_from((here, (n.domain, n.op_type)) for n in all_nodes(function.node))
+        calls.add_edges_from((here, (n.domain, n.op_type)) for n in inner_nodes(function))
     for cycle in nx.simple_cycles(calls):
         raise UsageError(f"local function {cycle[0][1]!r} calls itself", _AGAIN)
 
@@ -203,9 +203,7 @@ def _check_with_onnx(proto: onnx.ModelProto, name: str) -> None:
     copy.ir_version = max(copy.ir_version, 4)  # before, weights have to be inputs as well
     order = topological(graph.node)
     if order != list(range(len(order))):
-        ordered = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
-        del graph.node[:]
-        graph.node.extend(ordered)
+        refill(graph.node, [graph.node[i] for i in order])
     for info in (*graph.input, *graph.output):
         _complete(info)
     _hide_what_onnx_lacks(copy)
@@ -231,7 +229,7 @@ def _hide_what_onnx_lacks(copy: onnx.ModelProto) -> None:
     hidden = False
     for part, imports in parts(copy):
         taken = asked_once(is_in_onnx, imports, local)
-        for node in all_nodes(part):
+        for node in inner_nodes(part):
             if not taken(node):
                 node.domain, hidden = _UNCHECKED, True
     for imports in (copy.opset_import, *(f.opset_import for f in copy.functions)) if hidden else ():

@@ -18,8 +18,9 @@ from onnx import TensorProto, helper
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.graph import opset_of
-from bisect_trt.model.normalise import dense, name_nodes
+from bisect_trt.model.normalise import dense, drop_weight_inputs, name_nodes
 from bisect_trt.model.summary import type_text
+from bisect_trt.model.walk import copied, refill
 
 MOST_BYTES = 1 << 29
 """Of a model that is taken apart by ONNX's own tools, which copy it several times."""
@@ -47,8 +48,7 @@ class Variant:
 def variants(proto: onnx.ModelProto, fed: Shapes) -> Iterator[Variant]:
     """Make all other forms of a model, the most informative first; `fed` are the shapes of inputs."""
     for cause, change, edit in _EDITS:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
+        copy = copied(proto)
         if edit(copy, fed):
             yield Variant(cause, change, copy)
     if proto.ByteSize() < MOST_BYTES:
@@ -106,13 +106,10 @@ def _dense_weights(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 def _weights_no_inputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     """Initializers that are inputs as well (IR version 3) become constants."""
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    kept = [i for i in proto.graph.input if i.name not in weights]
-    if len(kept) == len(proto.graph.input):
+    before = len(proto.graph.input)
+    drop_weight_inputs(proto.graph)
+    if len(proto.graph.input) == before:
         return False
-    fresh = onnx.GraphProto(input=kept)
-    del proto.graph.input[:]
-    proto.graph.input.extend(fresh.input)
     proto.ir_version = max(4, proto.ir_version)
     return True
 
@@ -134,6 +131,8 @@ def _other_ir(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 PLAIN_IR = 8
 """All releases since 2021 read it."""
 
+_OPSETS = (17, 13, 20)  # to be tried in this order: what most exporters write comes first
+
 _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] = (
     (
         "the names of dimensions",
@@ -154,7 +153,7 @@ def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
     if proto.functions:
         yield Variant("local functions", "the local functions inlined", native.inline_local_functions(proto))
     now = opset_of(proto)
-    for version in (17, 13, 20):
+    for version in _OPSETS:
         if version != now:
             try:
                 made = native.convert_version(proto, version)
@@ -162,9 +161,6 @@ def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
                 continue
             change = f"operator set {version} instead of {now}"
             yield Variant("the operator set version", change, made, same_meaning=False)
-
-
-_OPSETS = (17, 13, 20)
 
 
 def frame(proto: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -180,8 +176,7 @@ def frame(proto: onnx.ModelProto) -> onnx.ModelProto | None:
     nodes, outputs = [], []
     for k, value in enumerate(inputs):
         nodes.append(helper.make_node(op, [value.name], [f"handed_on_{k}"], f"plain_{k}"))
-        kind = onnx.TypeProto()
-        kind.CopyFrom(value.type)
+        kind = copied(value.type)
         kind.tensor_type.ClearField("shape")
         outputs.append(helper.make_value_info(f"handed_on_{k}", kind))
     graph = helper.make_graph(nodes, "frame", inputs, outputs)
@@ -191,28 +186,21 @@ def frame(proto: onnx.ModelProto) -> onnx.ModelProto | None:
 def frames(made: onnx.ModelProto) -> Iterator[Variant]:
     """Yield the frames that differ in one thing: the IR version, the operator set version, an input less."""
     if made.ir_version != PLAIN_IR:
-        other = _copy(made)
+        other = copied(made)
         other.ir_version = PLAIN_IR
         yield Variant("the IR version", f"IR version {PLAIN_IR} instead of {made.ir_version}", other)
     now = opset_of(made)
     for version in _OPSETS:
         if version != now:
-            other = _copy(made)
-            del other.opset_import[:]
-            other.opset_import.append(helper.make_opsetid("", version))
+            other = copied(made)
+            refill(other.opset_import, [helper.make_opsetid("", version)])
             change = f"operator set {version} instead of {now}"
             yield Variant("the operator set version", change, other)
     for k, value in enumerate(made.graph.input if len(made.graph.input) > 1 else ()):
-        other = _copy(made)
+        other = copied(made)
         for part in (other.graph.input, other.graph.node, other.graph.output):
             del part[k]
         yield Variant(f"the input {value.name} ({type_text(value.type)})", "that input left out", other)
-
-
-def _copy(made: onnx.ModelProto) -> onnx.ModelProto:
-    other = onnx.ModelProto()
-    other.CopyFrom(made)
-    return other
 
 
 PADDING = 32
@@ -232,9 +220,7 @@ def padded(candidate: Candidate) -> Candidate:
         helper.make_node("Relu", [source], [result], f"{result}_node")
         for source, result in pairwise(names)
     ]
-    kept = list(proto.graph.node)
-    del proto.graph.node[:]
-    proto.graph.node.extend([*nodes, *kept])
+    refill(proto.graph.node, [*nodes, *proto.graph.node])
     proto.graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [1]))
     proto.graph.output.append(helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, [1]))
     content = proto.SerializeToString(deterministic=True)

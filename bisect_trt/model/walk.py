@@ -1,17 +1,34 @@
-"""Graphs inside graphs (the bodies of If, Loop and Scan) as an edit sees them."""
+"""Graphs in graphs (the bodies of If, Loop and Scan); how a model is copied and its parts are replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.graph import bodies, consumed
+from bisect_trt.model.graph import bodies, captures, consumed
+
+M = TypeVar("M")
 
 
-def inner_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield all nodes of a graph, those of bodies too, each before those inside it."""
+def copied(message: M) -> M:
+    """Return a protobuf message that says the same, for whoever changes it."""
+    made = type(message)()
+    made.CopyFrom(message)  # type: ignore[attr-defined]
+    return made
+
+
+def refill(field: Any, messages: Iterable[Any]) -> None:
+    """Put messages into a repeated field of protobuf in place of its own, some of which they may be."""
+    kept = list(messages)  # what is deleted lives on as long as somebody holds it
+    del field[:]
+    field.extend(kept)
+
+
+def inner_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """Yield all nodes of a graph or local function, those of bodies too, each before those inside it."""
     for node in graph.node:
         yield node
         for body in bodies(node):
@@ -25,6 +42,13 @@ def scopes(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         yield from bodies(node)
 
 
+def tensor_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names of the tensors of a graph and of all bodies in it, as often as they stand there."""
+    for part in scopes(graph):
+        yield from (info.name for info in (*part.input, *part.initializer))
+        yield from (name for node in part.node for name in (*node.input, *node.output) if name)
+
+
 def rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
     """Give tensors other names, in bodies too; what is not named keeps its own."""
     for part in scopes(graph):
@@ -36,6 +60,17 @@ def rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
             for names in (node.input, node.output):
                 for k, name in enumerate(names):
                     names[k] = new.get(name, name)
+
+
+def rename_read(node: onnx.NodeProto, new: Mapping[str, str]) -> None:
+    """Give other names to what a node reads, and to what its bodies take from the scopes around them."""
+    node.input[:] = [new.get(name, name) for name in node.input]
+    for body in bodies(node):
+        if taken := {name: new[name] for name in captures(body) if name in new}:
+            for inner in body.node:
+                rename_read(inner, taken)
+            for value in body.output:
+                value.name = taken.get(value.name, value.name)
 
 
 def unique_names(graph: onnx.GraphProto) -> None:
@@ -69,18 +104,17 @@ def hoist(graph: onnx.GraphProto) -> None:
         made = {output.name for output in body.output}
         stay = []
         for tensor in body.initializer:
-            copy = TensorProto.FromString(tensor.SerializeToString())
             if tensor.data_type == TensorProto.STRING or tensor.name in fixed:
-                stay.append(copy)
+                stay.append(tensor)
                 continue
+            copy = copied(tensor)
             if tensor.name in made:  # a body makes its outputs itself
                 copy.name = f"{tensor.name}_value"
                 body.node.add(
                     op_type="Identity", name=f"{tensor.name}_out", input=[copy.name], output=[tensor.name]
                 )
             graph.initializer.append(copy)
-        del body.initializer[:]
-        body.initializer.extend(stay)
+        refill(body.initializer, stay)
 
 
 def needed_for_outputs(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], set[str]]:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import GROWING, PLACED, SUMS
+from bisect_trt.model.walk import copied
 from bisect_trt.outcome import Array
 from bisect_trt.references import ort
 
@@ -34,8 +35,7 @@ def inner_values(
     Raises:
         Unknown: ONNX Runtime does not show them, or they are too many.
     """
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
+    shown = copied(model)
     graph = shown.graph
     names = {o.name for o in graph.output}
     for weight in model.graph.initializer:
@@ -104,8 +104,7 @@ def hazards(
 
 def _magnitude(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
     """Yield the same operator of the magnitudes of its data."""
-    twin = onnx.NodeProto()
-    twin.CopyFrom(node)
+    twin = copied(node)
     data = 1 if node.op_type in PLACED else 3
     for slot in range(min(data, len(node.input))):
         if node.input[slot]:

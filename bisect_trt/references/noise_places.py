@@ -12,6 +12,7 @@ from bisect_trt.accuracy import rounding_bounds as bounds
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import sum_length
 from bisect_trt.model.graph import bodies
+from bisect_trt.model.walk import copied, refill
 from bisect_trt.outcome import Array
 from bisect_trt.references.inner_values import FLOATS, MAGNITUDE, SEEN
 
@@ -49,16 +50,15 @@ class Places:
 
     def model(self, outputs: Sequence[str]) -> onnx.ModelProto:
         """Return the model with places for errors, and these outputs."""
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self._model)
-        del proto.graph.node[:], proto.graph.output[:], proto.graph.value_info[:]
-        proto.graph.node.extend(self._made)
+        proto = copied(self._model)
+        del proto.graph.value_info[:]
+        refill(proto.graph.node, self._made)
+        refill(proto.graph.output, [onnx.ValueInfoProto(name=name) for name in outputs])
         fed = {value.name for value in proto.graph.input}
         for name, error in self.errors.items():
             if name.removesuffix(NOISE) not in fed:
                 kind = helper.np_dtype_to_tensor_dtype(error.dtype)
                 proto.graph.input.append(helper.make_tensor_value_info(name, kind, error.shape))
-        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
         return proto
 
     def _keep(self, name: str, error: Array, value: Array) -> bool:
@@ -87,8 +87,7 @@ class Places:
                 self._renamed[name] = name + _RAW
 
     def _node(self, node: onnx.NodeProto) -> None:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = copied(node)
         shapes = [self._shape(t) for t in node.input]
         first = next((self._seen[t] for t in node.output if t in self._seen), np.zeros(0))
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.type != a.GRAPH}

@@ -12,6 +12,7 @@ from onnx import helper
 
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.model.graph import bodies, consumed
+from bisect_trt.model.walk import copied, refill
 from bisect_trt.outcome import Array
 from bisect_trt.references import ort
 from bisect_trt.references.inner_values import Unknown
@@ -76,10 +77,9 @@ def with_only(
     Raises:
         Unknown: ONNX Runtime does not run it so.
     """
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    del part.graph.node[:], part.graph.value_info[:]
-    part.graph.node.extend(node for node in model.graph.node if node.name != step.node)
+    part = copied(model)
+    del part.graph.value_info[:]
+    refill(part.graph.node, [node for node in part.graph.node if node.name != step.node])
     given = dict(feeds)
     for name, made in step.made.items():
         due, value = step.due[name], reference.get(name)
@@ -116,15 +116,12 @@ def _as_model(
 ) -> tuple[onnx.ModelProto, Path, dict[str, Array]]:
     """Write one node as a model; gives its folder and its inputs."""
     feeds = {t: known[t] for t in consumed(node) if t in known}
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    del part.graph.node[:], part.graph.input[:], part.graph.output[:], part.graph.value_info[:]
-    part.graph.node.append(node)
-    for name, value in feeds.items():
-        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-        part.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
-    part.graph.output.extend(onnx.ValueInfoProto(name=t) for t in node.output if t)
-    weights = [w for w in model.graph.initializer if w.name in consumed(node)]
-    del part.graph.initializer[:]
-    part.graph.initializer.extend(weights)
+    kinds = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in feeds.items()}
+    part = copied(model)
+    del part.graph.value_info[:]
+    refill(part.graph.node, [node])
+    refill(part.graph.initializer, [w for w in part.graph.initializer if w.name in consumed(node)])
+    inputs = (helper.make_tensor_value_info(t, kind, feeds[t].shape) for t, kind in kinds.items())
+    refill(part.graph.input, inputs)
+    refill(part.graph.output, [onnx.ValueInfoProto(name=t) for t in node.output if t])
     return part, folder, feeds

@@ -16,6 +16,7 @@ from onnx import TensorProto
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.graph import Graph, is_random
 from bisect_trt.model.store import Store
+from bisect_trt.model.walk import copied
 from bisect_trt.references.base import Record, recorded_inputs
 from bisect_trt.references.spec import parse
 from bisect_trt.session.oracle import LONGEST_DEADLINE
@@ -200,8 +201,7 @@ def _record_on_target(
     pool: Pool, session: Session, settings: Settings, tensors: Sequence[str] | None
 ) -> Record:
     """Return the target in FP32 as the reference: what nodes make is exposed, as much of it as has a type."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(session.graph.proto)
+    proto = copied(session.graph.proto)
     if tensors is None:
         there = {output.name for output in proto.graph.output}
         proto.graph.output.extend(v for v in proto.graph.value_info if v.name not in there)

@@ -48,6 +48,7 @@ from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.normalise import unname_twins
+from bisect_trt.model.walk import copied
 from bisect_trt.outcome import Array, Failure, Stage, Symptom
 from bisect_trt.references import ort
 from bisect_trt.settings import TargetSettings
@@ -160,8 +161,7 @@ def _corrupted(
     model: onnx.ModelProto, folder: Path, late: Sequence[Showing], feeds: Mapping[str, Array]
 ) -> onnx.ModelProto:
     """Return the model with the outputs of the culprits changed, for all that use them."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copied(model)
     graph = changed.graph
     made = {out for _, found in late for at in found for out in graph.node[at].output if out}
     types = _types(model, folder, sorted(made), feeds)
@@ -225,8 +225,7 @@ def _types(
     model: onnx.ModelProto, folder: Path, tensors: Sequence[str], feeds: Mapping[str, Array]
 ) -> dict[str, int]:
     """Return element types of tensors as they are when run; shape inference does not know every operator."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
+    shown = copied(model)
     already = {output.name for output in shown.graph.output}
     shown.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in already)
     (values,) = ort.run(shown.SerializeToString(), folder, [feeds])

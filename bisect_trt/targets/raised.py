@@ -1,4 +1,7 @@
-"""A model that is in FP16 already, in FP32: so that it can be asked which nodes of it should have been."""
+"""A model that is in FP16 already, in FP32: so that it can be asked which nodes of it should have been.
+
+This file stands alone but for `values_of`: `apply.py` of a `precision` run holds a copy of it.
+"""
 
 from __future__ import annotations
 

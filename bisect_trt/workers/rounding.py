@@ -14,6 +14,7 @@ from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import bodies
+from bisect_trt.model.walk import copied
 from bisect_trt.outcome import Array, Values
 from bisect_trt.references.spec import parse
 from bisect_trt.settings import AccuracySettings, TargetSettings
@@ -209,8 +210,7 @@ class _Look:
             return None
         outputs = {value.name for value in self.model.graph.output}
         made = (t for node in self.model.graph.node for t in node.output)
-        shown = onnx.ModelProto()
-        shown.CopyFrom(self.model)
+        shown = copied(self.model)
         for name in (t for t in made if t in self.noise.spreads and t not in outputs):
             value = self.noise.spreads[name].reference
             kind = helper.np_dtype_to_tensor_dtype(value.dtype)

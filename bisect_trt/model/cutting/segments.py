@@ -17,7 +17,8 @@ from onnx import TensorProto
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.cutting.types import TensorSource
-from bisect_trt.model.graph import Graph, bodies, captures
+from bisect_trt.model.graph import Graph
+from bisect_trt.model.walk import copied, rename_read
 
 _QUANTISED = frozenset(
     value
@@ -112,8 +113,7 @@ def merge(parts: Sequence[Segment]) -> Merged:
     segment in front.
     """
     models = [onnx.load_model_from_string(part.candidate.model) for part in parts]
-    merged = onnx.ModelProto()
-    merged.CopyFrom(models[0])
+    merged = copied(models[0])
     merged.ClearField("graph")
     merged.graph.name = "segments"
     mark = _free_mark(models)
@@ -161,7 +161,8 @@ def _add(
     own.update({t: prefix + t for node in part.node if node.name in nodes for t in node.output if t})
     for node in part.node:
         if node.name in nodes:
-            _rename(node, own)
+            rename_read(node, own)
+            node.output[:] = [own.get(name, name) for name in node.output]
             merged.node.append(node)
         elif node.name not in shared:
             shared.add(node.name)
@@ -179,24 +180,3 @@ def _add(
             value.name = own.get(value.name, value.name)
             place.append(value)
     return own
-
-
-def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    for field in (node.input, node.output):
-        field[:] = [names.get(name, name) for name in field]
-    for body in bodies(node):
-        taken = {name: names[name] for name in captures(body) if name in names}
-        if taken:
-            _rename_body(body, taken)
-
-
-def _rename_body(body: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Rename what a body takes from outside; names that it makes itself are not among them."""
-    for node in body.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        for inner in bodies(node):
-            taken = {name: names[name] for name in captures(inner) if name in names}
-            if taken:
-                _rename_body(inner, taken)
-    for value in body.output:
-        value.name = names.get(value.name, value.name)

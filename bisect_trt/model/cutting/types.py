@@ -17,6 +17,7 @@ from bisect_trt.machine import native
 from bisect_trt.model.cutting.pieces import type_of
 from bisect_trt.model.graph import Dims, Graph, dims_of
 from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.walk import refill
 
 
 class TensorSource(Protocol):
@@ -162,11 +163,8 @@ def inferred_types(proto: onnx.ModelProto, known: KnownTypes) -> dict[str, onnx.
     light = skeleton(proto)
     graph = light.graph
     declared = [v for v in graph.value_info if v.name not in known and not _is_symbolic(v.type)]
-    fresh = onnx.GraphProto()
-    fresh.value_info.extend(declared)
-    fresh.value_info.extend(onnx.ValueInfoProto(name=name, type=kind) for name, kind in known.items())
-    del graph.value_info[:]
-    graph.value_info.extend(fresh.value_info)
+    recorded = (onnx.ValueInfoProto(name=name, type=kind) for name, kind in known.items())
+    refill(graph.value_info, (*declared, *recorded))
     for item in graph.input:
         if item.name in known:
             item.type.CopyFrom(known[item.name])

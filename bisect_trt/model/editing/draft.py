@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from dataclasses import replace as replace_in
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +23,15 @@ from bisect_trt.model.editing.simplicity import simplicity
 from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.seeded_values import DESCRIBED_FROM, Recipe, description
 from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
-from bisect_trt.model.walk import hoist, inner_nodes, needed_for_outputs, scopes, unique_names
+from bisect_trt.model.walk import (
+    copied,
+    hoist,
+    inner_nodes,
+    needed_for_outputs,
+    refill,
+    scopes,
+    unique_names,
+)
 from bisect_trt.outcome import Array
 from bisect_trt.writing.files import written_whole
 
@@ -73,14 +79,15 @@ class Draft:
 
     def copy(self) -> Draft:
         """Return an independent draft; arrays are shared, as nobody writes to them."""
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self.proto)
-        samples = [dict(sample) for sample in self.samples]
-        return Draft(
-            proto, dict(self.weights), set(self.generated), dict(self.recipes), samples, self.folder,
-            self.typed, self.strict, self.confirm, self.parse_only, self.empty, dict(self.fed), self.origins,
-            self.shapes, self._stored, self._paths,
-        )  # fmt: skip
+        return replace(
+            self,
+            proto=copied(self.proto),
+            weights=dict(self.weights),
+            generated=set(self.generated),
+            recipes=dict(self.recipes),
+            samples=[dict(sample) for sample in self.samples],
+            fed=dict(self.fed),
+        )
 
     @property
     def graph(self) -> onnx.GraphProto:
@@ -142,24 +149,17 @@ class Draft:
         for graph in reversed(list(scopes(self.graph))):
             kept, needed = needed_for_outputs(graph)
             if len(kept) != len(graph.node):
-                replace(graph.node, kept)
+                refill(graph.node, kept)
         for name in [name for name in self.weights if name not in needed]:
             self.drop_weight(name)
         self.drop_inputs({i.name for i in self.graph.input} - needed)
 
     def drop_inputs(self, names: set[str]) -> None:
         """Forget graph inputs and their values."""
-        replace(self.graph.input, [i for i in self.graph.input if i.name not in names])
+        refill(self.graph.input, [i for i in self.graph.input if i.name not in names])
         for sample in self.samples:
             for name in names:
                 sample.pop(name, None)
-
-
-def replace(field_of: Any, items: list[Any]) -> None:
-    """Put other messages into a repeated field, which may be some of its own."""
-    copies = [type(item).FromString(item.SerializeToString()) for item in items]
-    del field_of[:]
-    field_of.extend(copies)
 
 
 def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
@@ -178,10 +178,9 @@ def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
             kept.append(tensor)
             continue
         array = _read(tensor, candidate.folder)
-        copy = TensorProto.FromString(tensor.SerializeToString())
         draft.weights[tensor.name] = array
-        draft._stored[tensor.name] = (array, copy)
-    replace(graph.initializer, kept)
+        draft._stored[tensor.name] = (array, copied(tensor))
+    refill(graph.initializer, kept)
     _take_generators(draft)
     draft.typed = bool(graph.value_info)
     for scope in scopes(graph):
@@ -202,15 +201,14 @@ def close_draft(draft: Draft) -> Candidate:
     Raises:
         Invalid: ONNX's checker or shape inference refuses it.
     """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(draft.proto)
+    proto = copied(draft.proto)
     graph = proto.graph
     for name, array in draft.weights.items():
         if name not in draft.generated:
             graph.initializer.append(_tensor(draft, name, array))
     generators = [_generator(draft, name, graph) for name in sorted(draft.generated)]
     if generators:
-        replace(graph.node, [*generators, *graph.node])
+        refill(graph.node, [*generators, *graph.node])
     _tell_inputs(draft, graph)
     infer(proto, strict=draft.strict, typed=draft.typed, empty=draft.empty)
     made = {node.name for node in generators}
@@ -230,7 +228,7 @@ def close_draft(draft: Draft) -> Candidate:
     if draft.shapes is None or not unknown:
         return candidate
     declare(unknown, draft.shapes(candidate, list(unknown)))
-    return replace_in(candidate, content=proto.SerializeToString(deterministic=True))
+    return replace(candidate, content=proto.SerializeToString(deterministic=True))
 
 
 def _read(tensor: TensorProto, folder: Path) -> Array:
@@ -269,7 +267,7 @@ def _take_generators(draft: Draft) -> None:
         draft.weights[name] = np.broadcast_to(value.reshape(()), tuple(int(d) for d in shape))
         draft.generated.add(name)
     if len(kept) != len(draft.graph.node):
-        replace(draft.graph.node, kept)
+        refill(draft.graph.node, kept)
         used = {name for node in draft.graph.node for name in consumed(node)} | outputs
         for name in [name for name in draft.weights if name not in used]:
             draft.drop_weight(name)

@@ -12,7 +12,7 @@ from bisect_trt.machine import native
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import INLINE_LIMIT
-from bisect_trt.model.walk import scopes
+from bisect_trt.model.walk import copied, refill, scopes
 from bisect_trt.outcome import Array
 
 
@@ -50,8 +50,7 @@ def infer(proto: onnx.ModelProto, *, strict: bool, typed: bool, empty: bool) -> 
     for graph, known, rank in zip(scopes(proto.graph), scopes(inferred), ranks, strict=True):
         _write_outputs(graph, {v.name: v.type for v in known.output}, rank)
         if typed:
-            del graph.value_info[:]
-            graph.value_info.extend(v for v in known.value_info if v.type.WhichOneof("value"))
+            refill(graph.value_info, (v for v in known.value_info if v.type.WhichOneof("value")))
     if strict:
         _check(proto)
 
@@ -122,8 +121,7 @@ def known_dims(
 
     `weights` are those that the model lacks. Nothing is checked: what cannot be inferred is missing.
     """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model)
+    proto = copied(model)
     for graph in scopes(proto.graph):
         _forget_shapes(graph)
     known: dict[str, tuple[int, tuple[int | None, ...]]] = {}

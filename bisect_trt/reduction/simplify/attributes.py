@@ -9,11 +9,11 @@ import onnx
 from onnx import AttributeProto, helper
 
 from bisect_trt.model.editing.attributes import LONG, give_values, recipe_of, values_of
-from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.seeded_values import Recipe, three_digits
-from bisect_trt.model.walk import inner_nodes
+from bisect_trt.model.walk import inner_nodes, refill
 from bisect_trt.outcome import Array
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, together
@@ -63,7 +63,7 @@ def _drop_all(draft: Draft) -> str:
     for node in inner_nodes(draft.graph):
         gone = {a.name for a in _droppable(node, draft.opset)}
         count += len(gone)
-        replace(node.attribute, [a for a in node.attribute if a.name not in gone])
+        refill(node.attribute, [a for a in node.attribute if a.name not in gone])
     return f"{counted(count, 'attribute')} left out" if count else ""
 
 
@@ -121,7 +121,7 @@ def drop_attribute(node_name: str, attribute: str) -> Edit:
         node = draft.node(node_name)
         if node is None or attribute not in {a.name for a in _droppable(node, draft.opset)}:
             return ""
-        replace(node.attribute, [a for a in node.attribute if a.name != attribute])
+        refill(node.attribute, [a for a in node.attribute if a.name != attribute])
         return f"{node.op_type}.{attribute} at its default"
 
     return edit
@@ -133,7 +133,7 @@ def _set(node_name: str, attribute: str, value: int | float | list[int] | list[f
         if node is None or attribute not in {a.name for a in node.attribute}:
             return ""
         rest = [a for a in node.attribute if a.name != attribute]
-        replace(node.attribute, [*rest, helper.make_attribute(attribute, value)])
+        refill(node.attribute, [*rest, helper.make_attribute(attribute, value)])
         return f"{node.op_type}.{attribute} = {value}"
 
     return edit

@@ -8,8 +8,9 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from bisect_trt.model.cutting.pieces import type_of
-from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import level
+from bisect_trt.model.walk import refill
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
 
@@ -40,7 +41,7 @@ def fewer_inputs(problem: Problem) -> None:
 def _keep_outputs(names: set[str]) -> Edit:
     def edit(draft: Draft) -> str:
         before = len(draft.graph.output)
-        replace(draft.graph.output, [o for o in draft.graph.output if o.name in names])
+        refill(draft.graph.output, [o for o in draft.graph.output if o.name in names])
         draft.drop_unused()
         return f"outputs: {before} -> {len(draft.graph.output)}" if draft.graph.input else ""
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import consumed
-from bisect_trt.model.walk import inner_nodes, scopes
+from bisect_trt.model.walk import inner_nodes, refill, scopes
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
 
@@ -75,7 +75,7 @@ def _bypass(name: str) -> Edit:
             return ""
         if not _pass_on(scope, made, same):
             return ""
-        replace(scope.node, [n for n in scope.node if n.name != name])
+        refill(scope.node, [n for n in scope.node if n.name != name])
         draft.drop_unused()
         return f"bypassed {node.op_type}"
 
@@ -134,7 +134,7 @@ def _chain(first: str, last: str, one: bool) -> Edit:
             return ""
         before = len(scope.node)
         put = [node] if node is not None else []
-        replace(scope.node, [n for old in scope.node for n in (put if old.name == last else [old])])
+        refill(scope.node, [n for old in scope.node for n in (put if old.name == last else [old])])
         draft.drop_unused()
         gone = before - len(scope.node) + len(put)
         if node is None:
@@ -167,9 +167,9 @@ def cut_off(name: str) -> Edit:
             return ""
         known, read = kinds(draft), set(consumed(node))
         outputs = {output.name for output in draft.graph.output}
-        replace(draft.graph.node, [n for n in draft.graph.node if n.name != name])
+        refill(draft.graph.node, [n for n in draft.graph.node if n.name != name])
         for made in (t for t in node.output if t):
-            replace(draft.graph.output, [o for o in draft.graph.output if o.name != made])
+            refill(draft.graph.output, [o for o in draft.graph.output if o.name != made])
             if not draft.is_read(made):
                 continue
             if made not in known:
@@ -212,7 +212,7 @@ def _ones_instead(name: str) -> Edit:
                     return ""
                 kind, shape = known[made]
                 draft.set_weight(made, _ones(kind, shape))
-        replace(scope.node, [n for n in scope.node if n.name != name])
+        refill(scope.node, [n for n in scope.node if n.name != name])
         draft.drop_unused()
         return f"without {node.op_type}"
 

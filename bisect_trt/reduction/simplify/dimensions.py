@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bisect_trt.model.editing.dimensions import Net, size_slots
-from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.ties import Var
-from bisect_trt.model.walk import inner_nodes
+from bisect_trt.model.walk import inner_nodes, refill
 from bisect_trt.outcome import Verdict
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, verdict_of
@@ -145,7 +145,7 @@ def _point(name: str, dropped: tuple[str, ...]) -> Edit:
                 draft.generated.add(node.input[1])
         for attribute in dims:
             attribute.ints[:] = [1] * len(attribute.ints)
-        replace(node.attribute, [a for a in node.attribute if a.name not in dropped])
+        refill(node.attribute, [a for a in node.attribute if a.name not in dropped])
         return f"{node.op_type} with a window of 1"
 
     return edit

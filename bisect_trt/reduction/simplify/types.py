@@ -10,9 +10,9 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper
 
 from bisect_trt.machine import native
-from bisect_trt.model.editing.draft import Draft, replace
+from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import is_onnx
-from bisect_trt.model.walk import inner_nodes, scopes
+from bisect_trt.model.walk import inner_nodes, refill, scopes
 from bisect_trt.outcome import Array
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.attributes import schema_of
@@ -161,7 +161,7 @@ def _convert(draft: Draft, version: int) -> bool:
         if name not in draft.weights:
             draft.set_weight(name, array)
     names = {node.name for node in new.graph.node}
-    replace(new.graph.node, [_named(node, names, k) for k, node in enumerate(new.graph.node)])
+    refill(new.graph.node, [_named(node, names, k) for k, node in enumerate(new.graph.node)])
     return True
 
 

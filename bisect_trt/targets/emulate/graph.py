@@ -13,6 +13,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, opset_of
 from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.walk import inner_nodes, refill, tensor_names
 from bisect_trt.targets.emulate.rounding import FORMATS, OLDEST, TYPED, Rounder
 
 _NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -119,8 +120,7 @@ def emulate(
 
 
 def _take_types(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
-    del target.value_info[:]
-    target.value_info.extend(source.value_info)
+    refill(target.value_info, source.value_info)
     for theirs, ours in zip(source.node, target.node, strict=True):
         for inner, own in zip(bodies(theirs), bodies(ours), strict=True):
             _take_types(inner, own)
@@ -133,19 +133,11 @@ def _untyped(graph: onnx.GraphProto) -> list[str]:
 
 
 def _unused_prefix(graph: onnx.GraphProto) -> str:
-    names = set(_names(graph))
+    names = {*tensor_names(graph), *(node.name for node in inner_nodes(graph))}
     prefix = "rounded:"
     while any(name.startswith(prefix) for name in names):
         prefix = f"_{prefix}"
     return prefix
-
-
-def _names(graph: onnx.GraphProto) -> Iterable[str]:
-    yield from (value.name for value in (*graph.input, *graph.initializer))
-    for node in graph.node:
-        yield from (node.name, *node.input, *node.output)
-        for body in bodies(node):
-            yield from _names(body)
 
 
 class _Scope:
@@ -198,13 +190,6 @@ def host_tensors(graph: onnx.GraphProto) -> frozenset[str]:
     return _Scope(graph, None).host
 
 
-def _replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    fresh = onnx.GraphProto()
-    fresh.node.extend(nodes)
-    del graph.node[:]
-    graph.node.extend(fresh.node)
-
-
 class _Everywhere:
     """Rounds each tensor where it is made: consumers, bodies and outputs see the rounded one.
 
@@ -226,7 +211,7 @@ class _Everywhere:
         made += self._weights(weights, scope)
         for node in graph.node:
             made += self._node(node, scope)
-        _replace_nodes(graph, made)
+        refill(graph.node, made)
 
     def _inputs(self, graph: onnx.GraphProto, scope: _Scope) -> Iterable[onnx.NodeProto]:
         for value in graph.input:
@@ -308,7 +293,7 @@ class _Tf32:
                 if slot < len(node.input) and node.input[slot]:
                     made += self._round(node, slot, scope.types, rounded)
             made.append(node)
-        _replace_nodes(graph, made)
+        refill(graph.node, made)
 
     def _round(
         self, node: onnx.NodeProto, slot: int, types: Mapping[str, int], rounded: dict[str, str]

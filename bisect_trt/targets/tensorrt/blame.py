@@ -9,7 +9,8 @@ from functools import cached_property
 
 import onnx
 
-from bisect_trt.model.graph import bodies, consumed
+from bisect_trt.model.graph import consumed
+from bisect_trt.model.walk import inner_nodes, tensor_names
 from bisect_trt.targets.signature import is_plain, named_in
 
 _FOREIGN = re.compile(r"\{?ForeignNode\[(.*?)\.\.\.(.*?)\](?:\}|$)")
@@ -41,7 +42,8 @@ class Blame:
     @cached_property
     def names(self) -> frozenset[str]:
         """Return all names of nodes and tensors, those of subgraphs too, for `signature.mask`."""
-        return frozenset(_names(self._graph))
+        nodes = filter(None, (node.name for node in inner_nodes(self._graph)))
+        return frozenset((*tensor_names(self._graph), *nodes))
 
     def node_at(self, index: int) -> str:
         """Return the name of a node of the graph by its index; empty when there is none."""
@@ -114,12 +116,3 @@ def _tokens(message: str) -> Iterator[str]:
         bare = token.rstrip(".:;!?")
         if bare != token:
             yield bare
-
-
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (value.name for value in graph.input)
-    yield from (tensor.name for tensor in graph.initializer)
-    for node in graph.node:
-        yield from filter(None, (node.name, *node.input, *node.output))
-        for body in bodies(node):
-            yield from _names(body)

@@ -15,6 +15,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, defs
 
 from bisect_trt.model.graph import is_onnx, opset_of
+from bisect_trt.model.walk import copied
 from bisect_trt.outcome import Failure, Stage, Symptom
 
 _SAID = " gives another engine than with its default"
@@ -78,8 +79,7 @@ def omitted(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto
 
 def spelled(proto: onnx.ModelProto, which: list[tuple[str, str]]) -> bytes:
     """Return the model with these defaults (operator, attribute) written into its nodes."""
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
+    made = copied(proto)
     for node in made.graph.node:
         for name, default in omitted(made, node).items():
             if (node.op_type, name) in which:

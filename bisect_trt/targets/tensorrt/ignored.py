@@ -19,6 +19,7 @@ from onnx import AttributeProto, NodeProto, defs
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx, opset_of
+from bisect_trt.model.walk import copied, refill
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.targets.base import as_declared
 from bisect_trt.targets.tensorrt.defaults import Builds, misread_defaults
@@ -155,13 +156,10 @@ def given(proto: onnx.ModelProto, node: NodeProto) -> dict[str, AttributeProto]:
 
 def without(proto: onnx.ModelProto, op: str, attribute: str) -> bytes:
     """Return the model without an attribute of an operator's nodes; shapes that follow are left out."""
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
+    made = copied(proto)
     for node in made.graph.node:
         if node.op_type == op and attribute in given(proto, node):
-            kept = [AttributeProto.FromString(a.SerializeToString()) for a in node.attribute]
-            del node.attribute[:]
-            node.attribute.extend(a for a in kept if a.name != attribute)
+            refill(node.attribute, [a for a in node.attribute if a.name != attribute])
     del made.graph.value_info[:]
     for value in made.graph.output:
         value.type.tensor_type.ClearField("shape")
