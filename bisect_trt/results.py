@@ -154,7 +154,7 @@ class Reduction(Summary):
     simplification `best` and `wanted` have names of their own, and `original_failure` is told with those of
     the user's model.
     `original` are the figures of the user's model, `places` the positions of `nodes` in its topological
-    order, `script_told` what `repro.py` says other than that it fails: then nothing is verified,
+    order, `script_objection` what `repro.py` says other than that it fails: then nothing is verified,
     `reference_error` why the reference cannot run the written model (empty: it runs it; None: not asked),
     `origins` where these come from in the user's code, `workarounds` what was seen to avoid the
     failure, as sentences; `causes`, also among the `notes`, what the failure depends on where no node is to
@@ -170,7 +170,7 @@ class Reduction(Summary):
     wanted: Failure
     best: Candidate
     original_nodes: int
-    script_told: str = ""
+    script_objection: str = ""
     reference_error: str | None = None
     original_failure: Failure | None = None
     reworded: Failure | None = None
@@ -223,7 +223,7 @@ class Reduction(Summary):
     @property
     def sure(self) -> bool:
         """Whether the search ended, every node was tried without, and all fresh runs and the script agree."""
-        agree = 0 < self.repeats == self.verified and not self.script_told
+        agree = 0 < self.repeats == self.verified and not self.script_objection
         return self.finished and self.one_minimal and agree
 
     @property

@@ -14,6 +14,7 @@ import pytest
 
 import bisect_trt
 from bisect_trt import api
+from bisect_trt.cli import app
 from bisect_trt.errors import UsageError
 from bisect_trt.options import keywords
 from bisect_trt.settings import Settings, TargetSettings
@@ -109,6 +110,29 @@ def test_options_become_settings() -> None:
     assert chosen.target == TargetSettings("ort:CPU", shapes=(("a", (1,)), ("b", (2, 3))), opt_level=2)
     assert chosen.accuracy.rtol == (("", 1e-3),) and chosen.accuracy.ignore == ("y",)
     assert chosen.run.inputs == Path("x.npz")
+
+
+ELSEWHERE = {
+    "as_json": "a result has `to_json`",
+    "junit": "for programs that read files",
+    "until_fixed": "another exit code",
+    "again": "runs nothing, and gives no `Check`",
+    "clean": "asks for nothing of a reproducer",
+    "every": "`reduce_all`",
+    "other": "`target`",
+    "releases of verify": "`blame` with `sweep`",
+}
+"""Options of commands that no keyword stands for, and why."""
+
+
+@pytest.mark.parametrize("name", sorted(set(api.__all__) - {"reduce_all"}))
+def test_every_option_of_a_command_is_a_keyword(name: str) -> None:
+    [command] = [command for command in app.COMMANDS if command.name == name]
+    keywords_of = inspect.signature(getattr(api, name)).parameters
+    for row in command.options:
+        known = row.section or row.key in ELSEWHERE or f"{row.key} of {name}" in ELSEWHERE
+        assert known or row.key in keywords_of, row.flag
+    assert {"settings", "options"} <= set(keywords_of)  # which take the rows of the table
 
 
 def test_a_result_is_five_lines_and_a_table(here: Path) -> None:

@@ -33,7 +33,7 @@ def asked(tmp_path: Path, model: str, report: dict[str, object], releases: str, 
     (place / "repro.onnx").write_bytes(made.SerializeToString())
     (place / "report.json").write_text(json.dumps(report))
     out = tmp_path / f"out-{every}"
-    return blame(place, Asking(releases=releases, every=every), out=out)
+    return blame(place, Asking(releases=releases, sweep=every), out=out)
 
 
 @pytest.mark.parametrize("every", [False, True])

@@ -77,7 +77,7 @@ def test_the_release_that_broke_it(index: Path, tmp_path: Path) -> None:
     assert "Have you tried the latest release" in issue and "still fails in 1.7.0" in issue
     assert "the failure is gone" in (tmp_path / "out/output-1.4.0.txt").read_text()
     assert fake.MESSAGE in (tmp_path / "out/output-1.5.0.txt").read_text()
-    again = ask(tmp_path, place, every=True)  # goes on: what was asked is not asked again
+    again = ask(tmp_path, place, sweep=True)  # goes on: what was asked is not asked again
     assert again.releases is not None and again.releases.probes == 8 - len(row(found))
 
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_told_is_a_line_each_and_the_rest_goes_on(
     fake.add(index, "onnxruntime", "1.7.2", "", yanked=True)
     fake.add(index, "onnxruntime", "2.0.0rc1", "")
     place = fake.reproducer(tmp_path / "model-repro", timeout=0.5)
-    found = ask(tmp_path, place, RunSettings(workers=2), every=True)
+    found = ask(tmp_path, place, RunSettings(workers=2), sweep=True)
     assert row(found) == {
         "1.0.0": GOOD,
         **dict.fromkeys(("1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.7.1"), DARK),
@@ -117,7 +117,7 @@ def test_a_history_that_comes_and_goes(index: Path, tmp_path: Path) -> None:
     bodies = [fake.BAD, fake.GOOD, fake.GOOD, fake.BAD]
     fake.runtimes(index, dict(zip(EIGHT[:4], bodies, strict=True)))
     place = fake.reproducer(tmp_path / "model-repro")
-    found = ask(tmp_path, place, every=True)
+    found = ask(tmp_path, place, sweep=True)
     assert found.releases is not None
     assert answer(found.releases) == (
         "gone since 1.1.0 (1.0.0 still fails); fails since 1.3.0, the newest (1.2.0 is fine); "
@@ -212,7 +212,7 @@ def test_openvino_is_asked_through_its_own_interface(index: Path, tmp_path: Path
     (place / "report.json").write_text(json.dumps(report))
     found = blame(
         place,
-        Asking(releases="openvino", every=True),
+        Asking(releases="openvino", sweep=True),
         target='ort:OpenVINO?load_config={"CPU":{"INFERENCE_PRECISION_HINT":"f32"}}',
         out=tmp_path / "out",
     )

@@ -119,7 +119,7 @@ def reproducer(folder: Path, name: str) -> Path:
 
 def options(tmp_path: Path, place: Path, **more: Any) -> Blame:
     once = Settings(run=RunSettings(repeats=1))
-    return blame(place, Asking(options=True, **more), once, out=tmp_path / "out")
+    return blame(place, Asking(decisions=True, **more), once, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", LIVE)

@@ -11,10 +11,11 @@ from typing import Any
 import onnx
 import pytest
 
+import bisect_trt
 import openvino_cpu
 from bisect_trt.machine.environment import first_version
 from bisect_trt.outcome import Failure, Symptom
-from bisect_trt.reproducer.verify import Status, verify
+from bisect_trt.reproducer.verify import Status
 from bisect_trt.session.check import check
 from bisect_trt.settings import Settings, TargetSettings
 
@@ -73,7 +74,7 @@ def test_it_is_still_there(row: dict[str, Any], tmp_path: Path) -> None:
     shutil.copyfile(FOLDER / f"{row['name']}.onnx", tmp_path / "repro.onnx")
     report = {"failure": row["failure"], "settings": {"target": {"spec": "tensorrt-rtx"}, "run": {}}}
     (tmp_path / "report.json").write_text(json.dumps({**report, "compared": {}, "repeats": 1}))
-    [seen] = verify(tmp_path, repeats=1, timeout=120)
+    [seen] = bisect_trt.verify(tmp_path, repeats=1, timeout=120.0)
     assert (seen.status is Status.SAME) == (known == "same"), seen
 
 

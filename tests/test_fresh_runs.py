@@ -54,7 +54,7 @@ def reduced(model: Path, target: str, reference: str = "ort") -> Reduction:
 def test_without_a_reference_all_compare_alike(tmp_path: Path) -> None:
     """They compared with recorded NaN, and said that the failure was gone."""
     found = reduced(chain(tmp_path, "Relu", "Tanh", "Neg"), "planted:op=Tanh,fail=nan", "self")
-    assert found.verified == 1 and not found.script_told
+    assert found.verified == 1 and not found.script_objection
     [again] = verify(found.out)
     assert again.status is Status.SAME
     assert script(found.out) == 1
@@ -152,7 +152,7 @@ def test_what_starts_slowly_is_explained_meanwhile_with_the_same_result(
     second = reduced(chain(tmp_path / "slow", "Relu", "Tanh", "Neg"), target)
     assert sorted(order) == ["explain", "explain", "verify", "verify"]
     assert ready == [0, 1]  # processes that were started while the model was still worked on
-    assert first.verified == second.verified == 1 and not second.script_told
+    assert first.verified == second.verified == 1 and not second.script_objection
     assert told[0] in first.notes and set(first.notes) == set(second.notes)
     for file in ("repro.onnx", "repro.py"):
         assert (first.out / file).read_bytes() == (second.out / file).read_bytes()

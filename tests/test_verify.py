@@ -96,12 +96,12 @@ def test_another_target_and_flaky_failures(tmp_path: Path) -> None:
     out = planted(tmp_path, "op=Neg,fail=mismatch")
     [same] = bisect_trt.verify(out)
     assert (same.status, same.runs) == (Status.SAME, 1)
-    [fixed] = verify(out, target="planted:op=Abs", repeats=2)
+    [fixed] = bisect_trt.verify(out, target="planted:op=Abs", repeats=2)
     assert (fixed.status, fixed.runs) == (Status.FIXED, 2)
-    [elsewhere] = verify(out, target="ort:CPU", repeats=1)  # nothing is fixed
+    [elsewhere] = bisect_trt.verify(out, target="ort:CPU", repeats=1)  # nothing is fixed
     assert elsewhere.status is Status.ELSEWHERE and "failed on planted:" in elsewhere.why
     assert (elsewhere.exit_code(), elsewhere.exit_code(until_fixed=True)) == (0, 3)
-    [other] = verify(out, target="planted:op=Neg,fail=error,stage=parse", repeats=1)
+    [other] = bisect_trt.verify(out, target="planted:op=Neg,fail=error,stage=parse", repeats=1)
     assert other.status is Status.OTHER and other.seen is not None and other.seen.stage is Stage.PARSE
 
 
@@ -264,7 +264,7 @@ def test_custom_operators_come_from_the_command_line(failing: Path) -> None:
         verify(failing)
     assert "--custom-ops ops.so" in str(caught.value.hint)
     with pytest.raises(UsageError, match=r"report.json: .*Failed to load"):
-        verify(failing, custom_ops=[failing / "report.json"])
+        bisect_trt.verify(failing, custom_ops=[failing / "report.json"])
 
 
 def test_paths_of_a_report_are_not_used(failing: Path) -> None:

@@ -1,7 +1,8 @@
 """The commands as functions, as a script or a notebook calls them.
 
-A model is the path of an ONNX file. What a command takes as an option is a keyword here, under the name of
-its field in the settings (`target`, `inputs`, `repeats`, `rtol`, ...), or part of a `Settings`. Nothing here
+A model is the path of an ONNX file. Every option of a command is a keyword of its function: those that a
+command has for itself are in its signature, all others go by the name of their field in the settings
+(`target`, `inputs`, `repeats`, `rtol`, ...), and may be given together as a `Settings` instead. Nothing here
 needs `if __name__ == "__main__"`: no process that starts imports the script.
 """
 

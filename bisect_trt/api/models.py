@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bisect_trt.options.keywords import AnyPath, chosen_settings, names_of, out_of, path_of
-from bisect_trt.settings import Settings
+from bisect_trt.options.keywords import (
+    AnyPath,
+    chosen_settings,
+    names_of,
+    names_or_file,
+    out_of,
+    path_of,
+    shapes_of,
+)
+from bisect_trt.settings import Settings, Shapes
 
 if TYPE_CHECKING:
     from bisect_trt.mixed_precision.result import Precision
@@ -99,7 +107,7 @@ def check(
     model: AnyPath,
     settings: Settings | None = None,
     *,
-    keep: Sequence[str] | None = None,
+    keep_fp32: AnyPath | Sequence[str] | None = None,
     **options: Any,
 ) -> Check:
     """Say whether the target agrees with the reference on a model, and if not, how it fails.
@@ -112,16 +120,18 @@ def check(
     Args:
         model: an ONNX file.
         settings: all options at once; the defaults are those of the command line.
-        keep: nodes that stay in FP32, all others computing in the target's low precision.
+        keep_fp32: names of nodes that stay in FP32, or a file that has them (`precision.json`, or a name a
+            line); all others compute in the target's low precision.
         **options: fields of the settings, as `target="emulate:fp16"`.
 
     Raises:
         UsageError: the model, its inputs or an option cannot be used.
         TargetUnavailable: the target cannot be used here.
     """
+    from bisect_trt.mixed_precision.earlier import listed
     from bisect_trt.session import check as room
 
-    kept = None if keep is None else tuple(keep)
+    kept = None if keep_fp32 is None else names_or_file("keep_fp32", keep_fp32, listed)
     return room.check(path_of("model", model), chosen_settings(settings, options), keep=kept)
 
 
@@ -199,8 +209,7 @@ def precision(
     from bisect_trt.mixed_precision.earlier import kept_by
 
     chosen, path = chosen_settings(settings, options), path_of("model", model)
-    listed = isinstance(start, Sequence) and not isinstance(start, str)
-    first = names_of("start", start) if listed else kept_by(path_of("start", start))
+    first = names_or_file("start", start, kept_by)
     asking = room.Asking(to, cost, names_of("keep", keep), names_of("lower", lower), first)
     return room.precision(path, chosen, asking, out=out_of(out), force=force, on_event=on_event)
 
@@ -214,6 +223,7 @@ def profile(
     precision_of_time: float = 0.02,
     limit: float = 0.05,
     cuda_graph: bool = False,
+    opt_shapes: Mapping[str, Sequence[int]] | Shapes = (),
     out: AnyPath | None = None,
     force: bool = False,
     on_event: OnEvent = quiet,
@@ -231,6 +241,8 @@ def profile(
         precision_of_time: how well the median time of a run has to be known, as a part of it.
         limit: how far the ratio of both sides may be from 1.
         cuda_graph: run TensorRT's engine as a CUDA graph.
+        opt_shapes: what TensorRT's engine is made for, `{"x": (8, 3, 224, 224)}`; by default the largest
+            of `shapes`.
         out: the folder; by default `MODEL-profile` in the current one.
         force: replace what an earlier run wrote there.
         on_event: called with every step.
@@ -249,6 +261,7 @@ def profile(
     spans = spans_of([shapes] if isinstance(shapes, str) else names_of("shapes", shapes))
     asking = room.Asking(
         shapes=spans,
+        opt_shapes=shapes_of("opt_shapes", opt_shapes),
         against=against,
         limit=limit,
         precision_of_time=precision_of_time,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bisect_trt.api.models import quiet
 from bisect_trt.options.keywords import AnyPath, chosen_settings, out_of, path_of
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import Settings
 
 if TYPE_CHECKING:
     from bisect_trt.blaming.blame import Blame
@@ -17,42 +17,28 @@ if TYPE_CHECKING:
 
 def verify(
     path: AnyPath,
+    settings: Settings | None = None,
     *,
     target: str | None = None,
-    repeats: int = RunSettings.repeats,
-    timeout: float | None = None,
-    memory_limit: int | None = None,
-    custom_ops: Sequence[AnyPath] = (),
-    given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
     on_result: Callable[[Verification], None] = quiet,
+    **options: Any,
 ) -> list[Verification]:
     """Run a reproducer, or each one in a folder of them, again: on this machine, with what is installed.
 
     Args:
         path: folder or zip that `reduce` wrote, or a folder of them.
+        settings: how often and how long each may run, and libraries that no report may ask for.
         target: another target than the one that it was found on.
-        repeats: fresh processes for each.
-        timeout: seconds for each.
-        memory_limit: bytes for each.
-        custom_ops: libraries for the reference.
-        given: settings of the target that the report may not give.
         on_result: called with each result.
+        **options: fields of the settings, as `repeats=1` or `timeout=60.0`.
 
     Raises:
-        UsageError: there is no reproducer.
+        UsageError: there is no reproducer, or an option cannot be used.
     """
     from bisect_trt.reproducer import verify as room
 
-    return room.verify(
-        path_of("path", path),
-        target=target,
-        given=given,
-        repeats=repeats,
-        timeout=timeout,
-        memory_limit=memory_limit,
-        custom_ops=[path_of("custom_ops", one) for one in custom_ops],
-        on_result=on_result,
-    )
+    chosen = chosen_settings(settings, options)
+    return room.verify(path_of("path", path), chosen, target=target, on_result=on_result)
 
 
 def blame(
@@ -106,9 +92,9 @@ def blame(
     asking = room.Asking(
         releases=releases,
         releases_file=out_of(releases_file, "releases_file"),
-        options=decisions,
+        decisions=decisions,
         on=out_of(on, "on"),
-        every=sweep,
+        sweep=sweep,
         pre=pre,
         offline=offline,
         allow_build=allow_build,

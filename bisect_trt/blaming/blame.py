@@ -37,41 +37,39 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Asking:
-    """What `blame` looks for, and how. Without `releases`, `releases_file` and `options` it asks for both.
+    """What `blame` looks for, and how. Without `releases`, `releases_file` and `decisions` it asks for both.
 
     Attributes:
-        releases: `PACKAGE[>=A,<B]`; empty: the package that has the target, unless `options`.
-        options: which decisions of the builder it depends on.
+        releases: `PACKAGE[>=A,<B]`; empty: the package that has the target, unless `decisions`.
+        decisions: which decisions of the builder it depends on.
         on: the user's whole model; None: the file of the name that the report tells, where it lies here.
         releases_file: a command for each release instead, see `releases.read_file`.
-        every: all releases are tried, not only as many as the search needs.
+        sweep: all releases are tried, not only as many as the search needs.
         pre: pre-releases, too.
         offline: only what was installed before.
         allow_build: source archives may be built.
-        cache: folder of the environments; None: in the user's cache folder.
         cache_limit: bytes that they may take; 12 GiB without it.
     """
 
     releases: str = ""
     releases_file: Path | None = None
-    options: bool = False
+    decisions: bool = False
     on: Path | None = None
-    every: bool = False
+    sweep: bool = False
     pre: bool = False
     offline: bool = False
     allow_build: bool = False
-    cache: Path | None = None
     cache_limit: int | None = None
 
     @property
     def asks_releases(self) -> bool:
         """Whether releases are asked for."""
-        return bool(self.releases or self.releases_file) or not self.options
+        return bool(self.releases or self.releases_file) or not self.decisions
 
     @property
-    def asks_options(self) -> bool:
+    def asks_decisions(self) -> bool:
         """Whether decisions of the builder are asked for."""
-        return self.options or not (self.releases or self.releases_file)
+        return self.decisions or not (self.releases or self.releases_file)
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,7 +167,7 @@ def blame(
             question.mkdir()
             ask = _Asker(folder, report, target, settings, asking, question, journal)
             releases, notes = ask.releases_if_possible(on_tried) if asking.asks_releases else (None, ())
-            decided = ask.decisions(place, out, Path(scratch), say) if asking.asks_options else None
+            decided = ask.decisions(place, out, Path(scratch), say) if asking.asks_decisions else None
             found = Blame(name, report.wanted, out, releases, decided, notes)
             write(found)
     return found
@@ -203,7 +201,7 @@ class _Asker:
         try:
             return self.releases(on_tried), ()
         except TargetUnavailable as error:
-            if self.asking.releases or not self.asking.asks_options:
+            if self.asking.releases or not self.asking.asks_decisions:
                 raise
             return None, (f"Releases were not tried: {error.message}.",)
 
@@ -221,7 +219,6 @@ class _Asker:
         asked = asked_for(asking.releases or default_for(spec), spec)
         environments = Environments(
             processes,
-            folder=asking.cache,
             limit=LIMIT if asking.cache_limit is None else asking.cache_limit,
             offline=asking.offline,
             allow_build=asking.allow_build,
@@ -303,7 +300,7 @@ class _Asker:
             budget=run.budget,
             on_tried=on_tried,
         )
-        return releaser.run(title, names, anchors, every=self.asking.every)
+        return releaser.run(title, names, anchors, every=self.asking.sweep)
 
 
 def write(found: Blame) -> None:

@@ -109,7 +109,7 @@ class Asked:
     text: str
 
     def among(self, listed: Sequence[str], *, pre: bool = False) -> list[str]:
-        """Return the those of the listed releases that are asked for, and each that is named, listed or not.
+        """Return those of the listed releases that are asked for, and each that is named, listed or not.
 
         Pre-releases and yanked ones (which are not listed) on request only: to name one asks for it.
         """

@@ -22,9 +22,9 @@ RELEASES_FILE = Option(
     k.FILE,
     "A command for each release instead, the oldest first: lines NAME: COMMAND {script}.",
 )
-OPTIONS = Option("options", "--options", k.SWITCH, "Which decisions of the builder does it depend on?")
+OPTIONS = Option("decisions", "--options", k.SWITCH, "Which decisions of the builder does it depend on?")
 ON = Option("on", "--on", k.FILE, "The whole model, on which what helps is tried; as the report names it.")
-SWEEP = Option("every", "--sweep", k.SWITCH, "Try all releases, not only as many as the search needs.")
+SWEEP = Option("sweep", "--sweep", k.SWITCH, "Try all releases, not only as many as the search needs.")
 PRE = Option("pre", "--pre", k.SWITCH, "Pre-releases, too; one that is named with == is always tried.")
 OFFLINE = Option("offline", "--offline", k.SWITCH, "Only releases that were installed before.", MACHINE)
 ALLOW_BUILD = Option(

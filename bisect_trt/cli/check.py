@@ -39,12 +39,7 @@ def run(model: Path, settings: Settings, *, keep_fp32: Path | None, again: Path 
     from bisect_trt.errors import TargetUnavailable
     from bisect_trt.reproducer import document
 
-    keep = None
-    if keep_fp32 is not None:
-        from bisect_trt.mixed_precision.earlier import listed
-
-        keep = listed(keep_fp32)
-    result = bisect_trt.check(model, settings, keep=keep)
+    result = bisect_trt.check(model, settings, keep_fp32=keep_fp32)
     if as_json:
         print_json(document.check(result))
     else:

@@ -34,7 +34,7 @@ PRECISION = Option(
 )
 GRAPH = Option("cuda_graph", "--cuda-graph", k.SWITCH, "Run TensorRT's engine as a CUDA graph.", BUILDER)
 BEST = Option(
-    "best",
+    "opt_shapes",
     "--opt-shapes",
     k.SHAPES,
     "TensorRT's optimisation profile: what the engine is made for; the largest shapes without it.",

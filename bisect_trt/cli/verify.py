@@ -52,12 +52,8 @@ def run(
 
     results = verify.verify(
         place,
+        settings,
         target=other,
-        given=settings.target,
-        repeats=settings.run.repeats,
-        timeout=settings.run.timeout,
-        memory_limit=settings.run.memory_limit,
-        custom_ops=settings.accuracy.custom_ops,
         on_result=(lambda result: None) if as_json else console.show_verification,
     )
     code = verify.exit_code(results, until_fixed=until_fixed)
@@ -79,7 +75,7 @@ def _matrix(
     from bisect_trt.blaming.blame import Asking
     from bisect_trt.cli.output.blame_table import show_matrix
 
-    found = matrix.matrix(place, Asking(releases=releases, every=True), settings, target=other)
+    found = matrix.matrix(place, Asking(releases=releases, sweep=True), settings, target=other)
     code = matrix.exit_code(found, until_fixed=until_fixed)
     if as_json:
         print_json({"results": [one.to_json() for one in found], "exit_code": code})

@@ -62,10 +62,10 @@ class Sessions:
     _known: dict[str, Answer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Take what an earlier run was told."""
+        """Take the answers that an earlier run got."""
         for event in read(self.journal.path)[0]:
             if event["event"] == ANSWERS and event["by"] == self.function.__name__:
-                self._known |= {key: Answer.from_json(told) for key, told in event["answers"].items()}
+                self._known |= {key: Answer.from_json(answer) for key, answer in event["answers"].items()}
 
     @property
     def answered(self) -> int:
@@ -79,12 +79,12 @@ class Sessions:
         if new:
             with within(self.budget, self.asked):
                 answers = self._spread(new)
-            told = {label(keep): answer for keep, answer in zip(new, answers, strict=True)}
+            by_label = {label(keep): answer for keep, answer in zip(new, answers, strict=True)}
             self.asked += len(new)
             self.journal.event(
-                ANSWERS, by=self.function.__name__, answers={k: asdict(a) for k, a in told.items()}
+                ANSWERS, by=self.function.__name__, answers={k: asdict(a) for k, a in by_label.items()}
             )
-            self._known |= told
+            self._known |= by_label
         return [self._known[key] for key in keys]
 
     def _spread(self, keeps: list[Keep]) -> list[Answer]:

@@ -91,8 +91,8 @@ def in_turns(settings: TargetSettings, candidates: Sequence[Candidate], profile:
         for k, side in open_ones.items():
             rounds[k].append(median(side.run(TURN, MOST_RUNS)))
     for k, side in open_ones.items():
-        told = side.layers(PROFILED) if profile else None
-        layers = tuple((one.nodes, one.seconds) for one in (told.layers if told else ()) if one.nodes)
+        timed = side.layers(PROFILED) if profile else None
+        layers = tuple((one.nodes, one.seconds) for one in (timed.layers if timed else ()) if one.nodes)
         found[k] = Clocked(tuple(rounds[k]), layers)
     return found
 
@@ -120,8 +120,8 @@ class Clock:
 
     def __post_init__(self) -> None:
         """Take what an earlier run measured."""
-        told = (event for event in read(self.journal.path)[0] if event["event"] == TIMES)
-        self._known = {event["of"]: [Clocked.from_json(one) for one in event["told"]] for event in told}
+        events = (event for event in read(self.journal.path)[0] if event["event"] == TIMES)
+        self._known = {event["of"]: [Clocked.from_json(one) for one in event["times"]] for event in events}
         self._last: dict[Keep, Clocked] = {}
 
     def ask(self, keeps: Sequence[Keep], *, profile: bool = False) -> list[Clocked]:
@@ -132,7 +132,7 @@ class Clock:
             deadline = self.budget.left() or LONGEST_DEADLINE
             with within(self.budget, len(self._known)):
                 found = job(self.pool, deadline, in_turns, self.settings, candidates, profile)
-            self.journal.event(TIMES, of=key, told=[asdict(one) for one in found])
+            self.journal.event(TIMES, of=key, times=[asdict(one) for one in found])
             self._known[key] = found
         self._last = dict(zip(keeps, self._known[key], strict=True))
         return self._known[key]
@@ -172,16 +172,16 @@ class Clock:
 
 def _words(keeps: Sequence[Keep], sides: Sequence[Clocked], first: int, low: Clocked, wide: Clocked) -> str:
     """Say what the measured times decided."""
-    told = [
+    timed = [
         f"{counted(len(k), 'node')} {1e3 * side.seconds:.3g} ms" for k, side in zip(keeps, sides, strict=True)
     ]
     words = []
     if first:
         words.append(
-            f"Whole layers are kept, as that is faster: {told[first]}; {told[0]}, the fewest that pass."
+            f"Whole layers are kept, as that is faster: {timed[first]}; {timed[0]}, the fewest that pass."
         )
-    elif len(told) > 1:
-        words.append(f"Keeping whole layers was tried and is not faster: {', '.join(told[1:])}.")
+    elif len(timed) > 1:
+        words.append(f"Keeping whole layers was tried and is not faster: {', '.join(timed[1:])}.")
     if wide.beats(sides[first]):
         words.append("All of it in FP32 is faster than this.")
     if low.rounds and wide.beats(low):

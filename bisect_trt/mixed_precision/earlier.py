@@ -56,10 +56,10 @@ def _text(place: Path) -> str:
 
 def _kept(text: str) -> tuple[str, ...] | None:
     try:
-        told: Any = json.loads(text)
+        document: Any = json.loads(text)
     except ValueError:
         return None
-    names = told.get("keep") if isinstance(told, dict) else None
+    names = document.get("keep") if isinstance(document, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names)

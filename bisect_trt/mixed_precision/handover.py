@@ -182,8 +182,8 @@ def price(result: Precision) -> str:
 
 
 def _row(item: Kept) -> dict[str, str]:
-    told = share(item.error)
-    return {"name": item.name, "op": item.op, "why": item.why, "without": told if item.error else "not tried"}
+    without = share(item.error) if item.error else "not tried"
+    return {"name": item.name, "op": item.op, "why": item.why, "without": without}
 
 
 def _points(result: Precision) -> tuple[list[dict[str, Any]], float]:

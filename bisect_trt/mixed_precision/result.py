@@ -87,10 +87,10 @@ class Precision(Summary):
     def lines(self) -> list[tuple[str, str]]:
         """Give the set, what it is of, how sure it is, and where the files are."""
         low, count = self.to.upper(), counted(len(self.kept), "node")
-        told = {ALL_LOW: f"all of it may be {low}", BROKEN: "wrong in FP32 already"}
+        instead = {ALL_LOW: f"all of it may be {low}", BROKEN: "wrong in FP32 already"}
         of = f"{count} in FP32, of {self.nodes:,} float nodes"
         lines = [
-            ("Keep", told.get(self.status, of)),
+            ("Keep", instead.get(self.status, of)),
             ("Model", str(self.model)),
             ("Nodes", some_names([item.name for item in self.kept]) or "none"),
         ]

@@ -85,7 +85,7 @@ class Work:
         job(self.pool, None, evaluate.round_weights, self.trial)
         self.written = Sessions(self.pool, self.trial, self.journal, self.budget, evaluate.explicit)
         always, items = self._fixed_by_user(known.items, keep, lower)
-        told = self._hints(proto, ranges, items, start)
+        hinted = self._hints(proto, ranges, items, start)
         self.asker = self._asker()
         if isinstance(self.asker, OnTarget):
             self.asker.look(always, self.settings.run.repeats)
@@ -94,9 +94,9 @@ class Work:
         price = self._price(items, always) if searched else _one
         if not self._emulated and not start and searched:
             there = self.asker.ask
-            cheap = Search(items, self._sessions(Budget(self.budget.deadline)).ask, told, always, price)
-            told = schedule.by_emulation(cheap, lambda k: there([k | always])[0].passes, self._searching)
-        search = Search(items, self.asker.ask, told, always, price)
+            cheap = Search(items, self._sessions(Budget(self.budget.deadline)).ask, hinted, always, price)
+            hinted = schedule.by_emulation(cheap, lambda k: there([k | always])[0].passes, self._searching)
+        search = Search(items, self.asker.ask, hinted, always, price)
         whole, low = search.answers([frozenset(items), frozenset()])
         if not whole.passes:
             self._require_not_lowered(frozenset(known.items), lower)
@@ -143,7 +143,7 @@ class Work:
         ranges: Mapping[str, Range]
         ranges = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
         if self.to in KINDS:
-            largest = {name: told.largest for name, told in ranges.items()}
+            largest = {name: one.largest for name, one in ranges.items()}
             scales = scales_of(largest, self.to)
             self.trial = replace(self.trial, roles=quantisable(proto, scales), scales=scales)
         return ranges
@@ -165,10 +165,10 @@ class Work:
         self.why = reasons(proto, known, ranges, self.to)
         self.sizes = activations(proto, known, ranges)
         self.unknown = unknown(start, known.names)
-        told, first = hints(proto, known, ranges, self.why), set(start)
+        found, first = hints(proto, known, ranges, self.why), set(start)
         if not first:
-            return told
-        return replace(told, suspects=tuple(k for k in items if {k, known.names[k]} & first))
+            return found
+        return replace(found, suspects=tuple(k for k in items if {k, known.names[k]} & first))
 
     def _asker(self) -> Sessions | OnTarget:
         """Who answers: the target, which an emulation's one session stands for."""
@@ -338,8 +338,8 @@ class Work:
     def _why(self, key: str, error: float, refused: str) -> str:
         if refused:
             return f"the target does not take it in {self.to.upper()}: {refused}"
-        if told := self.why.get(key):
-            return told
+        if reason := self.why.get(key):
+            return reason
         lost = error == float("inf")
         return "the outputs are not finite without it" if lost else "its rounding makes the outputs differ"
 

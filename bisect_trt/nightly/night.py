@@ -60,7 +60,7 @@ class Work:
         self.ended_early = ""
         self.unusable = ""  # why a target could not be used at all
         self._stop = threading.Event()
-        self._told: set[tuple[str, str]] = set()  # targets that cannot be used, and why
+        self._said: set[tuple[str, str]] = set()  # targets that cannot be used, and why
         self._items: dict[tuple[str, str], Item] = {}
 
     def stop(self) -> None:
@@ -263,8 +263,8 @@ class Work:
     def _tell(self, name: str, row: Row, answer: Answer) -> None:
         """Write a line into the log; one for all models where the target cannot be used."""
         if isinstance(answer, Trouble) and answer.cause is Cause.TARGET:
-            if (row.target, answer.reason) not in self._told:
-                self._told.add((row.target, answer.reason))
+            if (row.target, answer.reason) not in self._said:
+                self._said.add((row.target, answer.reason))
                 self.say(f"{row.target} cannot be used, no model is run on it: {answer.reason}")
             return
         said = f": {row.reason}" if row.reason else ""

@@ -25,6 +25,7 @@ from bisect_trt.nightly.same_bugs import Cluster
 from bisect_trt.nightly.verdicts import Status
 from bisect_trt.writing import templates
 from bisect_trt.writing.files import written_whole
+from bisect_trt.writing.text import seconds
 
 PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "results.json"
 SCHEMA = 1
@@ -208,7 +209,7 @@ def _cluster(cluster: Cluster, out: Path) -> dict[str, Any]:
         "stage": stage,
         "symptom": symptom,
         "signature": signature[:_LONGEST_MESSAGE],
-        "told": _told(signature, first.message)[:_LONGEST_MESSAGE],
+        "words": _words(signature, first.message)[:_LONGEST_MESSAGE],
         "shape": cluster.shape,
         "models": [[row.model, row.target, row.status.value] for row in cluster.rows],
         "news": sum(row.news for row in cluster.rows),
@@ -217,7 +218,7 @@ def _cluster(cluster: Cluster, out: Path) -> dict[str, Any]:
     }
 
 
-def _told(signature: str, message: str) -> str:
+def _words(signature: str, message: str) -> str:
     """Return what people read: the signature, but for one that says no more than that something is false."""
     first = next((line.strip() for line in message.splitlines() if line.strip()), "")
     return first if first and re.search(r":\s*false$", signature) else signature
@@ -237,15 +238,6 @@ def _time(moment: datetime) -> str:
     return moment.astimezone().isoformat(timespec="seconds")
 
 
-def duration(seconds: float) -> str:
-    """Return `2 h 05 min`, `3 min 20 s`, `1.5 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
-    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02} min"
-
-
 def _cell(text: str) -> str:
     """Make it one line of Markdown that cannot end its code span or its table cell."""
     return " ".join(text.replace("`", "'").replace("|", "/").split())
@@ -253,4 +245,4 @@ def _cell(text: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    return templates.environment("bisect_trt.nightly", duration=duration, cell=_cell)
+    return templates.environment("bisect_trt.nightly", seconds=seconds, cell=_cell)

@@ -14,8 +14,8 @@ from bisect_trt.nightly import lock
 from bisect_trt.nightly.history import FILE, History
 from bisect_trt.nightly.history_rows import Night
 from bisect_trt.nightly.job import PROGRESS
-from bisect_trt.nightly.report import duration
 from bisect_trt.nightly.verdicts import Status
+from bisect_trt.writing.text import seconds
 
 
 def lines(out: Path) -> Iterator[str]:
@@ -36,7 +36,7 @@ def lines(out: Path) -> Iterator[str]:
         yield _headline(night, holder)
         rows = list(history.rows(night.id))
         done = sum(row.phase != "planned" for row in rows)
-        yield f"checked {done} of {len(rows)}, worked {duration(night.used)}"
+        yield f"checked {done} of {len(rows)}, worked {seconds(night.used)}"
         counts = Counter(row.status for row in rows if row.phase != "planned")
         if counts:
             yield " · ".join(f"{counts[status]} {status}" for status in Status if counts[status])
@@ -60,9 +60,9 @@ def _headline(night: Night, holder: lock.Holder | None) -> str:
 
 
 def _running(job: dict[str, Any]) -> str:
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(job["since"])).total_seconds()
+    since = (datetime.now(UTC) - datetime.fromisoformat(job["since"])).total_seconds()
     said = _progress(Path(job["folder"])) if job["folder"] else ""
-    return f"  {job['phase']} {job['model']} on {job['target']}, for {duration(max(0.0, seconds))}{said}"
+    return f"  {job['phase']} {job['model']} on {job['target']}, for {seconds(max(0.0, since))}{said}"
 
 
 def _progress(folder: Path) -> str:

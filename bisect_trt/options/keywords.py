@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from bisect_trt.settings import (
     ReportSettings,
     RunSettings,
     Settings,
+    Shapes,
     TargetSettings,
 )
 
@@ -102,6 +103,18 @@ def names_of(word: str, value: Any) -> tuple[str, ...]:
     if not fits or not all(isinstance(name, str) for name in value):
         raise UsageError(f"{word} is a list of names, not {_kind(value)}")
     return tuple(value)
+
+
+def names_or_file(word: str, value: Any, read: Callable[[Path], tuple[str, ...]]) -> tuple[str, ...]:
+    """Return a list of names, or what `read` finds in the file that is given instead. Raises UsageError."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return names_of(word, value)
+    return read(path_of(word, value))
+
+
+def shapes_of(word: str, value: Any) -> Shapes:
+    """Return the shapes of inputs, given as pairs or as a mapping by name. Raises UsageError."""
+    return _tuple(word, "Shapes", value)
 
 
 def _kind(value: object) -> str:

@@ -39,7 +39,7 @@ class Asking:
 
     Attributes:
         shapes: least and largest size of each dimension of inputs.
-        best: shapes that TensorRT's engine is made for, between these; the largest where it is empty.
+        opt_shapes: shapes that TensorRT's engine is made for, between these; the largest where it is empty.
         against: another target, other options of the same one or another release, in words of the command
             line; None: nothing is compared.
         precision_of_time: how well the median has to be known, as a part of it.
@@ -48,7 +48,7 @@ class Asking:
     """
 
     shapes: Spans = ()
-    best: Shapes = ()
+    opt_shapes: Shapes = ()
     against: str | None = None
     limit: float = 0.05
     precision_of_time: float = 0.02
@@ -97,7 +97,7 @@ def profile(
         tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
         folders.open_folder(out, head, force=force) as journal,
     ):
-        side = Side(_with_profile(asked, asking.best), settings.run, Path(logs), asking.cuda_graph)
+        side = Side(_with_profile(asked, asking.opt_shapes), settings.run, Path(logs), asking.cuda_graph)
         with closing(side):
             info = side.describe()
             folders.require_target(journal, info.fingerprint)
@@ -115,7 +115,7 @@ def _measured(work: Work, asking: Asking, other: Other | None, install: Install 
     if other is None:
         return work.run()
     side, settings = work.side, replace(work.sizes.settings, target=other.target)
-    target = _with_profile(replace(work.sizes, settings=settings), asking.best)
+    target = _with_profile(replace(work.sizes, settings=settings), asking.opt_shapes)
     rival = Side(target, settings.run, side.logs / "other", asking.cuda_graph)
     with _rivals(side, rival, other.release, work.empty.target, install) as rivals:
         result = work.run()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -35,53 +35,51 @@ from bisect_trt.session.recording import Recording, record_derived
 from bisect_trt.workers.pool import Pool
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What a run works with as long as it is open.
+
+    Attributes:
+        pool: workers on this machine, which run the reference.
+        there: workers that run the target, the same ones or others.
+        out: folder that is written.
+        on_event: hears of every step.
+        began: moment of `time.monotonic` at which the run began.
+        answered: moment at which the target had said what it is.
+    """
+
+    pool: Pool
+    there: Pool
+    out: Path
+    on_event: OnEvent
+    began: float
+    answered: float
+
+
 class Run:
     """What the steps of a reduction share: one model on one target, its reference, and what was confirmed."""
 
     def __init__(
-        self,
-        session: Session,
-        trial: ExportTrial,
-        recording: Recording,
-        prober: Prober,
-        pool: Pool,
-        out: Path,
-        on_event: OnEvent,
-        *,
-        timing_cache: Path | None = None,
-        began: float = 0.0,
-        started: float = 0.0,
-        prepared: Callable[[], float] = float,
+        self, opened: Opened, session: Session, trial: ExportTrial, recording: Recording, prober: Prober
     ) -> None:
         """Use `open_run`.
 
         Args:
+            opened: workers, folder and clock.
             session: the model and its input values.
             trial: the settings, the target, and whether the export itself is on trial.
             recording: the reference run, as far as it is needed.
             prober: asks the target.
-            pool: workers on this machine, which run the reference.
-            out: folder that is written.
-            on_event: hears of every step.
-            timing_cache: of TensorRT, the user's or our own.
-            began: moment of `time.monotonic` at which the run began.
-            started: moment at which the target had answered.
-            prepared: gives the seconds that a worker took to become warm.
         """
+        self.pool, self.out, self.on_event = opened.pool, opened.out, opened.on_event
+        self._opened = opened
         self.session = session
         self.settings = trial.settings
         self.info = trial.info
         self.export_on_trial = trial.on_trial
         self.recording = recording
         self.prober = prober
-        self.pool = pool
-        self.out = out
-        self.on_event = on_event
         self._fed = session.feeds
-        self.timing_cache = timing_cache
-        self._began = began
-        self._started = started
-        self.prepared = prepared
         self.doubts = words(session.graph)  # sentences for the first lines: why something is not compared
         self.notes = list(trial.notes)
         self.confirmed = Outcome()  # of the user's own file, or of what is left of it
@@ -150,11 +148,16 @@ class Run:
     def spent(self) -> dict[str, float]:
         """Return seconds by what they were spent on, besides the probes."""
         return {
-            "start_seconds": self._started - self._began,
+            "start_seconds": self._opened.answered - self._opened.began,
             "reference_seconds": self.recording.seconds,
-            "wall_seconds": time.monotonic() - self._began,
-            "builder_seconds": self.prepared(),
+            "wall_seconds": time.monotonic() - self._opened.began,
+            "builder_seconds": self.builder_seconds,
         }
+
+    @property
+    def builder_seconds(self) -> float:
+        """Seconds that a worker of the target took to become warm."""
+        return self._opened.there.prepared()
 
     def tell(self, phase: str, text: str) -> None:
         """Report an event outside the search."""
@@ -247,6 +250,11 @@ class Run:
     def confirm_by(self, outcome: Outcome) -> None:
         """Make all that follows about what this shows."""
         self.confirmed = outcome
+
+    @property
+    def timing_cache(self) -> Path | None:
+        """The timing cache of TensorRT, the user's or our own."""
+        return self.prober.oracle.target.timing_cache
 
     @property
     def own_timing_cache(self) -> Path | None:

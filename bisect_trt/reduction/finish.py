@@ -107,7 +107,7 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
             f"The failure comes and goes: it showed in about {problem.rate:.0%} of all runs, so a "
             f"probe counted as passing only after {problem.runs} runs without it."
         )
-    if (builder := run.prepared()) >= 1:
+    if (builder := run.builder_seconds) >= 1:
         made = f"TensorRT's builder takes {seconds(builder)} to make"
         yield f"{made}, once in each process; no probe counts that."
     if found.neighbour is not None:

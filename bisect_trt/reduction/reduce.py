@@ -20,7 +20,7 @@ from bisect_trt.machine.environment import first_version
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.outcome import End, Ended
-from bisect_trt.reduction.context import Run
+from bisect_trt.reduction.context import Opened, Run
 from bisect_trt.reduction.finish import (
     FreshRuns,
     finish,
@@ -96,23 +96,20 @@ def open_run(
         target = with_timing_cache(settings.target, out / folders.WORK)
         info = _described(pool, there, replace(settings, target=target))
         fingerprint = f"{info.fingerprint}|reference={first_version('onnxruntime', 'onnxruntime-gpu')}"
-        started = time.monotonic()
+        opened = Opened(pool, there, out, on_event, began, answered=time.monotonic())
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
             session, turned = _prepared(pool, loaded, samples, settings, info, out / folders.WORK)
-            trial, recording = _reference(settings, info, session, pool, on_event, out)
+            trial, recording = _reference(opened, settings, info, session)
             oracle = _oracle(there, target, trial.settings, journal)
             # The keys of a cache know nothing of the framework.
             cache = None if trial.on_trial else shared(settings, fingerprint)
             prober = Prober(oracle, journal, settings.run.workers, cache, Budget.of(settings.run, began))
             with closing(prober):
-                opened = Run(
-                    session, trial, recording, prober, pool, out, on_event,
-                    timing_cache=target.timing_cache, began=began, started=started, prepared=there.prepared,
-                )  # fmt: skip
-                opened.notes += filter(None, (turned, *converted, *shape_notes(loaded, samples, settings)))
-                opened.take_random_values()
-                yield opened
+                run = Run(opened, session, trial, recording, prober)
+                run.notes += filter(None, (turned, *converted, *shape_notes(loaded, samples, settings)))
+                run.take_random_values()
+                yield run
 
 
 def _free_folder(
@@ -148,25 +145,25 @@ def _oracle(there: Pool, target: TargetSettings, settings: Settings, journal: Jo
 
 
 def _reference(
-    settings: Settings, info: TargetInfo, session: Session, pool: Pool, on_event: OnEvent, out: Path
+    opened: Opened, settings: Settings, info: TargetInfo, session: Session
 ) -> tuple[ExportTrial, Recording]:
     """The reference run: ONNX Runtime's as far as it is needed, any other as a whole and compared with it.
 
     Raises:
-        ModelDoesNotFail: the export is to blame, not the target; the folder `out` is gone then.
+        ModelDoesNotFail: the export is to blame, not the target; the folder is gone then.
         UsageError, TargetUnavailable: the reference fails, or needs what is not installed.
     """
 
     def tell(text: str) -> None:
-        on_event(Step("record", text, len(session.graph.order)))
+        opened.on_event(Step("record", text, len(session.graph.order)))
 
-    recording = Recording.when_needed(pool, session, settings, tell)
+    recording = Recording.when_needed(opened.pool, session, settings, tell)
     if is_plain(settings):
         return ExportTrial(settings, info), recording
     try:
-        trial = try_export(settings, info, session, pool, recording.whole())
+        trial = try_export(settings, info, session, opened.pool, recording.whole())
     except ModelDoesNotFail:
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(opened.out, ignore_errors=True)
         raise
     return trial, recording.replaced(trial.record)
 
@@ -261,8 +258,8 @@ def simplify(
     Raises:
         As `reduction.reduce` does.
     """
-    run = settings.run
-    budget = math.inf if run.simplify_budget is None else run.simplify_budget
-    settings = replace(settings, run=replace(run, simplify=True, simplify_budget=budget))
-    with open_run(model, settings, out=out, force=force, on_event=on_event) as opened:
-        return finish(opened, [reduce_one(opened, opened.confirm(), opened.out, AS_IT_IS)])[0]
+    given = settings.run
+    budget = math.inf if given.simplify_budget is None else given.simplify_budget
+    settings = replace(settings, run=replace(given, simplify=True, simplify_budget=budget))
+    with open_run(model, settings, out=out, force=force, on_event=on_event) as run:
+        return finish(run, [reduce_one(run, run.confirm(), run.out, AS_IT_IS)])[0]

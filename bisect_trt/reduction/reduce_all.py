@@ -66,7 +66,7 @@ class _Failures:
         return self._results
 
     def _new(self, shown: tuple[Failure, ...]) -> list[Failure]:
-        """Return the those of another kind than all before, each once."""
+        """Return those of another kind than all before, each once."""
         found = {f.key: self._run.wanted(f) for f in shown if f.key not in self._known}
         self._known |= found
         return list(found.values())

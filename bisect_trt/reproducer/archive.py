@@ -88,7 +88,7 @@ def zipped(reduction: Reduction) -> Reduction:
 
 
 def attachments(out: Path) -> list[Path]:
-    """Return the those files of a bundle that are attached, sorted by name."""
+    """Return those files of a bundle that are attached, sorted by name."""
     patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
     patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT)
     patterns += (ISSUE, NOTE, LOG, seeded.SCRIPT)

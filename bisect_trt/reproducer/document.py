@@ -44,7 +44,7 @@ def report(reduction: Reduction, environment: Environment) -> dict[str, Any]:
         "left": list(reduction.left),
         "simplification": reduction.simplification.to_json() if reduction.simplification else None,
         "one_minimal": reduction.one_minimal,
-        "verified": 0 if reduction.script_told else reduction.verified,
+        "verified": 0 if reduction.script_objection else reduction.verified,
         "repeats": reduction.repeats,
         "outputs_compared": reduction.outputs_compared,
         "compared": plain(asdict(reduction.compared_as)),

@@ -56,7 +56,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             "system": platform.system(),
             "architecture": platform.machine(),
             "needs_us": template_for(reduction) == "needs_us.py.j2",
-            "told": [origin.sentence(code) for origin in reduction.origins],
+            "origins": [origin.sentence(code) for origin in reduction.origins],
             "recipes": recipes(reduction),
             "rows": changes(document),
             "drawing": drawing if len(drawing) <= _DRAWING else "",
@@ -90,8 +90,8 @@ def verified(reduction: Reduction) -> str:
     if not reduction.verified and not reduction.finished:
         return "Unverified: stopped before the written files were run again."
     runs = counted(reduction.repeats, "run")
-    if reduction.script_told:
-        return f"Not verified: {reduction.verified} of {runs} fail so, but {reduction.script_told}"
+    if reduction.script_objection:
+        return f"Not verified: {reduction.verified} of {runs} fail so, but {reduction.script_objection}"
     return f"Verified: {reduction.verified} of {runs} of the written files in fresh processes fail so."
 
 

@@ -22,7 +22,7 @@ from bisect_trt.reproducer import files, models
 from bisect_trt.session.cluster import seats_of
 from bisect_trt.session.oracle import LONGEST_DEADLINE, outcome_of
 from bisect_trt.session.prepare import describe, resolved
-from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.tensorrt.timing import OTHER
 from bisect_trt.workers import jobs
@@ -106,13 +106,9 @@ class Verification(Summary):
 
 def verify(
     path: Path,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
     *,
     target: str | None = None,
-    given: TargetSettings = TargetSettings(),  # noqa: B008 (frozen)
-    repeats: int = RunSettings.repeats,
-    timeout: float | None = None,
-    memory_limit: int | None = None,
-    custom_ops: Sequence[Path] = (),
     on_result: Callable[[Verification], None] = lambda result: None,
 ) -> list[Verification]:
     """Run a reproducer, or each one in a folder of them, again: on this machine, with what is installed.
@@ -122,13 +118,10 @@ def verify(
 
     Args:
         path: folder or zip of a reproducer, or a folder that holds some.
+        settings: fresh runs before the failure counts as gone (`repeats`), seconds for one (`timeout`; as its
+            report says, else 10 min, 1 min for what hung), bytes for one (`memory_limit`); and what no report
+            may ask for: `plugins`, `ep_libraries`, `fail_regex`, `timing_cache` and `custom_ops`.
         target: other than the one of its report.
-        given: libraries (`plugins`, `ep_libraries`), `fail_regex` and `timing_cache`, which no report may
-            ask for.
-        repeats: fresh runs before the failure counts as gone.
-        timeout: seconds for a run; as its report says, else 10 min (1 min for what hung).
-        memory_limit: bytes that a run may hold.
-        custom_ops: libraries of custom operators for ONNX Runtime; a report's own are never loaded.
         on_result: called with each as it comes.
 
     Raises:
@@ -139,11 +132,10 @@ def verify(
 
     found = untrusted.find(path)
     results = []
-    run = RunSettings(repeats=repeats, timeout=timeout, memory_limit=memory_limit)
     for place in found:
         began = time.monotonic()
         try:
-            result = _verify_one(place, target, given, run, tuple(custom_ops))
+            result = _verify_one(place, target, settings)
         except BisectError as error:
             if place == path:
                 raise
@@ -160,17 +152,16 @@ def exit_code(results: Sequence[Verification], *, until_fixed: bool = False) -> 
     return next((code for code in (1, 4, 3) if code in codes), 0)
 
 
-def _verify_one(
-    place: Path, spec: str | None, given: TargetSettings, run: RunSettings, custom_ops: tuple[Path, ...]
-) -> Verification:
+def _verify_one(place: Path, spec: str | None, given: Settings) -> Verification:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
         from bisect_trt.reproducer import untrusted
 
         folder, report = untrusted.opened(place, Path(scratch))
+        run, custom_ops = given.run, given.accuracy.custom_ops
         accuracy = replace(report.accuracy, custom_ops=custom_ops)
         untrusted.require_custom_ops(folder, report, custom_ops)
-        settings = resolved(Settings(report.target(spec, given), run, accuracy))
+        settings = resolved(Settings(report.target(spec, given.target), run, accuracy))
         seen_on = report.spec
         with Pool(1, log_dir=Path(scratch) / "logs") as pool:
             info = describe(pool, settings)

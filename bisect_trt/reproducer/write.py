@@ -39,7 +39,7 @@ def write(
         for _ in range(TRIES if _comes_and_goes(reduction) else 0):
             objection = objection and disagreement(reduction)
         if objection:
-            reduction = replace(reduction, notes=(*reduction.notes, objection), script_told=objection)
+            reduction = replace(reduction, notes=(*reduction.notes, objection), script_objection=objection)
             _write(reduction, journal)
     return reduction
 

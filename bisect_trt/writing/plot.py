@@ -56,11 +56,11 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True)
 class Mark:
-    """A point; `told` is what a pointer on it shows. A `y` that is not finite stands above the frame."""
+    """A point; `tip` is what a pointer on it shows. A `y` that is not finite stands above the frame."""
 
     x: float
     y: float
-    told: str = ""
+    tip: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Span:
     start: float
     end: float
     kind: str
-    told: str = ""
+    tip: str = ""
 
 
 @cache
@@ -116,7 +116,7 @@ class Plot:
         for mark in marks:
             x, y = self._place(mark.x, mark.y)
             form = f"M{x:.1f} {y:.1f}{_FORMS[shape]}"
-            self._parts.append(f'<path class="{kind} {colour}" d="{form}">{_title(mark.told)}</path>')
+            self._parts.append(f'<path class="{kind} {colour}" d="{form}">{_title(mark.tip)}</path>')
 
     def bars(
         self, edges: Sequence[float], heights: Sequence[float], colour: Colour, titles: Sequence[str] = (),
@@ -205,7 +205,7 @@ def strip(spans: Iterable[Span], title: str) -> str:
     """Return a strip from 0 to 1 with coloured spans, as an `svg` element as wide as its place."""
     cells = [
         f'<rect class="{span.kind}" x="{1000 * span.start:.2f}" width="{1000 * (span.end - span.start):.2f}" '
-        f'height="34">{_title(span.told)}</rect>'
+        f'height="34">{_title(span.tip)}</rect>'
         for span in spans
     ]
     head = '<svg class="strip" viewBox="0 0 1000 34" preserveAspectRatio="none" role="img" '

@@ -289,8 +289,8 @@ def _note(result: Reduction) -> tuple[str, str]:
 def _belief(result: Reduction) -> str:
     if not result.verified and not result.finished:
         seen = "unverified"
-    elif result.script_told:
-        seen = f"not verified: {printable(result.script_told)}"
+    elif result.script_objection:
+        seen = f"not verified: {printable(result.script_objection)}"
     else:
         seen = f"{result.verified} of {result.repeats} fresh runs of the written files fail in this way"
     minimal = "1-minimal" if result.one_minimal else "not proved minimal"

@@ -38,8 +38,8 @@ def show_precision(result: Precision) -> None:
     if result.status != "all low":
         page.row("Error", f"all in {low}: {before}; as written: {after}")
         page.row("Memory", f"{memory(result)} of the bytes that float nodes give are FP32")
-    if told := price(result):
-        page.row("Price", told)
+    if times := price(result):
+        page.row("Price", times)
     page.row("Believe it", "; ".join(sure(result)))
     spent = result.evaluations
     page.row(

@@ -131,7 +131,7 @@ def _way(graph: Graph, nodes: tuple[str, ...], output: str) -> Selection:
 
 
 def _up_to(graph: Graph, nodes: Selection, last: str) -> Selection:
-    """Return the those of these nodes that the last one needs, and itself if it is one of them."""
+    """Return those of these nodes that the last one needs, and itself if it is one of them."""
     return nodes & {last, *graph.before(last)}
 
 

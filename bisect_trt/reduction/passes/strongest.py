@@ -74,7 +74,7 @@ def failing(problem: Problem, hybrid: Hybrid) -> list[Segment]:
 
 
 def _measured(problem: Problem, parts: Sequence[Segment]) -> list[tuple[float, Segment]]:
-    """Return the those of the parts that fail when all run side by side, with their damage."""
+    """Return those of the parts that fail when all run side by side, with their damage."""
     if not parts:
         return []
     merged = merge(parts)
