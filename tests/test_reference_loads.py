@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.load import load
 from bisect_trt.model.operators import ORT_OWN
 from bisect_trt.session.check import check
@@ -96,6 +97,26 @@ def test_a_constant_may_be_sparse_in_its_value(tmp_path: Path) -> None:
     found = check(tmp_path / "m.onnx", Settings(TargetSettings("ort:CPU")))
     assert found.outputs_compared and not found.outcome.failures
     assert any("sparse_value" in note for note in found.notes)
+
+
+def test_a_node_that_reads_and_gives_nothing_is_left_out() -> None:
+    """ONNX Runtime runs such a model. None is written here: a parser may not survive it."""
+    nodes = [helper.make_node(op, [], [], "/idle") for op in ("If", "Nobody", "Constant")]
+    part = onnx.ModelProto(graph=onnx.GraphProto(node=[*nodes, SLN]))
+    (note,) = read_as_the_reference(part)
+    assert note.startswith("If '/idle', Nobody '/idle' have neither inputs nor outputs: ONNX forbids")
+    assert [node.op_type for node in part.graph.node] == ["Constant", SLN.op_type]
+
+
+def test_in_a_body_it_is_refused_as_onnx_runtime_does(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("b", TensorProto.FLOAT, [4])
+    inside = [helper.make_node("Neg", ["h"], ["b"], "/neg"), helper.make_node("Relu", [], [], "/idle")]
+    body = helper.make_graph(inside, "b", [], [value])
+    made = model(helper.make_node("If", ["c"], ["n"], "/if", then_branch=body, else_branch=body), [4], {}, 17)
+    made.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
+    onnx.save(made, tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="zero input and zero output"):
+        load(tmp_path / "m.onnx")
 
 
 def test_the_list_is_that_of_the_installed_onnx_runtime() -> None:

@@ -9,6 +9,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.normalise import replace_nodes
+from bisect_trt.model.operators import label
 from bisect_trt.writing.text import some_names
 
 SHOWN = 3  # names in a note
@@ -20,9 +21,18 @@ def read_as_the_reference(model: ModelProto) -> list[str]:
     - A Constant outside of bodies may give a value anew that a weight or Constant before it has given: the
       last holds wherever it is read. ONNX has every name given once.
     - The attribute `value` of a Constant may be sparse, as `sparse_value` is.
+    - A node outside of bodies that reads nothing and gives nothing is left out, whatever its operator is.
     """
     graph = model.graph
     notes = []
+    if idle := {k: node for k, node in enumerate(graph.node) if _is_idle(node)}:
+        named = some_names([label(node, k) for k, node in idle.items()], SHOWN)
+        verb = "has" if len(idle) == 1 else "have"
+        notes.append(
+            f"{named} {verb} neither inputs nor outputs: ONNX forbids that, and ONNX Runtime leaves "
+            f"{'it' if len(idle) == 1 else 'them'} out."
+        )
+        replace_nodes(graph, [node for node in graph.node if not _is_idle(node)])
     if again := _given_again(graph):
         verb = "is" if len(again) == 1 else "are"
         notes.append(
@@ -40,6 +50,10 @@ def read_as_the_reference(model: ModelProto) -> list[str]:
 
 def _is_constant(node: NodeProto) -> bool:
     return bool(node.op_type == "Constant" and is_onnx(node.domain))
+
+
+def _is_idle(node: NodeProto) -> bool:
+    return not node.input and not node.output and not _is_constant(node)
 
 
 def _has_sparse_value(node: NodeProto) -> bool:
