@@ -14,6 +14,9 @@ Exit code 0 means done and 1 means that a disagreement was found (`check`) or is
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended before anything was begun, as shells have it."""
 
@@ -67,3 +70,18 @@ class Leak(BisectError):
     """What would be shared holds something of the original although it must not; nothing was zipped."""
 
     exit_code = 7
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether a write failed because the disk is full or the user's quota is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def cannot_write(place: Path, error: OSError, hint: str = "") -> BisectError:
+    """Return what to raise where a file or folder that the user named was not written.
+
+    A full disk is no wrong use: the same command is right when there is room.
+    """
+    if is_full(error):
+        return StoppedEarly(f"no space left for {place}", "make room and run the same line again")
+    return UsageError(f"cannot write {place}: {error.strerror or error}", hint)

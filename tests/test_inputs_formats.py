@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import StoppedEarly, UsageError
+from bisect_trt.model.inputs import formats
 from bisect_trt.model.inputs.feeds import GraphInput, read_inputs
 from bisect_trt.model.inputs.formats import read_samples, write_samples
 from bisect_trt.model.inputs.generate import generate
@@ -285,6 +287,26 @@ def test_ranges_are_kept(tmp_path: Path) -> None:
         samples(tmp_path, input_ranges=(("z", 0, 1),))
     with pytest.raises(UsageError, match="fractions"):
         samples(tmp_path, input_ranges=(("ids", 0.5, 1),))
+
+
+@pytest.mark.parametrize("name", ["values.npz", "values.json", "v" * 250 + ".npz"])
+def test_values_are_written_whole_or_not_at_all(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is no wrong use: exit code 6, as everywhere, and the values that lay there stay."""
+    place = tmp_path / name
+    write_samples(place, [{"x": X}])
+
+    def full(path: Path, *_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(formats, "_write_npz", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoppedEarly, match="no space left for"):
+        write_samples(place, [{"x": X + 1}])
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert np.array_equal(read_samples(place, ["x"])[0]["x"], X)
 
 
 def test_inputs_are_saved(tmp_path: Path) -> None:

@@ -105,6 +105,13 @@ def test_an_output_without_a_declared_type_is_compared_all_the_same(tmp_path: Pa
     assert found.outputs_compared and not found.outcome.failures and not found.outcome.unresolved
 
 
+def test_bits_that_nothing_declares_are_told_with_the_name_of_the_output(tmp_path: Path) -> None:
+    proto = model([helper.make_node("Cast", ["x"], ["y"], "c", to=TensorProto.UINT8)], ENDS[:1], ENDS[1:])
+    proto.graph.output[0].ClearField("type")
+    found = check(saved(proto, tmp_path), Settings(TargetSettings("ort:CPU")))
+    assert ": y holds uint8, or the bits of a type that nothing declares" in found.outcome.unresolved
+
+
 def test_bits_that_may_be_two_types_are_not_guessed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.load(store.put("a", np.ones(2, np.float32)), 0).dtype == np.float32

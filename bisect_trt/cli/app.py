@@ -33,7 +33,7 @@ from bisect_trt.cli import (
     verify,
 )
 from bisect_trt.cli.commands import Group
-from bisect_trt.errors import INTERRUPTED, BisectError, ModelDoesNotFail, StoppedEarly, UsageError
+from bisect_trt.errors import INTERRUPTED, BisectError, ModelDoesNotFail, StoppedEarly, UsageError, is_full
 
 app = typer.Typer(
     name="bisect-trt",
@@ -101,7 +101,7 @@ def _as_ours(error: Exception) -> BisectError:
         return error
     if isinstance(error, CLICK_ERROR):
         return _misused(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_full(error):
         scratch = tempfile.gettempdir()
         place = f"for {error.filename}" if error.filename else "on a disk"
         free = f"{scratch}, where temporary files lie, has {shutil.disk_usage(scratch).free >> 20} MB"

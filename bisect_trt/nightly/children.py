@@ -7,7 +7,6 @@ whatever is looked at a second time is looked at in a fresh one.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import threading
@@ -19,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bisect_trt.errors import is_full
 from bisect_trt.machine import limits
 from bisect_trt.nightly import options
 from bisect_trt.nightly.child import Child
@@ -131,7 +131,7 @@ class Children:
         try:
             child = self._take("" if fresh else settings.target.spec)
         except OSError as error:
-            cause = Cause.DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else Cause.BUG
+            cause = Cause.DISK if is_full(error) else Cause.BUG
             return Trouble(cause, f"no process could be started: {error}")
         began = time.monotonic()
         self._jobs[slug] = child.folder

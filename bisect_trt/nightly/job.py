@@ -8,7 +8,6 @@ after anything else it ends. It dies with its parent.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from bisect_trt.errors import (
     StoppedEarly,
     TargetUnavailable,
     UsageError,
+    is_full,
 )
 from bisect_trt.machine import limits, server
 from bisect_trt.nightly import options, same_bugs
@@ -41,7 +41,6 @@ from bisect_trt.workers.pool import Pool
 
 PROGRESS = "progress.json"
 LONGEST_MESSAGE = 3000  # characters of a message: an answer has to fit into a pipe
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_FAILURES = 5  # failures of one check
 
 _CAUSES: tuple[tuple[type[BisectError], Cause], ...] = (
@@ -143,7 +142,7 @@ def _trouble(error: Exception) -> Trouble:
 
 def _disk_full(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, OSError) and (error.errno in _FULL or _numpy_says_full(error)):
+        if isinstance(error, OSError) and (is_full(error) or _numpy_says_full(error)):
             return True
         if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
             return True

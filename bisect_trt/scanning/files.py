@@ -12,7 +12,7 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import UsageError, cannot_write
 from bisect_trt.references.base import Record
 from bisect_trt.scanning.jobs import Row
 from bisect_trt.session.journal import locked
@@ -53,8 +53,7 @@ def open_out(out: Path) -> Iterator[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        hint = "choose another one with --out"
-        raise UsageError(f"{out} cannot be made: {error.strerror}", hint) from error
+        raise cannot_write(out, error, "choose another one with --out") from error
     with locked(out / _MARK):
         _clear(out)
         try:
@@ -81,6 +80,7 @@ def keep_values(folder: Path, record: Record, rows: Mapping[str, Sequence[Row]])
 
     Raises:
         UsageError: the folder cannot be written.
+        StoppedEarly: the disk is full.
     """
     index = []
     try:
@@ -99,7 +99,7 @@ def keep_values(folder: Path, record: Record, rows: Mapping[str, Sequence[Row]])
                 index.append(entry)
         (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
     except OSError as error:
-        raise UsageError(f"--save-tensors {folder}: {error.strerror}", "name a folder with room") from error
+        raise cannot_write(folder, error, "give another folder to --save-tensors") from error
 
 
 def _type_name(record: Record, tensor: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bisect_trt._version import __version__
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import UsageError, cannot_write
 from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.session.journal import Journal, locked, read
 from bisect_trt.settings import Settings, TargetSettings
@@ -111,7 +111,7 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
     try:
         there = out.exists()
     except OSError as error:  # a name that is too long
-        raise _cannot_write(out, error) from error
+        raise cannot_write(out, error, "choose another folder with --out") from error
     if there and not out.is_dir():
         raise UsageError(f"{out} exists and is not a folder", "choose another one with --out")
     if not out.is_dir() or not any(out.iterdir()):
@@ -140,7 +140,7 @@ def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
                 shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(out, error) from error
+        raise cannot_write(out, error, "choose another folder with --out") from error
     return Journal.open(out / JOURNAL, head)
 
 
@@ -166,10 +166,6 @@ def _require_resumable(out: Path, head: dict[str, str]) -> None:
             f"{out} holds a finished run of this model with these options",
             "look at what it wrote, or do it again with --force",
         )
-
-
-def _cannot_write(out: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot write {out}: {error.strerror}", "choose another folder with --out")
 
 
 def _values(samples: Sequence[Mapping[str, Value]]) -> str:

@@ -19,7 +19,6 @@ ends, even by kill -9.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -30,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from bisect_trt.errors import BisectError, StoppedEarly, UsageError
+from bisect_trt.errors import BisectError, StoppedEarly, UsageError, cannot_write, is_full
 from bisect_trt.outcome import Outcome, Verdict
 
 Event = dict[str, Any]
@@ -132,7 +131,7 @@ def locked(path: Path) -> BinaryIO:
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise cannot_write(path, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))  # not replaced since
@@ -185,7 +184,7 @@ class Journal:
             journal = cls(file, path, events)
         except OSError as error:
             file.close()
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+            raise cannot_write(path, error) from error
         except BaseException:
             file.close()
             raise
@@ -315,7 +314,7 @@ class Journal:
             raise
 
     def _write_error(self, error: OSError) -> BisectError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             return DiskFull(f"no space left for {self.path}", "make room and run the same line again")
         return BisectError(f"cannot write {self.path}: {error.strerror}")
 

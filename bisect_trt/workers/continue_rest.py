@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -21,9 +22,21 @@ def types_of(content: Content) -> dict[str, int]:
 
 
 def load(candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int]) -> Values:
-    """Return recorded values, memory mapped when they are large."""
+    """Return recorded values, memory mapped when they are large.
+
+    Raises:
+        ValueError: a value is of another type than the model declares, or of one of several and it declares
+            none; the message names the tensor.
+    """
     store = Store(candidate.folder)
-    return [{name: store.load(path, types[name]) for name, path in sample.items()} for sample in samples]
+
+    def value(name: str, path: Path) -> Array:
+        try:
+            return store.load(path, types[name])
+        except ValueError as error:  # it names the file
+            raise ValueError(str(error).replace(path.name, name, 1)) from error
+
+    return [{name: value(name, path) for name, path in sample.items()} for sample in samples]
 
 
 def finish(candidate: Candidate, own: Values, given: Values) -> tuple[Values, Values, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from bisect_trt.errors import StoppedEarly
+from bisect_trt.errors import StoppedEarly, is_full
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.outcome import Values
 from bisect_trt.references.base import Record
@@ -45,7 +44,7 @@ def record(
     try:
         return recorder.record(model, folder, feeds, tensors=tensors, budget=budget, stem=stem)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             hint = "make room, or use --out on another disk"
             raise StoppedEarly(f"no space left for recorded tensors in {folder}", hint) from error
         raise

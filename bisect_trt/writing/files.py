@@ -17,7 +17,8 @@ def written_whole(place: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written.
     """
-    aside = place.with_name(f".{place.name}.{os.getpid()}.writing")
+    short = place.name.encode(errors="replace")[:200].decode(errors="ignore")  # names have 255 bytes at most
+    aside = place.with_name(f".{short}.{os.getpid()}.writing")
     try:
         yield aside
         aside.replace(place)

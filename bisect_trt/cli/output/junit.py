@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import cannot_write
 from bisect_trt.reproducer.verify import Status, Verification
 from bisect_trt.writing.text import printable
 
@@ -20,6 +20,7 @@ def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> 
 
     Raises:
         UsageError: the file cannot be written.
+        StoppedEarly: the disk is full.
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
     where = {"package": "bisect-trt", "id": "0", "timestamp": now, "hostname": "localhost"}
@@ -45,7 +46,7 @@ def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> 
         file.parent.mkdir(parents=True, exist_ok=True)
         ET.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
     except OSError as error:
-        raise UsageError(f"--junit {file}: cannot be written: {error.strerror or error}") from error
+        raise cannot_write(file, error, "give another file to --junit") from error
 
 
 def _type(result: Verification) -> str:

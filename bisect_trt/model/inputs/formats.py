@@ -18,8 +18,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import UsageError, cannot_write
 from bisect_trt.outcome import Array
+from bisect_trt.writing.files import written_whole
 
 Sample = dict[str, Array]
 
@@ -186,20 +187,23 @@ def write_samples(path: Path, samples: Sequence[Mapping[str, Array]]) -> None:
 
     Raises:
         UsageError: the name ends in neither, or it cannot be written.
+        StoppedEarly: the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".json":
             listed = [{k: _encoded(v) for k, v in sample.items()} for sample in samples]
-            path.write_text(json.dumps(listed, indent=1))
+            with written_whole(path) as aside:
+                aside.write_text(json.dumps(listed, indent=1))
         elif path.suffix.lower() == ".npz":
             for k, sample in enumerate(samples):
                 place = path if k == 0 else path.with_name(f"{path.stem}-{k}{path.suffix}")
-                _write_npz(place, sample)
+                with written_whole(place) as aside:
+                    _write_npz(aside, sample)
         else:
             raise UsageError(f"{path}: write values as .npz or .json")
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error
 
 
 def _encoded(value: Array) -> dict[str, str]:
