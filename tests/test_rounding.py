@@ -78,6 +78,19 @@ def test_planted_faults_against_the_bound(seed: int, n: int, arithmetic: Arithme
         assert found.explains(target) is not seen
 
 
+@pytest.mark.parametrize(
+    ("op", "clear", "runs"), [("Tanh", True, 4), ("Tanh", False, 16), ("Floor", True, 16)]
+)
+def test_few_runs_are_enough_where_more_cannot_matter(op: str, clear: bool, runs: int) -> None:
+    """A threshold may be crossed in one run of many, however far off the outputs are in the first."""
+    b = Builder(0)
+    proto = b.done({"x": [4, 8]}, b.node(op, b.node("Sigmoid", "x", name="s"), name="n"))
+    look = Noise(FP32)
+    look.prepare(proto, HERE, {"x": np.ones((4, 8), np.float32)})
+    look.run(lambda: clear)
+    assert look.spreads["n_o"].runs == runs
+
+
 def test_the_bound_says_something() -> None:
     """Of the size of |A||B| it is some hundred roundoffs, not thousands."""
     proto, feeds, _ = product(700, 0.0, 0)

@@ -103,6 +103,7 @@ def test_ctrl_c_in_the_first_moments_is_a_line() -> None:
 def test_ctrl_c_before_a_command_runs_is_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bisect_trt.cli.app.app", lambda *words, **options: 130)  # what Typer gives then
+    stopped = "bisect_trt.cli.app._knowing"
+    monkeypatch.setattr(stopped, lambda word: lambda *words, **options: 130)  # what Typer gives then
     assert main(["check", "m.onnx"]) == 130
     assert capsys.readouterr().err == "interrupted before anything was begun\n"

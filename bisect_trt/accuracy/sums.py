@@ -51,6 +51,11 @@ class Worst:
             self._found.append((-float(score[k]), int(at[k]), Element(index, shown[0], shown[1], error)))
         self._found = sorted(self._found, key=lambda item: item[:2])[:WORST]
 
+    @property
+    def least(self) -> float:
+        """The score that an element which comes later has to exceed: of equal ones the earliest stay."""
+        return -self._found[-1][0] if len(self._found) == WORST else -math.inf
+
     def elements(self) -> tuple[Element, ...]:
         """Return the elements that are furthest from agreeing, the worst first."""
         return tuple(element for _, _, element in self._found)
@@ -139,7 +144,13 @@ class Sums:
         close = _close(one, other, distance, size, limits)
         bad = int(close.size - np.count_nonzero(close))
         self.beyond += bad
-        self._add_wrong(start, one, other, close, bad, limits, worst)
+        if bad:
+            self.mismatches += bad
+            self.first = start + int(np.argmin(close)) if self.first is None else self.first
+            score = np.where(close, -math.inf, distance - limits.rtol * size)
+            if score.max() > worst.least:
+                at = np.flatnonzero(score > worst.least)
+                worst.add(start + at, score[at], one[at], other[at])
         self._add_finite(one, other, distance, size, limits)
 
     def _add_with_others(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
@@ -187,6 +198,7 @@ class Sums:
         self.peak = max(self.peak, float(size.max()))
         if self.max_abs > 0:
             self.max_rel = max(self.max_rel, _largest_ratio(distance, size, size))
+        if largest > self.agrees_at * limits.size:  # else no element of this piece needs more
             self.agrees_at = max(self.agrees_at, _largest_ratio(distance, size + limits.size, distance))
         self.distance += float(np.sum(distance))
         self.size += float(np.sum(size))
@@ -210,8 +222,7 @@ def _largest_ratio(error: Array, size: Array, counted: Array) -> float:
     """Return the largest error over size of the elements where `counted` is above 0, else 0."""
     if size.min() > 0:  # of the others the error is 0, or there are none: to pick elements takes long
         return float(np.max(error / size))
-    nothing = np.zeros_like(error)
-    return float(np.divide(error, size, out=nothing, where=counted > 0).max())
+    return float(np.max(error / np.where(counted > 0, size, math.inf)))
 
 
 def ratio(error: float, size: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import errno
 import io
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not words:
             print(first.SCREEN, end="")
             return 0
-        code = app(first.understood(words, NAMES), prog_name="bisect-trt", standalone_mode=False)
+        words = first.understood(words, NAMES)
+        code = _knowing(words[0])(words, prog_name="bisect-trt", standalone_mode=False)
         if code == INTERRUPTED:  # Typer's answer to Ctrl-C before a command runs, which says nothing
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -93,6 +95,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # this is the last one to catch anything
         _show(_as_ours(error), error, words)
         return _as_ours(error).exit_code
+
+
+def _knowing(word: str) -> typer.Typer:
+    """Return the application with the command of this name alone: to make the options of all takes 12 ms."""
+    found = copy.copy(app)
+    if word in NAMES:
+        found.registered_commands = [one for one in app.registered_commands if one.name == word]
+        found.registered_groups = [one for one in app.registered_groups if one.name == word]
+    return found
 
 
 def _as_ours(error: Exception) -> BisectError:

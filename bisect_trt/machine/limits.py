@@ -155,10 +155,13 @@ def kill_descendants(variable: str, value: str) -> None:
     A worker sets `WORKER` in itself: all that it starts inherits it, and it itself is none of them.
     """
     entry = f"{variable}={value}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended, or belongs to somebody else
-            if entry in (folder / "environ").read_bytes().split(b"\0"):
-                os.kill(int(folder.name), signal.SIGKILL)
+    with os.scandir("/proc") as found:  # paths would take 7 ms in place of 1, at the end of each worker
+        pids = [one.name for one in found if one.name.isdecimal()]
+    for pid in pids:
+        with suppress(OSError), open(f"/proc/{pid}/environ", "rb", 0) as file:  # noqa: PTH123
+            environ = file.read()  # unless it ended, or belongs to somebody else
+            if entry in environ and entry in environ.split(b"\0"):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def kill_group(pid: int) -> None:

@@ -24,7 +24,9 @@ from bisect_trt.references import ort
 from bisect_trt.references.inner_values import MAGNITUDE, SEEN, Unknown, inner_values, is_beyond, overflown
 from bisect_trt.references.noise_places import NOISE, Places
 
-RUNS = 16
+RUNS, FEW = 16, 4
+"""Runs of each look; after the first few a difference that is far beyond all that they show is clear."""
+
 MORE, MOST, WORK = 48, 512, 1 << 24
 """Further runs before anything is called wrong, by how many elements a run has: a threshold that is crossed
 in few of them, or a small difference that is divided by, is seen in these."""
@@ -147,30 +149,39 @@ class Noise:
         base = self._run(self._only({}))
         self.spreads = {name: Spread.of(base[name]) for name in tensors if name in base}
 
-    def run(self) -> None:
+    def run(self, clear: Callable[[], bool] = lambda: False) -> None:
         """A few runs with errors that are as large as they may be, of random sign. Raises Unknown.
 
         One more has the very errors of rounding inputs and weights: those are the same on every target.
+        `clear` says after `FEW` of them whether no further one can matter; it is asked only where errors do
+        no more than add up.
         """
         rng = np.random.default_rng(self.seed)
         if self._rounded:
             self._add(self._only(self._rounded))
-        self._count(RUNS, lambda shape: np.where(rng.random(shape) < 0.5, -1.0, 1.0))
+        draw = partial(_any_sign, rng)
+        self._count(FEW, draw)
+        if self._rough() or not clear():
+            self._count(RUNS - FEW, draw)
 
-    def run_on(self) -> None:
+    def run_on(self) -> bool:
         """Many more, with errors of any size up to that, so that what few of them hit is hit.
 
         Nothing is run where errors only add up: there the first runs have seen it all.
+
+        Returns:
+            Whether anything was run.
 
         Raises:
             Unknown: ONNX Runtime does not run it so.
         """
         if not self._rough():
-            return
+            return False
         rng = np.random.default_rng(self.seed + 1)
         runs = WORK // max(1, sum(spread.reference.size for spread in self.spreads.values()))
         for k in range(max(MORE, min(MOST, runs))):
             self._count(1, partial(_any_size, rng, 0.5 ** (k % 4)))
+        return True
 
     def overflown(self) -> dict[str, Array]:
         """Return the model's values when numbers that overflow the arithmetic become Inf.
@@ -217,6 +228,10 @@ class Noise:
         except ort.OrtError as error:
             raise Unknown(f"the reference does not run it with errors put in: {error}") from error
         return {name: value for name, value in given.items() if not isinstance(value, str)}
+
+
+def _any_sign(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.where(rng.random(shape) < 0.5, -1.0, 1.0)
 
 
 def _any_size(rng: np.random.Generator, most: float, shape: tuple[int, ...]) -> Array:
