@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.errors import UsageError
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
-from bisect_trt.settings import TargetSettings
+from bisect_trt.session.check import check
+from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from bisect_trt.targets.emulate.backend import Emulate
 from probing import candidate, reference
 from support import LIGHT, model, random_feeds, tensor_type
@@ -474,3 +475,18 @@ def test_what_onnx_runtime_cannot_run_is_unresolved(tmp_path: Path) -> None:
 def test_info_says_that_it_is_an_emulation() -> None:
     info = Emulate(TargetSettings(spec="emulate:BF16")).info()
     assert info.name == "emulate:bf16" and info.can_run and "emulation" in info.notes[0]
+
+
+def test_a_sparse_weight_is_rounded_as_any_other(tmp_path: Path) -> None:
+    """One that is an input as well is its default, as ONNX Runtime has it."""
+    values, places = numpy_helper.from_array(np.float32([0.1]), "w"), numpy_helper.from_array(np.array([2]))
+    ends = [tensor_type("x", [4]), tensor_type("w", [4])]
+    proto = model([helper.make_node("Add", ["x", "w"], ["y"], "add")], ends, [tensor_type("y", [4])])
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4]))
+    onnx.save(proto, tmp_path / "m.onnx")
+    np.savez(tmp_path / "i.npz", x=np.zeros(4, np.float32))
+    run = RunSettings(inputs=tmp_path / "i.npz", save_outputs=tmp_path / "o")
+    found = check(tmp_path / "m.onnx", Settings(TargetSettings("emulate:fp16"), run))
+    assert not found.outcome.unresolved
+    given = np.load(tmp_path / "o/target.npz")["y"]
+    assert given.tolist() == [0, 0, float(np.float16(0.1)), 0]

@@ -95,13 +95,18 @@ def _lower(graph: onnx.GraphProto, *, inside: bool = False) -> None:
             kept.append(helper.make_node("Identity", [value.name], list(node.output), node.name))
             kept_reads.append([value.name])
         graph.initializer.append(value)
-    for sparse in graph.sparse_initializer:
-        graph.initializer.append(dense(sparse.values.name, sparse))
-    graph.ClearField("sparse_initializer")
+    write_out_sparse(graph)
     replace_nodes(graph, [kept[i] for i in topological(kept, kept_reads)])
     for node in graph.node:
         for body in bodies(node):
             _lower(body, inside=True)
+
+
+def write_out_sparse(graph: onnx.GraphProto) -> None:
+    """Make weights of the sparse weights of a graph, in place. Raises UsageError for one too large."""
+    for sparse in graph.sparse_initializer:
+        graph.initializer.append(dense(sparse.values.name, sparse))
+    graph.ClearField("sparse_initializer")
 
 
 def _stands_alone(node: onnx.NodeProto, outputs: Collection[str]) -> bool:

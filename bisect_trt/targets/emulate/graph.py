@@ -12,6 +12,7 @@ from onnx import TensorProto
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, opset_of
+from bisect_trt.model.normalise import write_out_sparse
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.walk import inner_nodes, refill, tensor_names
 from bisect_trt.targets.emulate.rounding import FORMATS, OLDEST, TYPED, Rounder
@@ -95,8 +96,9 @@ def emulate(
     operators that onnx does not know (of ONNX Runtime, or custom) leave tensors without types.
 
     Raises:
-        UsageError: the model's opset is too old for the nodes that round.
+        UsageError: the model's opset is too old for the nodes that round, or a sparse weight is too large.
     """
+    write_out_sparse(model.graph)  # they are rounded as weights are
     if model.functions:
         model = native.inline_local_functions(model)
     opset = opset_of(model)
