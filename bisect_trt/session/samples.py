@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.feeds import GraphInput, fit, read_inputs
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.inputs.indices import accepted_values, require_inside
-from bisect_trt.model.inputs.made_up import Value
+from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.model.inputs.sizes import fitting_shapes
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.outcome import Array
@@ -24,6 +24,7 @@ from bisect_trt.workers import user_values
 from bisect_trt.workers.pool import Pool
 
 Samples = list[dict[str, Value]]
+_LONGEST_TRY = 60.0  # seconds: what ONNX Runtime has for finding a size that it takes
 
 
 def read_samples(
@@ -43,8 +44,14 @@ def read_samples(
     samples: Samples
     if run.inputs is None:
         ranges = _known_ranges(settings, inputs)
-        shapes = dict(fitting_shapes(loaded.proto, inputs, shapes))
-        samples = [{**generate(inputs, run.seed, shapes, ranges, accepted)}]
+
+        def made_up(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, MadeUp]:
+            return generate(inputs, run.seed, shapes, ranges, accepted)
+
+        def first(some: Sequence[Mapping[str, tuple[int, ...]]]) -> int | None:
+            return _first_that_runs(loaded, [made_up(shapes) for shapes in some])
+
+        samples = [{**made_up(fitting_shapes(loaded.proto, inputs, shapes, first))}]
     else:
         loader = python_loader(run.inputs)
         given = run_loader(run.inputs) if loader else None
@@ -115,6 +122,16 @@ def _known_ranges(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[st
 def run_loader(path: Path) -> list[dict[str, Array]]:
     """Return what the user's own function yields, run in a process of its own. Raises UsageError."""
     found: list[dict[str, Array]] = _in_a_worker(f"--inputs {path}", user_values.load_inputs, str(path))
+    return found
+
+
+def _first_that_runs(loaded: LoadedModel, samples: Sequence[Mapping[str, Value]]) -> int | None:
+    """Return which input values are the first on which ONNX Runtime runs the model, if any in time."""
+    folder = loaded.path.absolute().parent
+    job = user_values.first_that_runs, loaded.proto.SerializeToString(), folder, samples
+    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs, Pool(1, log_dir=Path(logs)) as pool:
+        reply = pool.submit(*job, timeout=_LONGEST_TRY).result()
+    found: int | None = reply.value if reply.death is None else None
     return found
 
 

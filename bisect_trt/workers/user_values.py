@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.inputs.made_up import Value, made
@@ -26,6 +27,23 @@ def load_inputs(text: str) -> list[dict[str, Array]]:
 def save_inputs(path: Path, samples: Sequence[Mapping[str, Value]]) -> None:
     """Write input values, made now where they are only described. Raises UsageError."""
     formats.write_samples(path, [{name: made(value) for name, value in one.items()} for one in samples])
+
+
+def first_that_runs(model: bytes, folder: Path, samples: Sequence[Mapping[str, Value]]) -> int | None:
+    """Return which is the first of these input values on which ONNX Runtime runs a model; None: on none."""
+    from bisect_trt.references import ort
+
+    try:
+        session = ort.Session(model, folder)
+    except ort.OrtError:
+        return None
+    for k, sample in enumerate(samples):
+        try:
+            session.run({name: made(value) for name, value in sample.items()})
+        except (ort.OrtError, UsageError):  # it refuses them, or they are too large to be made up
+            continue
+        return k
+    return None
 
 
 def make_values(feeds: Sequence[Feeds]) -> None:

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 
 from bisect_trt.machine import native
 from bisect_trt.model.inputs.feeds import GraphInput
+from bisect_trt.model.inputs.windows import too_small
 from bisect_trt.model.skeleton import skeleton
 
 Shapes = Mapping[str, tuple[int, ...]]
 _LARGER = (2, 8, 32, 64, 224)  # powers of two halve evenly, as often as pooling does; then the usual image
 
 
-def fitting_shapes(proto: onnx.ModelProto, inputs: Sequence[GraphInput], shapes: Shapes) -> Shapes:
+def fitting_shapes(
+    proto: onnx.ModelProto,
+    inputs: Sequence[GraphInput],
+    shapes: Shapes,
+    first: Callable[[Sequence[Shapes]], int | None],
+) -> Shapes:
     """Return `shapes`, with those of the other inputs where 1 for each of their dynamic dimensions cannot be.
 
     A U-Net halves its input and joins it with what it was: at a size of 1 that fails everywhere, which says
     nothing of a target. ONNX's shape inference tells. The smallest size that it takes is chosen, for all
     dimensions but the first of an input if that will do, else for all; where it takes 1, or none of these,
     nothing is added. Symbols whose size follows from `shapes` keep it.
+
+    Args:
+        proto: the model.
+        inputs: its inputs.
+        shapes: what is known of them.
+        first: asked where inference cannot tell: says at which of some shapes the model runs, if at any.
     """
     ones = _filled(inputs, shapes, 1, 1)
-    if ones is None or ones == _filled(inputs, shapes, 2, 2) or _fits(proto, ones):
+    if ones is None or ones == _filled(inputs, shapes, 2, 2):
+        return shapes
+    fits = _fits(proto, ones)
+    if fits:
         return shapes
     pairs = ((lead, size) for size in _LARGER for lead in (1, size))
-    tried = (_filled(inputs, shapes, lead, size) for lead, size in pairs)
-    return next((found for found in tried if found is not None and _fits(proto, found)), shapes)
+    tried = [found for lead, size in pairs if (found := _filled(inputs, shapes, lead, size)) is not None]
+    if fits is None:
+        k = first([ones, *tried])
+        return tried[k - 1] if k else shapes
+    return next((found for found in tried if _fits(proto, found) is not False), shapes)
 
 
 def _filled(
@@ -51,15 +69,21 @@ def _filled(
     return found
 
 
-def _fits(proto: onnx.ModelProto, shapes: Shapes) -> bool:
-    """Return whether shape inference takes these shapes, and finds no tensor without elements."""
+def _fits(proto: onnx.ModelProto, shapes: Shapes) -> bool | None:
+    """Return whether inference takes these shapes, and nothing is too small for a node that reads it.
+
+    None: cannot be told.
+    """
     light = skeleton(proto)
+    for value in light.graph.output:  # some exporters declare -1 where they mean that it is not known
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.Clear()
     for value in light.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
             dim.dim_value = size
     try:
-        graph = native.infer_shapes(light, strict_mode=True, data_prop=True).graph
+        found = too_small(native.infer_shapes(light, strict_mode=True, data_prop=True).graph)
     except (native.RefusedError, native.NotKnownError):
         return False
-    dims = (dim for v in (*graph.value_info, *graph.output) for dim in v.type.tensor_type.shape.dim)
-    return all(dim.dim_value > 0 for dim in dims if dim.HasField("dim_value"))
+    return None if found is None else not found
