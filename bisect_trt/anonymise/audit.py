@@ -27,7 +27,6 @@ from bisect_trt.model.graph import dims_of
 from bisect_trt.model.walk import inner_nodes
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{40,}")
-_SHOWN_FINDS = 12
 _SHORT_LIST = 8
 _LONGEST_VALUE = 200  # characters of an attribute's value
 
@@ -156,7 +155,3 @@ def _values(tensor: TensorProto) -> str:
     return f", values {values.tolist()}"
 
 
-def summary(found: list[Finding]) -> str:
-    """Return the findings as one sentence."""
-    more = f" and {len(found) - _SHOWN_FINDS} more" if len(found) > _SHOWN_FINDS else ""
-    return "; ".join(map(str, found[:_SHOWN_FINDS])) + more

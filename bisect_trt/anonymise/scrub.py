@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from bisect_trt.anonymise.audit import find, left, read, summary
+from bisect_trt.anonymise.audit import find, left, read
 from bisect_trt.anonymise.secrets import TOKEN, WORD, Secrets, secrets_of
 from bisect_trt.errors import Leak, UsageError
 from bisect_trt.model.graph import is_onnx
@@ -22,12 +22,14 @@ from bisect_trt.results import Judgement, Reduction
 from bisect_trt.session.folder import SCRUBBED
 from bisect_trt.settings import AccuracySettings, Settings, Shapes
 from bisect_trt.writing.files import written_whole
+from bisect_trt.writing.text import some_names
 
 NAME = "model.onnx"
 """What the user's model is called in anonymous texts."""
 
 _KEPT = ("t", "event", "key", "count", "verdict", "seconds", "header")
 REMOVED = "<removed>"
+_SHOWN = 12  # of what is left, in a message
 _TEXTS = (".csv", ".html", ".json", ".log", ".md", ".py", ".svg", ".txt", ".xml")
 
 
@@ -195,8 +197,9 @@ def require_clean(paths: Sequence[Path], secrets: Secrets) -> None:
     """
     found = find(read(paths), secrets)
     if found:
+        some = some_names(list(map(str, found)), _SHOWN)
         raise Leak(
-            f"--anonymise: {len(found)} things of the original are left: {summary(found)}",
+            f"--anonymise: {len(found)} things of the original are left: {some}",
             f"do not share {paths[0].name}; report this as a bug unless a name was yours to give (--out)",
         )
 

@@ -133,7 +133,7 @@ def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]
 
 
 def is_option(tensor: TensorProto) -> bool:
-    """Few enough numbers to be one."""
+    """Return whether a tensor has few enough numbers to be an option of an operator."""
     return bool(math.prod(tensor.dims) <= SMALL)
 
 

@@ -15,7 +15,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.patch import exposed, fixed, inner_tensors
 from bisect_trt.outcome import Failure, Outcome, Verdict, judge
 from bisect_trt.reduction.decisions import Decided, Trial, decide
-from bisect_trt.reduction.list_search import minimise
+from bisect_trt.reduction.list_search import AskedOnce, minimise, turned
 from bisect_trt.reproducer import models
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
@@ -205,28 +205,13 @@ def _breakers(bench: _Bench) -> tuple[str, ...]:
     plain = replace(bench.candidate, expected=(), edited=True)
     if not names or len(names) > MOST_TENSORS or bench.trial(plain)(()) is not Verdict.REPRODUCES:
         return ()
-    judged = _Exposed(bench, proto, with_shapes(proto), plain, {})
+    inferred = with_shapes(proto)
+
+    def without(marked: Sequence[str]) -> Verdict:
+        made = exposed(proto, marked, inferred)
+        return turned(bench.trial(replace(plain, content=made.SerializeToString()))(()))
+
+    judged = AskedOnce(without)
     if judged.verdict(names) is Verdict.REPRODUCES:
         return tuple(minimise(names, judged))
     return next(((name,) for name in names if judged.verdict([name]) is Verdict.REPRODUCES), ())
-
-
-@dataclass(frozen=True)
-class _Exposed:
-    """Answers the list search: a list of tensors *reproduces* when the failure is gone with it."""
-
-    bench: _Bench
-    proto: onnx.ModelProto
-    inferred: onnx.ModelProto
-    plain: Candidate
-    known: dict[tuple[str, ...], Verdict]
-
-    def verdict(self, items: Sequence[str]) -> Verdict:
-        key = tuple(items)
-        if key not in self.known:
-            made = exposed(self.proto, items, self.inferred)
-            candidate = replace(self.plain, content=made.SerializeToString())
-            turned = {Verdict.VANISHES: Verdict.REPRODUCES, Verdict.REPRODUCES: Verdict.VANISHES}
-            found = self.bench.trial(candidate)(())
-            self.known[key] = turned.get(found, found)
-        return self.known[key]

@@ -117,7 +117,7 @@ class Index:
     cert: str = ""
 
     def for_uv(self) -> dict[str, str]:
-        """Return the it as variables of uv's environment; what the user has set for uv himself stays."""
+        """Return it as variables of uv's environment; what the user has set for uv himself stays."""
         found = {
             "UV_DEFAULT_INDEX": self.default,
             "UV_INDEX": " ".join(self.extra),

@@ -9,7 +9,7 @@ from bisect_trt.blaming.decisions import Decisions
 from bisect_trt.blaming.history import Change
 from bisect_trt.blaming.releases import Releases, Tried
 from bisect_trt.outcome import Verdict
-from bisect_trt.reproducer.markdown import cell, code, prose
+from bisect_trt.reproducer.markdown import code, prose
 from bisect_trt.writing.text import counted
 
 BAD, GOOD = Verdict.REPRODUCES, Verdict.VANISHES
@@ -80,7 +80,7 @@ def rows(found: Releases) -> list[tuple[str, str, str]]:
 def table(found: Releases) -> str:
     """Return the same as a table of Markdown."""
     lines = ["| release | failure | what it says |", "|---|---|---|"]
-    lines += [f"| {cell(name)} | {word} | {cell(said)} |" for name, word, said in rows(found)]
+    lines += [f"| {prose(name)} | {word} | {prose(said)} |" for name, word, said in rows(found)]
     return "\n".join(lines)
 
 

@@ -75,7 +75,7 @@ def origin_of(node: onnx.NodeProto) -> Origin | None:
 
 
 def origins(nodes: Iterable[onnx.NodeProto]) -> tuple[Origin, ...]:
-    """Return the those that are known, in the order of the nodes."""
+    """Return those that are known, in the order of the nodes."""
     return tuple(found for found in map(origin_of, nodes) if found is not None)
 
 

@@ -29,13 +29,13 @@ Answer = Checked | Reduced | Trouble
 
 
 def with_probe_deadline(settings: Settings, limit: float) -> Settings:
-    """Return a target that hangs has to be found by its own deadline, before the job's is over."""
+    """Give probes a deadline before that of the job, so that a target which hangs is found by its own."""
     timeout = min(settings.run.timeout or _PROBE_DEFAULT, limit * _PROBE_SHARE)
     return replace(settings, run=replace(settings.run, timeout=timeout))
 
 
 def with_budget(settings: Settings, limit: float) -> Settings:
-    """A reduction ends by itself before its time is over: then its best is verified as well."""
+    """Give a reduction a budget that ends before its time is over: then its best is verified as well."""
     budget = min(settings.run.budget or limit, limit * _BUDGET_SHARE)
     return replace(settings, run=replace(settings.run, budget=budget))
 

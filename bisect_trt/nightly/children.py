@@ -70,7 +70,7 @@ class Children:
     def check(
         self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
     ) -> Checked | Trouble:
-        """Return the whole model on the target."""
+        """Run the whole model on the target."""
         request = {"job": "check", "model": str(model.absolute())}
         answer = self._run(Checked, slug, request, settings, limit, fresh=fresh)
         if not fresh and isinstance(answer, Trouble) and answer.cause in _OURS and answer.seconds < limit:
@@ -79,7 +79,7 @@ class Children:
         return answer
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Return a stored reproducer on the target, from its own files."""
+        """Run a stored reproducer on the target, from its own files."""
         timeout = min(settings.run.timeout or _PROBE, limit)
         request = {"job": "verify", "model": str(repro.absolute()), "timeout": timeout}
         return self._run(Checked, slug, request, settings, limit)
@@ -152,7 +152,7 @@ class Children:
                 child.end()
 
     def _limited(self, settings: Settings) -> Settings:
-        """Return a memory limit, so that parallel jobs together stay within the machine."""
+        """Return the settings with a memory limit, so that parallel jobs together stay within the machine."""
         if settings.run.memory_limit is not None:
             return settings
         share = limits.default_limit(self._parallel * settings.run.workers)
@@ -237,7 +237,7 @@ class Children:
 
 
 def _of_the_disk(answer: Trouble, folder: Path) -> Trouble:
-    """Return a process that a full disk ended may have had no room to say so, and its last words may be lost.
+    """Blame a full disk for a process that died: it may have had no room to say so, nor for its last words.
 
     The night may have given its reserve away by now, so as much as twice of that left is still full.
     """

@@ -20,7 +20,7 @@ class Clock:
 
 
 def next_time(start: datetime, at: time_of_day) -> datetime:
-    """Return the first moment after `start` at which clocks on the wall (local time) show `wanted`."""
+    """Return the first moment after `start` at which clocks on the wall (local time) show `at`."""
     local = start.astimezone()
     moment = datetime.combine(local.date(), at).astimezone()
     return (

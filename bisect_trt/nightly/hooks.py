@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from bisect_trt.errors import UsageError
 from bisect_trt.machine import limits
 
 KEYS = ("repro", "model", "models", "target", "status", "signature", "report")
-_TAIL = 2000  # characters of its output that are told
+_PLACEHOLDER = re.compile(r"\{([^\W\d]\w*)\}")  # `{}` and `{0}` are the command's own
+_TAIL = 2000  # characters of its output that the log gets
 
 
 def words(command: str) -> list[str]:
@@ -26,19 +28,16 @@ def words(command: str) -> list[str]:
         found = shlex.split(command)
     except ValueError as error:
         raise UsageError(f"on_new: {command!r} cannot be read: {error}") from error
-    for word in found:
-        start = word.find("{")
-        while start >= 0:
-            name = word[start + 1 : word.find("}", start)]
-            if name.isidentifier() and name not in KEYS:
-                raise UsageError(f"on_new: unknown placeholder {{{name}}}", f"known: {', '.join(KEYS)}")
-            start = word.find("{", start + 1)
+    for name in (name for word in found for name in _PLACEHOLDER.findall(word)):
+        if name not in KEYS:
+            raise UsageError(f"on_new: unknown placeholder {{{name}}}", f"known: {', '.join(KEYS)}")
     return found
 
 
 def run(command: str, values: Mapping[str, str], folder: Path, timeout: float) -> str:
     """Run it in `folder` and say how it went, in one line; never raises for what the command does."""
-    arguments = [_fill(word, values) for word in words(command)]
+    # In one pass: what a value contains is never looked at again.
+    arguments = [_PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in words(command)]
     try:
         process = subprocess.Popen(
             arguments,
@@ -64,16 +63,3 @@ def run(command: str, values: Mapping[str, str], folder: Path, timeout: float) -
     code = process.returncode
     ended = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
     return f"on_new: {arguments[0]}: {ended}{': ' if text else ''}{text}"
-
-
-def _fill(word: str, values: Mapping[str, str]) -> str:
-    """Fill the word in one pass: what a value contains is never looked at again."""
-    pieces: list[str] = []
-    while True:
-        start = word.find("{")
-        end = word.find("}", start)
-        if start < 0 or end < 0:
-            return "".join([*pieces, word])
-        name = word[start + 1 : end]
-        pieces += [word[:start], values[name] if name in values else word[start : end + 1]]
-        word = word[end + 1 :]

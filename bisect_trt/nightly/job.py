@@ -109,7 +109,7 @@ class _Worker:
 
     @classmethod
     def close(cls) -> None:
-        """End the job."""
+        """End the worker that is kept."""
         if cls._pool is not None:
             cls._pool.close(kill=True)
             cls._pool = None
@@ -175,17 +175,15 @@ def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Chec
 
 
 def _verify(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
-    from bisect_trt.reproducer.verify import verify_files
+    from bisect_trt.reproducer.verify import until_shown
 
     _Worker.close()
     began = time.monotonic()
     folder = Path(request["model"])
-    wanted = Failure.from_json(json.loads((folder / "report.json").read_text())["failure"])
-    for _ in range(settings.run.repeats):  # a flaky one may need more than one
-        outcome = verify_files(folder, settings, request["timeout"], 1)[0]
-        shows = any(f.same_as(wanted) for f in outcome.failures)
-        if shows:
-            break
+    report = json.loads((folder / "report.json").read_text())
+    known = [Failure.from_json(report[name]) for name in ("failure", "reworded") if report.get(name)]
+    outcome, _ = until_shown(folder, settings, request["timeout"], settings.run.repeats, known)
+    shows = any(f.same_as(one) for f in outcome.failures for one in known)
     failures = tuple(_short(f) for f in outcome.failures[:MOST_FAILURES])
     unresolved = outcome.unresolved[:LONGEST_MESSAGE]
     return Checked(failures, unresolved, seconds=time.monotonic() - began, shows=shows)

@@ -24,11 +24,10 @@ FILE = "lock"
 
 @dataclass(frozen=True)
 class Holder:
-    """The holder of the lock, or the last one; `boot` shows whether the process id is still valid."""
+    """The holder of the lock, or the last one."""
 
     pid: int
     host: str
-    boot: str
     since: str
 
 
@@ -60,7 +59,7 @@ def holder(folder: Path) -> Holder | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return _parse(os.pread(fd, 4096, 0)) or Holder(0, "", "", "")
+        return _parse(os.pread(fd, 4096, 0)) or Holder(0, "", "")
     finally:
         os.close(fd)
     return None
@@ -79,14 +78,7 @@ def _lock(fd: int) -> bool:
 
 
 def _me() -> Holder:
-    return Holder(os.getpid(), platform.node(), _boot_id(), datetime.now(UTC).isoformat(timespec="seconds"))
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+    return Holder(os.getpid(), platform.node(), datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _parse(data: bytes) -> Holder | None:

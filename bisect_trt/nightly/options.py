@@ -47,7 +47,7 @@ def _reader(row: rows.Option) -> Callable[[Any], Any]:
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the only those options that were written down."""
+    """Return those options that were written down."""
     return {k: v for k, v in values.items() if k in OPTIONS}
 
 

@@ -70,7 +70,7 @@ def find_models(config: Config) -> list[str]:
 
 
 def items(config: Config, names: Iterable[str]) -> list[Item]:
-    """Return the every model on every target, with its settings."""
+    """Return every model on every target, with its settings."""
     found = []
     defaults = options.given(config.defaults.model_dump(exclude_unset=True))
     for name in names:

@@ -57,13 +57,13 @@ class OnRay:
     def check(
         self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
     ) -> Checked | Trouble:
-        """Return the whole model on the target, on some node."""
+        """Run the whole model on the target, on some node."""
         answer, _ = self._run(Job("check", slug, None, limit, model.name), settings, model)
         assert isinstance(answer, Checked | Trouble)
         return answer
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Return a stored reproducer, on some node."""
+        """Run a stored reproducer on some node."""
         answer, _ = self._run(Job("verify", slug, None, limit, out=_folder_files(repro)), settings, None)
         assert isinstance(answer, Checked | Trouble)
         return answer

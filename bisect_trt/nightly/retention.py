@@ -34,7 +34,7 @@ def take_ballast(out: Path) -> None:
 
 
 def drop_ballast(out: Path) -> None:
-    """The time has come."""
+    """Give the reserve away: the disk is full, or the night is over."""
     (out / BALLAST).unlink(missing_ok=True)
 
 

@@ -56,9 +56,9 @@ class Checked:
 
 @dataclass(frozen=True)
 class Reduced:
-    """What `reduce` left in its folder; `shape` is that of the reduced graph (`shape.describe`).
+    """What `reduce` left in its folder; `shape` is that of the reduced graph (`same_bugs.describe`).
 
-    `failure` is told as the whole model shows it, which a small one may do in other words. `flaky`
+    `failure` is that of the whole model, which a small one may show in other words. `flaky`
     says that it did not show in every run.
     """
 
@@ -84,7 +84,7 @@ class Runner(Protocol):
         ...
 
     def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Return a stored reproducer on the target, from its own files."""
+        """Run a stored reproducer on the target, from its own files."""
         ...
 
     def reduce(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import time
 from typing import Any
 
@@ -14,12 +15,7 @@ _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 def duration(value: Any) -> Any:
     """Parse `"1h30m"` as seconds; numbers are seconds."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return kinds.duration(value)
-    except ValueError:
-        raise ValueError('not a duration: write it as "90s", "45m" or "1h30m"') from None
+    return _parsed(value, kinds.duration, 'not a duration: write it as "90s", "45m" or "1h30m"')
 
 
 def clock_time(value: Any) -> Any:
@@ -34,12 +30,16 @@ def clock_time(value: Any) -> Any:
 
 def size(value: Any) -> Any:
     """Parse `"2G"` as bytes; numbers stay. Units are powers of 1024."""
+    return _parsed(value, kinds.size, 'not a size: write it as "2G", "512M" or a number of bytes')
+
+
+def _parsed(value: Any, parse: Callable[[str], Any], wrong: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return kinds.size(value)
+        return parse(value)
     except ValueError:
-        raise ValueError('not a size: write it as "2G", "512M" or a number of bytes') from None
+        raise ValueError(wrong) from None
 
 
 def target(value: str) -> str:

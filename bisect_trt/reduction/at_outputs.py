@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,10 +33,6 @@ class Contribution:
     nodes: tuple[str, ...]
     error: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON data."""
-        return {"nodes": list(self.nodes), "error": self.error}
-
 
 @dataclass(frozen=True)
 class Passage:
@@ -46,15 +42,6 @@ class Passage:
     op: str
     before: float
     behind: float
-
-    @property
-    def growth(self) -> float:
-        """How many times larger the error is behind the node."""
-        return self.behind / self.before if self.before > 0 else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON data."""
-        return {"node": self.node, "op": self.op, "before": self.before, "behind": self.behind}
 
 
 @dataclass(frozen=True)
@@ -73,10 +60,6 @@ class Culprit:
     op: str
     effect: float | None = None
     rounding: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON data."""
-        return {"nodes": list(self.nodes), "op": self.op, "effect": self.effect, "rounding": self.rounding}
 
     def __str__(self) -> str:
         """Name its nodes and operators."""
@@ -200,10 +183,9 @@ def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> 
     }
     if hybrid is not None:
         found |= {"output": hybrid.output, "source": list(hybrid.source)}
-        found["way"] = [passage.to_json() for passage in hybrid.way]
-        found["accumulated"] = [part.to_json() for part in hybrid.accumulated]
         found["together"] = list(hybrid.together)
-        found["culprits"] = [culprit.to_json() for culprit in hybrid.culprits]
+        for name in ("way", "accumulated", "culprits"):
+            found[name] = [asdict(part) for part in getattr(hybrid, name)]
     return found
 
 

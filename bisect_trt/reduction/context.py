@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -158,6 +158,10 @@ class Run:
     def builder_seconds(self) -> float:
         """Seconds that a worker of the target took to become warm."""
         return self._opened.there.prepared()
+
+    def note(self, sentences: Iterable[str]) -> None:
+        """Add to what the report has to say; an empty sentence says nothing."""
+        self.notes += filter(None, sentences)
 
     def tell(self, phase: str, text: str) -> None:
         """Report an event outside the search."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome, Verdict
-from bisect_trt.reduction.list_search import minimise
+from bisect_trt.reduction.list_search import AskedOnce, minimise, turned
 from bisect_trt.session.prober import Prober
 from bisect_trt.targets.knobs import Knob, switched
 
@@ -55,7 +55,7 @@ def decide(knobs: Sequence[Knob], observe: Observe, *, thorough: bool = True) ->
     every = asked.of(fine)
     helps: list[Knob] = []
     if every is Verdict.VANISHES:
-        helps = minimise(fine, _Gone(asked))
+        helps = minimise(fine, AskedOnce(lambda knobs: turned(asked.of(knobs))))
     elif every is Verdict.UNRESOLVED and thorough:
         helps = next(([knob] for knob in fine if asked.of([knob]) is Verdict.VANISHES), [])
     builds = asked.count
@@ -68,7 +68,7 @@ def decide(knobs: Sequence[Knob], observe: Observe, *, thorough: bool = True) ->
 
 def _keeping(fine: list[Knob], helps: list[Knob], asked: _Memory) -> list[Knob]:
     """Return the fewest decisions that must stay at their defaults for the failure to show."""
-    kept = _Kept(fine, asked)
+    kept = AskedOnce[Knob](lambda keep: asked.of([knob for knob in fine if knob not in keep]))
     if kept.verdict(helps) is Verdict.REPRODUCES:
         return minimise(helps, kept)
     return minimise(fine, kept)
@@ -90,30 +90,6 @@ class _Memory:
             self.count += 1
             self._known[key] = self._observe(knobs)
         return self._known[key]
-
-
-@dataclass(frozen=True)
-class _Gone:
-    """Answers the list search: a list *reproduces* when the failure is gone with it."""
-
-    asked: _Memory
-
-    def verdict(self, items: Sequence[Knob]) -> Verdict:
-        turned = {Verdict.VANISHES: Verdict.REPRODUCES, Verdict.REPRODUCES: Verdict.VANISHES}
-        found = self.asked.of(items)
-        return turned.get(found, found)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """Answers the list search: the items are as by default, all other knobs are not."""
-
-    fine: Sequence[Knob]
-    asked: _Memory
-
-    def verdict(self, items: Sequence[Knob]) -> Verdict:
-        kept = set(items)
-        return self.asked.of([knob for knob in self.fine if knob not in kept])
 
 
 @dataclass(frozen=True)

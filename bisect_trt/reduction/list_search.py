@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from bisect_trt.outcome import Verdict
 
@@ -43,6 +43,26 @@ class Judge(Protocol[T_contra]):
     def verdict(self, items: Sequence[T_contra]) -> Verdict:
         """Does this sublist show the failure? Equal sublists always get equal answers."""
         ...
+
+
+class AskedOnce(Generic[T]):
+    """A judge that asks a function of sublists, of each only once."""
+
+    def __init__(self, ask: Callable[[Sequence[T]], Verdict]) -> None:
+        self._ask = ask
+        self._known: dict[tuple[T, ...], Verdict] = {}
+
+    def verdict(self, items: Sequence[T]) -> Verdict:
+        """Return what the function says, or said before."""
+        key = tuple(items)
+        if key not in self._known:
+            self._known[key] = self._ask(items)
+        return self._known[key]
+
+
+def turned(verdict: Verdict) -> Verdict:
+    """Return REPRODUCES for VANISHES and the other way round: for a search of what makes a failure go."""
+    return {VANISHES: REPRODUCES, REPRODUCES: VANISHES}.get(verdict, verdict)
 
 
 Weight = Callable[[T], float]

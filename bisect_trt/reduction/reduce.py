@@ -107,7 +107,7 @@ def open_run(
             prober = Prober(oracle, journal, settings.run.workers, cache, Budget.of(settings.run, began))
             with closing(prober):
                 run = Run(opened, session, trial, recording, prober)
-                run.notes += filter(None, (turned, *converted, *shape_notes(loaded, samples, settings)))
+                run.note((turned, *converted, *shape_notes(loaded, samples, settings)))
                 run.take_random_values()
                 yield run
 

@@ -13,7 +13,8 @@ import onnx
 from bisect_trt.machine.environment import ABSENT
 from bisect_trt.options import line
 from bisect_trt.reproducer.command_lines import recipes
-from bisect_trt.reproducer.markdown import cell, code, fence, figure, flatten, prose
+from bisect_trt.reproducer.files import LOG
+from bisect_trt.reproducer.markdown import FILTERS, code
 from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.script import environment, template_for
 from bisect_trt.reproducer.trackers import STYLES, emulated, failure_words, style_of, title
@@ -64,7 +65,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
             "reference_words": reference(reduction),
             "builder": line(*document["builder_arguments"]),
             "elsewhere": elsewhere(reduction),
-            "log": _trim(reduction.log),
+            "log": without_middle(reduction.log, _LOG),
             "zip": zip_name,
         },
     )
@@ -73,7 +74,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
 
 def _fill_in(template: str, values: Mapping[str, Any]) -> str:
     templates = environment()
-    templates.filters.update(fence=fence, code=code, line=flatten, cell=cell, prose=prose, figure=figure)
+    templates.filters |= FILTERS
     return templates.get_template(template).render(values)
 
 
@@ -114,9 +115,12 @@ def worst(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def operators(model: bytes) -> str:
     """Return `Resize, 2 x Conv`, in the order of the graph; at most eight kinds."""
-    found = Counter(node.op_type for node in onnx.load_model_from_string(model).graph.node)
-    named = [f"{times} x {op}" if times > 1 else op for op, times in found.items()]
+    named = _times(Counter(node.op_type for node in onnx.load_model_from_string(model).graph.node))
     return ", ".join(named[:8]) + (", ..." if len(named) > 8 else "")
+
+
+def _times(operators: Mapping[str, int]) -> list[str]:
+    return [f"{times} x {op}" if times > 1 else op for op, times in operators.items()]
 
 
 def reference_runs(reduction: Reduction) -> bool:
@@ -170,10 +174,10 @@ def fields(reduction: Reduction, machine: Mapping[str, str]) -> list[tuple[str, 
 def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the rows of the table original -> reduced."""
     old, new = document["original"], document["reduced"]
-    if old is None:
-        return [("nodes", f"{document['model']['nodes']:,}", f"{new['nodes']:,}")]
     # Constants are no nodes here, as everywhere else on the page.
     rows = [("nodes", f"{document['model']['nodes']:,}", f"{new['nodes']:,}")]
+    if old is None:
+        return rows
     rows += [
         (name, f"{old[key]:,}", f"{new[key]:,}")
         for name, key in (("weights", "weights"), ("bytes of weights", "weight_bytes"))
@@ -181,11 +185,11 @@ def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows += [
         (name, _few(old[key]), _few(new[key])) for name, key in (("inputs", "inputs"), ("outputs", "outputs"))
     ]
-    kinds = [
-        ", ".join(f"{n} x {op}" if n > 1 else op for op, n in side["operators"].items() if op != "Constant")
+    before, after = (
+        _cut(", ".join(_times({op: n for op, n in side["operators"].items() if op != "Constant"})))
         for side in (old, new)
-    ]
-    return [*rows, ("operators", _cut(kinds[0]), _cut(kinds[1])), ("opset", old["opset"], new["opset"])]
+    )
+    return [*rows, ("operators", before, after), ("opset", old["opset"], new["opset"])]
 
 
 def _few(texts: list[str]) -> str:
@@ -197,9 +201,10 @@ def _cut(text: str) -> str:
     return text if len(text) <= 160 else f"{text[:156]} ..."
 
 
-def _trim(log: str) -> str:
-    if len(log) <= _LOG:
+def without_middle(log: str, most: int) -> str:
+    """Return a log of at most so many characters: its begin and its end."""
+    if len(log) <= most:
         return log
-    half = _LOG // 2
-    cut = f"... {len(log) - 2 * half} characters left out, all of it is in target.log ..."
+    half = most // 2
+    cut = f"... {len(log) - 2 * half} characters left out, all of it is in {LOG} ..."
     return f"{log[:half]}\n{cut}\n{log[-half:]}"

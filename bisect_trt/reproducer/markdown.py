@@ -27,16 +27,15 @@ def flatten(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """Make it one line outside of code: no HTML, no link, no mention of a person."""
+    """Make it one line outside of code, in a table too: no HTML, no link, no mention of a person."""
     escaped = re.sub(r"([\\`*_\[\]#|~])", r"\\\1", flatten(text).replace("&", "&amp;").replace("<", "&lt;"))
     return escaped.replace("@", "@\u200b")
-
-
-def cell(text: str) -> str:
-    """Return text for a cell of a table."""
-    return prose(text)
 
 
 def figure(value: object) -> str:
     """Return a number with as many digits as float32 has; anything else as it is."""
     return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+FILTERS = {"fence": fence, "code": code, "line": flatten, "prose": prose, "figure": figure}
+"""By the names that templates have for them."""

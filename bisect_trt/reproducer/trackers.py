@@ -105,13 +105,12 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
     where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
     if emulated(reduction):
         words = f"{reduction.target.title}: {_kind(reduction.wanted)} of {what}"
-        return " ".join(re.sub(r"[<>`|\\]", "", words).split())
+        return _line(words)
     doing = _DOING.get(reduction.wanted.stage, "running")
     kind = _kind(reduction.wanted)
     if reduction.judgement.kind is Finding.NOT_TOLD:
         kind = "different outputs (a fault or rounding: not told)"
-    words = f"{kind} of {reduction.target.title} when {doing} {what}{where}"
-    words = _line(words)
+    words = _line(f"{kind} of {reduction.target.title} when {doing} {what}{where}")
     return STYLES[style_of(reduction)].prefix + words[:1].upper() + words[1:]
 
 

@@ -170,9 +170,7 @@ def _verify_one(place: Path, spec: str | None, given: Settings) -> Verification:
         longest = _HANG if wanted.symptom is Symptom.HANG else LONGEST_DEADLINE
         timeout = run.timeout or report.timeout or longest
         most = 1 if wanted.stage is Stage.PARSE else run.repeats
-        seen, runs = Outcome(), 0
-        while runs < max(1, most) and not any(judge(seen, one) is V.REPRODUCES for one in known):
-            seen, runs = verify_files(folder, settings, timeout, 1)[0], runs + 1
+        seen, runs = until_shown(folder, settings, timeout, most, known)
     shown = next((one for one in known if judge(seen, one) is V.REPRODUCES), wanted)
     status, why = _status(seen, shown, info)
     why = why or (OTHER if OTHER in seen.log else "")
@@ -180,6 +178,16 @@ def _verify_one(place: Path, spec: str | None, given: Settings) -> Verification:
         status, why = Status.ELSEWHERE, f"it failed on {seen_on}, and whether it is fixed there is not known"
     first = next((f for f in seen.failures if f.same_as(shown)), next(iter(seen.failures), None))
     return Verification(name, status, info.title, wanted, first, why, runs, time.monotonic() - began)
+
+
+def until_shown(
+    folder: Path, settings: Settings, timeout: float, most: int, known: Sequence[Failure]
+) -> tuple[Outcome, int]:
+    """Run `repro.onnx` until it shows one of these failures, `most` times at most; gives the runs, too."""
+    seen, runs = Outcome(), 0
+    while runs < max(1, most) and not any(judge(seen, one) is V.REPRODUCES for one in known):
+        seen, runs = verify_files(folder, settings, timeout, 1)[0], runs + 1
+    return seen, runs
 
 
 def _platform(spec: str) -> tuple[str, str]:

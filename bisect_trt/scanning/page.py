@@ -16,6 +16,7 @@ from typing import Any
 from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments
 from bisect_trt.reproducer.document import plain
+from bisect_trt.reproducer.files import written_aside
 from bisect_trt.scanning import words
 from bisect_trt.scanning.files import DOCUMENT, PAGE
 from bisect_trt.scanning.result import Histogram, Scan, Scanned
@@ -30,9 +31,10 @@ _LOWEST = 1e-12  # what is smaller is drawn there
 
 
 def write(scan: Scan) -> None:
-    """Write both files. Raises OSError."""
-    (scan.out / DOCUMENT).write_text(json.dumps(document(scan), indent=1) + "\n")
-    (scan.out / PAGE).write_text(page(scan))
+    """Write both files, each whole or not at all. Raises OSError."""
+    with written_aside(scan.out, DOCUMENT) as folder:
+        (folder / DOCUMENT).write_text(json.dumps(document(scan), indent=1) + "\n", encoding="utf-8")
+        (folder / PAGE).write_text(page(scan), encoding="utf-8")
 
 
 def page(scan: Scan) -> str:

@@ -10,7 +10,7 @@ from bisect_trt.accuracy.arithmetic import arithmetic_of
 from bisect_trt.outcome import Symptom
 from bisect_trt.scanning.result import Scan, Scanned
 from bisect_trt.scanning.scope import HIDDEN
-from bisect_trt.writing.text import printable
+from bisect_trt.writing.text import printable, some_names
 
 SHOWN_NAMES = 3
 LITTLE = 2.0  # roundoffs that an RMS error of a tensor may have without any fault
@@ -157,7 +157,7 @@ def failing(scan: Scan) -> list[str]:
     lines = []
     for message, items in ((key.partition(" ")[2], items) for key, items in groups.items()):
         nodes = list(dict.fromkeys(item.node for item in items))
-        some = ", ".join(map(printable, nodes[:SHOWN_NAMES])) + (", ..." if len(nodes) > SHOWN_NAMES else "")
+        some = some_names([printable(node) for node in nodes], SHOWN_NAMES)
         which = some if items[0].suspects == 1 else f"one of {items[0].suspects} nodes ({some})"
         lines.append(f"{which}: {printable(message)}")
     return lines

@@ -166,8 +166,8 @@ def test_known_failures_can_be_skipped_in_junit(tmp_path: Path) -> None:
 
 def test_a_bug_whose_message_is_false_is_told_in_words() -> None:
     words = "TensorRT-RTX has no Col2Im (checkCol2Im)\nonnxOpCheckers.cpp:1110"
-    assert report._told("UNSUPPORTED_NODE:Col2Im:checkCol2Im: false", words) == words.splitlines()[0]
-    assert report._told("a message of its own", words) == "a message of its own"
+    assert report._words("UNSUPPORTED_NODE:Col2Im:checkCol2Im: false", words) == words.splitlines()[0]
+    assert report._words("a message of its own", words) == "a message of its own"
 
 
 def test_summary_of_many_bugs_stays_short(tmp_path: Path) -> None:

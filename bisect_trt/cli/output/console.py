@@ -62,7 +62,7 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("Where", _accumulated(result) or _place(result))
     left = f"{counted(len(result.best.nodes), 'node')}: {printable(operators(result.best.model))}"
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
-    page.row("Believe it", _belief(result), style="bold green" if _solid(result) else "bold yellow")
+    page.row("Believe it", _belief(result), style="bold green" if result.sure else "bold yellow")
     page.row("Note", *_note(result))
     file = "NOTE.md" if result.judgement.kind is Finding.SENSITIVE else "ISSUE.md"
     whose = "for your team" if file == "NOTE.md" or emulated(result) else "to paste"
@@ -101,9 +101,7 @@ def show_verification(result: Verification, console: Console | None = None) -> N
         page.row("Before", f"{_what(result.wanted)}: {_message(result.wanted)}")
 
 
-def show_verifications(
-    results: Sequence[Verification], *, until_fixed: bool
-) -> None:
+def show_verifications(results: Sequence[Verification], *, until_fixed: bool) -> None:
     """Print, after several, how many have each status; with `until_fixed` also what the exit code means."""
     page = Page()
     if len(results) > 1:
@@ -298,10 +296,6 @@ def _belief(result: Reduction) -> str:
     return f"{minimal}; {seen}{stopped}"
 
 
-def _solid(result: Reduction) -> bool:
-    return result.sure
-
-
 def _spent(result: Reduction) -> str:
     probes, wall = result.counts.get("probes"), result.counts.get("wall_seconds")
     parts = [counted(int(probes), "probe")] if probes is not None else []
@@ -317,7 +311,6 @@ def _fine(result: Check) -> str:
         return f"{title} parses and builds it; outputs were not compared"
     other = printable(result.reference) or "itself: two runs, rows of a batch if there is one, finite values"
     return f"{title} builds and runs it, and agrees with {other}"
-
 
 
 def show_path(path: Path) -> str:

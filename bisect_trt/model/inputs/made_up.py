@@ -122,7 +122,7 @@ class MadeUp:
         return ~value if self.turned else value
 
     def to_json(self) -> str:
-        """Return the it as a line of JSON."""
+        """Return it as a line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

@@ -199,7 +199,7 @@ def _ones(kind: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
 
 
 def _ones_instead(name: str) -> Edit:
-    """Return what a node of a body makes is a constant of ones."""
+    """Put a constant of ones in the place of what a node of a body makes."""
 
     def edit(draft: Draft) -> str:
         node, scope = draft.node(name), _scope(draft, name)

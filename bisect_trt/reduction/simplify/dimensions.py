@@ -124,7 +124,7 @@ def _halves(problem: Problem) -> None:
 
 
 def _point(name: str, dropped: tuple[str, ...]) -> Edit:
-    """Return a window of one element: kernel and padding can only shrink together."""
+    """Make a window one element large: kernel and padding can only shrink together."""
 
     def edit(draft: Draft) -> str:
         node = draft.node(name)
@@ -203,7 +203,7 @@ def _is_dimension(net: Net, head: Var) -> bool:
 
 
 def _numbers(problem: Problem) -> None:
-    """Numbers that are read as sizes or places and are tied to nothing: the end of a slice, say."""
+    """Shrink numbers that are read as sizes or places and are tied to nothing: the end of a slice, say."""
     for name in list(best_draft(problem).weights):
         draft = best_draft(problem)
         if name not in draft.weights or not size_slots(draft, name):

@@ -19,14 +19,14 @@ _TEXTS |= {"configuration"}  # of devices
 
 
 def plain_names(problem: Problem) -> None:
-    """`x0`, `conv1`, ... and no doc strings, metadata, producer or unused domains: all, else by kind."""
+    """Call things `x0`, `conv1`, ... and drop texts without meaning, like doc strings: all, else by kind."""
     fixed = problem.simplifying.profiled
     if not attempt(problem, [plain(fixed)]):
         attempt_each(problem, _kinds(fixed))
 
 
 def plain(fixed: frozenset[str]) -> Edit:
-    """Return every name a plain one; inputs of the names `fixed` keep theirs."""
+    """Make every name a plain one; inputs of the names `fixed` keep theirs."""
 
     def edit(draft: Draft) -> str:
         return ", ".join(said for kind in _kinds(fixed) if (said := kind(draft)))
@@ -39,7 +39,7 @@ def _kinds(fixed: frozenset[str]) -> tuple[Edit, ...]:
 
 
 def drop_texts(draft: Draft) -> str:
-    """Doc strings, metadata, producer, domain and version of the model."""
+    """Drop doc strings, metadata, producer, domain and version of the model."""
     proto = draft.proto
     before = proto.ByteSize()
     for name in _TEXTS.intersection(f.name for f in proto.DESCRIPTOR.fields):
@@ -78,7 +78,7 @@ def _clear_node(node: onnx.NodeProto) -> None:
 
 
 def drop_imports(draft: Draft) -> str:
-    """Operator sets that no node is of."""
+    """Drop operator sets that no node is of."""
     used = {node.domain for node in inner_nodes(draft.graph)} | {""}
     kept = [entry for entry in draft.proto.opset_import if entry.domain in used]
     gone = len(draft.proto.opset_import) - len(kept)
@@ -90,7 +90,7 @@ def drop_imports(draft: Draft) -> str:
 
 
 def rename_nodes(draft: Draft) -> str:
-    """`conv0`, `conv1`, `relu0`: the operator and a number."""
+    """Call nodes `conv0`, `conv1`, `relu0`: the operator and a number."""
     counts: dict[str, int] = {}
     changed = 0
     for node in inner_nodes(draft.graph):
@@ -103,7 +103,7 @@ def rename_nodes(draft: Draft) -> str:
 
 
 def _rename_tensors(fixed: frozenset[str]) -> Edit:
-    """Inputs `x0`, outputs `y0`, weights `w0`, all others `t0`."""
+    """Call inputs `x0`, outputs `y0`, weights `w0`, all other tensors `t0`."""
 
     def edit(draft: Draft) -> str:
         new = _tensor_names(draft, fixed)
@@ -148,7 +148,7 @@ def _tensor_names(draft: Draft, fixed: frozenset[str]) -> dict[str, str]:
 
 
 def rename_dimensions(draft: Draft) -> str:
-    """Symbols of dynamic dimensions: `d0`, `d1`; equal ones stay equal."""
+    """Call the symbols of dynamic dimensions `d0`, `d1`; equal ones stay equal."""
     new: dict[str, str] = {}
     infos = (*draft.graph.input, *draft.graph.output)
     for info in infos:

@@ -124,7 +124,7 @@ def carried(candidate: Candidate) -> int:
 
 
 def _shapes(pool: Pool, timeout: float) -> Shapes:
-    """Asks a worker which shapes tensors have in a run of the reference."""
+    """Return a function that asks a worker which shapes tensors have in a run of the reference."""
 
     def ask(candidate: Candidate, names: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
         reply = pool.submit(reference.shapes, candidate, list(names), timeout=timeout).result()
@@ -257,7 +257,7 @@ def _shortcut(problem: Problem) -> bool:
 
 
 def all_at_once(problem: Problem) -> bool:
-    """Plain names, zeros, sizes of 1 and the lowest operator set together, else less of it.
+    """Try plain names, zeros, sizes of 1 and the lowest operator set together, else less of it.
 
     Values that are all the same hardly ever show a mismatch, so there they stay.
     """
@@ -272,7 +272,7 @@ def all_at_once(problem: Problem) -> bool:
 
 
 def _plain_values(draft: Draft) -> str:
-    """Zeros, but ones for scales and other options, of which few can be zero; no texts."""
+    """Make all zeros, but ones for scales and other options, of which few can be zero; leave out texts."""
     options = {name for node in inner_nodes(draft.graph) for name in option_inputs(node)}
     edits = (
         all_weights("zeros", but=options), all_weights("ones"), all_inputs("zeros"), all_texts(numbered=True)

@@ -26,7 +26,7 @@ _OLDEST = 7  # the oldest operator set that ONNX Runtime promises to run
 
 
 def narrower_types(problem: Problem) -> None:
-    """float64 to float32 and int64 to int32: everywhere, else tensor by tensor."""
+    """Make float64 float32 and int64 int32: everywhere, else tensor by tensor."""
     for kind in _NARROWER:
         attempt(problem, [_narrow(kind, None)])
         draft = best_draft(problem)
@@ -42,7 +42,7 @@ def lower_opset(problem: Problem) -> None:
 
 
 def lowest_opset(draft: Draft) -> str:
-    """Return the lowest operator set that there is for these nodes, and its file format."""
+    """Go down to the lowest operator set that there is for these nodes, and to its file format."""
     ways = (_opset(version)(draft) for version in _versions(draft))
     said = (next((text for text in ways if text), ""), _ir_version(draft))
     return "; ".join(text for text in said if text)
@@ -88,7 +88,7 @@ def _cast(array: Array, narrow: np.dtype[Any]) -> Array:
 
 
 def _narrow_attributes(draft: Draft, kind: int, new: int) -> int:
-    """`to` of Cast and `dtype` of what makes values."""
+    """Change `to` of Cast and `dtype` of what makes values; gives how many."""
     changed = 0
     for node in inner_nodes(draft.graph):
         for attribute in node.attribute:
@@ -175,7 +175,7 @@ def _named(node: onnx.NodeProto, taken: set[str], k: int) -> onnx.NodeProto:
 
 
 def _ir_version(draft: Draft) -> str:
-    """Return the oldest file format of the operator set; 4 at least, as weights are no inputs."""
+    """Go down to the oldest file format of the operator set; 4 at least, as weights are no inputs."""
     oldest = max(4, int(helper.find_min_ir_version_for(list(draft.proto.opset_import), ignore_unknown=True)))
     if oldest >= draft.proto.ir_version:
         return ""

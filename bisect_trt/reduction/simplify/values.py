@@ -6,7 +6,7 @@ Texts that are values: none, else `s0`, `s1`, ... for those that differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,15 +34,15 @@ _PADDED_GENERATOR = 256  # bytes of a constant that is worth a node of its own
 
 
 def simple_weights(problem: Problem) -> None:
-    """Zeros, ones, one value, seeded random of the same mean and deviation, rounded: all, then each."""
+    """Try zeros and ones on all weights, then on each also one value, random of the same kind, rounded."""
     for kind in ("zeros", "ones"):
         if attempt(problem, [all_weights(kind)]):
             break
-    attempt_each(problem, _ladders(problem, lambda draft: draft.weights, _weight_edit))
+    attempt_each(problem, _ladders(problem))
 
 
 def simple_inputs(problem: Problem) -> None:
-    """Zeros, ones, a ramp, seeded random of the same range, rounded, and last only what matters."""
+    """Try zeros and ones on all inputs, then on each also a ramp, random values of the same kind, rounded."""
     for kind in ("zeros", "ones"):
         if attempt(problem, [all_inputs(kind)]):
             break
@@ -59,7 +59,7 @@ def sparse_values(problem: Problem) -> None:
 
 
 def generators(problem: Problem) -> None:
-    """Big constants are made by a ConstantOfShape, small ones are stored."""
+    """Have big constants made by a ConstantOfShape, and small ones stored."""
     names = list(best_draft(problem).weights)
     attempt_each(problem, (_toggle_generator(name) for name in names))
 
@@ -131,7 +131,7 @@ def _simple(array: Array, kind: str) -> Array:
 
 
 def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
-    """Make all weights that plain that are less simple, but for those that hold sizes."""
+    """Make all weights zeros or ones that are less simple, but for those that hold sizes and for `but`."""
     least = Odd.ZEROS if kind == "zeros" else Odd.ONES
 
     def edit(draft: Draft) -> str:
@@ -145,7 +145,7 @@ def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
 
 
 def all_inputs(kind: str) -> Edit:
-    """Make all input values that plain that are not zeros or ones yet."""
+    """Make all input values zeros or ones that are neither yet."""
 
     def edit(draft: Draft) -> str:
         changed = 0
@@ -159,17 +159,13 @@ def all_inputs(kind: str) -> Edit:
     return edit
 
 
-def _ladders(
-    problem: Problem,
-    arrays: Callable[[Draft], dict[str, Array]],
-    edit_of: Callable[[str, Value], Edit],
-) -> Iterator[Edit]:
-    """Offer for each array one edit after the other, simplest first, until one is kept."""
+def _ladders(problem: Problem) -> Iterator[Edit]:
+    """Offer for each weight one edit after the other, simplest first, until it is zeros."""
     seed = problem.simplifying.seed
-    for number, name in enumerate(list(arrays(best_draft(problem)))):
+    for number, name in enumerate(list(best_draft(problem).weights)):
         for step in range(9):
             draft = best_draft(problem)
-            array = arrays(draft).get(name)
+            array = draft.weights.get(name)
             if array is None or array.size == 0 or array.dtype.kind in "OU":
                 break
             if is_shape(draft, name) or level(array, draft.recipes.get(name))[1] is Odd.ZEROS:
@@ -178,7 +174,7 @@ def _ladders(
             values = list(made)
             if step >= len(values):
                 break
-            yield edit_of(name, values[step])
+            yield _weight_edit(name, values[step])
 
 
 def _weight_edit(name: str, value: Value) -> Edit:
@@ -222,26 +218,16 @@ def _sparse(problem: Problem, name: str, sample: int) -> None:
     if array is None or array.dtype.kind in "OUb" or not 1 < array.size <= SPARSE_LIMIT or is_uniform(array):
         return
     used = np.flatnonzero(np.asarray(array).reshape(-1) != 0).tolist()
+
+    def with_only(places: Sequence[int]) -> Verdict:
+        kept = np.zeros(array.shape, array.dtype)
+        kept.flat[list(places)] = array.flat[list(places)]
+        what = f"only {len(places)} elements"
+        found = attempt(problem, [_input_edit(name, sample, (what, kept, None))])
+        return Verdict.REPRODUCES if found else Verdict.VANISHES
+
     if len(used) > 1:
-        list_search.minimise(used, _Elements(problem, name, sample, array))
-
-
-class _Elements:
-    """A `list_search.Judge` of the elements of one input: the others are zero."""
-
-    def __init__(self, problem: Problem, name: str, sample: int, array: Array) -> None:
-        self._problem, self._name, self._sample, self._array = problem, name, sample, np.asarray(array)
-        self._seen: dict[tuple[int, ...], Verdict] = {}
-
-    def verdict(self, items: Sequence[int]) -> Verdict:
-        key = tuple(items)
-        if key not in self._seen:
-            kept = np.zeros_like(self._array)
-            kept.reshape(-1)[list(items)] = self._array.reshape(-1)[list(items)]
-            what = f"only {len(items)} elements"
-            found = attempt(self._problem, [_input_edit(self._name, self._sample, (what, kept, None))])
-            self._seen[key] = Verdict.REPRODUCES if found else Verdict.VANISHES
-        return self._seen[key]
+        list_search.minimise(used, list_search.AskedOnce(with_only))
 
 
 def _toggle_generator(name: str) -> Edit:
@@ -259,12 +245,12 @@ def _toggle_generator(name: str) -> Edit:
 
 
 def simple_texts(problem: Problem) -> None:
-    """Texts of tensors, inputs and attributes: empty, else `s0`, `s1`, ...; equal ones stay equal."""
+    """Make texts of tensors, inputs and attributes empty, else `s0`, `s1`, ...; equal ones stay equal."""
     attempt(problem, (all_texts(numbered=numbered) for numbered in (False, True)))
 
 
 def all_texts(*, numbered: bool) -> Edit:
-    """Return the same for all texts at once, so that those that are equal stay equal."""
+    """Make all texts empty, or `s0`, `s1`, ... at once, so that those that are equal stay equal."""
 
     def edit(draft: Draft) -> str:
         new: dict[str, str] = {}

@@ -66,8 +66,8 @@ def _facts(words: Mapping[str, Any]) -> dict[str, Any]:
 def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> dict[str, Any]:
     operators = issue.operators(reduction.best.model)
     gpu = issue.gpu_of(reduction, document["environment"])
-    blamed = reduction.wanted.nodes
-    drawn = picture(reduction.best.model, blamed)
+    drawn = picture(reduction.best.model, reduction.wanted.nodes)
+    log = issue.without_middle(reduction.log, _LOG)
     secret = reduction.settings.run.anonymise
     probes = timeline.rows(read(journal)[0], reduction.original_nodes, names=not secret)
     return {
@@ -80,7 +80,7 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
         "verified_text": issue.verified(reduction),
         "compared_text": issue.compared(reduction),
         "elsewhere": issue.elsewhere(reduction),
-        "origins_told": reduction.origins,
+        "origins": reduction.origins,
         "code_of": markdown.code,
         "fields": issue.fields(reduction, document["environment"]),
         "changes": issue.changes(document),
@@ -93,7 +93,7 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
         "accuracy_seen": compared(reduction.out, reduction.compared_as, reduction.settings.target),
         "contributions": reduction.accuracy.get("accumulated", []),
         "accuracy": reduction.accuracy,
-        "log_lines": [(line, bool(_ERROR.search(line))) for line in _trim(reduction.log).splitlines()],
+        "log_lines": [(line, bool(_ERROR.search(line))) for line in log.splitlines()],
         "files": sorted({*(p.name for p in attachments(reduction.out)), PAGE, SUMMARY}),
     }
 
@@ -128,11 +128,6 @@ def _strip(reduction: Reduction) -> dict[str, Any]:
     return {"svg": svg, "places": text, "more": max(0, len(places) - 12)}
 
 
-def _trim(log: str) -> str:
-    half = _LOG // 2
-    return log if len(log) <= _LOG else f"{log[:half]}\n... see target.log for the rest ...\n{log[-half:]}"
-
-
 @cache
 def _environment() -> jinja2.Environment:
     return templates.environment(
@@ -140,10 +135,5 @@ def _environment() -> jinja2.Environment:
         plain=printable,
         duration=seconds,
         count=counted,
-        fence=markdown.fence,
-        code=markdown.code,
-        prose=markdown.prose,
-        cell=markdown.cell,
-        figure=markdown.figure,
-        line=markdown.flatten,
+        **markdown.FILTERS,
     )
