@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from bisect_trt.blaming.oracle import Question, write_question
 from bisect_trt.blaming.packages import Asked, asked_for, default_for
 from bisect_trt.blaming.releases import FromIndex, OnTried, Releaser, Releases, Source, read_file
 from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.outcome import Failure
 from bisect_trt.reproducer import files
 from bisect_trt.reproducer.untrusted import Report, find, opened, require_custom_ops
@@ -157,17 +157,17 @@ def blame(
     _require_usable(place, asking)
     name = place.absolute().name.removesuffix(".zip").removesuffix("-repro")
     out = out or Path.cwd() / f"{name}-blame"
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
-        folder, report = opened(place, Path(scratch))
+    with temporary_folder() as scratch:
+        folder, report = opened(place, scratch)
         require_custom_ops(folder, report, settings.accuracy.custom_ops)
         asked = [folders.meaning(report.target(target, settings.target)), repr(report.accuracy)]
         head = {"tool": __version__, "blame": _digest(folder, repr(asked))}
         with folders.open_folder(out, head, force=force) as journal:
-            question = Path(scratch) / "question"
+            question = scratch / "question"
             question.mkdir()
             ask = _Asker(folder, report, target, settings, asking, question, journal)
             releases, notes = ask.releases_if_possible(on_tried) if asking.asks_releases else (None, ())
-            decided = ask.decisions(place, out, Path(scratch), say) if asking.asks_decisions else None
+            decided = ask.decisions(place, out, scratch, say) if asking.asks_decisions else None
             found = Blame(name, report.wanted, out, releases, decided, notes)
             write(found)
     return found

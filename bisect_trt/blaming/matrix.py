@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from bisect_trt.blaming.blame import Asking, Blame, blame
 from bisect_trt.errors import BisectError, TargetUnavailable
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.outcome import Failure, Stage, Symptom, Verdict
 from bisect_trt.reproducer.untrusted import find
 from bisect_trt.settings import Settings
@@ -33,8 +33,8 @@ def matrix(
     places = find(place)
     found = []
     for each in places:
-        with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
-            out = Path(scratch) / "out"
+        with temporary_folder() as scratch:
+            out = scratch / "out"
             try:
                 one = blame(each, asking, settings, target=target, out=out)
             except BisectError as error:

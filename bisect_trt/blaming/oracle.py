@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from bisect_trt.blaming.installer import Processes
 from bisect_trt.blaming.packages import Package, by_its_own_api, plugin_of
 from bisect_trt.errors import UsageError
 from bisect_trt.machine.environment import quiet_environ
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.outcome import Failure, Stage, Verdict
 from bisect_trt.reproducer import files, models, script, seeded
 from bisect_trt.reproducer.untrusted import Report
@@ -108,8 +108,8 @@ def write_question(
         UsageError: the report asks for what is not safe, or no script can ask without us.
     """
     target = report.target(spec, given)
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
-        best = models.read_model(folder, Path(scratch))
+    with temporary_folder() as scratch:
+        best = models.read_model(folder, scratch)
         for name in (files.WEIGHTS, seeded.FILE):
             if (best.folder / name).exists():
                 shutil.copyfile(best.folder / name, into / name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import onnx
 
 from bisect_trt.blaming.patched import SCRIPT, Patch, Written, outputs_patch
 from bisect_trt.machine import native
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import shape_of
 from bisect_trt.outcome import Outcome
@@ -227,9 +227,9 @@ def _seconds(model: Path, settings: Settings) -> float | None:
     """Return the seconds of one run, without the build; None where it is not run."""
     loaded = load_for(model, settings)
     samples = read_samples(loaded, settings)
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
-        session = prepare(loaded, samples[:1], Path(place) / "work")
-        with pool_for(settings, Path(place) / "logs") as pool:
+    with temporary_folder() as place:
+        session = prepare(loaded, samples[:1], place / "work")
+        with pool_for(settings, place / "logs") as pool:
             task = pool.submit(jobs.run_seconds, settings.target, session.original, timeout=_MEASURED)
             reply = task.result()
     found: float | None = reply.value if reply.death is None else None

@@ -27,6 +27,8 @@ from multiprocessing.context import (
 from pathlib import Path
 from typing import Any
 
+from bisect_trt.machine.scratch import hold_sockets
+
 LOST = 255
 """Exit code of a process whose server ended before it could tell the real one; or its own."""
 
@@ -126,6 +128,7 @@ def from_here() -> None:
     try:
         with _ours():  # starts multiprocessing's tracker of resources, in the same way
             forkserver.ensure_running()
+        hold_sockets()
     finally:
         util.spawnv_passfds = start
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.mixed_precision.handover import write_beside
 from bisect_trt.mixed_precision.quantise import KINDS
 from bisect_trt.mixed_precision.result import BROKEN, Precision
@@ -93,9 +93,9 @@ def precision(
     folders.require_free(out, head, force=force)
     with (
         _leaving_nothing(out),
-        tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
-        Pool(settings.run.workers, log_dir=Path(logs), memory_limit=settings.run.memory_limit) as pool,
-        target_pool(pool, settings, Path(logs), 1) as there,
+        temporary_folder() as logs,
+        Pool(settings.run.workers, log_dir=logs, memory_limit=settings.run.memory_limit) as pool,
+        target_pool(pool, settings, logs, 1) as there,
         folders.open_folder(out, head, force=force) as journal,
     ):
         info = _that_runs(describe(describing(pool, there, settings), settings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from bisect_trt.errors import StoppedEarly, UsageError
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.mixed_precision import evaluate, schedule
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.asking import Sessions, job
@@ -273,8 +273,8 @@ class Work:
         else:
             target = replace(target, spec="emulate:typed", precision="")
         with (
-            tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
-            Pool(1, log_dir=Path(logs), memory_limit=self.settings.run.memory_limit) as pool,
+            temporary_folder() as logs,
+            Pool(1, log_dir=logs, memory_limit=self.settings.run.memory_limit) as pool,
         ):
             oracle = Oracle(pool, target, self.settings.run.timeout, self.settings.accuracy)
             outcome = oracle.observe(candidate)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pprint
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 
 from bisect_trt._version import __version__
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.weight_values import save_whole
@@ -64,8 +64,8 @@ def write(
         target, narrow = side.target, ""
         if target.precision:
             narrow = f"slow-{target.precision}.onnx"
-            with tempfile.TemporaryDirectory() as scratch:
-                made = narrowed(candidate.model, candidate.folder, target.precision, Path(scratch))
+            with temporary_folder() as scratch:
+                made = narrowed(candidate.model, candidate.folder, target.precision, scratch)
                 save_whole(onnx.load_model_from_string(made.model), made.folder, out / narrow)
         other = {"python": str(side.python)} if side.python else {}
         descriptions.append({**side_words(target, side.info, narrow), **other})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.options import line
 from bisect_trt.profiling.journaled import Work
 from bisect_trt.profiling.meter import Side, Timer, require_open
@@ -94,10 +94,10 @@ def profile(
     head["profile"] = json.dumps(astuple(asking))
     folders.require_free(out, head, force=force)
     with (
-        tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
+        temporary_folder() as logs,
         folders.open_folder(out, head, force=force) as journal,
     ):
-        side = Side(_with_profile(asked, asking.opt_shapes), settings.run, Path(logs), asking.cuda_graph)
+        side = Side(_with_profile(asked, asking.opt_shapes), settings.run, logs, asking.cuda_graph)
         with closing(side):
             info = side.describe()
             folders.require_target(journal, info.fingerprint)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.inputs.formats import read_samples, write_samples
 from bisect_trt.outcome import Array
 
@@ -30,8 +30,8 @@ def run(
     """
     found = []
     for sample in samples:
-        with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
-            found.append(_run(command, model, sample, outputs, Path(scratch)))
+        with temporary_folder() as scratch:
+            found.append(_run(command, model, sample, outputs, scratch))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import IO
 import onnx
 from onnx import TensorProto
 
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.external import tensors
 from bisect_trt.model.precision import narrowed
@@ -72,8 +72,8 @@ def write_narrow(out: Path, precision: str) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    with written_aside(out, MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
-        made = narrowed((out / MODEL).read_bytes(), out, precision, Path(scratch))
+    with written_aside(out, MODEL) as folder, temporary_folder() as scratch:
+        made = narrowed((out / MODEL).read_bytes(), out, precision, scratch)
         best = Candidate(made.model, made.folder, ())
         _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
 

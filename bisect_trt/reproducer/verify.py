@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 import onnx
 
 from bisect_trt.errors import BisectError, TargetUnavailable
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Outcome, Stage, Symptom, judge
 from bisect_trt.outcome import Verdict as V
@@ -154,16 +154,16 @@ def exit_code(results: Sequence[Verification], *, until_fixed: bool = False) -> 
 
 def _verify_one(place: Path, spec: str | None, given: Settings) -> Verification:
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch:
+    with temporary_folder() as scratch:
         from bisect_trt.reproducer import untrusted
 
-        folder, report = untrusted.opened(place, Path(scratch))
+        folder, report = untrusted.opened(place, scratch)
         run, custom_ops = given.run, given.accuracy.custom_ops
         accuracy = replace(report.accuracy, custom_ops=custom_ops)
         untrusted.require_custom_ops(folder, report, custom_ops)
         settings = resolved(Settings(report.target(spec, given.target), run, accuracy))
         seen_on = report.spec
-        with Pool(1, log_dir=Path(scratch) / "logs") as pool:
+        with Pool(1, log_dir=scratch / "logs") as pool:
             info = describe(pool, settings)
         wanted, name = report.wanted, place.absolute().name
         known = [wanted, *([report.reworded] if report.reworded else [])]
@@ -229,13 +229,13 @@ def verify_files(
     get theirs here.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="bisect-trt-") as scratch,
+        temporary_folder() as scratch,
         ThreadPoolExecutor(max(1, min(repeats, settings.run.workers))) as threads,
     ):
-        candidate = models.read_model(out, Path(scratch))
+        candidate = models.read_model(out, scratch)
         lacking = missing_inputs(candidate)
         kept = keep_outputs_of if keep_outputs_of and keep_outputs_of.stage is Stage.COMPARE else None
-        places = [Path(scratch) / f"run-{number}" for number in range(max(1, repeats))]
+        places = [scratch / f"run-{number}" for number in range(max(1, repeats))]
 
         def fresh(number: int) -> Outcome:
             logs = places[number]

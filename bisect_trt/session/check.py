@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bisect_trt.errors import UsageError
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.inputs.formats import write_samples
@@ -55,15 +55,15 @@ def check(
     loaded = load_for(model, settings)
     kept = [] if keep is None else [_kept(loaded, settings, keep)]
     samples, converted = read_with_notes(loaded, settings)
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as place:
-        logs = Path(place) / "logs"
+    with temporary_folder() as place:
+        logs = place / "logs"
         with (
             nullcontext(warm) if warm else pool_for(settings, logs) as pool,
             nullcontext(warm) if warm else target_pool(pool, settings, logs, 1) as there,
         ):
             info = describe(describing(pool, there, settings), settings)
             compares = (info.can_run or outside(settings)) and not is_self(settings)
-            session, doubts = _prepared(pool, loaded, samples, settings, Path(place) / "work", compares)
+            session, doubts = _prepared(pool, loaded, samples, settings, place / "work", compares)
             known = _known(pool, session, settings, doubts, info) if compares else Known(session.original)
             if known.blame:
                 outcome, left_out = Outcome(failures=(known.blame,)), list[str]()

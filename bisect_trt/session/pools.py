@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.session.cluster import seats_of
 from bisect_trt.settings import TIMING, Settings, TargetSettings
 from bisect_trt.workers import jobs
@@ -24,11 +24,11 @@ def pools(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[tu
     """
     run = settings.run
     with (
-        tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs,
+        temporary_folder() as logs,
         Pool(
-            run.workers, log_dir=Path(logs), memory_limit=run.memory_limit, devices=run.devices
+            run.workers, log_dir=logs, memory_limit=run.memory_limit, devices=run.devices
         ) as here,
-        target_pool(here, settings, Path(logs), run.workers) as there,
+        target_pool(here, settings, logs, run.workers) as there,
         watching(there, on_progress),
     ):
         yield here, there

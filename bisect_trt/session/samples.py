@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import onnx
 
 from bisect_trt.errors import UsageError
+from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.inputs.feeds import GraphInput, fit, read_inputs
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.inputs.indices import accepted_values, require_inside
@@ -129,7 +129,7 @@ def _first_that_runs(loaded: LoadedModel, samples: Sequence[Mapping[str, Value]]
     """Return which input values are the first on which ONNX Runtime runs the model, if any in time."""
     folder = loaded.path.absolute().parent
     job = user_values.first_that_runs, loaded.proto.SerializeToString(), folder, samples
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs, Pool(1, log_dir=Path(logs)) as pool:
+    with temporary_folder() as logs, Pool(1, log_dir=logs) as pool:
         reply = pool.submit(*job, timeout=_LONGEST_TRY).result()
     found: int | None = reply.value if reply.death is None else None
     return found
@@ -137,7 +137,7 @@ def _first_that_runs(loaded: LoadedModel, samples: Sequence[Mapping[str, Value]]
 
 def _in_a_worker(what: str, job: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a job gives that belongs to an option. Raises UsageError, too, when it ends its process."""
-    with tempfile.TemporaryDirectory(prefix="bisect-trt-") as logs, Pool(1, log_dir=Path(logs)) as pool:
+    with temporary_folder() as logs, Pool(1, log_dir=logs) as pool:
         reply = pool.submit(job, *arguments, timeout=None).result()
     if reply.death is not None:
         raise UsageError(f"{what} ends its process: {reply.death.message}")
