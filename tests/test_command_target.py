@@ -22,13 +22,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.model import weight_values
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.inputs.formats import write_npz
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
-from bisect_trt.targets import command_files
-from bisect_trt.targets.command import Command
+from bisect_trt.targets.command import Command, read_outputs
 from probing import candidate
 from support import model, tensor_type
 
@@ -119,7 +120,7 @@ def test_real_polygraphy_json_is_read(tmp_path: Path) -> None:
     )
     pytest.importorskip("polygraphy")
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "o.json")], check=True, capture_output=True)
-    given = command_files.read_outputs(tmp_path / "o.json", [tensor_type("y", [2])])
+    given = read_outputs(tmp_path / "o.json", [tensor_type("y", [2])])
     assert given["y"].tolist() == [1, 2]
 
 
@@ -255,7 +256,7 @@ def test_a_program_that_cannot_start_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_big_weights_stay_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_files, "EMBED_LIMIT", 1000)
+    monkeypatch.setattr(weight_values, "EMBED_LIMIT", 1000)
     body = """
         import onnx, onnxruntime
         onnx.checker.check_model(sys.argv[1])
@@ -281,10 +282,12 @@ def test_external_weights_of_the_user_go_into_the_file(tmp_path: Path) -> None:
 WORKER = """
 import sys
 from pathlib import Path
+from bisect_trt.model import weight_values
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.inputs.formats import write_npz
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
-from bisect_trt.targets.command import Command
+from bisect_trt.targets.command import Command, read_outputs
 model, command = sys.argv[1:]
 target = Command(TargetSettings(spec="command:" + command + " {model}"))
 target.run(Candidate(Path(model).read_bytes(), Path(model).parent, ("n",)))
@@ -319,7 +322,7 @@ def test_types_of_any_byte_order_are_written_as_they_are(tmp_path: Path) -> None
     orders: list[Any] = ["=", "<", ">"]
     arrays = {o: np.array([1.5, -2]).astype(np.dtype(np.float32).newbyteorder(o)) for o in orders}
     arrays["bf16"] = np.array([1.5]).astype(ml_dtypes.bfloat16)
-    command_files.write_npz(arrays, tmp_path / "x.npz")
+    write_npz(tmp_path / "x.npz", arrays)
     with np.load(tmp_path / "x.npz", allow_pickle=False) as archive:
         assert all(archive[o].tolist() == [1.5, -2] and archive[o].dtype.kind == "f" for o in orders)
         assert archive["bf16"].dtype == np.uint16

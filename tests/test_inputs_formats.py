@@ -301,7 +301,7 @@ def test_values_are_written_whole_or_not_at_all(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(formats, "_write_npz", full)
+    monkeypatch.setattr(formats, "write_npz", full)
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(StoppedEarly, match="no space left for"):
         write_samples(place, [{"x": X + 1}])

@@ -9,7 +9,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.errors import UsageError
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from support import LIGHT, model, random_feeds, run, tensor_type
@@ -238,28 +237,6 @@ def test_equal_domains_are_merged() -> None:
     flat = normalise(proto)
     assert [(o.domain, o.version) for o in flat.opset_import] == [("", 17)]
     assert {n.domain for n in flat.graph.node} == {""}
-
-
-def test_shapes_are_set_and_inferred() -> None:
-    proto = model([node("Transpose", ["x"], ["t"], perm=[1, 0]), node("Relu", ["t"], ["y"])],
-                  [tensor_type("x", ["N", 3])], [tensor_type("y", None)])  # fmt: skip
-    graph = Graph(normalise(proto, shapes={"x": (5, 3)}))
-    assert graph.shape("x") == (5, 3) and graph.shape("t") == (3, 5) and graph.shape("y") == (3, 5)
-
-
-@pytest.mark.parametrize(
-    ("shapes", "message"),
-    [
-        ({"z": (1,)}, "'z', which is no input"),
-        ({"x": (5,)}, "declared as Nx3"),
-        ({"x": (5, 4)}, "declared as Nx3"),
-        ({"x": (-5, 3)}, "-5x3"),
-    ],
-)
-def test_wrong_shapes(shapes: dict[str, tuple[int, ...]], message: str) -> None:
-    proto = model([node("Relu", ["x"], ["y"])], [tensor_type("x", ["N", 3])], [tensor_type("y", None)])
-    with pytest.raises(UsageError, match=message):
-        normalise(proto, shapes=shapes)
 
 
 def test_inference_is_never_fatal() -> None:

@@ -12,8 +12,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from bisect_trt.model.external import embedded
 from bisect_trt.model.patch import key_of, lowered, narrow_copy
-from bisect_trt.model.weight_values import embedded
 from bisect_trt.targets.roles import flat, roles
 
 TEXT = """

@@ -25,6 +25,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.normalise import normalise
+from bisect_trt.model.patch import fixed
 from bisect_trt.model.store import Store, raw_size
 from bisect_trt.outcome import Built, Failure, Outcome, Stage, Symptom
 from bisect_trt.references import ort, recorder
@@ -69,7 +70,7 @@ def light(folder: Path) -> tuple[onnx.ModelProto, list[dict[str, Path]]]:
     weights = {t.name for t in proto.graph.initializer}
     inputs = [GraphInput.from_value_info(v) for v in proto.graph.input if v.name not in weights]
     sample = {name: value.make() for name, value in generate(inputs, 0, {}).items()}
-    proto = normalise(proto, shapes={name: array.shape for name, array in sample.items()})
+    proto = normalise(fixed(proto, {name: array.shape for name, array in sample.items()}))
     Store(folder).adopt(proto, LIGHT.parent)
     return proto, put(folder, sample)
 

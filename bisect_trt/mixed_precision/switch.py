@@ -19,10 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.mixed_precision.quantise import KINDS, Quantiser
 from bisect_trt.mixed_precision.weights import is_large, mapped, weights_of
+from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.patch import key_of
-from bisect_trt.model.weight_values import embedded
 from bisect_trt.outcome import Array
 from bisect_trt.targets.emulate.rounding import FORMATS, Rounder
 from bisect_trt.targets.roles import Roles

@@ -16,11 +16,11 @@ import onnx
 from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from bisect_trt.model.external import tensors
+from bisect_trt.model.external import embedded, tensors
 from bisect_trt.model.normalise import constant_value
 from bisect_trt.model.patch import NARROW, narrow_copy
 from bisect_trt.model.store import Store, external_info, point_to
-from bisect_trt.model.weight_values import embedded, values_of
+from bisect_trt.model.weight_values import values_of
 from bisect_trt.outcome import Array
 from bisect_trt.writing.files import written_whole
 

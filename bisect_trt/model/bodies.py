@@ -10,7 +10,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from bisect_trt.model.graph import is_onnx, opset_of, topological
-from bisect_trt.model.walk import copied, refill, rename_read, tensor_names
+from bisect_trt.model.walk import copied, integer, integers, refill, rename_read, tensor_names
 
 CONTROL = frozenset({"If", "Loop", "Scan"})
 """Operators that have bodies."""
@@ -129,11 +129,10 @@ class _Inliner:
 
     def _step(self) -> None:
         node = self.node
-        scans = next(a.i for a in node.attribute if a.name == "num_scan_inputs")
-        states = len(self.body.input) - scans
+        states = len(self.body.input) - integer(node, "num_scan_inputs", 0)
         names = [i.name for i in self.body.input]
         self._pass_on(list(node.input[:states]), names[:states])
-        axes, backward = _ints(node, "scan_input_axes"), _ints(node, "scan_input_directions")
+        axes, backward = integers(node, "scan_input_axes"), integers(node, "scan_input_directions")
         for k, (source, inner) in enumerate(zip(node.input[states:], names[states:], strict=True)):
             first = -1 if backward[k : k + 1] == [1] else 0
             place = helper.make_tensor(self._fresh(f"{inner}/place"), TensorProto.INT64, [], [first])
@@ -141,7 +140,7 @@ class _Inliner:
             self._add("Gather", [source, place.name], inner, axis=axes[k] if k < len(axes) else 0)
         made = [o.name for o in self.body.output]
         self._pass_on(made[:states], list(node.output))
-        self._stack(made[states:], list(node.output)[states:], _ints(node, "scan_output_axes"))
+        self._stack(made[states:], list(node.output)[states:], integers(node, "scan_output_axes"))
 
     def _stack(self, made: list[str], due: list[str], axes: list[int]) -> None:
         """Stack what each iteration gives along a new axis."""
@@ -154,10 +153,6 @@ class _Inliner:
             else:
                 node = helper.make_node("Unsqueeze", [inner], [outer], f"Unsqueeze/{outer}", axes=[axis])
                 self.added.append(node)
-
-
-def _ints(node: NodeProto, name: str) -> list[int]:
-    return next((list(a.ints) for a in node.attribute if a.name == name), [])
 
 
 def _rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:

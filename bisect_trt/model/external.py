@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
@@ -11,6 +11,7 @@ from onnx import TensorProto
 from bisect_trt.errors import UsageError
 from bisect_trt.model.graph import bodies
 from bisect_trt.model.store import INLINE_LIMIT, external_info, raw_size
+from bisect_trt.model.walk import copied
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -27,8 +28,8 @@ def _graph_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     yield from _node_tensors(graph.node)
 
 
-def _node_tensors(nodes: object) -> Iterator[TensorProto]:
-    for node in nodes:  # type: ignore[attr-defined]
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
@@ -127,6 +128,23 @@ def tensor_size(tensor: TensorProto) -> int:
     return raw_size(kind, tensor.dims)
 
 
+def embedded(tensor: TensorProto, folder: Path) -> TensorProto:
+    """Return the tensor with its values in it, read without onnx, which refuses files of two hard links.
+
+    Raises:
+        OSError: its file cannot be read.
+    """
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return tensor
+    info, made = external_info(tensor), copied(tensor)
+    del made.external_data[:]
+    made.data_location = TensorProto.DEFAULT
+    with (folder / info["location"]).open("rb") as file:
+        file.seek(int(info.get("offset") or 0))
+        made.raw_data = file.read(raw_size(tensor.data_type, tensor.dims))
+    return made
+
+
 def inline_small(proto: onnx.ModelProto, folder: Path) -> None:
     """Read external tensors of at most `INLINE_LIMIT` bytes into the model, in place.
 
@@ -135,9 +153,4 @@ def inline_small(proto: onnx.ModelProto, folder: Path) -> None:
     """
     for tensor in tensors(proto):
         if tensor.data_location == TensorProto.EXTERNAL and tensor_size(tensor) <= INLINE_LIMIT:
-            info = external_info(tensor)
-            with (folder / info["location"]).open("rb") as stream:
-                stream.seek(int(info.get("offset") or 0))
-                tensor.raw_data = stream.read(tensor_size(tensor))
-            del tensor.external_data[:]
-            tensor.data_location = TensorProto.DEFAULT
+            tensor.CopyFrom(embedded(tensor, folder))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import onnx
 
@@ -102,6 +101,16 @@ def dims_of(kind: onnx.TypeProto) -> Dims | None:
     return tuple(_dim(d) for d in kind.tensor_type.shape.dim)
 
 
+def without_symbols(dims: Dims | None) -> tuple[int | None, ...] | None:
+    """Return dimensions with None for all that are no numbers."""
+    return None if dims is None else tuple(d if isinstance(d, int) else None for d in dims)
+
+
+def is_static(dims: Dims | None) -> TypeGuard[tuple[int, ...]]:
+    """Return whether the rank and every dimension is known as a number."""
+    return dims is not None and all(isinstance(d, int) for d in dims)
+
+
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None  # some exporters write -1
@@ -119,9 +128,8 @@ def is_unsteady(node: onnx.NodeProto) -> bool:
 
 def is_random(node: onnx.NodeProto) -> bool:
     """Return whether a node may give another value each time it runs, in its bodies too."""
-    if node.op_type in RANDOM_OPS or (node.op_type == "Dropout" and len(node.input) > 2):
-        return True
-    if is_unsteady(node):
+    trains = node.op_type == "Dropout" and len(node.input) > 2
+    if node.op_type in RANDOM_OPS or trains or is_unsteady(node):
         return True
     return bool(node.attribute) and any(is_random(inner) for body in bodies(node) for inner in body.node)
 
@@ -156,9 +164,7 @@ class Graph:
         self._nodes: dict[str, onnx.NodeProto] = {nodes[i].name: nodes[i] for i in order}
         if len(self._nodes) != len(nodes) or "" in self._nodes:
             raise ValueError("node names are not unique; normalise the model first")
-        self.initializers: Mapping[str, onnx.TensorProto] = MappingProxyType(
-            {t.name: t for t in graph.initializer}
-        )
+        self.initializers: Mapping[str, onnx.TensorProto] = {t.name: t for t in graph.initializer}
         sparse = {t.values.name for t in graph.sparse_initializer}
         self._weights = sparse | self.initializers.keys()
         self.graph_inputs = tuple(i.name for i in graph.input if i.name not in self._weights)
@@ -166,8 +172,7 @@ class Graph:
         self._outputs = frozenset(self.graph_outputs)
         self._reads = dict(zip(self._nodes, (reads[i] for i in order), strict=True))
         self._makes = {name: tuple(filter(None, node.output)) for name, node in self._nodes.items()}
-        producer = {tensor: name for name, made in self._makes.items() for tensor in made}
-        self.producer: Mapping[str, str] = MappingProxyType(producer)
+        self.producer: Mapping[str, str] = {t: name for name, made in self._makes.items() for t in made}
         self.generators = frozenset(n for n, node in self._nodes.items() if self._is_generator(node))
         self._index()
 
@@ -189,9 +194,7 @@ class Graph:
         for name in self.order:
             for tensor in self._reads[name]:
                 consumers.setdefault(tensor, []).append(name)
-        self.consumers: Mapping[str, tuple[str, ...]] = MappingProxyType(
-            {tensor: tuple(names) for tensor, names in consumers.items()}
-        )
+        self.consumers: Mapping[str, tuple[str, ...]] = {t: tuple(names) for t, names in consumers.items()}
 
     @cached_property
     def _readers(self) -> Mapping[str, tuple[str, ...]]:
@@ -204,7 +207,7 @@ class Graph:
     @property
     def nodes(self) -> Mapping[str, onnx.NodeProto]:
         """Return all nodes by name, generators included."""
-        return MappingProxyType(self._nodes)
+        return self._nodes
 
     def node(self, name: str) -> onnx.NodeProto:
         """Return the node of that name. Raises KeyError when there is none."""
@@ -259,17 +262,14 @@ class Graph:
         place = self._position
         return [self.order[k] for k in sorted([place[n] for n in set(names).difference(self.generators)])]
 
-    def boundary(self, selection: Iterable[str]) -> Boundary:
+    def boundary(self, names: Sequence[str]) -> Boundary:
         """Return the tensors that enter a selection (weights left out) and tensors that leave it.
 
-        A tensor leaves when a node outside reads it or when it is an output of the model; the
-        outputs of a node that nobody at all reads leave too. Inputs and outputs of the model come
-        first, in its order, then the rest in topological order of what makes them.
+        `names` are nodes in the order in which `sorted` gives them. A tensor leaves when a node outside reads
+        it or when it is an output of the model; the outputs of a node that nobody at all reads leave too.
+        Inputs and outputs of the model come first, in its order, then the rest in topological order of what
+        makes them.
         """
-        return self.boundary_of_sorted(self.sorted(selection))
-
-    def boundary_of_sorted(self, names: Sequence[str]) -> Boundary:
-        """Do as `boundary` does, of nodes in topological order without generators."""
         inside = frozenset(names)
         made: set[str] = set()
         leaving: list[str] = []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
@@ -22,25 +21,16 @@ _DENSE_LIMIT = 1 << 28
 
 _SMALL_CONSTANT = 1 << 10  # bytes of a node
 
-_NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
-
-
-def normalise(
-    proto: onnx.ModelProto, *, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES
-) -> onnx.ModelProto:
+def normalise(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a new model of the same meaning: flat, sorted, with unique node names and inferred types.
 
-    Local functions are inlined, Constant nodes (also in bodies) become initializers,
-    and weights are no inputs any more (so the IR version is 4 at
-    least). Nodes and weights that no output needs are dropped. Tensors and node metadata keep
-    their names; so do nodes, where the name is unique.
-
-    Args:
-        proto: a sound model (see `load`); it is not changed.
-        shapes: static dimensions for inputs of the model by name.
+    Local functions are inlined, Constant nodes (also in bodies) become initializers, and weights are no
+    inputs any more (so the IR version is 4 at least). Nodes and weights that no output needs are dropped.
+    Tensors and node metadata keep their names; so do nodes, where the name is unique. The model has to be
+    sound (see `load`), and is not changed.
 
     Raises:
-        UsageError: `shapes` names an input that does not exist or contradicts its declaration.
+        UsageError: a sparse weight is too large to be made dense.
     """
     model = inline_functions(proto)
     model.ir_version = max(model.ir_version, 4)
@@ -52,8 +42,6 @@ def normalise(
     drop_weight_inputs(graph)
     _drop_unneeded(graph)
     name_nodes(graph)
-    if shapes:
-        _set_shapes(graph, shapes)
     _infer(model)
     return model
 
@@ -218,38 +206,6 @@ def unname_twins(graph: onnx.GraphProto) -> None:
             node.name = ""
         elif node.name:
             seen.add(node.name)
-
-
-def _set_shapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    inputs = {i.name: i for i in graph.input}
-    for name, dims in shapes.items():
-        if name not in inputs:
-            raise UsageError(
-                f"--shapes names {name!r}, which is no input of the model",
-                f"its inputs are: {', '.join(inputs)}",
-            )
-        _set_shape(inputs[name], dims)
-    # What was declared for the old, dynamic shapes is inferred again.
-    del graph.value_info[:]
-
-
-def _set_shape(info: onnx.ValueInfoProto, dims: tuple[int, ...]) -> None:
-    given = "x".join(map(str, dims))
-    if not info.type.HasField("tensor_type"):
-        raise UsageError(f"--shapes gives {given} to {info.name!r}, which is no tensor", "leave it out")
-    shape = info.type.tensor_type.shape
-    declared = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in shape.dim]
-    fits = len(declared) == len(dims) and all(
-        isinstance(old, str) or old == new for old, new in zip(declared, dims, strict=True)
-    )
-    if info.type.tensor_type.HasField("shape") and not fits:
-        said = "x".join(map(str, declared)) or "no dimensions"
-        raise UsageError(
-            f"--shapes gives {given} to {info.name!r}, declared as {said}", "give as many, equal dims"
-        )
-    if any(dim < 0 for dim in dims):
-        raise UsageError(f"--shapes gives {given} to {info.name!r}", "dimensions are not negative")
-    info.type.CopyFrom(helper.make_tensor_type_proto(info.type.tensor_type.elem_type, dims))
 
 
 def _infer(model: onnx.ModelProto) -> None:

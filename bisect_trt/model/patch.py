@@ -117,15 +117,11 @@ def exposed(
     Builders do not fuse over an output. Types and shapes are those of the model, or of `inferred`, which is
     the model with inferred shapes; a tensor without a type, or that is a sequence, is left out.
     """
-    gs, graph = _without_weights(inferred or model)
-    typed = {v.name for v in (inferred or model).graph.value_info if v.type.tensor_type.elem_type}
-    known, there = graph.tensors(), {value.name for value in model.graph.output}
-    made_here = [n for n in dict.fromkeys(tensors) if n in typed and n not in there and known[n].inputs]
-    graph.outputs.extend(known[name] for name in made_here)
-    exported = gs.export_onnx(graph, do_type_check=False)
+    typed = {v.name: v for v in (inferred or model).graph.value_info if v.type.tensor_type.elem_type}
+    inner = set(inner_tensors(model))
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    made.graph.output.extend(value for value in exported.graph.output if value.name in set(made_here))
+    made.graph.output.extend(typed[n] for n in dict.fromkeys(tensors) if n in inner and n in typed)
     return made
 
 
@@ -134,24 +130,20 @@ def fixed(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.M
 
     Those of what follows are left out.
     """
-    gs, graph = _without_weights(model)
-    changed = set()
-    for tensor in graph.inputs:
-        known = tensor.shape is not None and all(isinstance(dim, int) for dim in tensor.shape)
-        if tensor.name in shapes and not known:
-            tensor.shape = list(shapes[tensor.name])
-            changed.add(tensor.name)
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    if not changed:
-        return made
-    exported = {value.name: value for value in gs.export_onnx(graph, do_type_check=False).graph.input}
+    changed = False
     for value in made.graph.input:
-        if value.name in changed:
-            value.type.CopyFrom(exported[value.name].type)
-    del made.graph.value_info[:]
-    for value in made.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        tensor = value.type.tensor_type
+        known = tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
+        if value.name in shapes and not known:
+            kind = onnx.helper.make_tensor_type_proto(tensor.elem_type, shapes[value.name])
+            value.type.CopyFrom(kind)
+            changed = True
+    if changed:
+        del made.graph.value_info[:]
+        for value in made.graph.output:
+            value.type.tensor_type.ClearField("shape")
     return made
 
 
@@ -161,32 +153,15 @@ def inner_tensors(model: onnx.ModelProto) -> list[str]:
     return [name for node in model.graph.node for name in node.output if name and name not in there]
 
 
-def _surgeon() -> Any:
+def _stripped(model: onnx.ModelProto) -> tuple[Any, Any]:
+    """Return onnx-graphsurgeon and its graph of the model, with no more than it needs to read."""
     import onnx_graphsurgeon as gs  # it takes a while, and not every run needs it
 
     gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
-    return gs
-
-
-def _stripped(model: onnx.ModelProto) -> tuple[Any, Any]:
-    """onnx-graphsurgeon and its graph, with no more than it needs to read."""
-    gs = _surgeon()
     before = onnx.ModelProto()
     before.CopyFrom(model)
     _strip(before.graph)
     return gs, gs.import_onnx(before)
-
-
-def _without_weights(model: onnx.ModelProto) -> tuple[Any, Any]:
-    """onnx-graphsurgeon and its graph without weights: inputs and outputs can be changed without them."""
-    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    light.graph.name = model.graph.name
-    for part in ("node", "input", "output", "value_info"):
-        getattr(light.graph, part).extend(getattr(model.graph, part))
-    for node in light.graph.node:
-        del node.attribute[:]
-    gs = _surgeon()
-    return gs, gs.import_onnx(light)
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:

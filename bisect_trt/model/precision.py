@@ -19,19 +19,13 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
-from onnx.external_data_helper import (
-    convert_model_to_external_data,
-    load_external_data_for_tensor,
-    uses_external_data,
-    write_external_data_tensors,
-)
 
 from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.walk import copied, refill
-from bisect_trt.model.weight_values import EMBED_LIMIT
+from bisect_trt.model.weight_values import EMBED_LIMIT, save_whole, values_of
 
 NARROW: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 """Precisions by the name that users write."""
@@ -80,12 +74,8 @@ def narrowed(model: bytes, folder: Path, precision: str, scratch: Path) -> Narro
     work = _Narrowing(proto, folder, precision)
     work.run()
     done = Narrowed(b"", folder, work.count, dict(work.kept), work.clamped)
-    inline = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    if inline > EMBED_LIMIT:
-        onnx.load_external_data_for_model(proto, str(folder))
-        convert_model_to_external_data(proto, location="narrow.bin", size_threshold=1024)
-        (scratch / "narrow.bin").unlink(missing_ok=True)
-        write_external_data_tensors(proto, str(scratch))
+    if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EMBED_LIMIT:
+        save_whole(proto, folder, scratch / "narrow.onnx", outside=True)
         done.folder = scratch
     done.model = proto.SerializeToString()
     return done
@@ -205,11 +195,7 @@ class _Narrowing:
         return helper.make_node("Cast", [source], [made], name=f"{made}_cast{self._suffix}", to=kind)
 
     def _narrow_weight(self, tensor: TensorProto, name: str) -> TensorProto:
-        source = copied(tensor)
-        if uses_external_data(source):
-            load_external_data_for_tensor(source, str(self.folder))
-            source.data_location = TensorProto.DEFAULT
-        wide = numpy_helper.to_array(source)
+        wide = values_of(tensor, self.folder)
         dtype = helper.tensor_dtype_to_np_dtype(self._type)
         # The largest value that does not round to infinity.
         most = np.float32(65504 if self._type == TensorProto.FLOAT16 else 3.3895313892515355e38)

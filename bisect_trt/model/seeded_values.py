@@ -158,12 +158,17 @@ def is_ramp(values: Array) -> bool:
 def ramp(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """Return integers from 0 to 15 and again; floats from 0 towards 1."""
     count = math.prod(shape)
-    if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")):
+    if is_whole(dtype):
         values = np.arange(count) % min(16, 2 ** (4 * dtype.itemsize - 1))
     else:
         values = np.arange(count) / max(1, count)
     made: Array = values.astype(dtype).reshape(tuple(shape))
     return made
+
+
+def is_whole(dtype: np.dtype[Any]) -> bool:
+    """Return whether a type holds whole numbers; those of ml_dtypes (int4) are known by their names."""
+    return dtype.kind in "iu" or dtype.name.startswith(("int", "uint"))
 
 
 def _is_small_float(dtype: np.dtype[Any]) -> bool:

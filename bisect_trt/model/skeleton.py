@@ -36,6 +36,12 @@ def skeleton(proto: onnx.ModelProto, *, empty: bool = False) -> onnx.ModelProto:
     return copy
 
 
+def set_sizes(value: onnx.ValueInfoProto, sizes: Iterable[int]) -> None:
+    """Give the declared dimensions of a tensor these sizes, in place, as far as there are any."""
+    for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=False):
+        dim.dim_value = size
+
+
 def _import_all(copy: onnx.ModelProto) -> None:
     """Import the domains that are used without: runtimes take that, onnx's tools then say nothing at all."""
     imported = {entry.domain for entry in copy.opset_import}

@@ -33,7 +33,7 @@ INLINE_LIMIT = 1024
 _FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file
 _MAP_LIMIT = 1 << 20
 _CHUNK = 1 << 20
-_ALIGNMENT = 64
+ALIGNMENT = 64  # bytes: runtimes map weights, and kernels read whole vectors
 _WEIGHTS = "weights.bin"
 
 
@@ -138,7 +138,7 @@ class Store:
 
     def _aligned(self, out: BinaryIO) -> int:
         """Fill up to where the next weight begins."""
-        start = -(-self._end // _ALIGNMENT) * _ALIGNMENT
+        start = -(-self._end // ALIGNMENT) * ALIGNMENT
         out.write(b"\0" * (start - self._end))
         return start
 
@@ -186,12 +186,13 @@ class Store:
         Raises:
             ValueError: the value is no plain array (of numbers, bools or strings).
         """
-        plain = _plain(name, array)
+        if array.dtype.kind in "OU" and not all(isinstance(item, str) for item in array.flat):
+            raise ValueError(f"{name} is no array of numbers, bools or strings")
         while True:
             path = self.folder / f"t{self._next:06d}.npy"
             self._next += 1
             try:
-                _save(path, plain, "xb")  # other processes may write to the same folder
+                _save(path, array, "xb")  # other processes may write to the same folder
             except FileExistsError:
                 continue
             return path
@@ -206,11 +207,11 @@ class Store:
         promise_of(path).write_text(value.to_json())
         return path
 
-    def put_at(self, stem: str, name: str, array: Array) -> Path:
+    def put_at(self, stem: str, array: Array) -> Path:
         """Do as `put` does, into `stem` + `.npy`, in place of what is there (others may have mapped it)."""
         path = self.folder / f"{stem}.npy"
         with written_whole(path) as aside:
-            _save(aside, _plain(name, array), "wb")
+            _save(aside, array, "wb")
         return path
 
     def put_once(self, name: str, array: Array) -> Path:
@@ -281,7 +282,7 @@ def keep_promise(path: Path) -> None:
         return
     value = MadeUp.from_json(promise.read_text())
     with written_whole(path) as aside:  # other workers may be at the same
-        _save(aside, _plain(value.name, value.make()), "wb")
+        _save(aside, value.make(), "wb")
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
@@ -304,22 +305,20 @@ def _share_blocks(source: BinaryIO, copy: BinaryIO) -> bool:
 
 
 def _save(place: Path, array: Array, mode: str) -> None:
-    """`np.save`, whose error on a full disk has no number: it wrote less than it was to."""
+    """Do as `np.save` does, whose error on a full disk has no number: it wrote less than it was to."""
     with place.open(mode) as out:
         try:
-            np.save(out, array, allow_pickle=False)
+            np.save(out, plain(array), allow_pickle=False)
         except OSError as error:
             if error.errno is not None:
                 raise
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
 
 
-def _plain(name: str, array: Array) -> Array:
-    """Return what `np.save` can write without pickle, in C order."""
+def plain(array: Array) -> Array:
+    """Return what `np.save` can write without pickle, in C order, as `Store.put` describes it."""
     array = np.asarray(array, order="C")
     if array.dtype.kind in "OU":
-        if not all(isinstance(item, str) for item in array.flat):
-            raise ValueError(f"{name} is no array of numbers, bools or strings")
         return array.astype(np.str_)
     # numpy's own types are not `isbuiltin` any more when they travelled as `newbyteorder` gives them
     if array.dtype.kind == "V" or np.dtype(array.dtype.type).isbuiltin != 1:

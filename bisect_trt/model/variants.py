@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate, Form
-from bisect_trt.model.graph import opset_of
+from bisect_trt.model.graph import dims_of, is_static, opset_of
 from bisect_trt.model.normalise import dense, drop_weight_inputs, name_nodes
 from bisect_trt.model.summary import type_text
 from bisect_trt.model.walk import copied, refill
@@ -87,10 +87,9 @@ def _fixed(proto: onnx.ModelProto, fed: Shapes) -> bool:
     """Inputs with the sizes that were fed."""
     changed = False
     for item in proto.graph.input:
-        tensor = item.type.tensor_type
-        known = tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
-        if item.name in fed and not known:
-            item.type.CopyFrom(onnx.helper.make_tensor_type_proto(tensor.elem_type, fed[item.name]))
+        if item.name in fed and not is_static(dims_of(item.type)):
+            kind = item.type.tensor_type.elem_type
+            item.type.CopyFrom(helper.make_tensor_type_proto(kind, fed[item.name]))
             changed = True
     return changed and (_forget_shapes(proto, fed) or True)
 

@@ -1,4 +1,4 @@
-"""Graphs in graphs (the bodies of If, Loop and Scan); how a model is copied and its parts are replaced."""
+"""How graphs are read and changed: bodies in bodies, attributes, copies, and parts that are replaced."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def refill(field: Any, messages: Iterable[Any]) -> None:
     kept = list(messages)  # what is deleted lives on as long as somebody holds it
     del field[:]
     field.extend(kept)
+
+
+def integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    """Return an integer attribute; 0 of one that has another type, as a broken model may have it."""
+    return next((a.i for a in node.attribute if a.name == name), default)
+
+
+def integers(node: onnx.NodeProto, name: str) -> list[int]:
+    """Return an attribute that is a list of integers; empty where there is none."""
+    return next((list(a.ints) for a in node.attribute if a.name == name), [])
 
 
 def inner_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:

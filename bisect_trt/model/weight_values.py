@@ -9,24 +9,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from bisect_trt.model.external import tensors
-from bisect_trt.model.store import INLINE_LIMIT, external_info, initializers, point_to, raw_size
+from bisect_trt.model.external import embedded, tensors
+from bisect_trt.model.store import ALIGNMENT, INLINE_LIMIT, external_info, initializers, point_to, raw_size
 
-_ALIGNMENT = 64
 EMBED_LIMIT = 1_500_000_000
 """Bytes of weights above which they are written beside a model: a protobuf message has at most 2 GiB."""
-
-
-def embedded(tensor: TensorProto, folder: Path) -> TensorProto:
-    """Return the tensor with its values in it. Raises OSError when its file cannot be read."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return tensor
-    info = external_info(tensor)
-    made = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    with (folder / info["location"]).open("rb") as file:
-        file.seek(int(info.get("offset") or 0))
-        made.raw_data = file.read(raw_size(tensor.data_type, tensor.dims))
-    return made
 
 
 def values_of(tensor: TensorProto, folder: Path) -> npt.NDArray[Any]:
@@ -73,7 +60,7 @@ def _append(tensor: TensorProto, folder: Path, file: BinaryIO, name: str) -> Non
     if size <= INLINE_LIMIT:
         return
     whole = embedded(tensor, folder)
-    start = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
+    start = -(-file.tell() // ALIGNMENT) * ALIGNMENT
     file.seek(start)
     file.write(whole.raw_data or numpy_helper.from_array(numpy_helper.to_array(whole)).raw_data)
     point_to(tensor, name, start, size)

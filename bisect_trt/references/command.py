@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.machine.scratch import temporary_folder
-from bisect_trt.model.inputs.formats import read_samples, write_samples
+from bisect_trt.model.inputs.formats import in_order, read_samples, write_samples
 from bisect_trt.outcome import Array
 
 _SHOWN_CHARACTERS = 500  # characters of what the program said last
@@ -60,8 +60,7 @@ def _run(
             raise TargetUnavailable(f"nothing can be said: {why}", "run it by itself to see why")
         raise UsageError(f"{option} ends with exit code {done.returncode}: {said or 'it says nothing'}")
     [one] = read_samples(answer, outputs)[:1] or [{}]
-    unnamed = [f"arr_{k}" for k in range(len(outputs))]
-    return dict(zip(outputs, one.values(), strict=True)) if list(one) == unnamed else one
+    return in_order(one, outputs)
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bisect_trt.errors import UsageError
-from bisect_trt.model.inputs.formats import read_samples
+from bisect_trt.model.inputs.formats import in_order, read_samples
 from bisect_trt.outcome import Array
 
 
@@ -19,7 +19,4 @@ def read(file: Path, samples: int, outputs: Sequence[str]) -> list[dict[str, Arr
     found = read_samples(file, outputs)
     if len(found) != samples:
         raise UsageError(f"{file} holds outputs of {len(found)} samples, but there are {samples} of inputs")
-    unnamed = [f"arr_{k}" for k in range(len(outputs))]
-    return [
-        dict(zip(outputs, one.values(), strict=True)) if list(one) == unnamed else one for one in found
-    ]
+    return [in_order(one, outputs) for one in found]

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.accuracy.operators import GROWING
 from bisect_trt.model.cutting.types import inferred_types
-from bisect_trt.model.graph import Graph, dims_of
+from bisect_trt.model.graph import Graph, dims_of, is_static
 from bisect_trt.model.store import Store, bits_per_element, raw_size
 from bisect_trt.outcome import Array
 from bisect_trt.references import ort
@@ -261,7 +261,7 @@ class _Run:
         if arrays[0].dtype == np.float16 and self.overflows(name, arrays):
             self.hidden.add(name)
         place = f"{self.stem}{self.places[name]:06d}"
-        paths = [self.store.put_at(f"{place}-{k}" if k else place, name, a) for k, a in enumerate(arrays)]
+        paths = [self.store.put_at(f"{place}-{k}" if k else place, a) for k, a in enumerate(arrays)]
         self.add(name, Tensor.of(arrays, paths))
 
     def overflows(self, name: str, arrays: Sequence[Array]) -> bool:
@@ -296,8 +296,8 @@ class _Sizes:
         kind = self._types.get(name)
         dims = None if kind is None else dims_of(kind)
         elem_type = self._run.graph.elem_type(name) or (kind.tensor_type.elem_type if kind else 0)
-        if elem_type and dims is not None and all(isinstance(d, int) for d in dims):
-            return samples * raw_size(elem_type, [d for d in dims if isinstance(d, int)])
+        if elem_type and is_static(dims):
+            return samples * raw_size(elem_type, dims)
         return max(samples * UNKNOWN, self._run.largest)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect_trt.model.graph import is_static
 from bisect_trt.model.load import LoadedModel
 from bisect_trt.options import shape_text
 from bisect_trt.session.samples import Samples, graph_inputs
@@ -22,8 +23,7 @@ def shape_notes(
     found, chosen = [], []
     for item in graph_inputs(loaded.proto):
         shape = samples[0][item.name].shape
-        is_open = item.dims is None or not all(isinstance(dim, int) for dim in item.dims)
-        if not is_open or settings.run.anonymise:
+        if is_static(item.dims) or settings.run.anonymise:
             continue
         found.append(f"{printable(item.name)}:{shape_text(shape)}")
         if settings.run.inputs is None and item.name not in given:

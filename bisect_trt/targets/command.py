@@ -28,19 +28,22 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx
+from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.inputs.formats import in_order, read_json, read_npz, write_npz
+from bisect_trt.model.weight_values import save_whole
 from bisect_trt.outcome import Array, Failure, Stage, Symptom
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import TargetInfo, TargetResult, announce, as_declared
-from bisect_trt.targets.command_files import read_outputs, write_model, write_npz
 from bisect_trt.targets.signature import bounded, mask
 from bisect_trt.targets.tensorrt.blame import Blame
 from bisect_trt.targets.tensorrt.log import trim
@@ -122,16 +125,19 @@ class Command:
             for feeds in self._samples(candidate, model):
                 if not (scratch / "model.onnx").exists():  # at first, and when the program took it away
                     scratch.mkdir(exist_ok=True)
-                    write_model(candidate, scratch / "model.onnx")
-                write_npz(feeds, scratch / "inputs.npz")
-                (scratch / "outputs.npz").unlink(missing_ok=True)
+                    whole = onnx.load_model_from_string(candidate.model)
+                    save_whole(whole, candidate.folder, scratch / "model.onnx")
+                write_npz(scratch / "inputs.npz", feeds)
+                made = scratch / "outputs.npz"
+                made.unlink(missing_ok=True)
                 code, out, err = self._execute(scratch)
                 log = trim([*out.splitlines(), *err.splitlines()])
                 logs.append(log)
                 if code != 0:
                     return self._result(code, out, err, candidate, "\n".join(logs))
                 try:
-                    outputs += _outputs(scratch / "outputs.npz", model)
+                    if made.exists() and made.stat().st_size > 0:
+                        outputs.append(read_outputs(made, model.graph.output))
                 except ValueError as e:
                     why = f"what the command wrote to {{outputs}} cannot be used: {e}"
                     return TargetResult(unresolved=why, log="\n".join(logs))
@@ -203,10 +209,37 @@ class Command:
         return TargetResult(failures=(failure,), log=log)
 
 
-def _outputs(path: Path, model: onnx.ModelProto) -> list[Mapping[str, Array]]:
-    """Return what the program wrote, if anything. Raises ValueError."""
-    there = path.exists() and path.stat().st_size > 0
-    return [read_outputs(path, model.graph.output)] if there else []
+def read_outputs(path: Path, declared: Sequence[onnx.ValueInfoProto]) -> dict[str, Array]:
+    """Return the model's outputs that are in a `.npz`, or in JSON as Polygraphy saves it (`--save-outputs`).
+
+    Outputs without names (`numpy.savez(path, a, b)`) count in the order of the model. Of several samples in
+    JSON the last one is taken. Bits of types that numpy does not know become these types.
+
+    Raises:
+        ValueError: it is neither, or an output of the model is not in it.
+    """
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"
+        given = read_npz(path) if zipped else read_json(path)[-1]
+    except (UsageError, OSError) as e:
+        raise ValueError(f"it is neither npz nor JSON as Polygraphy writes it: {e}") from e
+    names = [value.name for value in declared]
+    given = in_order(given, names)
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ValueError(f"it holds {', '.join(given) or 'nothing'}, but not {', '.join(missing)}")
+    return {value.name: _typed(given[value.name], value) for value in declared}
+
+
+def _typed(array: Array, value: onnx.ValueInfoProto) -> Array:
+    elem_type = value.type.tensor_type.elem_type
+    if elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return array
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    if dtype.isbuiltin != 1 and array.dtype == np.dtype(f"u{dtype.itemsize}"):
+        return array.view(dtype)
+    return array
 
 
 def _absolute(word: str) -> str:

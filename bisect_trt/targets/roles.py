@@ -9,12 +9,12 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import bodies, is_onnx, opset_of, topological
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.normalise import inline_functions, replace_nodes
 from bisect_trt.model.patch import NARROW, key_of, lowered, narrow_copy
 from bisect_trt.model.skeleton import skeleton
-from bisect_trt.model.weight_values import embedded
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
 from bisect_trt.targets.raised import raised
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.external import tensors
-from bisect_trt.model.graph import dims_of
+from bisect_trt.model.graph import dims_of, without_symbols
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.store import external_info, shape_of
 from bisect_trt.outcome import Failure, Stage, Symptom, Values
@@ -147,9 +147,7 @@ def _declared(proto: onnx.ModelProto, *, original: bool) -> Iterator[Output]:
         with suppress(onnx.shape_inference.InferenceError):
             proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     for value in proto.graph.output:
-        dims = dims_of(value.type)
-        sizes = None if dims is None else tuple(d if isinstance(d, int) else None for d in dims)
-        yield Output(value.name, value.type.tensor_type.elem_type, sizes)
+        yield Output(value.name, value.type.tensor_type.elem_type, without_symbols(dims_of(value.type)))
 
 
 def _held(proto: onnx.ModelProto, candidate: Candidate) -> int:

@@ -10,17 +10,9 @@ MAX_ELEMENTS = 64
 """Elements of an integer or bool tensor that still looks like a shape, axes or a count."""
 
 _SHAPE_TYPES = frozenset(
-    {
-        TensorProto.INT64,
-        TensorProto.INT32,
-        TensorProto.INT16,
-        TensorProto.INT8,
-        TensorProto.UINT64,
-        TensorProto.UINT32,
-        TensorProto.UINT16,
-        TensorProto.UINT8,
-        TensorProto.BOOL,
-    }
+    kind
+    for name, kind in TensorProto.DataType.items()
+    if name.endswith(("INT8", "INT16", "INT32", "INT64", "BOOL"))
 )
 
 INNER_TYPES = frozenset(
@@ -79,7 +71,7 @@ SHAPE_SLOTS: dict[str, tuple[int, ...]] = {
 
 
 def is_shape_like(elem_type: int, shape: tuple[int, ...]) -> bool:
-    """Integer or bool, at most one dimension, at most `MAX_ELEMENTS` elements."""
+    """Return whether it is of integers or bools, at most `MAX_ELEMENTS` of them in at most one dimension."""
     return elem_type in _SHAPE_TYPES and (not shape or (len(shape) == 1 and shape[0] <= MAX_ELEMENTS))
 
 

@@ -8,12 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import onnx
 from onnx import TensorProto
 
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.cutting.constants import INNER_TYPES, feeds_build_time_slot, is_shape_like
-from bisect_trt.model.cutting.pieces import Pieces
+from bisect_trt.model.cutting.pieces import INPUT, OUTPUT, VALUE_INFO, Pieces
 from bisect_trt.model.cutting.types import TensorSource, Types, header
 from bisect_trt.model.graph import Boundary, Graph, Selection, dims_of
 from bisect_trt.model.inputs.feeds import GraphInput
@@ -100,7 +99,7 @@ class Cutter:
         """Return the selection (sorted) grown until its boundary can be cut, and that boundary."""
         graph = self._graph
         while True:
-            boundary = graph.boundary_of_sorted(names)
+            boundary = graph.boundary(names)
             added = {
                 graph.producer[t]
                 for t in boundary.inputs
@@ -175,8 +174,9 @@ class Cutter:
         weights += [t for t in outputs if t in graph.initializers and t not in carried]
         weights = list(dict.fromkeys(weights))
         dynamic = style is CutStyle.DYNAMIC
-        parts = [pieces.input(t, self._input_type(t, dynamic)) for t in inputs]
-        parts += [pieces.output(t, self._output_type(t, dynamic)) for t in outputs]
+        type_of = self._types.dynamic if dynamic else self._types.static
+        parts = [pieces.value(INPUT, t, type_of(t)) for t in inputs]
+        parts += [pieces.value(OUTPUT, t, type_of(t)) for t in outputs]
         parts += [pieces.weight(t) for t in weights]
         parts += [f.piece for f in frozen.values()]
         parts += [pieces.node(name) for name in (*generators, *names)]
@@ -224,9 +224,8 @@ class Cutter:
         """
         if tensor not in self._made:
             kind = self._types.static(tensor)
-            dims = None if kind is None else dims_of(kind)
             self._made[tensor] = None
-            if kind is not None and dims is not None:
+            if kind is not None and (dims := dims_of(kind)) is not None:
                 needed = GraphInput(tensor, kind.tensor_type.elem_type, dims)
                 self._made[tensor] = self._store.put_once(tensor, generate([needed], 0, {})[tensor].make())
         return self._made[tensor]
@@ -254,16 +253,8 @@ class Cutter:
         for tensor in self._graph.outputs_of(name):
             kind = self._graph.value_info(tensor) if dynamic else self._types.declared(tensor)
             if kind:
-                types[tensor] = self._pieces.value_info(tensor, kind)
+                types[tensor] = self._pieces.value(VALUE_INFO, tensor, kind)
         return types
-
-    def _input_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto:
-        kind = self._types.dynamic(tensor) if dynamic else self._types.static(tensor)
-        assert kind is not None, f"the cut goes through {tensor!r}, which has no type"
-        return kind
-
-    def _output_type(self, tensor: str, dynamic: bool) -> onnx.TypeProto | None:
-        return self._types.dynamic(tensor) if dynamic else self._types.static(tensor)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import onnx
-from onnx import TensorProto, ValueInfoProto, helper
+from onnx import TensorProto, ValueInfoProto
 
-from bisect_trt.model.graph import Dims, Graph
+from bisect_trt.model.graph import Graph
 from bisect_trt.model.wire import field
 
-_NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 2, 5, 11, 12, 13  # of GraphProto
-_GRAPH = 7  # of ModelProto
-
-
-def type_of(elem_type: int, dims: Dims | None) -> onnx.TypeProto:
-    """Return a tensor type; None: no shape."""
-    return helper.make_tensor_type_proto(elem_type, dims)
+_NODE, _NAME, _INITIALIZER, INPUT, OUTPUT, VALUE_INFO = 1, 2, 5, 11, 12, 13  # fields of GraphProto
+_GRAPH = 7  # field of ModelProto
 
 
 class Pieces:
@@ -56,19 +51,9 @@ class Pieces:
         return field(_INITIALIZER, tensor.SerializeToString())
 
     @staticmethod
-    def input(name: str, kind: onnx.TypeProto) -> bytes:
-        """Return the bytes of an input of a graph."""
-        return field(_INPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
-
-    @staticmethod
-    def output(name: str, kind: onnx.TypeProto | None) -> bytes:
-        """Return a graph output; without a type when it is unknown."""
-        return field(_OUTPUT, ValueInfoProto(name=name, type=kind).SerializeToString())
-
-    @staticmethod
-    def value_info(name: str, kind: onnx.TypeProto) -> bytes:
-        """Return the type of an interior tensor."""
-        return field(_VALUE_INFO, ValueInfoProto(name=name, type=kind).SerializeToString())
+    def value(number: int, name: str, kind: onnx.TypeProto | None) -> bytes:
+        """Return a tensor as an `INPUT`, `OUTPUT` or `VALUE_INFO`; None: its type is not known."""
+        return field(number, ValueInfoProto(name=name, type=kind).SerializeToString())
 
     def model(self, parts: Iterable[bytes]) -> bytes:
         """Return the whole model around the fields of its graph."""

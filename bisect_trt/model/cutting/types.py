@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 import onnx
+from onnx.helper import make_tensor_type_proto
 
 from bisect_trt.machine import native
-from bisect_trt.model.cutting.pieces import type_of
-from bisect_trt.model.graph import Dims, Graph, dims_of
+from bisect_trt.model.graph import Dims, Graph, dims_of, is_static, without_symbols
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.walk import refill
 
@@ -82,11 +82,14 @@ class Types:
     def _make_static(self, tensor: str) -> onnx.TypeProto | None:
         recorded = self._dims(tensor)
         if recorded is not None:
-            return type_of(self._record.elem_type(tensor), recorded)
+            return make_tensor_type_proto(self._record.elem_type(tensor), recorded)
         declared = self.declared(tensor)
-        if declared is not None and (not declared.HasField("tensor_type") or _is_static(declared)):
+        if declared is not None and (not declared.HasField("tensor_type") or is_static(dims_of(declared))):
             return declared
-        return _without_symbols(self._inferred.get(tensor, declared))
+        kind = self._inferred.get(tensor, declared)
+        if kind is None or not kind.HasField("tensor_type"):
+            return kind
+        return make_tensor_type_proto(kind.tensor_type.elem_type, without_symbols(dims_of(kind)))
 
     def declared(self, tensor: str) -> onnx.TypeProto | None:
         """Return the declared or inferred type without symbols.
@@ -97,7 +100,7 @@ class Types:
         elem_type, shape = self._graph.elem_type(tensor), self._graph.shape(tensor)
         if elem_type is None:
             return self._graph.value_info(tensor)  # a sequence or the like
-        return type_of(elem_type, shape and tuple(d if isinstance(d, int) else None for d in shape))
+        return make_tensor_type_proto(elem_type, without_symbols(shape))
 
     def _dims(self, tensor: str) -> Dims | None:
         """Return the dimensions of the recorded values; those that differ between samples are left open."""
@@ -120,26 +123,12 @@ class Types:
         elem_type, recorded = self.elem_type(tensor), self._dims(tensor)
         if elem_type is None or declared is None or recorded is None or len(declared) != len(recorded):
             return static
-        return type_of(
-            elem_type, tuple(b if a is None else a for a, b in zip(declared, recorded, strict=True))
-        )
+        dims = tuple(b if a is None else a for a, b in zip(declared, recorded, strict=True))
+        return make_tensor_type_proto(elem_type, dims)
 
 
 def _elem_type(kind: onnx.TypeProto | None) -> int | None:
     return (kind.tensor_type.elem_type or None) if kind is not None else None
-
-
-def _without_symbols(kind: onnx.TypeProto | None) -> onnx.TypeProto | None:
-    if kind is None or not kind.HasField("tensor_type"):
-        return kind
-    dims = dims_of(kind)
-    static = dims and tuple(d if isinstance(d, int) else None for d in dims)
-    return type_of(kind.tensor_type.elem_type, static)
-
-
-def _is_static(kind: onnx.TypeProto) -> bool:
-    dims = dims_of(kind)
-    return dims is not None and all(isinstance(d, int) for d in dims)
 
 
 def header(path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
@@ -155,7 +144,7 @@ KnownTypes = Mapping[str, onnx.TypeProto]
 
 
 def inferred_types(proto: onnx.ModelProto, known: KnownTypes) -> dict[str, onnx.TypeProto]:
-    """KnownTypes of all tensors that follow from `known` ones, static where these are.
+    """Return the types of all tensors that follow from `known` ones, static where these are.
 
     An operator that ONNX does not know (a plugin) is taken to give what its first input is: most do. A
     declaration in the model goes before that.
@@ -169,7 +158,7 @@ def inferred_types(proto: onnx.ModelProto, known: KnownTypes) -> dict[str, onnx.
         if item.name in known:
             item.type.CopyFrom(known[item.name])
     del graph.output[:]  # declared shapes are those of other inputs
-    weights = {t.name: onnx.helper.make_tensor_type_proto(t.data_type, t.dims) for t in graph.initializer}
+    weights = {t.name: make_tensor_type_proto(t.data_type, t.dims) for t in graph.initializer}
     for _ in range(ROUNDS):
         types = weights | _infer(light)
         guessed = list(_guesses(light.graph.node, types))

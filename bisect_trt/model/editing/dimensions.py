@@ -19,9 +19,9 @@ from bisect_trt.model.cutting.constants import SHAPE_SLOTS
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.rules import tie_node
 from bisect_trt.model.editing.ties import Product, Rule, Ties, Var, attribute_sizes
-from bisect_trt.model.graph import bodies
+from bisect_trt.model.graph import bodies, is_static
 from bisect_trt.model.seeded_values import is_ramp, ramp
-from bisect_trt.model.walk import inner_nodes, scopes
+from bisect_trt.model.walk import inner_nodes, integer, scopes
 from bisect_trt.outcome import Array
 
 Sizes = dict[Var, int]
@@ -287,17 +287,15 @@ def _wrap_indices(draft: Draft) -> None:
 def _shape(draft: Draft, tensor: str) -> tuple[int, ...] | None:
     if tensor in draft.weights:
         return draft.weights[tensor].shape
-    known = draft.known_dims().get(tensor)
-    if known is None or None in known[1]:
-        return None
-    return tuple(d for d in known[1] if d is not None)
+    _, dims = draft.known_dims().get(tensor, (0, None))
+    return dims if is_static(dims) else None
 
 
 def _limits(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:
     """Return the sizes that the last axis of the indices points into; one of them: all do."""
     if node.op_type in ("GatherND", "ScatterND"):
         return np.array(shape)
-    axis = next((a.i for a in node.attribute if a.name == "axis"), 0) if node.op_type != "RoiAlign" else 0
+    axis = 0 if node.op_type == "RoiAlign" else integer(node, "axis", 0)
     return np.array([shape[axis % max(1, len(shape))]]) if shape else np.array([1])
 
 

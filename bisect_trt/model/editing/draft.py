@@ -20,9 +20,10 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.inference import declare, infer, known_dims, without_shape
 from bisect_trt.model.editing.simplicity import simplicity
+from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import consumed, opset_of
 from bisect_trt.model.seeded_values import DESCRIBED_FROM, Recipe, description
-from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to, raw_size
+from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to
 from bisect_trt.model.walk import (
     copied,
     hoist,
@@ -232,22 +233,11 @@ def close_draft(draft: Draft) -> Candidate:
 
 
 def _read(tensor: TensorProto, folder: Path) -> Array:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return _frozen(numpy_helper.to_array(tensor))
-    info = external_info(tensor)
-    offset, shape = int(info.get("offset", 0)), tuple(tensor.dims)
-    if bits_per_element(tensor.data_type) >= 8 and math.prod(shape):
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        return np.memmap(folder / info["location"], dtype, "r", offset, shape)
-    with (folder / info["location"]).open("rb") as file:
-        file.seek(offset)
-        raw = file.read(raw_size(tensor.data_type, shape))
-    whole = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=shape, raw_data=raw)
-    return _frozen(numpy_helper.to_array(whole))
-
-
-def _frozen(array: Array) -> Array:
-    array = np.asarray(array)
+    outside, shape = tensor.data_location == TensorProto.EXTERNAL, tuple(tensor.dims)
+    if outside and bits_per_element(tensor.data_type) >= 8 and math.prod(shape):
+        info, dtype = external_info(tensor), helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        return np.memmap(folder / info["location"], dtype, "r", int(info.get("offset", 0)), shape)
+    array = np.asarray(numpy_helper.to_array(embedded(tensor, folder)))
     array.flags.writeable = False
     return array
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.machine import native
-from bisect_trt.model.graph import dims_of
+from bisect_trt.model.graph import dims_of, is_static, without_symbols
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import INLINE_LIMIT
 from bisect_trt.model.walk import copied, refill, scopes
@@ -102,7 +102,7 @@ def without_shape(proto: onnx.ModelProto, *, typed: bool) -> dict[str, onnx.Valu
     return {
         name: value
         for name, value in known.items()
-        if (dims := dims_of(value.type)) is None or not all(isinstance(d, int) for d in dims)
+        if not is_static(dims_of(value.type))
     }
 
 
@@ -135,10 +135,9 @@ def known_dims(
         found = proto.graph
     for graph in scopes(found):
         for info in (*graph.input, *graph.value_info, *graph.output):
-            dims = dims_of(info.type)
+            dims = without_symbols(dims_of(info.type))
             if dims is not None:
-                plain = tuple(d if isinstance(d, int) else None for d in dims)
-                known[info.name] = (info.type.tensor_type.elem_type, plain)
+                known[info.name] = (info.type.tensor_type.elem_type, dims)
     return known
 
 

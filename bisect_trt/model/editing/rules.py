@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from bisect_trt.model.editing.ties import ATTRIBUTES, PATTERNS, Rule, Var, axis, same_axes, tie_pattern
 from bisect_trt.model.graph import bodies
+from bisect_trt.model.walk import integers
 
 _SIZES = {"Reshape": 1, "Expand": 1, "Resize": 3, "ConstantOfShape": 0, "CenterCropPad": 1}
 """Inputs that hold the dimensions of the output."""
@@ -121,8 +122,7 @@ def _reshape(rule: Rule) -> None:
 
 def _transpose(rule: Rule) -> None:
     one, out = rule.input(0), rule.node.output[0]
-    perm = next((list(a.ints) for a in rule.node.attribute if a.name == "perm"), None)
-    for to, k in enumerate(perm or reversed(range(rule.rank(one)))):
+    for to, k in enumerate(integers(rule.node, "perm") or reversed(range(rule.rank(one)))):
         rule.ties.tie(axis(one, k), axis(out, to))
 
 
@@ -282,7 +282,7 @@ def _scan(rule: Rule) -> None:
         ("scan_output_axes", zip(body.output[states:], node.output[states:], strict=False)),
     )
     for name, pairs in sides:
-        axes = next((list(a.ints) for a in node.attribute if a.name == name), [])
+        axes = integers(node, name)
         for k, (inner, outer) in enumerate(pairs):
             at = (axes[k] if k < len(axes) else 0) % max(1, rule.rank(outer))
             _collected(rule, inner.name, outer, at)

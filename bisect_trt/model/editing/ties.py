@@ -17,6 +17,8 @@ from typing import NamedTuple
 import onnx
 from onnx import helper
 
+from bisect_trt.model.walk import integer
+
 Dims = tuple[int | None, ...]
 
 
@@ -86,7 +88,7 @@ class Rule(NamedTuple):
 
     def attribute(self, name: str, default: int) -> int:
         """Return an integer attribute."""
-        return next((a.i for a in self.node.attribute if a.name == name), default)
+        return integer(self.node, name, default)
 
     def of(self, name: str, index: int = 0) -> Var:
         """Return an attribute as a variable."""

@@ -13,10 +13,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.model.graph import Dims, dims_of
 from bisect_trt.model.inputs.formats import read_samples
 from bisect_trt.outcome import Array
-
-Dims = tuple[int | str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,9 @@ class GraphInput:
     @classmethod
     def from_value_info(cls, value: onnx.ValueInfoProto) -> GraphInput:
         """Make it from a model's declaration."""
-        tensor = value.type.tensor_type
-        if not value.type.HasField("tensor_type"):
-            return cls(value.name, 0, None)
-        if not tensor.HasField("shape"):
-            return cls(value.name, tensor.elem_type, None)
-        return cls(value.name, tensor.elem_type, tuple(_dim(dim) for dim in tensor.shape.dim))
+        dims = dims_of(value.type)
+        known = dims and tuple(None if d == "?" else d for d in dims)  # PaddlePaddle's word for no size
+        return cls(value.name, value.type.tensor_type.elem_type, known)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -53,8 +49,6 @@ class GraphInput:
         if self.elem_type == 0:
             hint = "sequences, optionals and maps as inputs are not supported"
             raise UsageError(f"the input {self.name} is no tensor", hint)
-        if self.elem_type == TensorProto.STRING:
-            return np.dtype(object)
         return helper.tensor_dtype_to_np_dtype(self.elem_type)
 
     def shape_text(self) -> str:
@@ -62,12 +56,6 @@ class GraphInput:
         if self.dims is None:
             return "any shape"
         return "x".join("?" if d is None else str(d) for d in self.dims) or "a scalar"
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    if dim.HasField("dim_value"):
-        return dim.dim_value if dim.dim_value >= 0 else None  # some exporters write -1
-    return None if dim.dim_param == "?" else dim.dim_param or None  # `?`: PaddlePaddle knows no size
 
 
 def read_inputs(

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from bisect_trt.errors import UsageError, cannot_write
+from bisect_trt.model.store import plain
 from bisect_trt.outcome import Array
 from bisect_trt.writing.files import written_whole
 
@@ -56,7 +57,7 @@ def read_samples(path: Path, names: Sequence[str]) -> list[Sample]:
         if path.suffix.lower() in (".pt", ".pth"):
             hint = "in Python: numpy.savez('inputs.npz', **{name: tensor.numpy() for ...})"
             raise UsageError(f"{path} is a file of PyTorch, which is not read here", hint)
-        return [_read_npz(path)]
+        return [read_npz(path)]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -67,7 +68,7 @@ def _read_folder(path: Path, names: Sequence[str]) -> list[Sample]:
     if tensors := _sorted(path.glob("input_*.pb")):
         return [_read_pb(tensors, names)]
     if archives := _sorted(path.glob("*.npz")):
-        return [_read_npz(file) for file in archives]
+        return [read_npz(file) for file in archives]
     inner = [folder for folder in _sorted(path.iterdir()) if folder.is_dir()]
     sets = [folder for folder in inner if folder.name.startswith("test_data_set_")]
     found = [sample for folder in sets or inner for sample in _read_folder(folder, names)]
@@ -97,7 +98,8 @@ def _read_npy(path: Path) -> Array:
 _DAMAGE = (ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, MemoryError)
 
 
-def _read_npz(path: Path) -> Sample:
+def read_npz(path: Path) -> Sample:
+    """Read an archive of arrays. Raises UsageError, and OSError where the file cannot be read."""
     hint = "make it with numpy.savez(file, **{input name: array})"
     try:
         data = np.load(path, allow_pickle=False)
@@ -199,7 +201,7 @@ def write_samples(path: Path, samples: Sequence[Mapping[str, Array]]) -> None:
             for k, sample in enumerate(samples):
                 place = path if k == 0 else path.with_name(f"{path.stem}-{k}{path.suffix}")
                 with written_whole(place) as aside:
-                    _write_npz(aside, sample)
+                    write_npz(aside, sample)
         else:
             raise UsageError(f"{path}: write values as .npz or .json")
     except OSError as error:
@@ -208,23 +210,19 @@ def write_samples(path: Path, samples: Sequence[Mapping[str, Array]]) -> None:
 
 def _encoded(value: Array) -> dict[str, str]:
     file = io.BytesIO()
-    np.save(file, _plain(value), allow_pickle=False)
+    np.save(file, plain(value), allow_pickle=False)
     return {"array": base64.b64encode(file.getvalue()).decode(), _MARK: "ndarray"}
 
 
-def _write_npz(path: Path, sample: Mapping[str, Array]) -> None:
-    """Do as `numpy.savez` does, which cannot take an array called `file`."""
+def write_npz(path: Path, sample: Mapping[str, Array]) -> None:
+    """Do as `numpy.savez` does, which cannot take an array called `file`. Raises OSError."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, value in sample.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
-                np.lib.format.write_array(out, _plain(value), allow_pickle=False)
+                np.lib.format.write_array(out, plain(value), allow_pickle=False)
 
 
-def _plain(value: Array) -> Array:
-    """Return it in C order; types that numpy does not know as the bits of each element, strings as text."""
-    array = np.asarray(value, order="C")
-    if array.dtype.kind in "OU":
-        return array.astype(np.str_)
-    if array.dtype.kind == "V" or np.dtype(array.dtype.type).isbuiltin != 1:
-        return array.view(f"u{array.dtype.itemsize}")
-    return array
+def in_order(sample: Sample, names: Sequence[str]) -> Sample:
+    """Return outputs by these names where all go without (`arr_0`, as `numpy.savez(file, a)` calls them)."""
+    unnamed = list(sample) == [f"arr_{k}" for k in range(len(names))]
+    return dict(zip(names, sample.values(), strict=True)) if unnamed else sample

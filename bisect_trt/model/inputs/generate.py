@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.indices import require_inside
 from bisect_trt.model.inputs.made_up import LARGEST_INPUTS, MOST_DIMENSIONS, Accepted, MadeUp
+from bisect_trt.model.seeded_values import is_whole
 
 
 def generate(
@@ -44,27 +45,26 @@ def generate(
         found[item.name] = MadeUp(
             item.name, item.elem_type, known[item.name], seed, longest, bounds, None if bounds else slot
         )
-    return _within_limit(found)
+    why = _too_much(found.values())
+    return found if why is None else {name: replace(item, refused=why) for name, item in found.items()}
 
 
-def _within_limit(found: dict[str, MadeUp]) -> dict[str, MadeUp]:
-    """Return the same, refused where all of it is more than the machine may have room for, or no array."""
-    deep = next((item for item in found.values() if item.ndim > MOST_DIMENSIONS), None)
+def _too_much(items: Collection[MadeUp]) -> tuple[str, str] | None:
+    """Say why values are not made, with a hint: they may be more than there is room for, or no array."""
+    deep = next((item for item in items if item.ndim > MOST_DIMENSIONS), None)
     if deep is not None:
-        why = (
+        return (
             f"the input {deep.name} has {deep.ndim} dimensions; NumPy's arrays have up to {MOST_DIMENSIONS}",
             "export the model with fewer",
         )
-        return {name: replace(item, refused=why) for name, item in found.items()}
-    if sum(item.nbytes for item in found.values()) <= LARGEST_INPUTS:
-        return found
-    most = max(found.values(), key=lambda item: item.nbytes)
+    if sum(item.nbytes for item in items) <= LARGEST_INPUTS:
+        return None
+    most = max(items, key=lambda item: item.nbytes)
     shape = "x".join(map(str, most.shape)) or "a scalar"
-    why = (
+    return (
         f"the input {most.name} of shape {shape} takes {most.nbytes:,} bytes: values for it are not made up",
         f"make it smaller with --shapes {most.name}:... where the model leaves that open, or give --inputs",
     )
-    return {name: replace(item, refused=why) for name, item in found.items()}
 
 
 def _require_range(item: GraphInput, bounds: tuple[float, float], slot: Accepted | None) -> None:
@@ -73,7 +73,7 @@ def _require_range(item: GraphInput, bounds: tuple[float, float], slot: Accepted
     where = f"--input-range {item.name}"
     if dtype == np.dtype(object):
         raise UsageError(f"{where}: strings have no range")
-    whole = dtype.kind in "iub" or dtype.name.startswith(("int", "uint"))
+    whole = is_whole(dtype) or dtype.kind == "b"
     if whole and (low != int(low) or high != int(high)):
         raise UsageError(f"{where}: {dtype} has no fractions")
     if not whole:

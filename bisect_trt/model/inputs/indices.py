@@ -11,8 +11,10 @@ from onnx import numpy_helper
 
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
+from bisect_trt.model.graph import dims_of, without_symbols
 from bisect_trt.model.inputs.made_up import Accepted
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import set_sizes, skeleton
+from bisect_trt.model.walk import integer
 from bisect_trt.outcome import Array
 
 Shape = tuple[int | None, ...]
@@ -41,7 +43,8 @@ def accepted_values(proto: onnx.ModelProto, shapes: Shapes) -> dict[str, Accepte
             if name not in source:
                 continue
             origin, offset = source[name]
-            taken = _RULES.get((node.op_type, slot), _nothing)(node, model)
+            rule = _RULES.get((node.op_type, slot))
+            taken = rule(node, model) if rule else None
             if taken is not None and taken.high - offset >= taken.low:
                 low = taken.low - min(0.0, offset)
                 shifted = Accepted(low, taken.high - offset, taken.index, taken.pattern)
@@ -97,16 +100,13 @@ class _Model:
     def _infer(self) -> Iterator[tuple[str, Shape]]:
         light = skeleton(self._proto)
         for value in light.graph.input:
-            dims = value.type.tensor_type.shape.dim
-            for dim, size in zip(dims, self._given.get(value.name, ()), strict=False):
-                dim.dim_value = size
+            set_sizes(value, self._given.get(value.name, ()))
         with suppress(native.RefusedError, native.NotKnownError):  # it is a help only
             light = native.infer_shapes(light, data_prop=True)
         graph = light.graph
         for value in (*graph.value_info, *graph.output, *graph.input):
-            if value.type.tensor_type.HasField("shape"):
-                dims = value.type.tensor_type.shape.dim
-                yield value.name, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
+            if (dims := without_symbols(dims_of(value.type))) is not None:
+                yield value.name, dims
         yield from ((t.name, tuple(t.dims)) for t in graph.initializer)
 
 
@@ -129,22 +129,17 @@ def _moved(
 Rule = Callable[[onnx.NodeProto, _Model], Accepted | None]
 
 
-def _nothing(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    return None
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((a.i for a in node.attribute if a.name == name), default)
+def _size_along(node: onnx.NodeProto, model: _Model, default: int, attribute: str = "axis") -> int:
+    """Return the size of the first input along the axis that an attribute names; 0 where it is not known."""
+    shape, axis = model.shape(node.input[0]), integer(node, attribute, default)
+    return shape[axis] or 0 if shape and -len(shape) <= axis < len(shape) else 0
 
 
 def _along(default: int, *, index: bool = True) -> Rule:
-    """Return an index along the node's axis of its first input."""
+    """Return a rule for an index along the node's axis of its first input."""
 
     def rule(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-        shape, axis = model.shape(node.input[0]), _attribute(node, "axis", default)
-        if not shape or not -len(shape) <= axis < len(shape):
-            return None
-        size = shape[axis]
+        size = _size_along(node, model, default)
         return Accepted(0, size - 1, index) if size else None
 
     return rule
@@ -152,7 +147,7 @@ def _along(default: int, *, index: bool = True) -> Rule:
 
 def _places(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Return an index of several dimensions (GatherND, ScatterND): within the least of those."""
-    shape, batch = model.shape(node.input[0]), _attribute(node, "batch_dims", 0)
+    shape, batch = model.shape(node.input[0]), integer(node, "batch_dims", 0)
     tuples = model.shape(node.input[1])
     count = tuples[-1] if tuples else None
     if shape is None:
@@ -173,13 +168,7 @@ def _depth(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 def _count(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Return the K of a TopK."""
-    shape, axis = model.shape(node.input[0]), _attribute(node, "axis", -1)
-    size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
-    return Accepted(1, min(size or 1, _LARGE_SIZE))
-
-
-def _axes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    return Accepted(0, _LARGE_SIZE, pattern="axes")
+    return Accepted(1, min(_size_along(node, model, -1) or 1, _LARGE_SIZE))
 
 
 def _ones(node: onnx.NodeProto, model: _Model) -> Accepted | None:
@@ -190,17 +179,13 @@ def _ones(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 def _parts(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Return the sizes of Split, all alike."""
-    shape, axis = model.shape(node.input[0]), _attribute(node, "axis", 0)
-    size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
+    size = _size_along(node, model, 0)
     return Accepted(size // len(node.output), size // len(node.output)) if size else None
 
 
-def _between(low: float, high: float) -> Rule:
-    return lambda node, model: Accepted(low, high)
-
-
-def _shape_of(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    return Accepted(-1, 1, pattern="shape")
+def _between(low: float, high: float, pattern: str = "") -> Rule:
+    """Return a rule that gives the same whatever the node is."""
+    return lambda node, model: Accepted(low, high, pattern=pattern)
 
 
 def _batch(node: onnx.NodeProto, model: _Model) -> Accepted | None:
@@ -209,16 +194,14 @@ def _batch(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     return Accepted(0, shape[0] - 1, index=True) if shape and shape[0] else None
 
 
-def _boxes(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    return Accepted(0, _SMALL_SIZE, pattern="boxes")
-
-
 def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Return the lengths that ReverseSequence takes, up to the time axis."""
-    shape, axis = model.shape(node.input[0]), _attribute(node, "time_axis", 0)
-    size = shape[axis] if shape and axis < len(shape) else None
+    size = _size_along(node, model, 0, "time_axis")
     return Accepted(size, size) if size else None
 
+
+_axes = _between(0, _LARGE_SIZE, "axes")
+_boxes = _between(0, _SMALL_SIZE, "boxes")
 
 # A loss may be told to ignore a class that there is not.
 _RULES: dict[tuple[str, int], Rule] = {
@@ -242,7 +225,7 @@ _RULES: dict[tuple[str, int], Rule] = {
     ("ReduceMax", 1): _axes,
     ("ReduceMean", 1): _axes,
     ("ReduceSum", 1): _axes,
-    ("Reshape", 1): _shape_of,
+    ("Reshape", 1): _between(-1, 1, "shape"),
     ("Resize", 2): _between(1, 2),
     ("Resize", 3): _between(1, _LARGE_SIZE),
     ("ReverseSequence", 1): _times,

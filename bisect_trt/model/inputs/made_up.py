@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.model.seeded_values import is_whole
 from bisect_trt.outcome import Array
 
 MOST_DIMENSIONS = 64  # of NumPy's arrays
@@ -94,8 +95,6 @@ class MadeUp:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Return the type of the array, as `GraphInput.dtype` does."""
-        if self.elem_type == TensorProto.STRING:
-            return np.dtype(object)
         return helper.tensor_dtype_to_np_dtype(self.elem_type)
 
     @property
@@ -151,7 +150,7 @@ class MadeUp:
             return np.ones(shape, dtype)
         if dtype.kind == "b":
             return self._drawn(lambda count: rng.random(count) < 0.5)
-        if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")):
+        if is_whole(dtype):
             if special:
                 return np.full(shape, self.longest).astype(dtype)
             return self._drawn(lambda count: rng.integers(0, _tokens(dtype), count))
@@ -162,7 +161,7 @@ class MadeUp:
     def _ranged(self, low: float, high: float) -> Array:
         """Evenly spread between two bounds, both included."""
         rng = self._generator()
-        if self.dtype.kind in "iub" or self.dtype.name.startswith(("int", "uint")):
+        if is_whole(self.dtype) or self.dtype.kind == "b":
             return self._drawn(lambda count: rng.integers(int(low), int(high), count, endpoint=True))
         return self._drawn(lambda count: rng.uniform(low, high, count))
 
@@ -196,5 +195,6 @@ def _fits(value: Array, slot: Accepted) -> bool:
 
 
 def _tokens(dtype: np.dtype[Any]) -> int:
+    """Return how many numbers from 0 on are drawn for a type: as many as it has, if these are few."""
     narrow = {"int2": 2, "uint2": 4, "int4": 8}
     return narrow.get(dtype.name, TOKENS)

@@ -9,7 +9,7 @@ import onnx
 from bisect_trt.machine import native
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.windows import too_small
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import set_sizes, skeleton
 
 Shapes = Mapping[str, tuple[int, ...]]
 _LARGER = (2, 8, 32, 64, 224)  # powers of two halve evenly, as often as pooling does; then the usual image
@@ -80,8 +80,7 @@ def _fits(proto: onnx.ModelProto, shapes: Shapes) -> bool | None:
             if dim.dim_value < 0:
                 dim.Clear()
     for value in light.graph.input:
-        for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
-            dim.dim_value = size
+        set_sizes(value, shapes.get(value.name, ()))
     try:
         found = too_small(native.infer_shapes(light, strict_mode=True, data_prop=True).graph)
     except (native.RefusedError, native.NotKnownError):

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import TensorProto, helper
 
-from bisect_trt.model.cutting.pieces import type_of
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import level
 from bisect_trt.model.walk import refill
@@ -89,7 +88,7 @@ def _thaw(name: str) -> Edit:
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
         if kind == TensorProto.UNDEFINED:
             return ""
-        draft.graph.input.add(name=name, type=type_of(kind, tuple(value.shape)))
+        draft.graph.input.add(name=name, type=helper.make_tensor_type_proto(kind, value.shape))
         for sample in draft.samples:
             sample[name] = np.zeros(value.shape, value.dtype)
         return f"constant {name} is an input"
