@@ -50,6 +50,7 @@ class TensorDiff:
         sample: run of the model that it comes from.
         symptom: NOT_FINITE when the target is not finite somewhere where the reference is, MISMATCH
             for anything else; None when ok.
+        brief: whether max_rel, cosine, agrees_at and worst were left out.
     """
 
     name: str
@@ -72,6 +73,7 @@ class TensorDiff:
     sample: int = 0
     symptom: Symptom | None = None
     finite: int = 0
+    brief: bool = False
 
     @property
     def damage(self) -> float:
@@ -86,7 +88,7 @@ class TensorDiff:
 
         Infinite and undefined figures are texts.
         """
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if k != "brief"}
         plain |= {k: _plain(v) for k, v in plain.items() if isinstance(v, float)}
         worst = [element.to_json() for element in self.worst]
         return {**plain, "worst": worst, "symptom": self.symptom.value if self.symptom else None}
@@ -108,6 +110,8 @@ class TensorDiff:
 
     def figures(self) -> str:
         """Say how far apart both are, as far as that was computed: not of NaN and Inf, texts and bools."""
+        if self.brief:
+            return f"max abs {self.max_abs:.3g}, RMS error / RMS {self.rms_error:.3g}" if self.finite else ""
         known = f"max abs {self.max_abs:.3g}, max rel {self.max_rel:.3g}"
         if self.finite:
             return f"{known}, RMS error / RMS {self.rms_error:.3g}, cosine {self.cosine:.6f}"

@@ -82,6 +82,7 @@ class Limits:
     size: float  # RMS of the reference, see `scale`
     metric: str
     given: float = 0.0  # atol where one was asked for: a mean needs no floor for small elements
+    brief: bool = False  # only what decides, the largest error and the squares are added up
 
     def accepts(self, sums: Sums) -> bool:
         """Return whether the metric is satisfied by what the finite elements add up to."""
@@ -147,10 +148,8 @@ class Sums:
         if bad:
             self.mismatches += bad
             self.first = start + int(np.argmin(close)) if self.first is None else self.first
-            score = np.where(close, -math.inf, distance - limits.rtol * size)
-            if score.max() > worst.least:
-                at = np.flatnonzero(score > worst.least)
-                worst.add(start + at, score[at], one[at], other[at])
+            if not limits.brief:
+                _offer(start, one, other, np.where(close, -math.inf, distance - limits.rtol * size), worst)
         self._add_finite(one, other, distance, size, limits)
 
     def _add_with_others(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
@@ -195,6 +194,10 @@ class Sums:
     def _add_finite(self, a: Array, b: Array, distance: Array, size: Array, limits: Limits) -> None:
         largest = float(distance.max())
         self.max_abs = max(self.max_abs, largest)
+        if limits.brief:
+            self.error += float(np.sum(np.square(distance)))
+            self.one += float(np.sum(np.square(size)))
+            return
         self.peak = max(self.peak, float(size.max()))
         if self.max_abs > 0:
             self.max_rel = max(self.max_rel, _largest_ratio(distance, size, size))
@@ -210,6 +213,13 @@ class Sums:
         else:
             self.other += float(np.sum(np.square(b)))
             self.inner += float(np.sum(a * b))
+
+
+def _offer(start: int, one: Array, other: Array, score: Array, worst: Worst) -> None:
+    """Offer the elements of a piece that are worse than those known so far; -inf is none."""
+    if score.max() > worst.least:
+        at = np.flatnonzero(score > worst.least)
+        worst.add(start + at, score[at], one[at], other[at])
 
 
 def _close(one: Array, other: Array, distance: Array, size: Array, limits: Limits) -> Array:

@@ -30,23 +30,63 @@ def precision_rtol(target: TargetSettings) -> float:
 
 
 def differences(
-    expected: Values, given: Values, accuracy: AccuracySettings, least: float = 0.0
+    expected: Values, given: Values, accuracy: AccuracySettings, least: float = 0.0, full: int | None = None
 ) -> list[TensorDiff]:
     """Compare every tensor of every sample with its reference; disagreeing ones come first, the worst first.
 
     `least` is the smallest default of rtol, see `precision_rtol`. A tensor that the target does not give
-    is a difference, as are another shape and another kind of type.
+    is a difference, as are another shape and another kind of type. Where there are more tensors than `full`
+    only the first so many, and the first with each symptom, get all figures: see `compare`, `brief`.
     """
-    found = []
-    for sample, (values, got) in enumerate(zip(expected, given, strict=False)):
-        for name, value in values.items():
-            if name not in accuracy.ignore:
-                found.append(replace(_difference(name, value, got.get(name), accuracy, least), sample=sample))
+
+    brief = full is not None and len(expected) * len(expected[0] if expected else ()) > full
+    found = _compared(expected, given, accuracy, least, brief)
+    if brief:
+        first = {diff.symptom: k for k, diff in reversed([*enumerate(found)])}
+        for k in {*range(min(full or 0, len(found))), *first.values()}:
+            found[k] = _diff_of(expected, given, accuracy, least, False, found[k].sample, found[k].name)
+    return found
+
+
+def failing_samples(
+    expected: Values, given: Values, accuracy: AccuracySettings, least: float = 0.0
+) -> list[int]:
+    """Return the samples in which a tensor differs, see `differences`."""
+    return sorted({d.sample for d in _compared(expected, given, accuracy, least, True) if not d.ok})
+
+
+def _compared(
+    expected: Values, given: Values, accuracy: AccuracySettings, least: float, brief: bool
+) -> list[TensorDiff]:
+    found = [
+        _diff_of(expected, given, accuracy, least, brief, sample, name)
+        for sample in range(min(len(expected), len(given)))
+        for name in expected[sample]
+        if name not in accuracy.ignore
+    ]
     return sorted(found, key=lambda diff: (diff.ok, diff.symptom is not Symptom.NOT_FINITE, -diff.damage))
 
 
+def _diff_of(
+    expected: Values,
+    given: Values,
+    accuracy: AccuracySettings,
+    least: float,
+    brief: bool,
+    sample: int,
+    name: str,
+) -> TensorDiff:
+    value, got = expected[sample][name], given[sample].get(name)
+    return replace(_difference(name, value, got, accuracy, least, brief), sample=sample)
+
+
 def _difference(
-    name: str, value: Array, given: Array | None, accuracy: AccuracySettings, least: float
+    name: str,
+    value: Array,
+    given: Array | None,
+    accuracy: AccuracySettings,
+    least: float,
+    brief: bool,
 ) -> TensorDiff:
     if given is None:
         words = "the target gives no such output"
@@ -60,13 +100,13 @@ def _difference(
     if atol is not None and rtol is None:
         rtol = 0.0  # who gives an absolute tolerance means that one
     if accuracy.metric != BOXES:
-        return compare(name, value, given, rtol=rtol, atol=atol, metric=accuracy.metric)
+        return compare(name, value, given, rtol=rtol, atol=atol, metric=accuracy.metric, brief=brief)
     if value.shape == given.shape and kind_of(value.dtype) in ("float", "int"):
         near = max(default_rtol(value.dtype), least) if rtol is None else rtol
         exact = kind_of(value.dtype) == "int"
         far = (near * scale(value) if atol is None else atol) if not exact else 0.0
         given = in_order(value, given, 0.0 if exact else near, far)
-    return compare(name, value, given, rtol=rtol, atol=atol)
+    return compare(name, value, given, rtol=rtol, atol=atol, brief=brief)
 
 
 def _given(name: str, values: tuple[tuple[str, float], ...]) -> float | None:

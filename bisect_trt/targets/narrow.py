@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bisect_trt.errors import UsageError
-from bisect_trt.model.candidate import Candidate, Form
+from bisect_trt.model.candidate import Candidate, Content, Form, Serialised
 from bisect_trt.model.precision import narrowed
 from bisect_trt.targets.roles import with_casts
 
@@ -18,9 +19,14 @@ class Source:
     """What a target is given, and what is known of it so far."""
 
     candidate: Candidate
-    model: bytes
+    content: Content
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def model(self) -> Serialised:
+        """The model; one that lies in a file is read when it is first asked for."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
 class Narrower:
@@ -38,7 +44,7 @@ class Narrower:
             UsageError: nothing in the user's own model computes in float32.
         """
         if not self._precision:
-            return Source(candidate, candidate.model, candidate.folder)
+            return Source(candidate, candidate.content, candidate.folder)
         if candidate.keep is not None:
             mixed = with_casts(candidate.model, candidate.folder, self._precision, candidate.keep)
             return Source(candidate, mixed.SerializeToString(), candidate.folder)

@@ -86,7 +86,7 @@ class Comparison:
         return unordered_outputs(read_without_weights(self.candidate.content))
 
     def _differences(self, expected: Values, given: Values) -> list[TensorDiff]:
-        return differences(expected, given, self.accuracy, self._least)
+        return differences(expected, given, self.accuracy, self._least, full=SHOWN_TENSORS)
 
     def _in_one_order(self, expected: Values, given: Values) -> tuple[Values, Values]:
         """Outputs of TopK with sorted=0 have no order: both sides in the same one, so that they are sets."""
@@ -99,7 +99,8 @@ class Comparison:
         """Return candidate's own outputs at the tolerance of each output of the model; "" is that of most."""
         found: dict[str, list[dict[str, Any]]] = {}
         for name in sorted({"", *(name for name, _ in (*self.accuracy.rtol, *self.accuracy.atol))}):
-            diffs = differences(expected, given, only_for(self.accuracy, name), self._least)
+            tolerance = only_for(self.accuracy, name)
+            diffs = differences(expected, given, tolerance, self._least, full=SHOWN_TENSORS)
             found[name] = [diff.to_json() for diff in diffs[:SHOWN_TENSORS]]
         return found
 

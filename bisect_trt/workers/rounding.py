@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of
-from bisect_trt.accuracy.tolerance import differences
+from bisect_trt.accuracy.tolerance import failing_samples
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import bodies
 from bisect_trt.model.walk import copied
@@ -57,7 +57,7 @@ def explain(
     arithmetic = arithmetic_of(settings)
     found: dict[str, Any] = {"arithmetic": arithmetic.name, "roundoff": arithmetic.roundoff}
     feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
-    failing = sorted({d.sample for d in differences(expected, given, accuracy, least) if not d.ok})
+    failing = failing_samples(expected, given, accuracy, least)
     if not failing:
         return {**found, "unknown": "nothing failed"}
     compare = _Compare(accuracy, least, expected, given)
@@ -98,12 +98,12 @@ class _Compare:
 
     def agree(self, outputs: Values) -> bool:
         """Return whether outputs of all samples agree with what is expected."""
-        return all(diff.ok for diff in differences(self.expected, outputs, self.accuracy, self.least))
+        return not failing_samples(self.expected, outputs, self.accuracy, self.least)
 
     def one_agrees(self, sample: int, outputs: Mapping[str, Array]) -> bool:
         """Return the same of one sample; outputs that are missing count as equal."""
         kept = {name: outputs.get(name, value) for name, value in self.expected[sample].items()}
-        return all(d.ok for d in differences([self.expected[sample]], [kept], self.accuracy, self.least))
+        return not failing_samples([self.expected[sample]], [kept], self.accuracy, self.least)
 
 
 @dataclass
@@ -176,7 +176,7 @@ class _Look:
                 kept[name] = np.where(error <= spread.bound, value, actual)
                 worst += _worst(name, value, actual, error, spread.bound)
         expected, accuracy = self.compare.expected[self.sample], self.compare.accuracy
-        explained = all(d.ok for d in differences([expected], [kept], accuracy, self.compare.least))
+        explained = not failing_samples([expected], [kept], accuracy, self.compare.least)
         runs = max((spread.runs for spread in self.noise.spreads.values()), default=0)
         worst = sorted(worst, key=lambda one: -one[0])
         return {"explained": explained, "runs": runs, "worst": worst[0][1] if worst else None}

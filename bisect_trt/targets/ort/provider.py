@@ -32,7 +32,7 @@ from bisect_trt.targets import gpu
 from bisect_trt.targets.base import TargetInfo, TargetResult, announce, fed
 from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.ort import ep_libraries
-from bisect_trt.targets.ort.messages import essence, failures, refusal
+from bisect_trt.targets.ort.messages import essence, failures, refusal, session_of
 from bisect_trt.targets.ort.timed import OrtTimed
 
 _CPU = "CPUExecutionProvider"
@@ -223,7 +223,7 @@ class OrtProvider:
     def _session(self, source: Source, strict: bool, record: bool = False, tune: Any = None) -> Any:
         from bisect_trt.references.ort import custom_ops
 
-        model, folder = source.model, source.folder
+        folder = source.folder
         options = self._ort.SessionOptions()
         options.log_severity_level = 3  # errors; they go to the worker's log
         options.add_session_config_entry(_SPIN, "0")  # threads that wait burn what others need
@@ -239,12 +239,11 @@ class OrtProvider:
             options.add_session_config_entry(_RECORD, "1")
         if not self._plugin:
             providers = [(self.name, self._own_options())]
-            return self._ort.InferenceSession(
-                model, options, providers=providers, enable_fallback=0, **more
-            )
+            more |= {"providers": providers, "enable_fallback": 0}
+            return session_of(self._ort, source, options, **more)
         rest = {k: v for k, v in self._own_options().items() if k not in ("device_type", "device_id")}
         options.add_provider_for_devices(self._devices()[:1], rest)
-        return self._ort.InferenceSession(model, options, **more)
+        return session_of(self._ort, source, options, **more)
 
     def _decide(self, options: Any) -> dict[str, Any]:
         """What is to be decided otherwise, see `targets.ort.knobs`; gives further arguments of a session."""
