@@ -7,6 +7,7 @@ section 2.1: half of the distance between 1 and the next larger number.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -81,6 +82,17 @@ def arithmetic_of(target: TargetSettings) -> Arithmetic:
     if kind == "ort" and provider.startswith(_TF32_BY_DEFAULT):
         return FP32 if re.search(r"use_tf32=(0|false)", provider) or target.tf32 is False else TF32
     return FP32
+
+
+def coarsest(target: Arithmetic, types: Iterable[str]) -> Arithmetic:
+    """Return what rounds most where tensors have these types: the target, or a narrow type of the model.
+
+    Args:
+        target: how it computes with float32 tensors.
+        types: NumPy's names for the types, such as `float16`.
+    """
+    own = [arithmetic for name, arithmetic in (("float16", FP16), ("bfloat16", BF16)) if name in set(types)]
+    return max((target, *own), key=lambda arithmetic: arithmetic.roundoff)
 
 
 @cache

@@ -16,7 +16,7 @@ class Answer:
 
     Attributes:
         passes: the outputs agree with the reference.
-        error: how far off the worst output is, in tolerances; infinite where it is not finite.
+        error: how far off the worst output is, in tolerances; infinite where none is large enough.
         errors: by output: RMS error over RMS.
     """
 

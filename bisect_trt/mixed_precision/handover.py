@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bisect_trt.mixed_precision.quantise import KINDS
-from bisect_trt.mixed_precision.result import ALL_LOW, Kept, Precision
+from bisect_trt.mixed_precision.result import ALL_LOW, LOST, Kept, Precision
 from bisect_trt.model import patch
 from bisect_trt.targets import raised
 from bisect_trt.targets.roles import Roles
@@ -163,7 +163,7 @@ def _use(result: Precision) -> list[str]:
 def share(error: float) -> str:
     """Say how far off outputs are, in words: `1.3 times the allowed error`, `42 % of the allowed error`."""
     if not math.isfinite(error):
-        return "the outputs are not finite"
+        return LOST
     if error > 1:
         return f"{error:.3g} times the allowed error"
     return f"{100 * error:.2g} % of the allowed error"

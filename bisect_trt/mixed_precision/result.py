@@ -13,6 +13,9 @@ from bisect_trt.writing.text import Summary, counted, some_names
 MIXED_STATUS, ALL_LOW, BROKEN = "mixed", "all low", "broken"
 """Some nodes have to stay; none has; FP32 itself does not pass, and nothing was written."""
 
+LOST = "outputs are lost (NaN or Inf, other integers or another shape)"
+"""What is said where no tolerance is large enough."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -23,7 +26,7 @@ class Kept:
         op: operator.
         why: what goes wrong in the low precision, as far as ranges tell.
         error: how far off the outputs are when it alone is lowered, in tolerances; infinite where they are
-            not finite.
+            `LOST`.
     """
 
     name: str

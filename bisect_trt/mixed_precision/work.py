@@ -20,7 +20,7 @@ from bisect_trt.mixed_precision.evaluate import Trial
 from bisect_trt.mixed_precision.hints import Range, activations, hints, reasons
 from bisect_trt.mixed_precision.on_target import OnTarget
 from bisect_trt.mixed_precision.quantise import KINDS, quantisable, scales_of
-from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, MIXED_STATUS, Kept, Precision
+from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, LOST, MIXED_STATUS, Kept, Precision
 from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.mixed_precision.switch import OLDEST
 from bisect_trt.mixed_precision.weights import adopted
@@ -341,7 +341,7 @@ class Work:
         if reason := self.why.get(key):
             return reason
         lost = error == float("inf")
-        return "the outputs are not finite without it" if lost else "its rounding makes the outputs differ"
+        return f"{LOST} without it" if lost else "its rounding makes the outputs differ"
 
 
 def _one(_: str) -> float:

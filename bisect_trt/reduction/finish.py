@@ -34,7 +34,7 @@ from bisect_trt.reproducer import archive, files, models, write
 from bisect_trt.reproducer.script import NEEDS_US, template_for
 from bisect_trt.reproducer.trial import Ready, WaitingPython, disagreement, waiting
 from bisect_trt.reproducer.verify import verify_files
-from bisect_trt.results import CANNOT_RUN, Reduction
+from bisect_trt.results import CANNOT_RUN, Finding, Reduction
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.prepare import LONGEST_START
@@ -115,7 +115,9 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
     elif not found.end.is_early:
         yield "No neighbour of this model is known that passes, so there is no passing.onnx."
     yield from _others(run, problem.wanted)
-    for sentence in (simple.sizes if simple else ())[:SIZES]:
+    # Where rounding decides, another size has other roundings: that is no fact about the axis.
+    told = simple.sizes if simple and judgement.kind is not Finding.SENSITIVE else ()
+    for sentence in told[:SIZES]:
         yield f"Not every size fails: {sentence}."
     if problem.best.form is Form.ORIGINAL:
         yield "Only the file as it is fails; any normalised or cut form of it does not."
@@ -140,12 +142,14 @@ def with_the_original(
 ) -> Reduction:
     """Add what a report says of the user's own model; next to nothing with `--anonymise`."""
     graph, kept, secret = run.session.graph, set(result.nodes), run.settings.run.anonymise
+    # Without one of its nodes rounding is another, too: nobody is helped by that.
+    useful = None if found.judgement.kind is Finding.SENSITIVE else found.neighbour
     return replace(
         result,
         original=figures(run.session.loaded.proto, names=not secret),
         places=tuple(k for k, name in enumerate(graph.order) if name in kept),
         origins=() if secret else origins(graph.node(name) for name in graph.order if name in kept),
-        workarounds=() if secret else workarounds(problem, cut, found.neighbour, list(found.avoided)),
+        workarounds=() if secret else workarounds(problem, cut, useful, list(found.avoided)),
     )
 
 

@@ -71,7 +71,7 @@ def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...])
         )
     if "outside the domain" in origin:
         sentences.append("Outside the domain: a root or a logarithm of a number below zero.")
-    advice = (f"Keep {_names(nodes)} in FP32.",) if sentences and arithmetic.narrow else ()
+    advice = (_kept(_names(nodes)),) if sentences and arithmetic.narrow else ()
     return Judgement(Finding.WRONG, name, source=nodes, told=tuple(sentences), advice=advice)
 
 
@@ -134,13 +134,19 @@ def _advice(name: str, roundoff: float, worst: Amplifier | None, source: tuple[s
     elif name != "FP32":
         kept = dict.fromkeys((*source[:3], *([worst.node] if worst else [])))
         what = _names(tuple(kept)) if kept else "what is left here"
-        found.append(f"Keep {what} in FP32; a single rounding of {name} is {roundoff:.2g}.")
+        found.append(f"{_kept(what)} A single rounding of {name} is {roundoff:.2g}.")
     if worst:
         advice = worst.advice
         found.append(f"{advice[:1].upper()}{advice[1:]}.")
     else:
         found.append(f"Allow for it: a tolerance below {roundoff:.2g} asks for more than {name} can give.")
     return tuple(found)
+
+
+def _kept(what: str) -> str:
+    """Say what has to stay in FP32; a node by itself seldom helps, as what it reads is rounded before."""
+    more = "bisect-trt precision finds the smallest set that helps, and proves it"
+    return f"Keep {what} in FP32, with as much of what leads there as is needed: {more}."
 
 
 def _span(worst: Amplifier) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of
+from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of, coarsest
 from bisect_trt.accuracy.tolerance import failing_samples
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import bodies
@@ -55,7 +55,8 @@ def explain(
     from bisect_trt.references.inner_values import Unknown
 
     arithmetic = arithmetic_of(settings)
-    found: dict[str, Any] = {"arithmetic": arithmetic.name, "roundoff": arithmetic.roundoff}
+    told = coarsest(arithmetic, _types(candidate))
+    found: dict[str, Any] = {"arithmetic": told.name, "roundoff": told.roundoff}
     feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
     failing = failing_samples(expected, given, accuracy, least)
     if not failing:
@@ -69,6 +70,14 @@ def explain(
         except Unknown as why:
             return {**found, "unknown": str(why)}
     return {**found, **next((a for a in answers if not a["explained"]), answers[0])}
+
+
+def _types(candidate: Candidate) -> set[str]:
+    """Return NumPy's names of the types that tensors of a candidate are declared with."""
+    graph = onnx.load_model_from_string(candidate.model).graph
+    kinds = {v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info)}
+    kinds |= {tensor.data_type for tensor in graph.initializer}
+    return {helper.tensor_dtype_to_np_dtype(kind).name for kind in kinds if kind}
 
 
 def origin(settings: TargetSettings, candidate: Candidate) -> list[str]:
