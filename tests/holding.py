@@ -63,7 +63,7 @@ def refused(result: Reduction) -> str:
         return ""
     with tempfile.TemporaryDirectory() as scratch:
         written = models.read_model(result.out, Path(scratch))
-        feeds = continue_rest.load(written, written.feeds, continue_rest.types_of(written.content))
+        feeds = continue_rest.load(written, written.feeds)
         try:
             ort.run(written.model, written.folder, feeds or [{}])
         except ort.OrtError as error:

@@ -33,7 +33,7 @@ from bisect_trt.references.base import Record
 from bisect_trt.references.recorder import record
 from bisect_trt.session import recording
 from bisect_trt.session.recording import record_in_worker
-from bisect_trt.settings import DEFAULT_ACCURACY, RunSettings, TargetSettings
+from bisect_trt.settings import DEFAULT_ACCURACY, RunSettings, Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo, TargetResult
 from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
@@ -287,7 +287,7 @@ def test_recording_in_a_worker(tmp_path: Path) -> None:
     store = tmp_path / "store"
     feeds = put(store, {"x": np.array([-1, 1], "f4")})
     with Pool(1, log_dir=tmp_path / "logs") as pool:
-        recorded = record_in_worker(pool, store, proto, feeds, RunSettings(timeout=0.001))
+        recorded = record_in_worker(pool, store, proto, feeds, Settings(run=RunSettings(timeout=0.001)))
     assert value(recorded, "y").tolist() == [0, 1]
 
 
@@ -298,7 +298,7 @@ def test_a_reference_that_dies_leaves_the_inputs(tmp_path: Path) -> None:
     store = tmp_path / "store"
     feeds = put(store, {"x": np.array([1], "f4")})
     with Pool(1, log_dir=tmp_path / "logs", memory_limit=500 << 20) as pool:
-        recorded = record_in_worker(pool, store, proto, feeds, RunSettings())
+        recorded = record_in_worker(pool, store, proto, feeds, Settings())
     assert "more memory than the limit" in recorded.error and set(recorded.tensors) == {"x"}
 
 
@@ -416,9 +416,8 @@ def test_the_budget_of_the_run_reaches_the_recorder(budget: int | None, tmp_path
         nodes, [support.tensor_type("x", [2, 3])], [support.tensor_type("y", [2, 3])]
     )
     x = np.arange(6, dtype=np.float32).reshape(2, 3) - 3
-    recorded = record_in_worker(
-        cast(Pool, Here()), tmp_path, proto, put(tmp_path, {"x": x}), RunSettings(record_budget=budget)
-    )
+    settings = Settings(run=RunSettings(record_budget=budget))
+    recorded = record_in_worker(cast(Pool, Here()), tmp_path, proto, put(tmp_path, {"x": x}), settings)
     assert seen[4] == (budget or psutil.virtual_memory().total // 4)
     assert np.array_equal(value(recorded, "h"), np.maximum(x, 0))
     assert np.allclose(value(recorded, "y"), np.exp(np.maximum(x, 0)))
@@ -449,7 +448,8 @@ def test_a_reference_that_never_ends_has_a_deadline(
     proto = model([helper.make_node("Relu", ["x"], ["y"])], ["y"], x=(T.FLOAT, [2]))
     feeds = put(tmp_path / "store", {"x": np.ones(2, np.float32)})
     with Pool(1, log_dir=tmp_path / "logs") as pool:
-        found = record_in_worker(pool, tmp_path / "store", proto, feeds, RunSettings(timeout=0.05))
+        settings = Settings(run=RunSettings(timeout=0.05))
+        found = record_in_worker(pool, tmp_path / "store", proto, feeds, settings)
     assert "no answer within 0.5 s" in found.error
 
 

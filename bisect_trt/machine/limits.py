@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -86,17 +87,13 @@ def lives(pid: int) -> bool:
 
 def no_core_dump() -> None:
     """Leave no core file of this process when it crashes."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
+    with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def limit_memory(most: int) -> None:
     """Let this process have `most` bytes of address space; what needs more gets an error."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
+    with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 

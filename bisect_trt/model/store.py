@@ -8,6 +8,7 @@ linked: onnx refuses data with more than one hard link, so his model would load 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -296,10 +297,8 @@ def shape_of(path: Path) -> tuple[int, ...]:
 def _share_blocks(source: BinaryIO, copy: BinaryIO) -> bool:
     """Make `copy` a copy of `source` that shares its blocks on disk; False where that cannot be."""
     try:
-        import fcntl
-
         fcntl.ioctl(copy.fileno(), _FICLONE, source.fileno())
-    except (ImportError, OSError):  # another system, or a file system that copies
+    except OSError:  # another system, or a file system that copies
         return False
     return True
 

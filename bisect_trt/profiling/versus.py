@@ -192,9 +192,9 @@ class Duel:
         """Cuts parts out of the model, fed with what the reference made."""
         if self._made is None:
             self.tell("the reference, for the inputs of parts")
-            graph, store, run = self.session.graph, self.session.store, self.settings.run
-            with Pool(1, log_dir=self.logs / "reference", memory_limit=run.memory_limit) as pool:
-                known = record_in_worker(pool, store.folder, graph.proto, (self.feeds,), run)
+            graph, store, limit = self.session.graph, self.session.store, self.settings.run.memory_limit
+            with Pool(1, log_dir=self.logs / "reference", memory_limit=limit) as pool:
+                known = record_in_worker(pool, store.folder, graph.proto, (self.feeds,), self.settings)
             if known.error:
                 raise StoppedEarly(f"parts have no inputs: the reference cannot run the model: {known.error}")
             self._made = Cutter(graph, store, Recording.of(graph, known))

@@ -51,10 +51,10 @@ def inner_values(
     known = {o.name for o in graph.output}
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(names - known))
     try:
-        given = ort.Session(shown.SerializeToString(), folder).run(feeds)
+        [given] = ort.run(shown.SerializeToString(), folder, [feeds])
     except ort.OrtError as error:
         raise Unknown(f"the reference does not show all that it computes: {error}") from error
-    found = {**feeds, **{name: v for name, v in given.items() if not isinstance(v, str)}}
+    found = {**feeds, **given}
     if sum(value.size for value in found.values()) > LARGEST:
         raise Unknown("it is too large")
     return found

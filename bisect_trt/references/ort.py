@@ -142,10 +142,15 @@ def _held(session: ort.InferenceSession, values: Mapping[str, ort.OrtValue]) -> 
     return found
 
 
-def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array | str]]:
-    """Run a model on each of several samples. Raises OrtError."""
+def tensors(given: Mapping[str, Array | str]) -> dict[str, Array]:
+    """Return what is a tensor of what a session gives."""
+    return {name: value for name, value in given.items() if not isinstance(value, str)}
+
+
+def run(model: bytes, folder: Path, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+    """Run a model on each of several samples, and return all outputs that are tensors. Raises OrtError."""
     session = Session(model, folder)
-    return [session.run(sample) for sample in feeds]
+    return [tensors(session.run(sample)) for sample in feeds]
 
 
 def types(model: bytes, folder: Path, names: Sequence[str]) -> dict[str, int]:

@@ -89,7 +89,7 @@ def measure(
     if result.failures or result.unresolved or result.outputs is None:
         return Measurement(result.failures, unresolved=result.unresolved)
     announce(Stage.COMPARE)
-    expected = continue_rest.load(candidate, candidate.expected, continue_rest.types_of(candidate.content))
+    expected = continue_rest.load(candidate, candidate.expected)
     store = Store(candidate.folder)
     rows = []
     for diff in differences(expected, result.outputs, DEFAULT_ACCURACY, precision_rtol(settings)):
@@ -126,7 +126,7 @@ def whole(
     if result.failures or result.unresolved or result.outputs is None:
         return Whole(result.failures, context_why=why, unresolved=result.unresolved, builds=builds)
     announce(Stage.COMPARE)
-    expected = continue_rest.load(candidate, candidate.expected, continue_rest.types_of(candidate.content))
+    expected = continue_rest.load(candidate, candidate.expected)
     outputs = differences(expected, result.outputs, accuracy, precision_rtol(settings))
     inside = [{t: v for t, v in given.items() if t not in expected[0]} for given in result.outputs]
     context, unmapped = _in_context(inside, record)
@@ -181,9 +181,8 @@ def effect(
     """
     references.use(accuracy)
     announce_reference()
-    types = continue_rest.types_of(candidate.content)
-    own = continue_rest.load(candidate, candidate.expected, types)
-    right, actual, why = continue_rest.finish(candidate, own, continue_rest.load(candidate, given, types))
+    own = continue_rest.load(candidate, candidate.expected)
+    right, actual, why = continue_rest.finish(candidate, own, continue_rest.load(candidate, given))
     return tuple(differences(right, actual, accuracy, least)), why
 
 

@@ -18,7 +18,7 @@ from bisect_trt.references.base import Record
 from bisect_trt.results import Check, Finding
 from bisect_trt.session.around import go_round, left_out_words
 from bisect_trt.session.doubts import Doubts
-from bisect_trt.session.export_trial import Truth, ask, is_self, outside
+from bisect_trt.session.export_trial import Truth, ask, is_plain, is_self, outside
 from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
@@ -26,7 +26,7 @@ from bisect_trt.session.prepare import Session, describe, load_for, prepare, res
 from bisect_trt.session.recording import Recording, cannot_run, record_model
 from bisect_trt.session.samples import Samples, read_with_notes
 from bisect_trt.session.shape_notes import shape_notes
-from bisect_trt.settings import DEFAULT_ACCURACY, Settings
+from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.raised import raised
 from bisect_trt.targets.roles import flat, roles
@@ -143,7 +143,7 @@ def _observed(
 
 def _fails_anywhere(pool: Pool, session: Session, settings: Settings) -> list[str]:
     """Say that ONNX Runtime cannot run the model with these inputs, either, as notes; empty when it can."""
-    if settings.accuracy.reference != DEFAULT_ACCURACY.reference:
+    if not is_plain(settings):
         return []
     try:
         recorded = record_model(pool, session, settings, outputs_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.registry import resolve
 from bisect_trt.workers import jobs, user_values
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.text import nearest
 
 LONGEST_START = 300.0  # seconds for a worker to import its libraries and describe the target
 RECORD = "record.json"
@@ -160,14 +160,10 @@ def _require_names(graph: onnx.GraphProto, accuracy: AccuracySettings) -> None:
     named = [(option, name) for option, pairs in options for name, _ in pairs if name]
     for option, name in (*named, *(("--ignore", name) for name in accuracy.ignore)):
         if name not in (*outputs, *inner):
-            raise UsageError(f"{option}: the model has no output {name}", _known(name, outputs))
+            hint = nearest(name, outputs, f"its outputs are: {', '.join(outputs) or 'none'}")
+            raise UsageError(f"{option}: the model has no output {name}", hint)
     if outputs and set(outputs) <= set(accuracy.ignore):
         raise UsageError("--ignore leaves no output to compare", "leave one of them out")
-
-
-def _known(name: str, outputs: list[str]) -> str:
-    close = difflib.get_close_matches(name, outputs, n=1)
-    return f"did you mean {close[0]}?" if close else f"its outputs are: {', '.join(outputs) or 'none'}"
 
 
 def describe(pool: Pool, settings: Settings) -> TargetInfo:

@@ -21,7 +21,7 @@ from bisect_trt.references.base import Record, recorded_inputs
 from bisect_trt.references.spec import parse
 from bisect_trt.session.oracle import LONGEST_DEADLINE
 from bisect_trt.session.prepare import RECORD, Session
-from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings, RunSettings, Settings
+from bisect_trt.settings import Settings
 from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
 from bisect_trt.writing.files import written_whole
@@ -155,10 +155,7 @@ def record_model(pool: Pool, session: Session, settings: Settings, *, outputs_on
     if parse(settings.accuracy.reference).kind == "target-at":
         recorded = _record_on_target(pool, session, settings, tensors)
     else:
-        accuracy = settings.accuracy
-        recorded = record_in_worker(
-            pool, folder, graph.proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
-        )
+        recorded = record_in_worker(pool, folder, graph.proto, session.feeds, settings, tensors=tensors)
     if not outputs_only:
         _keep(recorded, place)
     return recorded
@@ -166,11 +163,11 @@ def record_model(pool: Pool, session: Session, settings: Settings, *, outputs_on
 
 def record_tensors(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:
     """Record some tensors only, and run again each time: that takes little."""
-    folder, proto, accuracy = session.store.folder, session.graph.proto, settings.accuracy
+    folder = session.store.folder
     if (folder / RECORD).exists():  # of a run that was stopped
         return record_model(pool, session, settings)
     return record_in_worker(
-        pool, folder, proto, session.feeds, settings.run, tensors=tensors, accuracy=accuracy
+        pool, folder, session.graph.proto, session.feeds, settings, tensors=tensors
     )
 
 
@@ -183,8 +180,7 @@ def record_derived(
     place = session.store.folder / f"record-{key}.json"
     if place.exists():
         return Record.from_json(json.loads(place.read_text()))
-    folder, accuracy = session.store.folder, settings.accuracy
-    recorded = record_in_worker(pool, folder, proto, feeds, settings.run, accuracy=accuracy, stem=f"{key}-")
+    recorded = record_in_worker(pool, session.store.folder, proto, feeds, settings, stem=f"{key}-")
     _keep(recorded, place)
     return recorded
 
@@ -218,10 +214,9 @@ def record_in_worker(
     folder: Path,
     proto: onnx.ModelProto,
     feeds: Sequence[Feeds],
-    run: RunSettings,
+    settings: Settings,
     *,
     tensors: Sequence[str] | None = None,
-    accuracy: AccuracySettings = DEFAULT_ACCURACY,
     stem: str = "r",
 ) -> Record:
     """Record in a worker. A reference that takes its worker with it gives a record with an error.
@@ -229,9 +224,9 @@ def record_in_worker(
     It has ten times what a probe has, and ten minutes at least: it runs all samples, and ONNX Runtime may
     never come back. Raises StoppedEarly when the disk is full.
     """
-    model = proto.SerializeToString()
+    model, run = proto.SerializeToString(), settings.run
     budget = run.record_budget or psutil.virtual_memory().total // 4
-    arguments = (model, folder, tuple(feeds), tensors, budget, accuracy, stem)
+    arguments = (model, folder, tuple(feeds), tensors, budget, settings.accuracy, stem)
     deadline = max(10 * (run.timeout or LONGEST_DEADLINE), SHORTEST)
     reply = pool.submit(reference.record, *arguments, timeout=deadline).result()
     if reply.death is None:

@@ -10,7 +10,7 @@ import onnx
 
 from bisect_trt.errors import UsageError
 from bisect_trt.machine.scratch import temporary_folder
-from bisect_trt.model.inputs.feeds import GraphInput, fit, read_inputs
+from bisect_trt.model.inputs.feeds import GraphInput, fit, no_input, read_inputs
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.inputs.indices import accepted_values, require_inside
 from bisect_trt.model.inputs.made_up import MadeUp, Value
@@ -103,8 +103,7 @@ def _known_shapes(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[st
     ):
         for name, shape in shapes:
             if name not in declared:
-                known = ", ".join(declared) or "none"
-                raise UsageError(f"{option}: the model has no input {name}", f"its inputs are: {known}")
+                raise no_input(option, name, list(declared))
             _require_fit(option, declared[name], shape)
     return dict(given)
 
@@ -114,8 +113,7 @@ def _known_ranges(settings: Settings, inputs: tuple[GraphInput, ...]) -> dict[st
     declared = [item.name for item in inputs]
     for name, _, _ in settings.run.input_ranges:
         if name not in declared:
-            known = ", ".join(declared) or "none"
-            raise UsageError(f"--input-range: the model has no input {name}", f"its inputs are: {known}")
+            raise no_input("--input-range", name, declared)
     return {name: (low, high) for name, low, high in settings.run.input_ranges}
 
 
@@ -145,13 +143,7 @@ def _in_a_worker(what: str, job: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _require_fit(option: str, declared: GraphInput, shape: tuple[int, ...]) -> None:
-    if declared.dims is None:
-        return
-    fits = len(declared.dims) == len(shape) and all(
-        not isinstance(d, int) or d == s for d, s in zip(declared.dims, shape, strict=True)
-    )
-    if not fits:
-        dims = "x".join(str(d if d is not None else "?") for d in declared.dims)
-        given = "x".join(map(str, shape))
+    if not declared.takes(shape):
+        given, dims = "x".join(map(str, shape)), declared.shape_text()
         text = f"{option} {declared.name}:{given} does not fit the model, which declares {dims}"
         raise UsageError(text, "numbers of the model are fixed: export it with a name in their place")

@@ -40,9 +40,8 @@ def unsteady(pool: Pool, session: Session, settings: Settings, nodes: Sequence[s
     tensors = sorted(near & graph.producer.keys())
     # In one session: another one may begin with the same seed.
     count, feeds = len(session.feeds), session.feeds * 2
-    run, accuracy = settings.run, settings.accuracy
     found = record_in_worker(
-        pool, folder, graph.proto, feeds, run, tensors=tensors, accuracy=accuracy, stem="twice-"
+        pool, folder, graph.proto, feeds, settings, tensors=tensors, stem="twice-"
     )
     differ = {
         tensor

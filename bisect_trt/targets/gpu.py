@@ -47,7 +47,7 @@ class Gpu:
 def _driver() -> tuple[ctypes.CDLL | None, int]:
     """Return the driver, and how many GPUs it shows to this process."""
     try:
-        cuda = ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "WinDLL") else "libcuda.so.1")
+        cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None, 0
     found = ctypes.c_int()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from bisect_trt.settings import TargetSettings
@@ -36,8 +35,8 @@ class Knob:
     name: str
     told: str
     decisions: Decisions = ()
-    changes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    paste: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    paste: Mapping[str, str] = field(default_factory=dict)
     coarse: bool = False
 
     def __hash__(self) -> int:

@@ -144,12 +144,10 @@ def _take_all_memory() -> None:
 
 
 def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) -> TargetResult:
-    outputs: list[Mapping[str, Array]] = []
     try:
         feeds = fed(candidate)
         changed = _corrupted(model, candidate.folder, late, feeds[0]) if late and feeds else model
-        for given in ort.run(changed.SerializeToString(), candidate.folder, feeds):
-            outputs.append({name: value for name, value in given.items() if not isinstance(value, str)})
+        outputs = ort.run(changed.SerializeToString(), candidate.folder, feeds)
     except ort.OrtError as e:
         message = str(e)
         failure = Failure(Stage.RUN, Symptom.ERROR, mask(message, Blame(model).names), message)
@@ -229,8 +227,4 @@ def _types(
     already = {output.name for output in shown.graph.output}
     shown.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in already)
     (values,) = ort.run(shown.SerializeToString(), folder, [feeds])
-    return {
-        name: helper.np_dtype_to_tensor_dtype(value.dtype)
-        for name, value in values.items()
-        if not isinstance(value, str)
-    }
+    return {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in values.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from bisect_trt.machine import native
 from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import bodies, is_onnx, opset_of, topological
 from bisect_trt.model.lenient import read_as_the_reference
@@ -17,6 +18,7 @@ from bisect_trt.model.patch import NARROW, key_of, lowered, narrow_copy
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
 from bisect_trt.targets.raised import raised
+from bisect_trt.targets.tensorrt.blame import labels
 
 _NEUTRAL = frozenset({"Shape", "Size"})
 _STAYS = frozenset(
@@ -96,27 +98,21 @@ def roles(model: onnx.ModelProto, to: str) -> Roles:
         slots[key] = found
         if node.op_type in _NEUTRAL:
             neutral.add(key)
-    return Roles(slots, frozenset(neutral), stays, types, node_names(model.graph), _operators(model.graph))
-
-
-def _operators(graph: onnx.GraphProto) -> dict[str, str]:
-    return {key_of(node): node.op_type for node in graph.node}
+    ops = {key_of(node): node.op_type for node in model.graph.node}
+    return Roles(slots, frozenset(neutral), stays, types, node_names(model.graph), ops)
 
 
 def node_names(graph: onnx.GraphProto) -> dict[str, str]:
     """Return the key of each node to the name that people know it by."""
-    count: dict[str, int] = {}
-    for node in graph.node:
-        count[node.name] = count.get(node.name, 0) + 1
-    return {key_of(n): n.name if n.name and count[n.name] == 1 else key_of(n) for n in graph.node}
+    return dict(zip(map(key_of, graph.node), labels(graph), strict=True))
 
 
 def float_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element types of the tensors of the main graph."""
     light = skeleton(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(light).graph
-    except Exception:  # what it cannot do leaves tensors unknown, and these stay as they are
+        inferred = native.infer_shapes(light).graph
+    except (native.RefusedError, native.NotKnownError):  # tensors of unknown type stay as they are
         inferred = light.graph
     values = (*model.graph.value_info, *inferred.value_info, *inferred.output, *model.graph.input)
     types = {v.name: v.type.tensor_type.elem_type for v in values if v.type.HasField("tensor_type")}

@@ -108,7 +108,7 @@ class Comparison:
         """Return what is wrong with the target's outputs when there is nothing to compare them with."""
         candidate = self.candidate
         again = self.run(candidate)
-        feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
+        feeds = continue_rest.load(candidate, candidate.feeds)
         found = self_check.inspect(feeds, first, again or first, self.accuracy, self._least)
         if not found or all(diff.difference == self_check.UNSTEADY for diff in found):
             return found

@@ -21,18 +21,21 @@ def types_of(content: Content) -> dict[str, int]:
     return {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
 
 
-def load(candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int]) -> Values:
-    """Return recorded values, memory mapped when they are large.
+def load(
+    candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int] | None = None
+) -> Values:
+    """Return recorded values, memory mapped when they are large; by default of what the candidate declares.
 
     Raises:
         ValueError: a value is of another type than the model declares, or of one of several and it declares
             none; the message names the tensor.
     """
     store = Store(candidate.folder)
+    known = types_of(candidate.content) if types is None else types
 
     def value(name: str, path: Path) -> Array:
         try:
-            return store.load(path, types[name])
+            return store.load(path, known[name])
         except ValueError as error:  # it names the file
             raise ValueError(str(error).replace(path.name, name, 1)) from error
 
@@ -79,10 +82,9 @@ def _finish(candidate: Candidate, own: Values, given: Values) -> tuple[Values, V
 
     try:
         feeds = _feeds(candidate, rest, types, own, given)
-        made = ort.run(rest.model, candidate.folder, feeds)
+        behind = ort.run(rest.model, candidate.folder, feeds)
     except (ort.OrtError, ValueError) as error:
         return [], [], f"the reference cannot go on from what the target gave: {error}"
-    behind = [{k: v for k, v in sample.items() if not isinstance(v, str)} for sample in made]
     return expected, [{**one, **two} for one, two in zip(direct, behind, strict=True)], ""
 
 

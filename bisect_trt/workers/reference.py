@@ -55,21 +55,19 @@ def values(candidate: Candidate) -> tuple[Values, str]:
     from bisect_trt.references import ort
 
     try:
-        feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
-        given = ort.run(candidate.model, candidate.folder, feeds)
+        feeds = continue_rest.load(candidate, candidate.feeds)
+        return ort.run(candidate.model, candidate.folder, feeds), ""
     except ort.OrtError as error:
         return [], f"the reference cannot run it: {error}"
     except ValueError as error:  # what flows is of another type than the model declares
         return [], f"the model does not declare what flows in it: {error}"
-    return [{k: v for k, v in sample.items() if not isinstance(v, str)} for sample in given], ""
 
 
 def expected(candidate: Candidate) -> tuple[Values, str]:
     """Return reference values for each sample, or why there are none."""
     if candidate.expected and all(candidate.expected):
-        types = continue_rest.types_of(candidate.content)
         try:
-            return continue_rest.load(candidate, candidate.expected, types), ""
+            return continue_rest.load(candidate, candidate.expected), ""
         except ValueError as error:
             return [], f"the model does not declare what flows in it: {error}"
     return values(candidate)

@@ -57,7 +57,7 @@ def explain(
     arithmetic = arithmetic_of(settings)
     told = coarsest(arithmetic, _types(candidate))
     found: dict[str, Any] = {"arithmetic": told.name, "roundoff": told.roundoff}
-    feeds = continue_rest.load(candidate, candidate.feeds, continue_rest.types_of(candidate.content))
+    feeds = continue_rest.load(candidate, candidate.feeds)
     failing = failing_samples(expected, given, accuracy, least)
     if not failing:
         return {**found, "unknown": "nothing failed"}
@@ -88,8 +88,7 @@ def origin(settings: TargetSettings, candidate: Candidate) -> list[str]:
     model = onnx.load_model_from_string(candidate.model)
     found: set[str] = set()
     try:
-        types = continue_rest.types_of(candidate.content)
-        for feeds in continue_rest.load(candidate, candidate.feeds, types):
+        for feeds in continue_rest.load(candidate, candidate.feeds):
             found |= hazards(model, candidate.folder, feeds, arithmetic)
     except Unknown:
         return []

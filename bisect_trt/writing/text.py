@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from html import escape
 
@@ -32,6 +33,12 @@ def some_names(names: Sequence[str], most: int = 4) -> str:
     """Return `a, b, c, d and 3 more`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def nearest(word: str, known: Sequence[str], otherwise: str) -> str:
+    """Return the hint `did you mean X?` where a known word is near to one that is not; else another hint."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def short_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.graph import Dims, dims_of
 from bisect_trt.model.inputs.formats import read_samples
 from bisect_trt.outcome import Array
+from bisect_trt.writing.text import nearest
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,13 @@ class GraphInput:
             hint = "sequences, optionals and maps as inputs are not supported"
             raise UsageError(f"the input {self.name} is no tensor", hint)
         return helper.tensor_dtype_to_np_dtype(self.elem_type)
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Return whether a value may have this shape: as many dimensions, and the sizes that are declared."""
+        if self.dims is None:
+            return True
+        pairs = zip(self.dims, shape, strict=False)
+        return len(self.dims) == len(shape) and all(d == s for d, s in pairs if isinstance(d, int))
 
     def shape_text(self) -> str:
         """Return declared dimensions for messages: `1x3xHx?`."""
@@ -96,7 +103,7 @@ def _fit(
     known = {item.name: item for item in inputs}
     for name in arrays:
         if name not in known:
-            raise UsageError(f"{path}: the model has no input {name}", _suggest(name, list(known)))
+            raise no_input(str(path), name, list(known))
     sample = {}
     sizes: dict[str, tuple[int, str]] = {}
     for item in inputs:
@@ -110,22 +117,16 @@ def _fit(
     return sample
 
 
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return "its inputs are: " + (", ".join(known) or "none")
+def no_input(where: str, name: str, known: Sequence[str]) -> UsageError:
+    """Return the error for a name that is none of a model's inputs; `where` says who gave it."""
+    hint = nearest(name, known, f"its inputs are: {', '.join(known) or 'none'}")
+    return UsageError(f"{where}: the model has no input {name}", hint)
 
 
 def _require_shape(path: Path, item: GraphInput, array: Array) -> None:
     """Check declared dimensions."""
-    if item.dims is None:
-        return
-    given = "x".join(map(str, array.shape)) or "a scalar"
-    fits = len(item.dims) == array.ndim
-    for want, have in zip(item.dims, array.shape, strict=False):
-        fits = fits and (not isinstance(want, int) or want == have)
-    if not fits:
+    if not item.takes(array.shape):
+        given = "x".join(map(str, array.shape)) or "a scalar"
         declared = item.shape_text()
         raise UsageError(f"{path}: {item.name} has the shape {given}, but the model declares {declared}")
 

@@ -24,10 +24,9 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.normalise import unname_twins
-from bisect_trt.model.store import Store
-from bisect_trt.outcome import Array, Stage
+from bisect_trt.outcome import Stage
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.base import TargetInfo, TargetResult, announce
+from bisect_trt.targets.base import TargetInfo, TargetResult, announce, as_declared
 from bisect_trt.targets.emulate import graph
 from bisect_trt.targets.emulate.rounding import FORMATS, TYPED
 from bisect_trt.targets.roles import with_casts
@@ -87,7 +86,7 @@ class Emulate:
         else:  # what is lowered gets its type, and that is emulated
             model, precision = with_casts(candidate.model, candidate.folder, precision, candidate.keep), TYPED
         unname_twins(model.graph)  # those that are emulated may take equal names
-        types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+        samples = as_declared(model.graph, candidate.folder, candidate.feeds)
         emulation = graph.emulate(
             model, precision, lambda names: ort.types(candidate.model, candidate.folder, names)
         )
@@ -95,15 +94,10 @@ class Emulate:
         if emulation.unknown:
             facts["not_rounded"] = emulation.unknown[:_SHOWN_NODES]
         announce(Stage.RUN)
-        store = Store(candidate.folder)
-        feeds: list[dict[str, Array]] = [
-            {emulation.inputs[k]: store.load(path, types[k]) for k, path in sample.items() if k in types}
-            for sample in candidate.feeds
-        ]
+        feeds = [{emulation.inputs[k]: value for k, value in sample.items()} for sample in samples]
         try:
-            given = ort.run(emulation.model.SerializeToString(), candidate.folder, feeds)
+            outputs = ort.run(emulation.model.SerializeToString(), candidate.folder, feeds)
         except ort.OrtError as e:
             why = f"ONNX Runtime cannot run the emulation: {e}"
             return TargetResult(unresolved=why, log=str(e), facts=facts)
-        outputs = tuple({k: v for k, v in one.items() if not isinstance(v, str)} for one in given)
-        return TargetResult(outputs=outputs, facts=facts)
+        return TargetResult(outputs=tuple(outputs), facts=facts)

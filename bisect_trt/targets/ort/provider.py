@@ -338,10 +338,9 @@ def _not_handed(samples: Values) -> str:
 
 def _run(session: Any, samples: Values) -> list[Mapping[str, Array]]:
     """Return the outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
-    from bisect_trt.references.ort import given_by
+    from bisect_trt.references.ort import given_by, tensors
 
-    results = (given_by(session, sample) for sample in samples)
-    return [{k: v for k, v in given.items() if not isinstance(v, str)} for given in results]
+    return [tensors(given_by(session, sample)) for sample in samples]
 
 
 def _made_by(device: Any, library: Path) -> bool:

@@ -27,7 +27,7 @@ class Blame:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
-        self._order = _labels(self._graph)
+        self._order = labels(self._graph)
         self._op: dict[str, str] = {
             label: node.op_type for label, node in zip(self._order, self._graph.node, strict=True)
         }
@@ -101,7 +101,8 @@ class Blame:
         return (name for name in self._order if self._op.get(name) in words)
 
 
-def _labels(graph: onnx.GraphProto) -> list[str]:
+def labels(graph: onnx.GraphProto) -> list[str]:
+    """Return what each node is called: its name where no other node has it, else its first output."""
     times = Counter(node.name for node in graph.node)
     return [
         node.name if node.name and times[node.name] == 1 else next(filter(None, node.output), "")

@@ -8,6 +8,7 @@ first decides, for all later probes and for the written files.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import warnings
 from collections.abc import Iterator
@@ -124,9 +125,7 @@ def _set(config: Any, cache: Any) -> bool:
 def _locked(folder: Path) -> Iterator[None]:
     """Nobody else adds to a file of this folder meanwhile; the lock leaves nothing behind."""
     handle = None
-    with suppress(ImportError, OSError):  # where folders cannot be locked, what others measured may be lost
-        import fcntl
-
+    with suppress(OSError):  # where folders cannot be locked, what others measured may be lost
         handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX)
     try:
