@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
+import sys
+import threading
+from contextlib import suppress
 
 from bisect_trt.errors import INTERRUPTED
 
@@ -21,7 +25,22 @@ def main() -> int:
 
     if early:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    return app.main()
+    return _ended(app.main())
+
+
+def _ended(code: int) -> int:
+    """End this process with an exit code, without taking apart what the kernel takes back at once.
+
+    To free all objects of 600 modules takes 0.05 s. What has to happen at an end happens, as multiprocessing
+    does it in its own processes. Where the output cannot be written Python ends as it always does.
+    """
+    with suppress(OSError, ValueError):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(code)
+    return code
 
 
 def _leave(number: int, frame: object) -> None:
