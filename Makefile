@@ -15,7 +15,7 @@ DEMO_MODELS ?= $(filter-out models/ok.onnx models/roialign.onnx,$(sort $(wildcar
 # One more than there are cores: some tests wait (for a deadline, a kill), and leave theirs to others.
 TEST_WORKERS ?= 3
 
-.PHONY: help setup demo test test-long test-gpu lint types check house bench bench-against bench-scale corpus real models docs clean
+.PHONY: help setup demo test test-long test-gpu lint types check house bench bench-against bench-limits bench-scale corpus real models docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ bench: $(STAMP) ## compare with Polygraphy, measure the search, write bench/RESU
 
 bench-against: $(STAMP) ## CPU seconds against an older commit, in turn (ARGS="--commit a045d4f"), write bench/AGAINST.md
 	$(BIN)/python bench/against.py $(ARGS)
+
+bench-limits: $(STAMP) ## the other limits: a probe's own cost, workers, a night's share, memory, the first line (10 min)
+	$(BIN)/python bench/limits.py $(ARGS)
 
 bench-scale: $(STAMP) ## measure large models: time, memory, disk (20 min, 8 GB of disk)
 	$(BIN)/python bench/scale.py

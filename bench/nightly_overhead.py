@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from bisect_trt.nightly.children import Children
 from bisect_trt.nightly.runner import Checked, Trouble
 
 ROOT = Path(__file__).parents[1]
+NODES = 17  # of the small model
 T = TypeVar("T")
 
 
@@ -70,7 +72,17 @@ def sources(small: bool) -> list[Path]:
     return sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx"))
 
 
-def overhead(count: int, spec: str, small: bool) -> None:
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a night: inside target and reference, beside its jobs, and CPU of the night itself."""
+
+    target: float
+    beside: float
+    own: float
+
+
+def overhead(count: int, spec: str, small: bool) -> Spent:
+    """Run a night and print what it spends on what."""
     found = sources(small)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -90,6 +102,7 @@ def overhead(count: int, spec: str, small: bool) -> None:
         each = seconds / count * 1000
         print(f"{what:30}{seconds:7.2f} s, {seconds / inside:6.1%} of that, {each:.1f} ms a model")
     print(f"memory: {seen.memory()}")
+    return Spent(target, wall - jobs, own)
 
 
 class Seen:
