@@ -107,7 +107,7 @@ def test_a_reproducer_with_large_random_weights_is_small(store: Path, tmp_path: 
     best = candidate(product(1024, antialias=True), store, x, x[:, :, ::2, ::2])
     found = reduction(best, tmp_path / "m-repro", ANTIALIAS)
     models.write_model(best, found.out)
-    models.write_passing(best, found.out)  # of the same weights
+    models.write_beside(best, found.out, "passing.onnx")  # of the same weights
     texts.write_texts(found, documents.report(found, describe()))
     assert (found.out / seeded.FILE).stat().st_size == 4 << 20
     archive = attach.zip_it(found.out)

@@ -168,7 +168,7 @@ def write_models(run: Run, result: Reduction, neighbour: Neighbour | None, kept:
     if cache is not None and not run.settings.run.anonymise:
         models.write_timing_cache(cache, out)
     if neighbour is not None:
-        models.write_passing(neighbour.candidate, out)
+        models.write_beside(neighbour.candidate, out, files.PASSING)
 
 
 @dataclass(frozen=True)

@@ -35,41 +35,54 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
     style = STYLES[style_of(reduction)]
     said = (*reduction.judgement.told, *reduction.judgement.advice)
     template = NOTE if reduction.judgement.kind is Finding.SENSITIVE else style.template
-    found = operators(reduction.best.model)
-    drawing = mermaid(picture(reduction.best.model, reduction.wanted.nodes))
+    words = shared_words(reduction, document)
     text = _fill_in(
         template,
         {
-            **document,
+            **words,
             "notes": [note for note in document["notes"] if template != NOTE or note not in said],
             "style": style,
             "emulated": emulated(reduction),
-            "title": title(reduction, found, gpu_of(reduction, document["environment"])),
-            "what": failure_words(reduction.wanted),
             "also_seen": document["also_seen"][:_ALSO],
             "count": counted,
-            "operators": found,
-            "minimal": minimal(reduction),
-            "verified": verified(reduction),
-            "compared": compared(reduction),
             "worst": worst(document),
-            "fields": fields(reduction, document["environment"]),
             "system": platform.system(),
             "architecture": platform.machine(),
             "needs_us": template_for(reduction) == "needs_us.py.j2",
             "origins": [origin.sentence(code) for origin in reduction.origins],
-            "recipes": recipes(reduction),
-            "rows": changes(document),
-            "drawing": drawing if len(drawing) <= _DRAWING else "",
+            "drawing": words["mermaid"] if len(words["mermaid"]) <= _DRAWING else "",
             "runs": reference_runs(reduction),
             "reference_words": reference(reduction),
             "builder": line(*document["builder_arguments"]),
-            "elsewhere": elsewhere(reduction),
             "log": without_middle(reduction.log, _LOG),
             "zip": zip_name,
         },
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def shared_words(reduction: Reduction, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the issue and the page both say, by the names that templates have for it.
+
+    `document` is `documents.report` of the same reduction, and a part of it.
+    """
+    found, machine = operators(reduction.best.model), document["environment"]
+    drawn = picture(reduction.best.model, reduction.wanted.nodes)
+    return {
+        **document,
+        "title": title(reduction, found, gpu_of(reduction, machine)),
+        "what": failure_words(reduction.wanted),
+        "operators": found,
+        "minimal": minimal(reduction),
+        "verified_text": verified(reduction),
+        "compared_text": compared(reduction),
+        "elsewhere": elsewhere(reduction),
+        "fields": fields(reduction, machine),
+        "changes": changes(document),
+        "recipes": recipes(reduction),
+        "picture": drawn,
+        "mermaid": mermaid(drawn),
+    }
 
 
 def _fill_in(template: str, values: Mapping[str, Any]) -> str:

@@ -24,7 +24,6 @@ from bisect_trt.reproducer.files import (
     EXPECTED,
     INPUTS,
     MODEL,
-    PASSING,
     TIMING,
     WEIGHTS,
     narrow_file,
@@ -56,14 +55,14 @@ def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT)
                 write_values(feeds, folder / sample_file(name, k))
 
 
-def write_passing(candidate: Candidate, out: Path) -> None:
-    """Write `passing.onnx`, standalone: a neighbour of the reproducer that the target takes.
+def write_beside(candidate: Candidate, out: Path, name: str) -> None:
+    """Write another model beside `repro.onnx`, standalone but for the seeded weights that both have.
 
     Raises:
         OSError: external data of the candidate is missing, or a file cannot be written.
     """
-    with written_aside(out, PASSING) as folder:
-        _write_model(candidate, folder, EMBED_LIMIT, PASSING, skeleton_of(out))
+    with written_aside(out, name) as folder:
+        _write_model(candidate, folder, EMBED_LIMIT, name, skeleton_of(out))
 
 
 def write_narrow(out: Path, precision: str) -> None:
@@ -72,10 +71,9 @@ def write_narrow(out: Path, precision: str) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    with written_aside(out, MODEL) as folder, temporary_folder() as scratch:
+    with temporary_folder() as scratch:
         made = narrowed((out / MODEL).read_bytes(), out, precision, scratch)
-        best = Candidate(made.model, made.folder, ())
-        _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
+        write_beside(Candidate(made.model, made.folder, ()), out, narrow_file(precision))
 
 
 def write_emulated(out: Path, precision: str) -> None:
@@ -84,10 +82,8 @@ def write_emulated(out: Path, precision: str) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    with written_aside(out, MODEL) as folder:
-        made = emulate(onnx.load_model_from_string((out / MODEL).read_bytes()), precision)
-        best = Candidate(made.model.SerializeToString(), out, ())
-        _write_model(best, folder, EMBED_LIMIT, narrow_file(precision), skeleton_of(out))
+    made = emulate(onnx.load_model_from_string((out / MODEL).read_bytes()), precision)
+    write_beside(Candidate(made.model.SerializeToString(), out, ()), out, narrow_file(precision))
 
 
 def write_twin(out: Path, wanted: Failure) -> None:
@@ -99,11 +95,9 @@ def write_twin(out: Path, wanted: Failure) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    with written_aside(out, MODEL) as folder:
-        proto = onnx.load_model_from_string((out / MODEL).read_bytes())
-        made = without_ignored(proto, wanted) if is_ignored(wanted) else spelled_out(proto)
-        name = narrow_file("without" if is_ignored(wanted) else "spelled")
-        _write_model(Candidate(made, out, ()), folder, EMBED_LIMIT, name, skeleton_of(out))
+    proto = onnx.load_model_from_string((out / MODEL).read_bytes())
+    made = without_ignored(proto, wanted) if is_ignored(wanted) else spelled_out(proto)
+    write_beside(Candidate(made, out, ()), out, narrow_file("without" if is_ignored(wanted) else "spelled"))
 
 
 def write_timing_cache(source: Path, out: Path) -> None:

@@ -205,10 +205,10 @@ def _tensor(item: Scanned) -> dict[str, Any]:
         "op": item.op,
         "position": item.position,
         "depth": item.depth,
-        "own_error": number(item.own_error),
+        "own_error": plain(item.own_error),
         "above_noise": item.above_noise,
-        "effect": number(item.effect_error),
-        "context_error": number(item.context_error),
+        "effect": plain(item.effect_error),
+        "context_error": plain(item.context_error),
         "guilty": item.guilty,
         "own": None if item.own is None else item.own.to_json(),
         "outputs": None if item.effect is None else [diff.to_json() for diff in item.effect],
@@ -217,8 +217,3 @@ def _tensor(item: Scanned) -> dict[str, Any]:
         "suspects": item.suspects,
         "why": item.why,
     }
-
-
-def number(value: float | None) -> float | str | None:
-    """Return an error as JSON knows it: infinite as text."""
-    return str(value) if value is not None and not math.isfinite(value) else value

@@ -14,13 +14,10 @@ import numpy as np
 
 from bisect_trt.reproducer import issue, markdown
 from bisect_trt.reproducer.archive import attachments
-from bisect_trt.reproducer.command_lines import recipes
 from bisect_trt.reproducer.files import PAGE, SUMMARY
 from bisect_trt.reproducer.page import plots, timeline
 from bisect_trt.reproducer.page.drawing import draw
 from bisect_trt.reproducer.page.timeline import Compared, compared
-from bisect_trt.reproducer.picture import mermaid, picture
-from bisect_trt.reproducer.trackers import failure_words, title
 from bisect_trt.results import Reduction
 from bisect_trt.session.journal import read
 from bisect_trt.writing import templates
@@ -64,29 +61,16 @@ def _facts(words: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> dict[str, Any]:
-    operators = issue.operators(reduction.best.model)
-    gpu = issue.gpu_of(reduction, document["environment"])
-    drawn = picture(reduction.best.model, reduction.wanted.nodes)
+    words = issue.shared_words(reduction, document)
     log = issue.without_middle(reduction.log, _LOG)
     secret = reduction.settings.run.anonymise
     probes = timeline.rows(read(journal)[0], reduction.original_nodes, names=not secret)
     return {
-        **document,
-        "title": title(reduction, operators, gpu),
-        "what": failure_words(reduction.wanted),
-        "operators": operators,
+        **words,
         "sure": reduction.sure,
-        "minimal": issue.minimal(reduction),
-        "verified_text": issue.verified(reduction),
-        "compared_text": issue.compared(reduction),
-        "elsewhere": issue.elsewhere(reduction),
         "origins": reduction.origins,
         "code_of": markdown.code,
-        "fields": issue.fields(reduction, document["environment"]),
-        "changes": issue.changes(document),
-        "recipes": recipes(reduction),
-        "drawing": draw(drawn),
-        "mermaid": mermaid(drawn),
+        "drawing": draw(words["picture"]),
         "strip": _strip(reduction),
         "probes": probes,
         "shown": probes[:ROWS],
