@@ -16,9 +16,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import bisect_trt
 from bisect_trt.anonymise.audit import find, left
 from bisect_trt.anonymise.scrub import Scrubber, operators, require_clean
-from bisect_trt.anonymise.secrets import secrets_of
+from bisect_trt.anonymise.secrets import WORD, secrets_of
 from bisect_trt.errors import Leak, UsageError
 from bisect_trt.model.editing.attributes import is_plain
 from bisect_trt.model.load import LoadedModel, load
@@ -279,6 +280,20 @@ def test_texts_are_scrubbed(secret: Path) -> None:
     text = "zebra/q_proj/dot: node_of_zebra/q_proj/hidden in /home/hopper77/zebranet/zoo.py has no runners"
     clean = Scrubber(secrets).text(text)
     assert clean.endswith("has no runners") and not find({"a.log": clean.encode()}, secrets)
+
+
+@pytest.mark.parametrize(
+    "file", ["reproducer/templates/repro.py.j2", "reproducer/page/templates/report.md.j2"]
+)
+def test_names_of_a_model_that_are_words_of_ours_leave_our_files_alone(secret: Path, file: str) -> None:
+    """A node called `builder` took that word out of `repro.py`, which was no Python any more."""
+    text = (Path(bisect_trt.__file__).parent / file).read_text() + "written by bisect-trt"
+    proto = onnx.load(secret)
+    proto.producer_name = "bisect-trt"
+    words = sorted(set(WORD.findall(text)))
+    proto.graph.node.extend(helper.make_node("Relu", ["stripes"], [f"t{k}"], w) for k, w in enumerate(words))
+    onnx.save(proto, secret)
+    assert Scrubber(secrets_of(load(secret), [], Settings())).text(text) == text
 
 
 def test_a_failure_that_needs_its_weights_is_told_and_not_written(tmp_path: Path) -> None:

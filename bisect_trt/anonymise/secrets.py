@@ -32,7 +32,7 @@ PATH = "a path"
 
 TOKEN = re.compile(r"[^\s\"'`,;<>()\[\]{}=|]+")
 WORD = re.compile(r"[A-Za-z0-9_]+")
-_OURS = re.compile(r"(?:[xywstbcd]|body)\d+(?:_shape|_fill)?")
+_OURS = re.compile(r"(?:[xywstbcd]|body)\d+(?:_shape|_fill)?|bisect-trt")
 _PART = 5  # letters of a part of a name that tells something
 
 
@@ -84,7 +84,7 @@ class Secrets:
 @cache
 def _vocabulary() -> frozenset[str]:
     """Return the words that our files can hold whatever the model: those of our own source, and ONNX's."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]  # the whole package
     words: set[str] = set()
     for path in (*folder.rglob("*.py"), *folder.rglob("*.j2")):
         words.update(WORD.findall(path.read_text(encoding="utf-8")))
@@ -96,7 +96,7 @@ def _vocabulary() -> frozenset[str]:
 
 
 def is_ours(word: str) -> bool:
-    """Return whether a word is one of ours, or a name that we give: `x0`, `conv1`."""
+    """Return whether a word is one of ours, our own name, or a name that we give: `x0`, `conv1`."""
     plain = word.lower()
     return (
         plain in _vocabulary()
