@@ -140,7 +140,7 @@ class ReportSettings:
     """What the reproducer folder holds besides what is always there; no probe depends on it.
 
     Attributes:
-        style: tracker for which ISSUE.md is written, see `reproducer.styles`; empty: that of the target.
+        style: tracker for which ISSUE.md is written, see `reproducer.trackers`; empty: that of the target.
         inputs_for: other tools for which the input values are written: `trtexec`, `polygraphy`.
     """
 

@@ -53,7 +53,7 @@ _CUT = frozenset({Form.DEFAULT, Form.UNFROZEN, Form.DYNAMIC, Form.HIDDEN, Form.N
 
 @dataclass(frozen=True)
 class Rest:
-    """What lies between a candidate's outputs and the outputs of the whole model, see `model.rest`.
+    """What lies between a candidate's outputs and the outputs of the whole model, see `cutting.continuation`.
 
     Attributes:
         outputs: outputs of the whole model that the candidate has an influence on.

@@ -1,4 +1,4 @@
-"""What a child process does: see `children.Child`.
+"""What a child process does: see `child.Child`.
 
 The child gets everything ready, then waits for one line of JSON on standard input: a child can be
 started before it is needed. Its answer is one line of JSON on standard output; all that libraries

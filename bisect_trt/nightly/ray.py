@@ -1,6 +1,6 @@
 """Models on the machines of a Ray cluster that exists.
 
-Each job is one Ray task (see `workers.cluster`), and inside it the node's own `Children` isolate the model:
+Each job is one Ray task (`workers.ray.cluster`), and inside it the node's own `Children` isolate the model:
 deadlines, memory limits and deaths are the same as locally, and so are the results. Models, input values
 and reproducers travel through Ray's object store.
 """

@@ -48,7 +48,7 @@ class _Answers:
 
 
 class Selections:
-    """A `search.Judge` of node names, all cut in one style."""
+    """A `list_search.Judge` of node names, all cut in one style."""
 
     def __init__(self, problem: Problem, style: CutStyle = CutStyle.DEFAULT) -> None:
         self._problem = problem

@@ -30,7 +30,7 @@ _ALSO = 5
 def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> str:
     """Return the Markdown text: an issue, or a note for the user's own team if the model is at fault.
 
-    `document` is `documents.report` of the same reduction.
+    `document` is `document.report` of the same reduction.
     """
     style = STYLES[style_of(reduction)]
     said = (*reduction.judgement.told, *reduction.judgement.advice)
@@ -64,7 +64,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
 def shared_words(reduction: Reduction, document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the issue and the page both say, by the names that templates have for it.
 
-    `document` is `documents.report` of the same reduction, and a part of it.
+    `document` is `document.report` of the same reduction, and a part of it.
     """
     found, machine = operators(reduction.best.model), document["environment"]
     drawn = picture(reduction.best.model, reduction.wanted.nodes)

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -92,16 +92,7 @@ class Verification(Summary):
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data."""
-        return {
-            "name": self.name,
-            "status": self.status.value,
-            "target": self.target,
-            "wanted": self.wanted.to_json() if self.wanted else None,
-            "seen": self.seen.to_json() if self.seen else None,
-            "why": self.why,
-            "runs": self.runs,
-            "seconds": round(self.seconds, 3),
-        }
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
 def verify(

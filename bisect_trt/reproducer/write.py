@@ -81,7 +81,7 @@ def write_texts(
 ) -> None:
     """Write all that is text, `report.json` last: when it is there, everything is.
 
-    `document` is `documents.report` of the reduction, `pages` are further texts by file name, and `facts`
+    `document` is `document.report` of the reduction, `pages` are further texts by file name, and `facts`
     is what `report.json` holds of them. Input values for other tools are written where asked for.
 
     Raises:

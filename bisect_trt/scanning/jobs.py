@@ -102,7 +102,7 @@ def measure(
 
 
 def noise(dtype: np.dtype[Any]) -> float:
-    """Return the error (see `scanned.error_of`) of a tensor of this type that says nothing."""
+    """Return the error (see `result.error_of`) of a tensor of this type that says nothing."""
     if dtype.kind in "iubOUS" or dtype.name.startswith(("int", "uint")):
         return 0.0
     return _NOISE.get("float64" if dtype.kind == "c" else dtype.name, _NOISE_NARROW)
@@ -174,7 +174,7 @@ def effect(
     """Return the model's outputs with the target's value of the candidate's output in the reference run.
 
     Args:
-        candidate: with its rest, see `model.rest`; the target does not run.
+        candidate: with its rest, see `model.cutting.continuation`; the target does not run.
         given: files with what the target made of its outputs, one mapping a sample.
         accuracy: when outputs agree.
         least: see `tolerance.differences`.

@@ -39,7 +39,7 @@ def render(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Return both texts by file name, and the facts in them that the document has not, as plain JSON data.
 
-    `document` is `documents.report` of the same reduction.
+    `document` is `document.report` of the same reduction.
     """
     words = _words(reduction, document, journal)
     environment = _environment()
