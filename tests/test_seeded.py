@@ -259,7 +259,7 @@ def test_a_whole_run_whose_failure_needs_random_weights(tmp_path: Path) -> None:
     x, y = tensor_type("x", [1, 250]), tensor_type("y", [1, 220])
     onnx.save(model(nodes, [x], [y], [numpy_helper.from_array(w, "w")]), tmp_path / "m.onnx")
     spec = f"command:{shlex.join([sys.executable, str(program)])} {{model}}"
-    settings = Settings(TargetSettings(spec=spec), RunSettings(repeats=1, simplify_budget=2.0))
+    settings = Settings(TargetSettings(spec=spec), RunSettings(repeats=1, simplify_budget=60.0))
     result = bisect_trt.reduce(tmp_path / "m.onnx", settings, out=tmp_path / "out")
     assert result.archive is not None and light(result.archive) < 25_000
     assert (result.out / seeded.FILE).stat().st_size > 150_000
