@@ -19,6 +19,7 @@ from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.graph import dims_of, is_static, opset_of
 from bisect_trt.model.normalise import dense, drop_weight_inputs, name_nodes
+from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.summary import type_text
 from bisect_trt.model.walk import copied, refill
 
@@ -94,6 +95,21 @@ def _fixed(proto: onnx.ModelProto, fed: Shapes) -> bool:
     return changed and (_forget_shapes(proto, fed) or True)
 
 
+def _typed_outputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
+    """Outputs without a type get the one that inference finds."""
+    lacking = {output.name: output for output in proto.graph.output if not output.type.WhichOneof("value")}
+    if not lacking:
+        return False
+    try:
+        inferred = native.infer_shapes(skeleton(proto)).graph.output
+    except (native.RefusedError, native.NotKnownError):
+        return False
+    found = [output for output in inferred if output.name in lacking and output.type.WhichOneof("value")]
+    for output in found:
+        lacking[output.name].CopyFrom(output)
+    return bool(found)
+
+
 def _dense_weights(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     """Sparse weights written out."""
     graph = proto.graph
@@ -138,6 +154,7 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
         "a name of its own for each dimension (equal names mean equal sizes)",
         _own_names,
     ),
+    ("outputs without a declared type", "the types of all outputs declared", _typed_outputs),
     ("equal names of nodes", "a name of its own for each node", _unique_names),
     ("sparse weights", "the sparse initializers written as dense ones", _dense_weights),
     ("weights that are inputs", "the initializers taken out of the inputs", _weights_no_inputs),

@@ -75,6 +75,16 @@ def test_sparse_weights(then_another: bool, tmp_path: Path) -> None:
     assert "ONNX Runtime" in elsewhere(result) and elsewhere(result).startswith("yes")
 
 
+def test_outputs_without_a_type_and_nothing_that_comes_with_it(tmp_path: Path) -> None:
+    """ONNX's converter declares types on the way: the version is not to blame, nor an attribute."""
+    nodes = [node("Relu", "x", "r"), node("LeakyRelu", "r", "y", "leaky", alpha=0.5)]
+    made = model(graph(nodes, [value("x")], [onnx.ValueInfoProto(name="y")]))
+    result = reduced(made, tmp_path)
+    assert "Failed to convert" in result.wanted.message
+    assert told(result.notes) == ["outputs without a declared type"]
+    assert result.best.form is Form.ORIGINAL and not (tmp_path / "out" / "passing.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("refused", "cause"),
     [

@@ -40,6 +40,8 @@ def _forms(problem: Problem, best: Candidate) -> list[str]:
         made = replace(best, content=variant.model.SerializeToString(), form=Form.VARIANT, expected=())
         if any(found) and variant.cause == "dynamic dimensions":
             continue  # they come with all that was found already
+        if any(found) and not variant.same_meaning:
+            continue  # the converter declares what was missing, too: that is not the version's doing
         if problem.verdict(made) is Verdict.VANISHES:
             found.append(_sentence(variant.cause, variant.change))
         elif variant.same_meaning and (other := _other_failure(problem, made)):

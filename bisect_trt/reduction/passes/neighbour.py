@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.model.editing.draft import close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
@@ -45,8 +45,8 @@ def nearest_passing(problem: Problem) -> Neighbour | None:
 
 def _neighbours(problem: Problem) -> Iterator[Neighbour]:
     best = problem.best
-    if best is None or best.rest is not None:
-        return
+    if best is None or best.rest is not None or best.form is Form.ORIGINAL:
+        return  # of the user's own file every edited form passes, whatever was edited
     if best.form.is_cut:
         for left_out in best.nodes if len(best.nodes) > 1 else ():
             rest = (name for name in best.nodes if name != left_out)
