@@ -234,9 +234,9 @@ def test_a_node_that_has_to_stay_is_believed_until_a_set_passes_without_it() -> 
     assert not made.settled
 
 
-@pytest.mark.parametrize(("share", "most"), [(1.0, 4), (0.5, 4)])
+@pytest.mark.parametrize(("share", "most"), [(1.0, 4), (0.5, 5)])
 def test_a_target_is_asked_little_after_an_emulation(share: float, most: int) -> None:
-    """Where it loses as much, or twice as much: two ends, a set or two, one question for each node."""
+    """Where it loses as much, or twice as much: two ends, a set or two, one by halving, one for each node."""
     items = names(300)
     needed, more = frozenset(items[100:104]), frozenset(items[200:203])
 
@@ -253,7 +253,7 @@ def test_a_target_is_asked_little_after_an_emulation(share: float, most: int) ->
     hints = Hints(suspects=tuple(items[90:120]), rank=tuple(items))
     cheap = Search(items, lambda keeps: [answer(k) for k in keeps], hints)
     told = by_emulation(cheap, lambda keep: target([keep])[0].passes, lambda text: None)
-    assert len(told.starts) == (1 if share == 1 else 2), "stricter sets are looked for where they are needed"
+    assert (len(told.starts) == 1) == (share == 1), "stricter sets are looked for where they are needed"
     made = Search(items, target, told)
     made.answers([frozenset(items), frozenset()])
     dear_questions(made, lambda text: None)
@@ -277,11 +277,34 @@ def test_a_target_that_loses_less_than_an_emulation_is_asked_for_what_ranges_con
 
     cheap = Search(items, emulated, Hints(suspects=tuple(items[90:120]), rank=tuple(items)))
     told = by_emulation(cheap, lambda keep: target([keep])[0].passes, lambda text: None)
-    assert told.starts == (tuple(items[100:104]), tuple(items[90:120]))
+    assert told.starts == (tuple(items[100:104]),) and told.hard == needed
     made = Search(items, target, told)
     made.answers([frozenset(items), frozenset()])
     dear_questions(made, lambda text: None)
     assert made.found.best == needed and made.found.one_minimal and len(set(asked)) == 4 + len(needed)
+
+
+def test_a_target_that_loses_a_little_more_is_asked_by_halving_and_hard_nodes_once() -> None:
+    """The set for a half of the tolerance has nodes too many; four are lost without, rounding needs two."""
+    items = names(300)
+    hard, rounding = frozenset(items[100:104]), items[200:211]
+    asked: list[Keep] = []
+
+    def error(keep: Keep) -> float:
+        return 90.0 if not hard <= keep else 0.95 - 0.045 * len(keep & set(rounding))
+
+    def target(keeps: Sequence[Keep]) -> list[Answer]:
+        asked.extend(keeps)
+        return [Answer(error(keep) <= 0.87, error(keep) / 0.87) for keep in keeps]
+
+    hints = Hints(suspects=tuple(items[90:120]), rank=tuple(items))
+    cheap = Search(items, lambda keeps: [Answer(error(k) <= 1, error(k)) for k in keeps], hints)
+    told = by_emulation(cheap, lambda keep: target([keep])[0].passes, lambda text: None)
+    made = Search(items, target, told)
+    made.answers([frozenset(items), frozenset()])
+    dear_questions(made, lambda text: None)
+    assert len(made.found.best) == 6 and hard < made.found.best and made.found.one_minimal
+    assert len(set(asked)) <= 15 + 6, "two ends, sets of the emulation, some by halving, the proof"
 
 
 class Dice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bisect_trt.mixed_precision.answer import Keep
@@ -20,6 +20,8 @@ FEW_QUESTIONS = 40
 """Questions for improvements of the largest models."""
 SHARES = (1.0, 0.5, 0.25)
 """Of the tolerance: for each of these an emulation finds a set, to be tried on a target."""
+GROSS = 8.0
+"""Tolerances: a node without which an emulation is that far off has to stay on a target, too, as a rule."""
 LOOSE = 2.0
 """Times the error that is left in an emulation with all suspects in FP32: some of them may come to it."""
 
@@ -75,10 +77,37 @@ def by_emulation(search: Search, passes: Callable[[Keep], bool], tell: Tell) -> 
         found.append(part.found.best)
         if passes(part.found.best):
             break
-    starts = [tuple(search.sorted(keep)) for keep in dict.fromkeys(found)]
-    last = max(starts, key=len)
+    last = max(found, key=len)
+    harm = _harm(search, last)
+    order = sorted(last, key=lambda item: (-harm[item], search.place[item]))
+    hard = [item for item in order if harm[item] >= GROSS]
+    if len(found) > 1 and passes(last) and not passes(found[0]):
+        found = [*found[:-1], *_shorter(order, len(hard), passes), last]
     rest = [item for item in search.hints.rank if item not in last]
-    return replace(search.hints, starts=tuple(starts), suspects=last, rank=(*last, *rest))
+    starts = tuple(tuple(search.sorted(keep)) for keep in dict.fromkeys(found))
+    return replace(
+        search.hints, starts=starts, suspects=tuple(order), rank=(*order, *rest), hard=frozenset(hard)
+    )
+
+
+def _harm(search: Search, keep: Keep) -> dict[str, float]:
+    """Give how far off outputs are with one of a set lowered, by node."""
+    items = search.sorted(keep)
+    answers = search.answers([keep - {item} for item in items])
+    return {item: answer.error for item, answer in zip(items, answers, strict=True)}
+
+
+def _shorter(order: Sequence[str], least: int, passes: Callable[[Keep], bool]) -> list[Keep]:
+    """Give beginnings of a list that passes, asked for by halving: those that fail, then the shortest."""
+    tried: dict[Keep, bool] = {}
+    low, high = least, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        keep = frozenset(order[:middle])
+        tried[keep] = passes(keep)
+        low, high = (low, middle) if tried[keep] else (middle + 1, high)
+    shortest = [keep for keep, passed in tried.items() if passed][-1:]
+    return [*(keep for keep, passed in tried.items() if not passed), *shortest]
 
 
 def _among_suspects(search: Search, passes: Callable[[Keep], bool]) -> list[Keep]:
@@ -93,7 +122,7 @@ def _among_suspects(search: Search, passes: Callable[[Keep], bool]) -> list[Keep
     part = search.within(LOOSE * all_of_them.error)
     part.minimal(part.sorted(suspects))
     part.finish()
-    return [part.found.best, suspects]
+    return [part.found.best, *([] if passes(part.found.best) else [suspects])]
 
 
 def agree(search: Search, weights: int, written: Ask, tell: Tell) -> None:

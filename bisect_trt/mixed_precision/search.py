@@ -43,6 +43,7 @@ class Hints:
         twins: node to the class of nodes that have the same place in repeated blocks.
         near: node to its neighbours in the graph.
         starts: what another search found to be minimal, whose answers are about these: tried first, in turn.
+        hard: those that hardly can be spared: asked for last.
     """
 
     suspects: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class Hints:
     twins: Mapping[str, str] = field(default_factory=dict)
     near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     starts: tuple[tuple[str, ...], ...] = ()
+    hard: Keep = frozenset()
 
 
 @dataclass
@@ -197,14 +199,15 @@ class Search:
         current = self.sorted(start)
         if set(current) in map(set, self.hints.starts):
             few = self.swept(current, AT_ONCE)
-            if len(current) - len(few) < AT_ONCE:
+            if len(current) - len(few) != AT_ONCE:
                 return frozenset(few)
             current = few
-        current = self._without_classes(current)
-        found = minimise(current, Passes(self), self.cost) if len(current) > 1 else current
-        return frozenset(self.swept(found))
+        hard = [item for item in current if item in self.hints.hard]
+        soft = self._without_classes([item for item in current if item not in self.hints.hard], hard)
+        found = minimise(soft, Passes(self, hard), self.cost) if len(soft) > 1 else soft
+        return frozenset(self.swept(self.sorted([*hard, *found])))
 
-    def _without_classes(self, current: list[str]) -> list[str]:
+    def _without_classes(self, current: list[str], others: list[str]) -> list[str]:
         """Leave all twins of a class out at once, the least suspicious class first."""
         classes: dict[str, list[str]] = {}
         for item in current:
@@ -214,28 +217,32 @@ class Search:
         order = sorted(classes.values(), key=lambda some: -min(self.rank[item] for item in some))
         for some in order:
             trial = [item for item in current if item not in set(some)]
-            if trial and len(some) > 1 and self.passes(trial):
+            if trial and len(some) > 1 and self.passes([*others, *trial]):
                 current = trial
         return current
 
-    def swept(self, found: Sequence[str], most: int | None = None) -> list[str]:
+    def swept(self, found: Sequence[str], most: int = 0) -> list[str]:
         """Each member alone is lowered, the least suspicious first: what comes out is 1-minimal.
 
-        When `most` could be lowered it ends before that.
+        When the first `most` could all be lowered it ends with these.
         """
         current = list(found)
-        again = True
+        again, tried = True, 0
         while again and len(current) > 1:
             again = False
-            for item in sorted(current, key=lambda t: (-self.cost(t), -self.rank[t])):
+            for item in sorted(current, key=self._spared_first):
                 trial = [t for t in current if t != item]
                 if trial and self.passes(trial):
                     current, again = trial, True
-                    if most is not None and len(found) - len(current) >= most:
+                    if tried == most - 1 == len(found) - len(current) - 1:
                         return current
+                tried += 1
         if frozenset(current) == self.found.best:
             self.found.one_minimal = True
         return current
+
+    def _spared_first(self, item: str) -> tuple[bool, float, int]:
+        return item in self.hints.hard, -self.cost(item), -self.rank[item]
 
     # 2. The proof
 
@@ -352,19 +359,20 @@ class Search:
 
 WIDEST_CONFLICT = 10
 """Nodes of a conflict beyond which hitting all conflicts is hopeless."""
-AT_ONCE = 2
-"""So many nodes of a set that another found minimal can be spared before more are tried at once."""
+AT_ONCE = 3
+"""When the first so many of a set that another found minimal can be spared, more are tried at once."""
 
 
 class Passes:
     """A judge of sets of nodes that stay: REPRODUCES when the model is right with them."""
 
-    def __init__(self, search: Search) -> None:
-        self._search = search
+    def __init__(self, search: Search, others: Sequence[str] = ()) -> None:
+        """Ask this search, always with some others in FP32."""
+        self._search, self._others = search, others
 
     def verdict(self, items: Sequence[str]) -> Verdict:
         """Ask the search."""
-        passes = self._search.passes(items)
+        passes = self._search.passes([*self._others, *items])
         return Verdict.REPRODUCES if passes else Verdict.VANISHES
 
 

@@ -284,7 +284,8 @@ class Work:
         self, search: Search, status: str, keep: Collection[str], whole: Answer, low: Answer
     ) -> Precision:
         known, chosen = self.trial.roles, frozenset(keep) - search.always
-        more = self.asker.notes(self.to.upper()) if isinstance(self.asker, OnTarget) else ()
+        there = self.asker if isinstance(self.asker, OnTarget) else None
+        more, asked = (there.notes(self.to.upper()), len(there.seen)) if there else ((), search.asked)
         mixed = search.known.get(chosen)
         errors = {"fp32": whole, "low": low, **({"mixed": mixed} if mixed else {})}
         curve: dict[int, float] = {}
@@ -309,7 +310,7 @@ class Work:
             errors={k: dict(a.errors) for k, a in errors.items()},
             tolerances={k: a.error for k, a in errors.items()},
             run_seconds=self._seconds(search, chosen),
-            evaluations={"first": search.found.first, "all": search.asked, "explicit": self.written.answered},
+            evaluations={"first": search.found.first, "all": asked, "explicit": self.written.answered},
             one_minimal=search.found.one_minimal or not chosen,
             smallest=search.smallest,
             notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, *more))),

@@ -42,11 +42,8 @@ def show_precision(result: Precision) -> None:
         page.row("Price", times)
     page.row("Believe it", "; ".join(sure(result)))
     spent = result.evaluations
-    page.row(
-        "Spent",
-        f"{counted(spent['all'], 'evaluation')}, {spent['first']} to the first set, "
-        f"{seconds(result.seconds)}",
-    )
+    first = f", {spent['first']} to the first set" * bool(spent["first"])
+    page.row("Spent", f"{counted(spent['all'], 'evaluation')}{first}, {seconds(result.seconds)}")
     if not result.finished:
         page.row("Stopped", result.stop_reason, style="bold yellow")
     for note in result.notes:
