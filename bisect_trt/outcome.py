@@ -132,7 +132,7 @@ class Measured:
         own: metrics of a part's own outputs, where those of the whole model are what is compared, at the
             tolerance of each output of the model by its name; "" is the tolerance of all others.
         rounding: what rounding explains of a mismatch, see `workers.rounding.explain`.
-        origin: how NaN or Inf may arise, see `references.noise.hazards`.
+        origin: how NaN or Inf may arise, see `references.inner_values.hazards`.
     """
 
     compared: int = 0

@@ -17,7 +17,7 @@ MOST = 4096  # rows of one set; of more the order counts
 
 
 def in_order(reference: Array, target: Array, rtol: float, atol: float) -> Array:
-    """The target with its rows where their partners in the reference are; rows without one fill what is left.
+    """Return the target with its rows where their partners are; rows without one fill what is left.
 
     Rows are those of the last axis but one, for each index of the axes before; of up to two dimensions
     (leading ones left out) they lie along the first. Both have the same shape.

@@ -115,7 +115,7 @@ def kind_of(dtype: np.dtype[Any]) -> str:
 
 
 def _exact(name: str, reference: Array, target: Array, kind: str, words: str) -> TensorDiff:
-    """Integers, bools and strings: equal or not."""
+    """Compare integers, bools and strings: equal or not."""
     mismatches, first, largest, relative = 0, None, 0.0, 0.0
     worst = Worst(reference.shape)
     pieces = zip(chunks(reference), chunks(target), strict=True)
@@ -150,7 +150,7 @@ def _exact(name: str, reference: Array, target: Array, kind: str, words: str) ->
 
 
 def _close(name: str, reference: Array, target: Array, limits: Limits, words: str) -> TensorDiff:
-    """Floats: close or not."""
+    """Compare floats: close or not."""
     sums, worst = Sums(), Worst(reference.shape)
     with np.errstate(all="ignore"):
         for (start, one), (_, other) in zip(chunks(reference), chunks(target), strict=True):

@@ -62,7 +62,7 @@ def rounding(arithmetic: Arithmetic, value: Array, unit: float) -> Array:
 
 
 def stored(arithmetic: Arithmetic, value: Array) -> Array:
-    """The error with which a tensor of the model arrives on the target: zero where it fits into its type."""
+    """Return the error with which a tensor arrives on the target: zero where it fits into its type."""
     value = np.asarray(value, np.float64)
     if not arithmetic.narrow:
         return np.zeros_like(value)
@@ -128,7 +128,7 @@ def entering(arithmetic: Arithmetic, op: str, slot: int, value: Array, terms: in
 
 
 def _rounded_once(arithmetic: Arithmetic, value: Array) -> Array:
-    """Twice the largest error of a rounding to the format of a tensor."""
+    """Return twice the largest error of a rounding to the format of a tensor."""
     size = np.abs(value)
     finite = size[np.isfinite(size)]
     shared = arithmetic.step * float(np.max(finite, initial=0.0))

@@ -16,7 +16,7 @@ WORST = 5  # elements that are shown with their values
 
 
 def wide(chunk: Array) -> Array:
-    """Return the it in float64, or complex128."""
+    """Return a piece in float64, or complex128."""
     return chunk.astype(np.complex128 if chunk.dtype.kind == "c" else np.float64)
 
 
@@ -184,7 +184,7 @@ class Sums:
             worst.add(start + wrong, np.nan_to_num(score, nan=math.inf), one[wrong], other[wrong])
 
     def _add_equal(self, a: Array) -> None:
-        """The same as `_add_finite` for two equal pieces, to the last bit."""
+        """Do as `_add_finite` does, for two equal pieces, to the last bit."""
         size = np.abs(a)
         square = float(np.sum(np.square(size)))
         self.peak = max(self.peak, float(np.max(size, initial=0.0)))

@@ -170,7 +170,7 @@ def kill_group(pid: int) -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and a terminal that closes act as Ctrl-C does: the best so far is written."""
+    """Have SIGTERM and a terminal that closes act as Ctrl-C does: the best so far is written."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

@@ -47,23 +47,23 @@ class NotKnownError(Exception):
 def infer_shapes(
     proto: ModelProto, *, check_type: bool = False, strict_mode: bool = False, data_prop: bool = False
 ) -> ModelProto:
-    """`onnx.shape_inference.infer_shapes`. Raises RefusedError or NotKnownError."""
+    """Ask `onnx.shape_inference.infer_shapes`. Raises RefusedError or NotKnownError."""
     options = {"check_type": check_type, "strict_mode": strict_mode, "data_prop": data_prop}
     return _answer("infer", proto, options)
 
 
 def check_model(proto: ModelProto) -> None:
-    """`onnx.checker.check_model`. Raises RefusedError or NotKnownError."""
+    """Ask `onnx.checker.check_model`. Raises RefusedError or NotKnownError."""
     _answer("check", proto, {})
 
 
 def convert_version(proto: ModelProto, version: int) -> ModelProto:
-    """`onnx.version_converter.convert_version`. Raises RefusedError or NotKnownError."""
+    """Ask `onnx.version_converter.convert_version`. Raises RefusedError or NotKnownError."""
     return _answer("convert", proto, {"target_version": version})
 
 
 def inline_local_functions(proto: ModelProto, *, convert_version: bool = False) -> ModelProto:
-    """`onnx.inliner.inline_local_functions`. Raises RefusedError or NotKnownError."""
+    """Ask `onnx.inliner.inline_local_functions`. Raises RefusedError or NotKnownError."""
     return _answer("inline", proto, {"convert_version": convert_version})
 
 
@@ -156,7 +156,7 @@ def stay_here() -> None:
 
 
 def forget_strikes() -> None:
-    """Another model is on its turn: what its predecessor did to the process says nothing of it."""
+    """Begin anew with another model: what its predecessor did to the process says nothing of it."""
     _service.strikes.clear()
 
 

@@ -105,7 +105,7 @@ class _Inliner:
         return name
 
     def _pass_on(self, made: list[str], due: list[str]) -> None:
-        """Outputs of the body become those of the node."""
+        """Hand tensors on by Identity nodes: into the body, or from it to the outputs of the node."""
         for inner, outer in zip(made, due, strict=False):
             if outer:
                 self._add("Identity", [inner], outer)

@@ -63,7 +63,7 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _lower(graph: onnx.GraphProto, *, inside: bool = False) -> None:
-    """Constants and sparse weights to initializers; nodes sorted; bodies alike.
+    """Make initializers of Constants and sparse weights, and sort the nodes; bodies are treated alike.
 
     A Constant that is an output becomes an Identity: not all runtimes take a weight as output. One that is
     nothing else stays what it is outside of bodies, so that a model of nothing but these can be searched.

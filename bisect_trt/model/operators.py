@@ -61,7 +61,7 @@ def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
 
 @cache
 def _schema_of(op_type: str, version: int, domain: str) -> onnx.defs.OpSchema | None:
-    """A model has many nodes and few operators."""
+    """Return a schema, looked up once: a model has many nodes and few operators."""
     try:
         return onnx.defs.get_schema(op_type, version, domain)
     except (onnx.defs.SchemaError, TypeError):  # the latter where the version is no int32
@@ -121,7 +121,7 @@ def asked_once(
 
 
 def unknown_operators(proto: onnx.ModelProto) -> list[tuple[str, str]]:
-    """Nodes, in words, whose operators neither ONNX, ONNX Runtime nor the model itself defines, and these."""
+    """Return nodes, in words, whose operators ONNX, ONNX Runtime and the model do not define, and these."""
     local = local_functions(proto)
     unknown = []
     for part, imports in parts(proto):
@@ -162,7 +162,7 @@ def label(node: onnx.NodeProto, index: int) -> str:
 
 
 def unordered_outputs(proto: onnx.ModelProto) -> dict[str, int]:
-    """Outputs of a model whose order along an axis means nothing: those of TopK with sorted=0, by axis."""
+    """Return outputs whose order along an axis means nothing, with that axis: those of TopK with sorted=0."""
     made = {name: node for node in proto.graph.node for name in node.output}
     found = {}
     for output in proto.graph.output:

@@ -107,5 +107,5 @@ def _list(text: str) -> list[str]:
 
 
 def _scopes(name: str) -> str:
-    """`/attn/Softmax` and `model/attn/Softmax` give what stands before the last slash."""
+    """Return what stands before the last slash of a name such as `/attn/Softmax`, with dots."""
     return ".".join(part for part in name.split("/")[:-1] if part)

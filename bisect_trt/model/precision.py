@@ -155,7 +155,7 @@ class _Narrowing:
         return inputs, outputs
 
     def _change_attributes(self, node: onnx.NodeProto) -> None:
-        """Types and values that a node carries with it."""
+        """Make types and values narrow that a node carries with it."""
         for attribute in node.attribute:
             if attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.FLOAT:
                 attribute.i = self._type
@@ -205,7 +205,7 @@ class _Narrowing:
         return TensorProto(name=name, data_type=self._type, dims=wide.shape, raw_data=values.tobytes())
 
     def _drop_weights(self) -> None:
-        """Weights that only narrow nodes read have their twins now."""
+        """Drop the weights that only narrow nodes read: these have their twins now."""
         graph = self.proto.graph
         gone = {name for name in self._weights if name in self._made_narrow and name not in self._read}
         for part in (graph.initializer, graph.input):

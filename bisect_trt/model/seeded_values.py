@@ -69,7 +69,7 @@ class Recipe:
 
 
 def mixed(seed: int, count: int) -> Array:
-    """`count` numbers of splitmix64: 64 random bits each."""
+    """Return `count` numbers of splitmix64: 64 random bits each."""
     with np.errstate(over="ignore"):
         z = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -79,7 +79,7 @@ def mixed(seed: int, count: int) -> Array:
 
 
 def bits(seed: int, count: int) -> Array:
-    """`count` sums of four 16-bit pieces of `mixed`, as doubles: 0 to 262140."""
+    """Return `count` sums of four 16-bit pieces of `mixed`, as doubles: 0 to 262140."""
     z = mixed(seed, count)
     pieces = (z >> np.uint64(16 * k) & np.uint64(0xFFFF) for k in range(_PARTS))
     total: Array = sum(pieces, start=np.zeros(count, np.uint64))

@@ -123,7 +123,7 @@ class Store:
                     self._refer(tensor, model_dir)
 
     def _copy_once(self, tensor: TensorProto, source: BinaryIO, out: BinaryIO) -> None:
-        """Embedded values may begin anywhere in the file; runtimes map them, and want them aligned."""
+        """Copy embedded values to where they are aligned, as runtimes want to map them."""
         length = raw_size(tensor.data_type, tensor.dims)
         offset = int(external_info(tensor).get("offset") or 0)
         place = (Path(source.name), offset)

@@ -195,7 +195,7 @@ def _check_recursion(proto: onnx.ModelProto) -> None:
 
 
 def _check_with_onnx(proto: onnx.ModelProto, name: str) -> None:
-    """`onnx.checker` on a copy in which all that it wrongly refuses is mended."""
+    """Ask `onnx.checker` of a copy in which all that it wrongly refuses is mended."""
     copy = skeleton(proto, empty=True)
     merge_domains(copy)
     graph = copy.graph

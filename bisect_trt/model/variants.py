@@ -62,7 +62,7 @@ def _dims(values: Iterator[onnx.ValueInfoProto]) -> Iterator[onnx.TensorShapePro
 
 
 def _own_names(proto: onnx.ModelProto, fed: Shapes) -> bool:
-    """Return a name of its own for each symbolic dimension."""
+    """Give each symbolic dimension a name of its own, where some share one."""
     shared = Counter(d.dim_param for d in _dims(iter(proto.graph.input)) if d.dim_param)
     if max(shared.values(), default=0) < 2:
         return False
@@ -74,7 +74,7 @@ def _own_names(proto: onnx.ModelProto, fed: Shapes) -> bool:
 
 
 def _forget_shapes(proto: onnx.ModelProto, _fed: Shapes) -> bool:
-    """Outputs without shapes, inner tensors without types: the target infers them."""
+    """Take away shapes of outputs and types of inner tensors: the target infers them."""
     declared = bool(proto.graph.value_info)
     del proto.graph.value_info[:]
     for output in proto.graph.output:
@@ -85,7 +85,7 @@ def _forget_shapes(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 
 def _fixed(proto: onnx.ModelProto, fed: Shapes) -> bool:
-    """Inputs with the sizes that were fed."""
+    """Give open dimensions of inputs the sizes that were fed."""
     changed = False
     for item in proto.graph.input:
         if item.name in fed and not is_static(dims_of(item.type)):
@@ -111,7 +111,7 @@ def _typed_outputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 
 def _dense_weights(proto: onnx.ModelProto, _fed: Shapes) -> bool:
-    """Sparse weights written out."""
+    """Write sparse weights out."""
     graph = proto.graph
     graph.initializer.extend(dense(sparse.values.name, sparse) for sparse in graph.sparse_initializer)
     changed = bool(graph.sparse_initializer)
@@ -120,7 +120,7 @@ def _dense_weights(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 
 def _weights_no_inputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
-    """Initializers that are inputs as well (IR version 3) become constants."""
+    """Make constants of initializers that are inputs as well (IR version 3)."""
     before = len(proto.graph.input)
     drop_weight_inputs(proto.graph)
     if len(proto.graph.input) == before:
@@ -130,14 +130,14 @@ def _weights_no_inputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 
 def _unique_names(proto: onnx.ModelProto, _fed: Shapes) -> bool:
-    """Return a name of its own for each node that has a name."""
+    """Give each node a name of its own, where some share one."""
     names = [node.name for node in proto.graph.node if node.name]
     name_nodes(proto.graph)
     return len(set(names)) < len(names)
 
 
 def _other_ir(proto: onnx.ModelProto, _fed: Shapes) -> bool:
-    """IR version 8, which all releases since 2021 read."""
+    """Set the IR version that all releases since 2021 read."""
     changed = proto.ir_version != PLAIN_IR
     proto.ir_version = PLAIN_IR
     return changed
@@ -226,7 +226,7 @@ _NAME = "bisect_trt_padding"
 
 
 def padded(candidate: Candidate) -> Candidate:
-    """`PADDING` Relu nodes on an input and to an output of their own, before everything else.
+    """Return the candidate with `PADDING` Relu nodes before its own, from an input to an output of theirs.
 
     The new input has no feed: this is for stages before the run.
     """

@@ -52,7 +52,7 @@ class Spread:
 
     @classmethod
     def of(cls, reference: Array) -> Spread:
-        """Before the first run."""
+        """Begin with no run."""
         zero = np.zeros(reference.shape)
         return cls(reference, zero, zero.copy())
 
@@ -150,7 +150,7 @@ class Noise:
         self.spreads = {name: Spread.of(base[name]) for name in tensors if name in base}
 
     def run(self, clear: Callable[[], bool] = lambda: False) -> None:
-        """A few runs with errors that are as large as they may be, of random sign. Raises Unknown.
+        """Run a few times with errors that are as large as they may be, of random sign. Raises Unknown.
 
         One more has the very errors of rounding inputs and weights: those are the same on every target.
         `clear` says after `FEW` of them whether no further one can matter; it is asked only where errors do
@@ -165,7 +165,7 @@ class Noise:
             self._count(RUNS - FEW, draw)
 
     def run_on(self) -> bool:
-        """Many more, with errors of any size up to that, so that what few of them hit is hit.
+        """Run many more times, with errors of any size up to that, so that what few of them hit is hit.
 
         Nothing is run where errors only add up: there the first runs have seen it all.
 

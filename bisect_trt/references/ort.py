@@ -103,7 +103,7 @@ class Session:
         return found
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array | str]:
-        """Outputs by name: arrays (types of ml_dtypes where numpy has none), strings as objects.
+        """Return outputs by name: arrays (types of ml_dtypes where numpy has none), strings as objects.
 
         What is no tensor (a sequence, an optional) is given as the text of its type.
 

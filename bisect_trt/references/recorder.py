@@ -105,7 +105,7 @@ class _Run:
         return {name: k for k, name in enumerate(dict.fromkeys((*graph.initializers, *made)))}
 
     def take_inputs(self) -> None:
-        """The graph inputs are recorded already: they are the feeds."""
+        """Take the graph inputs into the record: their files are the feeds."""
         for name, known in recorded_inputs(self.graph, self.store, self.feeds).items():
             self.add(name, known)
         for name in self.graph.graph_inputs:

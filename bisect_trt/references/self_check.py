@@ -69,7 +69,7 @@ def _lost(name: str, value: Array) -> list[TensorDiff]:
 def _rows(
     given: Mapping[str, Array], outputs: Mapping[str, Array], accuracy: AccuracySettings, least: float
 ) -> list[TensorDiff]:
-    """Identical rows in, so identical rows out; nothing is said when the rows of some input differ."""
+    """Return rows that differ although all rows of the inputs are identical; nothing where these differ."""
     batched = [v for v in given.values() if v.ndim and v.shape[0] > 1]
     sizes = {v.shape[0] for v in batched}
     if len(sizes) != 1 or not all(np.array_equal(v, np.broadcast_to(v[:1], v.shape)) for v in batched):

@@ -38,7 +38,7 @@ from bisect_trt.writing.text import counted, some_names
 def check(
     model: Path, settings: Settings, *, warm: Pool | None = None, keep: tuple[str, ...] | None = None
 ) -> Check:
-    """Does the target agree with the reference on this model?
+    """Say whether the target agrees with the reference on this model.
 
     Args:
         model: the file.
@@ -119,7 +119,7 @@ def _known(pool: Pool, session: Session, settings: Settings, doubts: Doubts, inf
 
 
 def _finding(outcome: Outcome, settings: Settings) -> Finding:
-    """A mismatch may be rounding: `reduce` finds that out, of the part that fails."""
+    """Return what was found: a mismatch may be rounding, which `reduce` finds out of the part that fails."""
     mismatches = all(failure.is_mismatch for failure in outcome.failures) and not is_self(settings)
     return Finding.NOT_TOLD if mismatches else Finding.WRONG
 
@@ -194,7 +194,7 @@ def _kept(loaded: LoadedModel, settings: Settings, keep: tuple[str, ...]) -> str
 
 
 def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:
-    """What it gives for the whole model; when the export differs, both sides are saved where asked for."""
+    """Ask the reference for the whole model; where the export differs, both sides are saved if asked for."""
     recorded = record_model(pool, session, settings, outputs_only=not outside(settings))
     known, save = ask(pool, session, settings, recorded), settings.run.save_outputs
     if known.framework is not None and save is not None:
@@ -204,7 +204,7 @@ def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:
 
 
 def _save(session: Session, record: Record, place: Path) -> None:
-    """Outputs of one side: of the framework, or of ONNX Runtime in the place of the target."""
+    """Write outputs of one side: of the framework, or of ONNX Runtime in the place of the target."""
     names = [name for name in session.graph.graph_outputs if name in record]
     samples = [
         {name: session.store.load(record.path(k, name), record.elem_type(name)) for name in names}

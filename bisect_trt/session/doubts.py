@@ -38,7 +38,10 @@ class Doubts:
             self.why, self.finding = why, Finding.REFERENCE_NOT_FINITE
 
     def applied_to(self, outcome: Outcome) -> Outcome:
-        """An outcome says nothing where nothing could be compared: numbers instead of NaN are no mismatch."""
+        """Return the outcome, or one that says nothing where nothing could be compared.
+
+        Numbers of the target where the reference has NaN are no mismatch.
+        """
         certain = any(not failure.is_mismatch for failure in outcome.failures)
         silent = certain or outcome.unresolved or not self.why
         return outcome if silent else replace(outcome, failures=(), unresolved=self.why)

@@ -102,7 +102,7 @@ def anonymous_folder(head: dict[str, str]) -> Path:
 
 
 def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
-    """Nothing is written here; see `open_folder`.
+    """Check that `open_folder` may use a folder; nothing is written.
 
     Raises:
         UsageError: the folder holds anything but an unfinished run that has this header, or another run

@@ -44,7 +44,7 @@ class Oracle:
         self.confirms: Callable[[], bool] = lambda: False
 
     def settle(self, deadline: float | None = None) -> None:
-        """The first probe was done before: its deadline holds, or the longest; a timeout stays."""
+        """Take over the deadline of a first probe that was done before, or the longest; a timeout stays."""
         if self._adapt:
             self._adapt = False
             self.deadline = deadline or self.deadline

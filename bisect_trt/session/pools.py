@@ -36,7 +36,7 @@ def pools(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[tu
 
 @contextmanager
 def target_pool(here: Pool, settings: Settings, logs: Path, workers: int) -> Iterator[Pool]:
-    """The pool that runs the target: that of the reference, one on the cluster, or one that is made warm.
+    """Open the pool that runs the target: that of the reference, one on the cluster, or a warm one.
 
     A target that takes long to open has workers of its own, which do that while the reference records.
     """
@@ -58,7 +58,7 @@ def describing(here: Pool, there: Pool, settings: Settings) -> Pool:
 
 
 def with_timing_cache(target: TargetSettings, work: Path) -> TargetSettings:
-    """TensorRT chooses the same tactics in all probes of a run: one timing cache, the user's or our own.
+    """Give all probes of a run one timing cache, so that TensorRT chooses the same tactics in each.
 
     TensorRT-RTX has none.
     """

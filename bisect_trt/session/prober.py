@@ -101,7 +101,7 @@ class Prober:
     _comparison: str = ""  # how outputs are compared, where that is not as the settings of the run say
 
     def compare(self, accuracy: AccuracySettings, *, by_itself: bool = False, explain: bool = True) -> None:
-        """How outputs are compared from now on; `by_itself`: as a part asks for, not as the user did.
+        """Set how outputs are compared from now on; `by_itself`: as a part asks for, not as the user did.
 
         What is seen then is an answer to another question, and not for other runs. With `explain` it holds
         what rounding explains of a mismatch.
@@ -110,7 +110,7 @@ class Prober:
         self._comparison = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if by_itself else ""
 
     def explain_no_more(self) -> None:
-        """Nobody asks any more what rounding explains of a mismatch; outputs are compared as before."""
+        """Stop asking what rounding explains of a mismatch; outputs are compared as before."""
         self.oracle.explain = False
 
     def peek(self, candidate: Candidate) -> Outcome | None:

@@ -38,7 +38,7 @@ class Recording:
     def __init__(
         self, graph: Graph, part: Record, some: Callable[[list[str]], Record], whole: Callable[[], Record]
     ) -> None:
-        """`part` holds the inputs; `some` and `whole` run the reference."""
+        """Begin with the inputs, which `part` holds; `some` and `whole` run the reference."""
         self._graph = graph
         self._some = some
         self._whole = whole

@@ -62,7 +62,7 @@ def spoils(message: str) -> bool:
 
 
 def spoil() -> None:
-    """This process is not to be used again: whatever runs in it next would fail, too."""
+    """Note that this process is not to be used again: whatever runs in it next would fail, too."""
     global _spoiled
     _spoiled = True
 

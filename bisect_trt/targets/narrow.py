@@ -33,7 +33,7 @@ class Narrower:
     """Casts candidates to a precision; without one they stay as they are."""
 
     def __init__(self, precision: str) -> None:
-        """`precision` is `fp16`, `bf16` or empty."""
+        """Cast to `precision`: `fp16`, `bf16`, or empty for none."""
         self._precision = precision
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 

@@ -68,7 +68,7 @@ def _is_narrow(value: onnx.ValueInfoProto) -> bool:
 
 
 def _raise(graph: onnx.GraphProto, names: Mapping[str, str], folder: Path) -> None:
-    """Weights, attributes and declared types of a graph and its bodies; tensors get their new names."""
+    """Make FP32 of weights, attributes and types, in bodies too, and give tensors their new names."""
     del graph.value_info[:]  # they are inferred again
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:

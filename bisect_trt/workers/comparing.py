@@ -89,7 +89,7 @@ class Comparison:
         return differences(expected, given, self.accuracy, self._least, full=SHOWN_TENSORS)
 
     def _in_one_order(self, expected: Values, given: Values) -> tuple[Values, Values]:
-        """Outputs of TopK with sorted=0 have no order: both sides in the same one, so that they are sets."""
+        """Bring outputs without an order (TopK with sorted=0) into one on both sides: they are sets."""
         axes = self._unordered
         if not axes:
             return expected, given

@@ -63,7 +63,7 @@ _ON_THE_CARD, _ON_THE_HOST = 2 << 30, 4 << 30  # bytes of a process with a build
 
 
 def room(size: int) -> int:
-    """How many processes with a builder this machine has room for now, each with a model of `size` bytes."""
+    """Say for how many processes with a builder, each with a model of `size` bytes, there is room now."""
     free = psutil.virtual_memory().available // (_ON_THE_HOST + 4 * size)
     cores = (os.cpu_count() or 1) // 2
     return int(min(gpu.free_bytes() // (_ON_THE_CARD + 4 * size), free, cores))
@@ -75,7 +75,7 @@ def describe(settings: TargetSettings) -> TargetInfo:
 
 
 def inside(settings: TargetSettings) -> list[str]:
-    """Decisions that the target names itself on this machine; most name none."""
+    """Return decisions that the target names itself on this machine; most name none."""
     target = opened(settings)
     return list(target.inside()) if hasattr(target, "inside") else []
 

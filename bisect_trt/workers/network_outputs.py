@@ -89,7 +89,7 @@ def _real(proto: onnx.ModelProto, candidate: Candidate, known: Values, *, origin
 
 
 def _named_once(outputs: Sequence[Output]) -> list[Output]:
-    """A model may declare an output twice: ONNX Runtime and parsers take the name once."""
+    """Return each output once: a model may declare one twice, which ONNX Runtime and parsers take once."""
     first: dict[str, Output] = {}
     for output in outputs:
         first.setdefault(output.name, output)

@@ -95,7 +95,7 @@ class Wish:
 
 
 def late(timeout: float | None) -> DiedError:
-    """Return the job took longer than it was given."""
+    """Return the death of a job that took longer than it was given."""
     return DiedError(Symptom.HANG, None, "no answer before the deadline", f"no answer within {timeout:g} s")
 
 

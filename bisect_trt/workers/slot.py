@@ -65,7 +65,7 @@ class Slot:
         device: str = "",
         warm: Job | None = None,
     ) -> None:
-        """Log and process id lie in `folder`; `closing` set means that the whole pool ends.
+        """Keep log and process id in `folder`; `closing` set means that the whole pool ends.
 
         `device` is the only GPU that the process may see, `warm` what each process does before its first job.
         """

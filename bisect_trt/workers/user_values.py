@@ -56,7 +56,7 @@ def make_values(feeds: Sequence[Feeds]) -> None:
 def outside(
     reference: Spec, model: Path, samples: Values, inputs: Sequence[str], outputs: Sequence[str]
 ) -> list[dict[str, Array]]:
-    """What a reference outside of us gives for the whole model. Raises UsageError or TargetUnavailable."""
+    """Return what an outside reference gives for the whole model. Raises UsageError or TargetUnavailable."""
     if reference.kind == "python":
         from bisect_trt.references import python
 

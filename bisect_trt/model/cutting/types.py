@@ -54,7 +54,7 @@ class Types:
     """Types of the tensors of one model."""
 
     def __init__(self, graph: Graph, record: TensorSource) -> None:
-        """Types in `graph`, whose reference values were recorded."""
+        """Answer for the tensors of `graph`, whose reference values were recorded."""
         self._graph = graph
         self._record = record
         self._static: dict[str, onnx.TypeProto | None] = {}

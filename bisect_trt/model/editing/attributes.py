@@ -55,7 +55,7 @@ def recipe_of(attribute: AttributeProto) -> Recipe | None:
 
 
 def give_values(attribute: AttributeProto, values: Array, recipe: Recipe | None) -> None:
-    """Other numbers of the same type and shape, in place."""
+    """Put other numbers of the same type and shape into an attribute, in place."""
     if attribute.type == AttributeProto.TENSOR:
         attribute.t.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values)))
     elif attribute.floats:

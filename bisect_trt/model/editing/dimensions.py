@@ -266,7 +266,7 @@ _INDICES |= {"RoiAlign": 2}
 
 
 def _wrap_indices(draft: Draft) -> None:
-    """Indices stay inside of what they point into."""
+    """Bring indices inside of what they point into, which may be smaller now."""
     for node in inner_nodes(draft.graph):
         slot = _INDICES.get(node.op_type)
         if slot is None or len(node.input) <= slot or any(bodies(node)):

@@ -243,7 +243,7 @@ def _read(tensor: TensorProto, folder: Path) -> Array:
 
 
 def _take_generators(draft: Draft) -> None:
-    """ConstantOfShape nodes of known shape become weights: one value, seen in all places."""
+    """Make weights of ConstantOfShape nodes of known shape: one value, seen in all places."""
     outputs = {output.name for output in draft.graph.output}
     kept = []
     for node in draft.graph.node:
@@ -291,7 +291,7 @@ def _tensor(draft: Draft, name: str, array: Array) -> TensorProto:
 
 
 def _tell_inputs(draft: Draft, graph: onnx.GraphProto) -> None:
-    """Doc strings of inputs say how their large values can be made: a line for each sample."""
+    """Write into the doc strings of inputs how their large values can be made: a line for each sample."""
     for info in graph.input:
         values = [sample.get(info.name) for sample in draft.samples]
         if any(v is not None and v.nbytes > DESCRIBED_FROM and v.dtype.kind in "fiu" for v in values):

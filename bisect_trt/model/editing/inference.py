@@ -75,7 +75,7 @@ def _check(proto: onnx.ModelProto) -> None:
 def _write_outputs(
     graph: onnx.GraphProto, types: dict[str, onnx.TypeProto], ranks: dict[str, int]
 ) -> None:
-    """Inferred types; where no shape could be inferred, as many unknown dimensions as were declared."""
+    """Write inferred types; where no shape was inferred, as many unknown dimensions as were declared."""
     for output in graph.output:
         if output.name in types:
             output.type.CopyFrom(types[output.name])

@@ -72,7 +72,7 @@ def _broadcast(rule: Rule) -> None:
 
 
 def _same_valued(rule: Rule) -> None:
-    """Nothing is known of the op: equal dimensions are taken to be one."""
+    """Take equal dimensions to be one: nothing is known of the operator."""
     seen: dict[int, Var] = {}
     for tensor in (*rule.node.input, *rule.node.output):
         for k, size in enumerate(rule.dims.get(tensor, ())):
@@ -81,7 +81,7 @@ def _same_valued(rule: Rule) -> None:
 
 
 def _reduce(rule: Rule) -> None:
-    """Axes stay in order; with `keepdims=0` the reduced ones are missing."""
+    """Tie the axes that stay, in order; with `keepdims=0` the reduced ones are missing."""
     one, out = rule.input(0), rule.node.output[0]
     if rule.rank(one) == rule.rank(out):
         same_axes(rule, one, out)
@@ -103,7 +103,7 @@ def _axes(rule: Rule, slot: int) -> set[int]:
 
 
 def _reshape(rule: Rule) -> None:
-    """Equal axes at both ends are the same; what is between has the same product."""
+    """Tie equal axes at both ends; the sizes between them have the same product."""
     one, out = rule.input(0), rule.node.output[0]
     a, b = rule.dims.get(one, ()), rule.dims.get(out, ())
     start = 0
@@ -127,7 +127,7 @@ def _transpose(rule: Rule) -> None:
 
 
 def _squeeze(rule: Rule) -> None:
-    """Axes that stay keep their order."""
+    """Tie the axes that stay, which keep their order."""
     short, long = rule.input(0), rule.node.output[0]
     if rule.node.op_type == "Squeeze":
         short, long = long, short
@@ -177,7 +177,7 @@ def _concat(rule: Rule) -> None:
 
 
 def _gather(rule: Rule) -> None:
-    """Axes of the data around those of the indices."""
+    """Tie the axes of the data, which stand around those of the indices in the output."""
     data, indices, out = rule.input(0), rule.input(1), rule.node.output[0]
     along = rule.attribute("axis", 0) % max(1, rule.rank(data))
     for k in range(along):
@@ -189,7 +189,7 @@ def _gather(rule: Rule) -> None:
 
 
 def _elements(rule: Rule) -> None:
-    """GatherElements: indices and output; ScatterElements: data and output, indices and updates."""
+    """Tie indices and output of GatherElements; data and output, indices and updates of ScatterElements."""
     data, indices, out = rule.input(0), rule.input(1), rule.node.output[0]
     if rule.node.op_type == "GatherElements":
         same_axes(rule, indices, out)
@@ -199,7 +199,7 @@ def _elements(rule: Rule) -> None:
 
 
 def _nd(rule: Rule) -> None:
-    """GatherND and ScatterND: slices of the data at places that the last axis of the indices names."""
+    """Tie slices of the data with the places that the last axis of the indices names."""
     data, indices = rule.input(0), rule.input(1)
     slices = rule.node.output[0] if rule.node.op_type == "GatherND" else rule.input(2)
     if rule.node.op_type == "ScatterND":
@@ -216,7 +216,7 @@ def _nd(rule: Rule) -> None:
 
 
 def _resized(rule: Rule) -> None:
-    """Axes that have the same size on both sides are the same."""
+    """Tie axes that have the same size on both sides."""
     same_axes(rule, rule.input(0), rule.node.output[0])
     if rule.node.op_type == "TopK":
         along = rule.attribute("axis", -1) % max(1, rule.rank(rule.input(0)))
@@ -253,14 +253,14 @@ def _blocks(rule: Rule) -> None:
 
 
 def _if(rule: Rule) -> None:
-    """Each branch makes the outputs."""
+    """Tie the outputs with what each branch makes."""
     for branch in bodies(rule.node):
         for inner, out in zip(branch.output, rule.node.output, strict=False):
             same_axes(rule, inner.name, out)
 
 
 def _loop(rule: Rule) -> None:
-    """States come in, are carried and go out; what is collected gets a first axis."""
+    """Tie what states come in with, carry and go out with; what is collected gets a first axis."""
     node, body = rule.node, bodies(rule.node)[0]
     states = len(node.input) - 2
     for k in range(states):
@@ -297,7 +297,7 @@ def _carried(rule: Rule, *tensors: str) -> None:
 
 
 def _collected(rule: Rule, inner: str, outer: str, at: int) -> None:
-    """`outer` is many of `inner`, one behind the other along the axis `at`."""
+    """Tie `outer`, which is many of `inner`, one behind the other along the axis `at`."""
     for k in range(rule.rank(inner)):
         rule.ties.tie(axis(inner, k), axis(outer, k if k < at else k + 1))
 

@@ -14,7 +14,7 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from bisect_trt.model.editing.attributes import attribute_values, is_plain, value_texts
-from bisect_trt.model.graph import dims_of
+from bisect_trt.model.graph import Dims, dims_of
 from bisect_trt.model.seeded_values import Recipe, is_ramp, is_uniform, three_digits
 from bisect_trt.model.walk import inner_nodes, scopes
 from bisect_trt.outcome import Array
@@ -22,7 +22,7 @@ from bisect_trt.outcome import Array
 _TENSOR = re.compile(r"[xywstbc]\d+(?:_shape)?")
 _FILL = re.compile(r"[xywstbc]\d+_fill")
 
-_INPUT = 64  # what a graph input counts besides its values, in bytes
+_INPUT = 64  # what a graph input counts besides its values, in bytes: its line in the script
 _WIDE = {TensorProto.DOUBLE: 2, TensorProto.INT64: 1}
 _LARGEST_COUNT = 1 << 20  # a number counts at most this much
 
@@ -40,16 +40,12 @@ def simplicity(
     Values that have to travel are those that are not one repeated value, a ramp or a recipe.
     """
     graph = proto.graph
-    values = [(name, array) for name, array in weights.items()]
     fed = [(made.get((k, n)), a) for k, sample in enumerate(samples) for n, a in sample.items()]
-    levels = [level(array, recipes.get(name)) for name, array in values]
+    levels = [level(array, recipes.get(name)) for name, array in weights.items()]
     levels += [level(array, recipe) for recipe, array in fed]
     levels += [level(array, recipe) for array, recipe in attribute_values(graph)]
-    sizes = [int(array.size) for _, array in values]
     declared = [dims_of(info.type) or () for info in (*graph.input, *graph.output)]
-    sizes += [_product(dims) for dims in declared]
-    sides = sum(sum(array.shape) for _, array in values)
-    sides += sum(sum(d for d in dims if isinstance(d, int)) for dims in declared)
+    shapes = [*(array.shape for array in weights.values()), *(_known(dims) for dims in declared)]
     in_bodies = sum(1 for _ in inner_nodes(graph)) - len(graph.node)
     travelling = sum(carried for carried, _ in levels) + _INPUT * len(graph.input) + len(samples)
     constants = [name for name in weights if name not in generated and _is_big_constant(weights[name])]
@@ -57,10 +53,10 @@ def simplicity(
         len(graph.output),
         in_bodies,
         travelling,
-        sum(sizes),
-        sides,
+        sum(map(math.prod, shapes)),
+        sum(map(sum, shapes)),
         sum(odd for _, odd in levels),
-        sum(_numbers(array) for _, array in values),
+        sum(map(_numbers, weights.values())),
         *_attributes(graph),
         _width(graph, weights),
         sum(o.version for o in proto.opset_import) + proto.ir_version,
@@ -134,11 +130,9 @@ def _numbers(array: Array) -> int:
     return sum(min(abs(int(v)), _LARGEST_COUNT) for v in array.flat)
 
 
-def _product(dims: Sequence[object]) -> int:
-    total = 1
-    for dim in dims:
-        total *= dim if isinstance(dim, int) else 1
-    return total
+def _known(dims: Dims) -> tuple[int, ...]:
+    """Return the dimensions that are numbers."""
+    return tuple(d for d in dims if isinstance(d, int))
 
 
 def _attributes(graph: onnx.GraphProto) -> tuple[int, int]:
@@ -174,7 +168,7 @@ def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:
 
 
 def _strings(proto: onnx.ModelProto) -> int:
-    """Bytes of texts that mean nothing, and names that are not as `reduction.simplify.names` gives them."""
+    """Count texts that mean nothing, and names that are not as `reduction.simplify.names` gives them."""
     total = sum(len(text) for text in texts(proto))
     total += sum(len(text) + (0 if is_plain(text) else 100) for text in value_texts(proto.graph))
     for node in inner_nodes(proto.graph):

@@ -43,7 +43,7 @@ class Ties:
     """Classes of variables that are equal."""
 
     def __init__(self, sizes: Mapping[Var, int]) -> None:
-        """`sizes` are the dimensions as they are; variables of unknown size are never tied."""
+        """Begin with nothing tied; `sizes` are the dimensions as they are. What has none is never tied."""
         self.sizes = sizes
         self.products: list[Product] = []
         self.fixed: set[Var] = set()
@@ -136,7 +136,7 @@ _GATES = {"LSTM": 4, "GRU": 3}
 
 
 def tie_pattern(rule: Rule, pattern: str) -> None:
-    """`NC*,MC*->NM*`: axes of one letter are equal, digits stay; `*` stands for any further axes."""
+    """Tie by a pattern, `NC*,MC*->NM*`: axes of one letter are equal, digits stay, `*` is any more axes."""
     left, _, right = pattern.partition("->")
     seen: dict[str, Var] = {}
     sides = ((rule.node.input, left), (rule.node.output, right))
@@ -171,13 +171,13 @@ def _extra(rule: Rule) -> None:
 
 
 def same_axes(rule: Rule, one: str, other: str) -> None:
-    """Axes of the same number are equal."""
+    """Tie the axes of the same number."""
     for k in range(min(rule.rank(one), rule.rank(other))):
         rule.ties.tie(axis(one, k), axis(other, k))
 
 
 def attribute_sizes(nodes: Iterable[onnx.NodeProto]) -> dict[Var, int]:
-    """Integer attributes that are dimensions."""
+    """Return the integer attributes that are dimensions."""
     names = {name for rows in ATTRIBUTES.values() for name, _, _ in rows}
     names |= {"kernel_shape", "group", "q_num_heads", "kv_num_heads"}
     found: dict[Var, int] = {}

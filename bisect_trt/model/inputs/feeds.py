@@ -134,7 +134,7 @@ def _require_shape(path: Path, item: GraphInput, array: Array) -> None:
 def _note_symbols(
     item: GraphInput, array: Array, sizes: dict[str, tuple[int, str]], notes: list[str]
 ) -> None:
-    """ONNX Runtime takes unequal sizes for equal symbols (in `sizes`, with who set it); TensorRT may not."""
+    """Note unequal sizes for equal symbols (in `sizes`, with who set it): TensorRT may not take them."""
     for want, have in zip(item.dims or (), array.shape, strict=False):
         if isinstance(want, str):
             size, other = sizes.setdefault(want, (have, item.name))

@@ -159,7 +159,7 @@ class MadeUp:
         return self._drawn(rng.standard_normal)
 
     def _ranged(self, low: float, high: float) -> Array:
-        """Evenly spread between two bounds, both included."""
+        """Return values that are evenly spread between two bounds, both included."""
         rng = self._generator()
         if is_whole(self.dtype) or self.dtype.kind == "b":
             return self._drawn(lambda count: rng.integers(int(low), int(high), count, endpoint=True))

@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-_MAGIC = 1.5 * 2.0**52
+_MAGIC = 1.5 * 2.0**52  # added to a float64 and taken away, it leaves whole numbers: they have 52 bits
 # A little less than the largest float32: 127 * (_MAX / 127) must not overflow for want of a bit.
 _MAX = float(np.finfo(np.float32).max) * (1 - 2.0**-20)
 _TINY = float(np.finfo(np.float32).tiny)
@@ -116,18 +117,18 @@ class Rounder:
         if self._format.largest is None:
             yield from self._to_grid(source)
             return
-        *steps, scale = self._scale(source)
+        steps = list(self._scale(source))
         yield from steps
-        yield scale
+        scale = steps[-1]
         quotient = self._node("Div", source, scale.output[0])
         yield quotient
         limit = self._format.largest
         low = self._node("Max", quotient.output[0], self._constant(TensorProto.FLOAT, -limit))
         high = self._node("Min", low.output[0], self._constant(TensorProto.FLOAT, limit))
         yield from (low, high)
-        *steps, grid = self._to_grid(high.output[0])
+        steps = list(self._to_grid(high.output[0]))
         yield from steps
-        yield grid
+        grid = steps[-1]
         yield self._node("Mul", grid.output[0], scale.output[0])
 
     def _scale(self, source: str) -> Iterator[onnx.NodeProto]:
@@ -170,7 +171,7 @@ class Rounder:
         yield self.cast(signed.output[0], TensorProto.FLOAT)
 
     def _power_of_two(self, magnitude: str) -> Iterator[onnx.NodeProto]:
-        """2**floor(log2(magnitude)), exact for float32 values: those next to a power of two are 4e-8 away.
+        """Yield nodes for 2**floor(log2(magnitude)), exact for float32, whose steps there are above 4e-8.
 
         Between the smallest normal number and 2**127, so that zero, subnormals and Inf get there, too.
         """
@@ -194,8 +195,6 @@ class Rounder:
             self._graph.initializer.append(helper.make_tensor(name, elem_type, [1] if vector else [], values))
         return self._constants[key]
 
-    def _node(self, op: str, *inputs: str, target: str = "", **attributes: int) -> onnx.NodeProto:
+    def _node(self, op: str, *inputs: str, target: str = "", **attributes: Any) -> onnx.NodeProto:
         output = target or self.fresh()
-        node = helper.make_node(op, list(inputs), [output], name=f"{self._prefix}{output}")
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        return node
+        return helper.make_node(op, list(inputs), [output], name=f"{self._prefix}{output}", **attributes)

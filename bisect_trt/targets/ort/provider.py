@@ -246,7 +246,7 @@ class OrtProvider:
         return session_of(self._ort, source, options, **more)
 
     def _decide(self, options: Any) -> dict[str, Any]:
-        """What is to be decided otherwise, see `targets.ort.knobs`; gives further arguments of a session."""
+        """Decide otherwise what `targets.ort.knobs` says, and return further arguments of a session."""
         disabled = []
         for key, value in self._decisions:
             name, _, given = value.partition("=")

@@ -69,7 +69,7 @@ def precision_note(trt: Any, precision: str) -> str:
 
 
 def network_flags(trt: Any) -> int:
-    """TensorRT 8 and 9 need explicit batch asked for; from 10 on it is the only mode."""
+    """Return the flags of a network: TensorRT 8 and 9 want explicit batch asked for, later ones do not."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
     return 1 << int(flag) if flag is not None and not is_rtx(trt) and release(trt)[0] < 10 else 0
 

@@ -137,7 +137,7 @@ class TensorRT:
             raise TargetUnavailable(f"{TITLES[self._flavour]} cannot make a builder: {said}", hint) from e
 
     def inside(self) -> list[str]:
-        """Decisions that this builder names itself: its build routes, see `targets.tensorrt.knobs`."""
+        """Return decisions that this builder names itself: its build routes, see `targets.tensorrt.knobs`."""
         return knobs.routes_of(self._kept().builder.create_builder_config())
 
     def run(self, candidate: Candidate) -> TargetResult:

@@ -12,7 +12,7 @@ import numpy as np
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.store import keep_promise, shape_of
-from bisect_trt.settings import Shapes, TargetSettings
+from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.tensorrt import api, knobs, tactics, timing
 from bisect_trt.targets.tensorrt.defaults import digest
 from bisect_trt.targets.tensorrt.log import Log
@@ -108,9 +108,9 @@ def _make_profile(builder: Any, network: Any, settings: TargetSettings, candidat
 
 def _shape_range(name: str, declared: Dims, settings: TargetSettings, fed: Sequence[Path]) -> Range:
     """Take shapes from the settings, else from the samples, else 1 for each dynamic dimension."""
-    static = _of(settings.shapes, name)
+    static = dict(settings.shapes).get(name)
     given = [
-        _of(shapes, name) or static
+        dict(shapes).get(name) or static
         for shapes in (settings.min_shapes, settings.opt_shapes, settings.max_shapes)
     ]
     low, best, high = given
@@ -158,10 +158,6 @@ def _value_range(declared: Dims, fed: Sequence[Path]) -> Range:
     return low, tuple(values[0].tolist()), high
 
 
-def _of(shapes: Shapes, name: str) -> Dims | None:
-    return dict(shapes).get(name)
-
-
 def _show(shape: Dims) -> str:
     return "x".join(map(str, shape)) or "a scalar"
 
@@ -169,7 +165,7 @@ def _show(shape: Dims) -> str:
 def digests(
     trt: Any, logger: Any, settings: TargetSettings, candidate: Candidate, log: Log
 ) -> Callable[[bytes], str]:
-    """Builds a form of the candidate with a builder of its own, and gives a digest of the engine."""
+    """Return what builds a form of the candidate with a builder of its own, for a digest of the engine."""
 
     def engine(model: bytes) -> str:
         builder = trt.Builder(logger)

@@ -210,7 +210,7 @@ def asks_for_gpu(failed: Failure, errors: Sequence[str]) -> bool:
 
 
 def symptom(message: str) -> Symptom:
-    """Lack of memory is a symptom of its own."""
+    """Return the symptom of a message: lack of memory is one of its own."""
     return Symptom.OUT_OF_MEMORY if _OUT_OF_MEMORY.search(message) else Symptom.ERROR
 
 

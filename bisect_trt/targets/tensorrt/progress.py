@@ -28,7 +28,7 @@ class Phases:
             self._look()
 
     def step(self, name: str, done: int) -> bool:
-        """A step was done; False asks the builder to stop."""
+        """Note that a step was done, and return False to ask the builder to stop."""
         with self._lock:
             if name in self._open:
                 self._open[name] = (done + 1, self._open[name][1])
@@ -41,7 +41,7 @@ class Phases:
             self._open.pop(name, None)
 
     def close(self) -> None:
-        """The build is over."""
+        """Note that the build is over."""
         report_progress("")
 
     def text(self) -> str:

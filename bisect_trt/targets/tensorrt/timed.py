@@ -103,9 +103,11 @@ class TimedEngine:
                 whole.append(self._timed(self._launch))
         finally:
             self._context = plain
-        seconds, known = typical_layers(timed[1:]), self._metadata()
-        found = tuple(Layer(n, known[n][1], self._nodes(n, known[n][0]), s) for n, s in seconds.items())
-        return Layers(found, sorted(whole[1:])[len(whole[1:]) // 2])
+        known, found = self._metadata(), []
+        for name, seconds in typical_layers(timed[1:]).items():
+            metadata, kind = known.get(name, ("", ""))
+            found.append(Layer(name, kind, self._nodes(name, metadata), seconds))
+        return Layers(tuple(found), sorted(whole[1:])[len(whole[1:]) // 2])
 
     def _nodes(self, name: str, metadata: str) -> tuple[str, ...]:
         """Return the nodes of the model that a layer computes."""
@@ -116,29 +118,22 @@ class TimedEngine:
         return tuple(named) or self._blame.named_in(name)
 
     def _metadata(self) -> dict[str, tuple[str, str]]:
-        """Return, for each layer, where it comes from and its kind."""
-
-        class Known(dict[str, tuple[str, str]]):
-            def __missing__(self, name: str) -> tuple[str, str]:
-                return "", ""
-
+        """Return, for each layer of which the inspector tells, where it comes from and its kind."""
         try:
-            engine = self._engine
-            inspector = engine.create_engine_inspector()
+            inspector = self._engine.create_engine_inspector()
             text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
             layers = [one for one in json.loads(text)["Layers"] if isinstance(one, dict)]
         except (ValueError, KeyError, TypeError, AttributeError):  # 8.6 writes some that nobody can read
-            return Known()
-        return Known(
-            (str(one.get("Name")), (str(one.get("Metadata", "")), str(one.get("LayerType", ""))))
+            return {}
+        return {
+            str(one.get("Name")): (str(one.get("Metadata", "")), str(one.get("LayerType", "")))
             for one in layers
-        )
+        }
 
     # CUDA
 
     def _new_context(self) -> Any:
-        engine = self._engine
-        context = engine.create_execution_context()
+        context = self._engine.create_execution_context()
         if context is None:
             raise FailedError("no execution context: the GPU has no room for it")
         return context
@@ -159,8 +154,7 @@ class TimedEngine:
         return taken.value * 1e-3
 
     def _launch(self) -> None:
-        context = self._context
-        if not context.execute_async_v3(self._stream.ptr):
+        if not self._context.execute_async_v3(self._stream.ptr):
             raise FailedError("the engine does not run")
 
     def _replay(self) -> None:
@@ -171,8 +165,7 @@ class TimedEngine:
         library, stream = self._library, ctypes.c_void_p(self._stream.ptr)
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         self._check(library.cudaStreamBeginCapture(stream, _RELAXED))
-        context = self._context
-        ran = context.execute_async_v3(self._stream.ptr)
+        ran = self._context.execute_async_v3(self._stream.ptr)
         if library.cudaStreamEndCapture(stream, ctypes.byref(graph)) or not ran or not graph:
             raise FailedError("this engine cannot be captured in a CUDA graph: leave --cuda-graph out")
         self._check(library.cudaGraphInstantiateWithFlags(ctypes.byref(ready), graph, ctypes.c_ulonglong(0)))

@@ -123,7 +123,7 @@ def _set(config: Any, cache: Any) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Nobody else adds to a file of this folder meanwhile; the lock leaves nothing behind."""
+    """Keep others from adding to a file of this folder meanwhile; the lock leaves nothing behind."""
     handle = None
     with suppress(OSError):  # where folders cannot be locked, what others measured may be lost
         handle = os.open(folder, os.O_RDONLY)

@@ -80,7 +80,7 @@ def require_version(version: str) -> None:
 
 
 def folder(name: str) -> Path:
-    """This node's folder for a run; what runs that are over have left is removed.
+    """Return this node's folder for a run; what runs that are over have left is removed.
 
     It is held by a lock of this process, which the kernel gives back when the process ends.
     """

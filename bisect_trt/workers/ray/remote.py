@@ -30,7 +30,7 @@ class RemoteSlot:
     def __init__(
         self, number: int, cluster: Cluster, closing: threading.Event, memory_limit: int | None
     ) -> None:
-        """`closing` set means that the whole pool ends; `memory_limit` None: a job's share of its node."""
+        """Begin idle; `closing` set means that the pool ends, `memory_limit` None the share of the node."""
         self.number = number
         self._cluster = cluster
         self._closing = closing
@@ -67,7 +67,7 @@ class RemoteSlot:
         return ""
 
     def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
-        """Nodes watch their own workers."""
+        """Do nothing: nodes watch their own workers."""
 
 
 class ClusterSeats:
@@ -102,7 +102,7 @@ class Parcel:
     """The arguments of a job with the files that they refer to."""
 
     def __init__(self, cluster: Cluster) -> None:
-        """Nothing is in it."""
+        """Begin with nothing in it."""
         self._cluster = cluster
         self.sent: dict[str, Any] = {}
         self._results: Path | None = None
