@@ -1,8 +1,9 @@
 """CPU seconds of this tree against those of an older commit, in turn, in one run.
 
-`make bench-against` writes bench/AGAINST.md. Both run with the libraries of this environment; the old commit
-is checked out below build/. Each run is kept as it ends, so an interrupted benchmark goes on where it was;
-`--fresh` begins anew. CPU seconds are those of the tool and of all processes that it started.
+`make bench-against` writes bench/AGAINST.md and the table in docs/performance.md. Both run with the libraries
+of this environment; the old commit is checked out below build/. Each run is kept as it ends, so that an
+interrupted benchmark goes on where it was; `--fresh` begins anew. CPU seconds are those of the tool and of
+all processes that it started.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench_cases import BENCHES
-from tools import timed
+from tools import put_into, timed
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "build" / "against"
+PAGE = ROOT / "docs" / "performance.md"
 SMALL = ROOT / "models" / "scatternd_add.onnx"
 RTX = ["--target", "tensorrt-rtx"]
 ASKED = {
@@ -37,6 +39,21 @@ ASKED = {
     "1.6-GB-of-weights": 2.5,
 }
 """CPU seconds that are asked of each; what has none is shown for its own sake."""
+
+BUILD = """
+import sys, tensorrt_rtx as trt
+log = trt.Logger(trt.Logger.INTERNAL_ERROR)
+builder = trt.Builder(log)
+network = builder.create_network(0)
+parser = trt.OnnxParser(network, log)
+if len(sys.argv) > 1:
+    assert parser.parse_from_file(sys.argv[1])
+    builder.build_serialized_network(network, builder.create_builder_config())
+"""
+BUILT = "build-densenet121"
+"""The case whose one build of the whole model is measured by itself, in a process that does nothing else:
+`BUILD` with the model, less the same without it."""
+BEYOND = 1.3  # CPU seconds that are asked of the rest
 
 Words = Callable[[Path], list[str]]
 """Arguments of bisect-trt, for an output folder that is not there yet."""
@@ -104,10 +121,20 @@ def run_once(tree: Path, words: Words, folder: Path) -> dict[str, float]:
     return {"cpu": done.cpu, "wall": done.wall, "load": os.getloadavg()[0]}
 
 
+def build_once(model: str, folder: Path) -> dict[str, float]:
+    """CPU seconds that TensorRT-RTX takes to parse and build a model, without those of its import."""
+    words = [sys.executable, "-c", BUILD]
+    done = timed([*words, model], folder)
+    if done.code != 0:
+        raise SystemExit(f"the bare build ended with {done.code}: {done.told[-500:]}")
+    return {"cpu": done.cpu - timed(words, folder).cpu, "wall": done.wall, "load": os.getloadavg()[0]}
+
+
 def measure(name: str, words: Words, both: dict[str, Path], runs: int, limit: float) -> dict[str, list[dict]]:
     """`runs` of both in turn; fewer when they take long."""
     place = KEPT / f"{name.replace(', ', '-')}.json"
-    found: dict[str, list[dict]] = json.loads(place.read_text()) if place.exists() else {"old": [], "new": []}
+    kinds = {"old": [], "new": []} | ({"build": []} if name == BUILT else {})
+    found: dict[str, list[dict]] = json.loads(place.read_text()) if place.exists() else kinds
     folder = KEPT / "work" / name.replace(", ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -117,18 +144,35 @@ def measure(name: str, words: Words, both: dict[str, Path], runs: int, limit: fl
                 found[which].append(run_once(tree, words, folder))
                 cpu = found[which][-1]["cpu"]
                 print(f"{name:28} {which} {cpu:6.2f} CPU s", flush=True)
+        if "build" in found and len(found["build"]) < len(found["new"]):
+            found["build"].append(build_once(words(folder)[1], folder))
+            print(f"{name:28} its build alone {found['build'][-1]['cpu']:.2f} CPU s", flush=True)
         place.write_text(json.dumps(found))
     return found
 
 
-def row(name: str, found: dict[str, list[dict]]) -> str:
-    """A line of the table."""
-    cpu = {which: [run["cpu"] for run in runs] for which, runs in found.items()}
+def rows(name: str, found: dict[str, list[dict]]) -> list[str]:
+    """The lines of a case in the table."""
+    if "build" not in found:
+        return [row(name, found)]
+    alone = statistics.median(run["cpu"] for run in found["build"])
+    beyond = {
+        which: [{**run, "cpu": run["cpu"] - alone} for run in found[which]] for which in ("old", "new")
+    }
+    return [row(name, found), row(f"{name}, beyond its build of {alone:.2f}", beyond, BEYOND)]
+
+
+def row(name: str, found: dict[str, list[dict]], most: float | None = None) -> str:
+    """A line of the table; `most`: CPU seconds that are asked."""
+    cpu = {which: [run["cpu"] for run in found[which]] for which in ("old", "new")}
     told = [f"{statistics.median(s):.2f} ({min(s):.2f}-{max(s):.2f})" for s in cpu.values()]
     ratio = statistics.median(cpu["new"]) / statistics.median(cpu["old"])
-    asked = f"{ASKED[name]:.2f}" if name in ASKED else "-"
+    most = ASKED.get(name, most)
+    met = "-" if most is None else "met" if statistics.median(cpu["new"]) <= most else "**missed**"
+    asked = "-" if most is None else f"{most:.2f}"
     load = statistics.median(run["load"] for runs in found.values() for run in runs)
-    return f"| {name} | {len(cpu['new'])} | {told[0]} | {told[1]} | {ratio:.2f} | {asked} | {load:.0f} |"
+    runs = len(cpu["new"])
+    return f"| {name} | {runs} | {told[0]} | {told[1]} | {ratio:.2f} | {asked} | {met} | {load:.0f} |"
 
 
 def main() -> int:
@@ -146,7 +190,14 @@ def main() -> int:
     both, lines = trees(given.commit), []
     for name, words in cases(KEPT / "models").items():
         if not given.case or name in given.case:
-            lines.append(row(name, measure(name, words, both, given.runs, given.limit)))
+            lines += rows(name, measure(name, words, both, given.runs, given.limit))
+    table = "\n".join(
+        [
+            f"| what | runs | {given.commit} | new | ratio | asked | | load |",
+            "|---|---:|---:|---:|---:|---:|---|---:|",
+            *lines,
+        ]
+    )
     text = "\n".join(
         [
             f"# CPU seconds against {given.commit}",
@@ -155,12 +206,11 @@ def main() -> int:
             "many processes wanted a core: where it is above the number of cores seconds are longer for",
             "both, and the ratio is what counts.",
             "",
-            f"| what | runs | {given.commit} | new | ratio | asked | load |",
-            "|---|---:|---:|---:|---:|---:|---:|",
-            *lines,
+            table,
         ]
     )
     if not given.case:
+        put_into(PAGE, "make bench-against", table)
         (ROOT / "bench" / "AGAINST.md").write_text(text + "\n")
     print(text)
     return 0

@@ -1,7 +1,8 @@
 """What is asked of costs besides CPU seconds against an older commit: one command measures each line.
 
-`make bench-limits` prints a table: what, asked, seen, met or missed. About ten minutes on two quiet cores;
-`--only probe` measures one part. `make bench-against` has the CPU seconds of whole commands.
+`make bench-limits` writes a table into docs/performance.md: what, asked, seen, met or missed. Ten minutes on
+two quiet cores; `--only probe` measures one part and only prints it. `make bench-against` has the CPU seconds
+of whole commands.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import costs
 import nightly_overhead
 import psutil
 from bench_cases import BENCHES
+from tools import put_into
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -31,11 +33,12 @@ from bisect_trt.settings import RunSettings, Settings, TargetSettings
 from chains import saved
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "performance.md"
 SMALL = ROOT / "models" / "scatternd_add.onnx"
 START = [sys.executable, "-c", "from bisect_trt.cli import main; main()"]
 NOWHERE = subprocess.DEVNULL
 PROBES = 60
-MODELS = 60  # of a night
+MODELS = 200  # of a night: its start counts, too
 
 Line = tuple[str, str, str, bool]
 """What, what is asked at most, what was seen, and whether that is enough."""
@@ -167,14 +170,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", action="append", choices=[*PARTS], help="only this part; repeat it")
     given = parser.parse_args()
-    lines: list[Line] = []
+    lines, loads = list[Line](), list[float]()
     os.environ["PYTHONPATH"] = str(ROOT)
     for name in given.only or PARTS:
         with tempfile.TemporaryDirectory(prefix="bisect-trt-limits-") as folder:
             lines += PARTS[name](Path(folder))
-        load = f"{os.getloadavg()[0]:.0f} processes want a core"
-        print(f"{name}: measured, {load}", file=sys.stderr, flush=True)
-    print(table(lines))
+        loads.append(os.getloadavg()[0])
+        print(f"{name}: measured", file=sys.stderr, flush=True)
+    text = f"{table(lines)}\n\nProcesses that wanted a core meanwhile: {statistics.median(loads):.1f}."
+    if not given.only:
+        put_into(PAGE, "make bench-limits", text)
+    print(text)
     return 0 if all(good for *_, good in lines) else 1
 
 

@@ -122,6 +122,13 @@ def gist(done: Timed) -> str:
     return (errors or lines or [f"exit code {done.code}"])[-1][:200]
 
 
+def put_into(page: Path, mark: str, text: str) -> None:
+    """Replace what stands between `<!-- MARK -->` and `<!-- end of MARK -->` in a page."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}{text}\n{end}{rest.partition(end)[2]}")
+
+
 def tool(name: str) -> str:
     """A program of the environment that runs this."""
     beside = Path(sys.executable).with_name(name)

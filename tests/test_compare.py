@@ -15,7 +15,9 @@ from hypothesis.extra import numpy as hnp
 
 import bisect_trt.accuracy.sums
 from bisect_trt.accuracy.compare import TensorDiff, compare, scale
+from bisect_trt.accuracy.tolerance import differences, failing_samples
 from bisect_trt.outcome import Symptom
+from bisect_trt.settings import AccuracySettings
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
@@ -203,3 +205,30 @@ def test_a_line_for_people_leaves_out_what_was_not_computed() -> None:
     assert words.describe() == "y: [1] is c, not b; 1 of 2 elements differ"
     usual = compare("y", np.ones(4, np.float32), np.full(4, 2, np.float32)).describe()
     assert "max abs 1, max rel 1, RMS error / RMS 1, cosine 1.000000" in usual and "NaN" not in usual
+
+
+@given(pairs(), st.sampled_from(["max", "quantile:0.9", "cosine", "rms"]))
+def test_what_is_said_briefly_is_the_same(
+    pair: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], metric: str
+) -> None:
+    whole, brief = (compare("t", *pair, rtol=1e-3, metric=metric, brief=short) for short in (False, True))
+    assert brief.describe().startswith("t agrees" if whole.ok else "t: ")
+    for name in ("ok", "symptom", "mismatches", "first_mismatch", "nans", "infs", "max_abs", "rms_error"):
+        one, other = getattr(whole, name), getattr(brief, name)
+        assert one == other or (one != one and other != other), name
+
+
+def test_of_many_tensors_the_first_have_all_figures() -> None:
+    """Those that come first, and the first with each symptom; the order is that of all figures."""
+    rng = np.random.default_rng(0)
+    right = {f"t{k}": rng.standard_normal(50) for k in range(30)}
+    given_ = {name: right[name] + rng.standard_normal(50) * (k % 5) for k, name in enumerate(right)}
+    for k in range(4):
+        given_[f"t{k}"] = np.full(50, math.nan)
+    whole = differences([right], [given_], AccuracySettings())
+    found = differences([right], [given_], AccuracySettings(), full=3)
+    assert [diff.name for diff in found] == [diff.name for diff in whole]
+    full = [k for k, diff in enumerate(found) if not diff.brief]
+    first = [next(k for k, d in enumerate(whole) if d.symptom is s) for s in (Symptom.MISMATCH, None)]
+    assert full == [0, 1, 2, *first] and [repr(found[k]) for k in full] == [repr(whole[k]) for k in full]
+    assert failing_samples([right, right], [right, given_], AccuracySettings()) == [1]

@@ -15,7 +15,8 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Stage
 from bisect_trt.session.check import check
 from bisect_trt.settings import Settings, TargetSettings
-from bisect_trt.targets.ort.messages import essence, failures
+from bisect_trt.targets.narrow import Source
+from bisect_trt.targets.ort.messages import essence, failures, session_of
 from bisect_trt.targets.signature import LONGEST_MASKED, bounded, mask
 
 # As OpenVINO 2026 words it; the Conv is only listed because the rank behind the Resize is not known.
@@ -149,3 +150,21 @@ def test_openvino_tells_it_so_today(tmp_path: Path, target: TargetSettings) -> N
     (found,) = check(tmp_path / "m.onnx", Settings(target)).outcome.failures
     assert found.nodes == ("rs",)
     assert "tf_crop_and_resize" in found.signature
+
+
+@pytest.mark.parametrize(("name", "told"), [("m.onnx", 2), ("m.ort", 1)])
+def test_what_is_said_of_a_file_does_not_name_it(name: str, told: int, tmp_path: Path) -> None:
+    """A part of the model is handed over as bytes, and its failure has to be that of the whole model."""
+    place, asked = tmp_path / name, list[object]()
+    place.write_bytes(b"bytes")
+
+    class Runtime:
+        @staticmethod
+        def InferenceSession(model: object, options: object) -> None:
+            asked.append(model)
+            raise RuntimeError(f"Load model from {model} failed" if isinstance(model, str) else "it failed")
+
+    candidate = Candidate(place, tmp_path, ())
+    with pytest.raises(RuntimeError, match=r"^it failed$"):
+        session_of(Runtime, Source(candidate, place, tmp_path), None)
+    assert asked == [str(place), b"bytes"][-told:]
