@@ -283,7 +283,12 @@ def test_texts_are_scrubbed(secret: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["reproducer/templates/repro.py.j2", "reproducer/page/templates/report.md.j2"]
+    "file",
+    [
+        "reproducer/templates/repro.py.j2",
+        "reproducer/page/templates/report.md.j2",
+        "writing/style.css",
+    ]
 )
 def test_names_of_a_model_that_are_words_of_ours_leave_our_files_alone(secret: Path, file: str) -> None:
     """A node called `builder` took that word out of `repro.py`, which was no Python any more."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from bisect_trt.cli.output import console as module_console
 from bisect_trt.cli.output import progress as module
 from bisect_trt.cli.output.console import show_reduction
-from bisect_trt.cli.output.progress import LiveView, PlainProgress, progress
+from bisect_trt.cli.output.progress import LiveView, progress
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.origin import Origin
 from bisect_trt.outcome import End, Ended, Failure, Stage, Symptom
@@ -148,9 +148,10 @@ def test_progress_never_goes_to_standard_output(capfd: pytest.CaptureFixture[str
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    console, _ = terminal()
+    console, out = terminal()
     with progress(console=console) as on_event:
-        assert isinstance(on_event, PlainProgress)
+        on_event(STEPS[-1])
+    assert out.getvalue().count("\n") == 1 and "probes" in out.getvalue()  # drawn once, and not drawn over
 
 
 @pytest.mark.parametrize(

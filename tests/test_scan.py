@@ -345,7 +345,7 @@ def test_what_a_killed_scan_left_is_replaced_and_a_running_one_is_left_alone(
 ) -> None:
     """Only where nothing else lies in the folder."""
     out = tmp_path / "out"
-    for name in ("work", "logs"):
+    for name in ("work", "logs", ".writing-a"):
         (out / name).mkdir(parents=True)
         (out / name / "r000000.npy").write_bytes(b"half of it")
     with pytest.raises(UsageError, match="not empty"):  # nothing says that a scan made these

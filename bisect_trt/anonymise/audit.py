@@ -153,5 +153,3 @@ def _values(tensor: TensorProto) -> str:
     if values.size > 1 and (values == values[0]).all():
         return f", all {values[0].item()}"
     return f", values {values.tolist()}"
-
-

@@ -193,5 +193,3 @@ def _tells(rows: Array) -> Array:
         counts = (np.abs(steps - steps[:, :1]) <= 1e-12).all(axis=1)
     found: Array = different & ~counts & np.isfinite(wide).all(axis=1)
     return found
-
-

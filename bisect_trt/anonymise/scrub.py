@@ -212,5 +212,3 @@ def require_clean_archives(archives: Sequence[Path], secrets: Secrets) -> None:
         for archive in archives:
             archive.unlink(missing_ok=True)
         raise
-
-

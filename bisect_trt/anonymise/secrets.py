@@ -86,7 +86,7 @@ def _vocabulary() -> frozenset[str]:
     """Return the words that our files can hold whatever the model: those of our own source, and ONNX's."""
     folder = Path(__file__).parents[1]  # the whole package
     words: set[str] = set()
-    for path in (*folder.rglob("*.py"), *folder.rglob("*.j2")):
+    for path in (path for kind in ("*.py", "*.j2", "*.css") for path in folder.rglob(kind)):
         words.update(WORD.findall(path.read_text(encoding="utf-8")))
     for schema in onnx.defs.get_all_schemas_with_history():
         words.update((schema.name, *schema.attributes, *(p.name for p in (*schema.inputs, *schema.outputs))))

@@ -28,6 +28,7 @@ from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.prepare import resolved
 from bisect_trt.settings import Settings, TargetSettings
+from bisect_trt.writing.files import write_all
 from bisect_trt.writing.text import Summary
 
 DOCUMENT = "blame.json"
@@ -316,9 +317,7 @@ def write(found: Blame) -> None:
         for tried in (t for pair in words.regressions(releases) for t in pair):
             texts[f"output-{_file_name(tried.release)}.txt"] = tried.output
     texts[files.ISSUE] = words.issue(releases, found.decisions)
-    with files.written_aside(found.out, DOCUMENT) as folder:
-        for name, text in texts.items():
-            (folder / name).write_bytes(text.encode("utf-8", errors="replace"))
+    write_all(found.out, texts, DOCUMENT)
 
 
 def _file_name(release: str) -> str:

@@ -18,11 +18,11 @@ from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.precision import narrowed
 from bisect_trt.model.weight_values import save_whole
+from bisect_trt.reproducer.script import session_words
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import TargetInfo, as_declared
-from bisect_trt.targets.ort.ep_libraries import bare, find_package
-from bisect_trt.targets.ort.provider import parse_spec
 from bisect_trt.writing import templates
+from bisect_trt.writing.files import written_aside
 from bisect_trt.writing.text import printable
 
 MODEL, INPUTS, SCRIPT = "slow.onnx", "inputs.npz", "measure.py"
@@ -54,27 +54,30 @@ def write(
 
     Raises OSError.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    proto = onnx.load_model_from_string(candidate.model)
-    [arrays] = as_declared(proto.graph, candidate.folder, candidate.feeds[:1] or ({},))
-    np.savez(out / INPUTS, **arrays)  # type: ignore[arg-type]
-    save_whole(proto, candidate.folder, out / MODEL)
-    descriptions = []
-    for side in sides:
-        target, narrow = side.target, ""
-        if target.precision:
-            narrow = f"slow-{target.precision}.onnx"
-            with temporary_folder() as scratch:
-                made = narrowed(candidate.model, candidate.folder, target.precision, scratch)
-                save_whole(onnx.load_model_from_string(made.model), made.folder, out / narrow)
-        other = {"python": str(side.python)} if side.python else {}
-        descriptions.append({**side_words(target, side.info, narrow), **other})
-    needs = ", ".join(dict.fromkeys(str(words["needs"]) for words in descriptions))
-    text = templates.environment("bisect_trt.profiling").get_template("measure.py.j2").render(
-        sides=pprint.pformat(descriptions, width=100, sort_dicts=False),
-        limit=limit, version=__version__, needs=needs, story=[one_line(text) for text in story],
-    )  # fmt: skip
-    (out / SCRIPT).write_text(text)
+    with written_aside(out, SCRIPT) as folder:
+        proto = onnx.load_model_from_string(candidate.model)
+        [arrays] = as_declared(proto.graph, candidate.folder, candidate.feeds[:1] or ({},))
+        np.savez(folder / INPUTS, **arrays)  # type: ignore[arg-type]
+        save_whole(proto, candidate.folder, folder / MODEL)
+        descriptions = [_described(side, candidate, folder) for side in sides]
+        needs = ", ".join(dict.fromkeys(str(words["needs"]) for words in descriptions))
+        text = templates.environment("bisect_trt.profiling").get_template("measure.py.j2").render(
+            sides=pprint.pformat(descriptions, width=100, sort_dicts=False),
+            limit=limit, version=__version__, needs=needs, story=[one_line(text) for text in story],
+        )  # fmt: skip
+        (folder / SCRIPT).write_text(text, encoding="utf-8")
+
+
+def _described(side: Handed, candidate: Candidate, folder: Path) -> dict[str, Any]:
+    """Return what the script has to know of a side; its model with casts, if it needs one, is written."""
+    target, narrow = side.target, ""
+    if target.precision:
+        narrow = f"slow-{target.precision}.onnx"
+        with temporary_folder() as scratch:
+            made = narrowed(candidate.model, candidate.folder, target.precision, scratch)
+            save_whole(onnx.load_model_from_string(made.model), made.folder, folder / narrow)
+    other = {"python": str(side.python)} if side.python else {}
+    return {**side_words(target, side.info, narrow), **other}
 
 
 def one_line(text: str) -> str:
@@ -108,11 +111,7 @@ def side_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[st
 
 def _ort_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[str, Any]:
     provider = info.name.partition(":")[2]
-    asked, options = parse_spec(target.spec)
-    given = [path for name, path in target.ep_libraries if bare(name) in (bare(provider), bare(asked))]
-    package = None if given else find_package(provider)
-    if given or package is not None:
-        options = {k: v for k, v in options.items() if k not in ("device_type", "device_id")}
+    options, library, package = session_words(target, provider)
     return {
         "kind": "ort",
         "name": named(info, target),
@@ -120,8 +119,8 @@ def _ort_words(target: TargetSettings, info: TargetInfo, narrow: str) -> dict[st
         "model": narrow or MODEL,
         "provider": provider,
         "options": options,
-        "plugin": bool(given) or package is not None,
-        "library": str(given[0]) if given else "",
+        "plugin": library is not None or package is not None,
+        "library": str(library or ""),
         "module": package.module if package is not None else "",
     }
 

@@ -14,6 +14,7 @@ from bisect_trt.options import target_arguments
 from bisect_trt.profiling import versus
 from bisect_trt.profiling.picture import pictures
 from bisect_trt.profiling.result import CONCURRENCY, Change, LayerTable, Point, Profile
+from bisect_trt.writing.files import write_all
 
 DOCUMENT, TABLE, LAYERS = "profile.json", "profile.csv", "layers.csv"
 SCHEMA_VERSION = 1
@@ -21,12 +22,14 @@ SCHEMA_VERSION = 1
 
 def write(result: Profile) -> None:
     """Write all files into the folder of the result. Raises OSError."""
-    (result.out / DOCUMENT).write_text(json.dumps(document(result), indent=1) + "\n")
-    (result.out / TABLE).write_text(_csv(_HEAD, (_row(result, point) for point in result.points)))
+    texts = {
+        DOCUMENT: json.dumps(document(result), indent=1) + "\n",
+        TABLE: _csv(_HEAD, (_row(result, point) for point in result.points)),
+        **pictures(result),
+    }
     if result.layers is not None:
-        (result.out / LAYERS).write_text(_csv(_LAYER_HEAD, _layer_rows(result.layers)))
-    for name, svg in pictures(result).items():
-        (result.out / name).write_text(svg)
+        texts[LAYERS] = _csv(_LAYER_HEAD, _layer_rows(result.layers))
+    write_all(result.out, texts, DOCUMENT)
 
 
 def document(result: Profile) -> dict[str, Any]:

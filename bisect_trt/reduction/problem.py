@@ -298,7 +298,6 @@ class Problem:
         self.on_event(Step(self.phase, text, self.nodes_left, *spent, accepted))
 
 
-
 def end_of(prober: Prober, steps: Callable[[], None]) -> End:
     """Run steps that ask the target, and say how they ended; whatever probe still runs is given up."""
     try:

@@ -1,16 +1,14 @@
-"""Names of the files of a reproducer, archives of values, and how files are written: whole or not at all."""
+"""Names of the files of a reproducer, and archives of values."""
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.settings import TIMING as TIMING
+from bisect_trt.writing.files import ASIDE
 
 MODEL = "repro.onnx"
 WEIGHTS = "repro.data"
@@ -26,7 +24,6 @@ REPORT = "report.json"
 PAGE = "report.html"
 SUMMARY = "report.md"
 
-_DRAFT = ".writing-"
 _OF_A_RESULT = ["repro*.onnx", "*.data", PASSING, TIMING, "inputs*.npz", "expected*.npz", ACTUAL, "seeded.*"]
 
 CHUNK = 1 << 24
@@ -46,20 +43,9 @@ def sample_file(name: str, k: int) -> str:
     return name if k == 0 else f"{stem}-{k}.{suffix}"
 
 
-@contextmanager
-def written_aside(out: Path, last: str) -> Iterator[Path]:
-    """Yield a folder whose files move to `out` at the end, the file `last` after the others."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=_DRAFT) as name:
-        folder = Path(name)
-        yield folder
-        for path in sorted(folder.iterdir(), key=lambda p: (p.name == last, p.name)):
-            path.replace(out / path.name)
-
-
 def remove_result(out: Path) -> None:
     """Remove what an earlier, larger result left, or a run that was killed while it wrote."""
-    for pattern in (*_OF_A_RESULT, f"{_DRAFT}*"):
+    for pattern in (*_OF_A_RESULT, f"{ASIDE}*"):
         for path in out.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -29,11 +29,11 @@ from bisect_trt.reproducer.files import (
     narrow_file,
     sample_file,
     write_values,
-    written_aside,
 )
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.tensorrt.defaults import spelled_out
 from bisect_trt.targets.tensorrt.ignored import is_ignored, without_ignored
+from bisect_trt.writing.files import written_aside
 
 _ALIGNMENT = 4096  # so that a reader may map the file
 

@@ -21,6 +21,7 @@ from bisect_trt.reproducer import seeded
 from bisect_trt.reproducer.files import MODEL, narrow_file
 from bisect_trt.reproducer.script_values import MODULES, failure_words, model_words, raw_types
 from bisect_trt.results import Reduction
+from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.ort.ep_libraries import Package, bare, find_package
 from bisect_trt.targets.ort.provider import parse_spec
 
@@ -37,8 +38,6 @@ COMMAND_IMPORTS = ("contextlib", "signal", "subprocess", "tempfile")
 
 # What ONNX Runtime says of a node that it may not leave to the CPU.
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
-
-
 
 FindPackage = Callable[[str], Package | None]
 
@@ -121,20 +120,27 @@ def _given(reduction: Reduction) -> str:
     return ", ".join(f"{name}={text}" for name, text in texts.items())
 
 
+def session_words(
+    target: TargetSettings, provider: str, find: FindPackage = find_package
+) -> tuple[dict[str, str], Path | None, Package | None]:
+    """Return the options of a session on a provider; of a plugin also its library or the package that has it.
+
+    A session on a plugin is given devices, so options that choose one are left out.
+    """
+    asked, options = parse_spec(target.spec)
+    given = [path for name, path in target.ep_libraries if bare(name) in (bare(provider), bare(asked))]
+    package = None if given else find(provider)
+    if given or package is not None:
+        options = {k: v for k, v in options.items() if k not in ("device_type", "device_id")}
+    return options, next(iter(given), None), package
+
+
 def _provider_words(reduction: Reduction, find: FindPackage) -> dict[str, Any]:
     """Say how to open a session on an execution provider."""
     target = reduction.settings.target
     provider = reduction.target.name.partition(":")[2]
-    asked, options = parse_spec(target.spec)
-    given = [path for name, path in target.ep_libraries if bare(name) in (bare(provider), bare(asked))]
-    package = None if given else find(provider)
-    plugin = ""
-    if given:
-        plugin = repr(str(given[0]))
-    elif package is not None:
-        plugin = f"{package.module}.get_library_path()"
-    if plugin:
-        options = {k: v for k, v in options.items() if k not in ("device_type", "device_id")}
+    options, library, package = session_words(target, provider, find)
+    plugin = repr(str(library)) if library else f"{package.module}.get_library_path()" if package else ""
     imported = [package.module] if package is not None else []
     return {
         "file": narrow_file(target.precision) if target.precision else MODEL,

@@ -1,15 +1,14 @@
-"""Seeded random weights of a reproducer: `seeded.bin` is made where it is needed and never travels.
+"""Values of a reproducer that are made where they are needed and never travel.
 
-The doc string of a tensor tells its values (`model.seeded_values`). Where the bytes are those that it
-tells, the model refers to `seeded.bin`; `seeded.py` (which `repro.py` runs) and `models.read_model` write
-that file. A digest in the model's metadata says what has to be in it: other values are never taken for them.
+Random weights: the doc string of a tensor tells its values (`model.seeded_values`). Where the bytes are those
+that it tells, the model refers to `seeded.bin`; `seeded.py` (which `repro.py` runs) and `models.read_model`
+write that file. A digest in the model's metadata says what has to be in it: other values are never taken for
+them.
 
-
-Input values that a line describes: they are in `inputs.npz`, but do not travel in the zip.
-
-The doc string of a graph input has a line for each sample (`model.seeded_values.description`). Where it
-describes the values exactly, `write_model` adds their digest to the line; `seeded.py` and `read_model` put
-such values where they are missing, and take no others for them.
+Input values that a line describes are in `inputs.npz`, but not in that of the zip. The doc string of a graph
+input has a line for each sample (`model.seeded_values.description`). Where it describes the values exactly,
+`write_model` adds their digest to the line; `seeded.py` and `read_model` put such values where they are
+missing, and take no others for them.
 """
 
 from __future__ import annotations

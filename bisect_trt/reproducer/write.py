@@ -14,10 +14,11 @@ from bisect_trt.machine.environment import describe
 from bisect_trt.outcome import Stage
 from bisect_trt.reproducer import archive, command_lines, issue, script
 from bisect_trt.reproducer import document as documents
-from bisect_trt.reproducer.files import ISSUE, LOG, NOTE, REPORT, SCRIPT, written_aside
+from bisect_trt.reproducer.files import ISSUE, LOG, NOTE, REPORT, SCRIPT
 from bisect_trt.reproducer.page import pages
 from bisect_trt.reproducer.trial import disagreement
 from bisect_trt.results import Finding, Reduction
+from bisect_trt.writing.files import write_all, written_aside
 
 TRIES = 12  # further runs of the script for a failure that comes and goes
 
@@ -69,8 +70,7 @@ def _write(reduction: Reduction, journal: Path) -> None:
 
 def write_script(reduction: Reduction) -> None:
     """Write `repro.py` alone, so that it can be tried before all texts are written."""
-    with written_aside(reduction.out, SCRIPT) as folder:
-        (folder / SCRIPT).write_text(script.render(reduction), encoding="utf-8")
+    write_all(reduction.out, {SCRIPT: script.render(reduction)}, SCRIPT)
 
 
 def write_texts(
@@ -96,7 +96,6 @@ def write_texts(
         **pages,
         REPORT: json.dumps({**document, **facts}, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
-    with written_aside(reduction.out, REPORT) as folder:
+    with written_aside(reduction.out, command_lines.JSON) as folder:
         command_lines.write(reduction.best, reduction.settings.report.inputs_for, folder)
-        for file, text in texts.items():
-            (folder / file).write_bytes(text.encode("utf-8", errors="replace"))
+    write_all(reduction.out, texts, REPORT)

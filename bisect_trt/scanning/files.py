@@ -16,6 +16,7 @@ from bisect_trt.errors import UsageError, cannot_write
 from bisect_trt.references.base import Record
 from bisect_trt.scanning.jobs import Row
 from bisect_trt.session.journal import locked
+from bisect_trt.writing.files import ASIDE
 
 DOCUMENT = "scan.json"
 PAGE = "scan.html"
@@ -37,7 +38,7 @@ def require_free(out: Path, values: Path | None, *, force: bool) -> None:
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if _MARK in there:
         locked(out / _MARK).close()
-        there -= {_MARK, *_SCRATCH}
+        there = {name for name in there - {_MARK, *_SCRATCH} if not name.startswith(ASIDE)}
     if there and not (force and DOCUMENT in there):
         hint = "choose another folder with --out"
         if DOCUMENT in there:
@@ -69,8 +70,8 @@ def open_out(out: Path) -> Iterator[Path]:
 
 
 def _clear(out: Path) -> None:
-    for name in _SCRATCH:
-        shutil.rmtree(out / name, ignore_errors=True)
+    for place in (*(out / name for name in _SCRATCH), *out.glob(f"{ASIDE}*")):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def keep_values(folder: Path, record: Record, rows: Mapping[str, Sequence[Row]]) -> None:

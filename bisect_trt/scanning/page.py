@@ -1,9 +1,4 @@
-"""`scan.html`: a page that needs nothing but itself, and `scan.json` beside it.
-
-The plots show each tensor's name under the pointer.
-
-A scan as JSON: `scan.json`, which docs/scan.schema.json describes.
-"""
+"""`scan.html`, a page that needs nothing but itself, and `scan.json` (docs/scan.schema.json)."""
 
 from __future__ import annotations
 
@@ -16,12 +11,12 @@ from typing import Any
 from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments
 from bisect_trt.reproducer.document import plain
-from bisect_trt.reproducer.files import written_aside
 from bisect_trt.scanning import words
 from bisect_trt.scanning.files import DOCUMENT, PAGE
 from bisect_trt.scanning.result import Histogram, Scan, Scanned
 from bisect_trt.writing import templates
 from bisect_trt.writing.axis import Axis, around
+from bisect_trt.writing.files import write_all
 from bisect_trt.writing.plot import SHADES, Colour, Mark, Plot, Shape, Span, strip, style
 from bisect_trt.writing.text import printable, seconds
 
@@ -32,9 +27,8 @@ _LOWEST = 1e-12  # what is smaller is drawn there
 
 def write(scan: Scan) -> None:
     """Write both files, each whole or not at all. Raises OSError."""
-    with written_aside(scan.out, DOCUMENT) as folder:
-        (folder / DOCUMENT).write_text(json.dumps(document(scan), indent=1) + "\n", encoding="utf-8")
-        (folder / PAGE).write_text(page(scan), encoding="utf-8")
+    texts = {DOCUMENT: json.dumps(document(scan), indent=1) + "\n", PAGE: page(scan)}
+    write_all(scan.out, texts, DOCUMENT)
 
 
 def page(scan: Scan) -> str:

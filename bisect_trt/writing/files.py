@@ -1,11 +1,15 @@
-"""How a file is written so that nobody ever sees half of it."""
+"""How files are written so that nobody ever sees half of one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+ASIDE = ".writing-"
+"""How the name of a folder begins whose files are about to move up: a process that was killed leaves it."""
 
 
 @contextmanager
@@ -24,3 +28,31 @@ def written_whole(place: Path) -> Iterator[Path]:
         aside.replace(place)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_aside(out: Path, last: str) -> Iterator[Path]:
+    """Yield a folder whose files move to `out` at the end, the file `last` after the others.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=ASIDE) as name:
+        folder = Path(name)
+        yield folder
+        for path in sorted(folder.iterdir(), key=lambda p: (p.name == last, p.name)):
+            path.replace(out / path.name)
+
+
+def write_all(out: Path, texts: Mapping[str, str], last: str) -> None:
+    """Write texts into a folder by file name, each whole or not at all, the file `last` after the others.
+
+    What no UTF-8 can hold (half of a surrogate pair in a name of a model) becomes a question mark.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    with written_aside(out, last) as folder:
+        for name, text in texts.items():
+            (folder / name).write_bytes(text.encode("utf-8", errors="replace"))

@@ -23,7 +23,12 @@ def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator
         return
     console = console or Console(stderr=True, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
-        yield PlainProgress(console)
+
+        def plain(step: Step) -> None:
+            if step.accepted:
+                console.print(Text(plain_line(step)), soft_wrap=True)
+
+        yield plain
         return
     view = LiveView()
     # `refresh_per_second` redraws the clock too: a long probe shows that something is alive.
@@ -35,19 +40,6 @@ def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator
                 live.console.print(Text(plain_line(step)))  # wrapped between words
 
         yield on_event
-
-
-class PlainProgress:
-    """A line for each step that made the best smaller, and for each step outside the search."""
-
-    def __init__(self, console: Console) -> None:
-        """Write to `console`."""
-        self._console = console
-
-    def __call__(self, step: Step) -> None:
-        """Take a step."""
-        if step.accepted:
-            self._console.print(Text(plain_line(step)), soft_wrap=True)
 
 
 def plain_line(step: Step) -> str:

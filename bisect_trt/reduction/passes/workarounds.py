@@ -1,6 +1,6 @@
-"""Which option of the target avoids the failure: for whoever cannot wait until it is fixed.
+"""Ways around the failure, for whoever cannot wait until it is fixed: options of the target, other cuts.
 
-Ways around the failure that the search came across. Only what was tried is reported.
+Only what was tried is reported.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bisect_trt.targets.registry import knobs_of
 
 LONGEST_PROBE = 30.0
 """Seconds; a candidate that takes longer is not tried with other options."""
+
 
 @dataclass(frozen=True)
 class Avoided:

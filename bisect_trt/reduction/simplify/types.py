@@ -181,4 +181,3 @@ def _ir_version(draft: Draft) -> str:
         return ""
     before, draft.proto.ir_version = draft.proto.ir_version, oldest
     return f"IR version {before} -> {oldest}"
-

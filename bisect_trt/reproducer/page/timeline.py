@@ -1,7 +1,4 @@
-"""The journal of a search as rows: what was tried, what came of it, and what it cost.
-
-What the written files say of an accuracy failure: tensors side by side.
-"""
+"""What a page shows of a search, its journal as rows, and of an accuracy failure, tensors side by side."""
 
 from __future__ import annotations
 
