@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -71,6 +72,9 @@ class End:
 
 DONE = End()
 
+_BY_PARSER = re.compile(r"(?P<who>\w+:\w*):[^\s:]*: (?P<said>.*)", re.DOTALL)
+_TELLING = 12  # letters of a message that is not only "false"
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -101,6 +105,20 @@ class Failure:
     def same_as(self, other: Failure) -> bool:
         """Return whether both are the same failure, in possibly different models."""
         return self.key == other.key
+
+    def told_like(self, other: Failure) -> bool:
+        """Return whether both are the same failure, whatever the parser's own function is called.
+
+        That name differs between releases of TensorRT, and so do blanks; it is what a signature that starts
+        with `CODE:OP:FUNCTION: ` has third. A message of a few letters says nothing without it.
+        """
+        return self.key == other.key or (self._told != "" and self._told == other._told)
+
+    @property
+    def _told(self) -> str:
+        found = _BY_PARSER.match(self.signature) if self.stage is Stage.PARSE else None
+        said = "".join(found["said"].split()) if found else ""
+        return f"{self.symptom}:{found['who']}:{said}" if found and len(said) >= _TELLING else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data, for the journal and the report."""

@@ -601,6 +601,19 @@ def test_parts_are_what_the_message_and_its_mask_share() -> None:
     assert constant_parts(replace(failure, signature="<name>")) == []
 
 
+def test_a_parser_tells_the_same_failure_by_another_function_in_another_release() -> None:
+    """TensorRT-RTX 1.6 and 1.7 refuse a zero point in functions of two names, 1.5 with a blank less."""
+    said = "Assertion failed: allZeros(point): Non-zero zero point is not supported. Set XYto enable it"
+    old = Failure(Stage.PARSE, Symptom.ERROR, f"INVALID_NODE:QuantizeLinear:HelperOfBoth: {said}", said)
+    new = replace(old, signature=old.signature.replace("HelperOfBoth", "buildIt").replace("XYto", "XY to"))
+    assert not old.same_as(new) and old.told_like(new)
+    assert not old.told_like(replace(new, signature=new.signature.replace("Quantize", "Dequantize")))
+    assert all(part in f"{said} [QuantizeLinear in buildIt]" for part in constant_parts(old))
+    bare = Failure(Stage.PARSE, Symptom.ERROR, "UNSUPPORTED_NODE:Det:checkDet: false", "no Det (checkDet)")
+    assert constant_parts(bare) == ["[Det in checkDet]"]
+    assert not bare.told_like(replace(bare, signature=bare.signature.replace("checkDet", "parse")))
+
+
 def test_the_script_gives_an_engine_the_types_that_it_takes() -> None:
     """TensorRT 8.6 makes int32 of int64: the bytes of one are not those of the other."""
     trt = SimpleNamespace(int32="int32", float32="float32", IOutputAllocator=object)

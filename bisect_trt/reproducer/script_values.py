@@ -104,17 +104,20 @@ def constant_parts(failure: Failure) -> list[str]:
     """Return the pieces of the message that are the same in every model: what the signature does not mask.
 
     At most three, the longest ones. A parse failure's signature starts with `CODE:OP:FUNCTION: `,
-    of which the script sees `[OP in FUNCTION]`.
+    of which the script sees `[OP in FUNCTION]`; functions of a parser have other names in other releases,
+    so that one counts only where the message says nothing.
     """
-    signature, parts = failure.signature, []
+    signature, where = failure.signature, ""
     if failure.stage is Stage.PARSE and re.match(r"\w+:\w*:[^\s:]*: ", signature):
         where, signature = signature.split(": ", 1)
-        _, op, function = where.split(":")
-        parts.append(f"[{op} in {function}]")
     message = " ".join(failure.message.split())
     pieces = [_shorten(piece.strip()) for piece in re.split(r"<\w+>", signature)]
     pieces = [piece for piece in dict.fromkeys(pieces) if len(piece) >= _SHORTEST_PART and piece in message]
-    return parts + sorted(pieces, key=len, reverse=True)[:_PARTS]
+    longest = sorted(pieces, key=len, reverse=True)[:_PARTS]
+    if where:
+        _, op, function = where.split(":")
+        return [f"[{op} in " if longest else f"[{op} in {function}]", *longest]
+    return longest
 
 
 def raw_types(proto: onnx.ModelProto) -> dict[str, str]:
