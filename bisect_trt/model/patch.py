@@ -27,7 +27,10 @@ Slots = tuple[Sequence[int], Sequence[int]]
 """Which inputs and which outputs of a node become narrow."""
 
 NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
+"""Types by the name that users write."""
+
+TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
+"""Attributes that name the type of what a node makes."""
 
 Narrow = Callable[[TensorProto, str, int], TensorProto]
 """Gives a weight in a narrow type under another name, wherever its values lie."""
@@ -176,11 +179,10 @@ def _weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:
 def _strip(graph: onnx.GraphProto) -> None:
     """Take away what onnx-graphsurgeon need not read, some of which it cannot: `_mended` has it all."""
     for node in graph.node:
-        used = (*_TYPE_ATTRIBUTES, "value", "value_float", "value_floats")
+        used = (*TYPE_ATTRIBUTES, "value", "value_float", "value_floats")
         kept = [a for a in node.attribute if a.name in used or a.type == AttributeProto.GRAPH]
-        copies = [AttributeProto.FromString(a.SerializeToString()) for a in kept]
-        del node.attribute[:]
-        node.attribute.extend(copies)
+        del node.attribute[:]  # those that are kept live on
+        node.attribute.extend(kept)
         for attribute in node.attribute:
             if attribute.type == AttributeProto.GRAPH:
                 _strip(attribute.g)
@@ -304,7 +306,7 @@ class _Lowering:
 
     def _change_attributes(self, node: Any) -> None:
         changed = self.changed.setdefault(key_of(node), set())
-        for name in _TYPE_ATTRIBUTES:
+        for name in TYPE_ATTRIBUTES:
             if node.attrs.get(name) == TensorProto.FLOAT:
                 node.attrs[name] = int(self.type)
                 changed.add(name)
@@ -443,10 +445,8 @@ def _behind_a_norm(
 
 def _take_attributes(kept: onnx.NodeProto, node: onnx.NodeProto, changed: set[str]) -> None:
     left = [a for a in kept.attribute if a.name not in changed]
-    copies = [AttributeProto.FromString(a.SerializeToString()) for a in left]
     del kept.attribute[:]
-    kept.attribute.extend(copies)
-    kept.attribute.extend(a for a in node.attribute if a.name in changed)
+    kept.attribute.extend([*left, *(a for a in node.attribute if a.name in changed)])
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:

@@ -11,7 +11,6 @@ nodes with subgraphs, operators that nobody knows, and arithmetic on shapes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,12 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
+from bisect_trt.model.patch import NARROW, TYPE_ATTRIBUTES
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.walk import copied, refill
 from bisect_trt.model.weight_values import EMBED_LIMIT, save_whole, values_of
 
-NARROW: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-"""Precisions by the name that users write."""
-
-_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 _RANDOM = ("RandomNormal", "RandomUniform")  # float32 unless they say otherwise
 
 
@@ -63,7 +59,7 @@ def narrowed(model: bytes, folder: Path, precision: str, scratch: Path) -> Narro
     Args:
         model: serialised ModelProto; external data lies in `folder`.
         folder: of the external data; nothing is written there.
-        precision: a key of `NARROW`.
+        precision: a key of `patch.NARROW`.
         scratch: existing folder for weights that do not fit in a message.
 
     Raises:
@@ -157,7 +153,7 @@ class _Narrowing:
     def _change_attributes(self, node: onnx.NodeProto) -> None:
         """Make types and values narrow that a node carries with it."""
         for attribute in node.attribute:
-            if attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.FLOAT:
+            if attribute.name in TYPE_ATTRIBUTES and attribute.i == TensorProto.FLOAT:
                 attribute.i = self._type
             elif attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
                 attribute.t.CopyFrom(self._narrow_weight(attribute.t, attribute.t.name))

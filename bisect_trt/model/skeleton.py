@@ -19,20 +19,23 @@ def skeleton(proto: onnx.ModelProto, *, empty: bool = False) -> onnx.ModelProto:
         empty: big and external weights get no elements (the checker looks for external files);
             else they keep their shape and refer to a file that need not exist (for inference).
     """
-    copy = onnx.ModelProto()
-    for field, value in proto.ListFields():
-        if field.name == "graph":
-            _copy_graph(value, copy.graph, empty)
-        elif hasattr(value, "extend"):
-            getattr(copy, field.name).extend(value)
-        elif hasattr(value, "CopyFrom"):
-            getattr(copy, field.name).CopyFrom(value)
-        else:
-            setattr(copy, field.name, value)
+    copy = without_graph(proto)
+    _copy_graph(proto.graph, copy.graph, empty)
     _import_all(copy)
     if empty:
         for nodes in (copy.graph.node, *(f.node for f in copy.functions)):
             _empty_external(nodes)
+    return copy
+
+
+def without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of all that a model has besides its graph: versions, imports, functions, metadata."""
+    copy = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if hasattr(value, "extend"):
+            getattr(copy, field.name).extend(value)
+        elif field.name != "graph":
+            setattr(copy, field.name, value)
     return copy
 
 

@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto
 
 from bisect_trt.model.graph import Graph
+from bisect_trt.model.skeleton import without_graph
 from bisect_trt.model.wire import field
 
 _NODE, _NAME, _INITIALIZER, INPUT, OUTPUT, VALUE_INFO = 1, 2, 5, 11, 12, 13  # fields of GraphProto
@@ -20,15 +21,7 @@ class Pieces:
     def __init__(self, graph: Graph) -> None:
         """Cut pieces from the model of `graph`."""
         self._graph = graph
-        head = onnx.ModelProto()
-        for entry, value in graph.proto.ListFields():
-            if entry.name == "graph":
-                continue
-            if hasattr(value, "extend"):
-                getattr(head, entry.name).extend(value)
-            else:
-                setattr(head, entry.name, value)
-        self._head: bytes = head.SerializeToString()
+        self._head: bytes = without_graph(graph.proto).SerializeToString()
         self._name = field(_NAME, (graph.proto.graph.name or "graph").encode())
         self._nodes: dict[str, bytes] = {}
         self._weights: dict[str, bytes] = {}
