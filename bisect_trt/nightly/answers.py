@@ -45,13 +45,12 @@ def checked(row: Row, answer: Answer, past_of: PastOf, confirm: int, *, missed: 
 
     `missed` says that a model which cannot be read is news: it could be, or was not known, the night before.
     """
+    row = replace(row, check_seconds=answer.seconds)
     if isinstance(answer, Trouble):
         news = missed and answer.cause is Cause.USAGE
-        row = replace(row, phase="done", begun=0, reason=answer.reason, news=news)
-        return replace(row, check_seconds=answer.seconds)
+        return replace(row, phase="done", begun=0, reason=answer.reason, news=news)
     assert isinstance(answer, Checked)
     row = replace(row, digest=answer.digest, version=answer.version, nodes=answer.nodes)
-    row = replace(row, check_seconds=answer.seconds)
     row = _judged(_with_run(row, answer, past_of), past_of)
     if row.result is Result.UNKNOWN:
         return replace(row, phase="done", reason=answer.unresolved)

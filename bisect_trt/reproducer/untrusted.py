@@ -312,9 +312,7 @@ def _report(path: Path, file: Path) -> Report:
             raise UsageError(f"{path}: {REPORT} is too large")
         return Report.model_validate(json.loads(file.read_bytes()))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path}: {REPORT} is not one of bisect-trt: {where}: {first['msg']}") from error
+        raise UsageError(f"{path}: {REPORT} is not one of bisect-trt: {_first(error)}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {REPORT} cannot be read: {error}") from error
 
@@ -323,5 +321,10 @@ def _settings(kind: Any, given: dict[str, Any], keys: set[str]) -> Any:
     try:
         return TypeAdapter(kind).validate_python({k: v for k, v in given.items() if k in keys})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{REPORT}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise UsageError(f"{REPORT}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """Return what is wrong first, and where."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
