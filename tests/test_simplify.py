@@ -303,6 +303,30 @@ def test_a_weight_that_does_not_matter_is_zeros_and_travels_as_nothing(tmp_path:
     assert not np.any(samples[0]["x0"])
 
 
+@pytest.mark.parametrize("fed", [False, True])
+@pytest.mark.parametrize("op", ["QuantizeLinear", "Div"])
+def test_nothing_is_divided_by_a_zero_that_was_not_there(op: str, fed: bool, tmp_path: Path) -> None:
+    """What a target makes of x / 0 is another question than why its numbers are off."""
+    kind = TensorProto.UINT8 if op == "QuantizeLinear" else FLOAT
+    values = {"x": np.float32([1, 2, 3]), "s": np.float32([0.125, 0.125, 0.25])[: 1 if fed else 3]}
+    proto = model(
+        [helper.make_node(op, ["x", "s"], ["y"], "divides")],
+        [tensor("x", 3), *([tensor("s", 1)] if fed else [])],
+        [tensor("y", 3, kind=kind)],
+        [] if fed else [numpy_helper.from_array(values["s"][:1], "s")],
+    )
+    onnx.save(proto, tmp_path / "m.onnx")
+    np.savez(tmp_path / "i.npz", x=values["x"], **({"s": values["s"]} if fed else {}))
+    target = TargetSettings(f"planted:op={op},fail=mismatch")
+    run = RunSettings(inputs=tmp_path / "i.npz", repeats=1)
+    reduce(tmp_path / "m.onnx", Settings(target, run), out=tmp_path / "out")
+    left = onnx.load(tmp_path / "out" / "repro.onnx")
+    divisor = left.graph.node[-1].input[1]
+    weights = {t.name: numpy_helper.to_array(t) for t in left.graph.initializer}
+    inputs = tmp_path / "out" / "inputs.npz"
+    assert np.all({**(dict(np.load(inputs)) if inputs.exists() else {}), **weights}[divisor])
+
+
 def test_random_values_have_the_recorded_mean_and_deviation(tmp_path: Path) -> None:
     """The failure needs spread: no single value does, seeded random numbers do."""
     proto = model(

@@ -32,11 +32,28 @@ _OPTIONS = {
 }
 """Inputs that were attributes in older operator sets."""
 
+_DIVISORS = {
+    "Div": (1,),
+    "Mod": (1,),
+    "QLinearAdd": (6,),
+    "QLinearConv": (6,),
+    "QLinearMatMul": (6,),
+    "QLinearMul": (6,),
+    "QuantizeLinear": (1,),
+    "Reciprocal": (0,),
+}
+"""Inputs that an operator of ONNX or ONNX Runtime divides by: divisors, scales of what is quantised."""
+
 
 def option_inputs(node: onnx.NodeProto) -> list[str]:
     """Return inputs that were attributes in older operator sets: scales of a Resize, ends of a Clip, ..."""
     slots = _OPTIONS.get(node.op_type, ()) if is_onnx(node.domain) else ()
     return [node.input[k] for k in slots if k < len(node.input)]
+
+
+def divisor_inputs(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs that a node divides by."""
+    return [node.input[k] for k in _DIVISORS.get(node.op_type, ()) if k < len(node.input)]
 
 
 def values_of(attribute: AttributeProto) -> Array | None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
+import numpy as np
+
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.editing.attributes import divisor_inputs
 from bisect_trt.model.editing.draft import Draft, close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
-from bisect_trt.outcome import Verdict
+from bisect_trt.model.walk import inner_nodes
+from bisect_trt.outcome import Stage, Verdict
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.results import Tally
 
@@ -18,6 +22,13 @@ Edit = Callable[[Draft], str]
 
 class OutOfBudget(Exception):
     """The target seconds of `Simplifying.until` are used up, and its questions are."""
+
+
+def zero_divisors(draft: Draft) -> set[str]:
+    """Return the weights and inputs with a zero by which a node divides."""
+    names = {name for node in inner_nodes(draft.graph) for name in divisor_inputs(node)}
+    given = (draft.weights, *draft.samples)
+    return {name for name in names for values in given if name in values and not np.all(values[name])}
 
 
 def best_draft(problem: Problem) -> Draft:
@@ -107,10 +118,14 @@ def _attempt_chunk(problem: Problem, chunk: list[tuple[Candidate, Draft, str]]) 
 def _offers(problem: Problem, edits: Iterable[Edit]) -> Iterator[tuple[Candidate, Draft, str]]:
     """Yield the candidates that are valid and simpler than the best, each with its draft and what it is."""
     base = best_draft(problem)
+    compared = problem.wanted is not None and problem.wanted.stage is Stage.COMPARE
     for edit in edits:
         draft = base.copy()
         what, state = edit(draft), problem.simplifying
         if not what or (state.once and (problem.phase, what) in state.vanished):
+            continue
+        # What a target makes of x / 0 is another question than why its numbers are off.
+        if compared and zero_divisors(draft) - zero_divisors(base):
             continue
         try:
             candidate = close_draft(draft)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from bisect_trt.model.cutting.constants import SHAPE_SLOTS
-from bisect_trt.model.editing.attributes import replace_texts
+from bisect_trt.model.editing.attributes import divisor_inputs, replace_texts
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.seeded_values import Recipe, is_uniform, ramp, resembling, three_digits
+from bisect_trt.model.walk import inner_nodes
 from bisect_trt.outcome import Array, Verdict
 from bisect_trt.reduction import list_search
 from bisect_trt.reduction.problem import Problem
@@ -36,7 +37,7 @@ _PADDED_GENERATOR = 256  # bytes of a constant that is worth a node of its own
 def simple_weights(problem: Problem) -> None:
     """Try zeros and ones on all weights, then on each also one value, random of the same kind, rounded."""
     for kind in ("zeros", "ones"):
-        if attempt(problem, [all_weights(kind)]):
+        if attempt(problem, [all_weights(kind, but=_divisors(problem))]):
             break
     attempt_each(problem, _ladders(problem))
 
@@ -44,7 +45,7 @@ def simple_weights(problem: Problem) -> None:
 def simple_inputs(problem: Problem) -> None:
     """Try zeros and ones on all inputs, then on each also a ramp, random values of the same kind, rounded."""
     for kind in ("zeros", "ones"):
-        if attempt(problem, [all_inputs(kind)]):
+        if attempt(problem, [all_inputs(kind, but=_divisors(problem))]):
             break
     for name in [i.name for i in best_draft(problem).graph.input]:
         for sample in range(len(best_draft(problem).samples)):
@@ -144,19 +145,26 @@ def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
     return edit
 
 
-def all_inputs(kind: str) -> Edit:
-    """Make all input values zeros or ones that are neither yet."""
+def all_inputs(kind: str, but: Collection[str] = ()) -> Edit:
+    """Make all input values zeros or ones that are neither yet, but for those of `but`."""
 
     def edit(draft: Draft) -> str:
         changed = 0
         for k, sample in enumerate(draft.samples):
             for name, array in list(sample.items()):
-                if array.dtype.kind not in "OU" and level(array, None)[1] > Odd.ONES:
+                if name in but or array.dtype.kind in "OU":
+                    continue
+                if level(array, None)[1] > Odd.ONES:
                     draft.set_input(k, name, _simple(array, kind))
                     changed += 1
         return f"{counted(changed, 'input')}: {kind}" if changed else ""
 
     return edit
+
+
+def _divisors(problem: Problem) -> set[str]:
+    """Return what a node divides by: it stays while others become zeros, see `propose`."""
+    return {name for node in inner_nodes(best_draft(problem).graph) for name in divisor_inputs(node)}
 
 
 def _ladders(problem: Problem) -> Iterator[Edit]:
