@@ -1,7 +1,7 @@
 """Patches models: casts for some nodes, inner tensors as outputs, fixed shapes of inputs.
 
-This file stands alone: `apply.py` of a `precision` or `blame` run holds a copy of it. It needs numpy, onnx
-and onnx-graphsurgeon, and is the only place that imports the latter.
+This file stands alone: `apply.py` of a `precision` or `blame` run holds a copy of it. It needs numpy,
+onnx, and for casts onnx-graphsurgeon, which is imported nowhere else.
 
 Every float32 tensor `t` that a lowered node reads or writes gets a narrow twin, `t__fp16`; the tensor
 itself keeps its name and type for those that stay. One Cast joins the two where both are needed, so casts
