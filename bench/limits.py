@@ -151,10 +151,11 @@ def first_lines(folder: Path) -> list[Line]:
 PARTS: dict[str, Callable[[Path], list[Line]]] = {
     "first": first_lines,
     "memory": memory_lines,
+    "workers": worker_lines,
     "probe": probe_lines,
     "night": night_lines,
-    "workers": worker_lines,
 }
+"""In this order: `workers` waits for all processes below this one, and `probe` leaves some until the end."""
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -172,7 +173,7 @@ def main() -> int:
     given = parser.parse_args()
     lines, loads = list[Line](), list[float]()
     os.environ["PYTHONPATH"] = str(ROOT)
-    for name in given.only or PARTS:
+    for name in [part for part in PARTS if not given.only or part in given.only]:
         with tempfile.TemporaryDirectory(prefix="bisect-trt-limits-") as folder:
             lines += PARTS[name](Path(folder))
         loads.append(os.getloadavg()[0])
