@@ -246,7 +246,7 @@ class Pool:
 
     def _watch(self) -> None:
         """Kill each worker that holds more than the limit; keep runaway logs short."""
-        slow = 0.0
+        slow = time.monotonic()
         while not self._closing.wait(POLL):
             look_for_children = time.monotonic() - slow > SLOW_POLL
             if look_for_children:

@@ -293,7 +293,8 @@ class Slot:
                 process = psutil.Process(pid)
                 if os.getpid() not in (parent.pid for parent in process.parents()):
                     return
-                self._watched = [process, *process.children(recursive=True)]
+                children = process.children(recursive=True) if look_for_children else ()
+                self._watched = [process, *children]  # one that has just started has none
             held = 0
             for process in self._watched:
                 with suppress(psutil.Error):
