@@ -30,8 +30,11 @@ openvino), against ONNX Runtime's own CPU provider, with made-up inputs of seed 
 models/found/openvino/. Integers saturate where ONNX has them wrap (BitShift, Mul, Sub), int64 is
 computed in 32 bits (Pow), attributes are passed over (keep_aspect_ratio_policy of Resize, mode of
 SpaceToDepth), indices and shapes are others (MaxPool, DFT, Loop), and MultiHeadAttention with a bias
-is wrong in part of a row (ONNX Runtime's values were computed by hand, too). TopK of equal values gives other
-indices, which ONNX allows. One Tile gave what looked like memory that nobody wrote; it is not kept.
+is wrong in part of a row (ONNX Runtime's values were computed by hand, too). Softmax of an operator set
+before 13 goes over one axis where ONNX has it go over all from `axis` on; QuantizeLinear to uint16 gives 0,
+and with the DequantizeLinear behind it the value as it was; MatMulInteger of a vector keeps a dimension;
+FusedMatMul passes over `transBatchA`. TopK of equal values gives other indices, which ONNX allows. One Tile
+gave what looked like memory that nobody wrote; it is not kept.
 """
 HEAD = "| model | operators | types of inputs | opset | stage | fails on | what it says | models | bytes |"
 LONGEST = 130  # characters of a message
