@@ -20,7 +20,8 @@ from bisect_trt.accuracy.tolerance import differences, only_for, precision_rtol
 from bisect_trt.cli.output.console import show_check
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.store import Store
-from bisect_trt.outcome import Symptom
+from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
+from bisect_trt.reduction.at_outputs import in_own_words
 from bisect_trt.references import ort
 from bisect_trt.reproducer import write
 from bisect_trt.results import Reduction
@@ -265,3 +266,12 @@ def test_a_reproducer_holds_on_its_own_reference(tmp_path: Path) -> None:
     inputs, expected = (np.load(result.out / name) for name in ("inputs.npz", "expected.npz"))
     assert all(np.isfinite(value).all() for archive in (inputs, expected) for value in archive.values())
     assert "pow" in result.nodes and result.wanted.symptom is Symptom.NOT_FINITE and result.verified == 1
+
+
+@pytest.mark.parametrize("ended", [Symptom.HANG, Symptom.CRASH])
+def test_a_probe_that_ended_is_not_the_wrong_numbers_of_a_part(ended: Symptom) -> None:
+    """Seen: runs with rounding errors took longer than a probe may, and a mismatch was called a hang."""
+    wanted, death = (Failure(Stage.COMPARE, s, "y", "y") for s in (Symptom.MISMATCH, ended))
+    assert in_own_words(wanted, Outcome(failures=(death,))) is None
+    assert in_own_words(wanted, Outcome(failures=(death, wanted))) is wanted
+    assert in_own_words(death, Outcome(failures=(death,))) is death

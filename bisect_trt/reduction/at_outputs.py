@@ -198,8 +198,12 @@ def output_of(failure: Failure, outcome: Outcome) -> str:
 
 
 def in_own_words(failure: Failure, outcome: Outcome) -> Failure | None:
-    """Return the failure of stage compare that a part shows by itself, if it has the same symptom."""
-    shown = [f for f in outcome.failures if f.stage is Stage.COMPARE]
+    """Return the failure of stage compare that a part shows by itself: the same symptom, else wrong numbers.
+
+    A probe that ended while numbers were compared, or held against rounding, is another failure.
+    """
+    numbers = (failure.symptom, Symptom.NOT_FINITE, Symptom.MISMATCH)
+    shown = [f for f in outcome.failures if f.stage is Stage.COMPARE and f.symptom in numbers]
     same = [f for f in shown if f.symptom is failure.symptom]
     worse = [f for f in shown if f.symptom is Symptom.NOT_FINITE]
     return next(iter((*same, *worse, *shown)), None)

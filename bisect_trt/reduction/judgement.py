@@ -19,6 +19,9 @@ from bisect_trt.writing.text import counted, some_names
 _names = partial(some_names, most=3)
 
 
+_ENDED = (Symptom.CRASH, Symptom.HANG, Symptom.OUT_OF_MEMORY)
+
+
 def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
     """Find out whether what is left of the model is wrong on the target, or only rounded.
 
@@ -37,6 +40,8 @@ def find_out(problem: Problem, accuracy: AccuracySettings) -> Judgement:
     source = hybrid.source if hybrid is not None else ()
     if any(f.symptom is Symptom.NOT_FINITE for f in seen.failures):
         return _lost(arithmetic_of(problem.prober.oracle.target), seen.measured.origin, best.nodes)
+    if wanted.symptom is Symptom.MISMATCH and any(f.symptom in _ENDED for f in seen.failures):
+        return not_told("the probe ended while it was held against rounding", source=source)
     if any(f.symptom is not Symptom.MISMATCH for f in seen.failures):
         return Judgement(Finding.WRONG, source=source)
     if not rounding:
