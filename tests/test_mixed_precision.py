@@ -188,17 +188,19 @@ def test_a_model_in_fp16_is_raised_by_its_script_too(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, feeds = models.MODELS["detector"]()
+    model, feeds = models.MODELS["bert"]()
     onnx.save(model, tmp_path / "model.onnx")
     np.savez(tmp_path / "inputs.npz", **feeds)
     words = ["precision", str(tmp_path / "model.onnx"), "--inputs", str(tmp_path / "inputs.npz"), "--json"]
     words += ["--rtol", "1e-2", "--atol", "1e-3", "--repeats", "1", "--out", str(tmp_path / "out")]
-    assert main([*words, "--max-probes", "8"]) == 6
+    assert main([*words, "--max-probes", "20"]) == 6
     stopped = json.loads(capsys.readouterr().out)
     assert stopped["finished"] is False and stopped["verified"] == 1
+    assert {kept["why"] for kept in stopped["kept"] if not kept["error_without"]} >= {"not tried without it"}
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["finished"] and len(told["keep"]) == 5
+    assert told["finished"] and len(told["keep"]) == 9
+    assert all(float(kept["error_without"]) > 1 and "not tried" not in kept["why"] for kept in told["kept"])
 
 
 def test_lists_for_trtexec_say_what_the_parser_calls_the_layers() -> None:
@@ -267,6 +269,8 @@ def test_from_python_with_a_path_and_keywords(tmp_path: Path) -> None:
     more = {**given, "cost": "bytes", "start": start, "keep": ["Mul_0"]}
     again = bisect_trt.precision(tmp_path / "model.onnx", out=tmp_path / "again", **more)
     assert again.cost == "bytes" and again.kept[0].name == "Mul_0"
+    assert (again.kept[0].why, again.kept[0].error) == ("--keep names it", 0)
+    assert all(k.error > 1 and "overflow" in k.why for k in again.kept[1:])
     with pytest.raises(bisect_trt.UsageError, match="keep is a list of names"):
         bisect_trt.precision(tmp_path / "model.onnx", keep="Mul_0")
 

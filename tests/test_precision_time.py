@@ -14,7 +14,7 @@ import precision_models as models
 from bisect_trt.cli.app import main
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.mixed_precision import clock
-from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.answer import Answer, Keep, not_needed
 from bisect_trt.mixed_precision.asking import within
 from bisect_trt.mixed_precision.clock import Clock, Clocked, closures, prices
 from bisect_trt.mixed_precision.schedule import dear_questions
@@ -84,6 +84,9 @@ def test_the_faster_of_those_that_pass_is_kept(
     made.choose(search)
     assert search.found.best == kept and words in made.note
     assert search.found.one_minimal == (len(kept) == 1)
+    why = {key: not_needed(key, search.found.best, search.known) for key in kept}
+    assert why["k1"] == "not tried without it"
+    assert "kept whole" in why.get("k2", "kept whole")
     assert made.asked == [(6, 0), (0, 6, 1, 2)]
 
 

@@ -29,3 +29,10 @@ class Answer:
         """Make it from what `dataclasses.asdict` gave, JSON's infinities included."""
         errors = {k: float(v) for k, v in data["errors"].items()}
         return cls(bool(data["passes"]), float(data["error"]), errors)
+
+
+def not_needed(key: str, keep: Keep, known: Mapping[Keep, Answer]) -> str:
+    """Say why a node is in a set of which nobody knows that it fails without the node."""
+    if any(answer.passes and fewer < keep and key not in fewer for fewer, answer in known.items()):
+        return "fewer nodes pass without it: the layer that it is a part of is kept whole"
+    return "not tried without it"

@@ -12,7 +12,7 @@ import onnx
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.mixed_precision import evaluate, schedule
-from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.answer import Answer, Keep, not_needed
 from bisect_trt.mixed_precision.asking import Sessions, job
 from bisect_trt.mixed_precision.clock import Clock
 from bisect_trt.mixed_precision.earlier import unknown
@@ -319,13 +319,11 @@ class Work:
         )
 
     def _kept(self, search: Search, keep: Keep) -> tuple[Kept, ...]:
-        known, target = self.trial.roles, self.asker if isinstance(self.asker, OnTarget) else None
-        found = []
+        known, found = self.trial.roles, []
         for key in (key for key in known.items if key in keep):
-            without = search.known.get(keep - search.always - {key})
+            without = search.known.get(keep - search.always - {key}) if key not in search.always else None
             error = without.error if without else 0.0
-            refused = target.refusal(keep - {key}) if target else ""
-            found.append(Kept(known.names[key], known.ops[key], self._why(key, error, refused), error))
+            found.append(Kept(known.names[key], known.ops[key], self._why(search, key, keep, error), error))
         return tuple(found)
 
     def _seconds(self, search: Search, chosen: Keep) -> dict[str, float]:
@@ -336,13 +334,16 @@ class Work:
         seconds = {name: self.asker.seconds(keep | search.always) for name, keep in keeps.items()}
         return {name: found for name, found in seconds.items() if found}
 
-    def _why(self, key: str, error: float, refused: str) -> str:
-        if refused:
+    def _why(self, search: Search, key: str, keep: Keep, error: float) -> str:
+        """Say why a node stays; of what its rounding does only what was asked."""
+        if key in search.always:
+            return "--keep names it"
+        if isinstance(self.asker, OnTarget) and (refused := self.asker.refusal(keep - {key})):
             return f"the target does not take it in {self.to.upper()}: {refused}"
         if reason := self.why.get(key):
             return reason
-        lost = error == float("inf")
-        return f"{LOST} without it" if lost else "its rounding makes the outputs differ"
+        lost = f"{LOST} without it" if error == float("inf") else "its rounding makes the outputs differ"
+        return lost if error > 1 else not_needed(key, keep - search.always, search.known)
 
 
 def _one(_: str) -> float:
