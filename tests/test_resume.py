@@ -23,6 +23,7 @@ from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal, read
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.writing.files import ASIDE
 from chains import saved
 
 SPEC = "planted:nodes=n5;n21;n22,message=broken,cost=0.002"
@@ -201,6 +202,16 @@ def test_a_run_goes_on_with_the_same_values_and_programs_on_the_same_target_only
                     folders.require_target(journal, f"rtx {version}")
             else:
                 folders.require_target(journal, f"rtx {version}")
+
+
+def test_a_draft_of_a_run_that_was_killed_while_it_wrote_is_gone(tmp_path: Path) -> None:
+    with folders.open_folder(tmp_path / "out", {}, force=False):
+        pass
+    draft = tmp_path / "out" / f"{ASIDE}killed"
+    draft.mkdir()
+    (draft / "blame.json").touch()
+    with folders.open_folder(tmp_path / "out", {}, force=False):
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["journal.jsonl"]
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

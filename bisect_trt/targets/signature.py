@@ -35,7 +35,7 @@ _SOURCE = re.compile(
     re.VERBOSE,
 )
 
-# What comes before and after a name, in messages seen from TensorRT 8.6 to 11 and from ONNX Runtime.
+# What comes before and after a name, in messages seen from TensorRT 8.6 to 11, ONNX Runtime and OpenVINO.
 # `N` stands for the name itself. Names with spaces are replaced before, see `_odd_names`.
 _N = r"[^\s<>]\S*?"
 _POSITIONS = tuple(
@@ -55,6 +55,8 @@ _POSITIONS = tuple(
         r"(?P<a>\bDQ node before )NAME(?P<b>\.(?:\s|$))",
         r"(?P<a>\bName: ?')NAME(?P<b>')",
         r'(?P<a>\[\w+ -> ")NAME(?P<b>"\])',
+        r"(?P<a>\bfriendly_name ')NAME(?P<b>')",
+        r"(?P<a>\bopset\d+::\w+ )NAME(?P<b>(?=[\s('\[<]|$))",  # OpenVINO's, with a counter
     )
 )
 # Positions whose names may hold spaces: fused layers are called `a + b` or `PWN(a, b)`.

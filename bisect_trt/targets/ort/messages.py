@@ -120,7 +120,7 @@ def _entries(message: str) -> Iterator[Fault]:
         body = message[start.end() : starts[k + 1].start() if k + 1 < len(starts) else end]
         at = _AT_NODE.search(body)
         where = " ".join(m[0].strip() for pattern in (_AT_NODE, _CHECK) for m in pattern.finditer(body))
-        cause = _one_line(_CHECK.sub("", _AT_NODE.sub("", body))) or where
+        cause = _INNER.sub(r"\g<kind>", _one_line(_CHECK.sub("", _AT_NODE.sub("", body)))) or where
         name, kind = (at["name"] or "", at["op"]) if at else ("", start["op"].rpartition("::")[2])
         yield Fault(cause, f"{cause}\n{where}".strip(), name, kind)
 
@@ -139,9 +139,9 @@ def _one_line(text: str) -> str:
     lines = (line.strip() for line in text.splitlines())
     return " ".join(line for line in lines if not _NO_NEWS.fullmatch(line))
 
+
 def refusal(text: str, op: str, nodes: Sequence[str]) -> Failure:
     """Say that a provider does not take an operator."""
     some = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
     message = f"{text} ({some})" if some else text
     return Failure(Stage.BUILD, Symptom.ERROR, text, message, tuple(nodes), op)
-
