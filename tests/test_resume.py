@@ -77,8 +77,9 @@ def kill_a_worker(process: subprocess.Popen[bytes], out: Path, spared: set[str])
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             if os.getsid(child.pid) == child.pid:  # workers are leaders of their own
-                spared |= running
                 child.kill()
+                time.sleep(0.05)  # it may have been in a probe that began since `running` was read
+                spared |= running | set(open_probes(out))
                 return True
     return False
 
