@@ -72,7 +72,9 @@ class End:
 
 DONE = End()
 
-_BY_PARSER = re.compile(r"(?P<who>\w+:\w*):[^\s:]*: (?P<said>.*)", re.DOTALL)
+BY_PARSER = re.compile(r"(?P<code>\w+):(?P<op>\w*):(?P<function>[^\s:]*): (?P<said>.*)", re.DOTALL)
+"""The signature of what a parser refuses: error code, operator and the parser's own function come first."""
+
 _TELLING = 12  # letters of a message that is not only "false"
 
 
@@ -109,16 +111,18 @@ class Failure:
     def told_like(self, other: Failure) -> bool:
         """Return whether both are the same failure, whatever the parser's own function is called.
 
-        That name differs between releases of TensorRT, and so do blanks; it is what a signature that starts
-        with `CODE:OP:FUNCTION: ` has third. A message of a few letters says nothing without it.
+        That name differs between releases of TensorRT, and so do blanks. A message of a few letters says
+        nothing without it.
         """
         return self.key == other.key or (self._told != "" and self._told == other._told)
 
     @property
     def _told(self) -> str:
-        found = _BY_PARSER.match(self.signature) if self.stage is Stage.PARSE else None
+        found = BY_PARSER.match(self.signature) if self.stage is Stage.PARSE else None
         said = "".join(found["said"].split()) if found else ""
-        return f"{self.symptom}:{found['who']}:{said}" if found and len(said) >= _TELLING else ""
+        if found is None or len(said) < _TELLING:
+            return ""
+        return f"{self.symptom}:{found['code']}:{found['op']}:{said}"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data, for the journal and the report."""

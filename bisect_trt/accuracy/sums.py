@@ -143,13 +143,10 @@ class Sums:
             return
         size = np.abs(one)
         close = _close(one, other, distance, size, limits)
-        bad = int(close.size - np.count_nonzero(close))
+        bad = self._count_wrong(start, close)
         self.beyond += bad
-        if bad:
-            self.mismatches += bad
-            self.first = start + int(np.argmin(close)) if self.first is None else self.first
-            if not limits.brief:
-                _offer(start, one, other, np.where(close, -math.inf, distance - limits.rtol * size), worst)
+        if bad and not limits.brief:
+            _offer(start, one, other, np.where(close, -math.inf, distance - limits.rtol * size), worst)
         self._add_finite(one, other, distance, size, limits)
 
     def _add_with_others(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
@@ -167,21 +164,20 @@ class Sums:
         self.beyond += int(np.count_nonzero(~close))
         agrees = (one == other) | (np.isnan(one) & np.isnan(other))
         agrees[finite] = close
-        bad = int(agrees.size - np.count_nonzero(agrees))
-        self._add_wrong(start, one, other, agrees, bad, limits, worst)
-        if a.size:
-            self._add_finite(a, b, distance, size, limits)
-
-    def _add_wrong(
-        self, start: int, one: Array, other: Array, agrees: Array, bad: int, limits: Limits, worst: Worst
-    ) -> None:
-        """Count the `bad` elements that do not agree, and offer the worst of them."""
-        self.mismatches += bad
-        if bad:
-            self.first = start + int(np.argmin(agrees)) if self.first is None else self.first
+        if self._count_wrong(start, agrees):
             wrong = np.flatnonzero(~agrees)
             score = np.abs(other[wrong] - one[wrong]) - limits.rtol * np.abs(one[wrong])
             worst.add(start + wrong, np.nan_to_num(score, nan=math.inf), one[wrong], other[wrong])
+        if a.size:
+            self._add_finite(a, b, distance, size, limits)
+
+    def _count_wrong(self, start: int, agrees: Array) -> int:
+        """Count the elements of a piece that do not agree, keep the first of all, and return how many."""
+        bad = int(agrees.size - np.count_nonzero(agrees))
+        self.mismatches += bad
+        if bad and self.first is None:
+            self.first = start + int(np.argmin(agrees))
+        return bad
 
     def _add_equal(self, a: Array) -> None:
         """Do as `_add_finite` does, for two equal pieces, to the last bit."""

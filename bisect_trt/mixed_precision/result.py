@@ -24,7 +24,7 @@ class Kept:
     Attributes:
         name: as the user's model has it; a nameless one has the name of its first output.
         op: operator.
-        why: what goes wrong in the low precision, as far as ranges tell.
+        why: what goes wrong in the low precision, as far as that is known, or what else keeps it.
         error: how far off the outputs are when it alone is lowered, in tolerances; infinite where they are
             `LOST`.
     """

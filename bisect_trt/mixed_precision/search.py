@@ -231,12 +231,11 @@ class Search:
         while again and len(current) > 1:
             again = False
             for item in sorted(current, key=self._spared_first):
-                trial = [t for t in current if t != item]
+                trial, tried = [t for t in current if t != item], tried + 1
                 if trial and self.passes(trial):
                     current, again = trial, True
-                    if tried == most - 1 == len(found) - len(current) - 1:
+                    if tried == most == len(found) - len(current):
                         return current
-                tried += 1
         if frozenset(current) == self.found.best:
             self.found.one_minimal = True
         return current

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.graph import dims_of, is_static, opset_of
-from bisect_trt.model.normalise import dense, drop_weight_inputs, name_nodes
+from bisect_trt.model.normalise import drop_weight_inputs, name_nodes, write_out_sparse
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.summary import type_text
 from bisect_trt.model.walk import copied, refill
@@ -96,7 +96,7 @@ def _fixed(proto: onnx.ModelProto, fed: Shapes) -> bool:
 
 
 def _typed_outputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
-    """Outputs without a type get the one that inference finds."""
+    """Give outputs without a type the one that inference finds."""
     lacking = {output.name: output for output in proto.graph.output if not output.type.WhichOneof("value")}
     if not lacking:
         return False
@@ -112,10 +112,8 @@ def _typed_outputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
 
 def _dense_weights(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     """Write sparse weights out."""
-    graph = proto.graph
-    graph.initializer.extend(dense(sparse.values.name, sparse) for sparse in graph.sparse_initializer)
-    changed = bool(graph.sparse_initializer)
-    graph.ClearField("sparse_initializer")
+    changed = bool(proto.graph.sparse_initializer)
+    write_out_sparse(proto.graph)
     return changed
 
 

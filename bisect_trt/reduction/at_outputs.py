@@ -23,7 +23,7 @@ something else does the damage.
 
 
 OTHERS = 3  # parts that fail besides, which are named
-_names = partial(some_names, most=3)
+few_names = partial(some_names, most=3)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Culprit:
 
     def __str__(self) -> str:
         """Name its nodes and operators."""
-        return f"{_names(self.nodes)} ({self.op})"
+        return f"{few_names(self.nodes)} ({self.op})"
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,15 @@ class Hybrid:
             found.append(
                 f"No single part of the model makes {self.output} disagree: the error accumulates. Of "
                 f"{most} parts run by themselves the largest contribution is {first.error:.3g} (RMS "
-                f"error over RMS of {self.output}), by {_names(first.nodes)}. The fewest of the largest "
-                f"that fail together on the target: {_names(self.together)}."
+                f"error over RMS of {self.output}), by {few_names(first.nodes)}. The fewest of the largest "
+                f"that fail together on the target: {few_names(self.together)}."
             )
         if self.wrong:
             found.append(
                 f"No single part of the model makes {self.output} disagree: errors add up, and the fewest of "
-                f"the largest that fail together are {_names(self.together)}. What is written is "
-                f"{_names(self.source)}, which adds most of those that rounding does not explain: "
-                f"{_names(self.wrong)}."
+                f"the largest that fail together are {few_names(self.together)}. What is written is "
+                f"{few_names(self.source)}, which adds most of those that rounding does not explain: "
+                f"{few_names(self.wrong)}."
             )
         if len(self.culprits) > 1:
             found.append(_besides(self.output, self.culprits[0], self.culprits[1:]))

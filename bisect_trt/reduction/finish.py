@@ -116,8 +116,8 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
         yield "No neighbour of this model is known that passes, so there is no passing.onnx."
     yield from _others(run, problem.wanted)
     # Where rounding decides, another size has other roundings: that is no fact about the axis.
-    told = simple.sizes if simple and judgement.kind is not Finding.SENSITIVE else ()
-    for sentence in told[:SIZES]:
+    sizes = simple.sizes if simple and judgement.kind is not Finding.SENSITIVE else ()
+    for sentence in sizes[:SIZES]:
         yield f"Not every size fails: {sentence}."
     if problem.best.form is Form.ORIGINAL:
         yield "Only the file as it is fails; any normalised or cut form of it does not."

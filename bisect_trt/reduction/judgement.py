@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from bisect_trt.accuracy.amplifiers import LARGE, Amplifier, amplifier
 from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of
 from bisect_trt.outcome import Outcome, Stage, Symptom
+from bisect_trt.reduction.at_outputs import few_names
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.references.spec import SELF
 from bisect_trt.results import Finding, Judgement
 from bisect_trt.settings import AccuracySettings
-from bisect_trt.writing.text import counted, some_names
-
-_names = partial(some_names, most=3)
-
+from bisect_trt.writing.text import counted
 
 _ENDED = (Symptom.CRASH, Symptom.HANG, Symptom.OUT_OF_MEMORY)
 
@@ -76,7 +73,7 @@ def _lost(arithmetic: Arithmetic, origin: Sequence[str], nodes: tuple[str, ...])
         )
     if "outside the domain" in origin:
         sentences.append("Outside the domain: a root or a logarithm of a number below zero.")
-    advice = (_kept(_names(nodes)),) if sentences and arithmetic.narrow else ()
+    advice = (_kept(few_names(nodes)),) if sentences and arithmetic.narrow else ()
     return Judgement(Finding.WRONG, name, source=nodes, told=tuple(sentences), advice=advice)
 
 
@@ -110,11 +107,12 @@ def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: t
         sentence = f"The target is wrong: {size} (probabilistic bound, {runs} with rounding errors put in)."
         if beyond := tuple(rounding.get("beyond", ())):
             gives = "gives" if len(beyond) == 1 else "give"
-            sentence = f"The target is wrong: {_names(beyond)} {gives} what no rounding in {name} makes of"
+            sentence = f"The target is wrong: {few_names(beyond)} {gives} what no rounding in {name} makes of"
             sentence += f" its inputs ({size}, {runs} with rounding errors put in)."
             source = source or beyond
         if rounding.get("overflows"):
-            sentence = f"Overflow: {_names(tuple(rounding['overflows']))} has values that {name} cannot hold."
+            nodes = few_names(rounding["overflows"])
+            sentence = f"Overflow: {nodes} has values that {name} cannot hold."
         return Judgement(Finding.WRONG, name, error, bound, source, worst, (sentence,))
     if rounding.get("step_by_step"):
         size = f"a difference, although each step by itself is within what rounding in {name} explains"
@@ -127,7 +125,7 @@ def judgement_of(rounding: Mapping[str, Any], worst: Amplifier | None, source: t
             f"{_span(worst)}.",
         ]
     if source and worst and source != (worst.node,):
-        sentences.insert(1, f"Source: {_names(source)}, whose own error is too small to count.")
+        sentences.insert(1, f"Source: {few_names(source)}, whose own error is too small to count.")
     advice = _advice(name, float(rounding["roundoff"]), worst, source)
     return Judgement(Finding.SENSITIVE, name, error, bound, source, worst, tuple(sentences), advice)
 
@@ -138,7 +136,7 @@ def _advice(name: str, roundoff: float, worst: Amplifier | None, source: tuple[s
         found.append("Forbid TF32 (--no-tf32): FP32 rounds 8192 times finer.")
     elif name != "FP32":
         kept = dict.fromkeys((*source[:3], *([worst.node] if worst else [])))
-        what = _names(tuple(kept)) if kept else "what is left here"
+        what = few_names(tuple(kept)) if kept else "what is left here"
         found.append(f"{_kept(what)} A single rounding of {name} is {roundoff:.2g}.")
     if worst:
         advice = worst.advice

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.settings import TIMING as TIMING
-from bisect_trt.writing.files import ASIDE
+from bisect_trt.writing.files import remove_drafts
 
 MODEL = "repro.onnx"
 WEIGHTS = "repro.data"
@@ -45,7 +45,8 @@ def sample_file(name: str, k: int) -> str:
 
 def remove_result(out: Path) -> None:
     """Remove what an earlier, larger result left, or a run that was killed while it wrote."""
-    for pattern in (*_OF_A_RESULT, f"{ASIDE}*"):
+    remove_drafts(out)
+    for pattern in _OF_A_RESULT:
         for path in out.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

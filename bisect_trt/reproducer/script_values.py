@@ -14,7 +14,7 @@ from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.operators import unordered_outputs
 from bisect_trt.model.store import shape_of
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import BY_PARSER, Failure, Stage, Symptom
 from bisect_trt.results import Reduction
 from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.targets.tensorrt.defaults import is_misread_default
@@ -103,20 +103,18 @@ def _network_outputs(reduction: Reduction) -> list[tuple[Any, ...]]:
 def constant_parts(failure: Failure) -> list[str]:
     """Return the pieces of the message that are the same in every model: what the signature does not mask.
 
-    At most three, the longest ones. A parse failure's signature starts with `CODE:OP:FUNCTION: `,
-    of which the script sees `[OP in FUNCTION]`; functions of a parser have other names in other releases,
-    so that one counts only where the message says nothing.
+    At most three, the longest ones. Of who refuses a node (`outcome.BY_PARSER`) the script sees
+    `[OP in FUNCTION]`; functions of a parser have other names in other releases, so that one counts only
+    where the message says nothing.
     """
-    signature, where = failure.signature, ""
-    if failure.stage is Stage.PARSE and re.match(r"\w+:\w*:[^\s:]*: ", signature):
-        where, signature = signature.split(": ", 1)
+    parsed = BY_PARSER.match(failure.signature) if failure.stage is Stage.PARSE else None
+    signature = parsed["said"] if parsed else failure.signature
     message = " ".join(failure.message.split())
     pieces = [_shorten(piece.strip()) for piece in re.split(r"<\w+>", signature)]
     pieces = [piece for piece in dict.fromkeys(pieces) if len(piece) >= _SHORTEST_PART and piece in message]
     longest = sorted(pieces, key=len, reverse=True)[:_PARTS]
-    if where:
-        _, op, function = where.split(":")
-        return [f"[{op} in " if longest else f"[{op} in {function}]", *longest]
+    if parsed:
+        return [f"[{parsed['op']} in " if longest else f"[{parsed['op']} in {parsed['function']}]", *longest]
     return longest
 
 

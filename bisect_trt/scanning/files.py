@@ -16,7 +16,7 @@ from bisect_trt.errors import UsageError, cannot_write
 from bisect_trt.references.base import Record
 from bisect_trt.scanning.jobs import Row
 from bisect_trt.session.journal import locked
-from bisect_trt.writing.files import ASIDE
+from bisect_trt.writing.files import ASIDE, remove_drafts
 
 DOCUMENT = "scan.json"
 PAGE = "scan.html"
@@ -70,8 +70,9 @@ def open_out(out: Path) -> Iterator[Path]:
 
 
 def _clear(out: Path) -> None:
-    for place in (*(out / name for name in _SCRATCH), *out.glob(f"{ASIDE}*")):
-        shutil.rmtree(place, ignore_errors=True)
+    for name in _SCRATCH:
+        shutil.rmtree(out / name, ignore_errors=True)
+    remove_drafts(out)
 
 
 def keep_values(folder: Path, record: Record, rows: Mapping[str, Sequence[Row]]) -> None:

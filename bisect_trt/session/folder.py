@@ -20,7 +20,7 @@ from bisect_trt.errors import UsageError, cannot_write
 from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.session.journal import Journal, locked, read
 from bisect_trt.settings import Settings, TargetSettings
-from bisect_trt.writing.files import ASIDE
+from bisect_trt.writing.files import remove_drafts
 from bisect_trt.writing.text import short_name
 
 JOURNAL = "journal.jsonl"
@@ -143,8 +143,7 @@ def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
     except OSError as error:
         raise cannot_write(out, error, "choose another folder with --out") from error
     journal = Journal.open(out / JOURNAL, head)
-    for draft in out.glob(f"{ASIDE}*"):  # of a run that was killed while it wrote: the lock is ours now
-        shutil.rmtree(draft, ignore_errors=True)
+    remove_drafts(out)  # the lock is ours now
     return journal
 
 

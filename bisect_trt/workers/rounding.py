@@ -55,8 +55,8 @@ def explain(
     from bisect_trt.references.inner_values import Unknown
 
     arithmetic = arithmetic_of(settings)
-    told = coarsest(arithmetic, _types(candidate))
-    found: dict[str, Any] = {"arithmetic": told.name, "roundoff": told.roundoff}
+    coarse = coarsest(arithmetic, _types(candidate))
+    found: dict[str, Any] = {"arithmetic": coarse.name, "roundoff": coarse.roundoff}
     feeds = continue_rest.load(candidate, candidate.feeds)
     failing = failing_samples(expected, given, accuracy, least)
     if not failing:

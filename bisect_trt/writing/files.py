@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,12 @@ def written_aside(out: Path, last: str) -> Iterator[Path]:
         yield folder
         for path in sorted(folder.iterdir(), key=lambda p: (p.name == last, p.name)):
             path.replace(out / path.name)
+
+
+def remove_drafts(out: Path) -> None:
+    """Remove what a killed process left of `written_aside` in a folder where nobody else is at work."""
+    for draft in out.glob(f"{ASIDE}*"):
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_all(out: Path, texts: Mapping[str, str], last: str) -> None:

@@ -42,6 +42,7 @@ def _answers(graph: onnx.GraphProto, outer: Dims, known_pads: Pads) -> Iterator[
 
 
 def _dims(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    """Return sizes as they are inferred: below zero where nothing is left, which `dims_of` takes for open."""
     dims = value.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
 
