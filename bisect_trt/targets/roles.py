@@ -90,13 +90,14 @@ def roles(model: onnx.ModelProto, to: str) -> Roles:
         touched = [t for t in (*node.input, *node.output) if types.get(t) == TensorProto.FLOAT]
         if not key or not touched or node.op_type == "Constant":
             continue
-        why = _why_not(node, host)
+        joins = _joins_fp16(node, types)
+        why = "it joins what is in FP16" if joins and to != "fp16" else _why_not(node, host)
         found = ((), ()) if why else _slots(node, types, opset, to)
         if found == ((), ()):
             stays[key] = why or f"{node.op_type} has no {to.upper()} form in opset {opset}"
             continue
         slots[key] = found
-        if node.op_type in _NEUTRAL:
+        if node.op_type in _NEUTRAL or joins:
             neutral.add(key)
     ops = {key_of(node): node.op_type for node in model.graph.node}
     return Roles(slots, frozenset(neutral), stays, types, node_names(model.graph), ops)
@@ -117,6 +118,14 @@ def float_types(model: onnx.ModelProto) -> dict[str, int]:
     values = (*model.graph.value_info, *inferred.value_info, *inferred.output, *model.graph.input)
     types = {v.name: v.type.tensor_type.elem_type for v in values if v.type.HasField("tensor_type")}
     return types | {t.name: t.data_type for t in model.graph.initializer}
+
+
+def _joins_fp16(node: onnx.NodeProto, types: Mapping[str, int]) -> bool:
+    """Say whether it is a Cast from or to FP16, which `raised` puts at inputs and outputs.
+
+    Whether it is lowered to FP16 or not it gives the same: there is no choice about it.
+    """
+    return node.op_type == "Cast" and TensorProto.FLOAT16 in map(types.get, (node.input[0], node.output[0]))
 
 
 def _why_not(node: onnx.NodeProto, host: frozenset[str]) -> str:
