@@ -237,7 +237,7 @@ def test_texts_that_are_values_become_plain(tmp_path: Path) -> None:
     require_synthetic(problem, Simplification(nodes=()), "out")
     draft = best_draft(problem).copy()
     draft.samples[0]["t"] = np.array([["lion", "bear"]], object)
-    assert all_texts(numbered=True)(draft)
+    assert all_texts(True, draft)
     assert len(set(map(str, draft.samples[0]["t"].flat))) == 2 and is_plain(draft.samples[0]["t"][0, 1])
 
 

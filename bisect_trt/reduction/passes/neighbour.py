@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import CutStyle
@@ -70,9 +71,10 @@ def _edited(problem: Problem, best: Candidate) -> Iterator[Neighbour]:
     base.confirm = problem.simplifying.confirm
     nodes = base.graph.node
     edits: list[tuple[Edit, str]] = [
-        (drop_attribute(node.name, a.name), "") for node in nodes for a in node.attribute
+        (partial(drop_attribute, node.name, a.name), "") for node in nodes for a in node.attribute
     ]
-    edits += [(cut_off(node.name), f"without the node {node.name} ({node.op_type})") for node in nodes]
+    for node in nodes:
+        edits.append((partial(cut_off, node.name), f"without the node {node.name} ({node.op_type})"))
     for edit, text in edits:
         draft = base.copy()
         what = edit(draft)

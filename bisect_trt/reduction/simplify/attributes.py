@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import onnx
@@ -31,7 +32,7 @@ def simple_attributes(problem: Problem) -> None:
             attempt(problem, _simpler(node.name, attribute))
             attempt(problem, _other_values(problem, node.name, attribute))
     optional = list(_optional_inputs(best_draft(problem)))
-    if len(optional) < 2 or not attempt(problem, [together(optional)]):
+    if len(optional) < 2 or not attempt(problem, [partial(together, optional)]):
         attempt_each(problem, optional)
     attempt_each(problem, list(_optional_outputs(best_draft(problem))))
 
@@ -69,7 +70,7 @@ def _drop_all(draft: Draft) -> str:
 
 def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
     """Offer the node without the attribute, then with simple numbers."""
-    yield drop_attribute(name, attribute.name)
+    yield partial(drop_attribute, name, attribute.name)
     values: Iterator[int | float | list[int] | list[float]] = iter(())
     if attribute.type == AttributeProto.INT:
         values = (n for n in (*_SIMPLE_INTS, attribute.i // 2) if abs(n) < abs(attribute.i))
@@ -81,7 +82,7 @@ def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
         mean = three_digits(float(np.mean(attribute.floats)))
         values = ([value] * len(attribute.floats) for value in (0.0, 1.0, mean))
     for value in values:
-        yield _set(name, attribute.name, value)
+        yield partial(_set, name, attribute.name, value)
 
 
 def _other_values(problem: Problem, name: str, attribute: AttributeProto) -> Iterator[Edit]:
@@ -90,19 +91,16 @@ def _other_values(problem: Problem, name: str, attribute: AttributeProto) -> Ite
     if array is None or array.size == 0 or level(array, recipe_of(attribute))[1] is Odd.ZEROS:
         return
     for text, values, recipe in ladder(array, state.seed, weight=True, synthetic=state.synthetic):
-        yield _give(name, attribute.name, text, values, recipe)
+        yield partial(_give, name, attribute.name, text, values, recipe)
 
 
-def _give(node_name: str, name: str, text: str, values: Array, recipe: Recipe | None) -> Edit:
-    def edit(draft: Draft) -> str:
-        node = draft.node(node_name)
-        found = [a for a in node.attribute if a.name == name] if node is not None else []
-        if node is None or not found:
-            return ""
-        give_values(found[0], values, recipe)
-        return f"{node.op_type}.{name}: {text}"
-
-    return edit
+def _give(node_name: str, name: str, text: str, values: Array, recipe: Recipe | None, draft: Draft) -> str:
+    node = draft.node(node_name)
+    found = [a for a in node.attribute if a.name == name] if node is not None else []
+    if node is None or not found:
+        return ""
+    give_values(found[0], values, recipe)
+    return f"{node.op_type}.{name}: {text}"
 
 
 def _simpler_list(old: list[int]) -> Iterator[list[int]]:
@@ -114,29 +112,22 @@ def _simpler_list(old: list[int]) -> Iterator[list[int]]:
                 yield [*old[:k], number, *old[k + 1 :]]
 
 
-def drop_attribute(node_name: str, attribute: str) -> Edit:
+def drop_attribute(node_name: str, attribute: str, draft: Draft) -> str:
     """Leave out an attribute of a node, unless it is required: its default holds."""
-
-    def edit(draft: Draft) -> str:
-        node = draft.node(node_name)
-        if node is None or attribute not in {a.name for a in _droppable(node, draft.opset)}:
-            return ""
-        refill(node.attribute, [a for a in node.attribute if a.name != attribute])
-        return f"{node.op_type}.{attribute} at its default"
-
-    return edit
+    node = draft.node(node_name)
+    if node is None or attribute not in {a.name for a in _droppable(node, draft.opset)}:
+        return ""
+    refill(node.attribute, [a for a in node.attribute if a.name != attribute])
+    return f"{node.op_type}.{attribute} at its default"
 
 
-def _set(node_name: str, attribute: str, value: int | float | list[int] | list[float]) -> Edit:
-    def edit(draft: Draft) -> str:
-        node = draft.node(node_name)
-        if node is None or attribute not in {a.name for a in node.attribute}:
-            return ""
-        rest = [a for a in node.attribute if a.name != attribute]
-        refill(node.attribute, [*rest, helper.make_attribute(attribute, value)])
-        return f"{node.op_type}.{attribute} = {value}"
-
-    return edit
+def _set(node_name: str, attribute: str, value: int | float | list[int] | list[float], draft: Draft) -> str:
+    node = draft.node(node_name)
+    if node is None or attribute not in {a.name for a in node.attribute}:
+        return ""
+    rest = [a for a in node.attribute if a.name != attribute]
+    refill(node.attribute, [*rest, helper.make_attribute(attribute, value)])
+    return f"{node.op_type}.{attribute} = {value}"
 
 
 def _optional_inputs(draft: Draft) -> Iterator[Edit]:
@@ -146,38 +137,32 @@ def _optional_inputs(draft: Draft) -> Iterator[Edit]:
             if schema is None or not name or k >= len(schema.inputs) or node.op_type == "Loop":
                 continue  # a Loop without its count or condition may never end
             if schema.inputs[k].option == onnx.defs.OpSchema.FormalParameterOption.Optional:
-                yield _unwire(node.name, k)
+                yield partial(_unwire, node.name, k)
 
 
-def _unwire(node_name: str, k: int) -> Edit:
-    def edit(draft: Draft) -> str:
-        node = draft.node(node_name)
-        if node is None or k >= len(node.input) or not node.input[k]:
-            return ""
-        node.input[k] = ""
-        while node.input and not node.input[-1]:
-            del node.input[-1]
-        draft.drop_unused()
-        return f"{node.op_type} without input {k}" if draft.graph.input else ""
-
-    return edit
+def _unwire(node_name: str, k: int, draft: Draft) -> str:
+    node = draft.node(node_name)
+    if node is None or k >= len(node.input) or not node.input[k]:
+        return ""
+    node.input[k] = ""
+    while node.input and not node.input[-1]:
+        del node.input[-1]
+    draft.drop_unused()
+    return f"{node.op_type} without input {k}" if draft.graph.input else ""
 
 
 def _optional_outputs(draft: Draft) -> Iterator[Edit]:
     for node in inner_nodes(draft.graph):
         for k, name in enumerate(node.output):
             if k and name and not draft.is_read(name):
-                yield _unmake(node.name, k)
+                yield partial(_unmake, node.name, k)
 
 
-def _unmake(node_name: str, k: int) -> Edit:
-    def edit(draft: Draft) -> str:
-        node = draft.node(node_name)
-        if node is None or k >= len(node.output) or not node.output[k]:
-            return ""
-        node.output[k] = ""
-        while len(node.output) > 1 and not node.output[-1]:
-            del node.output[-1]
-        return f"{node.op_type} without output {k}"
-
-    return edit
+def _unmake(node_name: str, k: int, draft: Draft) -> str:
+    node = draft.node(node_name)
+    if node is None or k >= len(node.output) or not node.output[k]:
+        return ""
+    node.output[k] = ""
+    while len(node.output) > 1 and not node.output[-1]:
+        del node.output[-1]
+    return f"{node.op_type} without output {k}"

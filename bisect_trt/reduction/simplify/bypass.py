@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import consumed
 from bisect_trt.model.walk import inner_nodes, refill, scopes
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.reduction.simplify.propose import attempt, attempt_each, best_draft
 
 Kind = tuple[int, tuple[int, ...]]
 """Element type and static dimensions."""
@@ -35,17 +36,17 @@ def bypass(problem: Problem) -> None:
         return
     for part in scopes(graph):
         for first, last in _chains(best_draft(problem), part):
-            attempt(problem, (_chain(first, last, one) for one in (False, True)))
-    attempt_each(problem, (_bypass(node.name) for node in reversed(nodes)))
+            attempt(problem, (partial(_chain, first, last, one) for one in (False, True)))
+    attempt_each(problem, (partial(_bypass, node.name) for node in reversed(nodes)))
 
 
 def without_nodes(problem: Problem) -> None:
     """Try without each single node again: what other edits changed may have made it needless."""
     names = [node.name for node in reversed(best_draft(problem).graph.node)]
     if len(names) > 1:
-        attempt_each(problem, (cut_off(name) for name in names))
+        attempt_each(problem, (partial(cut_off, name) for name in names))
     for body in list(scopes(best_draft(problem).graph))[1:]:
-        attempt_each(problem, (_ones_instead(node.name) for node in reversed(body.node)))
+        attempt_each(problem, (partial(_ones_instead, node.name) for node in reversed(body.node)))
 
 
 def kinds(draft: Draft) -> dict[str, Kind]:
@@ -62,24 +63,21 @@ def _scope(draft: Draft, name: str) -> onnx.GraphProto | None:
     return next((part for part in scopes(draft.graph) if any(n.name == name for n in part.node)), None)
 
 
-def _bypass(name: str) -> Edit:
-    def edit(draft: Draft) -> str:
-        node, scope = draft.node(name), _scope(draft, name)
-        if node is None or scope is None or (scope is draft.graph and len(scope.node) < 2):
-            return ""
-        known = kinds(draft)
-        made = node.output[0]
-        fed = (t for t in node.input if t and t not in draft.weights)
-        same = next((t for t in fed if made in known and known.get(t) == known[made]), None)
-        if same is None or any(draft.is_read(t) for t in node.output[1:] if t):
-            return ""
-        if not _pass_on(scope, made, same):
-            return ""
-        refill(scope.node, [n for n in scope.node if n.name != name])
-        draft.drop_unused()
-        return f"bypassed {node.op_type}"
-
-    return edit
+def _bypass(name: str, draft: Draft) -> str:
+    node, scope = draft.node(name), _scope(draft, name)
+    if node is None or scope is None or (scope is draft.graph and len(scope.node) < 2):
+        return ""
+    known = kinds(draft)
+    made = node.output[0]
+    fed = (t for t in node.input if t and t not in draft.weights)
+    same = next((t for t in fed if made in known and known.get(t) == known[made]), None)
+    if same is None or any(draft.is_read(t) for t in node.output[1:] if t):
+        return ""
+    if not _pass_on(scope, made, same):
+        return ""
+    refill(scope.node, [n for n in scope.node if n.name != name])
+    draft.drop_unused()
+    return f"bypassed {node.op_type}"
 
 
 def _pass_on(scope: onnx.GraphProto, made: str, source: str) -> bool:
@@ -117,31 +115,27 @@ def _chains(draft: Draft, part: onnx.GraphProto) -> Iterator[tuple[str, str]]:
             yield first.name, last.name
 
 
-def _chain(first: str, last: str, one: bool) -> Edit:
+def _chain(first: str, last: str, one: bool, draft: Draft) -> str:
     """Leave out all from `first` to `last`, or put one Reshape or Cast in their place."""
-
-    def edit(draft: Draft) -> str:
-        head, tail, scope = draft.node(first), draft.node(last), _scope(draft, last)
-        if head is None or tail is None or scope is None or head.name == tail.name:
-            return ""
-        known = kinds(draft)
-        fed = [t for t in head.input if t and t not in draft.weights]
-        if len(fed) != 1 or fed[0] not in known or tail.output[0] not in known:
-            return ""
-        node = _one_node(draft, known, fed[0], tail) if one else None
-        same = known[fed[0]] == known[tail.output[0]]
-        if node is None and (one or not same or not _pass_on(scope, tail.output[0], fed[0])):
-            return ""
-        before = len(scope.node)
-        put = [node] if node is not None else []
-        refill(scope.node, [n for old in scope.node for n in (put if old.name == last else [old])])
-        draft.drop_unused()
-        gone = before - len(scope.node) + len(put)
-        if node is None:
-            return f"bypassed {gone} nodes"
-        return f"{gone} nodes are one {node.op_type}" if gone > 1 else ""
-
-    return edit
+    head, tail, scope = draft.node(first), draft.node(last), _scope(draft, last)
+    if head is None or tail is None or scope is None or head.name == tail.name:
+        return ""
+    known = kinds(draft)
+    fed = [t for t in head.input if t and t not in draft.weights]
+    if len(fed) != 1 or fed[0] not in known or tail.output[0] not in known:
+        return ""
+    node = _one_node(draft, known, fed[0], tail) if one else None
+    same = known[fed[0]] == known[tail.output[0]]
+    if node is None and (one or not same or not _pass_on(scope, tail.output[0], fed[0])):
+        return ""
+    before = len(scope.node)
+    put = [node] if node is not None else []
+    refill(scope.node, [n for old in scope.node for n in (put if old.name == last else [old])])
+    draft.drop_unused()
+    gone = before - len(scope.node) + len(put)
+    if node is None:
+        return f"bypassed {gone} nodes"
+    return f"{gone} nodes are one {node.op_type}" if gone > 1 else ""
 
 
 def _one_node(
@@ -158,31 +152,27 @@ def _one_node(
     return None
 
 
-def cut_off(name: str) -> Edit:
+def cut_off(name: str, draft: Draft) -> str:
     """Leave out a node: what it made is fed as ones, what only it read becomes an output."""
-
-    def edit(draft: Draft) -> str:
-        node = draft.node(name)
-        if node is None or len(draft.graph.node) < 2:
+    node = draft.node(name)
+    if node is None or len(draft.graph.node) < 2:
+        return ""
+    known, read = kinds(draft), set(consumed(node))
+    outputs = {output.name for output in draft.graph.output}
+    refill(draft.graph.node, [n for n in draft.graph.node if n.name != name])
+    for made in (t for t in node.output if t):
+        refill(draft.graph.output, [o for o in draft.graph.output if o.name != made])
+        if not draft.is_read(made):
+            continue
+        if made not in known:
             return ""
-        known, read = kinds(draft), set(consumed(node))
-        outputs = {output.name for output in draft.graph.output}
-        refill(draft.graph.node, [n for n in draft.graph.node if n.name != name])
-        for made in (t for t in node.output if t):
-            refill(draft.graph.output, [o for o in draft.graph.output if o.name != made])
-            if not draft.is_read(made):
-                continue
-            if made not in known:
-                return ""
-            _feed_ones(draft, made, *known[made])
-        produced = {t for n in draft.graph.node for t in n.output} - outputs
-        for left in sorted(produced & read):
-            if not draft.is_read(left):
-                draft.graph.output.add(name=left).type.tensor_type.elem_type = known.get(left, (1, ()))[0]
-        draft.drop_unused()
-        return f"without {node.op_type}" if draft.graph.output and draft.graph.node else ""
-
-    return edit
+        _feed_ones(draft, made, *known[made])
+    produced = {t for n in draft.graph.node for t in n.output} - outputs
+    for left in sorted(produced & read):
+        if not draft.is_read(left):
+            draft.graph.output.add(name=left).type.tensor_type.elem_type = known.get(left, (1, ()))[0]
+    draft.drop_unused()
+    return f"without {node.op_type}" if draft.graph.output and draft.graph.node else ""
 
 
 def _feed_ones(draft: Draft, name: str, kind: int, shape: tuple[int, ...]) -> None:
@@ -198,22 +188,18 @@ def _ones(kind: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     return np.ones(shape, helper.tensor_dtype_to_np_dtype(kind))
 
 
-def _ones_instead(name: str) -> Edit:
+def _ones_instead(name: str, draft: Draft) -> str:
     """Put a constant of ones in the place of what a node of a body makes."""
-
-    def edit(draft: Draft) -> str:
-        node, scope = draft.node(name), _scope(draft, name)
-        if node is None or scope is None or not {o.name for o in scope.output}.isdisjoint(node.output):
-            return ""
-        known = kinds(draft)
-        for made in (t for t in node.output if t):
-            if draft.is_read(made, scope):
-                if made not in known:
-                    return ""
-                kind, shape = known[made]
-                draft.set_weight(made, _ones(kind, shape))
-        refill(scope.node, [n for n in scope.node if n.name != name])
-        draft.drop_unused()
-        return f"without {node.op_type}"
-
-    return edit
+    node, scope = draft.node(name), _scope(draft, name)
+    if node is None or scope is None or not {o.name for o in scope.output}.isdisjoint(node.output):
+        return ""
+    known = kinds(draft)
+    for made in (t for t in node.output if t):
+        if draft.is_read(made, scope):
+            if made not in known:
+                return ""
+            kind, shape = known[made]
+            draft.set_weight(made, _ones(kind, shape))
+    refill(scope.node, [n for n in scope.node if n.name != name])
+    draft.drop_unused()
+    return f"without {node.op_type}"

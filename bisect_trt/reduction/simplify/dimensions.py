@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from bisect_trt.model.editing.dimensions import Net, size_slots
 from bisect_trt.model.editing.draft import Draft
@@ -31,7 +32,7 @@ def smaller_dimensions(problem: Problem) -> None:
     elif not attempt(problem, _all_at_once(best_draft(problem))):
         _halves(problem)
     names = [n.name for n in inner_nodes(best_draft(problem).graph) if n.op_type in _WINDOWS]
-    attempt_each(problem, (_point(name, dropped) for name in names for dropped in (_ALL, _PADS)))
+    attempt_each(problem, (partial(_point, name, dropped) for name in names for dropped in (_ALL, _PADS)))
     for coarse in (False, True):
         _each(problem, coarse)
     _numbers(problem)
@@ -60,7 +61,8 @@ def may_leap(problem: Problem) -> bool:
     largest = max((net.size(head) for head in net.free), default=1)
     for k in range(1, largest.bit_length()):
         sizes = {head: max(1, net.size(head) >> k) for head in net.free}
-        if verdict_of(problem, _resize(net, sizes, f"all free sizes / {1 << k}")) is Verdict.VANISHES:
+        smaller = partial(_resize, net, sizes, f"all free sizes / {1 << k}")
+        if verdict_of(problem, smaller) is Verdict.VANISHES:
             return False
     return True
 
@@ -70,7 +72,7 @@ def _floor(problem: Problem, net: Net, head: Var) -> int:
     size, failing = net.size(head), [net.size(head)]
     while failing[-1] > 1:
         less = failing[-1] // 2
-        verdict = verdict_of(problem, _resize(net, {head: less}, f"{size} -> {less}"))
+        verdict = verdict_of(problem, partial(_resize, net, {head: less}, f"{size} -> {less}"))
         if verdict is Verdict.VANISHES:
             _tell(problem, net, head, failing, less)
             return less
@@ -92,23 +94,23 @@ def _all_at_once(draft: Draft) -> Iterator[Edit]:
     net = Net(draft)
     for size in (1, 2):
         larger = {head: size for head in net.free if net.size(head) > size}
-        yield _resize(net, larger, f"all free sizes {size}")
+        yield partial(_resize, net, larger, f"all free sizes {size}")
     yield all_halved
 
 
 def all_ones(draft: Draft) -> str:
     """Make every window and every free dimension 1."""
     windows = [node.name for node in inner_nodes(draft.graph) if node.op_type in _WINDOWS]
-    said = [text for name in windows if (text := _point(name, _ALL)(draft))]
+    said = [text for name in windows if (text := _point(name, _ALL, draft))]
     net = Net(draft)
-    said.append(_resize(net, dict.fromkeys(net.free, 1), "all free sizes 1")(draft))
+    said.append(_resize(net, dict.fromkeys(net.free, 1), "all free sizes 1", draft))
     return "; ".join(text for text in said if text)
 
 
 def all_halved(draft: Draft) -> str:
     """Halve every free dimension."""
     net = Net(draft)
-    return _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved")(draft)
+    return _resize(net, {head: -(-net.size(head) // 2) for head in net.free}, "all free sizes halved", draft)
 
 
 def _halves(problem: Problem) -> None:
@@ -117,50 +119,43 @@ def _halves(problem: Problem) -> None:
     while span > 1:
         start = 0
         while start < len((net := Net(best_draft(problem))).free):
-            some = net.free[start : start + span]
-            kept = attempt(problem, [_resize(net, dict.fromkeys(some, 1), f"{len(some)} free sizes 1")])
+            some = dict.fromkeys(net.free[start : start + span], 1)
+            kept = attempt(problem, [partial(_resize, net, some, f"{len(some)} free sizes 1")])
             start += 0 if kept else span
         span //= 2
 
 
-def _point(name: str, dropped: tuple[str, ...]) -> Edit:
+def _point(name: str, dropped: tuple[str, ...], draft: Draft) -> str:
     """Make a window one element large: kernel and padding can only shrink together."""
-
-    def edit(draft: Draft) -> str:
-        node = draft.node(name)
-        if node is None:
+    node = draft.node(name)
+    if node is None:
+        return ""
+    dims = [a for a in node.attribute if a.name == "kernel_shape"]
+    weight = draft.weights.get(node.input[1]) if len(node.input) > 1 else None
+    if node.op_type.startswith("Conv"):
+        if weight is None:
             return ""
-        dims = [a for a in node.attribute if a.name == "kernel_shape"]
-        weight = draft.weights.get(node.input[1]) if len(node.input) > 1 else None
-        if node.op_type.startswith("Conv"):
-            if weight is None:
-                return ""
-            recipe, generated = draft.recipes.get(node.input[1]), node.input[1] in draft.generated
-            window = (slice(0, 1),) * (weight.ndim - 2)
-            draft.set_weight(node.input[1], weight[(slice(None), slice(None), *window)])
-            if recipe is not None:
-                small = draft.weights[node.input[1]]
-                draft.set_weight(node.input[1], recipe.make(small.shape, small.dtype), recipe)
-            if generated:
-                draft.generated.add(node.input[1])
-        for attribute in dims:
-            attribute.ints[:] = [1] * len(attribute.ints)
-        refill(node.attribute, [a for a in node.attribute if a.name not in dropped])
-        return f"{node.op_type} with a window of 1"
-
-    return edit
+        recipe, generated = draft.recipes.get(node.input[1]), node.input[1] in draft.generated
+        window = (slice(0, 1),) * (weight.ndim - 2)
+        draft.set_weight(node.input[1], weight[(slice(None), slice(None), *window)])
+        if recipe is not None:
+            small = draft.weights[node.input[1]]
+            draft.set_weight(node.input[1], recipe.make(small.shape, small.dtype), recipe)
+        if generated:
+            draft.generated.add(node.input[1])
+    for attribute in dims:
+        attribute.ints[:] = [1] * len(attribute.ints)
+    refill(node.attribute, [a for a in node.attribute if a.name not in dropped])
+    return f"{node.op_type} with a window of 1"
 
 
-def _resize(net: Net, sizes: dict[Var, int], what: str) -> Edit:
-    def edit(draft: Draft) -> str:
-        made = net.resized(sizes) if sizes else None
-        if made is None:
-            return ""
-        draft.proto, draft.weights, draft.samples = made.proto, made.weights, made.samples
-        draft.generated, draft.recipes, draft.fed = made.generated, made.recipes, made.fed
-        return what
-
-    return edit
+def _resize(net: Net, sizes: dict[Var, int], what: str, draft: Draft) -> str:
+    made = net.resized(sizes) if sizes else None
+    if made is None:
+        return ""
+    draft.proto, draft.weights, draft.samples = made.proto, made.weights, made.samples
+    draft.generated, draft.recipes, draft.fed = made.generated, made.recipes, made.fed
+    return what
 
 
 def _each(problem: Problem, coarse: bool) -> None:
@@ -176,7 +171,7 @@ def _each(problem: Problem, coarse: bool) -> None:
         size = net.size(head)
         lowest = gaps.get(head, 0) or _floor(problem, net, head)
         below = (k for k in sizes_below(size) if k > lowest and _keeps(problem, net, {head: k}, gaps))
-        if not attempt(problem, (_resize(net, {head: k}, f"{size} -> {k}") for k in below)):
+        if not attempt(problem, (partial(_resize, net, {head: k}, f"{size} -> {k}") for k in below)):
             done.add((head, size))
 
 
@@ -191,7 +186,7 @@ def _keeps(problem: Problem, net: Net, sizes: dict[Var, int], gaps: dict[Var, in
     others = {head: works for head, works in gaps.items() if head in net.free and head not in sizes}
     for head, works in others.items():
         if net.size(head) > works:
-            edit = _resize(net, {**sizes, head: works}, "what works")
+            edit = partial(_resize, net, {**sizes, head: works}, "what works")
             if verdict_of(problem, edit) is Verdict.REPRODUCES:
                 return False
     return True
@@ -214,4 +209,4 @@ def _numbers(problem: Problem) -> None:
             if head in net.free and not _is_dimension(net, head):
                 size = net.size(head)
                 below = sizes_below(min(size, 1 << 16))
-                attempt(problem, (_resize(net, {head: n}, f"{size} -> {n}") for n in below))
+                attempt(problem, (partial(_resize, net, {head: n}, f"{size} -> {n}") for n in below))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import onnx
 
@@ -21,21 +22,17 @@ _TEXTS |= {"configuration"}  # of devices
 def plain_names(problem: Problem) -> None:
     """Call things `x0`, `conv1`, ... and drop texts without meaning, like doc strings: all, else by kind."""
     fixed = problem.simplifying.profiled
-    if not attempt(problem, [plain(fixed)]):
+    if not attempt(problem, [partial(plain, fixed)]):
         attempt_each(problem, _kinds(fixed))
 
 
-def plain(fixed: frozenset[str]) -> Edit:
+def plain(fixed: frozenset[str], draft: Draft) -> str:
     """Make every name a plain one; inputs of the names `fixed` keep theirs."""
-
-    def edit(draft: Draft) -> str:
-        return ", ".join(said for kind in _kinds(fixed) if (said := kind(draft)))
-
-    return edit
+    return ", ".join(said for kind in _kinds(fixed) if (said := kind(draft)))
 
 
 def _kinds(fixed: frozenset[str]) -> tuple[Edit, ...]:
-    return drop_texts, drop_imports, rename_nodes, _rename_tensors(fixed), rename_dimensions
+    return drop_texts, drop_imports, rename_nodes, partial(_rename_tensors, fixed), rename_dimensions
 
 
 def drop_texts(draft: Draft) -> str:
@@ -72,7 +69,7 @@ def _clear_node(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if parse(attribute.doc_string) is None:
             attribute.ClearField("doc_string")
-        for tensor in ([attribute.t] if attribute.HasField("t") else attribute.tensors):
+        for tensor in [attribute.t] if attribute.HasField("t") else attribute.tensors:
             for name in ("name", "doc_string", "metadata_props"):
                 tensor.ClearField(name)
 
@@ -102,22 +99,18 @@ def rename_nodes(draft: Draft) -> str:
     return f"{counted(changed, 'node')} renamed" if changed else ""
 
 
-def _rename_tensors(fixed: frozenset[str]) -> Edit:
+def _rename_tensors(fixed: frozenset[str], draft: Draft) -> str:
     """Call inputs `x0`, outputs `y0`, weights `w0`, all other tensors `t0`."""
-
-    def edit(draft: Draft) -> str:
-        new = _tensor_names(draft, fixed)
-        changed = sum(old != name for old, name in new.items())
-        rename(draft.graph, new)
-        draft.weights = {new[n]: a for n, a in draft.weights.items()}
-        draft.recipes = {new[n]: r for n, r in draft.recipes.items()}
-        draft.generated = {new[n] for n in draft.generated}
-        draft.fed = {(k, new.get(n, n)): r for (k, n), r in draft.fed.items()}
-        draft.origins = {name: draft.origins.get(old, old) for old, name in new.items()}
-        draft.samples = [{new.get(n, n): a for n, a in sample.items()} for sample in draft.samples]
-        return f"{counted(changed, 'tensor')} renamed" if changed else ""
-
-    return edit
+    new = _tensor_names(draft, fixed)
+    changed = sum(old != name for old, name in new.items())
+    rename(draft.graph, new)
+    draft.weights = {new[n]: a for n, a in draft.weights.items()}
+    draft.recipes = {new[n]: r for n, r in draft.recipes.items()}
+    draft.generated = {new[n] for n in draft.generated}
+    draft.fed = {(k, new.get(n, n)): r for (k, n), r in draft.fed.items()}
+    draft.origins = {name: draft.origins.get(old, old) for old, name in new.items()}
+    draft.samples = [{new.get(n, n): a for n, a in sample.items()} for sample in draft.samples]
+    return f"{counted(changed, 'tensor')} renamed" if changed else ""
 
 
 def _tensor_names(draft: Draft, fixed: frozenset[str]) -> dict[str, str]:

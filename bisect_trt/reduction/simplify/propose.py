@@ -80,13 +80,9 @@ def attempt_each(problem: Problem, edits: Iterable[Edit]) -> bool:
     return any([attempt(problem, [edit]) for edit in edits])
 
 
-def together(edits: Sequence[Edit]) -> Edit:
+def together(edits: Sequence[Edit], draft: Draft) -> str:
     """Make one edit of several, one after the other."""
-
-    def edit(draft: Draft) -> str:
-        return "; ".join(said for one in edits if (said := one(draft)))
-
-    return edit
+    return "; ".join(said for one in edits if (said := one(draft)))
 
 
 def _a_probe(problem: Problem) -> float:

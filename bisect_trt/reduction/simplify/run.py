@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import onnx
@@ -261,20 +262,21 @@ def all_at_once(problem: Problem) -> bool:
 
     Values that are all the same hardly ever show a mismatch, so there they stay.
     """
-    names = plain(problem.simplifying.profiled)
+    names = partial(plain, problem.simplifying.profiled)
     values = (names, _plain_values)
     ways: tuple[tuple[Edit, ...], ...] = ((*values, all_ones, lowest_opset), (*values, all_ones), values)
     if problem.wanted is not None and problem.wanted.stage is Stage.COMPARE:
         ways = ((names, all_ones, lowest_opset), (names, all_halved, lowest_opset))
-    if verdict_of(problem, together(ways[0])) is Verdict.REPRODUCES and not may_leap(problem):
+    if verdict_of(problem, partial(together, ways[0])) is Verdict.REPRODUCES and not may_leap(problem):
         ways = tuple(edits for edits in ways if all_ones not in edits)
-    return attempt(problem, (together(edits) for edits in ways))
+    return attempt(problem, (partial(together, edits) for edits in ways))
 
 
 def _plain_values(draft: Draft) -> str:
     """Make all zeros, but ones for scales and other options, of which few can be zero; leave out texts."""
     options = {name for node in inner_nodes(draft.graph) for name in option_inputs(node)}
     edits = (
-        all_weights("zeros", but=options), all_weights("ones"), all_inputs("zeros"), all_texts(numbered=True)
+        partial(all_weights, "zeros", options), partial(all_weights, "ones", ()),
+        partial(all_inputs, "zeros", ()), partial(all_texts, True),
     )  # fmt: skip
-    return together(edits)(draft)
+    return together(edits, draft)

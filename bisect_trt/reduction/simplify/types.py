@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,66 +17,59 @@ from bisect_trt.model.walk import inner_nodes, refill, scopes
 from bisect_trt.outcome import Array
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.attributes import schema_of
-from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.reduction.simplify.propose import attempt, attempt_each, best_draft
 
-_NARROWER: dict[int, tuple[int, np.dtype[Any], np.dtype[Any]]] = {
-    TensorProto.DOUBLE: (TensorProto.FLOAT, np.dtype(np.float64), np.dtype(np.float32)),
-    TensorProto.INT64: (TensorProto.INT32, np.dtype(np.int64), np.dtype(np.int32)),
-}
+_NARROWER: dict[int, int] = {TensorProto.DOUBLE: TensorProto.FLOAT, TensorProto.INT64: TensorProto.INT32}
 _OLDEST = 7  # the oldest operator set that ONNX Runtime promises to run
 
 
 def narrower_types(problem: Problem) -> None:
     """Make float64 float32 and int64 int32: everywhere, else tensor by tensor."""
     for kind in _NARROWER:
-        attempt(problem, [_narrow(kind, None)])
+        attempt(problem, [partial(_narrow, kind, None)])
         draft = best_draft(problem)
         names = [i.name for i in draft.graph.input if i.type.tensor_type.elem_type == kind]
-        names += [n for n, a in draft.weights.items() if a.dtype == _NARROWER[kind][1]]
-        attempt_each(problem, (_narrow(kind, name) for name in names))
+        names += [n for n, a in draft.weights.items() if a.dtype == helper.tensor_dtype_to_np_dtype(kind)]
+        attempt_each(problem, (partial(_narrow, kind, name) for name in names))
 
 
 def lower_opset(problem: Problem) -> None:
     """Find the lowest operator set that still fails; where nothing else changes, only its number does."""
-    attempt(problem, map(_opset, _versions(best_draft(problem))))
+    attempt(problem, (partial(_opset, version) for version in _versions(best_draft(problem))))
     attempt(problem, [_ir_version])
 
 
 def lowest_opset(draft: Draft) -> str:
     """Go down to the lowest operator set that there is for these nodes, and to its file format."""
-    ways = (_opset(version)(draft) for version in _versions(draft))
+    ways = (_opset(version, draft) for version in _versions(draft))
     said = (next((text for text in ways if text), ""), _ir_version(draft))
     return "; ".join(text for text in said if text)
 
 
-def _narrow(kind: int, only: str | None) -> Edit:
-    new, wide, narrow = _NARROWER[kind]
-
-    def edit(draft: Draft) -> str:
-        changed = _narrow_inputs(draft, kind, only)
-        for name, array in draft.weights.items():
-            if array.dtype == wide and only in (None, name):
-                draft.weights[name], changed = _cast(array, narrow), changed + 1
-        if only is None:
-            changed += _narrow_attributes(draft, kind, new)
-        for output in draft.graph.output:
-            output.type.tensor_type.elem_type = 0
-        text = f"{TensorProto.DataType.Name(kind).lower()} -> {TensorProto.DataType.Name(new).lower()}"
-        return f"{text} ({changed} places)" if changed else ""
-
-    return edit
+def _narrow(kind: int, only: str | None, draft: Draft) -> str:
+    new = _NARROWER[kind]
+    wide, narrow = helper.tensor_dtype_to_np_dtype(kind), helper.tensor_dtype_to_np_dtype(new)
+    changed = _narrow_inputs(draft, kind, only)
+    for name, array in draft.weights.items():
+        if array.dtype == wide and only in (None, name):
+            draft.weights[name], changed = _cast(array, narrow), changed + 1
+    if only is None:
+        changed += _narrow_attributes(draft, kind, new)
+    for output in draft.graph.output:
+        output.type.tensor_type.elem_type = 0
+    text = f"{TensorProto.DataType.Name(kind).lower()} -> {TensorProto.DataType.Name(new).lower()}"
+    return f"{text} ({changed} places)" if changed else ""
 
 
 def _narrow_inputs(draft: Draft, kind: int, only: str | None) -> int:
-    new, _, narrow = _NARROWER[kind]
-    changed = 0
+    new, changed = _NARROWER[kind], 0
     for info in draft.graph.input:
         if info.type.tensor_type.elem_type != kind or only not in (None, info.name):
             continue
         info.type.tensor_type.elem_type, changed = new, changed + 1
         for sample in draft.samples:
             if info.name in sample:
-                sample[info.name] = _cast(sample[info.name], narrow)
+                sample[info.name] = _cast(sample[info.name], helper.tensor_dtype_to_np_dtype(new))
     return changed
 
 
@@ -105,24 +99,21 @@ def _versions(draft: Draft) -> range:
     that are older.
     """
     older = range(_OLDEST, draft.opset)
-    first = bisect_left(older, True, key=lambda version: bool(_opset(version)(draft.copy())))
+    first = bisect_left(older, True, key=lambda version: bool(_opset(version, draft.copy())))
     return older[first:]
 
 
-def _opset(version: int) -> Edit:
-    def edit(draft: Draft) -> str:
-        if version >= draft.opset:
-            return ""
-        before = draft.opset
-        if _is_unchanged(draft, version):
-            for entry in draft.proto.opset_import:
-                if is_onnx(entry.domain):
-                    entry.version = version
-        elif not _convert(draft, version):
-            return ""
-        return f"opset {before} -> {version}"
-
-    return edit
+def _opset(version: int, draft: Draft) -> str:
+    if version >= draft.opset:
+        return ""
+    before = draft.opset
+    if _is_unchanged(draft, version):
+        for entry in draft.proto.opset_import:
+            if is_onnx(entry.domain):
+                entry.version = version
+    elif not _convert(draft, version):
+        return ""
+    return f"opset {before} -> {version}"
 
 
 def _is_unchanged(draft: Draft, version: int) -> bool:

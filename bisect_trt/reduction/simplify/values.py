@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from bisect_trt.writing.text import counted
 Value = tuple[str, Array, Recipe | None]
 """What it is called, the values, and how they can be made."""
 
+_PLAIN = ("zeros", "ones")
 QUANTILES = 17
 
 SPARSE_LIMIT = 1 << 14
@@ -36,17 +38,13 @@ _PADDED_GENERATOR = 256  # bytes of a constant that is worth a node of its own
 
 def simple_weights(problem: Problem) -> None:
     """Try zeros and ones on all weights, then on each also one value, random of the same kind, rounded."""
-    for kind in ("zeros", "ones"):
-        if attempt(problem, [all_weights(kind, but=_divisors(problem))]):
-            break
+    attempt(problem, (partial(all_weights, kind, _divisors(problem)) for kind in _PLAIN))
     attempt_each(problem, _ladders(problem))
 
 
 def simple_inputs(problem: Problem) -> None:
     """Try zeros and ones on all inputs, then on each also a ramp, random values of the same kind, rounded."""
-    for kind in ("zeros", "ones"):
-        if attempt(problem, [all_inputs(kind, but=_divisors(problem))]):
-            break
+    attempt(problem, (partial(all_inputs, kind, _divisors(problem)) for kind in _PLAIN))
     for name in [i.name for i in best_draft(problem).graph.input]:
         for sample in range(len(best_draft(problem).samples)):
             _climb(problem, name, sample)
@@ -62,7 +60,7 @@ def sparse_values(problem: Problem) -> None:
 def generators(problem: Problem) -> None:
     """Have big constants made by a ConstantOfShape, and small ones stored."""
     names = list(best_draft(problem).weights)
-    attempt_each(problem, (_toggle_generator(name) for name in names))
+    attempt_each(problem, (partial(_toggle_generator, name) for name in names))
 
 
 def is_shape(draft: Draft, name: str) -> bool:
@@ -131,35 +129,27 @@ def _simple(array: Array, kind: str) -> Array:
     return _full(array.shape, 0 if kind == "zeros" else 1, array.dtype)
 
 
-def all_weights(kind: str, but: Collection[str] = ()) -> Edit:
+def all_weights(kind: str, but: Collection[str], draft: Draft) -> str:
     """Make all weights zeros or ones that are less simple, but for those that hold sizes and for `but`."""
     least = Odd.ZEROS if kind == "zeros" else Odd.ONES
-
-    def edit(draft: Draft) -> str:
-        plain = (n for n in draft.weights if n not in but and not is_shape(draft, n))
-        changed = [n for n in plain if level(draft.weights[n], None)[1] > least]
-        for name in changed:
-            draft.set_weight(name, _simple(draft.weights[name], kind))
-        return f"{counted(len(changed), 'weight')}: {kind}" if changed else ""
-
-    return edit
+    plain = (n for n in draft.weights if n not in but and not is_shape(draft, n))
+    changed = [n for n in plain if level(draft.weights[n], None)[1] > least]
+    for name in changed:
+        draft.set_weight(name, _simple(draft.weights[name], kind))
+    return f"{counted(len(changed), 'weight')}: {kind}" if changed else ""
 
 
-def all_inputs(kind: str, but: Collection[str] = ()) -> Edit:
+def all_inputs(kind: str, but: Collection[str], draft: Draft) -> str:
     """Make all input values zeros or ones that are neither yet, but for those of `but`."""
-
-    def edit(draft: Draft) -> str:
-        changed = 0
-        for k, sample in enumerate(draft.samples):
-            for name, array in list(sample.items()):
-                if name in but or array.dtype.kind in "OU":
-                    continue
-                if level(array, None)[1] > Odd.ONES:
-                    draft.set_input(k, name, _simple(array, kind))
-                    changed += 1
-        return f"{counted(changed, 'input')}: {kind}" if changed else ""
-
-    return edit
+    changed = 0
+    for k, sample in enumerate(draft.samples):
+        for name, array in list(sample.items()):
+            if name in but or array.dtype.kind in "OU":
+                continue
+            if level(array, None)[1] > Odd.ONES:
+                draft.set_input(k, name, _simple(array, kind))
+                changed += 1
+    return f"{counted(changed, 'input')}: {kind}" if changed else ""
 
 
 def _divisors(problem: Problem) -> set[str]:
@@ -182,17 +172,13 @@ def _ladders(problem: Problem) -> Iterator[Edit]:
             values = list(made)
             if step >= len(values):
                 break
-            yield _weight_edit(name, values[step])
+            yield partial(_weight_edit, name, values[step])
 
 
-def _weight_edit(name: str, value: Value) -> Edit:
+def _weight_edit(name: str, value: Value, draft: Draft) -> str:
     text, array, recipe = value
-
-    def edit(draft: Draft) -> str:
-        draft.set_weight(name, array, recipe)
-        return f"{name}: {text}"
-
-    return edit
+    draft.set_weight(name, array, recipe)
+    return f"{name}: {text}"
 
 
 def _climb(problem: Problem, name: str, sample: int) -> None:
@@ -205,17 +191,13 @@ def _climb(problem: Problem, name: str, sample: int) -> None:
         return
     state = problem.simplifying
     values = ladder(array, state.seed, weight=False, synthetic=state.synthetic)
-    attempt(problem, (_input_edit(name, sample, value) for value in values))
+    attempt(problem, (partial(_input_edit, name, sample, value) for value in values))
 
 
-def _input_edit(name: str, sample: int, value: Value) -> Edit:
+def _input_edit(name: str, sample: int, value: Value, draft: Draft) -> str:
     text, array, recipe = value
-
-    def edit(draft: Draft) -> str:
-        draft.set_input(sample, name, array, recipe)
-        return f"{name}: {text}"
-
-    return edit
+    draft.set_input(sample, name, array, recipe)
+    return f"{name}: {text}"
 
 
 def _sparse(problem: Problem, name: str, sample: int) -> None:
@@ -231,48 +213,41 @@ def _sparse(problem: Problem, name: str, sample: int) -> None:
         kept = np.zeros(array.shape, array.dtype)
         kept.flat[list(places)] = array.flat[list(places)]
         what = f"only {len(places)} elements"
-        found = attempt(problem, [_input_edit(name, sample, (what, kept, None))])
+        found = attempt(problem, [partial(_input_edit, name, sample, (what, kept, None))])
         return Verdict.REPRODUCES if found else Verdict.VANISHES
 
     if len(used) > 1:
         list_search.minimise(used, list_search.AskedOnce(with_only))
 
 
-def _toggle_generator(name: str) -> Edit:
-    def edit(draft: Draft) -> str:
-        array = draft.weights[name]
-        if name in draft.generated:
-            draft.generated.discard(name)
-            return f"{name} is stored" if array.nbytes <= _PADDED_GENERATOR else ""
-        if array.nbytes <= _PADDED_GENERATOR or array.dtype.kind in "OU" or not is_uniform(array):
-            return ""
-        draft.generated.add(name)
-        return f"{name} is generated"
-
-    return edit
+def _toggle_generator(name: str, draft: Draft) -> str:
+    array = draft.weights[name]
+    if name in draft.generated:
+        draft.generated.discard(name)
+        return f"{name} is stored" if array.nbytes <= _PADDED_GENERATOR else ""
+    if array.nbytes <= _PADDED_GENERATOR or array.dtype.kind in "OU" or not is_uniform(array):
+        return ""
+    draft.generated.add(name)
+    return f"{name} is generated"
 
 
 def simple_texts(problem: Problem) -> None:
     """Make texts of tensors, inputs and attributes empty, else `s0`, `s1`, ...; equal ones stay equal."""
-    attempt(problem, (all_texts(numbered=numbered) for numbered in (False, True)))
+    attempt(problem, (partial(all_texts, numbered) for numbered in (False, True)))
 
 
-def all_texts(*, numbered: bool) -> Edit:
+def all_texts(numbered: bool, draft: Draft) -> str:
     """Make all texts empty, or `s0`, `s1`, ... at once, so that those that are equal stay equal."""
+    new: dict[str, str] = {}
 
-    def edit(draft: Draft) -> str:
-        new: dict[str, str] = {}
+    def give(text: str) -> str:
+        return new.setdefault(text, f"s{len(new)}") if numbered else ""
 
-        def give(text: str) -> str:
-            return new.setdefault(text, f"s{len(new)}") if numbered else ""
-
-        changed = replace_texts(draft.graph, give)
-        for k, sample in enumerate(draft.samples):
-            for name, array in list(sample.items()):
-                if array.dtype.kind in "OU" and array.size:
-                    made = np.array([give(str(item)) for item in array.flat], object).reshape(array.shape)
-                    changed += int((made != array).sum())
-                    draft.set_input(k, name, made)
-        return f"{counted(changed, 'text')}: {'s0, s1, ...' if numbered else 'empty'}" if changed else ""
-
-    return edit
+    changed = replace_texts(draft.graph, give)
+    for k, sample in enumerate(draft.samples):
+        for name, array in list(sample.items()):
+            if array.dtype.kind in "OU" and array.size:
+                made = np.array([give(str(item)) for item in array.flat], object).reshape(array.shape)
+                changed += int((made != array).sum())
+                draft.set_input(k, name, made)
+    return f"{counted(changed, 'text')}: {'s0, s1, ...' if numbered else 'empty'}" if changed else ""
