@@ -324,7 +324,7 @@ def test_the_script_knows_a_build_failure(store: Path, tmp_path: Path) -> None:
         out=TensorProto.FLOAT8E4M3FN,
     )
     best = candidate(model, store, np.ones((2, 3), np.float32), np.full((2, 3), 0x38, np.uint8))
-    result = TensorRT(TargetSettings(spec="tensorrt-rtx"), "tensorrt-rtx").run(best)
+    result = TensorRT(TargetSettings(spec="tensorrt-rtx")).run(best)
     wanted = result.failures[0]
     assert wanted.stage is Stage.BUILD
     out = write(reduction(best, tmp_path / "m-repro", wanted))

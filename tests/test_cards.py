@@ -90,7 +90,7 @@ def test_an_engine_that_the_card_refuses_is_no_failure_of_the_model(
 ) -> None:
     """Should the list of cards be out of date: the runtime's own words (TensorRT-RTX 1.7.1 on an H100)."""
     monkeypatch.setattr(gpu, "find_gpu", lambda: gpu.Gpu("H100", (12, 0), "13.0", "580"))
-    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(spec="tensorrt-rtx"))
     said = (
         "The engine cannot run on this GPU, which has compute capability 9.0."
         " Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0"
@@ -114,7 +114,7 @@ def test_an_engine_that_the_card_refuses_is_no_failure_of_the_model(
 def test_a_tensorrt_that_cannot_make_a_builder_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT (not RTX) without a driver: pybind11 says TypeError, the log says why."""
     monkeypatch.setattr(gpu, "find_gpu", lambda: None)
-    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(spec="tensorrt-rtx"))
 
     def nothing(logger: object) -> None:
         target._log.add("ERROR", "CUDA initialization failure with error: 35")

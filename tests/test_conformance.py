@@ -175,7 +175,7 @@ def candidate(folder: Path, form: Form = Form.ORIGINAL) -> Candidate:
 
 def opened(fake: fake_trt.Fake, **settings: Any) -> TensorRT:
     flavour = fake.__name__.replace("_", "-")
-    return TensorRT(TargetSettings(spec=flavour, **settings), flavour)  # type: ignore[arg-type]
+    return TensorRT(TargetSettings(spec=flavour, **settings))  # type: ignore[arg-type]
 
 
 def test_every_stage_runs_on_every_version(version: fake_trt.Fake, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import registry
 from bisect_trt.targets.base import TargetResult
+from bisect_trt.targets.doctor import tried_targets
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3) - 2
 
@@ -292,12 +293,12 @@ def test_auto_takes_tensorrt_first_then_rtx(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(error.value, BisectError)
 
 
-def test_the_survey_says_why_not_and_how() -> None:
-    found = {a.name: a for a in registry.survey()}
+def test_the_doctor_says_why_not_and_how() -> None:
+    found = {row.name: row for row in tried_targets()}
     assert {"tensorrt", "tensorrt-rtx", "command"} <= set(found)
     assert found["command"].usable and "planted" not in found  # that one is for tests of the search
     for entry in found.values():
-        assert entry.usable or (entry.why_not and entry.how_to_get)
+        assert entry.usable or (entry.detail and entry.hint)
 
 
 def test_the_target_describes_itself() -> None:

@@ -272,7 +272,7 @@ def test_real_tensorrt_builds_with_marked_tensors(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     path = MODELS / "ok.onnx"
     candidate = Candidate(path.read_bytes(), path.parent, ())
-    target = TensorRT(TargetSettings(spec="tensorrt-rtx"), "tensorrt-rtx")
+    target = TensorRT(TargetSettings(spec="tensorrt-rtx"))
     marked, plain = target.run_in_context(candidate), target.run(candidate)
     assert not marked.failures and not plain.failures
     assert marked.facts["engine_bytes"] > 0 and plain.facts["engine_bytes"] > 0

@@ -298,7 +298,7 @@ def test_options_arrive_in_the_config(tmp_path: Path) -> None:
     from bisect_trt.targets.tensorrt.config import make_config
 
     trt = backend.import_tensorrt("tensorrt-rtx")
-    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(spec="tensorrt-rtx"))
     builder = trt.Builder(target._logger)
     network = builder.create_network(0)
     candidate = Candidate(b"", tmp_path, ())
@@ -351,14 +351,14 @@ def test_many_targets_in_one_process_share_a_logger(tmp_path: Path) -> None:
     nodes = [helper.make_node("RoiAlign", ["x", "rois", "at"], ["y"], "roi")]
     inputs: list[Value] = [("x", F, [1, 3, 16, 16]), ("rois", F, [2, 4]), ("at", I64, [2])]
     proto = model(nodes, inputs, [("y", F, [2, 3, 1, 1])])
-    targets = [backend.TensorRT(TargetSettings(), "tensorrt-rtx") for _ in range(2)]
+    targets = [backend.TensorRT(TargetSettings(spec="tensorrt-rtx")) for _ in range(2)]
     assert targets[0]._logger is targets[1]._logger
     seen = {run(proto, tmp_path).unresolved for _ in range(5)}
     assert len(seen) == 1
 
 
 def test_info_on_this_machine() -> None:
-    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(spec="tensorrt-rtx"))
     info = target.info()
     assert info.name == "tensorrt-rtx" and info.title.startswith("TensorRT-RTX 1.")
     assert info.versions["tensorrt-rtx"] == info.title.split()[1]
@@ -372,8 +372,8 @@ def test_info_on_this_machine() -> None:
     [((7, 5), False), ((8, 0), True), ((8, 9), True), ((9, 0), False), ((10, 0), False), ((12, 1), True)],
 )
 def test_rtx_runs_on_some_gpus_only(capability: tuple[int, int], can_run: bool) -> None:
-    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
-    asked = backend.TensorRT(TargetSettings(build_only=True), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(spec="tensorrt-rtx"))
+    asked = backend.TensorRT(TargetSettings(spec="tensorrt-rtx", build_only=True))
     target._gpu = asked._gpu = Gpu("H-like", capability, "13.0", "580.1")
     if can_run:
         info = target.info()
@@ -390,7 +390,7 @@ def test_rtx_runs_on_some_gpus_only(capability: tuple[int, int], can_run: bool) 
 
 
 def test_an_engine_that_does_not_load_is_a_failure_of_loading(tmp_path: Path) -> None:
-    target = backend.TensorRT(TargetSettings(), "tensorrt-rtx")
+    target = backend.TensorRT(TargetSettings(spec="tensorrt-rtx"))
     if target._gpu is not None:
         pytest.skip("this machine has a GPU")
     target._gpu = Gpu("none really", (12, 0), "13.0", "")

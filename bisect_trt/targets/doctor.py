@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from bisect_trt._version import __version__
+from bisect_trt.errors import BisectError
 from bisect_trt.machine.environment import ABSENT, Environment, describe, version
 from bisect_trt.machine.process import Answer, EndedError, WorkerProcess
-from bisect_trt.targets.registry import survey
+from bisect_trt.settings import TargetSettings
+from bisect_trt.targets.registry import TABLE, open_target
 
 T = TypeVar("T")
 
@@ -46,16 +48,29 @@ def diagnose() -> list[Row]:
 
 
 def _targets() -> list[Row]:
-    found = apart(survey)
+    found = apart(tried_targets)
     if isinstance(found, str):
         return [
             Row(_TARGETS, "all", False, f"trying them {found}", "reinstall the library that was tried last")
         ]
+    return found
+
+
+def tried_targets() -> list[Row]:
+    """Try every target for real. Imports heavy libraries: call it in a worker or a subprocess."""
     rows = []
-    for target in found:
-        detail = " ".join((target.title, *target.notes)) if target.usable else target.why_not
-        hint = "" if target.usable else target.how_to_get
-        rows.append(Row(_TARGETS, target.name, target.usable, detail, hint))
+    for name, entry in TABLE.items():
+        if name == "planted":  # for tests of the search
+            continue
+        try:
+            info = open_target(TargetSettings(spec=entry.trial or name)).info()
+        except BisectError as e:
+            how = e.hint if entry.installed() and e.hint else entry.how_to_get
+            rows.append(Row(_TARGETS, name, False, e.message, how))
+        else:
+            # A command that was tried is our own: what counts is that yours can be given.
+            title = f"{entry.title}: --target '{name}:PROGRAM {{model}}'" if name == "command" else info.title
+            rows.append(Row(_TARGETS, name, True, " ".join((title, *(() if entry.argument else info.notes)))))
     return rows
 
 

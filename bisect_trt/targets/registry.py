@@ -1,4 +1,4 @@
-"""All targets by name. A new one is a line in `_TABLE`."""
+"""All targets by name. A new one is a line in `TABLE`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import difflib
 import importlib.util
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 
-from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
+from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.machine.environment import INSTALL
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import Target
@@ -25,67 +26,19 @@ class Entry:
 
     Attributes:
         title: for people.
-        make: the target for these settings; called in workers only, imports what it needs.
+        made_by: the class of the target, below this package; imported in workers only.
         how_to_get: the command that makes the target usable.
         argument: what follows `NAME:`; empty when nothing does.
-        trial: a spec to try by `survey`.
+        trial: a spec to try by `doctor`.
         installed: cheap look for the target's module; nothing heavy is imported.
     """
 
     title: str
-    make: Callable[[TargetSettings], Target]
+    made_by: str
     how_to_get: str = ""
     argument: str = ""
     trial: str = ""
     installed: Callable[[], bool] = lambda: True
-
-
-@dataclass(frozen=True)
-class Availability:
-    """Whether a target can be used here, for `doctor`. `why_not` is empty when it can."""
-
-    name: str
-    usable: bool
-    title: str
-    why_not: str = ""
-    how_to_get: str = ""
-    notes: tuple[str, ...] = ()
-
-
-def _tensorrt(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.tensorrt.backend import TensorRT
-
-    return TensorRT(settings, "tensorrt")
-
-
-def _tensorrt_rtx(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.tensorrt.backend import TensorRT
-
-    return TensorRT(settings, "tensorrt-rtx")
-
-
-def _planted(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.planted import Planted
-
-    return Planted(settings)
-
-
-def _ort(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.ort.provider import OrtProvider
-
-    return OrtProvider(settings)
-
-
-def _emulate(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.emulate.backend import Emulate
-
-    return Emulate(settings)
-
-
-def _command(settings: TargetSettings) -> Target:
-    from bisect_trt.targets.command import Command
-
-    return Command(settings)
 
 
 def _has_tensorrt() -> bool:
@@ -102,30 +55,30 @@ def _has_tensorrt_rtx() -> bool:
     return importlib.util.find_spec("tensorrt_rtx") is not None
 
 
-_TABLE: dict[str, Entry] = {
-    "tensorrt": Entry("TensorRT", _tensorrt, INSTALL["tensorrt"], installed=_has_tensorrt),
+TABLE: dict[str, Entry] = {
+    "tensorrt": Entry("TensorRT", "tensorrt.backend:TensorRT", INSTALL["tensorrt"], installed=_has_tensorrt),
     "tensorrt-rtx": Entry(
-        "TensorRT-RTX", _tensorrt_rtx, INSTALL["tensorrt-rtx"], installed=_has_tensorrt_rtx
+        "TensorRT-RTX", "tensorrt.backend:TensorRT", INSTALL["tensorrt-rtx"], installed=_has_tensorrt_rtx
     ),
     "planted": Entry(
-        "ONNX Runtime with planted faults", _planted, argument="SPEC", trial="planted:op=Example"
+        "ONNX Runtime with planted faults", "planted:Planted", argument="SPEC", trial="planted:op=Example"
     ),
     "ort": Entry(
         "ONNX Runtime's execution providers",
-        _ort,
+        "ort.provider:OrtProvider",
         INSTALL["onnxruntime"],
         argument="PROVIDER[?OPTION=VALUE&...]",
         trial="ort:CPU",
     ),
     "emulate": Entry(
         "A precision emulated on the CPU",
-        _emulate,
+        "emulate.backend:Emulate",
         argument="fp16|bf16|tf32|fp8|int8",
         trial="emulate:fp16",
     ),
     "command": Entry(
         "A program of yours",
-        _command,
+        "command:Command",
         argument="CMD",
         trial=f"command:{shlex.quote(sys.executable)} {{model}}",
     ),
@@ -141,7 +94,7 @@ def resolve(spec: str) -> str:
     """
     if spec == AUTO:
         for name in ("tensorrt", "tensorrt-rtx"):
-            if _TABLE[name].installed():
+            if TABLE[name].installed():
                 return name
         raise TargetUnavailable(
             "neither TensorRT nor TensorRT-RTX is installed",
@@ -159,7 +112,9 @@ def open_target(settings: TargetSettings) -> Target:
         UsageError: the spec or an option of the target is wrong.
         TargetUnavailable: the target cannot be used on this machine; says how to get it.
     """
-    return _entry(resolve(settings.spec)).make(settings)
+    spec = resolve(settings.spec)
+    made: Target = resolve_name(f"{__package__}.{_entry(spec).made_by}")(replace(settings, spec=spec))
+    return made
 
 
 def knobs_of(target: TargetSettings, inside: Sequence[str] = ()) -> tuple[Knob, ...]:
@@ -179,33 +134,13 @@ def knobs_of(target: TargetSettings, inside: Sequence[str] = ()) -> tuple[Knob, 
     return ()
 
 
-def survey() -> list[Availability]:
-    """Try every target for real. Imports heavy libraries: call it in a worker or a subprocess."""
-    return list(_survey())
-
-
-def _survey() -> Iterator[Availability]:
-    for name, entry in _TABLE.items():
-        if name == "planted":  # for tests of the search
-            continue
-        try:
-            info = entry.make(TargetSettings(spec=entry.trial or name)).info()
-        except BisectError as e:
-            how = e.hint if entry.installed() and e.hint else entry.how_to_get
-            yield Availability(name, False, entry.title, e.message, how)
-        else:
-            # A command that was tried is our own: what counts is that yours can be given.
-            title = f"{entry.title}: --target '{name}:PROGRAM {{model}}'" if name == "command" else info.title
-            yield Availability(name, True, title, notes=() if entry.argument else info.notes)
-
-
 def _entry(spec: str) -> Entry:
     name, colon, argument = spec.partition(":")
-    entry = _TABLE.get(name)
+    entry = TABLE.get(name)
     if entry is None:
-        known = [AUTO, *_TABLE]
+        known = [AUTO, *TABLE]
         close = difflib.get_close_matches(name.lower().replace("_", "-"), known, 1)
-        usable = [AUTO, *(_usage(each) for each in _TABLE if each != "planted")]
+        usable = [AUTO, *(_usage(each) for each in TABLE if each != "planted")]
         raise UsageError(
             f"unknown target {spec!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
             f"targets: {', '.join(usable)}",
@@ -217,5 +152,5 @@ def _entry(spec: str) -> Entry:
 
 
 def _usage(name: str) -> str:
-    argument = _TABLE[name].argument
+    argument = TABLE[name].argument
     return f"{name}:{argument}" if argument else name

@@ -44,7 +44,7 @@ from bisect_trt.targets.tensorrt.log import (
     parse_failure,
 )
 from bisect_trt.targets.tensorrt.timed import TimedEngine
-from bisect_trt.targets.tensorrt.warm import TITLES, Flavour, import_tensorrt
+from bisect_trt.targets.tensorrt.warm import TITLES, import_tensorrt
 from bisect_trt.targets.timed import FailedError
 
 _REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not supported", re.IGNORECASE)
@@ -54,16 +54,16 @@ _BUILD_ONLY = "--build-only builds the engines and does not run them."
 class TensorRT:
     """One TensorRT module as a target, see `targets.base.Target`."""
 
-    def __init__(self, settings: TargetSettings, flavour: Flavour) -> None:
-        """Import the module and load plugins.
+    def __init__(self, settings: TargetSettings) -> None:
+        """Import the module that `settings.spec` names and load plugins.
 
         Raises:
             TargetUnavailable: the module is missing or has no libraries (PyPI's `tensorrt` is a stub).
             UsageError: a plugin library or the verbose log cannot be used.
         """
         self._settings = settings
-        self._flavour = flavour
-        self._trt = import_tensorrt(flavour)
+        self._flavour = settings.spec  # tensorrt or tensorrt-rtx
+        self._trt = import_tensorrt(self._flavour)
         self._logger, self._log = logger_for(self._trt)
         self._log.write_all_to(settings.verbose_log)
         self._gpu = gpu.find_gpu()

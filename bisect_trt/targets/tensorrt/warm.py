@@ -10,15 +10,13 @@ import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from bisect_trt.errors import TargetUnavailable
 from bisect_trt.machine.environment import INSTALL
 from bisect_trt.targets.tensorrt import api
 
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
-
-TITLES: Mapping[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+TITLES: Mapping[str, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 @dataclass
@@ -65,7 +63,7 @@ def runtime(trt: Any, logger: Any) -> Any:
     return known.runtime
 
 
-def import_tensorrt(flavour: Flavour) -> Any:
+def import_tensorrt(flavour: str) -> Any:
     """Return the module of a flavour.
 
     Raises:
