@@ -164,6 +164,11 @@ def test_real_models(tmp_path: Path, models_dir: Path) -> None:
     assert_same(onnx.load(models_dir / "ok.onnx"), tmp_path, tolerance=0.05)
 
 
+def test_types_that_are_no_tensors_are_no_obstacle(tmp_path: Path, models_dir: Path) -> None:
+    """A branch gives an optional, of which onnx-graphsurgeon knows nothing."""
+    narrow(onnx.load(models_dir / "found/optional-test-if-opt.onnx"), tmp_path)
+
+
 @pytest.mark.parametrize(("kind", "type_name"), [("fp16", "HALF"), ("bf16", "BF16")])
 @pytest.mark.parametrize("name", ["squeezenet", "resnet50"])
 def test_the_real_builder_takes_them(name: str, kind: str, type_name: str, tmp_path: Path) -> None:

@@ -178,6 +178,9 @@ def _weights(graph: onnx.GraphProto) -> dict[str, TensorProto]:
 
 def _strip(graph: onnx.GraphProto) -> None:
     """Take away what onnx-graphsurgeon need not read, some of which it cannot: `_mended` has it all."""
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        value.ClearField("type")
     for node in graph.node:
         used = (*TYPE_ATTRIBUTES, "value", "value_float", "value_floats")
         kept = [a for a in node.attribute if a.name in used or a.type == AttributeProto.GRAPH]

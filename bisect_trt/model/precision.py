@@ -11,6 +11,7 @@ nodes with subgraphs, operators that nobody knows, and arithmetic on shapes.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bisect_trt.machine import native
-from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
-from bisect_trt.model.patch import NARROW, TYPE_ATTRIBUTES
+from bisect_trt.model.graph import bodies, is_onnx, topological
+from bisect_trt.model.normalise import drop_weight_inputs, replace_nodes
+from bisect_trt.model.patch import Slots, key_of, lowered
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import skeleton
-from bisect_trt.model.walk import copied, refill
+from bisect_trt.model.walk import refill
 from bisect_trt.model.weight_values import EMBED_LIMIT, save_whole, values_of
+from bisect_trt.outcome import Array
 
 _RANDOM = ("RandomNormal", "RandomUniform")  # float32 unless they say otherwise
+_LARGEST = {"fp16": 65504, "bf16": 3.3895313892515355e38}
+"""The largest values that do not round to infinity."""
 
 
 @dataclass
@@ -67,151 +72,88 @@ def narrowed(model: bytes, folder: Path, precision: str, scratch: Path) -> Narro
         ValueError: external data is no such data.
     """
     proto = onnx.load_model_from_string(model)
-    work = _Narrowing(proto, folder, precision)
-    work.run()
-    done = Narrowed(b"", folder, work.count, dict(work.kept), work.clamped)
-    if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EMBED_LIMIT:
-        save_whole(proto, folder, scratch / "narrow.onnx", outside=True)
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    light = skeleton(proto)  # what becomes narrow is read from `weights`, a weight at a time
+    graph = light.graph
+    drop_weight_inputs(graph)
+    replace_nodes(graph, [graph.node[k] for k in topological(list(graph.node))])
+    slots, kept = _slots(light, precision)
+    done = Narrowed(b"", folder, len(slots), kept)
+
+    def within(wide: Array) -> Array:
+        beyond = np.isfinite(wide) & (np.abs(wide) > _LARGEST[precision])
+        done.clamped += int(np.count_nonzero(beyond))
+        return np.where(beyond, np.copysign(np.float32(_LARGEST[precision]), wide), wide)
+
+    def narrow(tensor: TensorProto, name: str, kind: int) -> TensorProto:
+        values = within(values_of(weights.get(tensor.name, tensor), folder))
+        low = values.astype(helper.tensor_dtype_to_np_dtype(kind))
+        return TensorProto(name=name, data_type=kind, dims=values.shape, raw_data=low.tobytes())
+
+    for node in (node for node in graph.node if key_of(node) in slots):
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
+                attribute.t.CopyFrom(numpy_helper.from_array(within(values_of(attribute.t, folder))))
+        if node.op_type in _RANDOM and all(attribute.name != "dtype" for attribute in node.attribute):
+            node.attribute.append(helper.make_attribute("dtype", TensorProto.FLOAT))
+    made = _with_weights_of(proto, lowered(light, slots, precision, narrow).model)
+    if sum(len(tensor.raw_data) for tensor in made.graph.initializer) > EMBED_LIMIT:
+        save_whole(made, folder, scratch / "narrow.onnx", outside=True)
         done.folder = scratch
-    done.model = proto.SerializeToString()
+    done.model = made.SerializeToString()
     return done
 
 
-class _Narrowing:
-    def __init__(self, proto: onnx.ModelProto, folder: Path, precision: str) -> None:
-        self.proto, self.folder = proto, folder
-        self.count, self.clamped = 0, 0
-        self.kept: Counter[str] = Counter()
-        self._type = NARROW[precision]
-        self._wide = _float_tensors(proto)
-        self._weights = {tensor.name: tensor for tensor in proto.graph.initializer}
-        known = set(self._wide) | {t for n in proto.graph.node for t in (*n.input, *n.output)}
-        self._suffix = f"__{precision}"
-        while any(name.endswith(self._suffix) for name in known):
-            self._suffix += "_"
-        self._on_shapes = shape_arithmetic(proto.graph)
-        self._versions = [o for o in proto.opset_import if is_onnx(o.domain)]
-        self._nodes: list[onnx.NodeProto] = []
-        self._made_wide: set[str] = set()
-        self._made_narrow: set[str] = set()
-        self._read: set[str] = set()  # weights that somebody reads as they are
+def _with_weights_of(proto: onnx.ModelProto, made: onnx.ModelProto) -> onnx.ModelProto:
+    """Put the user's weights where their light copies stand, in place; those that nobody reads are gone."""
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    del made.graph.value_info[:]
+    for tensor in (tensor for tensor in made.graph.initializer if tensor.name in weights):
+        tensor.CopyFrom(weights[tensor.name])
+    gone = weights.keys() - {tensor.name for tensor in made.graph.initializer}
+    refill(made.graph.input, (value for value in proto.graph.input if value.name not in gone))
+    refill(made.opset_import, proto.opset_import)
+    return made
 
-    def run(self) -> None:
-        """Rewrite the graph in place."""
-        graph = self.proto.graph
-        self._made_wide |= {value.name for value in graph.input} | self._weights.keys()
-        for node in [graph.node[k] for k in topological(list(graph.node))]:
-            self._take(node)
-        for value in graph.output:
-            self._need_wide(value.name)
-        refill(graph.node, self._nodes)
-        del graph.value_info[:]
-        self._drop_weights()
-        self.proto.ir_version = max(4, self.proto.ir_version)  # before, initializers were inputs
 
-    def _take(self, node: onnx.NodeProto) -> None:
-        node = copied(node)
-        inputs, outputs = self._narrow_slots(node)
-        if not inputs and not outputs:
-            if any(name in self._wide for name in (*node.input, *node.output)):
-                self.kept[node.op_type] += 1
-            for name in consumed(node):
-                self._need_wide(name)
-        else:
-            self.count += 1
-            for k, name in enumerate(node.input):
-                if k in inputs:
-                    node.input[k] = self._need_narrow(name)
-                else:
-                    self._need_wide(name)
-            for k in outputs:
-                self._made_narrow.add(node.output[k])
-                node.output[k] += self._suffix
-            self._change_attributes(node)
-        self._nodes.append(node)
-        self._made_wide.update(name for k, name in enumerate(node.output) if name and k not in outputs)
+def _slots(model: onnx.ModelProto, precision: str) -> tuple[dict[str, Slots], dict[str, int]]:
+    """Return the slots of nodes that become narrow, and the operators of others that work on float32."""
+    wide, on_shapes = _float_tensors(model), shape_arithmetic(model.graph)
+    slots: dict[str, Slots] = {}
+    kept: Counter[str] = Counter()
+    for node in model.graph.node:
+        stays = node.op_type not in ("Shape", "Size") and not on_shapes.isdisjoint(node.output)
+        schema = None if stays or any(True for _ in bodies(node)) else _newest(node)
+        found = _narrow_slots(node, schema, wide, precision) if schema is not None else ([], [])
+        if any(found) and node.op_type != "Constant":  # which is a weight
+            slots[key_of(node)] = found
+        elif not any(found) and not wide.isdisjoint((*node.input, *node.output)):
+            kept[node.op_type] += 1
+    return slots, dict(kept)
 
-    def _narrow_slots(self, node: onnx.NodeProto) -> tuple[list[int], list[int]]:
-        """Say which inputs and outputs of a node become narrow; none at all when it stays as it is."""
-        on_shapes = self._on_shapes.intersection(node.output) and node.op_type not in ("Shape", "Size")
-        schema = None if on_shapes or any(True for _ in bodies(node)) else _newest(node)
-        if schema is None:
-            return [], []
-        allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
-        narrow = "tensor(float16)" if self._type == TensorProto.FLOAT16 else "tensor(bfloat16)"
 
-        def fits(formals: list[onnx.defs.OpSchema.FormalParameter], k: int, name: str) -> bool:
-            if name not in self._wide or not formals:
-                return False
-            kind = formals[min(k, len(formals) - 1)].type_str
-            return narrow in allowed.get(kind, {kind})
+def _narrow_slots(
+    node: onnx.NodeProto, schema: onnx.defs.OpSchema, wide: Collection[str], precision: str
+) -> Slots:
+    """Say which inputs and outputs of a node become narrow; none at all when it stays as it is."""
+    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    narrow = "tensor(float16)" if precision == "fp16" else "tensor(bfloat16)"
 
-        inputs = [k for k, name in enumerate(node.input) if fits(list(schema.inputs), k, name)]
-        outputs = [k for k, name in enumerate(node.output) if fits(list(schema.outputs), k, name)]
-        return inputs, outputs
+    def fits(formals: list[onnx.defs.OpSchema.FormalParameter], k: int, name: str) -> bool:
+        if name not in wide or not formals:
+            return False
+        kind = formals[min(k, len(formals) - 1)].type_str
+        return narrow in allowed.get(kind, {kind})
 
-    def _change_attributes(self, node: onnx.NodeProto) -> None:
-        """Make types and values narrow that a node carries with it."""
-        for attribute in node.attribute:
-            if attribute.name in TYPE_ATTRIBUTES and attribute.i == TensorProto.FLOAT:
-                attribute.i = self._type
-            elif attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
-                attribute.t.CopyFrom(self._narrow_weight(attribute.t, attribute.t.name))
-            elif attribute.name in ("value_float", "value_floats"):
-                given = attribute.f if attribute.name == "value_float" else list(attribute.floats)
-                tensor = self._narrow_weight(numpy_helper.from_array(np.asarray(given, np.float32)), "")
-                attribute.CopyFrom(helper.make_attribute("value", tensor))
-        names = {attribute.name for attribute in node.attribute}
-        if node.op_type in _RANDOM and "dtype" not in names:
-            node.attribute.append(helper.make_attribute("dtype", self._type))
-        if node.op_type == "ConstantOfShape" and "value" not in names:
-            zero = TensorProto(data_type=self._type, dims=[1], raw_data=b"\0\0")
-            node.attribute.append(helper.make_attribute("value", zero))
-
-    def _need_wide(self, name: str) -> None:
-        """Put a float32 tensor of this name from here on."""
-        if name in self._weights:
-            self._read.add(name)
-        elif name in self._made_narrow and name not in self._made_wide:
-            self._made_wide.add(name)
-            self._nodes.append(self._cast(name + self._suffix, name, TensorProto.FLOAT))
-
-    def _need_narrow(self, name: str) -> str:
-        """Return the name of the narrow twin of a float32 tensor, which there is from here on."""
-        twin = name + self._suffix
-        if name not in self._made_narrow:
-            self._made_narrow.add(name)
-            if name in self._weights:
-                self.proto.graph.initializer.append(self._narrow_weight(self._weights[name], twin))
-            else:
-                self._nodes.append(self._cast(name, twin, self._type))
-        return twin
-
-    def _cast(self, source: str, made: str, kind: int) -> onnx.NodeProto:
-        return helper.make_node("Cast", [source], [made], name=f"{made}_cast{self._suffix}", to=kind)
-
-    def _narrow_weight(self, tensor: TensorProto, name: str) -> TensorProto:
-        wide = values_of(tensor, self.folder)
-        dtype = helper.tensor_dtype_to_np_dtype(self._type)
-        # The largest value that does not round to infinity.
-        most = np.float32(65504 if self._type == TensorProto.FLOAT16 else 3.3895313892515355e38)
-        beyond = np.isfinite(wide) & (np.abs(wide) > most)
-        self.clamped += int(np.count_nonzero(beyond))
-        values = np.where(beyond, np.copysign(most, wide), wide).astype(dtype)
-        return TensorProto(name=name, data_type=self._type, dims=wide.shape, raw_data=values.tobytes())
-
-    def _drop_weights(self) -> None:
-        """Drop the weights that only narrow nodes read: these have their twins now."""
-        graph = self.proto.graph
-        gone = {name for name in self._weights if name in self._made_narrow and name not in self._read}
-        for part in (graph.initializer, graph.input):
-            refill(part, [one for one in part if one.name not in gone])
+    inputs = [k for k, name in enumerate(node.input) if fits(list(schema.inputs), k, name)]
+    outputs = [k for k, name in enumerate(node.output) if fits(list(schema.outputs), k, name)]
+    return inputs, outputs
 
 
 def _float_tensors(proto: onnx.ModelProto) -> set[str]:
     """Return the tensors of the main graph that are known to be float32."""
     try:
-        graph = native.infer_shapes(skeleton(proto)).graph
+        graph = native.infer_shapes(proto).graph
     except (native.RefusedError, native.NotKnownError):
         graph = proto.graph  # tensors of unknown type stay as they are
     values = (*graph.input, *graph.output, *graph.value_info, *proto.graph.value_info)
