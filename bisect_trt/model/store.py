@@ -32,7 +32,7 @@ INLINE_LIMIT = 1024
 """Bytes; a weight above it is external data."""
 
 _FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file
-_MAP_LIMIT = 1 << 20
+_MAP_LIMIT = 1 << 17  # bytes: to map less costs more than to read it
 _CHUNK = 1 << 20
 ALIGNMENT = 64  # bytes: runtimes map weights, and kernels read whole vectors
 _WEIGHTS = "weights.bin"
