@@ -28,7 +28,7 @@ from bisect_trt.model.external import tensors
 from bisect_trt.model.operators import unknown_operators
 from bisect_trt.model.store import external_info
 from bisect_trt.options import SAFE_SPEC, by_hand, line
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import Failure
 from bisect_trt.references.spec import SELF
 from bisect_trt.reproducer.files import MODEL, REPORT, WEIGHTS
 from bisect_trt.reproducer.seeded import FILE as SEEDED
@@ -50,24 +50,15 @@ _ACCURACY_KEYS = {"rtol", "atol", "metric", "ignore", "topk", "judge"}
 _BY_HAND = {"spec", "plugins", "ep_libraries", "fail_regex"}
 
 
-class _Failure(BaseModel):
-    stage: Stage
-    symptom: Symptom
-    signature: str
-    message: str
-    nodes: list[str] = []
-    op: str = ""
-
-
-def _as_failure(seen: _Failure) -> Failure:
-    return Failure(seen.stage, seen.symptom, seen.signature, seen.message, tuple(seen.nodes), seen.op)
-
-
 class Report(BaseModel):
-    """What is used of a `report.json`."""
+    """What is used of a `report.json`.
 
-    failure: _Failure
-    other_words: _Failure | None = Field(None, alias="reworded")
+    `wanted` is the failure that the reproducer showed, `reworded` the same one as the target words it when it
+    reads the file itself.
+    """
+
+    wanted: Failure = Field(alias="failure")
+    reworded: Failure | None = None
     settings: dict[str, dict[str, Any]] = {}
     compared: dict[str, Any] = {}
     seen_on: dict[str, Any] = Field({}, alias="target")
@@ -91,16 +82,6 @@ class Report(BaseModel):
         """Return the seed of the input values, where these were random."""
         value = self.settings.get("run", {}).get("seed")
         return value if isinstance(value, int) and value >= 0 else 0
-
-    @property
-    def wanted(self) -> Failure:
-        """The failure that the reproducer showed."""
-        return _as_failure(self.failure)
-
-    @property
-    def reworded(self) -> Failure | None:
-        """The same failure as the target words it when it reads the file itself."""
-        return _as_failure(self.other_words) if self.other_words else None
 
     @property
     def accuracy(self) -> AccuracySettings:
@@ -172,9 +153,7 @@ def find(path: Path) -> list[Path]:
     """
     if path.suffix == ".onnx" and path.exists():
         raise UsageError(f"{path} is a model, not a reproducer", f"try: {line('bisect-trt', 'check', path)}")
-    if path.is_file():
-        return [path]
-    if (path / REPORT).exists():
+    if path.is_file() or (path / REPORT).exists():
         return [path]
     inside = sorted(path.iterdir()) if path.is_dir() else []
     folders = [p for p in inside if p.is_dir() and (p / REPORT).exists()]
