@@ -41,7 +41,7 @@ class Counting:
         self.culprits = frozenset(culprits)
         self.asked: set[tuple[int, ...]] = set()
 
-    def verdict(self, items: Sequence[int]) -> Verdict:
+    def __call__(self, items: Sequence[int]) -> Verdict:
         self.asked.add(tuple(items))
         return Verdict.REPRODUCES if self.culprits <= set(items) else Verdict.VANISHES
 

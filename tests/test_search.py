@@ -24,7 +24,7 @@ class CountingJudge:
         self.predicate = predicate
         self.answers: dict[tuple[int, ...], Verdict] = {}
 
-    def verdict(self, items: Sequence[int]) -> Verdict:
+    def __call__(self, items: Sequence[int]) -> Verdict:
         key = tuple(items)
         assert key, "an empty sublist is never worth a probe"
         assert list(key) == sorted(set(key)), "sublists keep order and hold nothing twice"
@@ -74,7 +74,7 @@ LEAST = {1: 2, 2: 12, 3: 36, 4: 62, 5: 102}
 def costs(n: int, culprits: frozenset[int]) -> tuple[int, int]:
     """Probes and items built, the confirmation of all `n` included."""
     judge = CountingJudge(needs(culprits))
-    judge.verdict(range(n))
+    judge(range(n))
     assert list_search.minimise(range(n), judge) == sorted(culprits)
     return judge.probes, judge.built
 
@@ -219,7 +219,7 @@ def test_neither_weight_nor_number_is_built_many_times(n: int, order: str, rando
         weights.sort(reverse=order == "down")
     culprit = random.randrange(n)
     judge = CountingJudge(needs(frozenset([culprit])))
-    judge.verdict(range(n))
+    judge(range(n))
     assert list_search.minimise(range(n), judge, weights.__getitem__) == [culprit]
     assert judge.probes <= 2 * math.log2(n) + 4
     assert judge.built <= 3.3 * n

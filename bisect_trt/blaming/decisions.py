@@ -15,7 +15,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.patch import exposed, fixed, inner_tensors
 from bisect_trt.outcome import Failure, Outcome, Verdict, judge
 from bisect_trt.reduction.decisions import Decided, Trial, decide
-from bisect_trt.reduction.list_search import AskedOnce, minimise, turned
+from bisect_trt.reduction.list_search import asked_once, minimise, turned
 from bisect_trt.reproducer import models
 from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
@@ -211,7 +211,7 @@ def _breakers(bench: _Bench) -> tuple[str, ...]:
         made = exposed(proto, marked, inferred)
         return turned(bench.trial(replace(plain, content=made.SerializeToString()))(()))
 
-    judged = AskedOnce(without)
-    if judged.verdict(names) is Verdict.REPRODUCES:
+    judged = asked_once(without)
+    if judged(names) is Verdict.REPRODUCES:
         return tuple(minimise(names, judged))
-    return next(((name,) for name in names if judged.verdict([name]) is Verdict.REPRODUCES), ())
+    return next(((name,) for name in names if judged([name]) is Verdict.REPRODUCES), ())

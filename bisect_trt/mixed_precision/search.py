@@ -369,7 +369,7 @@ class Passes:
         """Ask this search, always with some others in FP32."""
         self._search, self._others = search, others
 
-    def verdict(self, items: Sequence[str]) -> Verdict:
+    def __call__(self, items: Sequence[str]) -> Verdict:
         """Ask the search."""
         passes = self._search.passes([*self._others, *items])
         return Verdict.REPRODUCES if passes else Verdict.VANISHES
@@ -381,6 +381,6 @@ class _Fails:
     def __init__(self, search: Search, everything: Keep) -> None:
         self._search, self._everything = search, everything
 
-    def verdict(self, items: Sequence[str]) -> Verdict:
+    def __call__(self, items: Sequence[str]) -> Verdict:
         passes = self._search.passes(self._everything - set(items))
         return Verdict.VANISHES if passes else Verdict.REPRODUCES

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome, Verdict
-from bisect_trt.reduction.list_search import AskedOnce, minimise, turned
+from bisect_trt.reduction.list_search import asked_once, minimise, turned
 from bisect_trt.session.prober import Prober
 from bisect_trt.targets.knobs import Knob, switched
 
@@ -55,7 +55,7 @@ def decide(knobs: Sequence[Knob], observe: Observe, *, thorough: bool = True) ->
     every = asked.of(fine)
     helps: list[Knob] = []
     if every is Verdict.VANISHES:
-        helps = minimise(fine, AskedOnce(lambda knobs: turned(asked.of(knobs))))
+        helps = minimise(fine, asked_once(lambda knobs: turned(asked.of(knobs))))
     elif every is Verdict.UNRESOLVED and thorough:
         helps = next(([knob] for knob in fine if asked.of([knob]) is Verdict.VANISHES), [])
     builds = asked.count
@@ -68,8 +68,8 @@ def decide(knobs: Sequence[Knob], observe: Observe, *, thorough: bool = True) ->
 
 def _keeping(fine: list[Knob], helps: list[Knob], asked: _Memory) -> list[Knob]:
     """Return the fewest decisions that must stay at their defaults for the failure to show."""
-    kept = AskedOnce[Knob](lambda keep: asked.of([knob for knob in fine if knob not in keep]))
-    if kept.verdict(helps) is Verdict.REPRODUCES:
+    kept = asked_once(lambda keep: asked.of([knob for knob in fine if knob not in keep]))
+    if kept(helps) is Verdict.REPRODUCES:
         return minimise(helps, kept)
     return minimise(fine, kept)
 

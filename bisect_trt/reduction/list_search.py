@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import takewhile
-from typing import Generic, Protocol, TypeVar
+from typing import TypeVar
 
 from bisect_trt.outcome import Verdict
 
 T = TypeVar("T")
-T_contra = TypeVar("T_contra", contravariant=True)
 
 REPRODUCES = Verdict.REPRODUCES
 VANISHES = Verdict.VANISHES
@@ -37,27 +37,14 @@ FEW_ITEMS = 8
 """So many items between two culprits are tried one by one."""
 
 
-class Judge(Protocol[T_contra]):
-    """Something that answers for sublists."""
-
-    def verdict(self, items: Sequence[T_contra]) -> Verdict:
-        """Does this sublist show the failure? Equal sublists always get equal answers."""
-        ...
+Judge = Callable[[Sequence[T]], Verdict]
+"""Does this sublist show the failure? Equal sublists always get equal answers."""
 
 
-class AskedOnce(Generic[T]):
-    """A judge that asks a function of sublists, of each only once."""
-
-    def __init__(self, ask: Callable[[Sequence[T]], Verdict]) -> None:
-        self._ask = ask
-        self._known: dict[tuple[T, ...], Verdict] = {}
-
-    def verdict(self, items: Sequence[T]) -> Verdict:
-        """Return what the function says, or said before."""
-        key = tuple(items)
-        if key not in self._known:
-            self._known[key] = self._ask(items)
-        return self._known[key]
+def asked_once(ask: Judge[T]) -> Judge[T]:
+    """Return a judge that asks another one, of each sublist only once."""
+    known = cache(ask)
+    return lambda items: known(tuple(items))
 
 
 def turned(verdict: Verdict) -> Verdict:
@@ -96,7 +83,7 @@ def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
         # By weight and by number in equal parts: where these lie apart neither is built many times.
         middle = halfway(rest, lambda item: len(items) * weight(item) + total, overlap)
         first = rest[: middle + overlap]
-        if judge.verdict(first) is REPRODUCES:
+        if judge(first) is REPRODUCES:
             known, assumed, start = first, [], 0
         else:
             start += middle
@@ -104,12 +91,12 @@ def localise(items: Sequence[T], judge: Judge[T], weight: Weight[T] = lambda _: 
     if not assumed:
         return known
     last = _drop_each(known[start:], judge)
-    if len(last) < len(known) - start or judge.verdict(last) is REPRODUCES:
+    if len(last) < len(known) - start or judge(last) is REPRODUCES:
         return last
     for candidate in _around(known, assumed, overlap, judge):
-        if judge.verdict(candidate) is REPRODUCES:
+        if judge(candidate) is REPRODUCES:
             return candidate
-    begins = takewhile(lambda begin: judge.verdict(known[begin:]) is REPRODUCES, assumed[:-1])
+    begins = takewhile(lambda begin: judge(known[begin:]) is REPRODUCES, assumed[:-1])
     return known[max(begins, default=0) :]
 
 
@@ -134,7 +121,7 @@ def _around(items: list[T], seams: Sequence[int], overlap: int, judge: Judge[T])
 
     radius = overlap // 2 + 1
     together = near(seams, radius)
-    if 2 * len(together) >= len(items) or judge.verdict(together) is REPRODUCES:
+    if 2 * len(together) >= len(items) or judge(together) is REPRODUCES:
         yield from (near([seam], radius) for seam in seams)
     while 2 * len(together) < len(items):
         yield together
@@ -154,11 +141,11 @@ def isolate(items: Sequence[T], judge: Judge[T]) -> list[T]:
     if len(known) <= WIDEST + 1:
         return known
     known = known[: _least(lambda length: known[:length], len(known), judge)]
-    if len(known) == 1 or judge.verdict(known[-1:]) is REPRODUCES:
+    if len(known) == 1 or judge(known[-1:]) is REPRODUCES:
         return known[-1:]
     known = known[-_least(lambda length: known[-length:], len(known), judge, low=2) :]
     first, inner, last = known[:1], known[1:-1], known[-1:]
-    if len(inner) > 3 and judge.verdict([*first, *last]) is REPRODUCES:
+    if len(inner) > 3 and judge([*first, *last]) is REPRODUCES:
         return [*first, *last]
     if len(inner) <= FEW_ITEMS:
         return known
@@ -175,9 +162,9 @@ def _between(first: list[T], inner: list[T], last: list[T], judge: Judge[T]) -> 
         return [*first, *inner[:length], *reversed(found), *last]
 
     while inner:
-        if beside and judge.verdict(joined(0)) is REPRODUCES:
+        if beside and judge(joined(0)) is REPRODUCES:
             break
-        answer = judge.verdict(joined(len(inner) - 1))
+        answer = judge(joined(len(inner) - 1))
         beside = answer is VANISHES
         longest = len(inner) - (answer is REPRODUCES)
         length = longest if beside else _least(joined, longest, judge, low=0)
@@ -211,7 +198,7 @@ def thin(
         while end > 0:
             start = max(0, end - size)
             trial = [*before, *current[:start], *current[end:], *after]
-            if trial and judge.verdict(trial) is REPRODUCES:
+            if trial and judge(trial) is REPRODUCES:
                 del current[start:end]
             end = start
     return current
@@ -246,9 +233,9 @@ def _drop_each(items: list[T], judge: Judge[T]) -> list[T]:
     current = list(items)
     for k in (*reversed(range(len(items) - 1)), -1):
         trial = current[:k] + current[k:][1:]
-        if not trial or judge.verdict(trial) is not REPRODUCES:
+        if not trial or judge(trial) is not REPRODUCES:
             continue
-        if len(current) == len(items) and k > 0 and judge.verdict(trial[k:]) is REPRODUCES:
+        if len(current) == len(items) and k > 0 and judge(trial[k:]) is REPRODUCES:
             return trial[k:]
         current = trial
     return current
@@ -260,7 +247,7 @@ def _drop_chunks(items: list[T], size: int, judge: Judge[T], step: int) -> list[
     while end > 0:
         start = max(0, end - size)
         trial = current[:start] + current[end:]
-        dropped = bool(trial) and judge.verdict(trial) is REPRODUCES
+        dropped = bool(trial) and judge(trial) is REPRODUCES
         current, end = (trial, start) if dropped else (current, end - step)
     return current
 
@@ -271,7 +258,7 @@ def is_one_minimal(items: Sequence[T], judge: Judge[T]) -> bool:
 
 
 def _without_one(items: Sequence[T], judge: Judge[T]) -> Iterator[Verdict]:
-    return (judge.verdict([*items[:k], *items[k + 1 :]]) for k in range(len(items)))
+    return (judge([*items[:k], *items[k + 1 :]]) for k in range(len(items)))
 
 
 def halfway(items: Sequence[T], weight: Weight[T], overlap: int = 0) -> int:
@@ -299,7 +286,7 @@ def _least(build: Callable[[int], list[T]], longest: int, judge: Judge[T], low: 
     high = longest  # `high` reproduces; below `low` nothing is looked for
     while low < high:
         middle = (low + high) // 2
-        answer = judge.verdict(build(middle))
+        answer = judge(build(middle))
         found = middle if answer is REPRODUCES else None
         if answer is UNRESOLVED:
             found = _step_over(build, low, middle, high, judge)
@@ -313,6 +300,6 @@ def _step_over(
     """Return a length near `middle`, below `high`, that reproduces; None: none of the nearest does."""
     for distance in (1, 2):
         for length in (middle + distance, middle - distance):
-            if low <= length < high and judge.verdict(build(length)) is REPRODUCES:
+            if low <= length < high and judge(build(length)) is REPRODUCES:
                 return length
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import TypeVar
 
@@ -25,30 +26,11 @@ REPLAYS = 16  # of a search, for one look ahead
 
 
 class _UnknownError(Exception):
-    """A search that is run again asks what nobody has answered."""
-
-    def __init__(self, items: Items) -> None:
-        super().__init__()
-        self.items = items
-
-
-class _Answers:
-    """A judge that knows some answers."""
-
-    def __init__(self, known: Mapping[Items, Verdict], assumed: Mapping[Items, Verdict]) -> None:
-        self._known = known
-        self._assumed = assumed
-
-    def verdict(self, items: Sequence[str]) -> Verdict:
-        key = tuple(items)
-        found = self._known.get(key) or self._assumed.get(key)
-        if found is None:
-            raise _UnknownError(key)
-        return found
+    """A search that is run again asks what nobody has answered, which is `args`."""
 
 
 class Selections:
-    """A `list_search.Judge` of node names, all cut in one style."""
+    """Judges node names, all cut in one style; `verdict` is a `list_search.Judge`."""
 
     def __init__(self, problem: Problem, style: CutStyle = CutStyle.DEFAULT) -> None:
         self._problem = problem
@@ -59,7 +41,17 @@ class Selections:
     def run(self, search: Callable[[Judge[str]], R]) -> R:
         """Return what the search gives, asked with this judge; free workers look ahead."""
         with self._problem.looking_ahead(lambda: self.guesses(search)):
-            return search(self)
+            return search(self.verdict)
+
+    def run_apart(self, search: Callable[[Sequence[str], Judge[str]], R], nodes: Sequence[str]) -> R:
+        """Return what the search makes of nodes, where a cut that has all of them again is no answer."""
+
+        def verdict(asked: Judge[str], items: Sequence[str]) -> Verdict:
+            known = self._problem.rerecord is not None
+            again = known and set(nodes).issubset(self._problem.cut(items, self._style).nodes)
+            return Verdict.VANISHES if again else asked(items)
+
+        return self.run(lambda asked: search(nodes, partial(verdict, asked)))
 
     def verdict(self, items: Sequence[str]) -> Verdict:
         """Try these nodes; the problem keeps them when they are its best so far."""
@@ -80,10 +72,10 @@ class Selections:
                 return
             chance, _, assumed = heapq.heappop(futures)
             try:
-                search(_Answers(self._known, assumed))
+                search(partial(self._answered, assumed))
                 continue  # this future ends here
             except _UnknownError as unknown:
-                asked = unknown.items
+                (asked,) = unknown.args
             candidate = self._candidate(asked)
             known = self._problem.peek(candidate)
             if known is None:
@@ -92,6 +84,14 @@ class Selections:
                     heapq.heappush(futures, (chance / 2, next(tie), {**assumed, asked: answer}))
             else:
                 heapq.heappush(futures, (chance, next(tie), {**assumed, asked: known}))
+
+    def _answered(self, assumed: Mapping[Items, Verdict], items: Sequence[str]) -> Verdict:
+        """Return what is known, else what is assumed."""
+        key = tuple(items)
+        found = self._known.get(key) or assumed.get(key)
+        if found is None:
+            raise _UnknownError(key)
+        return found
 
     def _candidate(self, items: Items) -> Candidate:
         if items not in self._cut:

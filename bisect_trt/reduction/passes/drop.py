@@ -5,13 +5,8 @@ VANISHES is weak evidence while cutting itself can hide a failure: try the other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import CutStyle
-from bisect_trt.outcome import Verdict
 from bisect_trt.reduction import list_search
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.selections import Selections
@@ -42,16 +37,10 @@ def minimise(problem: Problem, candidate: Candidate) -> None:
     nodes = problem.cut(names, style).nodes
     while len(nodes) > len(names):
         whole = nodes
-        names = judge.run(partial(_sweep_apart, problem, style, whole))
+        names = judge.run_apart(list_search.sweep, whole)
         nodes = problem.cut(names, style).nodes
         if len(nodes) >= len(whole):
             break
-
-
-def _sweep_apart(
-    problem: Problem, style: CutStyle, nodes: tuple[str, ...], asked: list_search.Judge[str]
-) -> list[str]:
-    return list_search.sweep(nodes, _Apart(problem, style, nodes, asked))
 
 
 def is_one_minimal(problem: Problem) -> bool:
@@ -62,26 +51,8 @@ def is_one_minimal(problem: Problem) -> bool:
     """
     if problem.best is None:
         return False
-    nodes, style = problem.best.nodes, CutStyle(problem.best.form)
-    judge = Selections(problem, style)
-    return judge.run(lambda asked: list_search.is_one_minimal(nodes, _Apart(problem, style, nodes, asked)))
-
-
-@dataclass(frozen=True)
-class _Apart:
-    """A judge for whom a cut that has all of `nodes` again is no answer."""
-
-    problem: Problem
-    style: CutStyle
-    nodes: tuple[str, ...]
-    asked: list_search.Judge[str]
-
-    def verdict(self, items: Sequence[str]) -> Verdict:
-        """Answer as `asked` does, unless the cut has all of `nodes` again."""
-        known = self.problem.rerecord is not None
-        if known and set(self.nodes).issubset(self.problem.cut(items, self.style).nodes):
-            return Verdict.VANISHES
-        return self.asked.verdict(items)
+    judge = Selections(problem, CutStyle(problem.best.form))
+    return judge.run_apart(list_search.is_one_minimal, problem.best.nodes)
 
 
 RESERVE = (CutStyle.NARROW, CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC, CutStyle.UNTYPED)

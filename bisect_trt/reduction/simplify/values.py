@@ -217,7 +217,7 @@ def _sparse(problem: Problem, name: str, sample: int) -> None:
         return Verdict.REPRODUCES if found else Verdict.VANISHES
 
     if len(used) > 1:
-        list_search.minimise(used, list_search.AskedOnce(with_only))
+        list_search.minimise(used, list_search.asked_once(with_only))
 
 
 def _toggle_generator(name: str, draft: Draft) -> str:
