@@ -13,7 +13,7 @@ from bisect_trt.nightly import verdicts
 from bisect_trt.nightly.history_rows import Row, with_key
 from bisect_trt.nightly.plan import Item
 from bisect_trt.nightly.retention import REPRODUCERS
-from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.nightly.runner import Answer, Cause, Checked, Reduced, Trouble
 from bisect_trt.nightly.verdicts import Key, Past, Result, Status
 from bisect_trt.outcome import Failure
 from bisect_trt.settings import Settings
@@ -25,7 +25,6 @@ _BUDGET_SHARE = 0.85
 _PROBE_DEFAULT = 600.0  # seconds, as `oracle` has it for a first run
 
 PastOf = Callable[[Row], Sequence[Past]]
-Answer = Checked | Reduced | Trouble
 
 
 def with_probe_deadline(settings: Settings, limit: float) -> Settings:

@@ -8,16 +8,14 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from bisect_trt.machine import limits
-from bisect_trt.nightly.job import ANSWERS
-from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.nightly.job import ANSWERS, JOB
+from bisect_trt.nightly.runner import Answer, Cause, Job, Trouble
 
 # The child finds modules where we do, and never in the folder that it works in.
 _START = "import sys; sys.path[:] = sys.argv[4:]; from bisect_trt.nightly.job import main; main()"
@@ -54,14 +52,14 @@ class Child:
             start_new_session=True,
         )
 
-    def ask(self, request: Mapping[str, Any]) -> None:
-        """Hand over the request."""
+    def ask(self, job: Job) -> None:
+        """Hand over the job."""
         assert self.process.stdin is not None
         self.served += 1
         with suppress(OSError):
             os.truncate(self.folder / "log", 0)  # it appends: what is there is of another model
         with suppress(BrokenPipeError):  # it is dead already: the answer will be missing
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.write(json.dumps(JOB.dump_python(job, mode="json")).encode() + b"\n")
             self.process.stdin.flush()
 
     def held(self) -> int:
@@ -94,11 +92,11 @@ class Child:
         ready, _, _ = select.select([stdout], [], [], seconds)
         return os.read(stdout, 1 << 16) if ready else None
 
-    def answer(self, text: bytes) -> Checked | Reduced | Trouble:
+    def answer(self, text: bytes) -> Answer:
         """Return what it said, or how it ended without saying anything."""
         try:
             data = json.loads(text)
-            answer: Checked | Reduced | Trouble = ANSWERS[data["kind"]].validate_python(data["answer"])
+            answer: Answer = ANSWERS[data["kind"]].validate_python(data["answer"])
         except (ValueError, KeyError):
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(_END)

@@ -11,32 +11,25 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from bisect_trt.errors import is_full
 from bisect_trt.machine import limits
-from bisect_trt.nightly import options
 from bisect_trt.nightly.child import Child
 from bisect_trt.nightly.job import clean
 from bisect_trt.nightly.retention import BALLAST_SIZE
-from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
-from bisect_trt.settings import Settings
+from bisect_trt.nightly.runner import ENDED, Answer, Cause, Job, Trouble
 
 POLL = 0.1  # seconds between two looks at a child
 SLOW_POLL = 1.0  # and at its memory
 GRACE = 20.0  # seconds that a reduction has to save its best when its time is over
 LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
 MOST_MODELS = 200  # models that one child checks: a new one and its worker cost a second of a core
-_PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 _OURS = (Cause.MEMORY, Cause.DIED, Cause.BUG)  # what a process that is not fresh may be the reason of
 _UNTOLD = (Cause.DIED, Cause.BUG)  # what may have been the disk
-
-Answer = TypeVar("Answer", Checked, Reduced)
 
 
 class Children:
@@ -67,34 +60,14 @@ class Children:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="start of children")
         self._jobs: dict[str, Path] = {}
 
-    def check(
-        self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
-    ) -> Checked | Trouble:
-        """Run the whole model on the target."""
-        request = {"job": "check", "model": str(model.absolute())}
-        answer = self._run(Checked, slug, request, settings, limit, fresh=fresh)
-        if not fresh and isinstance(answer, Trouble) and answer.cause in _OURS and answer.seconds < limit:
+    def run(self, job: Job) -> Answer:
+        """See `runner.Runner`; a reduction that does not save its best in time is killed."""
+        answer = self._once(job)
+        left = job.limit - answer.seconds
+        if not job.fresh and isinstance(answer, Trouble) and answer.cause in _OURS and left > 0:
             # models before this one may be to blame
-            answer = self._run(Checked, slug, request, settings, limit - answer.seconds)
+            answer = self._once(replace(job, fresh=True, limit=left))
         return answer
-
-    def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Run a stored reproducer on the target, from its own files."""
-        timeout = min(settings.run.timeout or _PROBE, limit)
-        request = {"job": "verify", "model": str(repro.absolute()), "timeout": timeout}
-        return self._run(Checked, slug, request, settings, limit)
-
-    def reduce(
-        self, slug: str, model: Path, settings: Settings, out: Path, limit: float, *, again: bool
-    ) -> Reduced | Trouble:
-        """Reduce into `out`; at the limit it is asked to save its best, and killed if it does not."""
-        request = {
-            "job": "reduce",
-            "model": str(model.absolute()),
-            "out": str(out.absolute()),
-            "again": again,
-        }
-        return self._run(Reduced, slug, request, settings, limit, grace=GRACE)
 
     def cancel(self) -> None:
         """End all that runs; calls from now on answer at once."""
@@ -115,48 +88,41 @@ class Children:
         self._starter.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _run(
-        self,
-        kind: type[Answer],
-        slug: str,
-        request: Mapping[str, Any],
-        settings: Settings,
-        limit: float,
-        *,
-        grace: float = 0.0,
-        fresh: bool = True,
-    ) -> Answer | Trouble:
+    def _once(self, job: Job) -> Answer:
         if self._cancelled.is_set():
-            return Trouble(Cause.CANCELLED, "the night was ended")
+            return ENDED
+        spec = job.settings.target.spec
         try:
-            child = self._take("" if fresh else settings.target.spec)
+            child = self._take("" if job.fresh else spec)
         except OSError as error:
             cause = Cause.DISK if is_full(error) else Cause.BUG
             return Trouble(cause, f"no process could be started: {error}")
         began = time.monotonic()
-        self._jobs[slug] = child.folder
+        self._jobs[job.slug] = child.folder
         again = False
         try:
-            child.ask({**request, "settings": options.to_json(self._limited(settings))})
+            child.ask(self._placed(job))
             self._prepare_spare()
-            answer = self._wait(child, limit, grace)
+            answer = self._wait(child, job.limit, GRACE if job.kind == "reduce" else 0.0)
             if isinstance(answer, Trouble):
                 answer = replace(_of_the_disk(answer, child.folder), seconds=time.monotonic() - began)
-                self._keep_log(child, slug)
-            assert isinstance(answer, kind | Trouble)
-            again = not fresh and clean(answer) and child.served < MOST_MODELS
+                self._keep_log(child, job.slug)
+            again = not job.fresh and clean(answer) and child.served < MOST_MODELS
             return answer
         finally:
-            del self._jobs[slug]
-            if not (again and self._keep(settings.target.spec, child)):
+            del self._jobs[job.slug]
+            if not (again and self._keep(spec, child)):
                 child.end()
 
-    def _limited(self, settings: Settings) -> Settings:
-        """Return the settings with a memory limit, so that parallel jobs together stay within the machine."""
-        if settings.run.memory_limit is not None:
-            return settings
-        share = limits.default_limit(self._parallel * settings.run.workers)
-        return replace(settings, run=replace(settings.run, memory_limit=share))
+    def _placed(self, job: Job) -> Job:
+        """Return the job for a process in another folder.
+
+        It has a memory limit, so that parallel jobs together stay within the machine.
+        """
+        run = job.settings.run
+        limit = run.memory_limit or limits.default_limit(self._parallel * run.workers)
+        settings = replace(job.settings, run=replace(run, memory_limit=limit))
+        return replace(job, model=job.model.absolute(), repro=job.repro.absolute(), settings=settings)
 
     def _keep(self, spec: str, child: Child) -> bool:
         """Keep a child for its target; False when there are enough."""
@@ -197,7 +163,7 @@ class Children:
             Child, self._folder / f"{self._number:06}", self._base, self._threads
         ).result()
 
-    def _wait(self, child: Child, limit: float, grace: float) -> Checked | Reduced | Trouble:
+    def _wait(self, child: Child, limit: float, grace: float) -> Answer:
         """Read the answer; deadline, cancellation and the memory limit end the wait."""
         memory = limits.default_limit(self._parallel)
         text, deadline, looked = b"", time.monotonic() + limit, time.monotonic()
@@ -225,7 +191,7 @@ class Children:
 
     def _over(self, limit: float) -> Trouble:
         if self._cancelled.is_set():
-            return Trouble(Cause.CANCELLED, "the night was ended")
+            return ENDED
         return Trouble(Cause.DEADLINE, f"still at work after {limit:.0f} s")
 
     def _keep_log(self, child: Child, slug: str) -> None:

@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,9 +31,9 @@ from bisect_trt.errors import (
     is_full,
 )
 from bisect_trt.machine import limits, server
-from bisect_trt.nightly import options, same_bugs
+from bisect_trt.nightly import same_bugs
 from bisect_trt.nightly.moved import digest as digest_of
-from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.nightly.runner import Answer, Cause, Checked, Job, Reduced, Trouble
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.session.check import check, pool_for
 from bisect_trt.settings import Settings
@@ -42,6 +42,7 @@ from bisect_trt.workers.pool import Pool
 PROGRESS = "progress.json"
 LONGEST_MESSAGE = 3000  # characters of a message: an answer has to fit into a pipe
 MOST_FAILURES = 5  # failures of one check
+_PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 
 _CAUSES: tuple[tuple[type[BisectError], Cause], ...] = (
     (UsageError, Cause.USAGE),
@@ -52,6 +53,8 @@ _CAUSES: tuple[tuple[type[BisectError], Cause], ...] = (
 )
 ANSWERS: dict[str, TypeAdapter[Any]] = {c.__name__: TypeAdapter(c) for c in (Checked, Reduced, Trouble)}
 """By class name: how an answer is written and read."""
+JOB: TypeAdapter[Job] = TypeAdapter(Job)
+"""How a job is written and read."""
 
 
 def main() -> None:
@@ -65,14 +68,14 @@ def main() -> None:
             _say(sink, _trouble(error))
             return
         for line in sys.stdin:
-            answer = run(json.loads(line), folder)
+            answer = run(JOB.validate_python(json.loads(line)), folder)
             _say(sink, answer)
             if not clean(answer):
                 break
     _Worker.close()
 
 
-def clean(answer: Checked | Reduced | Trouble) -> bool:
+def clean(answer: Answer) -> bool:
     """Return whether the process may take another model.
 
     After one that passed, and after one that the parser or builder refused with a message: a search asks
@@ -83,7 +86,7 @@ def clean(answer: Checked | Reduced | Trouble) -> bool:
     return all(f.symptom is Symptom.ERROR and f.stage in (Stage.PARSE, Stage.BUILD) for f in answer.failures)
 
 
-def _say(sink: BinaryIO, answer: Checked | Reduced | Trouble) -> None:
+def _say(sink: BinaryIO, answer: Answer) -> None:
     kind = type(answer).__name__
     text = json.dumps({"kind": kind, "answer": ANSWERS[kind].dump_python(answer, mode="json")})
     sink.write(text.encode() + b"\n")
@@ -115,12 +118,11 @@ class _Worker:
             cls._pool = None
 
 
-def run(request: Mapping[str, Any], folder: Path) -> Checked | Reduced | Trouble:
-    """Do one request; every error is an answer too."""
-    settings = options.from_json(request["settings"])
+def run(job: Job, folder: Path) -> Answer:
+    """Do one job; every error is an answer too."""
     began = time.monotonic()
     try:
-        return _JOBS[request["job"]](request, settings, folder)
+        return _KINDS[job.kind](job, folder)
     except BisectError as error:
         cause = next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Cause.BUG)
         if _disk_full(error):
@@ -156,11 +158,10 @@ def _numpy_says_full(error: OSError) -> bool:
     return error.errno is None and ("Not enough free space" in said or "requested and" in said)
 
 
-def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
+def _check(job: Job, folder: Path) -> Checked:
     began = time.monotonic()
-    model = Path(request["model"])
-    digest = digest_of(model)
-    seen = check(model, settings, warm=_Worker.of(settings, folder))
+    digest = digest_of(job.model)
+    seen = check(job.model, job.settings, warm=_Worker.of(job.settings, folder))
     failures = tuple(_short(f) for f in seen.outcome.failures[:MOST_FAILURES])
     took = time.monotonic() - began
     return Checked(
@@ -174,31 +175,30 @@ def _check(request: Mapping[str, Any], settings: Settings, folder: Path) -> Chec
     )
 
 
-def _verify(request: Mapping[str, Any], settings: Settings, folder: Path) -> Checked:
+def _verify(job: Job, folder: Path) -> Checked:
     from bisect_trt.reproducer.verify import until_shown
 
     _Worker.close()
     began = time.monotonic()
-    folder = Path(request["model"])
-    report = json.loads((folder / "report.json").read_text())
+    run = job.settings.run
+    timeout = min(run.timeout or _PROBE, job.limit)
+    report = json.loads((job.repro / "report.json").read_text())
     known = [Failure.from_json(report[name]) for name in ("failure", "reworded") if report.get(name)]
-    outcome, _ = until_shown(folder, settings, request["timeout"], settings.run.repeats, known)
+    outcome, _ = until_shown(job.repro, job.settings, timeout, run.repeats, known)
     shows = any(f.same_as(one) for f in outcome.failures for one in known)
     failures = tuple(_short(f) for f in outcome.failures[:MOST_FAILURES])
     unresolved = outcome.unresolved[:LONGEST_MESSAGE]
     return Checked(failures, unresolved, seconds=time.monotonic() - began, shows=shows)
 
 
-def _reduce(request: Mapping[str, Any], settings: Settings, folder: Path) -> Reduced:
+def _reduce(job: Job, folder: Path) -> Reduced:
     from bisect_trt.reduction.reduce import reduce
     from bisect_trt.results import Step
 
     _Worker.close()
     began = time.monotonic()
-    out = Path(request["out"])
-    if not request["again"] and (done := _finished(out)) is not None:
+    if not job.again and (done := _finished(job.repro)) is not None:
         return done  # the night was killed between this and the row in the history
-
     flaky = False
 
     def tell(step: Step) -> None:
@@ -210,11 +210,11 @@ def _reduce(request: Mapping[str, Any], settings: Settings, folder: Path) -> Red
         partial.replace(folder / PROGRESS)
 
     with limits.terminable():  # as a night ends a reduction that takes too long
-        result = reduce(Path(request["model"]), settings, out=out, force=request["again"], on_event=tell)
+        result = reduce(job.model, job.settings, out=job.repro, force=job.again, on_event=tell)
     return Reduced(
         failure=_short(result.original_failure or result.wanted),
         nodes=len(result.best.nodes),
-        shape=same_bugs.describe(out / "repro.onnx"),
+        shape=same_bugs.describe(job.repro / "repro.onnx"),
         verified=result.verified,
         repeats=result.repeats,
         finished=result.finished,
@@ -233,7 +233,7 @@ def _finished(out: Path) -> Reduced | None:
     if not report["finished"]:
         return None
     return Reduced(
-        failure=_short(Failure.from_json(report.get("original_failure") or report["failure"])),
+        failure=_short(Failure.from_json(report["failure"])),
         nodes=len(report["nodes"]),
         shape=same_bugs.describe(out / "repro.onnx"),
         verified=report["verified"],
@@ -254,7 +254,7 @@ def _short(failure: Failure) -> Failure:
     )
 
 
-_JOBS: dict[str, Callable[[Mapping[str, Any], Settings, Path], Checked | Reduced]] = {
+_KINDS: dict[str, Callable[[Job, Path], Checked | Reduced]] = {
     "check": _check,
     "verify": _verify,
     "reduce": _reduce,

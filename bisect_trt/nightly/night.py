@@ -18,11 +18,10 @@ from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.moved import moved
 from bisect_trt.nightly.plan import Item
 from bisect_trt.nightly.retention import drop_ballast
-from bisect_trt.nightly.runner import Cause, Checked, Reduced, Runner, Trouble
+from bisect_trt.nightly.runner import Answer, Cause, Job, Runner, Trouble
 from bisect_trt.nightly.verdicts import Status
 
-Answer = Checked | Reduced | Trouble
-Job = Callable[[Item, Row, float], Answer]
+Ask = Callable[[Item, Row, float], Job]
 Take = Callable[[Row, Answer], Row]
 
 LOOK = 0.2  # seconds between two looks at clocks and signals
@@ -78,9 +77,9 @@ class Work:
                 ("verify", self._to_verify, self._verify, self._take_verify),
                 ("reduce", self._to_reduce, self._reduce, self._take_reduce),
             )
-            for name, todo, job, take in phases:
+            for name, todo, ask, take in phases:
                 self._save_night(phase=name)
-                if not self._phase(threads, name, list(todo()), job, take):
+                if not self._phase(threads, name, list(todo()), ask, take):
                     break
 
     def _plan(self) -> None:
@@ -104,7 +103,7 @@ class Work:
                 gone = Row(self.night.id, row.model, row.target, row.settings, phase="done", reason=GONE)
                 yield replace(gone, news=news)
 
-    # Phases: what is to be done, the job (in a thread), and what is made of its answer
+    # Phases: what is to be done, the job, and what is made of its answer
 
     def _to_check(self) -> list[Row]:
         todo = [self._items[r.name] for r in self._rows("planned") if r.name in self._items]
@@ -113,10 +112,10 @@ class Work:
         )
         return [row for i in ordered if (row := self.history.row(self.night.id, i.name, i.target))]
 
-    def _check(self, item: Item, row: Row, limit: float) -> Answer:
+    def _check(self, item: Item, row: Row, limit: float) -> Job:
         limit = min(limit, self.config.budget.check)
         settings = answers.with_probe_deadline(item.settings, limit)
-        return self.runner.check(item.slug, item.path, settings, limit, fresh=bool(row.runs))
+        return Job("check", item.slug, item.path, settings, limit, fresh=bool(row.runs))
 
     def _take_check(self, row: Row, answer: Answer) -> Row:
         before = self.history.last_night(self.night.id)
@@ -135,8 +134,8 @@ class Work:
         rows = [r for r in self._rows("confirmed") if self.history.reproducer(r, self.out)]
         return sorted(rows, key=lambda r: (r.check_seconds, r.model, r.target))
 
-    def _verify(self, item: Item, row: Row, limit: float) -> Answer:
-        return self.runner.verify(item.slug, self.out / row.repro, item.settings, limit)
+    def _verify(self, item: Item, row: Row, limit: float) -> Job:
+        return Job("verify", item.slug, item.path, item.settings, limit, self.out / row.repro)
 
     def _take_verify(self, row: Row, answer: Answer) -> Row:
         return answers.verified(row, answer)
@@ -150,12 +149,11 @@ class Work:
             self._save(answers.given_up(row, ANOTHER))
         return firsts
 
-    def _reduce(self, item: Item, row: Row, limit: float) -> Answer:
+    def _reduce(self, item: Item, row: Row, limit: float) -> Job:
         out = self.out / answers.repro_folder(item, row)
-        out.parent.mkdir(parents=True, exist_ok=True)
         again = row.reduction == answers.STALE
         settings = answers.with_budget(item.settings, limit)
-        return self.runner.reduce(item.slug, item.path, settings, out, limit, again=again)
+        return Job("reduce", item.slug, item.path, settings, limit, out, again=again)
 
     def _take_reduce(self, row: Row, answer: Answer) -> Row:
         folder = answers.repro_folder(self._items[row.name], row)
@@ -169,13 +167,13 @@ class Work:
     def _rows(self, phase: str) -> list[Row]:
         return [r for r in self.history.rows(self.night.id) if r.phase == phase]
 
-    def _phase(self, threads: ThreadPoolExecutor, name: str, todo: list[Row], job: Job, take: Take) -> bool:
+    def _phase(self, threads: ThreadPoolExecutor, name: str, todo: list[Row], ask: Ask, take: Take) -> bool:
         """Do a phase; False when time or a signal ended it."""
         if todo:
             self.say(f"{name}: {len(todo)} to do")
         later: list[Row] = []
         for alone, rows in ((False, todo), (True, later)):
-            if not self._all(threads, name, rows, job, take, None if alone else later):
+            if not self._all(threads, name, rows, ask, take, None if alone else later):
                 return False
         return True
 
@@ -184,7 +182,7 @@ class Work:
         threads: ThreadPoolExecutor,
         name: str,
         rows: list[Row],
-        job: Job,
+        ask: Ask,
         take: Take,
         later: list[Row] | None,
     ) -> bool:
@@ -197,7 +195,7 @@ class Work:
         busy: dict[Future[Answer], Row] = {}
         while busy or waiting:
             while waiting and len(busy) < parallel and not self._over():
-                if (begun := self._begin(threads, name, waiting.popleft(), job)) is not None:
+                if (begun := self._begin(threads, name, waiting.popleft(), ask)) is not None:
                     busy[begun[0]] = begun[1]
             if self._over():
                 waiting.clear()
@@ -215,7 +213,7 @@ class Work:
         return bool(self.ended_early)
 
     def _begin(
-        self, threads: ThreadPoolExecutor, name: str, planned: Row, job: Job
+        self, threads: ThreadPoolExecutor, name: str, planned: Row, ask: Ask
     ) -> tuple[Future[Answer], Row] | None:
         row = self.history.row(*self._place(planned)) or planned
         item = self._items.get(row.name)
@@ -234,7 +232,7 @@ class Work:
             return None
         row = replace(row, begun=row.begun + 1)
         self._save(row)
-        future = threads.submit(job, item, row, limit)
+        future = threads.submit(self.runner.run, ask(item, row, limit))
         self.history.set_running(row.model, row.target, name, str(self.runner.folder(item.slug) or ""))
         return future, row
 

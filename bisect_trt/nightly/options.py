@@ -88,8 +88,3 @@ _JSON = TypeAdapter(Settings)
 def to_json(value: Settings) -> Any:
     """Return settings as plain JSON data."""
     return _JSON.dump_python(value, mode="json")
-
-
-def from_json(data: Any) -> Settings:
-    """Make it from what `to_json` gave."""
-    return _JSON.validate_python(data)

@@ -13,36 +13,20 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bisect_trt._version import __version__
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
-from bisect_trt.nightly import options
 from bisect_trt.nightly.children import GRACE, Children
-from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.nightly.runner import ENDED, Answer, Cause, Job, Trouble
 from bisect_trt.settings import Settings
 from bisect_trt.workers.ray import node
 from bisect_trt.workers.ray.cluster import Cluster
 
 Files = dict[str, bytes]
-Answer = Checked | Reduced | Trouble
 _SENT = "sent-"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a node is asked: `sent` are files beside the model, `out` what there is of the reproducer."""
-
-    kind: str
-    slug: str
-    settings: Any
-    limit: float
-    model: str = ""
-    again: bool = False
-    sent: dict[str, Any] = field(default_factory=dict)
-    out: Files = field(default_factory=dict)
 
 
 class OnRay:
@@ -54,31 +38,14 @@ class OnRay:
         self.slots = max(self._cluster.slots(spec) for spec in specs)
         self._cancelled = threading.Event()
 
-    def check(
-        self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
-    ) -> Checked | Trouble:
-        """Run the whole model on the target, on some node."""
-        answer, _ = self._run(Job("check", slug, None, limit, model.name), settings, model)
-        assert isinstance(answer, Checked | Trouble)
-        return answer
-
-    def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Run a stored reproducer on some node."""
-        answer, _ = self._run(Job("verify", slug, None, limit, out=_folder_files(repro)), settings, None)
-        assert isinstance(answer, Checked | Trouble)
-        return answer
-
-    def reduce(
-        self, slug: str, model: Path, settings: Settings, out: Path, limit: float, *, again: bool
-    ) -> Reduced | Trouble:
-        """Reduce on some node; the folder is fetched when it is done."""
-        there = {} if again else _folder_files(out)
-        job = Job("reduce", slug, None, limit, model.name, again, out=there)
-        answer, made = self._run(job, settings, model)
+    def run(self, job: Job) -> Answer:
+        """Do a job on some node; the folder of a reduction is fetched when it is done."""
+        if self._cancelled.is_set():
+            return ENDED
+        answer, made = self._sent(job)
         if made:
-            shutil.rmtree(out, ignore_errors=True)
-            _write(made, out)
-        assert isinstance(answer, Reduced | Trouble)
+            shutil.rmtree(job.repro, ignore_errors=True)
+            _write(made, job.repro)
         return answer
 
     def cancel(self) -> None:
@@ -94,25 +61,22 @@ class OnRay:
         self.cancel()
         self._cluster.close(node.sweep)
 
-    def _run(self, job: Job, settings: Settings, model: Path | None) -> tuple[Answer, Files]:
-        ended = Trouble(Cause.CANCELLED, "the night was ended"), dict[str, bytes]()
-        if self._cancelled.is_set():
-            return ended
-        settings, inputs = _packed(settings)
+    def _sent(self, job: Job) -> tuple[Answer, Files]:
+        settings, inputs = _packed(job.settings)
+        there = {} if job.kind == "check" or job.again else _folder_files(job.repro)
         try:
-            files = {**(_model_files(model) if model else {}), **inputs}
+            files = {**(_model_files(job.model) if job.kind != "verify" else {}), **inputs}
             sent = {name: self._cluster.send(path) for name, path in files.items()}
         except OSError as error:
-            return Trouble(Cause.USAGE, f"cannot read {model}: {error.strerror}"), {}
-        job = replace(job, settings=options.to_json(settings), sent=sent)
-        task = self._cluster.start(
-            settings.target.spec, on_node, self._cluster.run, __version__, job
-        )
+            return Trouble(Cause.USAGE, f"cannot read {job.model}: {error.strerror}"), {}
+        asked = replace(job, settings=settings)
+        spec, run = settings.target.spec, self._cluster.run
+        task = self._cluster.start(spec, on_node, run, __version__, asked, sent, there)
         try:
             # a node ends a reduction in order, which takes a while
             answer: tuple[Answer, Files] = self._cluster.wait(task, self._cancelled.is_set, grace=GRACE + 5)
         except CancelledError:
-            return ended
+            return ENDED, {}
         except TargetUnavailable as error:
             return Trouble(Cause.TARGET, f"{error.message} ({error.hint})"), {}
         except BisectError as error:
@@ -122,20 +86,26 @@ class OnRay:
         return answer
 
 
-def on_node(run: str, version: str, job: Job) -> tuple[Answer, Files]:
-    """Run one job on a node, in a scratch folder; gives the answer and, of `reduce`, the files it left."""
+def on_node(
+    run: str, version: str, job: Job, sent: Mapping[str, Any], there: Files
+) -> tuple[Answer, Files]:
+    """Run one job on a node, in a scratch folder; gives the answer and, of `reduce`, the files it left.
+
+    `sent` are the model and files beside it, `there` is what there is of the reproducer.
+    """
     node.require_version(version)
     with tempfile.TemporaryDirectory(dir=node.folder(run), ignore_cleanup_errors=True) as scratch:
-        place = Path(scratch)
-        out = place / f"{job.slug}-repro"
-        node.receive(job.sent, place / "model")
-        if job.out:
-            _write(job.out, out)
-        (place / "model").mkdir(exist_ok=True)
-        runner = Children(place / "jobs", place / "model", parallel=1, logs=place / "logs")
+        models, out = Path(scratch, "model"), Path(scratch, f"{job.slug}-repro")
+        models.mkdir()
+        node.receive(sent, models)
+        if there:
+            _write(there, out)
+        settings = _unpacked(job.settings, models)
+        here = replace(job, model=models / job.model.name, repro=out, settings=settings)
+        runner = Children(Path(scratch, "jobs"), models, parallel=1, logs=Path(scratch, "logs"))
         with ThreadPoolExecutor(1) as thread:
             try:
-                running = thread.submit(_do, runner, job, place / "model", out)
+                running = thread.submit(runner.run, here)
                 try:
                     answer = running.result()
                 except KeyboardInterrupt:  # the night ends: see `Cluster.wait`
@@ -144,16 +114,6 @@ def on_node(run: str, version: str, job: Job) -> tuple[Answer, Files]:
             finally:
                 runner.close()
         return answer, _folder_files(out) if job.kind == "reduce" else {}
-
-
-def _do(runner: Children, job: Job, models: Path, out: Path) -> Answer:
-    settings = _unpacked(options.from_json(job.settings), models)
-    model = models / job.model
-    if job.kind == "check":
-        return runner.check(job.slug, model, settings, job.limit)
-    if job.kind == "verify":
-        return runner.verify(job.slug, out, settings, job.limit)
-    return runner.reduce(job.slug, model, settings, out, job.limit, again=job.again)
 
 
 def _model_files(model: Path) -> dict[str, Path]:

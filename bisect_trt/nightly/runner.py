@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from bisect_trt.outcome import Failure
 from bisect_trt.settings import Settings
@@ -74,27 +74,43 @@ class Reduced:
     stop_reason: str = field(default="")
 
 
+Answer = Checked | Reduced | Trouble
+ENDED = Trouble(Cause.CANCELLED, "the night was ended")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a runner is asked.
+
+    Attributes:
+        kind: `check` runs the whole model on the target, `verify` a stored reproducer from its own files, and
+            `reduce` makes one, going on with what is there.
+        slug: names the job; no two with the same name run at the same time.
+        limit: seconds; a reduction is asked to save its best then.
+        repro: folder of the reproducer that is run or made.
+        fresh: of `check`: not in a process that has seen other models.
+        again: of `reduce`: what is there is done anew.
+    """
+
+    kind: Literal["check", "verify", "reduce"]
+    slug: str
+    model: Path
+    settings: Settings
+    limit: float
+    repro: Path = Path()
+    fresh: bool = True
+    again: bool = False
+
+
 class Runner(Protocol):
-    """Each call isolates what it runs and is back when `limit` seconds are over, whatever happens."""
+    """Where jobs are run."""
 
-    def check(
-        self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
-    ) -> Checked | Trouble:
-        """Run the whole model on the target; without `fresh` in a process that others have passed in."""
-        ...
-
-    def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        """Run a stored reproducer on the target, from its own files."""
-        ...
-
-    def reduce(
-        self, slug: str, model: Path, settings: Settings, out: Path, limit: float, *, again: bool
-    ) -> Reduced | Trouble:
-        """Reduce into `out`, going on with what is there; `again` does a finished one anew."""
+    def run(self, job: Job) -> Answer:
+        """Do a job, isolated; back when its limit is over, whatever happens."""
         ...
 
     def cancel(self) -> None:
-        """End all that runs, from any thread; calls return soon."""
+        """End all that runs, from any thread; calls return soon, and those from now on at once."""
         ...
 
     def folder(self, slug: str) -> Path | None:

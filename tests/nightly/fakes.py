@@ -12,10 +12,9 @@ from bisect_trt.nightly.clock import Clock
 from bisect_trt.nightly.config import Config, parse
 from bisect_trt.nightly.history import FILE, History
 from bisect_trt.nightly.history_rows import Row
-from bisect_trt.nightly.runner import Cause, Checked, Reduced, Trouble
+from bisect_trt.nightly.runner import Answer, Cause, Checked, Job, Reduced, Trouble
 from bisect_trt.nightly.service import nightly
 from bisect_trt.outcome import Failure, Stage, Symptom
-from bisect_trt.settings import Settings
 
 Behaviour = Callable[["FakeRunner", str], Checked | Trouble]
 
@@ -77,40 +76,35 @@ class FakeRunner:
     cancelled: threading.Event = field(default_factory=threading.Event)
     closed: bool = False
 
-    def check(
-        self, slug: str, model: Path, settings: Settings, limit: float, *, fresh: bool = True
-    ) -> Checked | Trouble:
+    def run(self, job: Job) -> Answer:
         with self.lock:
-            self.note("check", model.stem, limit)
-            answer = self.models[model.stem](self, model.stem)
-            self.time.sleep(answer.seconds)
+            answer = {"check": self._check, "verify": self._verify, "reduce": self._reduce}[job.kind](job)
+            self.time.sleep(0.1 if job.kind == "verify" else answer.seconds)
         return answer
 
-    def verify(self, slug: str, repro: Path, settings: Settings, limit: float) -> Checked | Trouble:
-        with self.lock:
-            name = repro.name.removesuffix("-repro")
-            self.note("verify", name, limit)
-            answer = self.stored(name) or Checked(shows=True)
-            self.time.sleep(0.1)
-        return answer
+    def _check(self, job: Job) -> Answer:
+        self.note("check", job.model.stem, job.limit)
+        return self.models[job.model.stem](self, job.model.stem)
 
-    def reduce(
-        self, slug: str, model: Path, settings: Settings, out: Path, limit: float, *, again: bool
-    ) -> Reduced | Trouble:
-        with self.lock:
-            self.note("reduce again" if again else "reduce", model.stem, limit)
-            answer = self.repro(model.stem)
-            if answer is None:
-                seen = self.models[model.stem](self, model.stem)
-                assert isinstance(seen, Checked)
-                answer = Trouble(Cause.STEADY, "it does not fail", 1.0)
-                if seen.failures:
-                    answer = Reduced(seen.failures[0], 1, "Relu#1", 3, 3, True, True, seconds=10.0)
-            if isinstance(answer, Reduced):
-                out.mkdir(parents=True, exist_ok=True)
-                (out / "repro.onnx").write_bytes(b"x" * 1000)
-                (out / "ISSUE.md").write_text("hello")
-            self.time.sleep(answer.seconds)
+    def _verify(self, job: Job) -> Answer:
+        name = job.repro.name.removesuffix("-repro")
+        self.note("verify", name, job.limit)
+        return self.stored(name) or Checked(shows=True)
+
+    def _reduce(self, job: Job) -> Answer:
+        name = job.model.stem
+        self.note("reduce again" if job.again else "reduce", name, job.limit)
+        answer: Answer | None = self.repro(name)
+        if answer is None:
+            seen = self.models[name](self, name)
+            assert isinstance(seen, Checked)
+            answer = Trouble(Cause.STEADY, "it does not fail", 1.0)
+            if seen.failures:
+                answer = Reduced(seen.failures[0], 1, "Relu#1", 3, 3, True, True, seconds=10.0)
+        if isinstance(answer, Reduced):
+            job.repro.mkdir(parents=True, exist_ok=True)
+            (job.repro / "repro.onnx").write_bytes(b"x" * 1000)
+            (job.repro / "ISSUE.md").write_text("hello")
         return answer
 
     def note(self, job: str, name: str, limit: float) -> None:

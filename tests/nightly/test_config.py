@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import fields
 from datetime import time
@@ -11,6 +12,8 @@ import pytest
 
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import config, options, plan, values
+from bisect_trt.nightly.job import JOB
+from bisect_trt.nightly.runner import Job
 from bisect_trt.settings import Settings
 
 MODELS = '[models]\ninclude = ["*.onnx"]\n'
@@ -228,8 +231,9 @@ def test_settings_survive_json() -> None:
     }
     made = options.settings("planted:op=X", [layer], Path("/base"), Path("m.onnx"))
     assert made.target.plugins == (Path("/base/a"), Path("/base/b"))
-    assert options.from_json(options.to_json(made)) == made
-    assert options.from_json(options.to_json(Settings())) == Settings()
+    for one in (made, Settings()):
+        job = Job("check", "slug", Path("m.onnx"), one, 1.0)
+        assert JOB.validate_python(json.loads(json.dumps(JOB.dump_python(job, mode="json")))) == job
 
 
 def test_command_line_over_file(tmp_path: Path) -> None:
