@@ -92,7 +92,6 @@ def test_a_real_model_is_recorded_as_it_runs(whole: tuple[onnx.ModelProto, Recor
     assert np.array_equal(run[output], value(recorded, output))
     convs = [node for node in proto.graph.node if node.op_type == "Conv"]
     assert len(convs) > 20 and all(node.output[0] in recorded for node in convs)
-    assert recorded.nbytes(name) == 3 * 224 * 224 * 4
 
 
 @pytest.mark.parametrize("budget", [1, 3_000_000])
@@ -116,8 +115,6 @@ def test_generated_weights_are_not_recorded(whole: tuple[onnx.ModelProto, Record
 def test_json_round_trip(whole: tuple[onnx.ModelProto, Record]) -> None:
     _, recorded = whole
     assert Record.from_json(json.loads(json.dumps(recorded.to_json()))) == recorded
-    moved = Record.from_json(recorded.to_json(), Path("elsewhere"))
-    assert moved.path(0, next(iter(moved.tensors))).parent == Path("elsewhere")
 
 
 def test_several_samples_of_several_shapes(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def differences(
     if brief:
         first = {diff.symptom: k for k, diff in reversed([*enumerate(found)])}
         for k in {*range(min(full or 0, len(found))), *first.values()}:
-            found[k] = _diff_of(expected, given, accuracy, least, False, found[k].sample, found[k].name)
+            name, sample = found[k].name, found[k].sample
+            full_diff = _difference(name, expected[sample][name], given[sample].get(name), accuracy, least)
+            found[k] = replace(full_diff, sample=sample)
     return found
 
 
@@ -59,25 +61,12 @@ def _compared(
     expected: Values, given: Values, accuracy: AccuracySettings, least: float, brief: bool
 ) -> list[TensorDiff]:
     found = [
-        _diff_of(expected, given, accuracy, least, brief, sample, name)
-        for sample in range(min(len(expected), len(given)))
-        for name in expected[sample]
+        replace(_difference(name, value, got.get(name), accuracy, least, brief), sample=sample)
+        for sample, (values, got) in enumerate(zip(expected, given, strict=False))
+        for name, value in values.items()
         if name not in accuracy.ignore
     ]
     return sorted(found, key=lambda diff: (diff.ok, diff.symptom is not Symptom.NOT_FINITE, -diff.damage))
-
-
-def _diff_of(
-    expected: Values,
-    given: Values,
-    accuracy: AccuracySettings,
-    least: float,
-    brief: bool,
-    sample: int,
-    name: str,
-) -> TensorDiff:
-    value, got = expected[sample][name], given[sample].get(name)
-    return replace(_difference(name, value, got, accuracy, least, brief), sample=sample)
 
 
 def _difference(
@@ -86,7 +75,7 @@ def _difference(
     given: Array | None,
     accuracy: AccuracySettings,
     least: float,
-    brief: bool,
+    brief: bool = False,
 ) -> TensorDiff:
     if given is None:
         words = "the target gives no such output"

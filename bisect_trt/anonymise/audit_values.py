@@ -23,6 +23,8 @@ _BIG = 1 << 24  # bytes; larger files hold weights, at places that 4 divides
 _PRINTABLE = re.compile(rb"[\x20-\x7e\x80-\xff]{3,}")
 _NUMBERS = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
+_FLOATS = (np.float16, np.float32, np.float64)
+
 Named = Callable[[], Iterable[tuple[str, Array]]]
 
 
@@ -73,13 +75,18 @@ def _long(array: Array) -> Iterator[float]:
             yield float(narrow)
 
 
+def _printed(data: bytes) -> list[float]:
+    """Return the numbers that stand in a text."""
+    return [float(number) for number in _NUMBERS.findall("\n".join(strings(data)))]
+
+
 def _singles(files: Mapping[str, bytes]) -> dict[float, str]:
     """Return all such numbers in files, with the file."""
     found: dict[float, str] = {}
     for name, data in files.items():
         arrays = list(_arrays(name, data))
         if not arrays and data[:2] != b"PK":
-            arrays = [np.array([float(n) for n in _NUMBERS.findall("\n".join(strings(data)))])]
+            arrays = [np.array(_printed(data))]
         for array in arrays:
             if array.size < _CHUNK:
                 found.update(dict.fromkeys(_long(array), name))
@@ -105,15 +112,15 @@ def _blobs(name: str, data: bytes) -> Iterator[tuple[bytes, int]]:
     for array in arrays:
         yield np.ascontiguousarray(array).tobytes(), array.dtype.itemsize
         if array.dtype.kind == "f" or "float" in array.dtype.name:
-            for other in (np.float16, np.float32, np.float64):
-                if other != array.dtype:
-                    with np.errstate(all="ignore"):
-                        yield np.ascontiguousarray(array).astype(other).tobytes(), np.dtype(other).itemsize
+            yield from _as_types(array, [other for other in _FLOATS if other != array.dtype])
     if not arrays and data[:2] != b"PK":
-        numbers = [float(n) for n in _NUMBERS.findall("\n".join(strings(data)))]
-        for kind in (np.float16, np.float32, np.float64, np.int8, np.int32, np.int64):
-            with np.errstate(all="ignore"):
-                yield np.array(numbers).astype(kind).tobytes(), np.dtype(kind).itemsize
+        yield from _as_types(np.array(_printed(data)), (*_FLOATS, np.int8, np.int32, np.int64))
+
+
+def _as_types(array: Array, types: Iterable[type[np.generic]]) -> Iterator[tuple[bytes, int]]:
+    for kind in types:
+        with np.errstate(all="ignore"):
+            yield array.astype(kind).tobytes(), np.dtype(kind).itemsize
 
 
 def _arrays(name: str, data: bytes) -> Iterator[Array]:

@@ -13,7 +13,7 @@ from onnx import helper
 
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.graph import Graph
-from bisect_trt.model.store import Store, raw_size, shape_of
+from bisect_trt.model.store import Store, shape_of
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,6 @@ class Record:
         """Return the dimensions in one sample. Raises KeyError when it was not recorded."""
         return self.tensors[tensor].shapes[sample]
 
-    def nbytes(self, tensor: str) -> int:
-        """Return bytes in all samples, in ONNX's raw encoding. Raises KeyError when it was not recorded."""
-        known = self.tensors[tensor]
-        return sum(raw_size(known.elem_type, shape) for shape in known.shapes)
-
     def values(self, names: Iterable[str]) -> tuple[Feeds, ...]:
         """Return the files of those of these tensors that were recorded: a mapping for each sample."""
         known = [name for name in names if name in self.tensors]
@@ -84,50 +79,25 @@ class Record:
     def only(self, samples: Sequence[int]) -> Record:
         """Return the same of some of the samples, in this order."""
         tensors = {
-            name: Tensor(
-                known.elem_type,
-                tuple(known.shapes[k] for k in samples),
-                tuple(known.files[k] for k in samples),
-            )
-            for name, known in self.tensors.items()
+            name: Tensor(t.elem_type, tuple(t.shapes[k] for k in samples), tuple(t.files[k] for k in samples))
+            for name, t in self.tensors.items()
         }
         return replace(self, samples=len(samples), tensors=tensors)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data; file names are relative to the store."""
-        return {
-            "folder": str(self.folder),
-            "samples": self.samples,
-            "tensors": {
-                name: {
-                    "elem_type": known.elem_type,
-                    "shapes": [list(shape) for shape in known.shapes],
-                    "files": list(known.files),
-                }
-                for name, known in self.tensors.items()
-            },
-            "missing": dict(self.missing),
-            "error": self.error,
-            "reference": self.reference,
-            "hidden": sorted(self.hidden),
-        }
+        tensors = {name: vars(known) for name, known in self.tensors.items()}
+        return {**vars(self), "folder": str(self.folder), "tensors": tensors, "hidden": sorted(self.hidden)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path | None = None) -> Record:
-        """Make it from what `to_json` gave; `folder`, when the store has moved since."""
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Make it from what `to_json` gave."""
         tensors = {
             name: Tensor(t["elem_type"], tuple(tuple(s) for s in t["shapes"]), tuple(t["files"]))
             for name, t in data["tensors"].items()
         }
-        return cls(
-            folder=folder or Path(data["folder"]),
-            samples=data["samples"],
-            tensors=tensors,
-            missing=data["missing"],
-            error=data["error"],
-            reference=data["reference"],
-            hidden=frozenset(data.get("hidden", ())),
-        )
+        folder, hidden = Path(data["folder"]), frozenset(data["hidden"])
+        return cls(**{**data, "folder": folder, "tensors": tensors, "hidden": hidden})
 
 
 def recorded_values(store: Store, name: str, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:

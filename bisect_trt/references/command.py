@@ -39,10 +39,8 @@ def _run(
     command: str, model: Path, sample: Mapping[str, Array], outputs: Sequence[str], scratch: Path
 ) -> dict[str, Array]:
     option = f"--reference command:{command}"
-    suffix = ".json" if "{inputs}.json" in command else ".npz"
-    given, answer = scratch / f"inputs{suffix}", scratch / "outputs.npz"
-    if "{outputs}.json" in command:
-        answer = scratch / "outputs.json"
+    given = scratch / ("inputs.json" if "{inputs}.json" in command else "inputs.npz")
+    answer = scratch / ("outputs.json" if "{outputs}.json" in command else "outputs.npz")
     values = {
         "{inputs}.json": str(given), "{outputs}.json": str(answer),
         "{inputs}": str(given), "{outputs}": str(answer), "{model}": str(model.absolute()),

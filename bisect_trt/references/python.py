@@ -115,20 +115,13 @@ def load_inputs(file: Path, name: str) -> list[dict[str, Array]]:
     function = function_of(option, file, name)
     try:
         given = function()
-        samples = [given] if isinstance(given, Mapping) else list(_several(option, given))
-    except UsageError:
-        raise
+        several = given if isinstance(given, Iterable) else ()
+        samples = [given] if isinstance(given, Mapping) else list(several)
     except (Exception, SystemExit) as error:
         raise UsageError(f"{option} fails: {_words(error)}") from error
     if not samples or not all(isinstance(sample, Mapping) for sample in samples):
         raise UsageError(f"{option} has to yield mappings of input name to array")
     return [{str(k): _array(option, str(k), v) for k, v in sample.items()} for sample in samples]
-
-
-def _several(option: str, given: Any) -> Iterable[Any]:
-    if not isinstance(given, Iterable):
-        raise UsageError(f"{option} has to yield mappings of input name to array")
-    return given
 
 
 def _words(error: BaseException) -> str:

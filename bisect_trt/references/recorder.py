@@ -56,7 +56,7 @@ def record(
     graph = Graph(onnx.load_model_from_string(model))
     run = _Run(graph, Store(folder), feeds, stem)
     run.take_inputs()
-    for part in _slices(run.named(tensors), _Sizes(run), budget or DEFAULT_BUDGET):
+    for part in run.slices(run.named(tensors), budget or DEFAULT_BUDGET):
         run.make(part)
     return Record(
         folder=folder,
@@ -67,21 +67,6 @@ def record(
         reference=ort.title(),
         hidden=frozenset(run.hidden),
     )
-
-
-def _slices(names: Iterable[str], sizes: _Sizes, budget: int) -> Iterator[list[str]]:
-    """Cut a list of tensors into pieces that fit into the budget; each is made before the next is cut."""
-    part: list[str] = []
-    held = 0
-    for name in names:
-        size = sizes.expected(name)
-        if part and held + size > budget:
-            yield part
-            part, held = [], 0
-        part.append(name)
-        held += size
-    if part:
-        yield part
 
 
 @dataclass
@@ -97,6 +82,20 @@ class _Run:
     error: str = ""
     largest: int = 0  # bytes that a tensor has in all samples
 
+    def slices(self, names: Iterable[str], budget: int) -> Iterator[list[str]]:
+        """Cut a list of tensors into pieces that fit into the budget; each is made before the next is cut."""
+        part: list[str] = []
+        held = 0
+        for name in names:
+            size = self.expected(name)
+            if part and held + size > budget:
+                yield part
+                part, held = [], 0
+            part.append(name)
+            held += size
+        if part:
+            yield part
+
     @cached_property
     def places(self) -> Mapping[str, int]:
         """Names of files must not depend on which tensors were asked for first."""
@@ -110,8 +109,7 @@ class _Run:
             self.add(name, known)
         for name in self.graph.graph_inputs:
             if name not in self.tensors:
-                self.missing[name] = "is an input without a value, or no tensor"
-                self.failed.add(name)
+                self.lack(name, "is an input without a value, or no tensor")
 
     def named(self, tensors: Sequence[str] | None) -> list[str]:
         """Return the tensors to run for, in topological order; weights that are outputs are taken at once."""
@@ -130,14 +128,14 @@ class _Run:
     def no_tensor(self, name: str) -> bool:
         """Return whether the declared type says that a value is none that can be kept; notes why."""
         kind = self.graph.value_info(name)
-        if kind is None:
+        which = "tensor_type" if kind is None else str(kind.WhichOneof("value"))
+        if which != "tensor_type":
+            self.missing[name] = NO_TENSOR.format(which.removesuffix("_type"))
+        elif self.graph.elem_type(name) == TensorProto.STRING:
+            self.missing[name] = NO_TENSOR.format("strings")
+        else:
             return False
-        what = "" if kind.HasField("tensor_type") else str(kind.WhichOneof("value")).removesuffix("_type")
-        if kind.HasField("tensor_type") and kind.tensor_type.elem_type == TensorProto.STRING:
-            what = "strings"
-        if what:
-            self.missing[name] = NO_TENSOR.format(what)
-        return bool(what)
+        return True
 
     def make(self, names: list[str]) -> None:
         """Run what is needed for these tensors and keep them; halve them when that fails."""
@@ -148,20 +146,24 @@ class _Run:
             self.run(names)
         except ort.OrtError as error:
             if len(names) == 1:
-                self.make_alone(names[0], error)
+                self.make_alone(names[0], str(error))
                 return
             middle = len(names) // 2
             self.make(names[:middle])
             self.make(names[middle:])
 
-    def make_alone(self, name: str, error: ort.OrtError) -> None:
+    def make_alone(self, name: str, error: str) -> None:
         """Make the last try: with the recorded shapes, which some operators want to know beforehand."""
         try:
             self.run([name], static=True)
         except ort.OrtError:
-            self.error = self.error or str(error)
-            self.missing[name] = str(error)
-            self.failed.add(name)
+            self.error = self.error or error
+            self.lack(name, error)
+
+    def lack(self, name: str, why: str) -> None:
+        """Note that there is no value of a tensor: what needs it fails as well."""
+        self.missing[name] = why
+        self.failed.add(name)
 
     def run(self, names: list[str], *, static: bool = False) -> None:
         """Run what is needed for these tensors and keep them. Raises OrtError."""
@@ -171,13 +173,11 @@ class _Run:
 
     def lacks_input(self, name: str) -> bool:
         """Return whether a tensor needs another one that ONNX Runtime could not make; notes which."""
-        graph = self.graph
-        for source in graph.inputs_of(graph.producer[name]):
-            if source in self.failed:
-                self.missing[name] = f"needs {source}, which is missing"
-                self.failed.add(name)
-                return True
-        return False
+        reads = self.graph.inputs_of(self.graph.producer[name])
+        source = next((source for source in reads if source in self.failed), None)
+        if source is not None:
+            self.lack(name, f"needs {source}, which is missing")
+        return source is not None
 
     def upstream(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Return the nodes that make these tensors from recorded ones, in order, and those tensors."""
@@ -224,8 +224,7 @@ class _Run:
             part, opset_imports=graph.proto.opset_import, ir_version=graph.proto.ir_version
         )
         proto.functions.extend(graph.proto.functions)
-        data: bytes = proto.SerializeToString()
-        return data
+        return bytes(proto.SerializeToString())
 
     def border(self, name: str, static: bool) -> onnx.ValueInfoProto:
         """Return a recorded tensor as an input: what is known of its shape before the run, or as recorded.
@@ -280,30 +279,22 @@ class _Run:
         size = sum(raw_size(known.elem_type, shape) for shape in known.shapes)
         self.largest = max(self.largest, size)
 
-
-class _Sizes:
-    """How much a tensor will need, before it is made."""
-
-    def __init__(self, run: _Run) -> None:
-        self._run = run
-
     def expected(self, name: str) -> int:
-        """Return the bytes in all samples, by inferred shapes.
+        """Return the bytes that a tensor will need in all samples, by inferred shapes.
 
         Where these say nothing, as the largest one so far.
         """
-        samples = max(1, len(self._run.feeds))
-        kind = self._types.get(name)
+        samples, kind = max(1, len(self.feeds)), self.types.get(name)
         dims = None if kind is None else dims_of(kind)
-        elem_type = self._run.graph.elem_type(name) or (kind.tensor_type.elem_type if kind else 0)
+        elem_type = self.graph.elem_type(name) or (kind.tensor_type.elem_type if kind else 0)
         if elem_type and is_static(dims):
             return samples * raw_size(elem_type, dims)
-        return max(samples * UNKNOWN, self._run.largest)
+        return max(samples * UNKNOWN, self.largest)
 
     @cached_property
-    def _types(self) -> Mapping[str, onnx.TypeProto]:
-        """Return what was declared; with dynamic inputs, what follows from the largest ones given."""
-        graph, tensors = self._run.graph, self._run.tensors
+    def types(self) -> Mapping[str, onnx.TypeProto]:
+        """What was declared; with dynamic inputs, what follows from the largest ones given."""
+        graph, tensors = self.graph, self.tensors
         shapes = {t: _largest_shape(tensors[t].shapes) for t in graph.graph_inputs if t in tensors}
         if all(graph.shape(t) == shape for t, shape in shapes.items()):
             every = ((t, graph.value_info(t)) for node in graph.order for t in graph.outputs_of(node))

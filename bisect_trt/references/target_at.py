@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.settings import TargetSettings
@@ -19,5 +18,4 @@ def settings(target: TargetSettings) -> TargetSettings:
         raise UsageError(
             f"--reference target-at:fp32: {target.spec} in FP32 is ONNX Runtime", "use --reference ort"
         )
-    plain: dict[str, Any] = {f.name: f.default for f in fields(target) if f.name == "precision"}
-    return replace(target, tf32=False, **plain)
+    return replace(target, tf32=False, precision="")
