@@ -9,12 +9,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.sax import saxutils
 
 import jinja2
 
@@ -135,43 +135,23 @@ def junit(data: Mapping[str, Any]) -> str:
 
     Not run is skipped, and known failures where asked for.
     """
-    root = ElementTree.Element("testsuites", name="bisect-trt nightly")
-    by_target: dict[str, list[Mapping[str, Any]]] = {}
+    suites: dict[str, list[dict[str, Any]]] = {}
     for result in data["results"]:
-        by_target.setdefault(result["target"], []).append(result)
-    for target, results in by_target.items():
-        suite = ElementTree.SubElement(root, "testsuite", name=_xml(target), tests=str(len(results)))
-        suite.set("timestamp", data["night"]["started"])
-        suite.set("time", str(round(sum(r["seconds"] for r in results), 3)))
-        for result in results:
-            _case(suite, result, data["junit_skip_known"])
-        for kind, tag in (("failures", "failure"), ("skipped", "skipped")):
-            suite.set(kind, str(len(suite.findall(f"testcase/{tag}"))))
-        suite.set("errors", "0")
-    ElementTree.indent(root)
-    return f"<?xml version='1.0' encoding='utf-8'?>\n{ElementTree.tostring(root, encoding='unicode')}\n"
+        case = result | _told(result, data["junit_skip_known"])
+        suites.setdefault(result["target"], []).append(case)
+    return _templates().get_template("junit.xml.j2").render({**data, "suites": suites}).translate(_CONTROL)
 
 
-def _case(suite: ElementTree.Element, result: Mapping[str, Any], skip_known: bool) -> None:
-    case = ElementTree.SubElement(
-        suite, "testcase", classname=suite.get("name", ""), name=_xml(result["model"])
-    )
-    case.set("time", str(round(result["seconds"], 3)))
+def _told(result: Mapping[str, Any], skip_known: bool) -> dict[str, str]:
+    """Return what a case of JUnit tells of a result: the element, empty of what passes, and its message."""
     failure = result["failure"]
     if result["status"] == Status.NOT_RUN:
-        ElementTree.SubElement(case, "skipped", message=_xml(result["reason"]))
-    elif failure and skip_known and result["status"] == Status.KNOWN:
-        said = f"known: {failure['stage']} {failure['symptom']}: {failure['signature']}"
-        ElementTree.SubElement(case, "skipped", message=_xml(said))
-    elif failure:
-        said = f"{result['status']}: {failure['stage']} {failure['symptom']}: {failure['signature']}"
-        shown = ElementTree.SubElement(case, "failure", message=_xml(said), type=_xml(result["status"]))
-        repro = f"\nreproducer: {result['repro']['folder']}" if result["repro"] else ""
-        shown.text = _xml(f"{failure['message']}{repro}")
-
-
-def _xml(text: str) -> str:
-    return text.translate(_CONTROL).encode("utf-8", "replace").decode()
+        return {"tag": "skipped", "said": result["reason"]}
+    if not failure:
+        return {"tag": ""}
+    tag = "skipped" if skip_known and result["status"] == Status.KNOWN else "failure"
+    said = f"{result['status']}: {failure['stage']} {failure['symptom']}: {failure['signature']}"
+    return {"tag": tag, "said": said}
 
 
 def _result(row: Row, out: Path, cluster: str) -> dict[str, Any]:
@@ -245,4 +225,5 @@ def _cell(text: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    return templates.environment("bisect_trt.nightly", seconds=seconds, cell=_cell)
+    xml: dict[str, Callable[[str], str]] = {"quoted": saxutils.quoteattr, "escaped": saxutils.escape}
+    return templates.environment("bisect_trt.nightly", seconds=seconds, cell=_cell, **xml)
