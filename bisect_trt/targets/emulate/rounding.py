@@ -16,7 +16,6 @@ INT8 and FP8 scale each tensor so that its largest magnitude becomes 127 or 448,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +76,8 @@ class Rounder:
         self._graph = graph
         self._prefix = prefix
         self._count = 0
-        self._constants: dict[tuple[int, tuple[float, ...]], str] = {}
+        self._constants: dict[tuple[int, float, bool], str] = {}
+        self._made: list[onnx.NodeProto] = []
 
     def fresh(self) -> str:
         """Return a new tensor name."""
@@ -88,112 +88,85 @@ class Rounder:
         """Return a Cast to an element type."""
         return self._node("Cast", source, target=target, to=to)
 
-    def nodes(self, source: str, source_type: int, target: str, target_type: int) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes that give `target` the rounded values of `source`.
+    def nodes(self, source: str, source_type: int, target: str, target_type: int) -> list[onnx.NodeProto]:
+        """Return the nodes that give `target` the rounded values of `source`.
 
         float64 goes through float32, which is what TensorRT makes of it.
         """
+        self._made = []
         if source_type != TensorProto.FLOAT:
-            narrow = self.cast(source, TensorProto.FLOAT)
-            yield narrow
-            source = narrow.output[0]
+            source = self._op("Cast", source, to=TensorProto.FLOAT)
         cast = self._format.cast if self._opset >= self._format.since else None
         if cast is not None:
-            rounded = self.cast(source, cast, target if target_type == cast else "")
-            yield rounded
-            if target_type != cast:
-                yield self.cast(rounded.output[0], target_type, target)
-            return
-        # float32 again at the end, whatever the target: a float64 must not keep more.
-        *steps, last = self._arithmetic(source)
-        yield from steps
-        if target_type == TensorProto.FLOAT:
-            last.output[0] = target
-        yield last
-        if target_type != TensorProto.FLOAT:
-            yield self.cast(last.output[0], target_type, target)
+            rounded = self._op("Cast", source, to=cast)
+        else:  # float32 again at the end, whatever the target: a float64 must not keep more
+            rounded, cast = self._arithmetic(source), TensorProto.FLOAT
+        if target_type != cast:
+            self._op("Cast", rounded, to=target_type)
+        self._made[-1].output[0] = target
+        return self._made
 
-    def _arithmetic(self, source: str) -> Iterator[onnx.NodeProto]:
+    def _arithmetic(self, source: str) -> str:
         if self._format.largest is None:
-            yield from self._to_grid(source)
-            return
-        steps = list(self._scale(source))
-        yield from steps
-        scale = steps[-1]
-        quotient = self._node("Div", source, scale.output[0])
-        yield quotient
+            return self._to_grid(source)
         limit = self._format.largest
-        low = self._node("Max", quotient.output[0], self._constant(TensorProto.FLOAT, -limit))
-        high = self._node("Min", low.output[0], self._constant(TensorProto.FLOAT, limit))
-        yield from (low, high)
-        steps = list(self._to_grid(high.output[0]))
-        yield from steps
-        grid = steps[-1]
-        yield self._node("Mul", grid.output[0], scale.output[0])
+        scale = self._scale(source, limit)
+        low = self._op("Max", self._op("Div", source, scale), self._float(-limit))
+        high = self._op("Min", low, self._float(limit))
+        return self._op("Mul", self._to_grid(high), scale)
 
-    def _scale(self, source: str) -> Iterator[onnx.NodeProto]:
-        """Yield nodes for the largest magnitude / `largest`. NaN is left out; Inf counts as FLT_MAX."""
-        absolute = self._node("Abs", source)
-        is_nan = self._node("IsNaN", source)
-        zero = self._constant(TensorProto.FLOAT, 0.0)
-        known = self._node("Where", is_nan.output[0], zero, absolute.output[0])
-        flat = self._node("Reshape", known.output[0], self._constant(TensorProto.INT64, -1, vector=True))
+    def _scale(self, source: str, limit: float) -> str:
+        """Return the largest magnitude / `limit`. NaN is left out; Inf counts as FLT_MAX."""
+        known = self._op("Where", self._op("IsNaN", source), self._float(0.0), self._op("Abs", source))
+        flat = self._op("Reshape", known, self._constant(TensorProto.INT64, -1, vector=True))
         # A zero more, so that an empty tensor has a largest value, too.
-        more = self._node("Concat", flat.output[0], self._constant(TensorProto.FLOAT, 0, vector=True), axis=0)
-        largest = self._node("ReduceMax", more.output[0], keepdims=0)
-        finite = self._node("Min", largest.output[0], self._constant(TensorProto.FLOAT, _MAX))
-        assert self._format.largest is not None
-        ratio = self._node("Div", finite.output[0], self._constant(TensorProto.FLOAT, self._format.largest))
-        normal = self._node("Max", ratio.output[0], self._constant(TensorProto.FLOAT, _TINY))
-        yield from (absolute, is_nan, known, flat, more, largest, finite, ratio, normal)
+        more = self._op("Concat", flat, self._constant(TensorProto.FLOAT, 0, vector=True), axis=0)
+        finite = self._op("Min", self._op("ReduceMax", more, keepdims=0), self._float(_MAX))
+        return self._op("Max", self._op("Div", finite, self._float(limit)), self._float(_TINY))
 
-    def _to_grid(self, source: str) -> Iterator[onnx.NodeProto]:
+    def _to_grid(self, source: str) -> str:
         """Round float32 values to the format's grid; the sign of zero is kept."""
-        wide = self.cast(source, TensorProto.DOUBLE)
-        absolute = self._node("Abs", wide.output[0])
-        yield from (wide, absolute)
-        if self._format.whole:
-            magic = self._double(_MAGIC)
-        else:
-            *steps, power = self._power_of_two(absolute.output[0])
-            yield from steps
-            scaled = self._node("Mul", power.output[0], self._double(_MAGIC * 2.0**-self._format.bits))
-            yield from (power, scaled)
-            magic = scaled.output[0]
-        shifted = self._node("Add", absolute.output[0], magic)
-        rounded = self._node("Sub", shifted.output[0], magic)
+        wide = self._op("Cast", source, to=TensorProto.DOUBLE)
+        absolute = self._op("Abs", wide)
+        magic = self._double(_MAGIC)
+        if not self._format.whole:
+            unit = self._double(_MAGIC * 2.0**-self._format.bits)
+            magic = self._op("Mul", self._power_of_two(absolute), unit)
+        rounded = self._op("Sub", self._op("Add", absolute, magic), magic)
         # The sign: -1, +1, or the zero itself with its sign.
-        large = self._node("Mul", wide.output[0], self._double(2.0**600))
-        below = self._node("Min", large.output[0], self._double(1.0))
-        sign = self._node("Max", below.output[0], self._double(-1.0))
-        signed = self._node("Mul", rounded.output[0], sign.output[0])
-        yield from (shifted, rounded, large, below, sign, signed)
-        yield self.cast(signed.output[0], TensorProto.FLOAT)
+        large = self._op("Mul", wide, self._double(2.0**600))
+        sign = self._op("Max", self._op("Min", large, self._double(1.0)), self._double(-1.0))
+        return self._op("Cast", self._op("Mul", rounded, sign), to=TensorProto.FLOAT)
 
-    def _power_of_two(self, magnitude: str) -> Iterator[onnx.NodeProto]:
-        """Yield nodes for 2**floor(log2(magnitude)), exact for float32, whose steps there are above 4e-8.
+    def _power_of_two(self, magnitude: str) -> str:
+        """Return 2**floor(log2(magnitude)), exact for float32, whose steps there are above 4e-8.
 
         Between the smallest normal number and 2**127, so that zero, subnormals and Inf get there, too.
         """
-        low = self._node("Max", magnitude, self._double(2.0**self._format.smallest))
-        high = self._node("Min", low.output[0], self._double(2.0**127))
-        natural = self._node("Log", high.output[0])
-        binary = self._node("Mul", natural.output[0], self._double(1 / math.log(2)))
-        safe = self._node("Add", binary.output[0], self._double(1e-9))
-        floor = self._node("Floor", safe.output[0])
-        yield from (low, high, natural, binary, safe, floor)
-        yield self._node("Pow", self._double(2.0), floor.output[0])
+        low = self._op("Max", magnitude, self._double(2.0**self._format.smallest))
+        natural = self._op("Log", self._op("Min", low, self._double(2.0**127)))
+        binary = self._op("Mul", natural, self._double(1 / math.log(2)))
+        floor = self._op("Floor", self._op("Add", binary, self._double(1e-9)))
+        return self._op("Pow", self._double(2.0), floor)
+
+    def _float(self, value: float) -> str:
+        return self._constant(TensorProto.FLOAT, value)
 
     def _double(self, value: float) -> str:
         return self._constant(TensorProto.DOUBLE, value)
 
     def _constant(self, elem_type: int, value: float, vector: bool = False) -> str:
-        key = (elem_type, (value, float(vector)))
+        key = (elem_type, value, vector)
         if key not in self._constants:
             name = self._constants[key] = self.fresh()
             values = [int(value) if elem_type == TensorProto.INT64 else value]
             self._graph.initializer.append(helper.make_tensor(name, elem_type, [1] if vector else [], values))
         return self._constants[key]
+
+    def _op(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Make a node, and return what it gives."""
+        self._made.append(self._node(op, *inputs, **attributes))
+        return str(self._made[-1].output[0])
 
     def _node(self, op: str, *inputs: str, target: str = "", **attributes: Any) -> onnx.NodeProto:
         output = target or self.fresh()
