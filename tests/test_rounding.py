@@ -16,7 +16,9 @@ from bisect_trt.accuracy.amplifiers import amplifier
 from bisect_trt.accuracy.arithmetic import BF16, FP8, FP16, FP32, INT8, TF32, Arithmetic, arithmetic_of
 from bisect_trt.accuracy.operators import sum_length
 from bisect_trt.accuracy.rounding_bounds import rounding
+from bisect_trt.references.inner_values import inner_values
 from bisect_trt.references.noise import Noise
+from bisect_trt.references.noise_places import Places
 from bisect_trt.settings import TargetSettings
 
 Array = np.ndarray[Any, Any]
@@ -157,3 +159,14 @@ def test_sums_are_as_long_as_they_are() -> None:
 def test_amplifiers_are_named_by_what_they_do(op: str, why: str) -> None:
     found = amplifier("n", op, 1e-4, 1e-1)
     assert why in found.why and found.advice and found.growth == pytest.approx(1000)
+
+
+@pytest.mark.parametrize(("arithmetic", "nodes"), [(FP32, ["Add"]), (FP16, ["Add", "MatMul", "Add"])])
+def test_what_no_error_reaches_is_not_run_again(arithmetic: Arithmetic, nodes: list[str]) -> None:
+    """In FP32 the first error is behind the product, whose weight no noisy run reads then."""
+    proto, feeds, _ = product(16, 0.0, 0)
+    seen = inner_values(proto, HERE, feeds, arithmetic)
+    noisy, before = Places(proto, seen, arithmetic).model(["mm_o"])
+    assert [node.op_type for node in noisy.graph.node] == nodes
+    assert len(noisy.graph.initializer) == len(nodes) // 2 and len(before) == (arithmetic is FP32)
+    assert np.any(bound_of(proto, feeds, arithmetic, "mm_o").largest)

@@ -122,7 +122,8 @@ class Noise:
     spreads: dict[str, Spread] = field(default_factory=dict)
     overflows: list[str] = field(default_factory=list)
     sources: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
-    _session: ort.Session | None = None
+    _session: ort.Session | None = None  # none where no error reaches anything
+    _steady: dict[str, Array] = field(default_factory=dict)  # what no error reaches
     _feeds: dict[str, Array] = field(default_factory=dict)
     _errors: dict[str, Array] = field(default_factory=dict)
     _rounded: dict[str, Array] = field(default_factory=dict)
@@ -131,6 +132,8 @@ class Noise:
 
     def prepare(self, model: onnx.ModelProto, folder: Path, feeds: Mapping[str, Array]) -> None:
         """Run the model once, with all that it computes seen, and put places for errors into it.
+
+        What no error reaches is not run again.
 
         Raises:
             Unknown: it is too large, or ONNX Runtime does not run it so.
@@ -144,7 +147,11 @@ class Noise:
         self._outputs = tuple(o.name for o in model.graph.output)
         self.sources = {n.name: (n.op_type, tuple(n.input), tuple(n.output)) for n in model.graph.node}
         tensors = [t for t in seen if not t.endswith((MAGNITUDE, SEEN)) and t not in feeds]
-        self._session = _session(noisy.model(tensors), folder)
+        proto, before = noisy.model(tensors)
+        self._feeds |= before
+        reached = {output.name for output in proto.graph.output}
+        self._steady = {name: seen[name] for name in tensors if name not in reached}
+        self._session = _session(proto, folder) if reached else None
         self._rounded, self._beyond = noisy.rounded, noisy.beyond
         base = self._run(self._only({}))
         self.spreads = {name: Spread.of(base[name]) for name in tensors if name in base}
@@ -213,7 +220,8 @@ class Noise:
             spread.add(found[name])
 
     def _run(self, errors: Mapping[str, Array]) -> dict[str, Array]:
-        assert self._session is not None
+        if self._session is None:
+            return self._steady
         feeds = dict(self._feeds)
         for name, error in errors.items():
             base = name.removesuffix(NOISE)
@@ -224,7 +232,7 @@ class Noise:
             else:
                 feeds[name] = error
         try:
-            return ort.tensors(self._session.run(feeds))
+            return {**self._steady, **ort.tensors(self._session.run(feeds))}
         except ort.OrtError as error:
             raise Unknown(f"the reference does not run it with errors put in: {error}") from error
 

@@ -11,7 +11,7 @@ from onnx import helper
 from bisect_trt.accuracy import rounding_bounds as bounds
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import sum_length
-from bisect_trt.model.graph import bodies
+from bisect_trt.model.graph import bodies, consumed, is_random
 from bisect_trt.model.walk import copied, refill
 from bisect_trt.outcome import Array
 from bisect_trt.references.inner_values import FLOATS, MAGNITUDE, SEEN
@@ -38,6 +38,7 @@ class Places:
         self._arithmetic = arithmetic
         self._weights = {w.name for w in model.graph.initializer}
         self._renamed: dict[str, str] = {}
+        self._bare: dict[str, str] = {}  # what is computed before an error is added, and its usual name
         for value in model.graph.input:
             known = seen.get(value.name, np.zeros(0))
             place = value.name + NOISE
@@ -48,18 +49,49 @@ class Places:
         for node in model.graph.node:
             self._node(node)
 
-    def model(self, outputs: Sequence[str]) -> onnx.ModelProto:
-        """Return the model with places for errors, and these outputs."""
+    def model(self, outputs: Sequence[str]) -> tuple[onnx.ModelProto, dict[str, Array]]:
+        """Return what errors reach of the model, with places for them, and the values that enter it besides.
+
+        What comes before the first error is the same in each run: what was seen of it is taken. It has those
+        of `outputs` that errors reach.
+        """
+        fed = {value.name for value in self._model.graph.input}
+        moved = {name if (bare := name.removesuffix(NOISE)) not in fed else bare for name in self.errors}
+        nodes, before = self._behind(moved)
         proto = copied(self._model)
-        del proto.graph.value_info[:]
-        refill(proto.graph.node, self._made)
-        refill(proto.graph.output, [onnx.ValueInfoProto(name=name) for name in outputs])
-        fed = {value.name for value in proto.graph.input}
-        for name, error in self.errors.items():
-            if name.removesuffix(NOISE) not in fed:
-                kind = helper.np_dtype_to_tensor_dtype(error.dtype)
-                proto.graph.input.append(helper.make_tensor_value_info(name, kind, error.shape))
-        return proto
+        graph = proto.graph
+        del graph.value_info[:]
+        refill(graph.node, nodes)
+        made = {t for node in nodes for t in node.output}
+        refill(graph.output, [onnx.ValueInfoProto(name=name) for name in outputs if name in made])
+        read = {t for node in nodes for t in consumed(node)}
+        refill(graph.initializer, [w for w in graph.initializer if w.name in read])
+        values = {name: error for name, error in self.errors.items() if name in moved} | before
+        for name, value in values.items():
+            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+            graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
+        return proto, before
+
+    def _behind(self, moved: set[str]) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+        """Return the nodes that something of `moved` reaches, and values of what they read of others.
+
+        All nodes where a value is not known, or has 16 bits: ONNX Runtime computes such in float32, and
+        rounds at the border of a model what it does not round within.
+        """
+        reached, made, before = set(moved), set[str](), dict[str, Array]()
+        nodes = []
+        for node in self._made:
+            if is_random(node) or not reached.isdisjoint(consumed(node)):
+                nodes.append(node)
+                reached.update(node.output)
+            else:
+                made.update(node.output)
+        for name in sorted(made.intersection(t for node in nodes for t in consumed(node))):
+            value = self._seen.get(self._bare.get(name, name))
+            if value is None or value.dtype.itemsize == 2:
+                return self._made, {}
+            before[name] = value
+        return nodes, before
 
     def _keep(self, name: str, error: Array, value: Array) -> bool:
         """Remember the error of a value unless it is zero everywhere; return whether it was kept."""
@@ -102,6 +134,7 @@ class Places:
             error = self._computed(node, name, value, shapes, terms)
             if self._keep(name + NOISE, error, value):
                 copy.output[k] = name + _RAW
+                self._bare[name + _RAW] = name
                 self._made.append(helper.make_node("Add", [name + _RAW, name + NOISE], [name]))
 
     def _entering(self, node: onnx.NodeProto, slot: int, name: str, terms: int) -> str:
