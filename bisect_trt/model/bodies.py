@@ -10,7 +10,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from bisect_trt.model.graph import is_onnx, opset_of, topological
-from bisect_trt.model.walk import copied, integer, integers, refill, rename_read, tensor_names
+from bisect_trt.model.walk import copied, integer, integers, refill, rename, tensor_names
 
 CONTROL = frozenset({"If", "Loop", "Scan"})
 """Operators that have bodies."""
@@ -86,7 +86,7 @@ class _Inliner:
         own = [i.name for i in self.body.input] + [t.name for t in self.body.initializer]
         own += [t for node in self.body.node for t in node.output if t]
         self.renamed = {name: self._fresh(name) for name in own}
-        _rename(self.body, self.renamed)
+        rename(self.body, self.renamed)
 
     def _fresh(self, name: str) -> str:
         if name in self.taken:
@@ -151,14 +151,4 @@ class _Inliner:
             if self.opset >= 13:
                 self._add("Unsqueeze", [inner, self._constant([axis])], outer)
             else:
-                node = helper.make_node("Unsqueeze", [inner], [outer], f"Unsqueeze/{outer}", axes=[axis])
-                self.added.append(node)
-
-
-def _rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
-    """Rename tensors in a body, and where the bodies in it capture them."""
-    for item in (*graph.input, *graph.output, *graph.initializer):
-        item.name = new.get(item.name, item.name)
-    for node in graph.node:
-        rename_read(node, new)
-        node.output[:] = [new.get(name, name) for name in node.output]
+                self._add("Unsqueeze", [inner], outer, axes=[axis])

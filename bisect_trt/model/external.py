@@ -13,6 +13,8 @@ from bisect_trt.model.graph import bodies
 from bisect_trt.model.store import INLINE_LIMIT, external_info, raw_size
 from bisect_trt.model.walk import copied
 
+_AGAIN = "save the model again"
+
 
 def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
     """Yield all tensors of a model: initializers and attributes, in bodies and functions too."""
@@ -62,7 +64,7 @@ def referenced_files(proto: onnx.ModelProto, path: Path) -> dict[str, Path]:
 def _resolve(location: str, path: Path, tensor: str) -> Path:
     where = f"external data of {tensor!r} in {path.name}"
     if not location:
-        raise UsageError(f"{where} has no location", "save the model again")
+        raise UsageError(f"{where} has no location", _AGAIN)
     foreign = PureWindowsPath(location)
     if location.startswith("/") or foreign.is_absolute() or foreign.drive or ".." in foreign.parts:
         raise UsageError(
@@ -73,7 +75,7 @@ def _resolve(location: str, path: Path, tensor: str) -> Path:
     try:
         there = file.is_file()
     except OSError as error:  # a name that no file can have
-        raise UsageError(f"{where}: {error.strerror}: {location[:60]!r}", "save the model again") from error
+        raise UsageError(f"{where}: {error.strerror}: {location[:60]!r}", _AGAIN) from error
     if not there:
         why = "is no regular file" if file.exists() else "does not exist"
         raise UsageError(
@@ -97,14 +99,10 @@ def _check_range(tensor: TensorProto, file: Path, size: int) -> None:
         offset = int(info.get("offset") or 0)
         length = int(info.get("length") or needed)
     except ValueError:
-        raise UsageError(
-            f"{where} has an offset or length that is no number", "save the model again"
-        ) from None
+        raise UsageError(f"{where} has an offset or length that is no number", _AGAIN) from None
     if offset < 0 or length != needed:
-        raise UsageError(
-            f"{where}: {length} bytes at {offset} cannot hold {list(tensor.dims)}, which takes {needed}",
-            "save the model again",
-        )
+        why = f"{length} bytes at {offset} cannot hold {list(tensor.dims)}, which takes {needed}"
+        raise UsageError(f"{where}: {why}", _AGAIN)
     if offset + length > size:
         raise UsageError(
             f"{where} is truncated: bytes {offset} to {offset + length} are needed, the file has {size}",
@@ -120,11 +118,9 @@ def tensor_size(tensor: TensorProto) -> int:
     """
     kind = tensor.data_type
     if kind == TensorProto.UNDEFINED or kind not in TensorProto.DataType.values():
-        raise UsageError(f"tensor {tensor.name!r} has the unknown type {kind}", "save the model again")
+        raise UsageError(f"tensor {tensor.name!r} has the unknown type {kind}", _AGAIN)
     if any(dim < 0 for dim in tensor.dims):
-        raise UsageError(
-            f"tensor {tensor.name!r} has a negative dimension: {list(tensor.dims)}", "save the model again"
-        )
+        raise UsageError(f"tensor {tensor.name!r} has a negative dimension: {list(tensor.dims)}", _AGAIN)
     return raw_size(kind, tensor.dims)
 
 

@@ -10,6 +10,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.normalise import replace_nodes
 from bisect_trt.model.operators import label
+from bisect_trt.model.walk import drop
 from bisect_trt.writing.text import some_names
 
 SHOWN = 3  # names in a note
@@ -79,6 +80,4 @@ def _keep_last(graph: GraphProto, names: Collection[str]) -> None:
             left.remove(node.output[0])
         kept.append(node)
     replace_nodes(graph, kept[::-1])
-    for i in reversed(range(len(graph.initializer))):
-        if graph.initializer[i].name in names:
-            del graph.initializer[i]
+    drop(graph.initializer, lambda tensor: tensor.name in names)

@@ -33,14 +33,16 @@ from bisect_trt.model.validate import validate
 from bisect_trt.model.wire import Buffer, Field, field, fields
 
 _EXPORT = "export the model to ONNX and pass the .onnx file"
-_MAGIC = (
-    (b"PK\x03\x04", "a zip archive (a PyTorch checkpoint or a packed folder)", _EXPORT),
-    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
-    (b"ftrt", "a TensorRT engine", "pass the ONNX model that it was built from"),
-    (b"ptrt", "a TensorRT engine", "pass the ONNX model that it was built from"),
-    (b"\x80\x02", "a Python pickle (a PyTorch checkpoint)", _EXPORT),
-    (b"\x89HDF", "an HDF5 file (a Keras model)", _EXPORT),
-    (b"version https://git-lfs", "a Git LFS pointer", "run: git lfs pull"),
+_MAGIC = (  # where it stands, and what it is of
+    (0, b"PK\x03\x04", "a zip archive (a PyTorch checkpoint or a packed folder)", _EXPORT),
+    (0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (0, b"ftrt", "a TensorRT engine", "pass the ONNX model that it was built from"),
+    (0, b"ptrt", "a TensorRT engine", "pass the ONNX model that it was built from"),
+    (0, b"\x80\x02", "a Python pickle (a PyTorch checkpoint)", _EXPORT),
+    (0, b"\x89HDF", "an HDF5 file (a Keras model)", _EXPORT),
+    (0, b"version https://git-lfs", "a Git LFS pointer", "run: git lfs pull"),
+    (4, b"TFL3", "a TensorFlow Lite model", _EXPORT),
+    (4, b"ORTM", "in ONNX Runtime's ORT format", _EXPORT),
 )
 
 
@@ -114,12 +116,9 @@ def _check_file(path: Path) -> None:
         ) from error
     if not head:
         raise UsageError(f"{path} is empty", "export or download the model again")
-    for magic, what, hint in _MAGIC:
-        if head.startswith(magic):
+    for place, magic, what, hint in _MAGIC:
+        if head.startswith(magic, place):
             raise UsageError(f"{path} is {what}, not an ONNX model", hint)
-    if head[4:8] in (b"TFL3", b"ORTM"):
-        what = "a TensorFlow Lite model" if head[4:8] == b"TFL3" else "in ONNX Runtime's ORT format"
-        raise UsageError(f"{path} is {what}, not an ONNX model", _EXPORT)
 
 
 def _parse(path: Path) -> ModelProto:
@@ -180,8 +179,7 @@ def read_light(path: Path) -> ModelProto:
             light = _Reader(data, path.name).rewritten(0, len(data), _MODEL)
         except ValueError as error:
             raise DecodeError(str(error)) from error
-    proto = ModelProto()
-    proto.ParseFromString(light)
+    proto: ModelProto = ModelProto.FromString(light)
     return proto
 
 
@@ -221,9 +219,8 @@ def _node(reader: _Reader, found: Field) -> bytes | None:
 
 def _tensor(reader: _Reader, found: Field) -> bytes | None:
     """Return the tensor as external data; None when it is better left to those who know all encodings."""
-    values = [
-        f for f in fields(reader.data, found.start, found.stop) if f.number in (_FLOATS, _RAW, _DOUBLES)
-    ]
+    inside = fields(reader.data, found.start, found.stop)
+    values = [field for field in inside if field.number in (_FLOATS, _RAW, _DOUBLES)]
     if len(values) != 1:
         return None
     (value,) = values
@@ -232,13 +229,11 @@ def _tensor(reader: _Reader, found: Field) -> bytes | None:
     )
     kind = {_FLOATS: TensorProto.FLOAT, _DOUBLES: TensorProto.DOUBLE}.get(value.number, tensor.data_type)
     length = value.stop - value.start
-    if tensor.data_type != kind or kind not in _KINDS or raw_size(kind, tensor.dims) != length:
-        return None
-    if tensor.data_location == TensorProto.EXTERNAL:
+    plain = tensor.data_type == kind in _KINDS and tensor.data_location != TensorProto.EXTERNAL
+    if not plain or raw_size(kind, tensor.dims) != length:
         return None
     point_to(tensor, reader.location, value.start, length)
-    data: bytes = tensor.SerializeToString()
-    return data
+    return bytes(tensor.SerializeToString())
 
 
 _CONSTANT: dict[int, _Rewrite] = {_TENSOR: _tensor}

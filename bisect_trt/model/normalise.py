@@ -14,12 +14,13 @@ from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.operators import merge_domains
 from bisect_trt.model.skeleton import skeleton
-from bisect_trt.model.walk import copied, inner_nodes, needed_for_outputs, refill
+from bisect_trt.model.walk import copied, drop, inner_nodes, needed_for_outputs, refill
 
 _DENSE_LIMIT = 1 << 28
 """Elements."""
 
 _SMALL_CONSTANT = 1 << 10  # bytes of a node
+
 
 def normalise(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a new model of the same meaning: flat, sorted, with unique node names and inferred types.
@@ -118,6 +119,12 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> No
     refill(graph.node, nodes)
 
 
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put the nodes of a graph into topological order, in place; those of bodies stay as they are."""
+    nodes = list(graph.node)
+    replace_nodes(graph, [nodes[i] for i in topological(nodes)])
+
+
 def constant_value(node: onnx.NodeProto) -> TensorProto:
     """Return the value of a Constant node, in any of its attribute forms, named as its output."""
     name = node.output[0]
@@ -160,23 +167,17 @@ def dense(name: str, sparse: onnx.SparseTensorProto) -> TensorProto:
 def drop_weight_inputs(graph: onnx.GraphProto) -> None:
     """Take the initializers out of the inputs of a graph: nobody may give them another value then."""
     weights = {t.name for t in graph.initializer}
-    kept = [i for i in graph.input if i.name not in weights]
-    if len(kept) != len(graph.input):
-        refill(graph.input, kept)
+    drop(graph.input, lambda value: value.name in weights)
 
 
 def _drop_unneeded(graph: onnx.GraphProto) -> None:
     """Keep what an output needs."""
     kept, needed = needed_for_outputs(graph)
     replace_nodes(graph, kept)
-    unused = [i for i, t in enumerate(graph.initializer) if t.name not in needed]
-    for i in reversed(unused):
-        del graph.initializer[i]
+    drop(graph.initializer, lambda tensor: tensor.name not in needed)
     known = needed | {t for node in graph.node for t in node.output}
-    values = enumerate(graph.value_info)  # one without a type says nothing, and onnx's checker refuses it
-    stale = [i for i, v in values if v.name not in known or not v.type.WhichOneof("value")]
-    for i in reversed(stale):
-        del graph.value_info[i]
+    # One without a type says nothing, and onnx's checker refuses it.
+    drop(graph.value_info, lambda v: v.name not in known or not v.type.WhichOneof("value"))
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
@@ -200,12 +201,10 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 
 def unname_twins(graph: onnx.GraphProto) -> None:
     """Take the name of every node that another one before it has: ONNX Runtime refuses equal names."""
-    seen: set[str] = set()
+    seen = {""}
     for node in inner_nodes(graph):
-        if node.name in seen:
-            node.name = ""
-        elif node.name:
-            seen.add(node.name)
+        node.name = "" if node.name in seen else node.name
+        seen.add(node.name)
 
 
 def _infer(model: onnx.ModelProto) -> None:

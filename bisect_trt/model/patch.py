@@ -135,19 +135,26 @@ def fixed(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.M
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
+    fix(made, shapes)
+    return made
+
+
+def fix(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Do as `fixed` does, in place, and return whether an input was dynamic; -1 is no size."""
     changed = False
-    for value in made.graph.input:
+    for value in model.graph.input:
         tensor = value.type.tensor_type
-        known = tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
-        if value.name in shapes and not known:
+        sizes = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
+        if value.name in shapes and not (tensor.HasField("shape") and min(sizes, default=0) >= 0):
             kind = onnx.helper.make_tensor_type_proto(tensor.elem_type, shapes[value.name])
             value.type.CopyFrom(kind)
             changed = True
     if changed:
-        del made.graph.value_info[:]
-        for value in made.graph.output:
-            value.type.tensor_type.ClearField("shape")
-    return made
+        del model.graph.value_info[:]
+        for value in model.graph.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+    return changed
 
 
 def inner_tensors(model: onnx.ModelProto) -> list[str]:

@@ -21,8 +21,8 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bisect_trt.machine import native
-from bisect_trt.model.graph import bodies, is_onnx, topological
-from bisect_trt.model.normalise import drop_weight_inputs, replace_nodes
+from bisect_trt.model.graph import bodies, is_onnx
+from bisect_trt.model.normalise import drop_weight_inputs, sort_nodes
 from bisect_trt.model.patch import Slots, key_of, lowered
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import skeleton
@@ -76,7 +76,7 @@ def narrowed(model: bytes, folder: Path, precision: str, scratch: Path) -> Narro
     light = skeleton(proto)  # what becomes narrow is read from `weights`, a weight at a time
     graph = light.graph
     drop_weight_inputs(graph)
-    replace_nodes(graph, [graph.node[k] for k in topological(list(graph.node))])
+    sort_nodes(graph)
     slots, kept = _slots(light, precision)
     done = Narrowed(b"", folder, len(slots), kept)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import onnx
 from onnx import TensorProto
 
 from bisect_trt.model.graph import bodies
 from bisect_trt.model.store import INLINE_LIMIT, raw_size
+
+M = TypeVar("M", onnx.ModelProto, onnx.GraphProto)
 
 
 def skeleton(proto: onnx.ModelProto, *, empty: bool = False) -> onnx.ModelProto:
@@ -20,7 +23,8 @@ def skeleton(proto: onnx.ModelProto, *, empty: bool = False) -> onnx.ModelProto:
             else they keep their shape and refer to a file that need not exist (for inference).
     """
     copy = without_graph(proto)
-    _copy_graph(proto.graph, copy.graph, empty)
+    _copy_all_but("initializer", proto.graph, copy.graph)
+    copy.graph.initializer.extend(_light(tensor, empty) for tensor in proto.graph.initializer)
     _import_all(copy)
     if empty:
         for nodes in (copy.graph.node, *(f.node for f in copy.functions)):
@@ -31,11 +35,7 @@ def skeleton(proto: onnx.ModelProto, *, empty: bool = False) -> onnx.ModelProto:
 def without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of all that a model has besides its graph: versions, imports, functions, metadata."""
     copy = onnx.ModelProto()
-    for field, value in proto.ListFields():
-        if hasattr(value, "extend"):
-            getattr(copy, field.name).extend(value)
-        elif field.name != "graph":
-            setattr(copy, field.name, value)
+    _copy_all_but("graph", proto, copy)
     return copy
 
 
@@ -53,13 +53,11 @@ def _import_all(copy: onnx.ModelProto) -> None:
         copy.opset_import.add(domain=domain, version=1)
 
 
-def _copy_graph(source: onnx.GraphProto, target: onnx.GraphProto, empty: bool) -> None:
+def _copy_all_but(left_out: str, source: M, target: M) -> None:
     for field, value in source.ListFields():
-        if field.name == "initializer":
-            target.initializer.extend(_light(tensor, empty) for tensor in value)
-        elif hasattr(value, "extend"):
+        if field.name != left_out and hasattr(value, "extend"):
             getattr(target, field.name).extend(value)
-        else:
+        elif field.name != left_out:
             setattr(target, field.name, value)
 
 

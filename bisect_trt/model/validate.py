@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]
@@ -12,7 +13,8 @@ from onnx import TensorProto
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.external import tensor_size, tensors
-from bisect_trt.model.graph import bodies, consumed, is_onnx, topological
+from bisect_trt.model.graph import bodies, consumed, is_onnx
+from bisect_trt.model.normalise import sort_nodes
 from bisect_trt.model.operators import (
     asked_once,
     import_of,
@@ -25,7 +27,7 @@ from bisect_trt.model.operators import (
 )
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.store import bits_per_element
-from bisect_trt.model.walk import inner_nodes, refill
+from bisect_trt.model.walk import inner_nodes
 
 _AGAIN = "export the model again"
 _BUILT_IN = "_TRT"
@@ -166,19 +168,16 @@ def _check_nodes(
 
 
 def _check_acyclic(nodes: Sequence[onnx.NodeProto], reads: Sequence[Sequence[str]], where: str) -> None:
-    try:
-        topological(nodes, reads)
-    except Exception as error:
-        import networkx as nx  # here and below: takes a while, and most models need none of it
+    producer = {t: i for i, node in enumerate(nodes) for t in node.output if t}
+    edges = [(producer[t], i) for i, read in enumerate(reads) for t in read if t in producer]
+    if all(source < i for source, i in edges):
+        return
+    import networkx as nx  # here and below: takes a while, and most models need none of it
 
-        if not isinstance(error, nx.NetworkXUnfeasible):
-            raise
-        producer = {t: i for i, node in enumerate(nodes) for t in node.output if t}
-        edges = [(producer[t], i) for i, read in enumerate(reads) for t in read if t in producer]
-        cycle = [source for source, _ in nx.find_cycle(nx.DiGraph(edges))]
-        labels = [label(nodes[i], i) for i in cycle]
+    with suppress(nx.NetworkXNoCycle):
+        labels = [label(nodes[i], i) for i, _ in nx.find_cycle(nx.DiGraph(edges))]
         shown = " -> ".join([*labels[:8], "..."] if len(labels) > 8 else [*labels, labels[0]])
-        raise UsageError(f"nodes of {where} form a cycle: {shown}", _AGAIN) from None
+        raise UsageError(f"nodes of {where} form a cycle: {shown}", _AGAIN)
 
 
 def _check_recursion(proto: onnx.ModelProto) -> None:
@@ -201,9 +200,7 @@ def _check_with_onnx(proto: onnx.ModelProto, name: str) -> None:
     graph = copy.graph
     graph.name = graph.name or "graph"
     copy.ir_version = max(copy.ir_version, 4)  # before, weights have to be inputs as well
-    order = topological(graph.node)
-    if order != list(range(len(order))):
-        refill(graph.node, [graph.node[i] for i in order])
+    sort_nodes(graph)
     for info in (*graph.input, *graph.output):
         _complete(info)
     _hide_what_onnx_lacks(copy)

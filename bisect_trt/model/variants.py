@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -17,8 +18,9 @@ from onnx import TensorProto, helper
 
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate, Form
-from bisect_trt.model.graph import dims_of, is_static, opset_of
+from bisect_trt.model.graph import opset_of
 from bisect_trt.model.normalise import drop_weight_inputs, name_nodes, write_out_sparse
+from bisect_trt.model.patch import fix
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.model.summary import type_text
 from bisect_trt.model.walk import copied, refill
@@ -56,17 +58,13 @@ def variants(proto: onnx.ModelProto, fed: Shapes) -> Iterator[Variant]:
         yield from _by_onnx(proto)
 
 
-def _dims(values: Iterator[onnx.ValueInfoProto]) -> Iterator[onnx.TensorShapeProto.Dimension]:
-    for value in values:
-        yield from value.type.tensor_type.shape.dim
-
-
 def _own_names(proto: onnx.ModelProto, fed: Shapes) -> bool:
     """Give each symbolic dimension a name of its own, where some share one."""
-    shared = Counter(d.dim_param for d in _dims(iter(proto.graph.input)) if d.dim_param)
+    dims = [dim for value in proto.graph.input for dim in value.type.tensor_type.shape.dim]
+    shared = Counter(dim.dim_param for dim in dims if dim.dim_param)
     if max(shared.values(), default=0) < 2:
         return False
-    for number, dim in enumerate(_dims(iter(proto.graph.input))):
+    for number, dim in enumerate(dims):
         if dim.dim_param:
             dim.dim_param = f"{dim.dim_param}_{number}"
     _forget_shapes(proto, fed)
@@ -82,17 +80,6 @@ def _forget_shapes(proto: onnx.ModelProto, _fed: Shapes) -> bool:
             output.type.tensor_type.ClearField("shape")
             declared = True
     return declared
-
-
-def _fixed(proto: onnx.ModelProto, fed: Shapes) -> bool:
-    """Give open dimensions of inputs the sizes that were fed."""
-    changed = False
-    for item in proto.graph.input:
-        if item.name in fed and not is_static(dims_of(item.type)):
-            kind = item.type.tensor_type.elem_type
-            item.type.CopyFrom(helper.make_tensor_type_proto(kind, fed[item.name]))
-            changed = True
-    return changed and (_forget_shapes(proto, fed) or True)
 
 
 def _typed_outputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
@@ -158,7 +145,7 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
     ("weights that are inputs", "the initializers taken out of the inputs", _weights_no_inputs),
     ("declared shapes", "no declared shapes of outputs and inner tensors", _forget_shapes),
     ("the IR version", f"IR version {PLAIN_IR}", _other_ir),
-    ("dynamic dimensions", "the dimensions of all inputs fixed to what was fed", _fixed),
+    ("dynamic dimensions", "the dimensions of all inputs fixed to what was fed", fix),
 )
 
 
@@ -166,15 +153,15 @@ def _by_onnx(proto: onnx.ModelProto) -> Iterator[Variant]:
     """Yield what ONNX's tools make; they refuse some models."""
     if proto.functions:
         yield Variant("local functions", "the local functions inlined", native.inline_local_functions(proto))
-    now = opset_of(proto)
-    for version in _OPSETS:
-        if version != now:
-            try:
-                made = native.convert_version(proto, version)
-            except (native.RefusedError, native.NotKnownError):  # no adapter, an unknown operator, ...
-                continue
-            change = f"operator set {version} instead of {now}"
+    for version, change in _other_opsets(proto):
+        with suppress(native.RefusedError, native.NotKnownError):  # no adapter, an unknown operator, ...
+            made = native.convert_version(proto, version)
             yield Variant("the operator set version", change, made, same_meaning=False)
+
+
+def _other_opsets(proto: onnx.ModelProto) -> Iterator[tuple[int, str]]:
+    now = opset_of(proto)
+    return ((k, f"operator set {k} instead of {now}") for k in _OPSETS if k != now)
 
 
 def frame(proto: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -203,13 +190,10 @@ def frames(made: onnx.ModelProto) -> Iterator[Variant]:
         other = copied(made)
         other.ir_version = PLAIN_IR
         yield Variant("the IR version", f"IR version {PLAIN_IR} instead of {made.ir_version}", other)
-    now = opset_of(made)
-    for version in _OPSETS:
-        if version != now:
-            other = copied(made)
-            refill(other.opset_import, [helper.make_opsetid("", version)])
-            change = f"operator set {version} instead of {now}"
-            yield Variant("the operator set version", change, other)
+    for version, change in _other_opsets(made):
+        other = copied(made)
+        refill(other.opset_import, [helper.make_opsetid("", version)])
+        yield Variant("the operator set version", change, other)
     for k, value in enumerate(made.graph.input if len(made.graph.input) > 1 else ()):
         other = copied(made)
         for part in (other.graph.input, other.graph.node, other.graph.output):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import onnx
@@ -25,6 +25,12 @@ def refill(field: Any, messages: Iterable[Any]) -> None:
     kept = list(messages)  # what is deleted lives on as long as somebody holds it
     del field[:]
     field.extend(kept)
+
+
+def drop(field: Any, unwanted: Callable[[Any], bool]) -> None:
+    """Take messages out of a repeated field of protobuf; the others stay where they are."""
+    for i in reversed([i for i, message in enumerate(field) if unwanted(message)]):
+        del field[i]
 
 
 def integer(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -11,9 +11,9 @@ from onnx import TensorProto
 
 from bisect_trt.machine import native
 from bisect_trt.model.external import embedded
-from bisect_trt.model.graph import bodies, is_onnx, opset_of, topological
+from bisect_trt.model.graph import bodies, is_onnx, opset_of
 from bisect_trt.model.lenient import read_as_the_reference
-from bisect_trt.model.normalise import inline_functions, replace_nodes
+from bisect_trt.model.normalise import inline_functions, sort_nodes
 from bisect_trt.model.patch import NARROW, key_of, lowered, narrow_copy
 from bisect_trt.model.skeleton import skeleton
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
@@ -60,8 +60,7 @@ def flat(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return the user's model ready for casts: functions inlined and nodes in order."""
     model = inline_functions(proto)
     read_as_the_reference(model)
-    nodes = list(model.graph.node)
-    replace_nodes(model.graph, [nodes[k] for k in topological(nodes)])
+    sort_nodes(model.graph)
     return model
 
 

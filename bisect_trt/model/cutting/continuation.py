@@ -68,15 +68,8 @@ class Rests:
 
     def _behind(self, made: Iterable[str], inside: Selection) -> Selection:
         """Return all nodes that the tensors influence through a node outside of the candidate."""
-        graph = self._graph
-        todo = [n for t in made for n in graph.consumers.get(t, ()) if n not in inside]
-        found: set[str] = set()
-        while todo:
-            name = todo.pop()
-            if name not in found:
-                found.add(name)
-                todo += [n for t in graph.outputs_of(name) for n in graph.consumers.get(t, ())]
-        return frozenset(found)
+        first = {n for t in made for n in self._graph.consumers.get(t, ()) if n not in inside}
+        return frozenset(first.union(*map(self._graph.behind, first)))
 
     def _cut(self, rest: Rest, made: Sequence[str], behind: Selection, again: Selection) -> Rest:
         part = self._cutter.cut(behind, CutStyle.UNFROZEN, fed=made)
