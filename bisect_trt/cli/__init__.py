@@ -20,7 +20,7 @@ def main() -> int:
         signal.signal(signal.SIGINT, _leave)
     # OpenBLAS's threads would spin for 0.1 s in each process that imports numpy, and wait for nothing.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    gc.set_threshold(50_000)  # a graph is many objects and little garbage: to look as usual takes 0.1 s
+    gc.set_threshold(300_000)  # modules and graphs are many objects and little garbage: to look takes 0.1 s
     from bisect_trt.cli import app
 
     if early:
