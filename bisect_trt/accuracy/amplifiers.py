@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.operators import NORMS, SUMS, THRESHOLDS
 
 LARGE = 8.0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from bisect_trt._basis import dataclass
 from bisect_trt.outcome import Symptom
 
 

@@ -10,9 +10,10 @@ answered otherwise, with nothing between them but what cannot be told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 
+from bisect_trt._basis import dataclass
 from bisect_trt.outcome import Verdict
 
 NEAR = 3

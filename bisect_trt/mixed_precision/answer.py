@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from bisect_trt._basis import dataclass
 
 Keep = frozenset[str]
 """Nodes that stay in FP32, by key."""

@@ -15,13 +15,13 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
+from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Content

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
+
+from bisect_trt._basis import dataclass
 
 WRAP_UP = 60.0  # seconds before `until` in which jobs are ended and the report is written
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
+from bisect_trt._basis import dataclass
 from bisect_trt.nightly.verdicts import Key, Result, Status
 
 NOT_REACHED = "not reached"

@@ -13,10 +13,11 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 
 FILE = "lock"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from bisect_trt._basis import dataclass
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import CutStyle

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from bisect_trt._basis import dataclass
 
 _SMALLEST = 1e-300  # a logarithm of less is no number
 
