@@ -60,6 +60,20 @@ def test_anything_else_runs_all_once() -> None:
     assert made.expect({"t1"}) is made.record and asked == ["t0", "all"]
 
 
+@pytest.mark.parametrize(
+    ("width", "kind", "asked_for"),
+    [([2, 3], 1, "all"), ([1 << 14, 1 << 12], 1, "t2"), (["n", 3], 1, "t2"), ([2, 3], 10, "t2")],
+)
+def test_outputs_are_recorded_with_all_else_where_that_is_little(
+    width: list[int | str], kind: int, asked_for: str
+) -> None:
+    """Not 16-bit floats, which ONNX Runtime rounds where they are recorded, and nothing of unknown size."""
+    nodes = [helper.make_node("Neg", [a], [b], b) for a, b in (("x", "t0"), ("t0", "t1"), ("t1", "t2"))]
+    proto = model(nodes, [tensor_type("x", width, kind)], [tensor_type("t2", width, kind)])
+    made, asked = recording(record("x", "t2"), proto)
+    assert "t2" in made.outputs() and asked == [asked_for]
+
+
 def test_more_may_be_expected_later() -> None:
     made, asked = recording(record("x", "t0"))
     made.expect({"t0"})
@@ -103,7 +117,10 @@ def reduced(folder: Path, spec: str, **run: object) -> list[str]:
     ("spec", "whole"),
     [(HINT + ",stage=parse", False), (HINT.replace("n21", "n5"), False), ("planted:node=n9", True)],
 )
-def test_a_good_hint_needs_no_more_than_what_is_around_it(spec: str, whole: bool, tmp_path: Path) -> None:
+def test_a_good_hint_needs_no_more_than_what_is_around_it(
+    spec: str, whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bisect_trt.session.recording.AT_ONCE", 0)  # a model with large tensors
     saved(tmp_path)
     assert ("running the reference" in reduced(tmp_path, spec)) == whole
 

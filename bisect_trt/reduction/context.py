@@ -95,7 +95,7 @@ class Run:
     @property
     def _with_outputs(self) -> Record:
         """A record that has the model's outputs."""
-        return self.recording.expect(self.session.graph.graph_outputs)
+        return self.recording.outputs()
 
     def take_random_values(self) -> None:
         """Take the recorded values of random nodes as given, where the model has any.

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -14,8 +15,8 @@ import psutil
 from onnx import TensorProto
 
 from bisect_trt.model.candidate import Feeds
-from bisect_trt.model.graph import Graph, is_random
-from bisect_trt.model.store import Store
+from bisect_trt.model.graph import Graph, is_random, is_static
+from bisect_trt.model.store import Store, raw_size
 from bisect_trt.model.walk import copied
 from bisect_trt.references.base import Record, recorded_inputs
 from bisect_trt.references.spec import parse
@@ -26,6 +27,11 @@ from bisect_trt.workers import jobs, reference
 from bisect_trt.workers.pool import Pool
 from bisect_trt.writing.files import written_whole
 from bisect_trt.writing.text import counted
+
+AT_ONCE = 1 << 28
+"""Bytes of all tensors that are recorded in one run, where only the outputs are needed at first: to keep so
+little takes less than a second run."""
+_IN_FLOAT32 = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 class Recording:
@@ -97,6 +103,24 @@ class Recording:
             return self.whole()
         self.record = part
         return part
+
+    def outputs(self) -> Record:
+        """Return a record that has the model's outputs, and all tensors where these are few."""
+        return self.whole() if self._is_small else self.expect(self._graph.graph_outputs)
+
+    @cached_property
+    def _is_small(self) -> bool:
+        """Whether all tensors take little room.
+
+        None may be a 16-bit float: ONNX Runtime computes such in float32, and rounds those that are recorded.
+        """
+        graph, left = self._graph, AT_ONCE
+        for tensor in graph.producer:
+            kind, shape = graph.elem_type(tensor), graph.shape(tensor)
+            if not kind or kind in _IN_FLOAT32 or not is_static(shape):
+                return False
+            left -= self.samples * raw_size(kind, shape)
+        return left >= 0
 
     def whole(self) -> Record:
         """Return all tensors."""
