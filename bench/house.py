@@ -43,7 +43,6 @@ SHORT = {
     "machine/server.py": "what the isolated process imports, which must stay light",
     "mixed_precision/answer.py": "a value that workers and search share",
     "model/weight_values.py": "read by three rooms that share nothing else",
-    "nightly/values.py": "values that all of the room uses",
     "reduction/passes/tactics.py": "a pass each has a file",
     "targets/tensorrt/constraints.py": "what one kind of network alone can be asked",
     "targets/tensorrt/tactics.py": "what one version of TensorRT alone can do",

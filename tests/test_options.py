@@ -114,7 +114,7 @@ def test_a_configuration_gives_the_same_settings(settings: Settings) -> None:
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in found]
     data = tomllib.loads("\n".join(["[models]", 'include = ["*.onnx"]', "[defaults]", *lines]))
     loaded = config.parse(data, Path("nightly.toml"))
-    layer = toml.given(loaded.defaults.model_dump(exclude_unset=True))
+    layer = toml.given(loaded.defaults)
     again = toml.settings(settings.target.spec, [layer], Path(), Path("m.onnx"))
     assert again == of_values({row.key: row.value(settings) for row in ROWS if row.key != "verbose_log"})
 

@@ -6,28 +6,61 @@ import difflib
 import json
 import re
 import tomllib
-from datetime import time
+from datetime import datetime, time
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly.options import STRICT, table, to_toml
-from bisect_trt.nightly.values import clock_time, duration, size, target
+from bisect_trt.nightly import options
+from bisect_trt.options import kinds
 from bisect_trt.settings import Settings
+from bisect_trt.targets import registry
 
 MOST = 100_000  # nights that may be kept: SQLite takes no larger numbers than 64 bits
-Seconds = Annotated[float, BeforeValidator(duration), Field(gt=0)]
-Size = Annotated[int, BeforeValidator(size), Field(gt=0)]
+
+
+def clock_time(value: Any) -> Any:
+    """Parse `"07:00"` as a time of day; TOML's own 07:00:00 stays."""
+    if isinstance(value, time):
+        return value
+    try:
+        return datetime.strptime(value.strip(), "%H:%M").time()
+    except (ValueError, AttributeError):
+        raise ValueError('not a time of day: write it as "07:00"') from None
+
+
+def target(value: str) -> str:
+    """Return a target that there is, usable here or not."""
+    value = kinds.TARGET.one(value)
+    if value != registry.AUTO:
+        try:
+            registry.resolve(value)
+        except UsageError as error:
+            raise ValueError(f"{error.message} ({error.hint})" if error.hint else error.message) from error
+    return value
+
+
+Seconds = Annotated[float, options.validator(kinds.TIME)]
+Size = Annotated[int, options.validator(kinds.SIZE)]
 TimeOfDay = Annotated[time, BeforeValidator(clock_time)]
 
 
 class Table(BaseModel):
     """Unknown keys are errors everywhere."""
 
-    model_config = STRICT
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class Models(Table):
@@ -55,26 +88,27 @@ class Retention(Table):
     log_size: Size = 5 * 1024**2
 
 
-if TYPE_CHECKING:  # the options are added at run time, from the settings' own fields
+_FIELDS: dict[str, Any] = {
+    key: (Annotated[Any, options.validator(row.kind)], None) for key, row in options.OPTIONS.items()
+}
+_Options: Any = create_model("_Options", __base__=Table, **_FIELDS)
 
-    class Defaults(Table):
-        """Options for every model."""
 
-    class TargetTable(Table):
-        """A target and its options."""
+class Defaults(_Options):  # type: ignore[misc]
+    """Options for every model."""
 
-        spec: str = "auto"
-        name: str = ""
 
-    class ModelTable(Table):
-        """Options for the models that `match`."""
+class TargetTable(_Options):  # type: ignore[misc]
+    """A target and its options."""
 
-        match: str
+    spec: Annotated[str, AfterValidator(target)] = "auto"
+    name: str = ""
 
-else:
-    TargetTable = table("TargetTable", spec=(Annotated[str, AfterValidator(target)], "auto"), name=(str, ""))
-    ModelTable = table("ModelTable", match=(str, ...))
-    Defaults = table("Defaults")
+
+class ModelTable(_Options):  # type: ignore[misc]
+    """Options for the models that `match`."""
+
+    match: str
 
 
 class Config(Table):
@@ -140,7 +174,6 @@ def load(path: Path) -> Config:
 
 def parse(data: dict[str, Any], path: Path) -> Config:
     """Check TOML data that was read from `path`. Raises as `load`."""
-    data = {key: value for key, value in data.items()}
     if "base" in data:
         raise _unknown(path, ("base",), "base")
     try:
@@ -167,7 +200,7 @@ def for_folder(folder: Path, given: Settings = Settings()) -> Config:  # noqa: B
     data = {
         "models": {"include": ["**/*.onnx"], "exclude": ["*-repro/*"]},
         "target": [{"spec": given.target.spec}],
-        "defaults": to_toml(given, Path.cwd()),
+        "defaults": options.to_toml(given, Path.cwd()),
     }
     config = parse(data, folder / "models")
     return config.model_copy(update={"out": Path("runs").absolute()})
@@ -207,7 +240,7 @@ def template(folder: Path | None = None, given: Settings = Settings()) -> str:  
         text = text.replace('"models/**/*.onnx"', include, 1)
     spec = json.dumps(given.target.spec, ensure_ascii=False)
     text = text.replace('name = "auto"\nspec = "auto"', f"name = {spec}\nspec = {spec}", 1)
-    for key, value in to_toml(given, Path()).items():
+    for key, value in options.to_toml(given, Path()).items():
         line = f"{key} = {json.dumps(value, ensure_ascii=False)}"
         there = re.search(rf"^{key} = .*$", text, re.MULTILINE)
         old, new = (there[0], line) if there else ("[defaults]\n", f"[defaults]\n{line}\n")
@@ -216,20 +249,15 @@ def template(folder: Path | None = None, given: Settings = Settings()) -> str:  
 
 
 _SAID = {
-    "tuple_type": 'write it as a list: ["..."]',
-    "model_type": "write it as a table: [name]",
-    "too_short": "it is empty",
-    "int_parsing": "not a whole number",
-    "int_type": "not a whole number",
-    "int_from_float": "not a whole number",
-    "float_parsing": "not a number",
-    "float_type": "not a number",
-    "bool_parsing": "neither true nor false",
-    "bool_type": "neither true nor false",
-    "string_type": 'not a text: write it in quotes, "..."',
-    "path_type": 'not a path: write it in quotes, "..."',
+    "tuple": 'write it as a list: ["..."]',
+    "model": "write it as a table: [name]",
+    "too": "it is empty",
+    "int": "not a whole number",
+    "bool": "neither true nor false",
+    "string": 'not a text: write it in quotes, "..."',
+    "path": 'not a path: write it in quotes, "..."',
 }
-"""Pydantic's errors in the words of people who write TOML."""
+"""Pydantic's errors, by the first word of their types, in the words of people who write TOML."""
 
 
 def _usage_error(path: Path, error: ValidationError) -> UsageError:
@@ -241,7 +269,8 @@ def _usage_error(path: Path, error: ValidationError) -> UsageError:
     name = _where(where) or "the configuration"
     if first["type"] == "missing":
         return UsageError(f"{path}: {name} is missing", "bisect-trt nightly --init writes a complete example")
-    said = _SAID.get(first["type"]) or first["msg"].removeprefix("Value error, ").replace("Input", "it")
+    theirs = first["msg"].removeprefix("Value error, ").replace("Input", "it")
+    said = _SAID.get(first["type"].partition("_")[0], theirs)
     if first["type"] == "tuple_type" and where[-1] in ("target", "model"):
         said = f"write it as [[{where[-1]}]], in two brackets"
     others = {_named(e["loc"]) for e in found}
@@ -265,12 +294,11 @@ def _unknown(path: Path, where: tuple[Any, ...], key: str) -> UsageError:
 
 def _keys_beside(where: tuple[Any, ...]) -> list[str]:
     """Return the keys that the table which holds this one knows."""
-    model: Any = Config
-    tables = {"models": Models, "budget": Budget, "retention": Retention, "defaults": Defaults}
-    arrays = {"target": TargetTable, "model": ModelTable}
+    kind: Any = Config
     if len(where) > 1:
-        model = (tables | arrays)[str(where[0])]
-    return [name for name in model.model_fields if name != "base"]
+        kind = Config.model_fields[str(where[0])].annotation
+        kind = next(iter(get_args(kind)), kind)  # of a tuple
+    return [name for name in kind.model_fields if name != "base"]
 
 
 def _where(parts: tuple[Any, ...]) -> str:

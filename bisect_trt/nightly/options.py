@@ -6,49 +6,37 @@ list of them, or a table by name. An option which the table learns can be used h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, create_model
-from pydantic.fields import FieldInfo
+from pydantic import BeforeValidator, TypeAdapter
 
 from bisect_trt import options as rows
+from bisect_trt.options.kinds import Kind
 from bisect_trt.options.make import each_path, of_values
 from bisect_trt.settings import Settings
 
 OPTIONS = {row.key: row for row in rows.without("spec", "verbose_log")}
 """What can be configured: `spec` names a target, and one log file cannot take many models."""
 
-STRICT = ConfigDict(extra="forbid", frozen=True, strict=False)
+def validator(kind: Kind) -> BeforeValidator:
+    """Return what reads a value of a configuration as one of this kind."""
 
-
-def table(title: str, /, **own: Any) -> Any:
-    """Return a pydantic model with its own fields and all options, each optional."""
-    entries: dict[str, Any] = {
-        key: (
-            Annotated[Any, BeforeValidator(_reader(row))],
-            FieldInfo(default=None, validate_default=False),
-        )
-        for key, row in OPTIONS.items()
-    }
-    return create_model(title, __config__=STRICT, **(entries | own))
-
-
-def _reader(row: rows.Option) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         try:
-            return row.kind.of_toml(value)
+            return kind.of_toml(value)
         except ValueError as error:
-            example = f": write it as {row.kind.example}" if row.kind.example else ""
+            example = f": write it as {kind.example}" if kind.example else ""
             raise ValueError(f"{error}{example}") from error
 
-    return read
+    return BeforeValidator(read)
 
 
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options that were written down."""
-    return {k: v for k, v in values.items() if k in OPTIONS}
+def given(table: Any) -> dict[str, Any]:
+    """Return the options that were written down in a table."""
+    found: dict[str, Any] = table.model_dump(exclude_unset=True, include=set(OPTIONS))
+    return found
 
 
 def settings(spec: str, layers: Iterable[Mapping[str, Any]], base: Path, model: Path) -> Settings:

@@ -72,16 +72,11 @@ def find_models(config: Config) -> list[str]:
 def items(config: Config, names: Iterable[str]) -> list[Item]:
     """Return every model on every target, with its settings."""
     found = []
-    defaults = options.given(config.defaults.model_dump(exclude_unset=True))
     for name in names:
         path = config.base / name
-        own = [
-            options.given(entry.model_dump(exclude_unset=True))
-            for entry in config.model
-            if fnmatch(name, entry.match)
-        ]
+        own = [entry for entry in config.model if fnmatch(name, entry.match)]
         for target in config.target:
-            layers = [defaults, options.given(target.model_dump(exclude_unset=True)), *own]
+            layers = [options.given(table) for table in (config.defaults, target, *own)]
             settings = options.settings(target.spec, layers, config.base, Path(name))
             found.append(Item(name, target_name(target), path, settings))
     return found

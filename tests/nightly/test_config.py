@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bisect_trt.errors import UsageError
-from bisect_trt.nightly import config, options, plan, values
+from bisect_trt.nightly import config, options, plan
 from bisect_trt.nightly.job import JOB
 from bisect_trt.nightly.runner import Job
 from bisect_trt.settings import Settings
@@ -81,9 +81,9 @@ def test_template_and_schema_name_the_same_keys() -> None:
         ("workers = 0\n" + MODELS, "workers", ""),
         ("workers = 100000\n" + MODELS, "workers: it should be less than or equal to 512", ""),
         (f"confirm = {10**20}\n{MODELS}", "confirm: it should be less than or equal to 100", ""),
-        (MODELS + '[budget]\ntotal = "9 hours"', "budget.total: not a duration", ""),
+        (MODELS + '[budget]\ntotal = "9 hours"', "budget.total: '9 hours' is not a duration: write", ""),
         (MODELS + '[budget]\nuntil = "25:00"', "budget.until: not a time of day", ""),
-        (MODELS + '[retention]\nmax_size = "lots"', "retention.max_size: not a size", ""),
+        (MODELS + '[retention]\nmax_size = "lots"', "retention.max_size: 'lots' is not a size", ""),
         (MODELS + "[budget]\nuntil = 7", "budget.until: not a time of day", ""),
         (MODELS + "[target]\nspec = 'auto'", "target: write it as [[target]]", ""),
         (MODELS + "[[target]]\nspec = 'tensort'", "did you mean 'tensorrt'?", ""),
@@ -132,16 +132,16 @@ def test_unreadable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1d", 86400), ("1.5h", 5400), ("1h 5s", 3605)],
+    [('"90s"', 90), ('"45m"', 2700), ('"1h30m"', 5400), ('"1d"', 86400), ('"1h 5s"', 3605), ("0.5", 0.5)],
 )
-def test_durations(text: str, seconds: float) -> None:
-    assert values.duration(text) == seconds
+def test_durations(tmp_path: Path, text: str, seconds: float) -> None:
+    assert load(tmp_path, f"{MODELS}[budget]\ntotal = {text}").budget.total == seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "1x", "1h30", "-1h"])
-def test_no_durations(text: str) -> None:
-    with pytest.raises(ValueError, match="not a duration"):
-        values.duration(text)
+@pytest.mark.parametrize("text", ['""', '"h"', '"1x"', '"1h30"', '"-1h"', "0", "-1", "true", "[]", "nan"])
+def test_no_durations(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"not a duration|not TIME"):
+        load(tmp_path, f"{MODELS}[budget]\ntotal = {text}")
 
 
 def test_layers_of_options(tmp_path: Path) -> None:
