@@ -1,15 +1,18 @@
-"""What the commands print at the end. Everything is `Text`: nothing from a model is markup."""
+"""What the commands print at the end. Nothing from a model is markup.
+
+Where nothing is a terminal rich is not imported, which takes 25 ms: it would print the same lines.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING, TextIO
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.options import line, reduce_line, verify_line, what_to_try
@@ -21,6 +24,9 @@ from bisect_trt.reproducer.verify import Status, Verification, exit_code
 from bisect_trt.results import CANNOT_RUN, Check, Finding, Reduction
 from bisect_trt.targets.doctor import Row
 from bisect_trt.writing.text import counted, printable, seconds, some_names
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2
@@ -184,33 +190,56 @@ class Page:
 
     def __init__(self, console: Console | None = None, *, whole: bool = True) -> None:
         """Print to `console`. On a terminal a row is wrapped, or, unless `whole`, cut to one line."""
-        self.console = console or Console(highlight=False)
+        self._console = console or (rich_console() if may_be_terminal(sys.stdout) else None)
+        self._width = self._console.width if self._console and self._console.is_terminal else 0
         self._whole = whole
+
+    @property
+    def console(self) -> Console:
+        """What draws tables."""
+        return self._console or rich_console()
 
     def heading(self, text: str) -> None:
         """Print a line that begins a group."""
-        self._print(Text(text, style="bold"))
+        self._print((text, "bold"))
 
     def row(self, label: str, text: str, aside: str = "", style: str = "bold") -> None:
         """Text for reading; `aside` follows it and is not cut."""
         aside = f" {aside}" if aside else ""
-        width = max(20, self.console.width - self._LABEL)
+        width = max(20, self._width - self._LABEL)
         lines = [text + aside]
-        if self.console.is_terminal and not self._whole:
+        if self._width and not self._whole:
             lines = [shorten(text, max(8, width - len(aside))) + aside]
-        elif self.console.is_terminal:
+        elif self._width:
             lines = textwrap.wrap(lines[0], width, break_long_words=False, break_on_hyphens=False) or [""]
         for k, part in enumerate(lines):
-            self._print(Text.assemble((f"{'' if k else label:<{self._LABEL}}", style), part))
+            self._print((f"{'' if k else label:<{self._LABEL}}", style), (part, ""))
 
     def exact(self, label: str, text: str, aside: str = "") -> None:
         """Text for copying: never wrapped, whatever its length. An `aside` has to fit, or is left out."""
         whole = f"{text} {aside}" if aside else text
-        fits = not self.console.is_terminal or len(whole) <= self.console.width - self._LABEL
-        self._print(Text.assemble((f"{label:<{self._LABEL}}", "bold"), whole if fits else text))
+        fits = not self._width or len(whole) <= self._width - self._LABEL
+        self._print((f"{label:<{self._LABEL}}", "bold"), (whole if fits else text, ""))
 
-    def _print(self, text: Text) -> None:
-        self.console.print(text, soft_wrap=True)
+    def _print(self, *parts: tuple[str, str]) -> None:
+        if self._console is None:
+            print(*(text for text, _ in parts), sep="", flush=True)
+            return
+        from rich.text import Text
+
+        self._console.print(Text.assemble(*parts), soft_wrap=True)
+
+
+def rich_console(*, stderr: bool = False) -> Console:
+    """Return what prints on a terminal, and draws tables anywhere."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def may_be_terminal(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal, or may be taken for one, which rich then decides."""
+    return stream.isatty() or any(os.environ.get(name) for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
 
 
 def _what(failure: Failure) -> str:

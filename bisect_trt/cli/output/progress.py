@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
-from rich.text import Text
-
+from bisect_trt.cli.output.console import may_be_terminal, rich_console
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.writing.text import counted, printable, seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
 
 
 @contextmanager
@@ -21,15 +24,20 @@ def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator
     if quiet:
         yield lambda step: None
         return
-    console = console or Console(stderr=True, highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
+    if console is None and may_be_terminal(sys.stderr):
+        console = rich_console(stderr=True)
+    if console is None or not console.is_terminal or console.is_dumb_terminal:
+        file = console.file if console else sys.stderr
 
         def plain(step: Step) -> None:
             if step.accepted:
-                console.print(Text(plain_line(step)), soft_wrap=True)
+                print(plain_line(step), file=file, flush=True)
 
         yield plain
         return
+    from rich.live import Live
+    from rich.text import Text
+
     view = LiveView()
     # `refresh_per_second` redraws the clock too: a long probe shows that something is alive.
     with Live(view, console=console, refresh_per_second=4, transient=True) as live:
@@ -89,6 +97,8 @@ class LiveView:
 
     @staticmethod
     def _row(name: str, value: str) -> Text:
+        from rich.text import Text
+
         row = Text(no_wrap=True, overflow="ellipsis")
         row.append(f"{name:>12}  ", style="bold cyan")
         row.append(value)
