@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bisect_trt import options
 from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, print_json
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.settings import Settings
+
+if TYPE_CHECKING:
+    from bisect_trt.results import Reduction
 
 EVERY = Option(
     "every", "--all", k.SWITCH, "One reproducer for each different failure, in folders of their own."
@@ -24,19 +29,25 @@ def run(model: Path, settings: Settings, *, out: Path | None, every: bool, force
     """
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
-    from bisect_trt.cli.output import console
     from bisect_trt.cli.output.progress import progress
-    from bisect_trt.errors import StoppedEarly
-    from bisect_trt.reproducer import document
 
     with progress(quiet=as_json) as on_event:
         if every:
             results = bisect_trt.reduce_all(model, settings, out=out, force=force, on_event=on_event)
         else:
             results = (bisect_trt.reduce(model, settings, out=out, force=force, on_event=on_event),)
+    return hand_over(results, several=every, as_json=as_json)
+
+
+def hand_over(results: Sequence[Reduction], *, several: bool, as_json: bool) -> int:
+    """Print what was written, and give the exit code."""
+    from bisect_trt.cli.output import console
+    from bisect_trt.errors import StoppedEarly
+    from bisect_trt.reproducer import document
+
     if as_json:
         found = [document.written(result) for result in results]
-        print_json({"reductions": found} if every else found[0])
+        print_json({"reductions": found} if several else found[0])
     else:
         for number, result in enumerate(results):
             assert result.archive is not None

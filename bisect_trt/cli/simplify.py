@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bisect_trt import options
-from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, print_json
+from bisect_trt.cli.commands import FORCE, JSON, OUT, Command
+from bisect_trt.cli.reduce import hand_over
 from bisect_trt.settings import Settings
 
 
@@ -20,20 +21,11 @@ def run(model: Path, settings: Settings, *, out: Path | None, force: bool, as_js
     """
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
-    from bisect_trt.cli.output import console
     from bisect_trt.cli.output.progress import progress
-    from bisect_trt.errors import StoppedEarly
-    from bisect_trt.reproducer import document
 
     with progress(quiet=as_json) as on_event:
         result = bisect_trt.simplify(model, settings, out=out, force=force, on_event=on_event)
-    assert result.archive is not None
-    if as_json:
-        print_json(document.written(result))
-    else:
-        console.show_reduction(result, result.archive)
-        console.show_left(result)
-    return 0 if result.finished else StoppedEarly.exit_code
+    return hand_over((result,), several=False, as_json=as_json)
 
 
 COMMAND = Command(

@@ -23,23 +23,16 @@ from bisect_trt.nightly.verdicts import WINDOW, Past, Result, Status
 FILE = "history.sqlite"
 SCHEMA = 1
 
-_CREATE = """
+_COLUMNS = [f.name for f in fields(Row)]
+_PUT = f"INSERT OR REPLACE INTO results ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_CREATE = f"""
 CREATE TABLE nights (
     id INTEGER PRIMARY KEY, started TEXT NOT NULL, finished TEXT, used REAL NOT NULL DEFAULT 0,
     exit_code INTEGER, ended_early TEXT NOT NULL DEFAULT '', phase TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE results (
-    night INTEGER NOT NULL REFERENCES nights(id) ON DELETE CASCADE,
-    model TEXT NOT NULL, target TEXT NOT NULL,
-    settings TEXT NOT NULL, digest TEXT NOT NULL DEFAULT '', version TEXT NOT NULL DEFAULT '',
-    phase TEXT NOT NULL DEFAULT 'planned', runs TEXT NOT NULL DEFAULT '[]',
-    result TEXT NOT NULL DEFAULT 'unknown', stage TEXT NOT NULL DEFAULT '', symptom TEXT NOT NULL DEFAULT '',
-    signature TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', op TEXT NOT NULL DEFAULT '',
-    status TEXT NOT NULL DEFAULT 'not run', news INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
-    check_seconds REAL NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0, nodes INTEGER NOT NULL DEFAULT 0,
-    repro TEXT NOT NULL DEFAULT '', repro_nodes INTEGER NOT NULL DEFAULT 0, shape TEXT NOT NULL DEFAULT '',
-    reduction TEXT NOT NULL DEFAULT '', begun INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (night, model, target)
+    {", ".join(_COLUMNS)}, PRIMARY KEY (night, model, target),
+    FOREIGN KEY (night) REFERENCES nights(id) ON DELETE CASCADE
 ) WITHOUT ROWID;
 CREATE INDEX results_of_model ON results(model, target, night DESC);
 CREATE TABLE running (
@@ -50,10 +43,7 @@ CREATE TABLE announced (
     night INTEGER NOT NULL, cluster TEXT NOT NULL, PRIMARY KEY (night, cluster)
 ) WITHOUT ROWID;
 """
-
-
-_COLUMNS = [f.name for f in fields(Row)]
-_PUT = f"INSERT OR REPLACE INTO results ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+"""Values of `results` keep the types that they have in a row; older files declare them as well."""
 
 
 class History:

@@ -34,7 +34,7 @@ from bisect_trt.machine import limits, server
 from bisect_trt.nightly import same_bugs
 from bisect_trt.nightly.moved import digest as digest_of
 from bisect_trt.nightly.runner import Answer, Cause, Checked, Job, Reduced, Trouble
-from bisect_trt.outcome import Failure, Stage, Symptom
+from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
 from bisect_trt.session.check import check, pool_for
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
@@ -162,17 +162,7 @@ def _check(job: Job, folder: Path) -> Checked:
     began = time.monotonic()
     digest = digest_of(job.model)
     seen = check(job.model, job.settings, warm=_Worker.of(job.settings, folder))
-    failures = tuple(_short(f) for f in seen.outcome.failures[:MOST_FAILURES])
-    took = time.monotonic() - began
-    return Checked(
-        failures,
-        seen.outcome.unresolved[:LONGEST_MESSAGE],
-        seen.nodes,
-        seen.target.title,
-        digest,
-        took,
-        target_seconds=seen.outcome.seconds,
-    )
+    return _seen(seen.outcome, began, nodes=seen.nodes, version=seen.target.title, digest=digest)
 
 
 def _verify(job: Job, folder: Path) -> Checked:
@@ -186,9 +176,13 @@ def _verify(job: Job, folder: Path) -> Checked:
     known = [Failure.from_json(report[name]) for name in ("failure", "reworded") if report.get(name)]
     outcome, _ = until_shown(job.repro, job.settings, timeout, run.repeats, known)
     shows = any(f.same_as(one) for f in outcome.failures for one in known)
+    return _seen(outcome, began, shows=shows)
+
+
+def _seen(outcome: Outcome, began: float, **told: Any) -> Checked:
     failures = tuple(_short(f) for f in outcome.failures[:MOST_FAILURES])
-    unresolved = outcome.unresolved[:LONGEST_MESSAGE]
-    return Checked(failures, unresolved, seconds=time.monotonic() - began, shows=shows)
+    told |= {"seconds": time.monotonic() - began, "target_seconds": outcome.seconds}
+    return Checked(failures, outcome.unresolved[:LONGEST_MESSAGE], **told)
 
 
 def _reduce(job: Job, folder: Path) -> Reduced:
