@@ -25,8 +25,8 @@ from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Failure, Measured, Outcome, Stage, Symptom, Verdict
 from bisect_trt.reduction.at_outputs import Hybrid
-from bisect_trt.settings import AccuracySettings
-from bisect_trt.workers import continue_rest
+from bisect_trt.settings import AccuracySettings, TargetSettings
+from bisect_trt.workers import comparing, continue_rest
 from support import record_all
 
 Array = np.ndarray[Any, Any]
@@ -111,19 +111,6 @@ def test_equal_bits_need_no_run(setup: Setup, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ort, "run", lambda *_: pytest.fail("the rest was run"))
     wanted, got = setup.at_outputs(setup.candidate(2), {})
     np.testing.assert_array_equal(wanted, got)
-
-
-def test_another_look_that_gives_the_same_needs_no_run(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bisect_trt.references import ort
-
-    candidate = setup.candidate(2)
-    _, once = setup.at_outputs(candidate, {"layer2_o": error(0)})
-    with monkeypatch.context() as patched:
-        patched.setattr(ort, "run", lambda *_: pytest.fail("the rest was run"))
-        _, again = setup.at_outputs(candidate, {"layer2_o": error(0)})
-    np.testing.assert_array_equal(once, again)
-    _, other = setup.at_outputs(candidate, {"layer2_o": error(1)})
-    assert not np.array_equal(once, other)
 
 
 def test_a_candidate_with_its_rest_is_another_question(setup: Setup) -> None:
@@ -259,3 +246,25 @@ def test_top_k_of_scores_and_of_indices() -> None:
     assert not best_agree("y", np.int64([[3, 1, 7]]), np.int64([[1, 3, 9]]), 3).ok
     wrong = np.float32([[0.1, np.nan, 0.5, 0.5, 0.2]])
     assert not best_agree("y", scores, wrong, 1).ok
+
+
+def test_equal_outputs_are_compared_once(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of another part, at another tolerance, or once a recorded value was replaced."""
+    looked: list[int] = []
+    compared = comparing.Comparison._compared
+    monkeypatch.setattr(
+        comparing.Comparison, "_compared", lambda *given: (looked.append(1), compared(*given))[1]
+    )
+
+    def looked_at(candidate: Candidate, error: float, rtol: float = 1e-2) -> bool:
+        outputs = [{name: setup.recorded(name) + np.float32(error) for name in candidate.expected[0]}]
+        accuracy, before = AccuracySettings(rtol=(("", rtol),)), len(looked)
+        how = comparing.Comparison(TargetSettings("ort:CPU"), candidate, accuracy, lambda other: None, False)
+        assert bool(how.compare(outputs, [], None)[0]) == (error > 0)
+        return len(looked) > before
+
+    part = setup.candidate(3)
+    assert [looked_at(part, error) for error in (0.0, 0.0, 0.5, 0.5)] == [True, False, True, False]
+    assert looked_at(part, 0.5, 1e-3) and looked_at(setup.candidate(4), 0.5) and looked_at(part, 0.5)
+    setup.store.put_at(setup.record.path(0, "layer3_o").stem, setup.recorded("layer3_o"))
+    assert looked_at(part, 0.5) and not looked_at(part, 0.5)

@@ -50,7 +50,7 @@ class Worst:
 
     def add(self, at: Array, score: Array, reference: Array, target: Array) -> None:
         """Offer elements by their positions."""
-        for k in _largest(score):
+        for k in largest(score, WORST):
             index = index_of(int(at[k]), self._shape) or ()
             one, other = (v.item() if isinstance(v, np.generic) else v for v in (reference[k], target[k]))
             numbers = isinstance(one, int | float) and isinstance(other, int | float)
@@ -70,15 +70,15 @@ class Worst:
         return tuple(element for _, _, element in self._found)
 
 
-def _largest(score: Array) -> list[int]:
-    """Return where the largest scores are, the earliest of equal ones first.
+def largest(score: Array, most: int) -> list[int]:
+    """Return where the largest scores are, `most` of them, the earliest of equal ones first.
 
     Only the few that count are sorted.
     """
-    if score.size > WORST:
-        least = np.partition(score, -WORST)[-WORST]
+    if score.size > most:
+        least = np.partition(score, -most)[-most]
         few = np.flatnonzero(score >= least)
-        return [int(k) for k in few[np.argsort(-score[few], kind="stable")[:WORST]]]
+        return [int(k) for k in few[np.argsort(-score[few], kind="stable")[:most]]]
     return [int(k) for k in np.argsort(-score, kind="stable")]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import onnx
@@ -28,8 +29,9 @@ from bisect_trt.model.candidate import Content
 from bisect_trt.model.external import inline_small, referenced_files
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.operators import beside_the_standard
-from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size
+from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size, state_of
 from bisect_trt.model.validate import validate
+from bisect_trt.model.walk import copied
 from bisect_trt.model.wire import Buffer, Field, field, fields
 
 _EXPORT = "export the model to ONNX and pass the .onnx file"
@@ -161,10 +163,20 @@ _Rewrite = Callable[["_Reader", Field], bytes | None]
 def read_without_weights(content: Content) -> ModelProto:
     """Return a candidate's model; of one that lies in a file without the large weights.
 
+    A file is read again when it changed: four look at the user's own in one probe.
+
     Raises:
         DecodeError, OSError: as `read_light`.
     """
-    return read_light(content) if isinstance(content, Path) else ModelProto.FromString(content)
+    if isinstance(content, Path):
+        return copied(_read_once(content, state_of(content)))
+    proto: ModelProto = ModelProto.FromString(content)
+    return proto
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: Path, state: tuple[int, ...]) -> ModelProto:
+    return read_light(path)
 
 
 def read_light(path: Path) -> ModelProto:

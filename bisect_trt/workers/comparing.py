@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.operators import unordered_outputs
+from bisect_trt.model.store import state_of
 from bisect_trt.outcome import Failure, Measured, Symptom, Values
 from bisect_trt.references import self_check
 from bisect_trt.references.spec import SELF
@@ -25,7 +27,11 @@ from bisect_trt.settings import AccuracySettings, TargetSettings
 from bisect_trt.workers import continue_rest, reference
 
 GIVEN, RIGHT = "target.npz", "reference.npz"  # files of the values of both sides, of the first sample
+HASHED = 1 << 24  # bytes of outputs that go nowhere: to hash more takes longer than may be gained
 SHOWN_TENSORS = 8  # tensors whose metrics are kept with an outcome, the worst first
+
+Compared = tuple[tuple[Failure, ...], str, Measured]
+"""Failures, why nothing can be said, and what was measured."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,7 @@ class Comparison:
     run: Callable[[Candidate], Values | None]
     explain: bool
 
-    def compare(
-        self, outputs: Values, known: Values, save: Path | None
-    ) -> tuple[tuple[Failure, ...], str, Measured]:
+    def compare(self, outputs: Values, known: Values, save: Path | None) -> Compared:
         """Return failures, why nothing can be said (if so), and what was measured.
 
         Args:
@@ -56,6 +60,35 @@ class Comparison:
             known: what the reference gave on the spot; empty where it was not asked.
             save: folder that gets the values of both sides.
         """
+        key = None if save or known else self._key(outputs)
+        if key is None:
+            return self._compared(outputs, known, save)
+        if key not in _known:
+            _known.clear()
+            _known[key] = self._compared(outputs, known, save)
+        return _known[key]
+
+    def _key(self, outputs: Values) -> Any:
+        """Return what the answer follows from; None where it hangs on more, or that is too much to look at.
+
+        Repeats and other options of the target most often give the same outputs, which are compared once.
+        """
+        candidate, rest = self.candidate, self.candidate.rest
+        if self.accuracy.reference == SELF or self.explain or not all(candidate.expected or [{}]):
+            return None
+        values = [value for sample in outputs for value in sample.values()]
+        size = sum(value.nbytes for value in values)
+        if any(value.dtype.hasobject for value in values) or (rest is None and size > HASHED):
+            return None
+        sides = (candidate.expected, rest.feeds, rest.expected) if rest else (candidate.expected,)
+        files = sorted({path for side in sides for sample in side for path in sample.values()})
+        try:
+            states = tuple((path, state_of(path)) for path in files)
+        except OSError:  # a value that is only promised
+            return None
+        return candidate.digest, states, self.accuracy, self._least, _hash(outputs)
+
+    def _compared(self, outputs: Values, known: Values, save: Path | None) -> Compared:
         itself = self.accuracy.reference == SELF
         expected, unresolved = (known, "") if known or itself else reference.expected(self.candidate)
         unresolved = unresolved or ("" if itself else _not_compared(expected, outputs))
@@ -134,6 +167,19 @@ class Comparison:
             self.settings, self.candidate, self.accuracy, self._least, expected, given, self.run
         )
         return Measured(rounding=found)
+
+
+_known: dict[Any, Compared] = {}
+"""The last answer that follows from what `Comparison._key` holds."""
+
+
+def _hash(given: Values) -> str:
+    h = hashlib.blake2b(digest_size=16)
+    for sample in given:
+        for name, value in sample.items():
+            h.update(f"{name} {value.dtype} {value.shape}".encode())
+            h.update(value.tobytes())
+    return h.hexdigest()
 
 
 def _metrics(diffs: Sequence[TensorDiff], known: Measured) -> Measured:

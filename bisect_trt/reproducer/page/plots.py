@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bisect_trt.accuracy.sums import largest
 from bisect_trt.outcome import Array
 from bisect_trt.reproducer.page.timeline import Row
 from bisect_trt.writing.axis import Axis, around
@@ -49,7 +50,7 @@ def scatter(reference: Array, target: Array) -> str:
     a, b = reference.ravel(), target.ravel()
     both = np.flatnonzero(np.isfinite(a) & np.isfinite(b))
     if both.size > _POINTS:
-        worst = both[np.argsort(-np.abs(a[both] - b[both]), kind="stable")[: _POINTS // 4]]
+        worst = both[largest(np.abs(a[both] - b[both]), _POINTS // 4)]
         rest = np.random.default_rng(0).choice(both, _POINTS - worst.size, replace=False)
         both = np.union1d(worst, rest)
     right, given = a[both].tolist(), b[both].tolist()
