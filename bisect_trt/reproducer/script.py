@@ -34,8 +34,6 @@ NEEDS_US = "needs_us.py.j2"
 OPENVINO = "openvino"
 """The name of a target that a script asks through OpenVINO's own interface, without ONNX Runtime."""
 
-COMMAND_IMPORTS = ("contextlib", "signal", "subprocess", "tempfile")
-
 # What ONNX Runtime says of a node that it may not leave to the CPU.
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
 
@@ -53,7 +51,6 @@ def render(reduction: Reduction, find: FindPackage = find_package) -> str:
         "headline": f"{target.title} fails on repro.onnx: {wanted.stage}, {wanted.symptom}.",
         "version": __version__,
         "symptom": wanted.symptom.value,
-        "failure_stage": wanted.stage.value,
     }
     words |= failure_words(reduction) | model_words(reduction)
     needed = unknown_operators(onnx.load_model_from_string(reduction.best.model))
@@ -61,21 +58,13 @@ def render(reduction: Reduction, find: FindPackage = find_package) -> str:
     words["seeded"] = (reduction.out / seeded.SCRIPT).exists()
     name = template_for(reduction)
     if name == "repro.py.j2":
-        module = MODULES[target.name]
-        decoder = ["ml_dtypes"] if words["compares"] and words["raw"] else []
-        asked = ["onnxruntime as ort"] if words["compares"] and not words["stored"] else []
-        words["asks"] = bool(asked) or not words["runs"]
-        words |= {"module": module, "libraries": [*decoder, "numpy as np", *asked, f"{module} as trt"]}
-        words["imports"] = _imports(words, ctypes=words["runs"] or bool(words["plugins"]))
+        words["module"] = MODULES[target.name]
     elif name == "ort.py.j2":
         words |= _emulated_words(reduction) if _emulated(reduction) else _provider_words(reduction, find)
-        words["imports"] = _imports(words, ctypes=False)
     elif name == "openvino.py.j2":
         words |= _openvino_words(reduction)
-        words["imports"] = _imports(words, ctypes=False)
     elif name == "command.py.j2":
         words |= _command_words(reduction, words)
-        words["imports"] = sorted({*_imports(words, ctypes=False), *COMMAND_IMPORTS, *words["more"]})
     else:
         words |= {"spec": reduction.settings.target.spec, "given": _given(reduction)}
     return environment().get_template(name).render(words)
@@ -141,15 +130,13 @@ def _provider_words(reduction: Reduction, find: FindPackage) -> dict[str, Any]:
     provider = reduction.target.name.partition(":")[2]
     options, library, package = session_words(target, provider, find)
     plugin = repr(str(library)) if library else f"{package.module}.get_library_path()" if package else ""
-    imported = [package.module] if package is not None else []
     return {
         "file": narrow_file(target.precision) if target.precision else MODEL,
         "renamed": {},
         "provider": provider,
         "options": options,
         "plugin": plugin,
-        "plugin_package": package.distribution if package is not None else "",
-        "libraries": ["numpy as np", "onnxruntime as ort", *imported],
+        "plugin_package": package,
         "parts": [_REFUSED]
         if " does not take " in reduction.wanted.signature
         else _as_said(failure_words(reduction)["parts"], reduction.log),
@@ -167,7 +154,6 @@ def _openvino_words(reduction: Reduction) -> dict[str, Any]:
     return {
         "device": device,
         "properties": {str(k): str(v) for k, v in dict(properties.get(device, {})).items()},
-        "libraries": ["numpy as np", "openvino as ov"],
         # Of an operator that is not known OpenVINO says which it is, in all releases with the same words.
         "parts": [f"operations: {op}"] if refused else [re.sub(r"^[A-Z_]+: ", "", part) for part in parts],
     }
@@ -196,8 +182,7 @@ def _emulated_words(reduction: Reduction) -> dict[str, Any]:
         "provider": "CPUExecutionProvider",
         "options": {},
         "plugin": "",
-        "plugin_package": "",
-        "libraries": ["numpy as np", "onnxruntime as ort"],
+        "plugin_package": None,
     }
 
 
@@ -209,24 +194,10 @@ def _command_words(reduction: Reduction, words: dict[str, Any]) -> dict[str, Any
         "command": shlex.split(text),
         "takes_inputs": "{inputs}" in text,
         "fail_regex": target.fail_regex,
-        "more": ["re"] if target.fail_regex else [],
-        "libraries": ["numpy as np"] if words["compares"] else [],
         "stage": {Symptom.HANG: "hang", Symptom.CRASH: "crash"}.get(reduction.wanted.symptom, words["stage"]),
         "parts": [] if reduction.wanted.symptom in (Symptom.HANG, Symptom.CRASH) else words["parts"],
         "in_child": False,
     }
-
-
-def _imports(words: dict[str, Any], *, ctypes: bool) -> list[str]:
-    needed = {
-        "ctypes": ctypes,
-        "os": True,
-        "runpy": words["seeded"],
-        "subprocess": words["in_child"],
-        "sys": True,
-        "time": words["in_child"],
-    }
-    return [name for name, there in needed.items() if there]
 
 
 def _pieces(parts: list[str]) -> str:
