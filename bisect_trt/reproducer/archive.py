@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 from bisect_trt.model.seeded_values import DESCRIBED_FROM
@@ -35,14 +35,16 @@ ATTACHMENT_LIMIT = 25_000_000
 """Bytes of an attachment that GitHub takes."""
 
 
-def zip_it(out: Path) -> Path:
+def zipped(reduction: Reduction) -> Reduction:
     """Zip what is to be attached, beside the folder; the same files give the same bytes.
 
-    A file of that name that is no such zip is left alone and another name is taken.
+    A file of that name that is no such zip is left alone and another name is taken. A note says where the zip
+    is too big to be attached.
     """
+    out = reduction.out
     title = folder_name(out)
     place = _free(out.parent, title)
-    made, needless = list(seeded.seeded_inputs(skeleton_of(out))), _needless(out)
+    made, needless = list(seeded.seeded_inputs(skeleton_of(out))), _needless(reduction)
     with (
         written_whole(place) as aside,
         zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive,
@@ -54,17 +56,15 @@ def zip_it(out: Path) -> Path:
                 archive.writestr(entry(archive, inside), seeded.lighter(source, names))
             else:
                 add_to(archive, inside, source)
-    return place
+    notes = (*reduction.notes, *filter(None, [too_big(place)]))
+    return replace(reduction, archive=place, notes=notes)
 
 
-def _needless(out: Path) -> set[Path]:
+def _needless(reduction: Reduction) -> set[Path]:
     """Return the large expected outputs of what is never run: the reference gives them again."""
-    try:
-        stage = json.loads((out / REPORT).read_bytes())["failure"]["stage"]
-    except (OSError, ValueError, KeyError):
+    if reduction.wanted.stage not in (Stage.PARSE, Stage.BUILD):
         return set()
-    large = {path for path in out.glob("expected*.npz") if path.stat().st_size > DESCRIBED_FROM}
-    return large if stage in (Stage.PARSE, Stage.BUILD) else set()
+    return {path for path in reduction.out.glob("expected*.npz") if path.stat().st_size > DESCRIBED_FROM}
 
 
 def too_big(archive: Path) -> str:
@@ -78,13 +78,6 @@ def too_big(archive: Path) -> str:
     text = ", ".join(f"{Path(e.filename).name} {e.compress_size / 1e6:.1f} MB" for e in big)
     limit = f"GitHub takes {ATTACHMENT_LIMIT / 1e6:.0f}"
     return f"{archive.name} has {size / 1e6:.1f} MB, {limit}; what is big: {text}"
-
-
-def zipped(reduction: Reduction) -> Reduction:
-    """Write the zip that is to be attached; a note says where it is too big for that."""
-    archive = zip_it(reduction.out)
-    warning = too_big(archive)
-    return replace(reduction, archive=archive, notes=(*reduction.notes, *([warning] if warning else [])))
 
 
 def attachments(out: Path) -> list[Path]:
@@ -111,12 +104,9 @@ def remove_zip(out: Path) -> None:
 
 
 def _free(folder: Path, title: str) -> Path:
-    k = 1
-    while True:
-        place = folder / (f"{title}.zip" if k == 1 else f"{title}-{k}.zip")
-        if not place.exists() or _ours(place, title):
-            return place
-        k += 1
+    names = chain([title], (f"{title}-{k}" for k in count(2)))
+    places = (folder / f"{name}.zip" for name in names)
+    return next(place for place in places if not place.exists() or _ours(place, title))
 
 
 def _ours(place: Path, title: str) -> bool:

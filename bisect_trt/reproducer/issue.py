@@ -32,16 +32,16 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
 
     `document` is `document.report` of the same reduction.
     """
-    style = STYLES[style_of(reduction)]
+    style = style_of(reduction)
     said = (*reduction.judgement.told, *reduction.judgement.advice)
-    template = NOTE if reduction.judgement.kind is Finding.SENSITIVE else style.template
+    template = NOTE if reduction.judgement.kind is Finding.SENSITIVE else f"issue-{style}.md.j2"
     words = shared_words(reduction, document)
     text = _fill_in(
         template,
         {
             **words,
             "notes": [note for note in document["notes"] if template != NOTE or note not in said],
-            "style": style,
+            "style": STYLES[style],
             "emulated": emulated(reduction),
             "also_seen": document["also_seen"][:_ALSO],
             "count": counted,

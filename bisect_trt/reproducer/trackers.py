@@ -13,16 +13,14 @@ from bisect_trt.writing.text import counted
 
 @dataclass(frozen=True)
 class Style:
-    """A tracker.
+    """A tracker; the template of an issue is `issue-NAME.md.j2`.
 
     Attributes:
-        template: of this package.
         prefix: of every title.
         new_issue: page that opens an issue; empty where there is none.
         latest: page of the newest release.
     """
 
-    template: str
     prefix: str = ""
     new_issue: str = ""
     latest: str = ""
@@ -31,28 +29,24 @@ class Style:
 # As their templates were in autumn 2026 (.github/ISSUE_TEMPLATE of each repository).
 STYLES = {
     "tensorrt": Style(
-        "issue-tensorrt.md.j2",
         new_issue="https://github.com/NVIDIA/TensorRT/issues/new?template=bug_report.md",
         latest="https://developer.nvidia.com/tensorrt",
     ),
     "tensorrt-rtx": Style(
-        "issue-tensorrt-rtx.md.j2",
         prefix="[BUG] ",
         new_issue="https://github.com/NVIDIA/TensorRT-RTX/issues/new?template=bug_report.md",
         latest="https://developer.nvidia.com/tensorrt-rtx",
     ),
     "onnxruntime": Style(
-        "issue-onnxruntime.md.j2",
         new_issue="https://github.com/microsoft/onnxruntime/issues/new?template=08-general.yml",
         latest="https://github.com/microsoft/onnxruntime/releases",
     ),
     "openvino": Style(
-        "issue-openvino.md.j2",
         prefix="[Bug]: ",
         new_issue="https://github.com/openvinotoolkit/openvino/issues/new?template=bug.yml",
         latest="https://github.com/openvinotoolkit/openvino/releases",
     ),
-    "plain": Style("issue-plain.md.j2"),
+    "plain": Style(),
 }
 
 _WORDS = {
@@ -103,11 +97,9 @@ def title(reduction: Reduction, operators: str, gpu: str) -> str:
     count = len(reduction.best.nodes)
     what = f"{operators} ({counted(count, 'node')})"
     where = f" on GPU {gpu}" if gpu else " without a GPU" if "tensorrt" in reduction.target.name else ""
+    doing, kind = _DOING.get(reduction.wanted.stage, "running"), _kind(reduction.wanted)
     if emulated(reduction):
-        words = f"{reduction.target.title}: {_kind(reduction.wanted)} of {what}"
-        return _line(words)
-    doing = _DOING.get(reduction.wanted.stage, "running")
-    kind = _kind(reduction.wanted)
+        return _line(f"{reduction.target.title}: {kind} of {what}")
     if reduction.judgement.kind is Finding.NOT_TOLD:
         kind = "different outputs (a fault or rounding: not told)"
     words = _line(f"{kind} of {reduction.target.title} when {doing} {what}{where}")

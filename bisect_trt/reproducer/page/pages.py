@@ -88,8 +88,8 @@ def _plots(words: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     if len(probes) >= _WORTH_A_PLOT:
         few = [*probes[: -1 : max(1, len(probes) // _PLOTTED)], *probes[-1:]]
-        found["probes"] = plots.left_against_probes(few, nodes)
-        found["seconds"] = plots.left_against_seconds(few, nodes)
+        found["probes"] = plots.left_against(few, nodes, "probes")
+        found["seconds"] = plots.left_against(few, nodes, "seconds in the target")
     seen: Compared | None = words["accuracy_seen"]
     error = seen.target - seen.reference if seen is not None else None
     if seen is not None and error is not None and error.size > 1 and np.isfinite(error).any():

@@ -18,15 +18,14 @@ _BINS = 40  # of a histogram
 _MANY = 30  # nodes from which they are drawn in powers of ten
 
 
-def left_against_probes(rows: Sequence[Row], nodes: int) -> str:
-    """Return the nodes of the best candidate against the number of probes."""
-    return _left([0, *(row.number for row in rows)], [nodes, *(row.left for row in rows)], "probes")
-
-
-def left_against_seconds(rows: Sequence[Row], nodes: int) -> str:
-    """Return the nodes of the best candidate against seconds inside the target."""
-    spent = [0.0, *(row.spent for row in rows)]
-    return _left(spent, [nodes, *(row.left for row in rows)], "seconds in the target")
+def left_against(rows: Sequence[Row], nodes: int, label: str) -> str:
+    """Return the nodes of the best candidate against the number of `probes`, else against seconds."""
+    x = [0, *(row.number for row in rows)] if label == "probes" else [0.0, *(row.spent for row in rows)]
+    y = [nodes, *(row.left for row in rows)]
+    left = around(y, "nodes left", log=True) if max(y) > _MANY else _counts(y, "nodes left")
+    plot = Plot(f"nodes left against {label}", around(x, label, zero=True, whole=label == "probes"), left)
+    plot.line(zip(x, y, strict=True), Colour.FIRST, steps=True)
+    return plot.svg()
 
 
 def histogram(error: Array) -> str:
@@ -89,10 +88,3 @@ def _coarse(table: Array, axis: int) -> Array:
 def _counts(values: Sequence[int], label: str) -> Axis:
     return around(values, label, zero=True, whole=True)
 
-
-def _left(x: Sequence[float], y: Sequence[int], label: str) -> str:
-    nodes = around(y, "nodes left", log=True) if max(y) > _MANY else _counts(y, "nodes left")
-    across = around(x, label, zero=True, whole=isinstance(x[-1], int))
-    plot = Plot(f"nodes left against {label}", across, nodes)
-    plot.line(zip(x, y, strict=True), Colour.FIRST, steps=True)
-    return plot.svg()
