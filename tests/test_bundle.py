@@ -270,10 +270,10 @@ def test_odd_names_and_types_survive_the_archive(tmp_path: Path) -> None:
 def test_the_zip_has_what_to_attach_and_equal_bytes(failing: Candidate, tmp_path: Path) -> None:
     out = write(reduction(failing, tmp_path / "m-repro"))
     (out / "journal.jsonl").write_text("{}\n")
-    first = attach.zip_it(out)
+    first = attach.zip_it(out, Stage.BUILD)
     data = first.read_bytes()
     os.utime(out / "repro.onnx", (1, 1))
-    assert attach.zip_it(out) == first == tmp_path / "m-repro.zip"
+    assert attach.zip_it(out, Stage.BUILD) == first == tmp_path / "m-repro.zip"
     assert first.read_bytes() == data
     with zipfile.ZipFile(first) as archive:
         assert archive.namelist() == sorted(archive.namelist())
@@ -285,7 +285,7 @@ def test_the_zip_has_what_to_attach_and_equal_bytes(failing: Candidate, tmp_path
 def test_a_file_that_is_not_ours_is_not_overwritten(failing: Candidate, tmp_path: Path) -> None:
     out = write(reduction(failing, tmp_path / "m"))
     (tmp_path / "m-repro.zip").write_text("mine")
-    assert attach.zip_it(out) == tmp_path / "m-repro-2.zip"
+    assert attach.zip_it(out, Stage.BUILD) == tmp_path / "m-repro-2.zip"
     assert (tmp_path / "m-repro.zip").read_text() == "mine"
 
 

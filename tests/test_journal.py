@@ -43,11 +43,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert again.outcome("a") == OUTCOME and again.verdict("a") is Verdict.REPRODUCES
         assert again.outcome("b") is None and again.verdict("b") is None
         assert again.finished() == {"a": (OUTCOME, Verdict.REPRODUCES)}
-        assert again.died() == {"b": 1}
+        assert again.deaths("b") == 1
         again.begin("b", nodes=["n1"])
-        assert again.died() == {"b": 2}
+        assert again.deaths("b") == 2
         again.end("b", Outcome(), Verdict.VANISHES)
-        assert again.died() == {}
+        assert again.deaths("b") == 0
     assert Journal.header(path) == HEADER
     events, good = read(path)
     assert [e["event"] for e in events] == ["header", "begin", "end", "begin", "begin", "end"]
@@ -145,7 +145,7 @@ def test_kill_9_in_the_middle_of_a_probe(tmp_path: Path) -> None:
         tool.send_signal(signal.SIGKILL)
         tool.communicate()
         with Journal.open(path, {}) as journal:
-            assert journal.died() == {"k": times}
+            assert journal.deaths("k") == times
 
 
 @pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, DiskFull), (errno.EIO, BisectError)])

@@ -122,7 +122,7 @@ def test_what_only_says_that_no_gpu_is_here_is_gone_round(tmp_path: Path) -> Non
 def test_the_reproducer_stands_alone(tmp_path: Path) -> None:
     """The zip, unpacked elsewhere, without our package: exit 1 while it fails, 0 when it does not."""
     result = reduced(small("nms"), tmp_path)
-    with zipfile.ZipFile(attach.zip_it(result.out)) as archive:
+    with zipfile.ZipFile(attach.zip_it(result.out, result.wanted.stage)) as archive:
         archive.extractall(tmp_path / "elsewhere")
     [folder] = (tmp_path / "elsewhere").iterdir()
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

@@ -328,4 +328,5 @@ def reproduced_smaller(out: Path, event: dict[str, object]) -> bool:
 
 
 def open_probes_after_giving_up(out: Path) -> dict[str, int]:
-    return Journal.open(out / "journal.jsonl", {}).died()
+    journal = Journal.open(out / "journal.jsonl", {})
+    return {key: times for key in journal._begun if (times := journal.deaths(key))}

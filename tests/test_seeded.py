@@ -110,7 +110,7 @@ def test_a_reproducer_with_large_random_weights_is_small(store: Path, tmp_path: 
     models.write_beside(best, found.out, "passing.onnx")  # of the same weights
     texts.write_texts(found, documents.report(found, describe()))
     assert (found.out / seeded.FILE).stat().st_size == 4 << 20
-    archive = attach.zip_it(found.out)
+    archive = attach.zip_it(found.out, found.wanted.stage)
     assert light(archive) < 25_000 and archive.stat().st_size < 50_000
     [result] = bisect_trt.verify(archive)
     assert result.status is Status.SAME, (result.seen, result.why)
@@ -152,7 +152,7 @@ def test_input_values_that_a_line_tells_do_not_travel(text: str, store: Path, tm
     found = replace(found, best=replace(best, expected=({"y": Store(store).put("y", 2 * TOLD[text] + 2)},)))
     out = write(found)
     assert {*np.load(out / "inputs.npz")} == {"x", "z"}
-    folder = unpacked(attach.zip_it(out), tmp_path / "elsewhere")
+    folder = unpacked(attach.zip_it(out, Stage.COMPARE), tmp_path / "elsewhere")
     assert {*np.load(folder / "inputs.npz")} == {"z"}
     [sample] = models.read_model(folder, tmp_path).feeds
     assert np.array_equal(np.load(sample["x"]), TOLD[text])
@@ -170,7 +170,7 @@ def test_one_value_throughout_travels_as_a_file(store: Path, tmp_path: Path) -> 
     """Zeros take a few hundred bytes: an empty archive and a script that fills it would be odd."""
     _, best = fed("bisect-trt all 0.1", np.full((8, 300), 0.1, np.float32), store)
     out = write(reduction(best, tmp_path / "m-repro", MISMATCH, target=CPU, settings=CPU_SETTINGS))
-    archive = attach.zip_it(out)
+    archive = attach.zip_it(out, Stage.COMPARE)
     with zipfile.ZipFile(archive) as content:
         assert content.getinfo("m-repro/inputs.npz").compress_size < 1000
     folder = unpacked(archive, tmp_path / "elsewhere")
@@ -182,7 +182,7 @@ def test_input_values_that_are_others_are_stored(store: Path, tmp_path: Path) ->
     values[3, 4] += 1e-3
     _, best = fed(NORMAL.text, values, store)
     out = write(reduction(best, tmp_path / "m-repro", MISMATCH, target=CPU, settings=CPU_SETTINGS))
-    folder = unpacked(attach.zip_it(out), tmp_path / "elsewhere")
+    folder = unpacked(attach.zip_it(out, Stage.COMPARE), tmp_path / "elsewhere")
     assert np.array_equal(np.load(folder / "inputs.npz")["x"], values)
     assert not onnx.load(folder / "repro.onnx").graph.input[0].doc_string
 

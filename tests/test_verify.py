@@ -71,7 +71,7 @@ def test_a_folder_and_its_zip_still_fail(failing: Path, capsys: pytest.CaptureFi
     assert said.startswith("Fails") and "same failure on TensorRT-RTX" in said and "Antialiasing" in said
     assert main(["verify", str(failing), "--until-fixed"]) == 0
     assert "Exit code   0: not fixed yet" in capsys.readouterr().out
-    archive = attach.zip_it(failing)
+    archive = attach.zip_it(failing, Stage.PARSE)
     shutil.rmtree(failing)
     capsys.readouterr()
     assert main(["verify", str(archive), "--json"]) == 1
@@ -121,7 +121,7 @@ def test_a_suite_and_its_junit(failing: Path, tmp_path: Path, capsys: pytest.Cap
     shutil.copytree(failing, suite / "b")
     shutil.copytree(failing, suite / "a again")
     onnx.save(resize(0), suite / "b/repro.onnx")
-    attach.zip_it(suite / "a")  # beside its folder: counted once
+    attach.zip_it(suite / "a", Stage.PARSE)  # beside its folder: counted once
     (suite / "notes.txt").write_text("mine")
     (suite / "c").mkdir()
     (suite / "c/report.json").write_text("{}")

@@ -141,7 +141,7 @@ def _truth(pool: Pool, session: Session, settings: Settings) -> tuple[Truth, Dou
     Raises:
         TargetUnavailable: the reference cannot run the model, or no output can be compared.
     """
-    truth = ask(pool, session, settings, record_model(pool, session, settings, outputs_only=True))
+    truth = ask(pool, session, settings, record_model(pool, session, settings, session.graph.graph_outputs))
     if truth.record.error:
         raise TargetUnavailable(*cannot_run(truth.record, settings, session.graph)[:2])
     doubts = Doubts(session.graph, settings.accuracy, [])

@@ -245,7 +245,7 @@ def verify(run: Run, result: Reduction, runs: int, ready: Ready) -> FreshRuns:
         with _script_meanwhile(run, result, ready.python, again=objection is not None) as said:
             outcomes += verify_files(
                 result.out, settings, deadline, count, keep_outputs_of=result.wanted,
-                on_reworded=reworded.append, ready=() if outcomes else ready.pools,
+                reworded=reworded, ready=() if outcomes else ready.pools,
             )  # fmt: skip
         objection = said[0] if said else objection
         agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]

@@ -36,15 +36,22 @@ ATTACHMENT_LIMIT = 25_000_000
 
 
 def zipped(reduction: Reduction) -> Reduction:
+    """Write the zip that is to be attached; a note says where it is too big for that."""
+    archive = zip_it(reduction.out, reduction.wanted.stage)
+    return replace(reduction, archive=archive, notes=(*reduction.notes, *filter(None, [too_big(archive)])))
+
+
+def zip_it(out: Path, stage: Stage) -> Path:
     """Zip what is to be attached, beside the folder; the same files give the same bytes.
 
-    A file of that name that is no such zip is left alone and another name is taken. A note says where the zip
-    is too big to be attached.
+    A file of that name that is no such zip is left alone and another name is taken. What fails at this stage
+    and is never run needs no large expected outputs: the reference gives them again.
     """
-    out = reduction.out
     title = folder_name(out)
     place = _free(out.parent, title)
-    made, needless = list(seeded.seeded_inputs(skeleton_of(out))), _needless(reduction)
+    made, outputs = list(seeded.seeded_inputs(skeleton_of(out))), out.glob("expected*.npz")
+    never_run = stage in (Stage.PARSE, Stage.BUILD)
+    needless = {path for path in outputs if never_run and path.stat().st_size > DESCRIBED_FROM}
     with (
         written_whole(place) as aside,
         zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive,
@@ -56,15 +63,7 @@ def zipped(reduction: Reduction) -> Reduction:
                 archive.writestr(entry(archive, inside), seeded.lighter(source, names))
             else:
                 add_to(archive, inside, source)
-    notes = (*reduction.notes, *filter(None, [too_big(place)]))
-    return replace(reduction, archive=place, notes=notes)
-
-
-def _needless(reduction: Reduction) -> set[Path]:
-    """Return the large expected outputs of what is never run: the reference gives them again."""
-    if reduction.wanted.stage not in (Stage.PARSE, Stage.BUILD):
-        return set()
-    return {path for path in reduction.out.glob("expected*.npz") if path.stat().st_size > DESCRIBED_FROM}
+    return place
 
 
 def too_big(archive: Path) -> str:

@@ -168,23 +168,17 @@ def find(path: Path) -> list[Path]:
     return found
 
 
-def _content(place: Path) -> frozenset[tuple[str, int, int]]:
-    """Return names, sizes and checksums of the files of a reproducer; empty: unreadable."""
+def _content(place: Path) -> frozenset[int]:
+    """Return the checksums of report and model; empty: unreadable."""
+    names = (REPORT, MODEL)
     try:
         if not place.is_dir():
             with zipfile.ZipFile(place) as archive:
-                entries = [(e.filename.rpartition("/")[2], e.file_size, e.CRC) for e in archive.infolist()]
-        else:
-            files = [file for file in place.iterdir() if _FILES.fullmatch(file.name) and file.is_file()]
-            entries = [(f.name, f.stat().st_size, _checksum(f)) for f in files]
+                return frozenset(e.CRC for e in archive.infolist() if Path(e.filename).name in names)
+        plain = [file for file in map(place.joinpath, names) if file.is_file()]
+        return frozenset(zlib.crc32(f.read_bytes()) for f in plain if f.stat().st_size <= _REPORT_LIMIT)
     except (OSError, zipfile.BadZipFile, NotImplementedError):
         return frozenset()  # it is opened again, and then what is wrong is said
-    names = (REPORT, MODEL)
-    return frozenset((n, size, c if n in names else 0) for n, size, c in entries if _FILES.fullmatch(n))
-
-
-def _checksum(file: Path) -> int:
-    return zlib.crc32(file.read_bytes()) if file.stat().st_size <= _REPORT_LIMIT else 0
 
 
 def opened(path: Path, scratch: Path) -> tuple[Path, Report]:

@@ -215,14 +215,14 @@ def verify_files(
     repeats: int,
     *,
     keep_outputs_of: Failure | None = None,
-    on_reworded: Callable[[Failure], None] | None = None,
+    reworded: list[Failure] | None = None,
     ready: Sequence[Pool] = (),
 ) -> list[Outcome]:
     """Run `repro.onnx` in `out` `repeats` times, `settings.run.workers` at a time, and return the outcomes.
 
     `timeout` is in seconds, for each run. With `keep_outputs_of`, `actual.npz` is what the target gave for
     the first sample in the first run with that failure of comparing: another run of what comes and goes may
-    give what is right. `on_reworded` hears the failure as the target tells it in other words when it reads
+    give what is right. `reworded` gets the failure as the target tells it in other words when it reads
     the file itself. `ready` are pools of `fresh_pool` for the first runs, which are closed then; the others
     get theirs here.
     """
@@ -241,8 +241,8 @@ def verify_files(
                 save = logs / "values" if kept else None
                 arguments = (settings.target, candidate, settings.accuracy, save)
                 outcome = outcome_of(pool.submit(jobs.probe, *arguments, timeout=timeout).result())
-                if on_reworded is not None and number == 0:
-                    _ask_for_other_words(pool, settings, candidate, out, outcome, timeout, on_reworded)
+                if reworded is not None and number == 0:
+                    reworded.extend(_other_words(pool, settings, candidate, out, outcome, timeout))
                 return _as_far_as_fed(outcome, lacking)
 
         outcomes = list(threads.map(fresh, range(len(places))))
@@ -261,23 +261,16 @@ def fresh_pool(settings: Settings, logs: Path, number: int) -> Pool:
     return Pool(1, log_dir=logs, memory_limit=limit, devices=one, seats=seats, warm=warm)
 
 
-def _ask_for_other_words(
-    pool: Pool,
-    settings: Settings,
-    candidate: Candidate,
-    out: Path,
-    outcome: Outcome,
-    timeout: float,
-    hear: Callable[[Failure], None],
-) -> None:
+def _other_words(
+    pool: Pool, settings: Settings, candidate: Candidate, out: Path, outcome: Outcome, timeout: float
+) -> list[Failure]:
     """Ask how the target words a failure to parse or build when it reads the written file itself."""
     shown = next((f for f in outcome.failures if f.stage in (Stage.PARSE, Stage.BUILD)), None)
     if shown is None or shown.symptom is not Symptom.ERROR or settings.run.cluster:
-        return
+        return []
     arguments = (settings.target, candidate, (out / files.MODEL).absolute(), shown)
     reply = pool.submit(jobs.reworded, *arguments, timeout=timeout).result()
-    if reply.death is None and reply.value is not None:
-        hear(reply.value)
+    return [reply.value] if reply.death is None and reply.value is not None else []
 
 
 def missing_inputs(candidate: Candidate) -> list[str]:

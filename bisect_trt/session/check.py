@@ -147,7 +147,7 @@ def _fails_anywhere(pool: Pool, session: Session, settings: Settings) -> list[st
     if not is_plain(settings):
         return []
     try:
-        recorded = record_model(pool, session, settings, outputs_only=True)
+        recorded = record_model(pool, session, settings, session.graph.graph_outputs)
     except UsageError:  # values too large to be made up: the target failed before it needed any
         return []
     said = cannot_run(recorded, settings, session.graph)
@@ -196,7 +196,8 @@ def _kept(loaded: LoadedModel, settings: Settings, keep: tuple[str, ...]) -> str
 
 def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:
     """Ask the reference for the whole model; where the export differs, both sides are saved if asked for."""
-    recorded = record_model(pool, session, settings, outputs_only=not outside(settings))
+    tensors = None if outside(settings) else session.graph.graph_outputs
+    recorded = record_model(pool, session, settings, tensors)
     known, save = ask(pool, session, settings, recorded), settings.run.save_outputs
     if known.framework is not None and save is not None:
         _save(session, known.framework, save / "reference.npz")

@@ -125,7 +125,7 @@ def _turned(sample: Mapping[str, Value]) -> dict[str, Value]:
 
 def _lost_outputs(pool: Pool, session: Session, settings: Settings) -> Lost | None:
     """Return what is lost of the model's outputs; None where the reference cannot run it."""
-    recorded = record_model(pool, session, settings, outputs_only=True)
+    recorded = record_model(pool, session, settings, session.graph.graph_outputs)
     return None if recorded.error else lost_in(recorded, session.graph.graph_outputs)
 
 

@@ -22,9 +22,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import threading
 import time
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,55 +37,6 @@ Event = dict[str, Any]
 
 class DiskFull(StoppedEarly):
     """The journal cannot be written any more; what it holds so far is whole."""
-
-
-class _Disk:
-    """Brings a file to the disk in a thread of its own, so that nobody waits for it but at the end."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._state = threading.Condition()
-        self._asked = self._done = 0
-        self._error: OSError | None = None
-        self._thread: threading.Thread | None = None
-
-    def soon(self) -> None:
-        """Ask for all that is written up to now."""
-        with self._state:
-            self._asked += 1
-            self._state.notify_all()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-            self._thread.start()
-
-    def check(self) -> None:
-        """Raises the OSError of an earlier time, which came too late for the call that it was of."""
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        """Wait until everything is there, and end the thread. Raises OSError."""
-        with self._state:
-            self._asked = -1
-            self._state.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-        self.check()
-
-    def _work(self) -> None:
-        while True:
-            with self._state:
-                self._state.wait_for(lambda: self._asked != self._done)
-                asked = self._asked
-            try:
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                self._error = error
-            except ValueError:  # closed by now: a Ctrl-C came while its end was waited for
-                return
-            self._done = asked
-            if asked < 0:
-                return
 
 
 def read(path: Path) -> tuple[list[Event], int]:
@@ -152,7 +104,8 @@ class Journal:
         """Use `open` instead."""
         self.path = path
         self._file = file
-        self._disk = _Disk(file)
+        self._disk = ThreadPoolExecutor(1, "journal")  # so that nobody waits for it but at the end
+        self._syncing: deque[Future[None]] = deque()  # one that runs, and one that waits for it
         self._start = time.monotonic()
         self._outcomes: dict[str, tuple[Outcome, Verdict]] = {}
         self._begun: dict[str, int] = {}
@@ -258,16 +211,14 @@ class Journal:
         """Say how often this probe was begun and did not end; one that runs now counts."""
         return 0 if key in self._outcomes else self._begun.get(key, 0)
 
-    def died(self) -> dict[str, int]:
-        """Say how often probes were begun that never ended: each may have taken the whole tool with it."""
-        return {key: times for key, times in self._begun.items() if times and key not in self._outcomes}
-
     def close(self) -> None:
         """Bring all to the disk and close the file; the journal can still be asked. Raises as `event`."""
         if self._file.closed:
             return
         try:
-            self._disk.close()
+            self._disk.shutdown()
+            for synced in self._syncing:
+                synced.result()
         except OSError as error:
             raise self._write_error(error) from error
         finally:
@@ -298,11 +249,13 @@ class Journal:
         line = json.dumps(event, ensure_ascii=True, allow_nan=True).encode() + b"\n"
         start = self._file.tell()
         try:
-            self._disk.check()
             rest = memoryview(line)
             while rest:  # unbuffered: a write may take a part only
                 rest = rest[self._file.write(rest) :]
-            self._disk.soon()
+            while self._syncing and self._syncing[0].done():
+                self._syncing.popleft().result()  # an error of it came too late for its own call
+            if len(self._syncing) < 2:  # else the one that waits brings this line, too
+                self._syncing.append(self._disk.submit(os.fsync, self._file.fileno()))
         except OSError as error:
             self._undo(start)
             raise self._write_error(error) from error

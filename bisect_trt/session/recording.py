@@ -69,7 +69,7 @@ class Recording:
 
         def some(tensors: list[str]) -> Record:
             tell(f"running the reference for {counted(len(tensors), 'tensor')}")
-            return record_tensors(pool, session, settings, tensors)
+            return record_model(pool, session, settings, tensors)
 
         def whole() -> Record:
             tell("running the reference")
@@ -166,33 +166,25 @@ class Recording:
         return self._with(tensor).shape(tensor)
 
 
-def record_model(pool: Pool, session: Session, settings: Settings, *, outputs_only: bool = False) -> Record:
+def record_model(
+    pool: Pool, session: Session, settings: Settings, tensors: Sequence[str] | None = None
+) -> Record:
     """Run the reference in a worker and keep every tensor; the second time, what was kept.
 
-    A reference that cannot run the model, or dies of it, gives a record with an error.
+    With `tensors` only these are recorded, and again each time: that takes little. A reference that cannot
+    run the model, or dies of it, gives a record with an error.
     """
     place = session.store.folder / RECORD
-    if place.exists():
+    if place.exists():  # of a run that was stopped, too
         return Record.from_json(json.loads(place.read_text()))
     graph, folder = session.graph, session.store.folder
-    tensors = graph.graph_outputs if outputs_only else None
     if parse(settings.accuracy.reference).kind == "target-at":
         recorded = _record_on_target(pool, session, settings, tensors)
     else:
         recorded = record_in_worker(pool, folder, graph.proto, session.feeds, settings, tensors=tensors)
-    if not outputs_only:
+    if tensors is None:
         _keep(recorded, place)
     return recorded
-
-
-def record_tensors(pool: Pool, session: Session, settings: Settings, tensors: Sequence[str]) -> Record:
-    """Record some tensors only, and run again each time: that takes little."""
-    folder = session.store.folder
-    if (folder / RECORD).exists():  # of a run that was stopped
-        return record_model(pool, session, settings)
-    return record_in_worker(
-        pool, folder, session.graph.proto, session.feeds, settings, tensors=tensors
-    )
 
 
 def record_derived(
@@ -212,6 +204,7 @@ def record_derived(
 def _keep(recorded: Record, place: Path) -> None:
     with written_whole(place) as aside:
         aside.write_text(json.dumps(recorded.to_json()))
+
 
 SHORTEST = 600.0
 """Seconds that the reference has at least."""

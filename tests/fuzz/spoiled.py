@@ -129,4 +129,4 @@ def journal(folder: Path, seed: int) -> None:
     head = Journal.header(place)
     with Journal.open(place, head or {}) as opened:
         opened.finished()
-        opened.died()
+        opened.deaths("key")

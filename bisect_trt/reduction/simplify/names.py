@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped]
+from onnx import AttributeProto, TensorProto
 
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import bodies
@@ -15,8 +16,9 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each
 from bisect_trt.writing.text import counted
 
-_TEXTS = {"producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props"}
-_TEXTS |= {"configuration"}  # of devices
+_OF_MODEL = ("producer_name", "producer_version", "domain", "model_version", "configuration")
+_ANYWHERE = {"doc_string", "metadata_props", "denotation", "quantization_annotation"}
+_ANYWHERE |= {"overload", "device_configurations"}
 
 
 def plain_names(problem: Problem) -> None:
@@ -39,39 +41,26 @@ def drop_texts(draft: Draft) -> str:
     """Drop doc strings, metadata, producer, domain and version of the model."""
     proto = draft.proto
     before = proto.ByteSize()
-    for name in _TEXTS.intersection(f.name for f in proto.DESCRIPTOR.fields):
-        proto.ClearField(name)
-    _clear_graph(proto.graph)
+    for name in _OF_MODEL:
+        if name in proto.DESCRIPTOR.fields_by_name:
+            proto.ClearField(name)
+    _clear(proto)
+    for k, part in enumerate(scopes(proto.graph)):
+        part.name = f"body{k - 1}" if k else "graph"
     saved = before - proto.ByteSize()
     return f"{saved} bytes of text dropped" if saved > 0 else ""
 
 
-def _clear_graph(graph: onnx.GraphProto) -> None:
-    for k, part in enumerate(scopes(graph)):
-        for name in ("doc_string", "metadata_props", "quantization_annotation"):
-            part.ClearField(name)
-        part.name = f"body{k - 1}" if k else "graph"
-        infos = (*part.input, *part.output, *part.value_info)
-        for holder in (*infos, *part.initializer, *part.node):
-            holder.ClearField("doc_string")
-            holder.ClearField("metadata_props")
-        for info in infos:
-            info.type.ClearField("denotation")
-            for dim in info.type.tensor_type.shape.dim:
-                dim.ClearField("denotation")
-        for node in part.node:
-            _clear_node(node)
-
-
-def _clear_node(node: onnx.NodeProto) -> None:
-    for name in {"overload", "device_configurations"}.intersection(f.name for f in node.DESCRIPTOR.fields):
-        node.ClearField(name)
-    for attribute in node.attribute:
-        if parse(attribute.doc_string) is None:
-            attribute.ClearField("doc_string")
-        for tensor in [attribute.t] if attribute.HasField("t") else attribute.tensors:
-            for name in ("name", "doc_string", "metadata_props"):
-                tensor.ClearField(name)
+def _clear(message: Message) -> None:
+    """Clear the texts of it and of all that it holds, and names of attributes' tensors; recipes stay."""
+    for field, value in message.ListFields():
+        if field.name in _ANYWHERE and not (isinstance(message, AttributeProto) and parse(value)):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                if isinstance(part, TensorProto) and isinstance(message, AttributeProto):
+                    part.ClearField("name")
+                _clear(part)
 
 
 def drop_imports(draft: Draft) -> str:
