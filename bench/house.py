@@ -25,12 +25,13 @@ PACKAGE = ROOT / "bisect_trt"
 BASE = "a045d4f"
 """The commit from which lines of code are counted."""
 
-FREE = {"__init__", "__main__", "_basis"}
+FREE = {"__init__", "__main__", "_version"}
 SHORT = {
     "writing/text.py": "words that all rooms use",
     "writing/files.py": "the one way in which all rooms write a file",
     "mixed_precision/earlier.py": "what `precision` and `check --keep-fp32` read",
     "session/doubts.py": "what `check` and `precision` share",
+    "_version.py": "one number",
     "__main__.py": "`python -m bisect_trt`",
     "cli/check.py": "a command each has a file",
     "cli/doctor.py": "a command each has a file",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 
 _HOMES = {
     "bisect_trt.api": (

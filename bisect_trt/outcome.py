@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy.typing as npt
-
-from bisect_trt._basis import dataclass
 
 Array = npt.NDArray[Any]
 """The values of a tensor."""

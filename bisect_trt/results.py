@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.amplifiers import Amplifier
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.origin import Origin

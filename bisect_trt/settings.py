@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from bisect_trt._basis import dataclass
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Input name and dimensions, sorted by name; a tuple so that it can be hashed."""

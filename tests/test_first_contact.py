@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bisect_trt import _basis
+from bisect_trt import _version
 from bisect_trt.cli.app import NAMES, main
 
 GOLDEN = Path(__file__).parent / "data/first_contact.txt"
@@ -130,7 +130,7 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     seen = capsys.readouterr()
     text = seen.out + seen.err
     for found, kept in (
-        (_basis.__version__, "VERSION"),
+        (_version.__version__, "VERSION"),
         (str(Path.cwd()), "HERE"),
         (r"\d+\.\d+(\.\d+)+", "1.2.3"),
         (r"\b\d+(\.\d)? s\b", "1 s"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect_trt._basis import dataclass
+from dataclasses import dataclass
+
 from bisect_trt.accuracy.operators import NORMS, SUMS, THRESHOLDS
 
 LARGE = 8.0

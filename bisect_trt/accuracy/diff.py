@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.outcome import Symptom
 
 

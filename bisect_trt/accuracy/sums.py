@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.diff import Element
 from bisect_trt.outcome import Array
 

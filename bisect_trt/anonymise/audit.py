@@ -14,13 +14,13 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.anonymise.audit_values import find_values, strings
 from bisect_trt.anonymise.secrets import SMALL, TOKEN, WORD, Secrets
 from bisect_trt.model.graph import dims_of

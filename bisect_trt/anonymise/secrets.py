@@ -7,7 +7,7 @@ import math
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.editing.attributes import option_inputs, takes_texts, values_of
 from bisect_trt.model.external import tensors
 from bisect_trt.model.load import LoadedModel

@@ -7,11 +7,11 @@ import json
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._basis import __version__, dataclass
+from bisect_trt._version import __version__
 from bisect_trt.blaming import strip, words
 from bisect_trt.blaming.decisions import Decisions, Say, decisions
 from bisect_trt.blaming.environments import LIMIT, Environments
@@ -128,7 +128,7 @@ class Blame(Summary):
 
 def blame(
     place: Path,
-    asking: Asking = Asking(),  # noqa: B008 (frozen)
+    asking: Asking = Asking(),
     settings: Settings = Settings(),  # noqa: B008 (frozen)
     *,
     target: str | None = None,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.blaming.whole import Helps, Whole, fed_shapes, whole_model, with_shapes
 from bisect_trt.errors import BisectError
 from bisect_trt.model.candidate import Candidate

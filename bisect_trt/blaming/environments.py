@@ -17,11 +17,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.blaming.installer import INTERRUPTED, Installer, Processes, why_not
 from bisect_trt.blaming.packages import PACKAGES, Package, asked_for, in_order, newest_of_lines
 from bisect_trt.errors import TargetUnavailable, UsageError

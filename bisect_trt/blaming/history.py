@@ -10,10 +10,9 @@ answered otherwise, with nothing between them but what cannot be told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from bisect_trt._basis import dataclass
 from bisect_trt.outcome import Verdict
 
 NEAR = 3

@@ -19,11 +19,10 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import TargetUnavailable, UsageError
 
 _LONGEST_INSTALL = 1800.0  # seconds for one install: wheels may have gigabytes

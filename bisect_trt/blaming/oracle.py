@@ -10,11 +10,11 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.blaming.installer import Processes
 from bisect_trt.blaming.packages import Package, by_its_own_api, plugin_of
 from bisect_trt.errors import UsageError

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 from bisect_trt.targets.ort.ep_libraries import Package as Plugin
 from bisect_trt.targets.ort.ep_libraries import bare

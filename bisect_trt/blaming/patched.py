@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from inspect import getsource
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt._basis import __version__, dataclass
+from bisect_trt._version import __version__
 from bisect_trt.model import patch
 from bisect_trt.model.external import referenced_files, tensors
 from bisect_trt.model.store import copy_file, external_info

@@ -8,11 +8,10 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bisect_trt._basis import dataclass
 from bisect_trt.blaming.environments import Environment, Environments, NotTried
 from bisect_trt.blaming.history import History, search, sweep
 from bisect_trt.blaming.installer import Processes

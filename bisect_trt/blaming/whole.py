@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.blaming.patched import SCRIPT, Patch, Written, outputs_patch
 from bisect_trt.machine import native
 from bisect_trt.machine.scratch import temporary_folder

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.cli import (
     blame,
     check,

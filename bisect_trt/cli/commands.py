@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bisect_trt import options
-from bisect_trt._basis import dataclass
 from bisect_trt.cli import first
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.options import Option

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.errors import UsageError
 from bisect_trt.options import ROWS, line
 from bisect_trt.settings import Settings

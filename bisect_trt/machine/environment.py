@@ -8,11 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-
-from bisect_trt._basis import dataclass
 
 ABSENT = "not present"
 INSTALL = {

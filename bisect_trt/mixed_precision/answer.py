@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
-
-from bisect_trt._basis import dataclass
 
 Keep = frozenset[str]
 """Nodes that stay in FP32, by key."""

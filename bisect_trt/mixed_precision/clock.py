@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.mixed_precision.answer import Keep
 from bisect_trt.mixed_precision.asking import job, label, within
 from bisect_trt.mixed_precision.search import Search

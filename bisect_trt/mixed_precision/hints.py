@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt._basis import dataclass
 from bisect_trt.mixed_precision.search import Hints
 from bisect_trt.model.graph import consumed
 from bisect_trt.model.patch import key_of

@@ -9,7 +9,7 @@ samples, in FP32, the largest number of the type; weights are kept in the narrow
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import ml_dtypes
 import numpy as np
@@ -17,7 +17,6 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model import patch
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.patch import Lowered, Slots, key_of

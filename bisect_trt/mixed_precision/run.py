@@ -7,10 +7,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bisect_trt._basis import __version__, dataclass
+from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.machine.scratch import temporary_folder

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from bisect_trt._basis import dataclass
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
 from bisect_trt.outcome import Verdict

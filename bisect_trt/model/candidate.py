@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-
-from bisect_trt._basis import dataclass
 
 Feeds = Mapping[str, Path]
 """Tensor name to a `.npy` file (C order, native byte order; ml_dtypes types stored as their bits,

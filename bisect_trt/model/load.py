@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +23,6 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Content

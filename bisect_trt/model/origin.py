@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
-
-from bisect_trt._basis import dataclass
 
 _LONGEST_TRACE = 200_000  # characters of a trace that are looked at
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in [^\n]*(?:\n[ \t]++(?!File ")([^\n]*))?')

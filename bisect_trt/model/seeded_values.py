@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bisect_trt._basis import dataclass
 from bisect_trt.outcome import Array
 
 DESCRIBED_FROM = 4096

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.store import raw_size
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import onnx
 from onnx import TensorProto, helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.graph import opset_of

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.nightly import verdicts
 from bisect_trt.nightly.history_rows import Row, with_key
 from bisect_trt.nightly.plan import Item

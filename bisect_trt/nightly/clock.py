@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-
-from bisect_trt._basis import dataclass
 
 WRAP_UP = 60.0  # seconds before `until` in which jobs are ended and the report is written
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from bisect_trt._basis import dataclass
 from bisect_trt.nightly.verdicts import Key, Result, Status
 
 NOT_REACHED = "not reached"

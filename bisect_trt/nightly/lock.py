@@ -13,11 +13,10 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 
 FILE = "lock"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from os.path import realpath
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import options
 from bisect_trt.nightly.config import Config, target_name

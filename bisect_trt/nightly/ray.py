@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 from bisect_trt.nightly.children import GRACE, Children
 from bisect_trt.nightly.runner import ENDED, Answer, Cause, Job, Trouble

@@ -18,7 +18,7 @@ from xml.sax import saxutils
 
 import jinja2
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.nightly.history import History
 from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.same_bugs import Cluster

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
-from bisect_trt._basis import dataclass
 from bisect_trt.outcome import Failure
 from bisect_trt.settings import Settings
 

@@ -9,11 +9,11 @@ import hashlib
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.verdicts import Key, Status
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-
-from bisect_trt._basis import dataclass
 
 Key = tuple[str, str, str]
 """Stage, symptom and signature of a failure (`outcome.Failure.key`)."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.references.spec import ORT, OUTSIDE, SELF
 
 _NUMBER = r"\d+(?:\.\d+)?"

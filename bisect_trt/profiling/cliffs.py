@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import pairwise
-
-from bisect_trt._basis import dataclass
 
 JUMP = 1.2
 """How much more a unit of work has to cost."""

@@ -11,11 +11,10 @@ difference is what they gain together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import networkx as nx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.profiling.rounds import Ratio
 from bisect_trt.targets.timed import Layer
 from bisect_trt.writing.text import some_names

@@ -6,13 +6,14 @@ import pprint
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from bisect_trt._basis import __version__, dataclass
+from bisect_trt._version import __version__
 from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.precision import narrowed

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.profiling.cliffs import Cliff
 from bisect_trt.profiling.timing import Times

@@ -10,11 +10,10 @@ both sides are the same, each ratio is as often above 1 as below.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.profiling.timing import interval, narrow
 
 BLOCK = 0.15  # seconds of one side in one round; a run that takes longer is a block by itself

@@ -7,10 +7,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
 from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.options import line

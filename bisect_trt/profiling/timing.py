@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median
 from typing import Any
-
-from bisect_trt._basis import dataclass
 
 AT_EACH_LOOK = 0.99
 FOR_P90, FOR_P99 = 10, 100

@@ -6,12 +6,11 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.cutting.cutter import Cutter

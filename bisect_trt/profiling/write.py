@@ -9,7 +9,7 @@ from dataclasses import asdict
 from io import StringIO
 from typing import Any
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments
 from bisect_trt.profiling import versus
 from bisect_trt.profiling.picture import pictures

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.tolerance import ALONE, LOST
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.continuation import Rests

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from bisect_trt._basis import dataclass
 from bisect_trt.outcome import Outcome, Symptom
 
 TIMES = 10.0

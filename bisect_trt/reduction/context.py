@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.tolerance import only_for
 from bisect_trt.anonymise.secrets import Secrets, secrets_of
 from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable

@@ -8,8 +8,8 @@ first costs one build with all knobs, then about log2(K) for one of K.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome, Verdict

@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.anonymise.scrub import (
     anonymous,
     operators,

@@ -7,8 +7,8 @@ A pass is a function of the problem. It proposes candidates, the problem judges 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.reduction.passes.adding_up import wrong_alone
 from bisect_trt.reduction.passes.bodies import enter_bodies

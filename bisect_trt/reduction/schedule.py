@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.cutter import CutStyle

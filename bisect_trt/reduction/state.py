@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.editing.draft import Draft, Shapes
 from bisect_trt.outcome import End, Ended

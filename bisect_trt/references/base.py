@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from onnx import helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.store import Store, shape_of

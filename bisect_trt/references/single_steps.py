@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.model.graph import bodies, consumed
 from bisect_trt.model.walk import copied, refill

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 
 ORT, SELF = "ort", "self"

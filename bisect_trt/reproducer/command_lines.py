@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.inputs.formats import write_samples

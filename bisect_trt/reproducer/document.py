@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.machine.environment import Environment
 from bisect_trt.model.summary import figures
 from bisect_trt.options import arguments, nameless, target_arguments

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.machine import native
 from bisect_trt.model.graph import consumed, is_onnx
 from bisect_trt.model.skeleton import skeleton

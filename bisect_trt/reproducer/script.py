@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.model.operators import unknown_operators
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.references.spec import SELF

@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bisect_trt._basis import dataclass
 from bisect_trt.machine import limits
 from bisect_trt.reproducer.files import SCRIPT
 from bisect_trt.reproducer.verify import fresh_pool

@@ -6,14 +6,13 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.cutting.segments import Segment
 from bisect_trt.outcome import Failure, Stage, Symptom
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments
 from bisect_trt.reproducer.document import plain
 from bisect_trt.scanning import words

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.outcome import Failure, Symptom
 from bisect_trt.settings import Settings

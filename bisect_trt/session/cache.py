@@ -23,7 +23,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.model.load import LoadedModel

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.errors import UsageError, cannot_write
 from bisect_trt.model.inputs.made_up import MadeUp, Value
 from bisect_trt.session.journal import Journal, locked, read

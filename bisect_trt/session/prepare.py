@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 from onnx.helper import make_tensor_type_proto
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds, Form, Rest
 from bisect_trt.model.graph import Graph

@@ -6,13 +6,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.machine.limits import WORKER
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.model.load import read_without_weights

@@ -5,10 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from bisect_trt._basis import __version__, dataclass
+from bisect_trt._version import __version__
 from bisect_trt.errors import BisectError
 from bisect_trt.machine.environment import ABSENT, Environment, describe, version
 from bisect_trt.machine.process import Answer, EndedError, WorkerProcess

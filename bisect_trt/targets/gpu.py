@@ -10,10 +10,10 @@ import os
 import re
 import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from bisect_trt._basis import dataclass
 from bisect_trt.machine.limits import WORKER
 
 _COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute, cuda.h

@@ -8,10 +8,9 @@ and what to write into one's own program to have it so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.settings import TargetSettings
 
 Decisions = tuple[tuple[str, str], ...]

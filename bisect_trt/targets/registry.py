@@ -7,11 +7,10 @@ import importlib.util
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.machine.environment import INSTALL
 from bisect_trt.settings import TargetSettings

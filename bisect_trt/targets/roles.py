@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt._basis import dataclass
 from bisect_trt.machine import native
 from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import bodies, is_onnx, opset_of

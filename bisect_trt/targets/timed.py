@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.outcome import Array
 from bisect_trt.targets.base import Target

@@ -6,12 +6,11 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.boxes import sorted_along
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences, failures, only_for, precision_rtol

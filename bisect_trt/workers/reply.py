@@ -7,9 +7,9 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import BisectError
 from bisect_trt.machine.process import Answer
 from bisect_trt.outcome import Symptom

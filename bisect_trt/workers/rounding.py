@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of, coarsest
 from bisect_trt.accuracy.tolerance import failing_samples
 from bisect_trt.model.candidate import Candidate

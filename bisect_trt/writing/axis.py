@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-
-from bisect_trt._basis import dataclass
+from dataclasses import dataclass
 
 _SMALLEST = 1e-300  # a logarithm of less is no number
 

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from html import escape
 from pathlib import Path
 
-from bisect_trt._basis import dataclass
 from bisect_trt.writing.axis import Axis, number
 
 _LETTER = 6.6  # width of a digit of 12 units

@@ -8,12 +8,12 @@ another one made, and nothing can be fused across them. Weights are shared.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.cutting.types import TensorSource

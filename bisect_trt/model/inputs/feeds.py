@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 from bisect_trt.model.graph import Dims, dims_of
 from bisect_trt.model.inputs.formats import read_samples

@@ -11,13 +11,12 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from onnx import helper
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import UsageError
 from bisect_trt.model.seeded_values import is_whole
 from bisect_trt.outcome import Array

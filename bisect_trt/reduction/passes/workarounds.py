@@ -6,10 +6,10 @@ Only what was tried is reported.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx
 
-from bisect_trt._basis import dataclass
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.outcome import Stage, Symptom, Verdict

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
-from bisect_trt._basis import dataclass
 from bisect_trt.reproducer.picture import Box, Picture
 
 _LETTER, _LINE, _PAD = 7.3, 17.0, 12.0  # of a monospaced font of 12 px

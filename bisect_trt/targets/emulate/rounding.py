@@ -16,13 +16,12 @@ INT8 and FP8 scale each tensor so that its largest magnitude becomes 127 or 448,
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-
-from bisect_trt._basis import dataclass
 
 _MAGIC = 1.5 * 2.0**52  # added to a float64 and taken away, it leaves whole numbers: they have 52 bits
 # A little less than the largest float32: 127 * (_MAX / 127) must not overflow for want of a bit.

@@ -10,10 +10,10 @@ import importlib
 import importlib.metadata
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._basis import dataclass
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 
 _DISTRIBUTION = re.compile(r"onnxruntime[-_.]ep[-_.](?P<provider>.+)", re.IGNORECASE)

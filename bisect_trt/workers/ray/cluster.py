@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.errors import ClusterLost, TargetUnavailable
 from bisect_trt.machine.environment import INSTALL
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.errors import TargetUnavailable
 from bisect_trt.machine import limits
 from bisect_trt.machine.process import Answer, Job

@@ -12,7 +12,7 @@ from typing import Any
 
 from onnx import TensorProto
 
-from bisect_trt._basis import __version__
+from bisect_trt._version import __version__
 from bisect_trt.machine.process import Job
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.external import tensors
