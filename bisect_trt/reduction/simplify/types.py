@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from bisect_trt.reduction.simplify.propose import attempt, attempt_each, best_dr
 
 _NARROWER: dict[int, int] = {TensorProto.DOUBLE: TensorProto.FLOAT, TensorProto.INT64: TensorProto.INT32}
 _OLDEST = 7  # the oldest operator set that ONNX Runtime promises to run
+_GENERATORS = 9  # the one that brought ConstantOfShape
 
 
 def narrower_types(problem: Problem) -> None:
@@ -96,11 +98,14 @@ def _versions(draft: Draft) -> range:
     """Return the older operator sets that these nodes can be written in, the oldest first.
 
     ONNX's converter goes down step by step: what it refuses on the way to one, it refuses on the way to all
-    that are older.
+    that are older. A step that changes no operator refuses nothing, and is not asked for.
     """
     older = range(_OLDEST, draft.opset)
-    first = bisect_left(older, True, key=lambda version: bool(_opset(version, draft.copy())))
-    return older[first:]
+    nodes = [node for node in inner_nodes(draft.graph) if schema_of(node, draft.opset)]
+    known = [v for v in older if all(schema_of(node, v) for node in nodes)]
+    steps = [v for v in known if v in (known[0], _GENERATORS) or not _are_same(nodes, v - 1, v)]
+    first = bisect_left(steps, True, key=lambda version: bool(_opset(version, draft.copy())))
+    return range(steps[first], draft.opset) if first < len(steps) else older[:0]
 
 
 def _opset(version: int, draft: Draft) -> str:
@@ -118,13 +123,16 @@ def _opset(version: int, draft: Draft) -> str:
 
 def _is_unchanged(draft: Draft, version: int) -> bool:
     """Return whether every operator is the same one in both operator sets."""
-    for node in inner_nodes(draft.graph):
-        if not is_onnx(node.domain):
-            continue
-        one, other = schema_of(node, draft.opset), schema_of(node, version)
-        if one is None or other is None or one.since_version != other.since_version:
+    nodes = [node for node in inner_nodes(draft.graph) if is_onnx(node.domain)]
+    return _are_same(nodes, draft.opset, version) and (not draft.generated or version >= _GENERATORS)
+
+
+def _are_same(nodes: Sequence[onnx.NodeProto], version: int, other: int) -> bool:
+    for node in nodes:
+        one, two = schema_of(node, version), schema_of(node, other)
+        if one is None or two is None or one.since_version != two.since_version:
             return False
-    return not draft.generated or version >= 9  # ConstantOfShape came with 9
+    return True
 
 
 def _convert(draft: Draft, version: int) -> bool:
