@@ -56,21 +56,17 @@ def own_cost(model: Path, nodes: int, folder: Path) -> tuple[float, float]:
         names = problem.scope
         for k in range(PROBES):
             candidate = problem.cut(names[k + 1 : k + 1 + nodes])
-            before = _used()
+            below, own = _used_below(), time.process_time()
             spent = run.prober.observe(candidate).seconds
-            after = _used()
-            command.append(1000 * (after[0] - before[0]))
-            worker.append(1000 * (after[1] - before[1] - spent))
+            command.append(1000 * (time.process_time() - own))
+            worker.append(1000 * (_used_below() - below - spent))
     return statistics.median(command), statistics.fmean(worker)  # a worker's clock ticks each 10 ms
 
 
-def _used() -> tuple[float, float]:
-    """CPU seconds of this process, and of all below it."""
-    below = 0.0
-    for process in psutil.Process().children(recursive=True):
-        times = process.cpu_times()
-        below += times.user + times.system
-    return time.process_time(), below
+def _used_below() -> float:
+    """CPU seconds of all processes below this one; to look costs this one a millisecond."""
+    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    return float(sum(used.user + used.system for used in times))
 
 
 def probe_lines(folder: Path) -> list[Line]:

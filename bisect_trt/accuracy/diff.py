@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from bisect_trt.outcome import Symptom
@@ -88,7 +88,7 @@ class TensorDiff:
 
         Infinite and undefined figures are texts.
         """
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if k != "brief"}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items() if k != "brief"}
         plain |= {k: _plain(v) for k, v in plain.items() if isinstance(v, float)}
         worst = [element.to_json() for element in self.worst]
         return {**plain, "worst": worst, "symptom": self.symptom.value if self.symptom else None}

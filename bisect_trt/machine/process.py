@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import struct
 import time
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class WorkerProcess:
             EndedError: it cannot be started.
         """
         self._pipe, theirs = context.Pipe()
+        self._news = select.poll()  # `Connection.poll` makes a selector each time it is asked
+        self._news.register(self._pipe, select.POLLIN)
         self._come = bytearray()  # of a message that is not complete yet
         self._process = context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(theirs, call, begin, arguments), daemon=False
@@ -92,7 +95,7 @@ class WorkerProcess:
         """
         if not self._complete():
             try:
-                came = os.read(self._pipe.fileno(), _AT_ONCE) if self._pipe.poll(seconds) else None
+                came = os.read(self._pipe.fileno(), _AT_ONCE) if self._news.poll(1000 * seconds) else None
             except OSError as error:
                 raise EndedError from error
             if came == b"":

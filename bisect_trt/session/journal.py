@@ -11,10 +11,10 @@ One event a line, in the order in which things happened:
 
 `t` (seconds since the run, or its resumption, began) and `seconds` (inside the target) are all that
 differs between two equal runs; the outcome carries no time of its own. A line is with the system when the
-call returns, so that it outlives the tool, and on the disk a few milliseconds later, while the probe runs: a
-disk takes 6 ms to say so, longer than a small probe. After a kill the last line may be torn, and is cut off
-when the journal is opened. Whoever has it open holds a lock, which the kernel gives back when its holder
-ends, even by kill -9.
+call returns, so that it outlives the tool, and on the disk a few milliseconds later, while the probe runs,
+or 0.1 s after lines before it: a disk takes 6 ms to say so, longer than a small probe. After a kill the
+last line may be torn, and is cut off when the journal is opened. Whoever has it open holds a lock, which
+the kernel gives back when its holder ends, even by kill -9.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ from bisect_trt.errors import BisectError, StoppedEarly, UsageError, cannot_writ
 from bisect_trt.outcome import Outcome, Verdict
 
 Event = dict[str, Any]
+
+REST = 0.1  # seconds between two times that lines are brought to the disk: probes of milliseconds share one
 
 
 class DiskFull(StoppedEarly):
@@ -106,6 +109,8 @@ class Journal:
         self._file = file
         self._disk = ThreadPoolExecutor(1, "journal")  # so that nobody waits for it but at the end
         self._syncing: deque[Future[None]] = deque()  # one that runs, and one that waits for it
+        self._closing = threading.Event()
+        self._rested = 0.0  # moment of `time.monotonic` before which the disk is asked at the end only
         self._start = time.monotonic()
         self._outcomes: dict[str, tuple[Outcome, Verdict]] = {}
         self._begun: dict[str, int] = {}
@@ -216,6 +221,7 @@ class Journal:
         if self._file.closed:
             return
         try:
+            self._closing.set()
             self._disk.shutdown()
             for synced in self._syncing:
                 synced.result()
@@ -255,13 +261,19 @@ class Journal:
             while self._syncing and self._syncing[0].done():
                 self._syncing.popleft().result()  # an error of it came too late for its own call
             if len(self._syncing) < 2:  # else the one that waits brings this line, too
-                self._syncing.append(self._disk.submit(os.fsync, self._file.fileno()))
+                self._syncing.append(self._disk.submit(self._sync))
         except OSError as error:
             self._undo(start)
             raise self._write_error(error) from error
         except BaseException:  # Ctrl-C: the line is whole or not there
             self._undo(start)
             raise
+
+    def _sync(self) -> None:
+        """Bring all that is written to the disk, in a thread of its own."""
+        self._closing.wait(self._rested - time.monotonic())
+        self._rested = time.monotonic() + REST
+        os.fsync(self._file.fileno())
 
     def _write_error(self, error: OSError) -> BisectError:
         if is_full(error):
