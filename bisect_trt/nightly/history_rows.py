@@ -72,6 +72,11 @@ class Row:
         return (self.stage, self.symptom, self.signature) if self.stage else None
 
     @property
+    def turn(self) -> tuple[float, str, str]:
+        """Return what puts rows in order: those that are checked quickly come first."""
+        return self.check_seconds, self.model, self.target
+
+    @property
     def name(self) -> tuple[str, str]:
         """Return the name of the model and of the target."""
         return self.model, self.target

@@ -72,7 +72,7 @@ def main() -> None:
             _say(sink, answer)
             if not clean(answer):
                 break
-    _Worker.close()
+    _end_worker()
 
 
 def clean(answer: Answer) -> bool:
@@ -93,29 +93,24 @@ def _say(sink: BinaryIO, answer: Answer) -> None:
     sink.flush()
 
 
-class _Worker:
-    """The isolated worker that is kept for the next model on the same target."""
+_kept: dict[tuple[Any, ...], Pool] = {}
+"""The isolated worker that is kept for the next model on the same target, by what it was made for."""
 
-    _asked: tuple[Any, ...] = ()
-    _pool: Pool | None = None
 
-    @classmethod
-    def of(cls, settings: Settings, folder: Path) -> Pool:
-        """Return a warm one, if it was made for the like."""
-        target, run, accuracy = settings.target, settings.run, settings.accuracy
-        libraries = target.plugins, target.ep_libraries, accuracy.custom_ops
-        asked = (target.spec, *libraries, accuracy.reference_provider, run.memory_limit, run.devices)
-        if cls._pool is None or cls._asked != asked:
-            cls.close()
-            cls._pool, cls._asked = pool_for(settings, folder / "logs"), asked
-        return cls._pool
+def _worker(settings: Settings, folder: Path) -> Pool:
+    """Return a warm one, if it was made for the like."""
+    target, run, accuracy = settings.target, settings.run, settings.accuracy
+    libraries = target.plugins, target.ep_libraries, accuracy.custom_ops
+    asked = (target.spec, *libraries, accuracy.reference_provider, run.memory_limit, run.devices)
+    if asked not in _kept:
+        _end_worker()
+        _kept[asked] = pool_for(settings, folder / "logs")
+    return _kept[asked]
 
-    @classmethod
-    def close(cls) -> None:
-        """End the worker that is kept."""
-        if cls._pool is not None:
-            cls._pool.close(kill=True)
-            cls._pool = None
+
+def _end_worker() -> None:
+    while _kept:
+        _kept.popitem()[1].close(kill=True)
 
 
 def run(job: Job, folder: Path) -> Answer:
@@ -161,14 +156,14 @@ def _numpy_says_full(error: OSError) -> bool:
 def _check(job: Job, folder: Path) -> Checked:
     began = time.monotonic()
     digest = digest_of(job.model)
-    seen = check(job.model, job.settings, warm=_Worker.of(job.settings, folder))
+    seen = check(job.model, job.settings, warm=_worker(job.settings, folder))
     return _seen(seen.outcome, began, nodes=seen.nodes, version=seen.target.title, digest=digest)
 
 
 def _verify(job: Job, folder: Path) -> Checked:
     from bisect_trt.reproducer.verify import until_shown
 
-    _Worker.close()
+    _end_worker()
     began = time.monotonic()
     run = job.settings.run
     timeout = min(run.timeout or _PROBE, job.limit)
@@ -189,7 +184,7 @@ def _reduce(job: Job, folder: Path) -> Reduced:
     from bisect_trt.reduction.reduce import reduce
     from bisect_trt.results import Step
 
-    _Worker.close()
+    _end_worker()
     began = time.monotonic()
     if not job.again and (done := _finished(job.repro)) is not None:
         return done  # the night was killed between this and the row in the history

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 from bisect_trt.nightly import answers, plan
 from bisect_trt.nightly.clock import Clock, Limit, next_time
@@ -33,6 +34,15 @@ SIGNALLED = "stopped by a signal"
 ANOTHER = "not reduced: another model with this failure is"
 
 
+class Phase(NamedTuple):
+    """A phase of a night: what is to be done, what is asked of it, and what is made of the answer."""
+
+    name: str
+    todo: Callable[[], list[Row]]
+    ask: Ask
+    take: Take
+
+
 class Work:
     """The work of one night; all of the history is written by the thread that calls `run`."""
 
@@ -43,7 +53,7 @@ class Work:
         night: Night,
         runner: Runner,
         say: Callable[[str], None],
-        clock: Clock | None = None,
+        clock: Clock,
     ) -> None:
         """Nothing is started yet; `say` takes a line for the log."""
         self.config = config
@@ -52,7 +62,6 @@ class Work:
         self.runner = runner
         self.say = say
         self.out = config.base / config.out
-        clock = clock or Clock()
         until = config.budget.until
         moment = next_time(night.started, until) if until else None
         self.limit = Limit(clock, config.budget.total, moment, night.used)
@@ -70,16 +79,16 @@ class Work:
         """Run all phases, or as many as time allows; the rows say how far it came."""
         self._plan()
         with self._signals(), ThreadPoolExecutor(self.config.workers, thread_name_prefix="model") as threads:
-            again = ("confirm", self._to_confirm, self._check, self._take_confirm)
+            again = Phase("confirm", self._to_confirm, self._check, self._take_confirm)
             phases = (
-                ("check", self._to_check, self._check, self._take_check),
+                Phase("check", self._to_check, self._check, self._take_check),
                 *[again] * (self.config.confirm - 1),
-                ("verify", self._to_verify, self._verify, self._take_verify),
-                ("reduce", self._to_reduce, self._reduce, self._take_reduce),
+                Phase("verify", self._to_verify, self._verify, answers.verified),
+                Phase("reduce", self._to_reduce, self._reduce, self._take_reduce),
             )
-            for name, todo, ask, take in phases:
-                self._save_night(phase=name)
-                if not self._phase(threads, name, list(todo()), ask, take):
+            for phase in phases:
+                self._save_night(phase=phase.name)
+                if not self._do(threads, phase):
                     break
 
     def _plan(self) -> None:
@@ -103,7 +112,7 @@ class Work:
                 gone = Row(self.night.id, row.model, row.target, row.settings, phase="done", reason=GONE)
                 yield replace(gone, news=news)
 
-    # Phases: what is to be done, the job, and what is made of its answer
+    # Of each phase what is to be done, the job, and what is made of its answer
 
     def _to_check(self) -> list[Row]:
         todo = [self._items[r.name] for r in self._rows("planned") if r.name in self._items]
@@ -120,25 +129,23 @@ class Work:
     def _take_check(self, row: Row, answer: Answer) -> Row:
         before = self.history.last_night(self.night.id)
         last = self.history.row(before.id, row.model, row.target) if before else None
-        unread = last is not None and last.status is Status.NOT_RUN and last.reason == _reason(answer)
-        missed = not unread and not self.config.allow_missing
+        unread = last.reason if last and last.status is Status.NOT_RUN else None
+        known = isinstance(answer, Trouble) and answer.reason == unread
+        missed = not known and not self.config.allow_missing
         return answers.checked(row, answer, self.history.past, self.config.confirm, missed=missed)
 
     def _to_confirm(self) -> list[Row]:
-        return sorted(self._rows("checked"), key=lambda r: (r.check_seconds, r.model, r.target))
+        return sorted(self._rows("checked"), key=lambda row: row.turn)
 
     def _take_confirm(self, row: Row, answer: Answer) -> Row:
         return answers.confirmed(row, answer, self.history.past, self.config.confirm)
 
     def _to_verify(self) -> list[Row]:
         rows = [r for r in self._rows("confirmed") if self.history.reproducer(r, self.out)]
-        return sorted(rows, key=lambda r: (r.check_seconds, r.model, r.target))
+        return sorted(rows, key=lambda row: row.turn)
 
     def _verify(self, item: Item, row: Row, limit: float) -> Job:
         return Job("verify", item.slug, item.path, item.settings, limit, self.out / row.repro)
-
-    def _take_verify(self, row: Row, answer: Answer) -> Row:
-        return answers.verified(row, answer)
 
     def _to_reduce(self) -> list[Row]:
         rows = plan.reduce_order(self._rows("confirmed"))
@@ -167,24 +174,15 @@ class Work:
     def _rows(self, phase: str) -> list[Row]:
         return [r for r in self.history.rows(self.night.id) if r.phase == phase]
 
-    def _phase(self, threads: ThreadPoolExecutor, name: str, todo: list[Row], ask: Ask, take: Take) -> bool:
+    def _do(self, threads: ThreadPoolExecutor, phase: Phase) -> bool:
         """Do a phase; False when time or a signal ended it."""
+        todo, later = phase.todo(), list[Row]()
         if todo:
-            self.say(f"{name}: {len(todo)} to do")
-        later: list[Row] = []
-        for alone, rows in ((False, todo), (True, later)):
-            if not self._all(threads, name, rows, ask, take, None if alone else later):
-                return False
-        return True
+            self.say(f"{phase.name}: {len(todo)} to do")
+        return self._all(threads, phase, todo, later) and self._all(threads, phase, later, None)
 
     def _all(
-        self,
-        threads: ThreadPoolExecutor,
-        name: str,
-        rows: list[Row],
-        ask: Ask,
-        take: Take,
-        later: list[Row] | None,
+        self, threads: ThreadPoolExecutor, phase: Phase, rows: list[Row], later: list[Row] | None
     ) -> bool:
         """Keep all threads busy; with `later` None one at a time.
 
@@ -195,14 +193,13 @@ class Work:
         busy: dict[Future[Answer], Row] = {}
         while busy or waiting:
             while waiting and len(busy) < parallel and not self._over():
-                if (begun := self._begin(threads, name, waiting.popleft(), ask)) is not None:
-                    busy[begun[0]] = begun[1]
+                self._begin(threads, phase, waiting.popleft(), busy)
             if self._over():
                 waiting.clear()
                 self.runner.cancel()
             done, _ = wait(busy, timeout=LOOK, return_when=FIRST_COMPLETED)
             for future in done:
-                self._end(name, busy.pop(future), _answer(future), take, later if parallel > 1 else None)
+                self._end(phase, busy.pop(future), _answer(future), later if parallel > 1 else None)
         return not self.ended_early
 
     def _over(self) -> bool:
@@ -213,33 +210,29 @@ class Work:
         return bool(self.ended_early)
 
     def _begin(
-        self, threads: ThreadPoolExecutor, name: str, planned: Row, ask: Ask
-    ) -> tuple[Future[Answer], Row] | None:
-        row = self.history.row(*self._place(planned)) or planned
+        self, threads: ThreadPoolExecutor, phase: Phase, planned: Row, busy: dict[Future[Answer], Row]
+    ) -> None:
+        """Begin the next job of a model, unless it is given up."""
+        row = self.history.row(self.night.id, planned.model, planned.target) or planned
         item = self._items.get(row.name)
         if item is None:  # the configuration changed since the night began
-            return None
-        if name == "verify" and (known := self.history.reproducer(row, self.out)):
+            return
+        if phase.name == "verify" and (known := self.history.reproducer(row, self.out)):
             row = replace(row, repro=known.repro, repro_nodes=known.repro_nodes, shape=known.shape)
         limit = min(self.limit.left(), self.config.budget.per_model - row.seconds)
         if row.begun >= TRIES:
-            self._save(
-                answers.given_up(row, f"the night was killed {TRIES} times while it was at work on this")
-            )
-            return None
-        if limit < LEAST:
+            why = f"the night was killed {TRIES} times while it was at work on this"
+            self._save(answers.given_up(row, why))
+        elif limit < LEAST:
             self._save(answers.given_up(row, "its time (budget.per_model) was over"))
-            return None
-        row = replace(row, begun=row.begun + 1)
-        self._save(row)
-        future = threads.submit(self.runner.run, ask(item, row, limit))
-        self.history.set_running(row.model, row.target, name, str(self.runner.folder(item.slug) or ""))
-        return future, row
+        else:
+            row = replace(row, begun=row.begun + 1)
+            self._save(row)
+            busy[threads.submit(self.runner.run, phase.ask(item, row, limit))] = row
+            place = str(self.runner.folder(item.slug) or "")
+            self.history.set_running(row.model, row.target, phase.name, place)
 
-    def _place(self, row: Row) -> tuple[int, str, str]:
-        return self.night.id, row.model, row.target
-
-    def _end(self, name: str, row: Row, answer: Answer, take: Take, later: list[Row] | None) -> None:
+    def _end(self, phase: Phase, row: Row, answer: Answer, later: list[Row] | None) -> None:
         self.history.clear_running(row.model, row.target)
         if isinstance(answer, Trouble):
             if answer.cause is Cause.CANCELLED:
@@ -248,15 +241,15 @@ class Work:
             if answer.cause is Cause.TARGET:
                 self.unusable = answer.reason
             if answer.cause is Cause.DISK:
-                self.say(f"{name} {row.model} on {row.target}: {answer.reason}")
+                self.say(f"{phase.name} {row.model} on {row.target}: {answer.reason}")
                 drop_ballast(self.out)
                 if later is not None:
                     later.append(row)
                     return
-        row = take(replace(row, seconds=row.seconds + answer.seconds), answer)
+        row = phase.take(replace(row, seconds=row.seconds + answer.seconds), answer)
         self._save(row)
         self._save_night()
-        self._tell(name, row, answer)
+        self._tell(phase.name, row, answer)
 
     def _tell(self, name: str, row: Row, answer: Answer) -> None:
         """Write a line into the log; one for all models where the target cannot be used."""
@@ -296,10 +289,6 @@ class Work:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _reason(answer: Answer) -> str:
-    return answer.reason if isinstance(answer, Trouble) else ""
 
 
 def _answer(future: Future[Answer]) -> Answer:

@@ -115,11 +115,10 @@ def reduce_order(rows: Iterable[Row]) -> list[Row]:
     Of 37 models with the same failure the cheapest is reduced first and the other 36 come after the
     first ones of all other failures of their rank: when time runs out, every bug has a reproducer.
     """
-    ordered = sorted(rows, key=lambda r: (_RANK.get(r.status, 3), r.check_seconds, r.model, r.target))
-    seen: dict[Key | None, int] = {}
-    turn = {}
+    ordered = sorted(rows, key=lambda row: (_RANK.get(row.status, 3), *row.turn))
+    seen = set[Key | None]()
+    later = {}
     for row in ordered:
-        turn[row.name] = seen[row.key] = seen.get(row.key, -1) + 1
-    return sorted(
-        ordered, key=lambda r: (_RANK.get(r.status, 3), turn[r.name] > 0, r.check_seconds, r.model, r.target)
-    )
+        later[row.name] = row.key in seen
+        seen.add(row.key)
+    return sorted(ordered, key=lambda row: (_RANK.get(row.status, 3), later[row.name], *row.turn))

@@ -70,14 +70,7 @@ def _by_shape(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _merit(row: Row) -> tuple[bool, bool, int, float, str, str]:
-    return (
-        not row.repro,
-        row.reduction == "partial",
-        row.repro_nodes,
-        row.check_seconds,
-        row.model,
-        row.target,
-    )
+    return not row.repro, row.reduction == "partial", row.repro_nodes, *row.turn
 
 
 _NAMED = 6  # ops that are written out

@@ -18,7 +18,6 @@ from bisect_trt.nightly.children import Children
 from bisect_trt.nightly.clock import Clock
 from bisect_trt.nightly.config import Config
 from bisect_trt.nightly.history import FILE, History
-from bisect_trt.nightly.history_rows import Night
 from bisect_trt.nightly.night import GONE, SIGNALLED, Work
 from bisect_trt.nightly.runner import Runner
 from bisect_trt.nightly.same_bugs import Cluster, find
@@ -58,7 +57,6 @@ def nightly(
         TargetUnavailable: not one model could be run (the report is written all the same).
         StoppedEarly: the disk is full and nothing that can go makes room.
     """
-    clock = clock or Clock()
     plan.items(config, plan.find_models(config))  # says what is wrong before anything is written
     hooks.words(config.on_new)
     out = _make_folder(config.base / config.out)
@@ -67,7 +65,7 @@ def nightly(
             say(f"process {stale.pid} ended in the middle of a night that began {stale.since}")
         history = _open(out)
         try:
-            return _night(config, out, history, say, clock, make_runner or _children(config))
+            return _night(config, history, say, clock or Clock(), make_runner or _children(config))
         except sqlite3.OperationalError as error:
             raise StoppedEarly(
                 f"the history of {out} cannot be written: {error}", "make room and start it again: it goes on"
@@ -77,15 +75,11 @@ def nightly(
 
 
 def _night(
-    config: Config,
-    out: Path,
-    history: History,
-    say: Callable[[str], None],
-    clock: Clock,
-    make_runner: MakeRunner,
+    config: Config, history: History, say: Callable[[str], None], clock: Clock, make_runner: MakeRunner
 ) -> int:
     night, resumed = history.begin_night(clock.wall(), config.resume_within)
     say(f"night {night.id} {'goes on' if resumed else 'begins'}")
+    out = config.base / config.out
     retention.take_ballast(out)
     folder = retention.night_folder(out, night)
     runner = make_runner(out / TMP, folder / "logs")
@@ -96,8 +90,8 @@ def _night(
         runner.close()
     clusters = find(history.rows(night.id))
     if work.ended_early != SIGNALLED:
-        _announce(config, out, folder, history, night, clusters, say)
-    code = _exit_code(history, night, work.ended_early)
+        _announce(work, folder, clusters)
+    code = _exit_code(work)
     finished = None if work.ended_early == SIGNALLED else clock.wall()
     night = replace(work.night, finished=finished, exit_code=code, ended_early=work.ended_early, phase="")
     retention.drop_ballast(out)
@@ -108,7 +102,7 @@ def _night(
     early = f" ({night.ended_early})" if night.ended_early else ""
     say(report.tonight(data, out / report.PAGE) + early)
     if code == NO_TARGET:
-        raise _nothing_could_be_run(history, night, work.unusable)
+        raise _nothing_could_be_run(work)
     return code
 
 
@@ -116,16 +110,9 @@ def _children(config: Config) -> MakeRunner:
     return lambda folder, logs: Children(folder, config.base, parallel=config.workers, logs=logs)
 
 
-def _announce(
-    config: Config,
-    out: Path,
-    folder: Path,
-    history: History,
-    night: Night,
-    clusters: list[Cluster],
-    say: Callable[[str], None],
-) -> None:
+def _announce(work: Work, folder: Path, clusters: list[Cluster]) -> None:
     """Ask for the release and run the user's command once for each new bug, not twice after a kill."""
+    config, out, say = work.config, work.out, work.say
     for cluster in clusters:
         news = [row for row in cluster.rows if row.news]
         # With {models} a known bug in another model is told, too.
@@ -135,7 +122,7 @@ def _announce(
         if runs and not first.repro and "{repro}" in config.on_new:
             say(f"on_new: not run for {first.model}: there is no reproducer")
             runs = False
-        if not (runs or asks) or not history.announce(night.id, cluster.id):
+        if not (runs or asks) or not work.history.announce(work.night.id, cluster.id):
             continue
         if asks:
             repro = out / first.repro
@@ -153,21 +140,21 @@ def _announce(
             say(hooks.run(config.on_new, values, config.base, config.on_new_timeout))
 
 
-def _nothing_could_be_run(history: History, night: Night, unusable: str) -> TargetUnavailable:
-    if unusable:
-        return TargetUnavailable(unusable, "bisect-trt doctor says what can be used here")
-    reasons = Counter(row.reason for row in history.rows(night.id) if row.reason != GONE)
+def _nothing_could_be_run(work: Work) -> TargetUnavailable:
+    if work.unusable:
+        return TargetUnavailable(work.unusable, "bisect-trt doctor says what can be used here")
+    reasons = Counter(row.reason for row in work.history.rows(work.night.id) if row.reason != GONE)
     often = min(reasons, key=lambda reason: (-reasons[reason], reason), default=GONE)
     return TargetUnavailable(f"not one model could be run: {often}", "see the report for each of them")
 
 
-def _exit_code(history: History, night: Night, ended_early: str) -> int:
-    rows = list(history.rows(night.id))
-    if not ended_early and all(row.status is Status.NOT_RUN for row in rows):
+def _exit_code(work: Work) -> int:
+    rows = list(work.history.rows(work.night.id))
+    if not work.ended_early and all(row.status is Status.NOT_RUN for row in rows):
         return NO_TARGET
     if any(row.news for row in rows):
         return NEW_FAILURES
-    return ENDED_EARLY if ended_early else NOTHING_NEW
+    return ENDED_EARLY if work.ended_early else NOTHING_NEW
 
 
 def _write_report(data: Mapping[str, Any], out: Path, folder: Path, say: Callable[[str], None]) -> None:

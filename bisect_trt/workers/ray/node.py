@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,9 @@ class ResultFolder:
     """Stands for a folder of the caller that a job writes into."""
 
 
-@dataclass
-class _Warm:
-    """The worker that this process keeps between jobs, and the GPU that it was started for."""
-
-    run: str
-    device: str
-    pool: Pool
-
-
 _held: dict[str, int] = {}  # locks of folders, by run
-_warm: list[_Warm] = []
+_warm: dict[tuple[str, str, int], Pool] = {}
+"""The worker that this process keeps between jobs, by run, the GPU that it sees, and its memory limit."""
 
 
 def run(
@@ -145,9 +137,10 @@ def _worker(name: str, memory: int | None) -> Pool:
     """Return the worker of this process; a new one for another run, and for another GPU."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     memory = memory or limits.default_limit(cluster.jobs_beside())
-    if _warm and (_warm[0].run, _warm[0].device, _warm[0].pool.memory_limit) != (name, device, memory):
-        _warm.pop().pool.close(kill=True)
-    if not _warm:
+    wanted = name, device, memory
+    if wanted not in _warm:
+        while _warm:
+            _warm.popitem()[1].close(kill=True)
         logs = folder(name) / f"logs-{os.getpid()}"
-        _warm.append(_Warm(name, device, Pool(1, log_dir=logs, memory_limit=memory)))
-    return _warm[0].pool
+        _warm[wanted] = Pool(1, log_dir=logs, memory_limit=memory)
+    return _warm[wanted]
