@@ -16,6 +16,7 @@ from bisect_trt.accuracy.amplifiers import amplifier
 from bisect_trt.accuracy.arithmetic import BF16, FP8, FP16, FP32, INT8, TF32, Arithmetic, arithmetic_of
 from bisect_trt.accuracy.operators import sum_length
 from bisect_trt.accuracy.rounding_bounds import rounding
+from bisect_trt.references import ort
 from bisect_trt.references.inner_values import inner_values
 from bisect_trt.references.noise import Noise
 from bisect_trt.references.noise_places import Places
@@ -170,3 +171,19 @@ def test_what_no_error_reaches_is_not_run_again(arithmetic: Arithmetic, nodes: l
     assert [node.op_type for node in noisy.graph.node] == nodes
     assert len(noisy.graph.initializer) == len(nodes) // 2 and len(before) == (arithmetic is FP32)
     assert np.any(bound_of(proto, feeds, arithmetic, "mm_o").largest)
+
+
+@pytest.mark.parametrize("least", [0.0, -1.0])
+def test_what_is_not_negative_is_its_own_magnitude(least: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cubic Resize has weights below 0; that of a picture need not run twice."""
+    b = Builder()
+    resize = b.node("Resize", "x", "", b.weight([1, 1, 2, 2]), name="r", mode="cubic")
+    proto = b.done({"x": [1, 1, 8, 8]}, resize)
+    feeds = {"x": np.random.default_rng(0).uniform(least, 1, (1, 1, 8, 8)).astype(np.float32)}
+    ran: list[int] = []
+    run = ort.run
+    monkeypatch.setattr(ort, "run", lambda m, *rest: (ran.append(m.count(b"Resize")), run(m, *rest))[1])
+    seen = inner_values(proto, HERE, feeds, FP32)
+    [positive] = run(proto.SerializeToString(), HERE, [{"x": np.abs(feeds["x"])}])
+    np.testing.assert_array_equal(seen["r_o#magnitude"], positive["r_o"])
+    assert ran == [1 if least == 0 else 2]

@@ -37,7 +37,7 @@ def inner_values(
     """
     shown = copied(model)
     graph = shown.graph
-    names = {o.name for o in graph.output}
+    names, same = {o.name for o in graph.output}, list[str]()
     for weight in model.graph.initializer:
         small = int(np.prod(weight.dims)) <= _SMALL or arithmetic.narrow
         if weight.data_type in FLOATS and small:
@@ -46,6 +46,9 @@ def inner_values(
     for node in model.graph.node:
         names.update(t for t in node.output if t)
         if node.op_type in SUMS and node.domain in ("", "ai.onnx", "com.microsoft"):
+            if node.op_type in PLACED and node.input[0] in feeds and not np.any(feeds[node.input[0]] < 0):
+                same.append(node.output[0])  # the operator of the magnitudes is itself
+                continue
             graph.node.extend(_magnitude(node))
             names.add(node.output[0] + MAGNITUDE)
     known = {o.name for o in graph.output}
@@ -54,7 +57,7 @@ def inner_values(
         [given] = ort.run(shown.SerializeToString(), folder, [feeds])
     except ort.OrtError as error:
         raise Unknown(f"the reference does not show all that it computes: {error}") from error
-    found = {**feeds, **given}
+    found = {**feeds, **given, **{name + MAGNITUDE: given[name] for name in same if name in given}}
     if sum(value.size for value in found.values()) > LARGEST:
         raise Unknown("it is too large")
     return found
