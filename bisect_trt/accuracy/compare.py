@@ -20,6 +20,7 @@ Whatever the metric, what is finite in the reference has to be finite in the tar
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -80,9 +81,9 @@ def compare(
     if brief and is_same(reference, target):
         infs = int(np.count_nonzero(np.isinf(reference)))
         return TensorDiff(name, True, reference.size, infs=(infs, infs), rtol=rtol, metric=metric, brief=True)
-    size = scale(reference)
+    size, squares = _scale(reference)
     limits = Limits(rtol, rtol * size if atol is None else atol, size, metric, atol or 0.0, brief)
-    return _close(name, reference, target, limits, words)
+    return _close(name, reference, target, limits, words, squares)
 
 
 def default_rtol(dtype: np.dtype[Any]) -> float:
@@ -92,10 +93,15 @@ def default_rtol(dtype: np.dtype[Any]) -> float:
 
 def scale(reference: Array) -> float:
     """Return the RMS of what is finite and no filler; 0.0 when there is nothing."""
+    return _scale(reference)[0]
+
+
+def _scale(reference: Array) -> tuple[float, dict[int, float]]:
+    """Return it with the sums of squares of those pieces that count as a whole, by where they begin."""
     limit = min(FILL, 0.9 * _largest(reference.dtype))
     for bound in (limit, math.inf):  # fillers count only where there is nothing else
-        rms, count = 0.0, 0
-        for _, chunk in chunks(reference):
+        rms, count, squares = 0.0, 0, dict[int, float]()
+        for start, chunk in chunks(reference):
             size = np.abs(wide(chunk))
             used = size if size.size and size.max() < bound else size[np.isfinite(size) & (size < bound)]
             if used.size == 0:
@@ -103,12 +109,15 @@ def scale(reference: Array) -> float:
             top = float(used.max())
             top = top if top > 1e150 or 0 < top < 1e-150 else 1.0  # or their squares would be none
             used = used if top == 1.0 else used / top
-            part = top * math.sqrt(float(np.mean(np.square(used, out=used))))
+            square = float(np.sum(np.square(used, out=used)))
+            if used.size == chunk.size and top == 1.0:
+                squares[start] = square
+            part = top * math.sqrt(square / used.size)
             old, count = count, count + used.size
             rms = math.hypot(rms * math.sqrt(old / count), part * math.sqrt(used.size / count))
         if count:
-            return rms
-    return 0.0
+            return rms, squares
+    return 0.0, {}
 
 
 def _largest(dtype: np.dtype[Any]) -> float:
@@ -163,9 +172,11 @@ def _exact(name: str, reference: Array, target: Array, kind: str, words: str) ->
     )
 
 
-def _close(name: str, reference: Array, target: Array, limits: Limits, words: str) -> TensorDiff:
+def _close(
+    name: str, reference: Array, target: Array, limits: Limits, words: str, squares: Mapping[int, float]
+) -> TensorDiff:
     """Compare floats: close or not."""
-    sums, worst = Sums(), Worst(reference.shape)
+    sums, worst = Sums(squares), Worst(reference.shape)
     with np.errstate(all="ignore"):
         for (start, one), (_, other) in zip(chunks(reference), chunks(target), strict=True):
             sums.add(start, wide(one), wide(other), limits, worst)
