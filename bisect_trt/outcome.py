@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import numpy.typing as npt
 
@@ -131,18 +131,21 @@ class Failure:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Failure:
         """Make it from what `to_json` gave."""
-        return cls(
-            stage=Stage(data["stage"]),
-            symptom=Symptom(data["symptom"]),
-            signature=data["signature"],
-            message=data["message"],
-            nodes=tuple(data["nodes"]),
-            op=data.get("op", ""),
-        )
+        stage, symptom, nodes = Stage(data["stage"]), Symptom(data["symptom"]), tuple(data["nodes"])
+        return cls(stage, symptom, data["signature"], data["message"], nodes, data.get("op", ""))
+
+
+class _Facts:
+    """What is known of a probe, by name."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Make it from what `to_json` gave."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(_Facts):
     """What comparing the outputs of one probe gave.
 
     Attributes:
@@ -174,15 +177,9 @@ class Measured:
                 del found[name]
         return found if self.compared or self.own else {}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Measured:
-        """Make it from what `to_json` gave."""
-        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**known)
-
 
 @dataclass(frozen=True)
-class Built:
+class Built(_Facts):
     """What a target reports about the network or engine of a candidate; empty where it does not.
 
     Attributes:
@@ -220,12 +217,6 @@ class Built:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data of what is known."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items() if v}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Built:
-        """Make it from what `to_json` gave."""
-        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**known)
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-
-import onnx
 
 from bisect_trt.accuracy.tolerance import only_for
 from bisect_trt.anonymise.secrets import Secrets, secrets_of
 from bisect_trt.errors import BisectError, ModelDoesNotFail, TargetUnavailable
-from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.cutting.continuation import Rests
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.randomness import random_nodes, words
@@ -79,7 +77,7 @@ class Run:
         self.export_on_trial = trial.on_trial
         self.recording = recording
         self.prober = prober
-        self._fed = session.feeds
+        self._given = session
         self.doubts = words(session.graph)  # sentences for the first lines: why something is not compared
         self.notes = list(trial.notes)
         self.confirmed = Outcome()  # of the user's own file, or of what is left of it
@@ -138,12 +136,7 @@ class Run:
     @cached_property
     def secrets(self) -> Secrets:
         """What `--anonymise` must not leave."""
-        graph, store = self.session.graph, self.session.store
-        samples = [
-            {name: store.load(path, graph.elem_type(name) or 0) for name, path in sample.items()}
-            for sample in self._fed
-        ]
-        return secrets_of(self.session.loaded, samples, self.settings)
+        return secrets_of(self._given.loaded, self._given.values(), self.settings)
 
     def spent(self) -> dict[str, float]:
         """Return seconds by what they were spent on, besides the probes."""
@@ -170,26 +163,21 @@ class Run:
     def problem(self, wanted: Failure | None, scope: tuple[str, ...] = ()) -> Problem:
         """Return a search for one failure."""
         self.prober.compare(self.settings.accuracy)
-        self.prober.oracle.confirms = self._runs_on_reference
+        # A reference that is known to run the model has to run each reduced one as well.
+        self.prober.oracle.confirms = lambda: not self.recording.record.error and not self.export_on_trial
+        anew = partial(record_derived, self.pool, self.session, self.settings)
         return Problem(
             graph=self.session.graph,
             cutter=self.cutter,
             prober=self.prober,
             wanted=wanted,
             hybrid=self.hybrid(wanted),
-            rerecord=None if self.export_on_trial else self._record_derived,
+            rerecord=None if self.export_on_trial else anew,
             on_event=self.on_event,
             scope=scope,
             repeats=self.settings.run.repeats,
             phase="confirm",
         )
-
-    def _runs_on_reference(self) -> bool:
-        """Whether the reference is known to run the model: then it has to run each reduced one as well."""
-        return not self.recording.record.error and not self.export_on_trial
-
-    def _record_derived(self, proto: onnx.ModelProto, feeds: Sequence[Feeds]) -> Record:
-        return record_derived(self.pool, self.session, self.settings, proto, feeds)
 
     def confirm(self) -> Problem:
         """The user's own file has to fail; what it shows first is the wanted failure."""

@@ -45,10 +45,10 @@ from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, pools, with_timing_cache
-from bisect_trt.session.prepare import LONGEST_START, Session, describe, load_for, prepare, resolved
+from bisect_trt.session.prepare import LONGEST_START, Session, describe, load_for, resolved
 from bisect_trt.session.prober import GO_ON, NO_FARTHER, Budget, Prober
 from bisect_trt.session.recording import Recording
-from bisect_trt.session.samples import Samples, read_with_notes
+from bisect_trt.session.samples import read_with_notes
 from bisect_trt.session.shape_notes import shape_notes
 from bisect_trt.settings import Settings, TargetSettings
 from bisect_trt.targets.base import TargetInfo
@@ -88,18 +88,20 @@ def open_run(
     samples, converted = read_with_notes(loaded, settings)
     head = folders.header(loaded.digest, settings, samples, every=every)
     out = _free_folder(out, head, loaded, settings, force=force)
+    work = out / folders.WORK
 
     def tell(text: str) -> None:
         on_event(Step("", "", 0, builder=text))
 
     with pools(settings, tell) as (pool, there):
-        target = with_timing_cache(settings.target, out / folders.WORK)
+        target = with_timing_cache(settings.target, work)
         info = _described(pool, there, replace(settings, target=target))
         fingerprint = f"{info.fingerprint}|reference={first_version('onnxruntime', 'onnxruntime-gpu')}"
         opened = Opened(pool, there, out, on_event, began, answered=time.monotonic())
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
-            session, turned = _prepared(pool, loaded, samples, settings, info, out / folders.WORK)
+            compares = info.can_run and is_plain(settings) and not is_self(settings)
+            session, turned = with_other_masks(pool, loaded, samples, settings, work, compares)
             trial, recording = _reference(opened, settings, info, session)
             oracle = _oracle(there, target, trial.settings, journal)
             # The keys of a cache know nothing of the framework.
@@ -166,18 +168,6 @@ def _reference(
         shutil.rmtree(opened.out, ignore_errors=True)
         raise
     return trial, recording.replaced(trial.record)
-
-
-def _prepared(
-    pool: Pool, loaded: LoadedModel, samples: Samples, settings: Settings, info: TargetInfo, work: Path
-) -> tuple[Session, str]:
-    """Return the model in its store.
-
-    Where outputs are compared, with made-up masks for which these are finite.
-    """
-    if info.can_run and is_plain(settings) and not is_self(settings):
-        return with_other_masks(pool, loaded, samples, settings, work)
-    return prepare(loaded, samples, work), ""
 
 
 def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARCH) -> Reduction:

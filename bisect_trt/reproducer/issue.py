@@ -191,13 +191,9 @@ def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = [("nodes", f"{document['model']['nodes']:,}", f"{new['nodes']:,}")]
     if old is None:
         return rows
-    rows += [
-        (name, f"{old[key]:,}", f"{new[key]:,}")
-        for name, key in (("weights", "weights"), ("bytes of weights", "weight_bytes"))
-    ]
-    rows += [
-        (name, _few(old[key]), _few(new[key])) for name, key in (("inputs", "inputs"), ("outputs", "outputs"))
-    ]
+    rows += [("weights", f"{old['weights']:,}", f"{new['weights']:,}")]
+    rows += [("bytes of weights", f"{old['weight_bytes']:,}", f"{new['weight_bytes']:,}")]
+    rows += [(name, _few(old[name]), _few(new[name])) for name in ("inputs", "outputs")]
     before, after = (
         _cut(", ".join(_times({op: n for op, n in side["operators"].items() if op != "Constant"})))
         for side in (old, new)

@@ -110,14 +110,8 @@ class Report(BaseModel):
         for libraries, got in ((asked.plugins, given.plugins), (asked.ep_libraries, given.ep_libraries)):
             if libraries and not got and spec is None:
                 raise UsageError(f"{REPORT} asks for libraries, which are loaded only for you", hint)
-        return replace(
-            known,
-            spec=spec or known.spec,
-            plugins=given.plugins,
-            ep_libraries=given.ep_libraries,
-            fail_regex=given.fail_regex,
-            timing_cache=given.timing_cache,
-        )
+        own = ("plugins", "ep_libraries", "fail_regex", "timing_cache")
+        return replace(known, spec=spec or known.spec, **{name: getattr(given, name) for name in own})
 
     @property
     def spec(self) -> str:

@@ -156,9 +156,7 @@ def _in_context(
     unmapped: dict[str, None] = {}
     for sample, values in enumerate(samples):
         for name, given in values.items():
-            known = (
-                store.load(record.path(sample, name), record.elem_type(name)) if name in record else None
-            )
+            known = store.load(record.path(sample, name), record.elem_type(name)) if name in record else None
             if known is None or known.size != given.size:  # another layout, or half of it
                 unmapped[name] = None
             else:

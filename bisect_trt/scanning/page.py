@@ -59,10 +59,8 @@ def page(scan: Scan) -> str:
 
 def _lanes(scan: Scan) -> Iterator[tuple[str, str]]:
     """Yield the rows of the heat strip: a label, and the strip of all tensors in the order of the model."""
-    lanes = [("own error", "own_error"), ("effect", "effect_error")]
-    lanes += [("in context", "context_error")] if not scan.context_why else []
     width = 1 / max(1, len(scan.tensors))
-    for label, name in lanes:
+    for label, name, *_ in _series(scan):
         spans = []
         for k, item in enumerate(scan.tensors):
             value: float | None = getattr(item, name)
@@ -82,16 +80,19 @@ def _shade(value: float | None) -> str:
     return f"h{max(0, min(last, math.floor(math.log10(value)) + last)) if value > 0 else 0}"
 
 
-_SERIES = (
-    ("own error", "own_error", Colour.FIRST, Shape.CIRCLE),
-    ("effect", "effect_error", Colour.SECOND, Shape.DIAMOND),
-    ("in context", "context_error", Colour.THIRD, Shape.TRIANGLE),
-)
+def _series(scan: Scan) -> list[tuple[str, str, Colour, Shape]]:
+    """Return what each tensor has a figure of: its name, the attribute, and how it is drawn."""
+    context = ("in context", "context_error", Colour.THIRD, Shape.TRIANGLE)
+    return [
+        ("own error", "own_error", Colour.FIRST, Shape.CIRCLE),
+        ("effect", "effect_error", Colour.SECOND, Shape.DIAMOND),
+        *([] if scan.context_why else [context]),
+    ]
 
 
 def _plot(scan: Scan) -> str:
     """Return errors against depth; empty when there is nothing to draw."""
-    series = [(*row, _marks(scan, row[0], row[1])) for row in _SERIES]
+    series = [(*row, _marks(scan, row[0], row[1])) for row in _series(scan)]
     values = [mark.y for *_, marks in series for mark in marks]
     if not values:
         return ""
@@ -107,8 +108,6 @@ def _plot(scan: Scan) -> str:
 
 def _marks(scan: Scan, label: str, name: str) -> list[Mark]:
     """Return the errors of one kind that are above zero."""
-    if name == "context_error" and scan.context_why:
-        return []
     pairs = ((item, getattr(item, name)) for item in scan.tensors)
     return [
         Mark(item.depth, value, f"{label} of {words.short(item)}: {words.figure(value)}")

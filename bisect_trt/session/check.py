@@ -22,9 +22,9 @@ from bisect_trt.session.export_trial import Truth, ask, is_plain, is_self, outsi
 from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.oracle import Oracle
 from bisect_trt.session.pools import describing, target_pool
-from bisect_trt.session.prepare import Session, describe, load_for, prepare, resolved
+from bisect_trt.session.prepare import Session, describe, load_for, resolved
 from bisect_trt.session.recording import Recording, cannot_run, record_model
-from bisect_trt.session.samples import Samples, read_with_notes
+from bisect_trt.session.samples import read_with_notes
 from bisect_trt.session.shape_notes import shape_notes
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
@@ -56,21 +56,19 @@ def check(
     kept = [] if keep is None else [_kept(loaded, settings, keep)]
     samples, converted = read_with_notes(loaded, settings)
     with temporary_folder() as place:
-        logs = place / "logs"
+        logs, work = place / "logs", place / "work"
         with (
             nullcontext(warm) if warm else pool_for(settings, logs) as pool,
             nullcontext(warm) if warm else target_pool(pool, settings, logs, 1) as there,
         ):
             info = describe(describing(pool, there, settings), settings)
             compares = (info.can_run or outside(settings)) and not is_self(settings)
-            session, doubts = _prepared(pool, loaded, samples, settings, place / "work", compares)
+            session, turned = with_other_masks(pool, loaded, samples, settings, work, compares)
+            doubts = Doubts(session.graph, settings.accuracy, [turned] if turned else [])
             known = _known(pool, session, settings, doubts, info) if compares else Known(session.original)
-            if known.blame:
-                outcome, left_out = Outcome(failures=(known.blame,)), list[str]()
-            else:
-                oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
-                original = replace(known.original, keep=keep)
-                outcome, left_out = _observed(pool, session, settings, oracle, original, compares)
+            known = replace(known, original=replace(known.original, keep=keep))
+            oracle = Oracle(there, settings.target, settings.run.timeout, doubts.accuracy)
+            outcome, left_out = _observed(pool, session, settings, oracle, known, compares)
     outcome = doubts.applied_to(outcome)
     model_notes = (*loaded.notes, *converted, *info.notes, *shape_notes(loaded, samples, settings))
     notes = (*doubts.notes, *kept, *model_notes, *known.notes, *left_out, built_words(outcome.built))
@@ -125,14 +123,16 @@ def _finding(outcome: Outcome, settings: Settings) -> Finding:
 
 
 def _observed(
-    pool: Pool, session: Session, settings: Settings, oracle: Oracle, original: Candidate, compares: bool
+    pool: Pool, session: Session, settings: Settings, oracle: Oracle, known: Known, compares: bool
 ) -> tuple[Outcome, list[str]]:
     """Return what the target does with the model, or with what is left of it, see `go_round`.
 
     And notes on that.
     """
+    if known.blame:
+        return Outcome(failures=(known.blame,)), []
     oracle.save = settings.run.save_outputs
-    seen = oracle.observe(original)
+    seen = oracle.observe(known.original)
     if not seen.built.without_gpu:
         return seen, _fails_anywhere(pool, session, settings) if seen.failures and not compares else []
     recording = Recording.when_needed(pool, session, settings, lambda text: None)
@@ -151,21 +151,6 @@ def _fails_anywhere(pool: Pool, session: Session, settings: Settings) -> list[st
         return []
     said = cannot_run(recorded, settings, session.graph)
     return [f"The reference cannot run it, either: {why}" if why == recorded.error else why for why in said]
-
-
-def _prepared(
-    pool: Pool,
-    loaded: LoadedModel,
-    samples: Samples,
-    settings: Settings,
-    folder: Path,
-    compares: bool,
-) -> tuple[Session, Doubts]:
-    if not compares:
-        session = prepare(loaded, samples, folder)
-        return session, Doubts(session.graph, settings.accuracy, [])
-    session, note = with_other_masks(pool, loaded, samples, settings, folder)
-    return session, Doubts(session.graph, settings.accuracy, [note] if note else [])
 
 
 def _kept(loaded: LoadedModel, settings: Settings, keep: tuple[str, ...]) -> str:

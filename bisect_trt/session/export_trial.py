@@ -128,13 +128,8 @@ def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> T
     reference = parse(settings.accuracy.reference)
     if not reference.outside:
         return Truth(recorded)
-    graph, store = session.graph, session.store
-    samples = [
-        {name: store.load(path, graph.elem_type(name) or 0) for name, path in sample.items()}
-        for sample in session.feeds
-    ]
-    inputs, outputs = graph.graph_inputs, graph.graph_outputs
-    arguments = (reference, session.loaded.path.absolute(), samples, inputs, outputs)
+    inputs, outputs = session.graph.graph_inputs, session.graph.graph_outputs
+    arguments = (reference, session.loaded.path.absolute(), session.values(), inputs, outputs)
     reply = pool.submit(user_values.outside_twice, *arguments, timeout=None).result()
     if reply.death is not None:
         why = f"--reference {settings.accuracy.reference} ends its process: {reply.death.message}"

@@ -91,13 +91,15 @@ def first_origin(graph: Graph, recorded: Record) -> str:
 
 
 def with_other_masks(
-    pool: Pool, loaded: LoadedModel, samples: Samples, settings: Settings, folder: Path
+    pool: Pool, loaded: LoadedModel, samples: Samples, settings: Settings, folder: Path, compares: bool
 ) -> tuple[Session, str]:
     """Prepare the model in `folder`; made-up bool inputs are inverted where that loses fewer elements.
 
-    Custom operators that are random are marked as such (`twice`).
-    Nobody can know whether True in a mask means to keep or to leave out: both are tried.
+    Where no outputs are compared nothing is run, and nothing inverted. Custom operators that are random are
+    marked as such (`twice`). Nobody can know whether True in a mask means to keep: both are tried.
     """
+    if not compares:
+        return prepare(loaded, samples, folder), ""
     session = with_marks(pool, prepare(loaded, samples, folder), settings)
     masks = [name for name, value in samples[0].items() if value.dtype.kind == "b"]
     if not masks or settings.run.inputs is not None:

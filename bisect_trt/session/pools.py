@@ -25,9 +25,7 @@ def pools(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[tu
     run = settings.run
     with (
         temporary_folder() as logs,
-        Pool(
-            run.workers, log_dir=logs, memory_limit=run.memory_limit, devices=run.devices
-        ) as here,
+        Pool(run.workers, log_dir=logs, memory_limit=run.memory_limit, devices=run.devices) as here,
         target_pool(here, settings, logs, run.workers) as there,
         watching(there, on_progress),
     ):

@@ -18,6 +18,7 @@ from bisect_trt.model.load import LoadedModel, load
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.randomness import pinned
 from bisect_trt.model.store import Store
+from bisect_trt.outcome import Array
 from bisect_trt.references.base import Record
 from bisect_trt.references.spec import parse
 from bisect_trt.session.cluster import on_cluster
@@ -49,15 +50,18 @@ class Session:
         if reply.death is not None:
             raise UsageError(f"making up input values ends a worker: {reply.death.message}", "give --inputs")
 
+    def values(self) -> list[dict[str, Array]]:
+        """Return the input values of each sample, read from the store."""
+        load, kind = self.store.load, self.graph.elem_type
+        return [{name: load(path, kind(name) or 0) for name, path in one.items()} for one in self.feeds]
+
     def pinned(self, recorded: Record) -> Session:
         """Return the model with the recorded values of its random nodes as inputs."""
         types = {
             t: make_tensor_type_proto(recorded.elem_type(t), recorded.shape(t)) for t in recorded.tensors
         }
         graph = Graph(pinned(self.graph, types))
-        return replace(
-            self, graph=graph, feeds=recorded.values(graph.graph_inputs), without_random=True
-        )
+        return replace(self, graph=graph, feeds=recorded.values(graph.graph_inputs), without_random=True)
 
     @property
     def original(self) -> Candidate:

@@ -11,14 +11,12 @@ from onnx import AttributeProto, helper
 
 from bisect_trt.model.editing.attributes import LONG, give_values, recipe_of, values_of
 from bisect_trt.model.editing.draft import Draft
-from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.graph import is_onnx
-from bisect_trt.model.seeded_values import Recipe, three_digits
+from bisect_trt.model.seeded_values import three_digits
 from bisect_trt.model.walk import inner_nodes, refill
-from bisect_trt.outcome import Array
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, together
-from bisect_trt.reduction.simplify.values import ladder
+from bisect_trt.reduction.simplify.values import Value, ladder
 from bisect_trt.writing.text import counted
 
 _SIMPLE_INTS = (0, 1)
@@ -47,22 +45,18 @@ def schema_of(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
         return None
 
 
-def _required(node: onnx.NodeProto, opset: int) -> frozenset[str]:
+def _droppable(node: onnx.NodeProto, opset: int) -> set[str]:
+    """Return the names of the attributes that the node may be without, as far as that is known."""
     schema = schema_of(node, opset)
-    if schema is None:
-        return frozenset(a.name for a in node.attribute)
-    return frozenset(name for name, a in schema.attributes.items() if a.required)
-
-
-def _droppable(node: onnx.NodeProto, opset: int) -> list[AttributeProto]:
-    required = _required(node, opset)
-    return [a for a in node.attribute if a.name not in required]
+    known = schema.attributes if schema is not None else {}
+    required = {name for name, attribute in known.items() if attribute.required}
+    return {a.name for a in node.attribute} - required if schema is not None else set()
 
 
 def _drop_all(draft: Draft) -> str:
     count = 0
     for node in inner_nodes(draft.graph):
-        gone = {a.name for a in _droppable(node, draft.opset)}
+        gone = _droppable(node, draft.opset)
         count += len(gone)
         refill(node.attribute, [a for a in node.attribute if a.name not in gone])
     return f"{counted(count, 'attribute')} left out" if count else ""
@@ -87,14 +81,13 @@ def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
 
 def _other_values(problem: Problem, name: str, attribute: AttributeProto) -> Iterator[Edit]:
     """Yield the ladder of weights, for numbers that are values rather than options."""
-    array, state = values_of(attribute), problem.simplifying
-    if array is None or array.size == 0 or level(array, recipe_of(attribute))[1] is Odd.ZEROS:
-        return
-    for text, values, recipe in ladder(array, state.seed, weight=True, synthetic=state.synthetic):
-        yield partial(_give, name, attribute.name, text, values, recipe)
+    state = problem.simplifying
+    values = ladder(values_of(attribute), recipe_of(attribute), state.seed, state.synthetic)
+    yield from (partial(_give, name, attribute.name, value) for value in values)
 
 
-def _give(node_name: str, name: str, text: str, values: Array, recipe: Recipe | None, draft: Draft) -> str:
+def _give(node_name: str, name: str, value: Value, draft: Draft) -> str:
+    text, values, recipe = value
     node = draft.node(node_name)
     found = [a for a in node.attribute if a.name == name] if node is not None else []
     if node is None or not found:
@@ -115,7 +108,7 @@ def _simpler_list(old: list[int]) -> Iterator[list[int]]:
 def drop_attribute(node_name: str, attribute: str, draft: Draft) -> str:
     """Leave out an attribute of a node, unless it is required: its default holds."""
     node = draft.node(node_name)
-    if node is None or attribute not in {a.name for a in _droppable(node, draft.opset)}:
+    if node is None or attribute not in _droppable(node, draft.opset):
         return ""
     refill(node.attribute, [a for a in node.attribute if a.name != attribute])
     return f"{node.op_type}.{attribute} at its default"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,15 @@ def is_shape(draft: Draft, name: str) -> bool:
     return any(k in SHAPE_SLOTS.get(node.op_type, ()) for node, k in draft.readers(name))
 
 
-def ladder(array: Array, seed: int, *, weight: bool, synthetic: bool) -> Iterator[Value]:
-    """Yield the replacements of values from the simplest to the least simple."""
+def ladder(
+    array: Array | None, made: Recipe | None, seed: int, synthetic: bool, *, weight: bool = True
+) -> Iterator[Value]:
+    """Yield the replacements of values, `made` by a recipe or not, from the simplest to the least simple.
+
+    There are none of texts, of nothing, and of zeros.
+    """
+    if array is None or array.size == 0 or array.dtype.kind in "OU" or level(array, made)[1] is Odd.ZEROS:
+        return
     shape, dtype = array.shape, array.dtype
     yield "zeros", _full(shape, 0, dtype), None
     yield "ones", _full(shape, 1, dtype), None
@@ -163,16 +171,12 @@ def _ladders(problem: Problem) -> Iterator[Edit]:
     for number, name in enumerate(list(best_draft(problem).weights)):
         for step in range(9):
             draft = best_draft(problem)
-            array = draft.weights.get(name)
-            if array is None or array.size == 0 or array.dtype.kind in "OU":
+            array, made = draft.weights.get(name), draft.recipes.get(name)
+            values = ladder(array, made, seed + number, problem.simplifying.synthetic)
+            value = next(islice(values, step, None), None)
+            if value is None or is_shape(draft, name):
                 break
-            if is_shape(draft, name) or level(array, draft.recipes.get(name))[1] is Odd.ZEROS:
-                break
-            made = ladder(array, seed + number, weight=True, synthetic=problem.simplifying.synthetic)
-            values = list(made)
-            if step >= len(values):
-                break
-            yield partial(_weight_edit, name, values[step])
+            yield partial(_weight_edit, name, value)
 
 
 def _weight_edit(name: str, value: Value, draft: Draft) -> str:
@@ -183,14 +187,9 @@ def _weight_edit(name: str, value: Value, draft: Draft) -> str:
 
 def _climb(problem: Problem, name: str, sample: int) -> None:
     """Find the simplest value of one input that still fails."""
-    draft = best_draft(problem)
-    array = draft.samples[sample].get(name)
-    if array is None or array.size == 0 or array.dtype.kind in "OU":
-        return
-    if level(array, draft.fed.get((sample, name)))[1] is Odd.ZEROS:
-        return
-    state = problem.simplifying
-    values = ladder(array, state.seed, weight=False, synthetic=state.synthetic)
+    draft, state = best_draft(problem), problem.simplifying
+    array, made = draft.samples[sample].get(name), draft.fed.get((sample, name))
+    values = ladder(array, made, state.seed, state.synthetic, weight=False)
     attempt(problem, (partial(_input_edit, name, sample, value) for value in values))
 
 

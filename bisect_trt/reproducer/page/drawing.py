@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -102,11 +102,8 @@ def _straightened(layers: list[list[int]], near: Mapping[int, set[int]]) -> list
 
 def _lines(picture: Picture, places: dict[int, Placed]) -> list[Line]:
     """Return curves from the lower side of one box to the upper side of another, spread over both sides."""
-    out: dict[int, int] = defaultdict(int)
-    into: dict[int, int] = defaultdict(int)
-    leaving = defaultdict(int, {k: sum(a.source == k for a in picture.arrows) for k in places})
-    coming = defaultdict(int, {k: sum(a.target == k for a in picture.arrows) for k in places})
-    found = []
+    leaving, coming = Counter(a.source for a in picture.arrows), Counter(a.target for a in picture.arrows)
+    out, into, found = Counter[int](), Counter[int](), []
     for number, arrow in enumerate(picture.arrows):
         source, target = places[arrow.source], places[arrow.target]
         out[arrow.source] += 1
