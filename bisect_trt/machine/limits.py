@@ -138,12 +138,19 @@ def describe_exit(code: int | None) -> str:
         return "ended for an unknown reason"
     if code >= 0:
         return f"exit code {code}"
+    name = signal_name(-code)
+    if not name.startswith("SIG"):
+        return name
+    words = SIGNAL_WORDS.get(signal.Signals(-code)) or (signal.strsignal(-code) or "").lower()
+    return f"{name} ({words})" if words else name
+
+
+def signal_name(number: int) -> str:
+    """Return `SIGSEGV`; signals of real time have numbers only."""
     try:
-        number = signal.Signals(-code)
+        return signal.Signals(number).name
     except ValueError:
-        return f"signal {-code}"
-    words = SIGNAL_WORDS.get(number) or (signal.strsignal(-code) or "").lower()
-    return f"{number.name} ({words})" if words else number.name
+        return f"signal {number}"
 
 
 def kill_descendants(variable: str, value: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -61,5 +60,5 @@ def run(command: str, values: Mapping[str, str], folder: Path, timeout: float) -
         raise
     text = " ".join(said.decode(errors="replace").split())[-_TAIL:]
     code = process.returncode
-    ended = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    ended = f"exit code {code}" if code >= 0 else limits.signal_name(-code)
     return f"on_new: {arguments[0]}: {ended}{': ' if text else ''}{text}"

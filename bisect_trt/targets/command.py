@@ -23,7 +23,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +37,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
+from bisect_trt.machine.limits import signal_name
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.inputs.formats import in_order, read_json, read_npz, write_npz
 from bisect_trt.model.weight_values import save_whole
@@ -185,7 +185,7 @@ class Command:
     def _result(self, code: int, out: str, err: str, candidate: Candidate, log: str) -> TargetResult:
         if code == CANNOT_TELL:
             return TargetResult(unresolved=f"the command cannot tell (exit code {CANNOT_TELL})", log=log)
-        how = f"exit code {code}" if code > 0 else _signal_name(-code)
+        how = f"exit code {code}" if code > 0 else signal_name(-code)
         lines = [line.strip() for line in (err.splitlines() or out.splitlines()) if line.strip()]
         message = bounded(lines[-1]) if lines else how
         blame = Blame(onnx.load_model_from_string(candidate.model))
@@ -274,10 +274,3 @@ def _bounded(*files: BinaryIO) -> Iterator[None]:
 def _tail(file: BinaryIO) -> str:
     file.seek(max(0, file.seek(0, os.SEEK_END) - _READ))
     return file.read().decode(errors="replace")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

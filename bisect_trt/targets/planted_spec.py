@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 import onnx
@@ -18,7 +18,6 @@ WHAT = ("op", "node", "pair", "nodes", "fused")
 HOW = ("fail", "stage", "p", "seed", "message", "hint")
 FAILS = ("error", "crash", "hang", "oom", "mismatch", "nan")
 STAGES = ("parse", "build", "run")
-T = TypeVar("T", int, float)
 _EXAMPLE = "Example: planted:op=Resize,fail=error,stage=parse+node=conv_1,fail=crash"
 
 
@@ -60,7 +59,7 @@ def parse_spec(text: str) -> Spec:
     for part in text.split("+"):
         options = _options(part)
         if "cost" in options:
-            cost = _number(part, "cost", options.pop("cost"), float, 3600.0)
+            cost = _value(part, "cost", options.pop("cost"))
         if options:
             faults.append(_fault(part, options))
     if not faults:
@@ -95,38 +94,43 @@ def _fault(part: str, options: Mapping[str, str]) -> Fault:
     where = options[what[0]]
     if what[0] == "pair" and len([op for op in where.split(">") if op]) != 2:
         raise UsageError(f"planted: pair={where!r} is not OPA>OPB", "Example: planted:pair=Conv>Resize")
-    fail = _one_of(part, "fail", options.get("fail", "error"), FAILS)
-    late = fail in ("mismatch", "nan")
-    if late and "stage" in options:
-        raise UsageError(
-            f"planted: stage does not go with fail={fail} in {part!r}", "Outputs differ when run."
-        )
-    return Fault(
-        what=what[0],
-        where=where,
-        fail=fail,
-        stage=Stage.RUN if late else Stage(_one_of(part, "stage", options.get("stage", "build"), STAGES)),
-        p=_number(part, "p", options.get("p", "1"), float, 1.0),
-        seed=_number(part, "seed", options["seed"], int) if "seed" in options else None,
-        message=options.get("message", ""),
-        hint=_one_of(part, "hint", options.get("hint", "no"), ("yes", "no")) == "yes",
-    )
+    values = {key: _value(part, key, text) for key, text in options.items() if key in HOW}
+    if values.get("fail") in ("mismatch", "nan"):
+        if "stage" in values:
+            said = f"planted: stage does not go with fail={values['fail']} in {part!r}"
+            raise UsageError(said, "Outputs differ when run.")
+        values["stage"] = Stage.RUN
+    return Fault(what[0], where, **values)
 
 
-def _one_of(part: str, key: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise UsageError(f"planted: {key}={value!r} in {part!r}", f"Allowed: {', '.join(allowed)}.")
-    return value
+_WORDS: dict[str, dict[str, Any]] = {
+    "fail": {word: word for word in FAILS},
+    "stage": {word: Stage(word) for word in STAGES},
+    "hint": {"yes": True, "no": False},
+}
+_NUMBERS: dict[str, tuple[Callable[[str], float], float]] = {
+    "p": (float, 1.0),
+    "seed": (int, float("inf")),
+    "cost": (float, 3600.0),
+}
+"""How a number is read, and the largest one."""
 
 
-def _number(part: str, key: str, value: str, kind: Callable[[str], T], most: float = float("inf")) -> T:
+def _value(part: str, key: str, text: str) -> Any:
+    if key in _WORDS:
+        if text not in _WORDS[key]:
+            raise UsageError(f"planted: {key}={text!r} in {part!r}", f"Allowed: {', '.join(_WORDS[key])}.")
+        return _WORDS[key][text]
+    if key not in _NUMBERS:
+        return text
+    read, most = _NUMBERS[key]
     try:
-        number: T | None = kind(value)
+        number = read(text)
     except ValueError:
-        number = None
-    if number is None or not 0 <= number <= most:
+        number = -1
+    if not 0 <= number <= most:
         upto = f" up to {most:g}" if most < float("inf") else ""
-        raise UsageError(f"planted: {key}={value!r} in {part!r}", f"{key} is a number from 0{upto}.")
+        raise UsageError(f"planted: {key}={text!r} in {part!r}", f"{key} is a number from 0{upto}.")
     return number
 
 

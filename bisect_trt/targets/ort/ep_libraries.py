@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,21 +54,17 @@ def bare(provider: str) -> str:
 
 
 def packages() -> list[Package]:
-    """Return the installed packages with providers; nothing is imported."""
-    found = {package.distribution.lower(): package for package in _packages()}
-    return [found[name] for name in sorted(found)]
-
-
-def _packages() -> Iterator[Package]:
+    """Return the installed packages with providers, by name; nothing is imported."""
+    found = {}
     for distribution in importlib.metadata.distributions():
         name = _name(distribution)
         match = _DISTRIBUTION.fullmatch(name)
-        if match is None:
-            continue
-        files = distribution.files or ()
+        files = distribution.files or () if match else ()
         modules = [f.parts[0] for f in files if f.name == "__init__.py" and len(f.parts) == 2]
-        if modules:  # a meta package has none
-            yield Package(name, distribution.version, bare(match["provider"]), modules[0])
+        if match and modules:  # a meta package has none
+            package = Package(name, distribution.version, bare(match["provider"]), modules[0])
+            found[name.lower()] = package
+    return [found[name] for name in sorted(found)]
 
 
 def _name(distribution: importlib.metadata.Distribution) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from onnx import TensorProto, helper
+import onnx
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
@@ -40,6 +40,7 @@ _FOLDER = "session.model_external_initializers_file_folder_path"
 _NO_FALLBACK = "session.disable_cpu_ep_fallback"
 _RECORD, _SPIN = "session.record_ep_graph_assignment_info", "session.intra_op.allow_spinning"
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
+_TRIAL = '<ir_version: 8, opset_import: ["": 13]> trial (float[1] x) => (float[1] y) { y = Relu(x) }'
 _ON_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
 
@@ -275,9 +276,7 @@ class OrtProvider:
 
     def _try_out(self) -> None:
         """Try a provider: one that does not load leaves its nodes to the CPU, with a line in the log."""
-        tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "trial", tensors[:1], tensors[1:])
-        model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+        model = onnx.parser.parse_model(_TRIAL)
         try:
             trial = Candidate(model.SerializeToString(), Path(), ())
             loaded = self._session(Source(trial, trial.model, trial.folder), strict=False).get_providers()

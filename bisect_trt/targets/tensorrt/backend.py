@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,20 @@ _REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not sup
 _BUILD_ONLY = "--build-only builds the engines and does not run them."
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a candidate is run: from a `file` that the parser itself reads, as trtexec has it; with the tensors
+    `inside` the engine among its outputs; not at all, where the engine is put into `built`.
+    """
+
+    file: Path | None = None
+    inside: bool = False
+    built: list[Any] | None = None
+
+
+USUAL = Way()
+
+
 class TensorRT:
     """One TensorRT module as a target, see `targets.base.Target`."""
 
@@ -67,9 +81,6 @@ class TensorRT:
         self._logger, self._log = logger_for(self._trt)
         self._log.write_all_to(settings.verbose_log)
         self._gpu = gpu.find_gpu()
-        self._look_inside = False
-        self._file: Path | None = None
-        self._measured: list[Any] | None = None
         casts = settings.precision if api.is_strongly_typed(self._trt) else ""
         self._narrower = Narrower(casts)
         trt_config.load_plugins(self._trt, self._logger, settings.plugins)
@@ -140,7 +151,7 @@ class TensorRT:
         """Return decisions that this builder names itself: its build routes, see `targets.tensorrt.knobs`."""
         return knobs.routes_of(self._kept().builder.create_builder_config())
 
-    def run(self, candidate: Candidate) -> TargetResult:
+    def run(self, candidate: Candidate, way: Way = USUAL) -> TargetResult:
         """Parse, build and, where possible, run the candidate on each of its samples.
 
         The fact `builder_seconds` tells what was spent on a builder, where this process had none yet.
@@ -152,7 +163,7 @@ class TensorRT:
         self._log.clear()
         started = self.warm_up()
         try:
-            result = self._parse(self._narrower.source(candidate))
+            result = self._parse(self._narrower.source(candidate), way)
         except BisectError:
             raise
         except MemoryError as e:
@@ -180,22 +191,14 @@ class TensorRT:
 
     def run_file(self, candidate: Candidate, file: Path) -> TargetResult:
         """Do as `run` does with a model that the parser itself reads from its file, as trtexec has it."""
-        self._file = file
-        try:
-            return self.run(candidate)
-        finally:
-            self._file = None
+        return self.run(candidate, Way(file=file))
 
     def run_in_context(self, candidate: Candidate) -> TargetResult:
         """Do as `run` does; outputs also hold the tensors inside the engine, as far as it shows them.
 
         They have the engine's own names, which often are those of the model.
         """
-        self._look_inside = True
-        try:
-            return self.run(candidate)
-        finally:
-            self._look_inside = False
+        return self.run(candidate, Way(inside=True))
 
     def timed(self, candidate: Candidate, graph: bool = False) -> TimedEngine:
         """Build the candidate and give the engine with a clock; `graph`: it runs as a CUDA graph.
@@ -206,25 +209,16 @@ class TensorRT:
         """
         if why := self._why_not_run():
             raise TargetUnavailable(f"{TITLES[self._flavour]}: {why}", "its time can be told on a GPU only")
-        self._measured, began = [], time.perf_counter()
-        try:
-            result = self.run(candidate)
-            seconds = time.perf_counter() - began - float(result.facts.get("builder_seconds", 0.0))
-            if result.failures or not self._measured:
-                said = result.failures[0].message if result.failures else result.unresolved
-                raise FailedError(said or "the build gave no engine")
-            engine = self._measured[0]
-        finally:
-            self._measured = None
+        built, began = list[Any](), time.perf_counter()
+        result = self.run(candidate, Way(built=built))
+        seconds = time.perf_counter() - began - float(result.facts.get("builder_seconds", 0.0))
+        if result.failures or not built:
+            said = result.failures[0].message if result.failures else result.unresolved
+            raise FailedError(said or "the build gave no engine")
         cuda = importlib.import_module("polygraphy.cuda")
-        return TimedEngine(self._trt, cuda, engine, candidate.model, seconds, graph)
+        return TimedEngine(self._trt, cuda, built[0], candidate.model, seconds, graph)
 
-    def _read(self, parser: Any, source: Source) -> bool:
-        if self._file is not None:
-            return bool(parser.parse_from_file(str(self._file)))
-        return bool(parser.parse(source.model, str(source.folder / "probe.onnx")))
-
-    def _parse(self, source: Source) -> TargetResult:
+    def _parse(self, source: Source, way: Way) -> TargetResult:
         # Network and parser stay alive to the end of this function: the parser holds pointers to the others.
         announce(Stage.PARSE)
         trt, candidate = self._trt, source.candidate
@@ -234,7 +228,10 @@ class TensorRT:
         )
         parser = trt.OnnxParser(network, self._logger)
         try:
-            parsed = self._read(parser, source)
+            if way.file is not None:
+                parsed = parser.parse_from_file(str(way.file))
+            else:
+                parsed = parser.parse(source.model, str(source.folder / "probe.onnx"))
         except RuntimeError as e:  # a plugin's library that cannot be loaded, say
             return self._failed([failure(candidate.model, Stage.PARSE, str(e))])
         if not parsed:
@@ -256,12 +253,12 @@ class TensorRT:
         if self._settings.precision:
             # What is really asked of the builder: the types of the network, whatever the flags say.
             source.facts["network_types"] = trt_engine.network_types(network)
-        return self._build(source, builder, network)
+        return self._build(source, way, builder, network)
 
-    def _build(self, source: Source, builder: Any, network: Any) -> TargetResult:
+    def _build(self, source: Source, way: Way, builder: Any, network: Any) -> TargetResult:
         announce(Stage.BUILD)
         candidate, facts = source.candidate, source.facts
-        if self._look_inside:
+        if way.inside:
             trt_engine.mark(network)
         try:
             config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
@@ -295,9 +292,9 @@ class TensorRT:
         facts["engine_bytes"] = plan.nbytes
         if self._why_not_run():
             return TargetResult(log=self._log.text(), facts=facts)
-        return self._load(candidate, plan, facts)
+        return self._load(candidate, way, plan, facts)
 
-    def _load(self, candidate: Candidate, plan: Any, facts: dict[str, Any]) -> TargetResult:
+    def _load(self, candidate: Candidate, way: Way, plan: Any, facts: dict[str, Any]) -> TargetResult:
         announce(Stage.LOAD)
         before = len(self._log.records)
         engine = warm.runtime(self._trt, self._logger).deserialize_cuda_engine(plan)
@@ -308,12 +305,12 @@ class TensorRT:
             return self._failed([failure(candidate.model, Stage.LOAD, message)], facts)
         if candidate.form in (Form.ORIGINAL, Form.WRITTEN):
             facts["engine"] = trt_engine.engine_layers(self._trt, engine)
-        if self._measured is not None:
-            self._measured.append(engine)
+        if way.built is not None:
+            way.built.append(engine)
             return TargetResult(log=self._log.text(), facts=facts)
-        return self._run(candidate, engine, facts)
+        return self._run(candidate, way, engine, facts)
 
-    def _run(self, candidate: Candidate, engine: Any, facts: dict[str, Any]) -> TargetResult:
+    def _run(self, candidate: Candidate, way: Way, engine: Any, facts: dict[str, Any]) -> TargetResult:
         before = len(self._log.records)
         # Read when Polygraphy is imported.
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(self._flavour == "tensorrt-rtx"))
@@ -324,12 +321,12 @@ class TensorRT:
         outputs: list[Mapping[str, Array]] = []
         try:
             with polygraphy.TrtRunner(engine) as runner:
-                if self._look_inside:
+                if way.inside:
                     trt_engine.switch_on(runner.context)
                 for feeds in samples:
                     given = runner.infer(for_engine(self._trt, engine, feeds), check_inputs=False)
                     made = {name: from_engine(given[name], kind) for name, kind in types.items()}
-                    if self._look_inside:
+                    if way.inside:
                         made = trt_engine.inside(given, types, self._settings.precision) | made
                     outputs.append(made)
                 priced = () if candidate.keep is None else samples[:1]  # what a set of nodes costs

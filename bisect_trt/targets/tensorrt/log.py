@@ -31,11 +31,6 @@ class LogEntry(NamedTuple):
     severity: str
     message: str
 
-    @property
-    def is_error(self) -> bool:
-        """Whether TensorRT calls it an error."""
-        return self.severity in _ERRORS
-
 
 class Log:
     """The messages of one probe at a time, warnings and worse; everything goes to `verbose`."""
@@ -80,7 +75,7 @@ class Log:
 
     def errors(self, since: int = 0) -> list[str]:
         """Return the messages of error severity from record number `since` on."""
-        return [r.message for r in self.records[since:] if r.is_error and r.message.strip()]
+        return [r.message for r in self.records[since:] if r.severity in _ERRORS and r.message.strip()]
 
     def text(self) -> str:
         """Return warnings and errors, one a line; the middle of a very long log is left out."""
