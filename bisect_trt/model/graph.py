@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import onnx
+from onnx import AttributeProto
 
 if TYPE_CHECKING:  # a quarter of the time that a worker takes to start, and hardly ever needed there
     import networkx as nx
@@ -40,6 +41,9 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if is_onnx(entry.domain)), default=1)
 
 
+_GRAPH, _GRAPHS = AttributeProto.GRAPH, AttributeProto.GRAPHS
+
+
 class Boundary(NamedTuple):
     """The tensors that enter and leave a selection."""
 
@@ -49,11 +53,13 @@ class Boundary(NamedTuple):
 
 def bodies(node: onnx.NodeProto) -> Sequence[onnx.GraphProto]:
     """Return the graphs that a control flow node carries as attributes (not those nested deeper)."""
-    if not node.attribute:  # few have any, and this is asked of all nodes again and again
-        return ()
-    kinds = onnx.AttributeProto
-    one = [a.g for a in node.attribute if a.type == kinds.GRAPH]
-    return one + [body for a in node.attribute if a.type == kinds.GRAPHS for body in a.graphs]
+    found: list[onnx.GraphProto] = []
+    for attribute in node.attribute:
+        if (kind := attribute.type) == _GRAPH:
+            found.append(attribute.g)
+        elif kind == _GRAPHS:
+            found += attribute.graphs
+    return found
 
 
 def captures(body: onnx.GraphProto) -> list[str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from typing import Any
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import TensorProto
 
@@ -52,7 +55,7 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
     if not proto.graph.node or not proto.graph.output:
         missing = "nodes" if not proto.graph.node else "outputs"
         raise UsageError(f"{name} has no {missing}", "pass a model that computes something")
-    _check_texts(proto, name)
+    _check_texts(proto, (None, name, None))
     _check_version(proto, name)
     _check_types(proto.graph)
     _check_data(proto)
@@ -70,17 +73,37 @@ def validate(proto: onnx.ModelProto, name: str, *, allow_unknown: bool) -> None:
     _check_with_onnx(proto, name)
 
 
-def _check_texts(message: Message, where: str) -> None:
+_MESSAGE, _TEXT = FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING
+_Way = tuple[Any, str, int | None]
+"""What leads to a message: the way to what holds it, or None; its name, and its number among several."""
+
+
+def _check_texts(message: Message, way: _Way) -> None:
     """Check that every text is UTF-8, as protobuf demands: else it cannot even be shown."""
     for field, value in message.ListFields():
-        if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING):
-            continue
-        for k, one in enumerate(value if field.is_repeated else (value,)):
-            place = f"{field.name} {k}" if field.is_repeated else field.name
-            if isinstance(one, bytes):  # so protobuf hands out a text that is none
-                raise UsageError(f"{where}: {place} is no text: {one[:40]!r} is not UTF-8", _AGAIN)
-            if field.type == field.TYPE_MESSAGE:
-                _check_texts(one, f"{where}, {place}")
+        kind, repeated, name = _known(field)
+        if kind == _MESSAGE and repeated:
+            for number, one in enumerate(value):
+                _check_texts(one, (way, name, number))
+        elif kind == _MESSAGE:
+            _check_texts(value, (way, name, None))
+        elif kind == _TEXT and bytes in map(type, value if repeated else (value,)):
+            k = [type(one) for one in value].index(bytes) if repeated else None
+            given = value if k is None else value[k]  # so protobuf hands out a text that is none
+            place = name if k is None else f"{name} {k}"
+            raise UsageError(f"{_words(way)}: {place} is no text: {given[:40]!r} is not UTF-8", _AGAIN)
+
+
+@cache
+def _known(field: FieldDescriptor) -> tuple[int, bool, str]:
+    """Return the kind of a field, whether it is repeated, and its name: protobuf is slow to tell."""
+    return field.type, field.is_repeated, field.name
+
+
+def _words(way: _Way) -> str:
+    above, name, k = way
+    here = name if k is None else f"{name} {k}"
+    return here if above is None else f"{_words(above)}, {here}"
 
 
 def _check_version(proto: onnx.ModelProto, name: str) -> None:
