@@ -8,7 +8,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import onnx
-from onnx import AttributeProto
 
 if TYPE_CHECKING:  # a quarter of the time that a worker takes to start, and hardly ever needed there
     import networkx as nx
@@ -24,6 +23,7 @@ RANDOM_OPS = frozenset(
 )
 """Operators that give another value each time; Dropout is one when its training mode is wired."""
 
+_BODIES = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 _HEAVY = {"Conv": 24.0, "ConvTranspose": 24.0, "ConvInteger": 24.0, "QLinearConv": 24.0, "DeformConv": 24.0}
 _HEAVY |= {"MatMul": 12.0, "Gemm": 12.0, "Einsum": 12.0, "MatMulInteger": 12.0, "QLinearMatMul": 12.0}
 _HEAVY |= {"LSTM": 40.0, "GRU": 40.0, "RNN": 40.0, "Attention": 40.0, "MultiHeadAttention": 40.0}
@@ -41,9 +41,6 @@ def opset_of(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if is_onnx(entry.domain)), default=1)
 
 
-_GRAPH, _GRAPHS = AttributeProto.GRAPH, AttributeProto.GRAPHS
-
-
 class Boundary(NamedTuple):
     """The tensors that enter and leave a selection."""
 
@@ -53,13 +50,9 @@ class Boundary(NamedTuple):
 
 def bodies(node: onnx.NodeProto) -> Sequence[onnx.GraphProto]:
     """Return the graphs that a control flow node carries as attributes (not those nested deeper)."""
-    found: list[onnx.GraphProto] = []
-    for attribute in node.attribute:
-        if (kind := attribute.type) == _GRAPH:
-            found.append(attribute.g)
-        elif kind == _GRAPHS:
-            found += attribute.graphs
-    return found
+    if not (held := [a for a in node.attribute if a.type in _BODIES]):  # this is asked again and again
+        return ()
+    return [body for a in held for body in ((a.g,) if a.type == _BODIES[0] else a.graphs)]
 
 
 def captures(body: onnx.GraphProto) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bisect_trt.errors import UsageError
 from bisect_trt.references.spec import parse
 from bisect_trt.settings import Settings
 from bisect_trt.targets.registry import AUTO, resolve
-from bisect_trt.workers.ray import node
-from bisect_trt.workers.ray.cluster import Cluster
-from bisect_trt.workers.ray.remote import ClusterSeats
+
+if TYPE_CHECKING:  # 3 ms, for a run that is on this machine
+    from bisect_trt.workers.ray.remote import ClusterSeats
 
 
 def on_cluster(settings: Settings) -> Settings:
@@ -20,6 +21,9 @@ def on_cluster(settings: Settings) -> Settings:
         TargetUnavailable: no cluster answers, or its nodes have no such target.
         UsageError: an option that works on this machine only.
     """
+    from bisect_trt.workers.ray import node
+    from bisect_trt.workers.ray.cluster import Cluster
+
     _require_possible(settings)
     spec = settings.target.spec
     cluster = Cluster(settings.run.cluster)
@@ -41,7 +45,11 @@ def seats_of(settings: Settings) -> ClusterSeats | None:
     Raises:
         TargetUnavailable: there is no such cluster.
     """
-    return ClusterSeats(settings.run.cluster) if settings.run.cluster else None
+    if not settings.run.cluster:
+        return None
+    from bisect_trt.workers.ray.remote import ClusterSeats
+
+    return ClusterSeats(settings.run.cluster)
 
 
 def _require_possible(settings: Settings) -> None:

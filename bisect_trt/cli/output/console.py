@@ -1,7 +1,4 @@
-"""What the commands print at the end. Nothing from a model is markup.
-
-Where nothing is a terminal rich is not imported, which takes 25 ms: it would print the same lines.
-"""
+"""What commands print at the end. Where that is no terminal rich, which takes 25 ms, would print the same."""
 
 from __future__ import annotations
 
@@ -22,11 +19,12 @@ from bisect_trt.reproducer.issue import operators
 from bisect_trt.reproducer.trackers import emulated, sensitive
 from bisect_trt.reproducer.verify import Status, Verification, exit_code
 from bisect_trt.results import CANNOT_RUN, Check, Finding, Reduction
-from bisect_trt.targets.doctor import Row
 from bisect_trt.writing.text import counted, printable, seconds, some_names
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from bisect_trt.targets.doctor import Row
 
 _MESSAGE = 240  # characters of a message; the whole of it is in the report
 _ALSO = 2
