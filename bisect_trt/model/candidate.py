@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 Feeds = Mapping[str, Path]
 """Tensor name to a `.npy` file (C order, native byte order; ml_dtypes types stored as their bits,
@@ -24,6 +25,21 @@ DELTA = "#delta"
 """Ends the name of an input of `Rest.model` that takes a difference."""
 
 
+def state_of(path: Path) -> tuple[int, ...]:
+    """Return what is another once a file was changed or replaced. Raises OSError."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def sha256_of(path: Path) -> Any:
+    """Return the sha256 of a file, to be gone on with; it is read again when it changed. Raises OSError."""
+    return _sha256(path.absolute(), state_of(path)).copy()
+
+
+@lru_cache(maxsize=4)
+def _sha256(path: Path, state: tuple[int, ...]) -> Any:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256")
 
 
 class Form(StrEnum):
@@ -136,11 +152,7 @@ class Candidate:
     @cached_property
     def digest(self) -> str:
         """Content key: equal digests inside one run mean equal probes."""
-        if isinstance(self.content, bytes):
-            h = hashlib.sha256(self.content)
-        else:
-            with self.content.open("rb") as file:
-                h = hashlib.file_digest(file, "sha256")
+        h = hashlib.sha256(self.content) if isinstance(self.content, bytes) else sha256_of(self.content)
         h.update(b"parse only" * self.parse_only)
         h.update(b"written" * (self.form is Form.WRITTEN))  # more is told of such an engine
         named = [

@@ -12,7 +12,6 @@ after this holds it in memory, and there is one kind of big weight only.
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,11 +24,11 @@ from onnx import ModelProto, TensorProto
 
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
-from bisect_trt.model.candidate import Content
+from bisect_trt.model.candidate import Content, sha256_of, state_of
 from bisect_trt.model.external import inline_small, referenced_files
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.operators import beside_the_standard
-from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size, state_of
+from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size
 from bisect_trt.model.validate import validate
 from bisect_trt.model.walk import copied
 from bisect_trt.model.wire import Buffer, Field, field, fields
@@ -80,14 +79,12 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
     native.forget_strikes()
     _check_file(path)
     proto = _parse(path)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
+    digest = sha256_of(path)
     for location, file in sorted(referenced_files(proto, path).items()):
         if location == path.name:
             continue
         digest.update(location.encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(sha256_of(file).digest())
     inline_small(proto, path.parent)
     notes = read_as_the_reference(proto)
     validate(proto, path.name, allow_unknown=allow_unknown)

@@ -271,12 +271,6 @@ def copy_file(source: Path, place: Path) -> None:
         shutil.copyfile(source, place)  # inside the kernel: a third of the time of reading and writing
 
 
-def state_of(path: Path) -> tuple[int, ...]:
-    """Return what is another once a file was changed or replaced. Raises OSError."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 def promise_of(path: Path) -> Path:
     """Say where it lies what the values of a file are to be, see `Store.promise`."""
     return path.with_suffix(".madeup")

@@ -14,11 +14,10 @@ from typing import Any
 from bisect_trt.accuracy.boxes import sorted_along
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences, failures, only_for, precision_rtol
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, state_of
 from bisect_trt.model.inputs import formats
 from bisect_trt.model.load import read_without_weights
 from bisect_trt.model.operators import unordered_outputs
-from bisect_trt.model.store import state_of
 from bisect_trt.outcome import Failure, Measured, Symptom, Values
 from bisect_trt.references import self_check
 from bisect_trt.references.spec import SELF

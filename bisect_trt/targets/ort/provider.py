@@ -37,10 +37,10 @@ from bisect_trt.targets.ort.timed import OrtTimed
 
 _CPU = "CPUExecutionProvider"
 _FOLDER = "session.model_external_initializers_file_folder_path"
-_NO_FALLBACK = "session.disable_cpu_ep_fallback"
 _RECORD, _SPIN = "session.record_ep_graph_assignment_info", "session.intra_op.allow_spinning"
-_REFUSED = "fallback to CPU EP has been explicitly disabled"
+_NO_FALLBACK, _REFUSED = "session.disable_cpu_ep_fallback", "fallback to CPU EP has been explicitly disabled"
 _TRIAL = '<ir_version: 8, opset_import: ["": 13]> trial (float[1] x) => (float[1] y) { y = Relu(x) }'
+_TRIED: set[tuple[object, ...]] = set()  # names and options of providers that load in this process
 _ON_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
 
@@ -86,7 +86,10 @@ class OrtProvider:
             chosen = self._devices()[0]
             chip = chosen.ep_metadata.get("FULL_DEVICE_NAME") or chosen.device.vendor
             self._device = f"{chosen.device.type.name} ({chip})"
-        self._try_out()
+        own = (settings.spec, self._given, *(d for d in self._decisions if d[0] in ("provider", "openvino")))
+        if own not in _TRIED:
+            self._try_out()
+            _TRIED.add(own)
 
     def info(self) -> TargetInfo:
         """Describe the provider, its device and ONNX Runtime."""
