@@ -92,7 +92,7 @@ def _remove_if_left(entry: os.DirEntry[str]) -> None:
     """Remove a folder of this user whose owner is dead. Raises OSError when it is none."""
     if not entry.is_dir(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid != os.getuid():
         return
-    handle = os.open(Path(entry.path, OWNER), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    handle = os.open(f"{entry.path}/{OWNER}", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(entry.path, ignore_errors=True)

@@ -14,6 +14,8 @@ from bisect_trt.model.store import INLINE_LIMIT, external_info, raw_size
 from bisect_trt.model.walk import copied
 
 _AGAIN = "save the model again"
+KINDS = frozenset(TensorProto.DataType.values())
+"""Element types that ONNX knows, UNDEFINED included."""
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -117,7 +119,7 @@ def tensor_size(tensor: TensorProto) -> int:
         UsageError: its type is unknown or a dimension is negative.
     """
     kind = tensor.data_type
-    if kind == TensorProto.UNDEFINED or kind not in TensorProto.DataType.values():
+    if kind == TensorProto.UNDEFINED or kind not in KINDS:
         raise UsageError(f"tensor {tensor.name!r} has the unknown type {kind}", _AGAIN)
     if any(dim < 0 for dim in tensor.dims):
         raise UsageError(f"tensor {tensor.name!r} has a negative dimension: {list(tensor.dims)}", _AGAIN)

@@ -25,7 +25,7 @@ from onnx import ModelProto, TensorProto
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Content, sha256_of, state_of
-from bisect_trt.model.external import inline_small, referenced_files
+from bisect_trt.model.external import KINDS, inline_small, referenced_files
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.operators import beside_the_standard
 from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size
@@ -152,7 +152,7 @@ _OPERATOR, _ATTRIBUTE, _DOMAIN = 4, 5, 7  # of NodeProto
 _TENSOR, _BODY, _BODIES = 5, 6, 11  # of AttributeProto
 _FLOATS, _RAW, _DOUBLES = 4, 9, 10  # of TensorProto
 
-_KINDS = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+_KINDS = KINDS - {TensorProto.UNDEFINED, TensorProto.STRING}
 
 _Rewrite = Callable[["_Reader", Field], bytes | None]
 

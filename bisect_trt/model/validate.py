@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
-from bisect_trt.model.external import tensor_size, tensors
+from bisect_trt.model.external import KINDS, tensor_size, tensors
 from bisect_trt.model.graph import bodies, consumed, is_onnx
 from bisect_trt.model.normalise import sort_nodes
 from bisect_trt.model.operators import (
@@ -125,7 +125,7 @@ def _check_version(proto: onnx.ModelProto, name: str) -> None:
 def _check_types(graph: onnx.GraphProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         kind = value.type.tensor_type.elem_type
-        if kind not in TensorProto.DataType.values():
+        if kind not in KINDS:
             raise UsageError(f"{value.name!r} has the element type {kind}, which ONNX does not know", _AGAIN)
 
 

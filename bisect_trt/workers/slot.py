@@ -291,7 +291,8 @@ class Slot:
         with suppress(psutil.Error):
             if look_for_children or not self._watched or self._watched[0].pid != pid:
                 process = psutil.Process(pid)
-                if os.getpid() not in (parent.pid for parent in process.parents()):
+                above = process.parent()  # the tool, or its server: all up to the first take 2 ms
+                if above is None or os.getpid() not in (above.pid, above.ppid()):
                     return
                 children = process.children(recursive=True) if look_for_children else ()
                 self._watched = [process, *children]  # one that has just started has none
