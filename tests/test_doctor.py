@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_diagnosis_of_this_machine() -> None:
     assert rows["ONNX Runtime providers", "CPUExecutionProvider"].usable
     assert rows["Libraries", "onnx"].detail[0].isdigit()
     for row in rows.values():
-        assert json.dumps(row.to_json())
+        assert json.dumps(asdict(row))
         if row.usable is False:
             assert row.hint, row
     console = Console(file=io.StringIO(), width=60, highlight=False)

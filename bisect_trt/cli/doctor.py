@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from bisect_trt.cli.commands import JSON, Command, print_json
 
 
@@ -13,7 +15,7 @@ def run(*, as_json: bool) -> int:
 
     rows = diagnose()
     if as_json:
-        print_json({"rows": [row.to_json() for row in rows]})
+        print_json({"rows": [asdict(row) for row in rows]})
     else:
         console.show_doctor(rows)
     return 0

@@ -11,7 +11,7 @@ import typer
 
 from bisect_trt import options
 from bisect_trt.cli.commands import Command, Group
-from bisect_trt.errors import UsageError
+from bisect_trt.errors import UsageError, cannot_write
 from bisect_trt.options import Option
 from bisect_trt.options import kinds as k
 from bisect_trt.options.table import MACHINE
@@ -114,7 +114,7 @@ def _write_template(path: Path, text: str) -> int:
     except FileExistsError:
         raise UsageError(f"{path} is there already and is not overwritten", "give another name") from None
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        raise cannot_write(path, error) from error
     print(f"{path} written; edit it, then: bisect-trt nightly {path}")
     return 0
 

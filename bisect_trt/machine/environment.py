@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -38,10 +38,6 @@ class Environment:
     tensorflow: str
     pytorch: str
     container: str
-
-    def to_json(self) -> dict[str, str]:
-        """Return it as plain JSON data."""
-        return asdict(self)
 
 
 def describe() -> Environment:

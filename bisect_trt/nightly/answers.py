@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bisect_trt._version import __version__
 from bisect_trt.nightly import verdicts
-from bisect_trt.nightly.history_rows import Row, with_key
+from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.plan import Item
 from bisect_trt.nightly.retention import REPRODUCERS
 from bisect_trt.nightly.runner import Answer, Cause, Checked, Reduced, Trouble
@@ -142,7 +142,9 @@ def _known_failure(failures: Sequence[Failure], row: Row, past_of: PastOf) -> Fa
 
 
 def _failing(row: Row, failure: Failure) -> Row:
-    return with_key(row, failure.key, failure.message, failure.op)
+    stage, symptom, signature = failure.key
+    row = replace(row, stage=stage, symptom=symptom, signature=signature)
+    return replace(row, message=failure.message, op=failure.op)
 
 
 def _judged(row: Row, past_of: PastOf) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from bisect_trt.nightly.verdicts import Key, Result, Status
@@ -80,9 +80,3 @@ class Row:
     def name(self) -> tuple[str, str]:
         """Return the name of the model and of the target."""
         return self.model, self.target
-
-
-def with_key(row: Row, key: Key | None, message: str = "", op: str = "") -> Row:
-    """Return the row with this failure, or without one."""
-    stage, symptom, signature = key or ("", "", "")
-    return replace(row, stage=stage, symptom=symptom, signature=signature, message=message, op=op)

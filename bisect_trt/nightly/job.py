@@ -21,15 +21,7 @@ from typing import Any, BinaryIO
 
 from pydantic import TypeAdapter
 
-from bisect_trt.errors import (
-    BisectError,
-    FlakyFailure,
-    ModelDoesNotFail,
-    StoppedEarly,
-    TargetUnavailable,
-    UsageError,
-    is_full,
-)
+from bisect_trt.errors import BisectError, is_full
 from bisect_trt.machine import limits, server
 from bisect_trt.nightly import same_bugs
 from bisect_trt.nightly.moved import digest as digest_of
@@ -38,19 +30,15 @@ from bisect_trt.outcome import Failure, Outcome, Stage, Symptom
 from bisect_trt.session.check import check, pool_for
 from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.files import written_whole
 
 PROGRESS = "progress.json"
 LONGEST_MESSAGE = 3000  # characters of a message: an answer has to fit into a pipe
 MOST_FAILURES = 5  # failures of one check
 _PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 
-_CAUSES: tuple[tuple[type[BisectError], Cause], ...] = (
-    (UsageError, Cause.USAGE),
-    (TargetUnavailable, Cause.TARGET),
-    (ModelDoesNotFail, Cause.STEADY),
-    (FlakyFailure, Cause.STEADY),
-    (StoppedEarly, Cause.DEADLINE),
-)
+_CAUSES = {2: Cause.USAGE, 3: Cause.TARGET, 4: Cause.STEADY, 5: Cause.STEADY, 6: Cause.DEADLINE}
+"""By the exit code of an error."""
 ANSWERS: dict[str, TypeAdapter[Any]] = {c.__name__: TypeAdapter(c) for c in (Checked, Reduced, Trouble)}
 """By class name: how an answer is written and read."""
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
@@ -119,9 +107,7 @@ def run(job: Job, folder: Path) -> Answer:
     try:
         return _KINDS[job.kind](job, folder)
     except BisectError as error:
-        cause = next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Cause.BUG)
-        if _disk_full(error):
-            cause = Cause.DISK
+        cause = Cause.DISK if _disk_full(error) else _CAUSES.get(error.exit_code, Cause.BUG)
         hint = f" ({error.hint})" if error.hint else ""
         return Trouble(cause, f"{error.message}{hint}"[:LONGEST_MESSAGE], time.monotonic() - began)
     except MemoryError:
@@ -193,10 +179,9 @@ def _reduce(job: Job, folder: Path) -> Reduced:
     def tell(step: Step) -> None:
         nonlocal flaky
         flaky = flaky or step.text.startswith("flaky")  # `Problem.repeat_probes` says so
-        partial = folder / f"{PROGRESS}.new"
         seen = {"phase": step.phase, "text": step.text, "nodes": step.nodes, "probes": step.probes}
-        partial.write_text(json.dumps(seen))
-        partial.replace(folder / PROGRESS)
+        with written_whole(folder / PROGRESS) as aside:
+            aside.write_text(json.dumps(seen))
 
     with limits.terminable():  # as a night ends a reduction that takes too long
         result = reduce(job.model, job.settings, out=job.repro, force=job.again, on_event=tell)

@@ -7,10 +7,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
+from bisect_trt.machine import limits
 from bisect_trt.nightly import answers, plan
 from bisect_trt.nightly.clock import Clock, Limit, next_time
 from bisect_trt.nightly.config import Config, target_name
@@ -78,7 +78,9 @@ class Work:
     def run(self) -> None:
         """Run all phases, or as many as time allows; the rows say how far it came."""
         self._plan()
-        with self._signals(), ThreadPoolExecutor(self.config.workers, thread_name_prefix="model") as threads:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        models = ThreadPoolExecutor(self.config.workers, thread_name_prefix="model")
+        with limits.handled(self._signalled, *numbers), models as threads:
             again = Phase("confirm", self._to_confirm, self._check, self._take_confirm)
             phases = (
                 Phase("check", self._to_check, self._check, self._take_check),
@@ -270,25 +272,11 @@ class Work:
         self.night = replace(self.night, used=self.limit.used, phase=phase or self.night.phase)
         self.history.save_night(self.night)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM, SIGHUP and Ctrl-C end the night in order; a second one of them at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def first(number: int, frame: object) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            self.stop()
-
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = {n: signal.signal(n, first) for n in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _signalled(self, number: int, frame: object) -> None:
+        """End the night in order; a second signal ends it at once."""
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        self.stop()
 
 
 def _answer(future: Future[Answer]) -> Answer:

@@ -24,7 +24,7 @@ from bisect_trt.nightly.history_rows import Night, Row
 from bisect_trt.nightly.same_bugs import Cluster
 from bisect_trt.nightly.verdicts import Status
 from bisect_trt.writing import templates
-from bisect_trt.writing.files import written_whole
+from bisect_trt.writing.files import write_all
 from bisect_trt.writing.text import seconds
 
 PAGE, SUMMARY, JUNIT, RESULTS = "index.html", "summary.md", "junit.xml", "results.json"
@@ -78,7 +78,6 @@ def write(data: Mapping[str, Any], folder: Path, out: Path) -> None:
     Raises:
         OSError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     base = os.path.relpath(out, folder)
     prefix = "" if base == "." else f"{base}/"
     texts = {
@@ -87,9 +86,7 @@ def write(data: Mapping[str, Any], folder: Path, out: Path) -> None:
         SUMMARY: summary(data),
         PAGE: page(data, prefix),
     }
-    for name, text in texts.items():
-        with written_whole(folder / name) as aside:
-            aside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    write_all(folder, texts, PAGE)
 
 
 def page(data: Mapping[str, Any], prefix: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
+from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError, cannot_write
 from bisect_trt.nightly import blame, hooks, lock, plan, report, retention
 from bisect_trt.nightly.children import Children
 from bisect_trt.nightly.clock import Clock
@@ -169,9 +169,7 @@ def _make_folder(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"cannot make {out}: {error.strerror}", "choose another folder with --out"
-        ) from error
+        raise cannot_write(out, error, "choose another folder with --out") from error
     ours = (out / FILE).exists()
     if not ours and any(p.name not in (lock.FILE, LOG) for p in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no nights", "choose another folder with --out")

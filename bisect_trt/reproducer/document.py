@@ -58,7 +58,7 @@ def report(reduction: Reduction, environment: Environment) -> dict[str, Any]:
         "settings": plain(asdict(nameless(reduction.settings))),
         "arguments": arguments(nameless(reduction.settings)),
         "builder_arguments": target_arguments(nameless(reduction.settings).target),
-        "environment": environment.to_json(),
+        "environment": asdict(environment),
     }
 
 

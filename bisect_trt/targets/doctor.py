@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bisect_trt._version import __version__
@@ -33,10 +33,6 @@ class Row:
     usable: bool | None
     detail: str
     hint: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON data."""
-        return asdict(self)
 
 
 def diagnose() -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -108,12 +109,9 @@ _WORDS: dict[str, dict[str, Any]] = {
     "stage": {word: Stage(word) for word in STAGES},
     "hint": {"yes": True, "no": False},
 }
-_NUMBERS: dict[str, tuple[Callable[[str], float], float]] = {
-    "p": (float, 1.0),
-    "seed": (int, float("inf")),
-    "cost": (float, 3600.0),
-}
-"""How a number is read, and the largest one."""
+_READ: dict[str, Callable[[str], float]] = {"p": float, "seed": int, "cost": float}
+_MOST = {"p": 1.0, "seed": math.inf, "cost": 3600.0}
+"""The largest number."""
 
 
 def _value(part: str, key: str, text: str) -> Any:
@@ -121,15 +119,14 @@ def _value(part: str, key: str, text: str) -> Any:
         if text not in _WORDS[key]:
             raise UsageError(f"planted: {key}={text!r} in {part!r}", f"Allowed: {', '.join(_WORDS[key])}.")
         return _WORDS[key][text]
-    if key not in _NUMBERS:
+    if key not in _READ:
         return text
-    read, most = _NUMBERS[key]
     try:
-        number = read(text)
+        number = _READ[key](text)
     except ValueError:
         number = -1
-    if not 0 <= number <= most:
-        upto = f" up to {most:g}" if most < float("inf") else ""
+    if not 0 <= number <= _MOST[key]:
+        upto = f" up to {_MOST[key]:g}" if _MOST[key] < math.inf else ""
         raise UsageError(f"planted: {key}={text!r} in {part!r}", f"{key} is a number from 0{upto}.")
     return number
 

@@ -6,8 +6,7 @@ From what TensorRT says to failures.
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -82,24 +81,14 @@ class Log:
         return trim(f"[{r.severity}] {r.message}" for r in self.records)
 
 
-def trim(lines: Any) -> str:
+def trim(lines: Iterable[str]) -> str:
     """Return lines joined, at most 64 KB: the head says what went wrong first, the tail how it ended."""
-    head: list[str] = []
-    tail: deque[str] = deque()
-    used_head = used_tail = left_out = 0
-    for line in lines:
-        line = line if len(line) <= _HEAD // 2 else line[: _HEAD // 2] + " ..."
-        if not tail and not left_out and used_head + len(line) < _HEAD:
-            head.append(line)
-            used_head += len(line) + 1
-            continue
-        tail.append(line)
-        used_tail += len(line) + 1
-        while used_tail > _TAIL:
-            used_tail -= len(tail.popleft()) + 1
-            left_out += 1
-    middle = [f"... {left_out} messages left out ..."] if left_out else []
-    return "\n".join([*head, *middle, *tail])
+    text = "\n".join(lines)
+    if len(text) <= _HEAD + _TAIL:
+        return text
+    head, tail = text[:_HEAD].rpartition("\n")[0], text[-_TAIL:].partition("\n")[2]
+    left_out = text.count("\n") - head.count("\n") - tail.count("\n") - 1
+    return f"{head}\n... {left_out} messages left out ...\n{tail}"
 
 
 _loggers: dict[str, tuple[Any, Log]] = {}
