@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.anonymise.audit_values import find_values, strings
 from bisect_trt.anonymise.secrets import SMALL, TOKEN, WORD, Secrets
 from bisect_trt.model.graph import dims_of
+from bisect_trt.model.store import type_name
 from bisect_trt.model.walk import inner_nodes
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{40,}")
@@ -122,22 +123,18 @@ def left(model: bytes) -> list[str]:
         for info in infos:
             dims = dims_of(info.type)
             shape = "x".join("?" if d is None else str(d) for d in dims) if dims is not None else "unknown"
-            name = _type_name(info.type.tensor_type.elem_type)
+            name = type_name(info.type.tensor_type.elem_type)
             lines.append(f"{kind} of {name}, shape {shape or 'scalar'}")
     for tensor in proto.graph.initializer:
         shape = "x".join(map(str, tensor.dims)) or "scalar"
-        lines.append(f"constant of {_type_name(tensor.data_type)}, shape {shape}{_values(tensor)}")
+        lines.append(f"constant of {type_name(tensor.data_type)}, shape {shape}{_values(tensor)}")
     return lines
-
-
-def _type_name(kind: int) -> str:
-    return str(TensorProto.DataType.Name(kind)).lower()
 
 
 def _attribute(attribute: onnx.AttributeProto) -> str:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, TensorProto):
-        return f"{attribute.name} ({_type_name(value.data_type)} tensor)"
+        return f"{attribute.name} ({type_name(value.data_type)} tensor)"
     if isinstance(value, list) and len(value) > _SHORT_LIST and all(item == value[0] for item in value):
         return f"{attribute.name}={len(value)} times {value[0]}"
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -38,16 +39,10 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
     clean = Scrubber(secrets)
     settings = reduction.settings
     inputs = {i.name for i in onnx.load_model_from_string(reduction.best.model).graph.input}
-    target = replace(
-        settings.target,
-        verbose_log=None,
-        timing_cache=None,
-        plugins=tuple(Path(path.name) for path in settings.target.plugins),
-        shapes=_of(settings.target.shapes, inputs),
-        min_shapes=_of(settings.target.min_shapes, inputs),
-        opt_shapes=_of(settings.target.opt_shapes, inputs),
-        max_shapes=_of(settings.target.max_shapes, inputs),
-    )
+    target, fields = settings.target, ("shapes", "min_shapes", "opt_shapes", "max_shapes")
+    shapes: dict[str, Any] = {name: _of(getattr(target, name), inputs) for name in fields}
+    plugins = tuple(Path(path.name) for path in target.plugins)
+    target = replace(target, verbose_log=None, timing_cache=None, plugins=plugins, **shapes)
     run = replace(settings.run, inputs=None, cache_dir=None)
     kind = parse(settings.accuracy.reference).kind
     simplification = reduction.simplification

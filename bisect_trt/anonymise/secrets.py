@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from bisect_trt.model.editing.attributes import option_inputs, takes_texts, values_of
 from bisect_trt.model.external import tensors
 from bisect_trt.model.load import LoadedModel
-from bisect_trt.model.store import external_info, raw_size
 from bisect_trt.model.walk import inner_nodes
+from bisect_trt.model.weight_values import mapped
 from bisect_trt.outcome import Array
 from bisect_trt.settings import Settings
 
@@ -98,11 +98,8 @@ def _vocabulary() -> frozenset[str]:
 def is_ours(word: str) -> bool:
     """Return whether a word is one of ours, our own name, or a name that we give: `x0`, `conv1`."""
     plain = word.lower()
-    return (
-        plain in _vocabulary()
-        or _OURS.fullmatch(word) is not None
-        or plain.rstrip("0123456789") in _vocabulary()
-    )
+    known = not _vocabulary().isdisjoint((plain, plain.rstrip("0123456789")))
+    return known or _OURS.fullmatch(word) is not None
 
 
 def secrets_of(loaded: LoadedModel, samples: Sequence[Mapping[str, Array]], settings: Settings) -> Secrets:
@@ -123,8 +120,9 @@ def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]
     """Yield all values of a model that are no options of operators, those of training too."""
     options = {name for node in _all_nodes(proto) for name in option_inputs(node)}
     for tensor in (*tensors(proto), *_training_tensors(proto)):
-        if tensor.data_type != TensorProto.STRING and not (tensor.name in options and is_option(tensor)):
-            yield tensor.name or "a constant", _value(tensor, folder)
+        is_option = tensor.name in options and math.prod(tensor.dims) <= SMALL
+        if tensor.data_type != TensorProto.STRING and not is_option:
+            yield tensor.name or "a constant", mapped(tensor, folder)
     for node in _all_nodes(proto):
         for attribute in node.attribute:
             values = values_of(attribute)
@@ -132,32 +130,15 @@ def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]
                 yield f"attribute {attribute.name} of {node.op_type}", values
 
 
-def is_option(tensor: TensorProto) -> bool:
-    """Return whether a tensor has few enough numbers to be an option of an operator."""
-    return bool(math.prod(tensor.dims) <= SMALL)
-
-
 def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    yield from inner_nodes(proto.graph)
-    for function in proto.functions:
-        yield from inner_nodes(onnx.GraphProto(node=function.node))
+    for part in (proto.graph, *proto.functions):
+        yield from inner_nodes(part)
 
 
 def _training_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
     for training in proto.training_info:
         for graph in (training.initialization, training.algorithm):
             yield from tensors(onnx.ModelProto(graph=graph))
-
-
-def _value(tensor: TensorProto, folder: Path) -> Array:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return numpy_helper.to_array(tensor)
-    info = external_info(tensor)
-    size = raw_size(tensor.data_type, tensor.dims)
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    if size == 0 or raw_size(tensor.data_type, (2,)) != 2 * dtype.itemsize:
-        return np.zeros(0, np.uint8)  # narrower than a byte: too short to tell anything
-    return np.memmap(folder / info["location"], dtype, "r", int(info.get("offset", 0)), tuple(tensor.dims))
 
 
 def _texts(message: Any, label: str = "") -> Iterator[tuple[str, str]]:

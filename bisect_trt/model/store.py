@@ -8,16 +8,15 @@ linked: onnx refuses data with more than one hard link, so his model would load 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
+import math
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -31,7 +30,7 @@ from bisect_trt.writing.files import written_whole
 INLINE_LIMIT = 1024
 """Bytes; a weight above it is external data."""
 
-_FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file
+_AT_ONCE = 1 << 30  # bytes of a file that the kernel is asked to copy
 _MAP_LIMIT = 1 << 17  # bytes: to map less costs more than to read it
 _CHUNK = 1 << 20
 ALIGNMENT = 64  # bytes: runtimes map weights, and kernels read whole vectors
@@ -46,6 +45,11 @@ def initializers(graph: onnx.GraphProto) -> Iterator[TensorProto]:
             yield from initializers(body)
 
 
+def type_name(elem_type: int) -> str:
+    """Return what ONNX calls a type, in small letters: `float`, `int64`."""
+    return str(TensorProto.DataType.Name(elem_type)).lower()
+
+
 @cache
 def bits_per_element(elem_type: int) -> int:
     """Return the bits of an element in ONNX's raw encoding (narrow types are packed); 0 for strings."""
@@ -58,10 +62,7 @@ def bits_per_element(elem_type: int) -> int:
 
 def raw_size(elem_type: int, shape: Sequence[int]) -> int:
     """Return the bytes of a tensor in ONNX's raw encoding; 0 for strings."""
-    count = 1
-    for dim in shape:
-        count *= int(dim)
-    return (count * bits_per_element(elem_type) + 7) // 8
+    return (math.prod(map(int, shape)) * bits_per_element(elem_type) + 7) // 8
 
 
 def external_info(tensor: TensorProto) -> dict[str, str]:
@@ -91,13 +92,7 @@ class Store:
         self._end = 0
         self._next = 0
 
-    def adopt(
-        self,
-        proto: onnx.ModelProto,
-        model_dir: Path,
-        *,
-        model_file: str = "",
-    ) -> None:
+    def adopt(self, proto: onnx.ModelProto, model_dir: Path, *, model_file: str = "") -> None:
         """Make all weights of `proto` above `INLINE_LIMIT` external data in the folder, in place.
 
         Embedded weights, and those that lie in the file `model_file` itself (see `read_light`), are appended
@@ -111,29 +106,27 @@ class Store:
         weights = self.folder / _WEIGHTS
         if self._end == 0:
             weights.unlink(missing_ok=True)  # others may have mapped it: never truncate in place
-        with weights.open("ab") as out, ExitStack() as files:
-            embedded = files.enter_context((model_dir / model_file).open("rb")) if model_file else None
+        with weights.open("ab") as out:
             for tensor in initializers(proto.graph):
                 if tensor.data_location != TensorProto.EXTERNAL:
                     if tensor.data_type != TensorProto.STRING:
                         self._move(tensor, out)
-                elif embedded is not None and external_info(tensor)["location"] == model_file:
-                    self._copy_once(tensor, embedded, out)
+                elif external_info(tensor)["location"] == model_file:
+                    self._copy_once(tensor, model_dir / model_file, out)
                 else:
                     self._refer(tensor, model_dir)
 
-    def _copy_once(self, tensor: TensorProto, source: BinaryIO, out: BinaryIO) -> None:
+    def _copy_once(self, tensor: TensorProto, file: Path, out: BinaryIO) -> None:
         """Copy embedded values to where they are aligned, as runtimes want to map them."""
         length = raw_size(tensor.data_type, tensor.dims)
         offset = int(external_info(tensor).get("offset") or 0)
-        place = (Path(source.name), offset)
+        place = (file, offset)
         if place not in self._embedded:
-            source.seek(offset)
             self._embedded[place] = self._aligned(out)
-            left = length
-            while left and (chunk := source.read(min(left, _CHUNK))):
-                out.write(chunk)
-                left -= len(chunk)
+            with file.open("rb") as source:
+                source.seek(offset)
+                for start in range(0, length, _CHUNK):
+                    out.write(source.read(min(_CHUNK, length - start)))
             self._end = self._embedded[place] + length
         point_to(tensor, _WEIGHTS, self._embedded[place], length)
 
@@ -147,12 +140,8 @@ class Store:
         length = raw_size(tensor.data_type, tensor.dims)
         if length <= INLINE_LIMIT:
             return
-        data = tensor.raw_data
-        if not data:  # typed fields: numpy_helper knows how each type is packed
-            array = numpy_helper.to_array(tensor)
-            data = numpy_helper.from_array(array).raw_data
-        start = self._aligned(out)
-        out.write(data)
+        start = self._aligned(out)  # of typed fields numpy_helper knows how each type is packed
+        out.write(tensor.raw_data or numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data)
         self._end = start + length
         point_to(tensor, _WEIGHTS, start, length)
 
@@ -234,12 +223,7 @@ class Store:
         keep_promise(path)
         mapped = "r" if path.stat().st_size > _MAP_LIMIT else None
         array: Array = np.load(path, mmap_mode=mapped, allow_pickle=False)  # type: ignore[arg-type]
-        if elem_type == TensorProto.STRING:
-            array = array.astype(object)
-        elif not elem_type:
-            _require_one_type(array, path)
-        else:
-            array = _as_type(array, helper.tensor_dtype_to_np_dtype(elem_type), path)
+        array = _as_type(array, elem_type, path)
         if shape is not None and array.shape != tuple(shape):
             raise ValueError(f"{path.name} holds the shape {array.shape}, not {tuple(shape)}")
         array.flags.writeable = False
@@ -265,10 +249,12 @@ class Store:
 
 def copy_file(source: Path, place: Path) -> None:
     """Make a copy that shares the blocks of the user's file where the file system can."""
-    with source.open("rb") as given, place.open("wb") as made:
-        shared = _share_blocks(given, made)
-    if not shared:
-        shutil.copyfile(source, place)  # inside the kernel: a third of the time of reading and writing
+    try:
+        with source.open("rb") as given, place.open("wb") as made:
+            while os.copy_file_range(given.fileno(), made.fileno(), _AT_ONCE):
+                pass
+    except OSError:  # some systems do that within a file system only
+        shutil.copyfile(source, place)
 
 
 def promise_of(path: Path) -> Path:
@@ -294,15 +280,6 @@ def shape_of(path: Path) -> tuple[int, ...]:
     return shape
 
 
-def _share_blocks(source: BinaryIO, copy: BinaryIO) -> bool:
-    """Make `copy` a copy of `source` that shares its blocks on disk; False where that cannot be."""
-    try:
-        fcntl.ioctl(copy.fileno(), _FICLONE, source.fileno())
-    except OSError:  # another system, or a file system that copies
-        return False
-    return True
-
-
 def _save(place: Path, array: Array, mode: str) -> None:
     """Do as `np.save` does, whose error on a full disk has no number: it wrote less than it was to."""
     with place.open(mode) as out:
@@ -325,13 +302,13 @@ def plain(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _require_one_type(array: Array, path: Path) -> None:
-    """Raises ValueError for what may be the bits of another type (bfloat16, float8, int4, ...)."""
-    if array.dtype in (np.uint8, np.uint16):
+def _as_type(array: Array, elem_type: int, path: Path) -> Array:
+    """Raises ValueError for another type, and for what may be the bits of one (bfloat16, ...)."""
+    if elem_type == TensorProto.STRING:
+        return array.astype(object)
+    if not elem_type and array.dtype in (np.uint8, np.uint16):
         raise ValueError(f"{path.name} holds {array.dtype}, or the bits of a type that nothing declares")
-
-
-def _as_type(array: Array, dtype: np.dtype[Any], path: Path) -> Array:
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type) if elem_type else array.dtype
     if array.dtype == dtype:
         return array
     if dtype.isbuiltin == 1 or array.dtype != np.dtype(f"u{dtype.itemsize}"):

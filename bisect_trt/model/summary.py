@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
-from onnx import TensorProto
 
 from bisect_trt.model.graph import dims_of
-from bisect_trt.model.store import raw_size
+from bisect_trt.model.store import raw_size, type_name
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def type_text(kind: onnx.TypeProto, *, names: bool = True) -> str:
     which = kind.WhichOneof("value")
     if which != "tensor_type":
         return (which or "?").removesuffix("_type")
-    elem = TensorProto.DataType.Name(kind.tensor_type.elem_type).lower()
+    elem = type_name(kind.tensor_type.elem_type)
     dims = dims_of(kind)
     name = {"float": "float32", "double": "float64"}.get(elem, elem)
     unknown = (None,) if names else (None, *(d for d in dims or () if isinstance(d, str)))

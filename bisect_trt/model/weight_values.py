@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy.typing as npt
+import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.external import embedded, tensors
-from bisect_trt.model.store import ALIGNMENT, INLINE_LIMIT, external_info, initializers, point_to, raw_size
+from bisect_trt.model.store import (
+    ALIGNMENT,
+    INLINE_LIMIT,
+    bits_per_element,
+    external_info,
+    initializers,
+    point_to,
+    raw_size,
+)
+from bisect_trt.outcome import Array
 
 EMBED_LIMIT = 1_500_000_000
 """Bytes of weights above which they are written beside a model: a protobuf message has at most 2 GiB."""
 
 
-def values_of(tensor: TensorProto, folder: Path) -> npt.NDArray[Any]:
+def values_of(tensor: TensorProto, folder: Path) -> Array:
     """Return the values of a weight, wherever they lie. Raises OSError when its file cannot be read."""
     return numpy_helper.to_array(embedded(tensor, folder))
+
+
+def mapped(tensor: TensorProto, folder: Path) -> Array:
+    """Return the values of a weight, read-only: mapped where they lie in a file, each in bytes of its own.
+
+    Raises:
+        OSError: its file cannot be read.
+    """
+    outside, shape = tensor.data_location == TensorProto.EXTERNAL, tuple(tensor.dims)
+    if outside and bits_per_element(tensor.data_type) >= 8 and math.prod(shape):
+        info, dtype = external_info(tensor), helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        return np.memmap(folder / info["location"], dtype, "r", int(info.get("offset") or 0), shape)
+    array = np.asarray(values_of(tensor, folder))
+    array.flags.writeable = False
+    return array
 
 
 def embed_all(model: onnx.ModelProto, folder: Path, *, besides: str = "") -> None:

@@ -9,63 +9,41 @@ from bisect_trt.model.graph import Graph
 MAX_ELEMENTS = 64
 """Elements of an integer or bool tensor that still looks like a shape, axes or a count."""
 
-_SHAPE_TYPES = frozenset(
-    kind
-    for name, kind in TensorProto.DataType.items()
-    if name.endswith(("INT8", "INT16", "INT32", "INT64", "BOOL"))
-)
 
-INNER_TYPES = frozenset(
-    kind
-    for name, kind in TensorProto.DataType.items()
-    if name.startswith(("FLOAT8", "FLOAT4", "COMPLEX", "INT2", "INT4", "UINT"))
-)
+
+def types_named(*beginnings: str) -> frozenset[int]:
+    """Return the element types whose names in ONNX begin so."""
+    return frozenset(kind for name, kind in TensorProto.DataType.items() if name.startswith(beginnings))
+
+
+_SHAPE_TYPES = types_named("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL")
+
+INNER_TYPES = types_named("FLOAT8", "FLOAT4", "COMPLEX", "INT2", "INT4", "UINT")
 """Types that flow inside an engine but are no network inputs everywhere: TensorRT-RTX 1.7.1 dequantizes
 uint8 only where it is made, takes int4, float8 and float4 only right beside a (de)quantization, and the
 other ones not at all."""
 
+_AT_1 = "AffineGrid CenterCropPad CumSum Expand OneHot Reshape Split Squeeze TopK Trilu Unsqueeze Upsample"
+_AT_1_AND_2 = "Col2Im DFT DequantizeLinear Dropout QuantizeLinear Tile"
 _SLOTS: dict[str, tuple[int, ...]] = {
-    "AffineGrid": (1,),
-    "CenterCropPad": (1,),
-    "Col2Im": (1, 2),
+    **dict.fromkeys(_AT_1.split(), (1,)),
+    **dict.fromkeys(_AT_1_AND_2.split(), (1, 2)),
+    **dict.fromkeys(("Pad", "Resize"), (1, 2, 3)),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul"), (1, 2, 4, 5, 6, 7)),
     "ConstantOfShape": (0,),
-    "CumSum": (1,),
-    "DFT": (1, 2),
-    "DequantizeLinear": (1, 2),
-    "Dropout": (1, 2),
-    "Expand": (1,),
     "MaxUnpool": (2,),
     "NonMaxSuppression": (2, 3, 4),
-    "OneHot": (1,),
-    "Pad": (1, 2, 3),
-    "QLinearConv": (1, 2, 4, 5, 6, 7),
-    "QLinearMatMul": (1, 2, 4, 5, 6, 7),
-    "QuantizeLinear": (1, 2),
-    "Reshape": (1,),
-    "Resize": (1, 2, 3),
     "STFT": (1, 3),
     "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1, 2),
-    "TopK": (1,),
-    "Trilu": (1,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
 }
 _REDUCE_AXES = (1,)
 
 SHAPE_SLOTS: dict[str, tuple[int, ...]] = {
-    "CenterCropPad": (1,),
+    **dict.fromkeys(("CenterCropPad", "Expand", "Reshape", "Split", "Tile", "TopK"), (1,)),
     "Col2Im": (1, 2),
     "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Reshape": (1,),
     "Resize": (3,),
     "Slice": (1, 2, 4),
-    "Split": (1,),
-    "Tile": (1,),
-    "TopK": (1,),
 }
 """Inputs whose values are dimensions, or places in them."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from onnx import TensorProto
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.cutting.constants import INNER_TYPES, feeds_build_time_slot, is_shape_like
 from bisect_trt.model.cutting.pieces import INPUT, OUTPUT, VALUE_INFO, Pieces
-from bisect_trt.model.cutting.types import TensorSource, Types, header
+from bisect_trt.model.cutting.types import TensorSource, Types
 from bisect_trt.model.graph import Boundary, Graph, Selection, dims_of
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.generate import generate
@@ -59,12 +61,12 @@ class Cutter:
         self._record = record
         self._only_recorded = only_recorded
         self._pieces = Pieces(graph)
-        self._frozen: dict[str, _Frozen | None] = {}
         self._types = Types(graph, record)
-        self._interior: dict[tuple[str, bool], dict[str, bytes]] = {}
-        self._sizes: dict[str, int] = {}
-        self._made: dict[str, Path | None] = {}
-        self._carried: dict[str, tuple[str, ...]] = {}
+        self._constant = cache(self._make_constant)
+        self._interior = cache(self._types_of)
+        self._weight_size = cache(self._size_of_weight)
+        self._seeded = cache(self._make_seeded)
+        self._carried = cache(self._carried_by)
 
     def cut(
         self, selection: Selection, style: CutStyle = CutStyle.DEFAULT, fed: Iterable[str] = ()
@@ -139,21 +141,19 @@ class Cutter:
             shape_like = is_shape_like(self._record.elem_type(tensor), self._record.shape(tensor))
             if not shape_like and not self._wired(tensor, inside):
                 return None
-        if tensor not in self._frozen:
-            self._frozen[tensor] = self._constant(tensor)
-        return self._frozen[tensor]
+        return self._constant(tensor)
 
     def _wired(self, tensor: str, inside: Selection) -> bool:
         consumers = self._graph.consumers.get(tensor, ())
         return any(c in inside and feeds_build_time_slot(self._graph, c, tensor) for c in consumers)
 
-    def _constant(self, tensor: str) -> _Frozen | None:
+    def _make_constant(self, tensor: str) -> _Frozen | None:
         """Return the recorded value as an initializer; None when the samples differ."""
         record = self._record
         elem_type, shape = record.elem_type(tensor), record.shape(tensor)
         first = record.path(0, tensor)
         for sample in range(1, record.samples):
-            if not _same(first, record.path(sample, tensor)):
+            if not filecmp.cmp(first, record.path(sample, tensor), shallow=False):  # so NaN equals itself
                 return None
         proto = self._store.tensor(tensor, first, elem_type, shape)
         return _Frozen(self._pieces.initializer(proto), raw_size(elem_type, shape))
@@ -167,7 +167,7 @@ class Cutter:
         style: CutStyle,
     ) -> Candidate:
         pieces, graph = self._pieces, self._graph
-        carried = dict.fromkeys(chain.from_iterable(map(self._carried_by, names)))
+        carried = dict.fromkeys(chain.from_iterable(map(self._carried, names)))
         generators = [graph.producer[t] for t in carried if t in graph.producer]
         weights = [t for t in carried if t in graph.initializers]
         weights += [t for name in generators for t in graph.inputs_of(name) if t not in carried]
@@ -194,41 +194,34 @@ class Cutter:
             bytes=size + sum(f.bytes for f in frozen.values()),
         )
 
-    def _weight_size(self, name: str) -> int:
-        if name not in self._sizes:
-            weight = self._graph.initializers[name]
-            self._sizes[name] = raw_size(weight.data_type, weight.dims)
-        return self._sizes[name]
+    def _size_of_weight(self, name: str) -> int:
+        weight = self._graph.initializers[name]
+        return raw_size(weight.data_type, weight.dims)
 
     def _carried_by(self, name: str) -> tuple[str, ...]:
         """Return the weights that a node reads, and tensors that generators make for it."""
-        found = self._carried.get(name)
-        if found is None:
-            graph = self._graph
-            found = self._carried[name] = tuple(
-                t
-                for t in graph.inputs_of(name)
-                if t in graph.initializers or graph.producer.get(t) in graph.generators
-            )
-        return found
+        graph = self._graph
+        return tuple(
+            t
+            for t in graph.inputs_of(name)
+            if t in graph.initializers or graph.producer.get(t) in graph.generators
+        )
 
     def _feeds(self, inputs: Sequence[str]) -> tuple[Feeds, ...]:
         """Return recorded values, and seeded ones for inputs that were not recorded."""
         made = {t: path for t in inputs if t not in self._record and (path := self._seeded(t)) is not None}
         return tuple({**sample, **made} for sample in self._values(inputs))
 
-    def _seeded(self, tensor: str) -> Path | None:
+    def _make_seeded(self, tensor: str) -> Path | None:
         """Return a value for an input that the reference could not make, written once.
 
         Dimensions unknown are 1.
         """
-        if tensor not in self._made:
-            kind = self._types.static(tensor)
-            self._made[tensor] = None
-            if kind is not None and (dims := dims_of(kind)) is not None:
-                needed = GraphInput(tensor, kind.tensor_type.elem_type, dims)
-                self._made[tensor] = self._store.put_once(tensor, generate([needed], 0, {})[tensor].make())
-        return self._made[tensor]
+        kind = self._types.static(tensor)
+        if kind is None or (dims := dims_of(kind)) is None:
+            return None
+        needed = GraphInput(tensor, kind.tensor_type.elem_type, dims)
+        return self._store.put_once(tensor, generate([needed], 0, {})[tensor].make())
 
     def _values(self, tensors: Iterable[str]) -> tuple[Feeds, ...]:
         known = [t for t in tensors if t in self._record]
@@ -238,9 +231,7 @@ class Cutter:
         exposed = frozenset(outputs)
         parts: list[bytes] = []
         for name in names:
-            types = self._interior.get((name, dynamic))
-            if types is None:
-                types = self._interior[name, dynamic] = self._types_of(name, dynamic)
+            types = self._interior(name, dynamic)
             if exposed.isdisjoint(types):
                 parts += types.values()
             else:
@@ -255,14 +246,3 @@ class Cutter:
             if kind:
                 types[tensor] = self._pieces.value(VALUE_INFO, tensor, kind)
         return types
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Return whether both files hold the same bits (so NaN equals itself)."""
-    if header(one) != header(other) or one.stat().st_size != other.stat().st_size:
-        return False
-    with one.open("rb") as a, other.open("rb") as b:
-        while chunk := a.read(1 << 20):
-            if chunk != b.read(1 << 20):
-                return False
-    return True

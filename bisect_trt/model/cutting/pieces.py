@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import onnx
 from onnx import TensorProto, ValueInfoProto
@@ -23,20 +24,16 @@ class Pieces:
         self._graph = graph
         self._head: bytes = without_graph(graph.proto).SerializeToString()
         self._name = field(_NAME, (graph.proto.graph.name or "graph").encode())
-        self._nodes: dict[str, bytes] = {}
-        self._weights: dict[str, bytes] = {}
+        self.node = cache(self._node)
+        self.weight = cache(self._weight)
 
-    def node(self, name: str) -> bytes:
+    def _node(self, name: str) -> bytes:
         """Return a node of the model."""
-        if name not in self._nodes:
-            self._nodes[name] = field(_NODE, self._graph.node(name).SerializeToString())
-        return self._nodes[name]
+        return field(_NODE, self._graph.node(name).SerializeToString())
 
-    def weight(self, name: str) -> bytes:
+    def _weight(self, name: str) -> bytes:
         """Return a dense initializer of the model."""
-        if name not in self._weights:
-            self._weights[name] = self.initializer(self._graph.initializers[name])
-        return self._weights[name]
+        return self.initializer(self._graph.initializers[name])
 
     @staticmethod
     def initializer(tensor: TensorProto) -> bytes:

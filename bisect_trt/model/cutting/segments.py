@@ -12,19 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
 
 from bisect_trt.model.candidate import Candidate, Form
+from bisect_trt.model.cutting.constants import types_named
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.cutting.types import TensorSource
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.walk import copied, rename_read
 
-_QUANTISED = frozenset(
-    value
-    for name, value in TensorProto.DataType.items()
-    if name.startswith(("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2", "FLOAT8", "FLOAT4"))
-)
+_QUANTISED = types_named("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2", "FLOAT8", "FLOAT4")
 
 
 @dataclass(frozen=True)
@@ -171,12 +167,8 @@ def _add(
         if tensor.name not in shared:
             shared.add(tensor.name)
             merged.initializer.append(tensor)
-    for source, place in (
-        (part.input, merged.input),
-        (part.output, merged.output),
-        (part.value_info, merged.value_info),
-    ):
-        for value in source:
+    for field in ("input", "output", "value_info"):
+        for value in getattr(part, field):
             value.name = own.get(value.name, value.name)
-            place.append(value)
+            getattr(merged, field).append(value)
     return own

@@ -6,17 +6,17 @@ Types of tensors that the reference could not make: inferred from what it made, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import onnx
 from onnx.helper import make_tensor_type_proto
 
 from bisect_trt.machine import native
 from bisect_trt.model.graph import Dims, Graph, dims_of, is_static, without_symbols
 from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.store import shape_of
 from bisect_trt.model.walk import refill
 
 
@@ -57,7 +57,7 @@ class Types:
         """Answer for the tensors of `graph`, whose reference values were recorded."""
         self._graph = graph
         self._record = record
-        self._static: dict[str, onnx.TypeProto | None] = {}
+        self._static = cache(self._make_static)
 
     def elem_type(self, tensor: str) -> int | None:
         """Return `TensorProto.DataType` of a tensor; None when it is unknown or no tensor."""
@@ -75,9 +75,7 @@ class Types:
 
     def static(self, tensor: str) -> onnx.TypeProto | None:
         """Return the recorded type with its static shape; else the inferred one without its symbols."""
-        if tensor not in self._static:
-            self._static[tensor] = self._make_static(tensor)
-        return self._static[tensor]
+        return self._static(tensor)
 
     def _make_static(self, tensor: str) -> onnx.TypeProto | None:
         recorded = self._dims(tensor)
@@ -109,7 +107,7 @@ class Types:
             return None
         dims: Dims = record.shape(tensor)
         for sample in range(1, record.samples):
-            other = header(record.path(sample, tensor))[0]
+            other = shape_of(record.path(sample, tensor))
             if len(other) != len(dims):
                 return self._graph.shape(tensor)
             dims = tuple(a if a == b else None for a, b in zip(dims, other, strict=True))
@@ -129,12 +127,6 @@ class Types:
 
 def _elem_type(kind: onnx.TypeProto | None) -> int | None:
     return (kind.tensor_type.elem_type or None) if kind is not None else None
-
-
-def header(path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Return the shape and type of a recorded value."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array.shape, array.dtype
 
 
 ROUNDS = 64

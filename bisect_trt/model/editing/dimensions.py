@@ -9,7 +9,7 @@ changes. A contradiction ends it: the size cannot be had this way.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -28,7 +28,7 @@ Sizes = dict[Var, int]
 """Size of each class, named by the variable that stands for it."""
 
 _ROUNDS = 12
-_LARGEST_SIZE = 1 << 31
+_LARGEST_SIZE = (1 << 31) - 1
 
 
 class Net:
@@ -50,7 +50,9 @@ class Net:
             for k, size in enumerate(shape)
             if size is not None
         }
-        values = dict(_size_values(draft))
+        arrays = draft.weights.items()  # integers of them are read as sizes, axes or places
+        small = {name: a for name, a in arrays if a.dtype.kind in "iu" and a.ndim <= 1 and a.size <= 16}
+        values = {name: [int(v) for v in array.flat] for name, array in small.items()}
         sizes |= {Var("value", name, k): v for name, vs in values.items() for k, v in enumerate(vs)}
         nodes = list(inner_nodes(draft.graph))
         sizes |= attribute_sizes(nodes)
@@ -89,9 +91,7 @@ class Net:
         return size > 1 and not fixed and any(self._is_root(var) for var in members)
 
     def _is_root(self, var: Var) -> bool:
-        if var.kind == "axis":
-            return var.name in self.draft.weights or var.name in self._inputs
-        return True
+        return var.kind != "axis" or var.name in self.draft.weights or var.name in self._inputs
 
     def _settle(self, sizes: Sizes, rounds: int = _ROUNDS) -> Draft | None:
         """Apply sizes, infer, and give what follows its size too, until nothing changes."""
@@ -141,7 +141,7 @@ class Net:
         """Yield single classes with the size that mends a product."""
         for side, other, factor in _sides(violated):
             heads = [self.ties.find(var) for var in side]
-            target = math.prod(self._now(self.ties.find(v), sizes) for v in other) * factor
+            target = self._product(other, sizes) * factor
             for head in dict.fromkeys(heads):
                 rest = math.prod(self._now(h, sizes) for h in heads if h != head)
                 if head in sizes or heads.count(head) > 1 or rest < 1 or target.denominator != 1:
@@ -151,13 +151,12 @@ class Net:
 
     def _violated(self, sizes: Sizes) -> Product | None:
         for product in self.ties.products:
-            left, right = (
-                math.prod(self._now(self.ties.find(var), sizes) for var in side)
-                for side in (product.left, product.right)
-            )
-            if left != right * product.factor:
+            if self._product(product.left, sizes) != self._product(product.right, sizes) * product.factor:
                 return product
         return None
+
+    def _product(self, side: Iterable[Var], sizes: Sizes) -> int:
+        return math.prod(self._now(self.ties.find(var), sizes) for var in side)
 
     def _now(self, head: Var, sizes: Sizes) -> int:
         return sizes.get(head, self.size(head))
@@ -194,13 +193,6 @@ def _sides(product: Product) -> Iterator[tuple[tuple[Var, ...], tuple[Var, ...],
     yield product.right, product.left, Fraction(1, product.factor)
 
 
-def _size_values(draft: Draft) -> Iterator[tuple[str, list[int]]]:
-    """Yield the weights that hold integers: those read as sizes, axes or places."""
-    for name, array in draft.weights.items():
-        if array.dtype.kind in "iu" and array.ndim <= 1 and array.size <= 16:
-            yield name, [int(v) for v in np.asarray(array).reshape(-1)]
-
-
 def _set_attribute(node: onnx.NodeProto, var: Var, size: int) -> None:
     attribute = next(a for a in node.attribute if a.name == var.attribute)
     if attribute.type == onnx.AttributeProto.INTS:
@@ -220,7 +212,7 @@ def _set_axis(draft: Draft, var: Var, size: int) -> bool:
     """Slice a weight, or an input and its values; False: it would have to grow."""
     if var.name in draft.weights:
         array = draft.weights[var.name]
-        if not _fits(array, var.place, size):
+        if var.place >= array.ndim or not 1 <= size <= min(array.shape[var.place], _LARGEST_SIZE):
             return False
         recipe, generated = draft.recipes.get(var.name), var.name in draft.generated
         draft.set_weight(var.name, _cut(array, var.place, size), recipe)
@@ -236,10 +228,6 @@ def _set_axis(draft: Draft, var: Var, size: int) -> bool:
         if var.name in sample:
             sample[var.name] = _cut(sample[var.name], var.place, size)
     return True
-
-
-def _fits(array: Array, axis: int, size: int) -> bool:
-    return axis < array.ndim and 1 <= size <= array.shape[axis] and size < _LARGEST_SIZE
 
 
 def _cut(array: Array, axis: int, size: int) -> Array:
@@ -275,10 +263,8 @@ def _wrap_indices(draft: Draft) -> None:
         if shape is None:
             continue
         limit = _limits(node, shape)
-        if name in draft.weights:
-            wrapped = _wrapped(draft.weights[name], limit)
-            if wrapped is not None:
-                draft.set_weight(name, wrapped)
+        if name in draft.weights and (wrapped := _wrapped(draft.weights[name], limit)) is not None:
+            draft.set_weight(name, wrapped)
         for sample in draft.samples:
             if name in sample and (wrapped := _wrapped(sample[name], limit)) is not None:
                 sample[name] = wrapped

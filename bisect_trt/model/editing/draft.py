@@ -8,8 +8,7 @@ run, and the journal of an interrupted run knows it again.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,12 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.inference import declare, infer, known_dims, without_shape
 from bisect_trt.model.editing.simplicity import simplicity
-from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import consumed, opset_of
+from bisect_trt.model.normalise import replace_nodes
 from bisect_trt.model.seeded_values import DESCRIBED_FROM, Recipe, description
-from bisect_trt.model.store import INLINE_LIMIT, Store, bits_per_element, external_info, point_to
+from bisect_trt.model.store import INLINE_LIMIT, Store, point_to
 from bisect_trt.model.walk import (
     copied,
+    drop,
     hoist,
     inner_nodes,
     needed_for_outputs,
@@ -33,6 +33,7 @@ from bisect_trt.model.walk import (
     scopes,
     unique_names,
 )
+from bisect_trt.model.weight_values import mapped
 from bisect_trt.outcome import Array
 from bisect_trt.writing.files import written_whole
 
@@ -145,19 +146,22 @@ class Draft:
         self.recipes.pop(name, None)
         self.generated.discard(name)
 
+    def keep_weights(self, names: Container[str]) -> None:
+        """Forget all other weights."""
+        for name in [name for name in self.weights if name not in names]:
+            self.drop_weight(name)
+
     def drop_unused(self) -> None:
         """Forget nodes, weights and inputs that no output needs, those of bodies first."""
         for graph in reversed(list(scopes(self.graph))):
             kept, needed = needed_for_outputs(graph)
-            if len(kept) != len(graph.node):
-                refill(graph.node, kept)
-        for name in [name for name in self.weights if name not in needed]:
-            self.drop_weight(name)
+            replace_nodes(graph, kept)
+        self.keep_weights(needed)
         self.drop_inputs({i.name for i in self.graph.input} - needed)
 
     def drop_inputs(self, names: set[str]) -> None:
         """Forget graph inputs and their values."""
-        refill(self.graph.input, [i for i in self.graph.input if i.name not in names])
+        drop(self.graph.input, lambda value: value.name in names)
         for sample in self.samples:
             for name in names:
                 sample.pop(name, None)
@@ -178,7 +182,7 @@ def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
         if tensor.data_type == TensorProto.STRING:
             kept.append(tensor)
             continue
-        array = _read(tensor, candidate.folder)
+        array = mapped(tensor, candidate.folder)
         draft.weights[tensor.name] = array
         draft._stored[tensor.name] = (array, copied(tensor))
     refill(graph.initializer, kept)
@@ -232,16 +236,6 @@ def close_draft(draft: Draft) -> Candidate:
     return replace(candidate, content=proto.SerializeToString(deterministic=True))
 
 
-def _read(tensor: TensorProto, folder: Path) -> Array:
-    outside, shape = tensor.data_location == TensorProto.EXTERNAL, tuple(tensor.dims)
-    if outside and bits_per_element(tensor.data_type) >= 8 and math.prod(shape):
-        info, dtype = external_info(tensor), helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        return np.memmap(folder / info["location"], dtype, "r", int(info.get("offset", 0)), shape)
-    array = np.asarray(numpy_helper.to_array(embedded(tensor, folder)))
-    array.flags.writeable = False
-    return array
-
-
 def _take_generators(draft: Draft) -> None:
     """Make weights of ConstantOfShape nodes of known shape: one value, seen in all places."""
     outputs = {output.name for output in draft.graph.output}
@@ -258,9 +252,7 @@ def _take_generators(draft: Draft) -> None:
         draft.generated.add(name)
     if len(kept) != len(draft.graph.node):
         refill(draft.graph.node, kept)
-        used = {name for node in draft.graph.node for name in consumed(node)} | outputs
-        for name in [name for name in draft.weights if name not in used]:
-            draft.drop_weight(name)
+        draft.keep_weights({name for node in kept for name in consumed(node)} | outputs)
 
 
 def _generator(draft: Draft, name: str, graph: onnx.GraphProto) -> onnx.NodeProto:

@@ -52,7 +52,10 @@ def infer(proto: onnx.ModelProto, *, strict: bool, typed: bool, empty: bool) -> 
         if typed:
             refill(graph.value_info, (v for v in known.value_info if v.type.WhichOneof("value")))
     if strict:
-        _check(proto)
+        try:
+            native.check_model(skeleton(proto, empty=True))
+        except (native.RefusedError, native.NotKnownError) as error:
+            raise Invalid(str(error)) from error
 
 
 def _forget_shapes(graph: onnx.GraphProto) -> dict[str, int]:
@@ -63,13 +66,6 @@ def _forget_shapes(graph: onnx.GraphProto) -> dict[str, int]:
             ranks[output.name] = len(output.type.tensor_type.shape.dim)
             output.type.tensor_type.ClearField("shape")
     return ranks
-
-
-def _check(proto: onnx.ModelProto) -> None:
-    try:
-        native.check_model(skeleton(proto, empty=True))
-    except (native.RefusedError, native.NotKnownError) as error:
-        raise Invalid(str(error)) from error
 
 
 def _write_outputs(
@@ -99,11 +95,7 @@ def without_shape(proto: onnx.ModelProto, *, typed: bool) -> dict[str, onnx.Valu
     made = (t for node in graph.node for t in node.output if t and t not in known)
     for name in made if typed else ():
         known[name] = graph.value_info.add(name=name)
-    return {
-        name: value
-        for name, value in known.items()
-        if not is_static(dims_of(value.type))
-    }
+    return {name: value for name, value in known.items() if not is_static(dims_of(value.type))}
 
 
 def declare(places: Mapping[str, onnx.ValueInfoProto], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
-from bisect_trt.model.editing.ties import ATTRIBUTES, PATTERNS, Rule, Var, axis, same_axes, tie_pattern
+from bisect_trt.model.editing.ties import (
+    ATTRIBUTES,
+    PATTERNS,
+    Dims,
+    Rule,
+    Var,
+    axis,
+    same_axes,
+    tie_axes,
+    tie_pattern,
+)
 from bisect_trt.model.graph import bodies
 from bisect_trt.model.walk import integers
 
@@ -47,28 +57,23 @@ def tie_node(rule: Rule) -> None:
 
 def _is_elementwise(rule: Rule) -> bool:
     """Return whether each output's shape is the broadcast of all inputs."""
-    inputs = [t for t in rule.node.input if t]
-    known = all(t in rule.dims for t in (*inputs, *rule.node.output) if t)
-    if not known or not inputs or any(a.type in (5, 10) for a in rule.node.attribute):
+    inputs, outputs = list(filter(None, rule.node.input)), list(filter(None, rule.node.output))
+    known = all(t in rule.dims for t in (*inputs, *outputs))
+    if not known or not inputs or any(bodies(rule.node)):
         return False
     rank = max(rule.rank(t) for t in inputs)
-    outputs = [t for t in rule.node.output if t]
     if any(rule.rank(t) != rank for t in outputs):
         return False
-    for tensor in (*inputs, *outputs):
-        dims = rule.dims[tensor]
-        full = rule.dims[outputs[0]][rank - len(dims) :]
-        if any(a != b and a != 1 for a, b in zip(dims, full, strict=True)):
-            return False
-    return True
+    full = rule.dims[outputs[0]]
+    pairs = (zip(d, full[rank - len(d) :], strict=True) for d in (rule.dims[t] for t in (*inputs, *outputs)))
+    return all(a in (b, 1) for pair in pairs for a, b in pair)
 
 
 def _broadcast(rule: Rule) -> None:
     for out in rule.node.output:
         for tensor in rule.node.input:
-            shift = rule.rank(out) - rule.rank(tensor)
-            for k in range(rule.rank(tensor)):
-                rule.ties.tie(axis(tensor, k), axis(out, k + shift))
+            rank = rule.rank(tensor)
+            tie_axes(rule, tensor, out, range(rank), rule.rank(out) - rank)
 
 
 def _same_valued(rule: Rule) -> None:
@@ -106,18 +111,19 @@ def _reshape(rule: Rule) -> None:
     """Tie equal axes at both ends; the sizes between them have the same product."""
     one, out = rule.input(0), rule.node.output[0]
     a, b = rule.dims.get(one, ()), rule.dims.get(out, ())
-    start = 0
-    while start < min(len(a), len(b)) and a[start] == b[start]:
-        rule.ties.tie(axis(one, start), axis(out, start))
-        start += 1
-    end = 0
-    while end < min(len(a), len(b)) - start and a[-1 - end] == b[-1 - end]:
-        rule.ties.tie(axis(one, len(a) - 1 - end), axis(out, len(b) - 1 - end))
-        end += 1
+    start = _alike(a, b)
+    end = _alike(a[start:][::-1], b[start:][::-1])
+    tie_axes(rule, one, out, range(start))
+    tie_axes(rule, one, out, range(len(a) - end, len(a)), len(b) - len(a))
     left = [axis(one, k) for k in range(start, len(a) - end)]
     right = [axis(out, k) for k in range(start, len(b) - end)]
     if left or right:
         rule.ties.product(left, right)
+
+
+def _alike(one: Dims, other: Dims) -> int:
+    """Return how many dimensions are the same from the first one on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _transpose(rule: Rule) -> None:
@@ -150,11 +156,9 @@ def _matmul(rule: Rule) -> None:
         rule.ties.tie(axis(b, rb - 1), axis(out, ro - 1))
     if ra > 1:
         rule.ties.tie(axis(a, ra - 2), axis(out, ro - (2 if rb > 1 else 1)))
-    for tensor, rank in ((a, ra), (b, rb)):
-        for k in range(rank - 2):
-            rule.ties.tie(axis(tensor, k), axis(out, ro - rank + k))
-    for k in range(3, min(ra, rb) + 1):
-        rule.ties.tie(axis(a, ra - k), axis(b, rb - k))
+    tie_axes(rule, a, out, range(ra - 2), ro - ra)
+    tie_axes(rule, b, out, range(rb - 2), ro - rb)
+    tie_axes(rule, a, b, range(max(0, ra - rb), ra - 2), rb - ra)
 
 
 def _gemm(rule: Rule) -> None:
@@ -170,22 +174,17 @@ def _concat(rule: Rule) -> None:
     tensors = [*rule.node.output, *joined]
     rank = rule.rank(tensors[0])
     along = rule.attribute("axis", 0) % rank if rank else 0
-    for k in range(rank):
-        if k != along:
-            for one, other in pairwise(tensors):
-                rule.ties.tie(axis(one, k), axis(other, k))
+    for one, other in pairwise(tensors):
+        tie_axes(rule, one, other, (k for k in range(rank) if k != along))
 
 
 def _gather(rule: Rule) -> None:
     """Tie the axes of the data, which stand around those of the indices in the output."""
     data, indices, out = rule.input(0), rule.input(1), rule.node.output[0]
     along = rule.attribute("axis", 0) % max(1, rule.rank(data))
-    for k in range(along):
-        rule.ties.tie(axis(data, k), axis(out, k))
-    for k in range(rule.rank(indices)):
-        rule.ties.tie(axis(indices, k), axis(out, along + k))
-    for k in range(along + 1, rule.rank(data)):
-        rule.ties.tie(axis(data, k), axis(out, k + rule.rank(indices) - 1))
+    tie_axes(rule, data, out, range(along))
+    tie_axes(rule, indices, out, range(rule.rank(indices)), along)
+    tie_axes(rule, data, out, range(along + 1, rule.rank(data)), rule.rank(indices) - 1)
 
 
 def _elements(rule: Rule) -> None:
@@ -207,12 +206,9 @@ def _nd(rule: Rule) -> None:
     batch, places = rule.attribute("batch_dims", 0), rule.rank(indices) - 1
     if places < 0 or (depth := rule.dims[indices][-1]) is None:
         return
-    for k in range(places):
-        rule.ties.tie(axis(indices, k), axis(slices, k))
-    for k in range(batch):
-        rule.ties.tie(axis(data, k), axis(indices, k))
-    for k in range(batch + depth, rule.rank(data)):
-        rule.ties.tie(axis(data, k), axis(slices, places + k - batch - depth))
+    tie_axes(rule, indices, slices, range(places))
+    tie_axes(rule, data, indices, range(batch))
+    tie_axes(rule, data, slices, range(batch + depth, rule.rank(data)), places - batch - depth)
 
 
 def _resized(rule: Rule) -> None:
@@ -298,32 +294,25 @@ def _carried(rule: Rule, *tensors: str) -> None:
 
 def _collected(rule: Rule, inner: str, outer: str, at: int) -> None:
     """Tie `outer`, which is many of `inner`, one behind the other along the axis `at`."""
-    for k in range(rule.rank(inner)):
-        rule.ties.tie(axis(inner, k), axis(outer, k if k < at else k + 1))
+    tie_axes(rule, inner, outer, range(at))
+    tie_axes(rule, inner, outer, range(at, rule.rank(inner)), 1)
 
 
 _RULES: dict[str, Callable[[Rule], None]] = {
     "If": _if,
     "Loop": _loop,
     "Scan": _scan,
-    "Reshape": _reshape,
-    "Flatten": _reshape,
     "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _squeeze,
-    "MatMul": _matmul,
-    "MatMulInteger": _matmul,
     "Gemm": _gemm,
-    "Concat": _concat,
-    "Split": _concat,
     "Gather": _gather,
-    "GatherElements": _elements,
-    "ScatterElements": _elements,
-    "GatherND": _nd,
-    "ScatterND": _nd,
     "Attention": _attention,
     "Einsum": _einsum,
-    "DepthToSpace": _blocks,
-    "SpaceToDepth": _blocks,
+    **dict.fromkeys(("Reshape", "Flatten"), _reshape),
+    **dict.fromkeys(("Squeeze", "Unsqueeze"), _squeeze),
+    **dict.fromkeys(("MatMul", "MatMulInteger"), _matmul),
+    **dict.fromkeys(("Concat", "Split"), _concat),
+    **dict.fromkeys(("GatherElements", "ScatterElements"), _elements),
+    **dict.fromkeys(("GatherND", "ScatterND"), _nd),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _blocks),
     **dict.fromkeys(("Resize", "Slice", "Pad", "Tile", "TopK", "Expand", "Trilu", "CumSum"), _resized),
 }

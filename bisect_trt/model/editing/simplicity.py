@@ -14,7 +14,7 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from bisect_trt.model.editing.attributes import attribute_values, is_plain, value_texts
-from bisect_trt.model.graph import Dims, dims_of
+from bisect_trt.model.graph import dims_of
 from bisect_trt.model.seeded_values import Recipe, is_ramp, is_uniform, three_digits
 from bisect_trt.model.walk import inner_nodes, scopes
 from bisect_trt.outcome import Array
@@ -45,7 +45,8 @@ def simplicity(
     levels += [level(array, recipe) for recipe, array in fed]
     levels += [level(array, recipe) for array, recipe in attribute_values(graph)]
     declared = [dims_of(info.type) or () for info in (*graph.input, *graph.output)]
-    shapes = [*(array.shape for array in weights.values()), *(_known(dims) for dims in declared)]
+    shapes = [*(array.shape for array in weights.values())]
+    shapes += [tuple(d for d in dims if isinstance(d, int)) for dims in declared]
     in_bodies = sum(1 for _ in inner_nodes(graph)) - len(graph.node)
     travelling = sum(carried for carried, _ in levels) + _INPUT * len(graph.input) + len(samples)
     constants = [name for name in weights if name not in generated and _is_big_constant(weights[name])]
@@ -127,38 +128,27 @@ def _numbers(array: Array) -> int:
     """Say how far small integers (sizes, axes, counts) are from 0."""
     if array.dtype.kind not in "iu" or array.size > 64:
         return 0
-    return sum(min(abs(int(v)), _LARGEST_COUNT) for v in array.flat)
-
-
-def _known(dims: Dims) -> tuple[int, ...]:
-    """Return the dimensions that are numbers."""
-    return tuple(d for d in dims if isinstance(d, int))
+    return sum(map(_count, array.flat))
 
 
 def _attributes(graph: onnx.GraphProto) -> tuple[int, int]:
     """Return the number of attributes and wired inputs, and how far their values are from 0 and 1."""
-    count, far = 0, 0
-    for node in inner_nodes(graph):
-        count += len(node.attribute) + sum(1 for name in (*node.input, *node.output) if name)
-        for attribute in node.attribute:
-            far += _far(attribute)
-    return count, far
+    attributes = [attribute for node in inner_nodes(graph) for attribute in node.attribute]
+    wired = sum(1 for node in inner_nodes(graph) for name in (*node.input, *node.output) if name)
+    return len(attributes) + wired, sum(map(_far, attributes))
 
 
 def _far(attribute: AttributeProto) -> int:
     if attribute.type == AttributeProto.INT:
-        return min(abs(attribute.i), _LARGEST_COUNT)
-    if attribute.type == AttributeProto.INTS:
-        return sum(1 + min(abs(v), _LARGEST_COUNT) for v in attribute.ints)
+        return _count(attribute.i)
     if attribute.type == AttributeProto.FLOAT:
-        return _plain_float(attribute.f)
-    if attribute.type == AttributeProto.FLOATS:
-        return sum(1 + _plain_float(v) for v in attribute.floats)
-    return 0
+        return _of_one(np.float32(attribute.f))
+    floats = sum(1 + _of_one(np.float32(value)) for value in attribute.floats)
+    return floats + sum(1 + _count(value) for value in attribute.ints)
 
 
-def _plain_float(value: float) -> int:
-    return int(_of_one(np.float32(value)))
+def _count(number: int) -> int:
+    return min(abs(int(number)), _LARGEST_COUNT)
 
 
 def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:

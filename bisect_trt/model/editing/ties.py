@@ -172,8 +172,13 @@ def _extra(rule: Rule) -> None:
 
 def same_axes(rule: Rule, one: str, other: str) -> None:
     """Tie the axes of the same number."""
-    for k in range(min(rule.rank(one), rule.rank(other))):
-        rule.ties.tie(axis(one, k), axis(other, k))
+    tie_axes(rule, one, other, range(min(rule.rank(one), rule.rank(other))))
+
+
+def tie_axes(rule: Rule, one: str, other: str, places: Iterable[int], shift: int = 0) -> None:
+    """Tie axes of a tensor with those of another one that stand `shift` further behind."""
+    for k in places:
+        rule.ties.tie(axis(one, k), axis(other, k + shift))
 
 
 def attribute_sizes(nodes: Iterable[onnx.NodeProto]) -> dict[Var, int]:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from bisect_trt.errors import UsageError
 from bisect_trt.model.graph import Dims, dims_of
 from bisect_trt.model.inputs.formats import read_samples
+from bisect_trt.model.store import type_name
 from bisect_trt.outcome import Array
 from bisect_trt.writing.text import nearest
 
@@ -147,7 +148,7 @@ def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array
     dtype = item.dtype
     if array.dtype == dtype:
         return array
-    message = f"{path}: {item.name} is {array.dtype}, but the model declares {_type_name(item)}"
+    message = f"{path}: {item.name} is {array.dtype}, but the model declares {type_name(item.elem_type)}"
     if item.elem_type == TensorProto.STRING:
         if array.dtype.kind not in "US":
             raise UsageError(message)
@@ -164,9 +165,8 @@ def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array
             same = bool(np.all(np.isfinite(cast.astype(np.float64)) == np.isfinite(array)))  # digits, no bits
     if not same:
         raise UsageError(message, "converting it would change values; convert it yourself if that is meant")
-    notes.append(f"{item.name} was converted from {array.dtype} to {_type_name(item)}; no value changed.")
+    kind = type_name(item.elem_type)
+    notes.append(f"{item.name} was converted from {array.dtype} to {kind}; no value changed.")
     return cast
 
 
-def _type_name(item: GraphInput) -> str:
-    return str(TensorProto.DataType.Name(item.elem_type)).lower()

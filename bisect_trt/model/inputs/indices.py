@@ -43,18 +43,15 @@ def accepted_values(proto: onnx.ModelProto, shapes: Shapes) -> dict[str, Accepte
             if name not in source:
                 continue
             origin, offset = source[name]
-            rule = _RULES.get((node.op_type, slot))
+            rule = _RULES.get(node.op_type, {}).get(slot)
             taken = rule(node, model) if rule else None
             if taken is not None and taken.high - offset >= taken.low:
                 low = taken.low - min(0.0, offset)
                 shifted = Accepted(low, taken.high - offset, taken.index, taken.pattern)
-                found[origin] = min((found.get(origin, shifted), shifted), key=_rank)
+                either = found.get(origin, shifted), shifted
+                found[origin] = min(either, key=lambda item: (not item.index, item.high - item.low))
         source.update(_moved(node, source, model))
     return found
-
-
-def _rank(item: Accepted) -> tuple[bool, float]:
-    return (not item.index, item.high - item.low)
 
 
 def require_inside(where: str, name: str, value: Array, accepted: Accepted) -> None:
@@ -204,44 +201,33 @@ _axes = _between(0, _LARGE_SIZE, "axes")
 _boxes = _between(0, _SMALL_SIZE, "boxes")
 
 # A loss may be told to ignore a class that there is not.
-_RULES: dict[tuple[str, int], Rule] = {
-    ("ConstantOfShape", 0): _between(1, _SMALL_SIZE),
-    ("CumSum", 1): _between(0, 0),
-    ("Expand", 1): _between(1, 1),
-    ("Gather", 1): _along(0),
-    ("GatherElements", 1): _along(0),
-    ("GatherND", 1): _places,
-    ("NegativeLogLikelihoodLoss", 1): _along(1, index=False),
-    ("NonMaxSuppression", 0): _boxes,
-    ("NonMaxSuppression", 2): _between(1, _LARGE_SIZE),
-    ("NonMaxSuppression", 3): _between(0.1, 0.9),
-    ("NonMaxSuppression", 4): _between(0, 0.5),
-    ("OneHot", 0): _depth,
-    ("OneHot", 1): _between(1, _LARGE_SIZE),
-    ("Pad", 1): _between(0, 1),
-    ("Range", 0): _between(0, 0),
-    ("Range", 1): _between(1, _LARGE_SIZE),
-    ("Range", 2): _between(1, 1),
-    ("ReduceMax", 1): _axes,
-    ("ReduceMean", 1): _axes,
-    ("ReduceSum", 1): _axes,
-    ("Reshape", 1): _between(-1, 1, "shape"),
-    ("Resize", 2): _between(1, 2),
-    ("Resize", 3): _between(1, _LARGE_SIZE),
-    ("ReverseSequence", 1): _times,
-    ("RoiAlign", 1): _boxes,
-    ("RoiAlign", 2): _batch,
-    ("ScatterElements", 1): _along(0),
-    ("ScatterND", 1): _places,
-    ("Slice", 1): _between(0, 0),
-    ("Slice", 2): _between(1, _LARGE_SIZE),
-    ("Slice", 3): _axes,
-    ("Slice", 4): _between(1, 1),
-    ("SoftmaxCrossEntropyLoss", 1): _along(1, index=False),
-    ("Split", 1): _parts,
-    ("Squeeze", 1): _ones,
-    ("Tile", 1): _between(1, _SMALL_SIZE),
-    ("TopK", 1): _count,
-    ("Unsqueeze", 1): _axes,
+_RULES: dict[str, dict[int, Rule]] = {
+    "ConstantOfShape": {0: _between(1, _SMALL_SIZE)},
+    "CumSum": {1: _between(0, 0)},
+    "Expand": {1: _between(1, 1)},
+    "Gather": {1: _along(0)},
+    "GatherElements": {1: _along(0)},
+    "GatherND": {1: _places},
+    "NegativeLogLikelihoodLoss": {1: _along(1, index=False)},
+    "NonMaxSuppression": {0: _boxes, 2: _between(1, _LARGE_SIZE), 3: _between(0.1, 0.9), 4: _between(0, 0.5)},
+    "OneHot": {0: _depth, 1: _between(1, _LARGE_SIZE)},
+    "Pad": {1: _between(0, 1)},
+    "Range": {0: _between(0, 0), 1: _between(1, _LARGE_SIZE), 2: _between(1, 1)},
+    "ReduceMax": {1: _axes},
+    "ReduceMean": {1: _axes},
+    "ReduceSum": {1: _axes},
+    "Reshape": {1: _between(-1, 1, "shape")},
+    "Resize": {2: _between(1, 2), 3: _between(1, _LARGE_SIZE)},
+    "ReverseSequence": {1: _times},
+    "RoiAlign": {1: _boxes, 2: _batch},
+    "ScatterElements": {1: _along(0)},
+    "ScatterND": {1: _places},
+    "Slice": {1: _between(0, 0), 2: _between(1, _LARGE_SIZE), 3: _axes, 4: _between(1, 1)},
+    "SoftmaxCrossEntropyLoss": {1: _along(1, index=False)},
+    "Split": {1: _parts},
+    "Squeeze": {1: _ones},
+    "Tile": {1: _between(1, _SMALL_SIZE)},
+    "TopK": {1: _count},
+    "Unsqueeze": {1: _axes},
 }
 """By operator and slot."""
