@@ -184,26 +184,18 @@ def require_untelling(out: Path, loaded: LoadedModel, settings: Settings) -> Non
         )
 
 
-def require_clean(paths: Sequence[Path], secrets: Secrets) -> None:
-    """Require that nothing of the original is in these files, folders and archives.
+def require_clean(paths: Sequence[Path], secrets: Secrets, *, remove: bool = False) -> None:
+    """Require that nothing of the original is in these files, folders and archives; else `remove` them.
 
     Raises:
         Leak: something is; the message names it and the file.
     """
     found = find(read(paths), secrets)
     if found:
+        for path in paths if remove else ():
+            path.unlink(missing_ok=True)
         some = some_names(list(map(str, found)), _SHOWN)
         raise Leak(
             f"--anonymise: {len(found)} things of the original are left: {some}",
             f"do not share {paths[0].name}; report this as a bug unless a name was yours to give (--out)",
         )
-
-
-def require_clean_archives(archives: Sequence[Path], secrets: Secrets) -> None:
-    """Do as `require_clean` does; archives that are not clean are removed."""
-    try:
-        require_clean(archives, secrets)
-    except Leak:
-        for archive in archives:
-            archive.unlink(missing_ok=True)
-        raise

@@ -13,7 +13,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, consumed, topological
 from bisect_trt.model.operators import merge_domains
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.model.walk import copied, drop, inner_nodes, needed_for_outputs, refill
 
 _DENSE_LIMIT = 1 << 28
@@ -209,14 +209,9 @@ def unname_twins(graph: onnx.GraphProto) -> None:
 
 def _infer(model: onnx.ModelProto) -> None:
     """Add the types that ONNX infers; what it cannot infer is filled from the recorded run later."""
-    light = skeleton(model)
-    try:
-        inferred = native.infer_shapes(light, data_prop=True)
-    except (native.RefusedError, native.NotKnownError):  # it is a help only
-        return
-    graph = model.graph
-    refill(graph.value_info, inferred.graph.value_info)
-    types = {v.name: v.type for v in (*inferred.graph.output, *inferred.graph.value_info)}
+    graph, found = model.graph, inferred(skeleton(model), data_prop=True).graph
+    refill(graph.value_info, found.value_info)
+    types = {v.name: v.type for v in (*found.output, *found.value_info)}
     for output in graph.output:
         if not _is_complete(output) and output.name in types:
             output.type.CopyFrom(types[output.name])

@@ -20,12 +20,11 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from bisect_trt.machine import native
 from bisect_trt.model.graph import bodies, is_onnx
 from bisect_trt.model.normalise import drop_weight_inputs, sort_nodes
 from bisect_trt.model.patch import Slots, key_of, lowered
 from bisect_trt.model.shape_arithmetic import shape_arithmetic
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.model.walk import refill
 from bisect_trt.model.weight_values import EMBED_LIMIT, save_whole, values_of
 from bisect_trt.outcome import Array
@@ -152,10 +151,7 @@ def _narrow_slots(
 
 def _float_tensors(proto: onnx.ModelProto) -> set[str]:
     """Return the tensors of the main graph that are known to be float32."""
-    try:
-        graph = native.infer_shapes(proto).graph
-    except (native.RefusedError, native.NotKnownError):
-        graph = proto.graph  # tensors of unknown type stay as they are
+    graph = inferred(proto).graph  # tensors of unknown type stay as they are
     values = (*graph.input, *graph.output, *graph.value_info, *proto.graph.value_info)
     found = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     return found | {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}

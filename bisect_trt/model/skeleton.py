@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.graph import bodies
+from bisect_trt.machine import native
+from bisect_trt.model.external import tensors
 from bisect_trt.model.store import INLINE_LIMIT, raw_size
 
 M = TypeVar("M", onnx.ModelProto, onnx.GraphProto)
@@ -26,9 +27,9 @@ def skeleton(proto: onnx.ModelProto, *, empty: bool = False) -> onnx.ModelProto:
     _copy_all_but("initializer", proto.graph, copy.graph)
     copy.graph.initializer.extend(_light(tensor, empty) for tensor in proto.graph.initializer)
     _import_all(copy)
-    if empty:
-        for nodes in (copy.graph.node, *(f.node for f in copy.functions)):
-            _empty_external(nodes)
+    for tensor in tensors(copy) if empty else ():
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.CopyFrom(_light(tensor, True))
     return copy
 
 
@@ -53,6 +54,14 @@ def _import_all(copy: onnx.ModelProto) -> None:
         copy.opset_import.add(domain=domain, version=1)
 
 
+def inferred(light: onnx.ModelProto, *, data_prop: bool = False) -> onnx.ModelProto:
+    """Return a model with the types that ONNX infers; as it is where ONNX refuses it, or would die of it."""
+    try:
+        return native.infer_shapes(light, data_prop=data_prop)
+    except (native.RefusedError, native.NotKnownError):  # types are a help only
+        return light
+
+
 def _copy_all_but(left_out: str, source: M, target: M) -> None:
     for field, value in source.ListFields():
         if field.name != left_out and hasattr(value, "extend"):
@@ -67,19 +76,11 @@ def _light(tensor: TensorProto, empty: bool) -> TensorProto:
         return tensor
     if empty:
         return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0])
-    light = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    light.data_location = TensorProto.EXTERNAL
+    return stub(tensor.name, tensor.data_type, tensor.dims)
+
+
+def stub(name: str, kind: int, dims: Sequence[int]) -> TensorProto:
+    """Return a tensor without values, for inference: it refers to a file that need not exist."""
+    light = TensorProto(name=name, data_type=kind, dims=dims, data_location=TensorProto.EXTERNAL)
     light.external_data.add(key="location", value="weights")
     return light
-
-
-def _empty_external(nodes: Iterable[onnx.NodeProto]) -> None:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t") and attribute.t.data_location == TensorProto.EXTERNAL:
-                attribute.t.CopyFrom(_light(attribute.t, True))
-        for body in bodies(node):
-            for tensor in body.initializer:
-                if tensor.data_location == TensorProto.EXTERNAL:
-                    tensor.CopyFrom(_light(tensor, True))
-            _empty_external(body.node)

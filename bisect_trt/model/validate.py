@@ -232,7 +232,8 @@ def _check_with_onnx(proto: onnx.ModelProto, name: str) -> None:
     except native.NotKnownError:
         return  # our own checks have passed
     except native.RefusedError as error:
-        raise UsageError(f"{name} is not valid ONNX: {_one_line(str(error))}", _AGAIN) from error
+        words = " ".join(str(error).split("\n\n==>")[0].split())
+        raise UsageError(f"{name} is not valid ONNX: {words[:300]}", _AGAIN) from error
 
 
 def _complete(info: onnx.ValueInfoProto) -> None:
@@ -254,7 +255,3 @@ def _hide_what_onnx_lacks(copy: onnx.ModelProto) -> None:
                 node.domain, hidden = _UNCHECKED, True
     for imports in (copy.opset_import, *(f.opset_import for f in copy.functions)) if hidden else ():
         imports.add(domain=_UNCHECKED, version=1)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split("\n\n==>")[0].split())[:300]

@@ -21,7 +21,7 @@ from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.graph import opset_of
 from bisect_trt.model.normalise import drop_weight_inputs, name_nodes, write_out_sparse
 from bisect_trt.model.patch import fix
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.model.summary import type_text
 from bisect_trt.model.walk import copied, refill
 
@@ -87,11 +87,8 @@ def _typed_outputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     lacking = {output.name: output for output in proto.graph.output if not output.type.WhichOneof("value")}
     if not lacking:
         return False
-    try:
-        inferred = native.infer_shapes(skeleton(proto)).graph.output
-    except (native.RefusedError, native.NotKnownError):
-        return False
-    found = [output for output in inferred if output.name in lacking and output.type.WhichOneof("value")]
+    outputs = inferred(skeleton(proto)).graph.output
+    found = [output for output in outputs if output.name in lacking and output.type.WhichOneof("value")]
     for output in found:
         lacking[output.name].CopyFrom(output)
     return bool(found)
@@ -215,8 +212,7 @@ def padded(candidate: Candidate) -> Candidate:
     proto = onnx.load_model_from_string(candidate.model)
     names = [f"{_NAME}_{k}" for k in range(PADDING + 1)]
     nodes = [
-        helper.make_node("Relu", [source], [result], f"{result}_node")
-        for source, result in pairwise(names)
+        helper.make_node("Relu", [source], [result], f"{result}_node") for source, result in pairwise(names)
     ]
     refill(proto.graph.node, [*nodes, *proto.graph.node])
     proto.graph.input.append(helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [1]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.model.graph import bodies, captures, consumed
+from bisect_trt.model.graph import bodies, consumed
 
 M = TypeVar("M")
 
@@ -76,17 +76,6 @@ def rename(graph: onnx.GraphProto, new: dict[str, str]) -> None:
             for names in (node.input, node.output):
                 for k, name in enumerate(names):
                     names[k] = new.get(name, name)
-
-
-def rename_read(node: onnx.NodeProto, new: Mapping[str, str]) -> None:
-    """Give other names to what a node reads, and to what its bodies take from the scopes around them."""
-    node.input[:] = [new.get(name, name) for name in node.input]
-    for body in bodies(node):
-        if taken := {name: new[name] for name in captures(body) if name in new}:
-            for inner in body.node:
-                rename_read(inner, taken)
-            for value in body.output:
-                value.name = taken.get(value.name, value.name)
 
 
 def unique_names(graph: onnx.GraphProto) -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, overload
+from mmap import mmap
+from typing import NamedTuple
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-class Buffer(Protocol):
-    """Bytes, or a file that is mapped."""
-
-    @overload
-    def __getitem__(self, at: int) -> int: ...
-    @overload
-    def __getitem__(self, at: slice) -> bytes: ...
+Buffer = bytes | mmap
+"""Bytes, or a file that is mapped."""
 
 
 class Field(NamedTuple):

@@ -14,7 +14,6 @@ from bisect_trt.anonymise.scrub import (
     anonymous,
     operators,
     require_clean,
-    require_clean_archives,
     scrub_journal,
     scrub_texts,
 )
@@ -321,7 +320,7 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
     secrets = run.secrets.without(operators(result.best.model for result in results))
     require_clean([run.out], secrets)
     found = [archive.zipped(anonymous(result, secrets)) for result in results]
-    require_clean_archives([r.archive for r in found if r.archive], secrets)
+    require_clean([r.archive for r in found if r.archive], secrets, remove=True)
     with Journal.open(place, Journal.header(place) or {}) as journal:
         journal.event(folders.DONE)
     return found

@@ -9,13 +9,12 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from bisect_trt.machine import native
 from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import bodies, is_onnx, opset_of
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.normalise import inline_functions, sort_nodes
 from bisect_trt.model.patch import NARROW, key_of, lowered, narrow_copy
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
 from bisect_trt.targets.raised import raised
 from bisect_trt.targets.tensorrt.blame import labels
@@ -110,11 +109,8 @@ def node_names(graph: onnx.GraphProto) -> dict[str, str]:
 def float_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element types of the tensors of the main graph."""
     light = skeleton(model)
-    try:
-        inferred = native.infer_shapes(light).graph
-    except (native.RefusedError, native.NotKnownError):  # tensors of unknown type stay as they are
-        inferred = light.graph
-    values = (*model.graph.value_info, *inferred.value_info, *inferred.output, *model.graph.input)
+    found = inferred(light).graph  # tensors of unknown type stay as they are
+    values = (*model.graph.value_info, *found.value_info, *found.output, *model.graph.input)
     types = {v.name: v.type.tensor_type.elem_type for v in values if v.type.HasField("tensor_type")}
     return types | {t.name: t.data_type for t in model.graph.initializer}
 

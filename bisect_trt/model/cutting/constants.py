@@ -10,7 +10,6 @@ MAX_ELEMENTS = 64
 """Elements of an integer or bool tensor that still looks like a shape, axes or a count."""
 
 
-
 def types_named(*beginnings: str) -> frozenset[int]:
     """Return the element types whose names in ONNX begin so."""
     return frozenset(kind for name, kind in TensorProto.DataType.items() if name.startswith(beginnings))

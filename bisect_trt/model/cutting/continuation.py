@@ -49,9 +49,7 @@ class Rests:
             for t in dict.fromkeys((*self._graph.graph_outputs, *through))
             if t in self._record and (t in made or self._graph.producer.get(t) in behind)
         )
-        expected = tuple(
-            {t: self._record.path(k, t) for t in outputs} for k in range(self._record.samples)
-        )
+        expected = tuple({t: self._record.path(k, t) for t in outputs} for k in range(self._record.samples))
         rest = Rest(outputs=outputs, expected=expected)
         if behind and any(self._graph.producer.get(t) in behind for t in outputs):
             rest = self._cut(rest, made, behind, behind & inside)
@@ -117,9 +115,7 @@ class Rests:
                     graph.node.append(helper.make_node("Add", [t + _RAW, t + DELTA], [t], f"{t}{DELTA}"))
         replaced = [t for t in made if t in inner and t not in deltas]  # an error cannot be added to these
         inputs = {t + DELTA: t for t in deltas} | {t + _RAW: t for t in fed} | {t: t for t in replaced}
-        graph.input.extend(
-            helper.make_tensor_value_info(name, kinds[t], None) for name, t in inputs.items()
-        )
+        graph.input.extend(helper.make_tensor_value_info(name, kinds[t], None) for name, t in inputs.items())
         raw = [{t + _RAW: self._record.path(k, t) for t in fed} for k in range(len(feeds))]
         return deltas, [{**sample, **more} for sample, more in zip(feeds, raw, strict=True)]
 

@@ -18,7 +18,7 @@ from bisect_trt.model.cutting.constants import types_named
 from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.cutting.types import TensorSource
 from bisect_trt.model.graph import Graph
-from bisect_trt.model.walk import copied, rename_read
+from bisect_trt.model.walk import copied, rename
 
 _QUANTISED = types_named("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2", "FLOAT8", "FLOAT4")
 
@@ -155,10 +155,9 @@ def _add(
     """
     own = {value.name: prefix + value.name for value in part.input}
     own.update({t: prefix + t for node in part.node if node.name in nodes for t in node.output if t})
+    rename(part, own)
     for node in part.node:
         if node.name in nodes:
-            rename_read(node, own)
-            node.output[:] = [own.get(name, name) for name in node.output]
             merged.node.append(node)
         elif node.name not in shared:
             shared.add(node.name)
@@ -168,7 +167,5 @@ def _add(
             shared.add(tensor.name)
             merged.initializer.append(tensor)
     for field in ("input", "output", "value_info"):
-        for value in getattr(part, field):
-            value.name = own.get(value.name, value.name)
-            getattr(merged, field).append(value)
+        getattr(merged, field).extend(getattr(part, field))
     return own

@@ -13,9 +13,8 @@ from typing import Protocol
 import onnx
 from onnx.helper import make_tensor_type_proto
 
-from bisect_trt.machine import native
 from bisect_trt.model.graph import Dims, Graph, dims_of, is_static, without_symbols
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.model.store import shape_of
 from bisect_trt.model.walk import refill
 
@@ -26,28 +25,22 @@ class TensorSource(Protocol):
     @property
     def samples(self) -> int:
         """Number of recorded runs."""
-        ...
 
     @property
     def hidden(self) -> Collection[str]:
         """Recorded tensors whose values are not what flows: nothing can be cut there."""
-        ...
 
     def path(self, sample: int, tensor: str) -> Path:
         """Return the file with the value, see `Store.put`."""
-        ...
 
     def __contains__(self, tensor: object) -> bool:
         """Return whether the tensor was recorded."""
-        ...
 
     def elem_type(self, tensor: str) -> int:
         """Return `TensorProto.DataType` of the value."""
-        ...
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Return the dimensions in sample 0."""
-        ...
 
 
 class Types:
@@ -161,11 +154,8 @@ def inferred_types(proto: onnx.ModelProto, known: KnownTypes) -> dict[str, onnx.
 
 
 def _infer(light: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    try:
-        inferred = native.infer_shapes(light, data_prop=True).graph
-    except (native.RefusedError, native.NotKnownError):  # it is a help only
-        inferred = light.graph
-    return {v.name: v.type for v in (*inferred.input, *inferred.value_info)}
+    graph = inferred(light, data_prop=True).graph
+    return {v.name: v.type for v in (*graph.input, *graph.value_info)}
 
 
 def _guesses(nodes: Iterable[onnx.NodeProto], types: KnownTypes) -> Iterable[onnx.ValueInfoProto]:

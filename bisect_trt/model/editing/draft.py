@@ -307,4 +307,3 @@ def _file(draft: Draft, array: Array) -> Path:
         Store(draft.folder).put("value", plain).replace(place)
     draft._paths[id(array)] = (array, place)
     return place
-

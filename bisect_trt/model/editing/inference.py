@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.machine import native
 from bisect_trt.model.graph import dims_of, is_static, without_symbols
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import inferred, skeleton, stub
 from bisect_trt.model.store import INLINE_LIMIT
 from bisect_trt.model.walk import copied, refill, scopes
 from bisect_trt.outcome import Array
@@ -35,19 +35,18 @@ def infer(proto: onnx.ModelProto, *, strict: bool, typed: bool, empty: bool) -> 
     declared = skeleton(proto)
     ranks = [_forget_shapes(graph) for graph in scopes(proto.graph)]
     try:
-        inferred = native.infer_shapes(
-            skeleton(proto), check_type=strict, strict_mode=strict, data_prop=True
-        ).graph
+        light = skeleton(proto)
+        found = native.infer_shapes(light, check_type=strict, strict_mode=strict, data_prop=True).graph
     except native.RefusedError as error:
         raise Invalid(str(error)) from error
     except native.NotKnownError as error:  # it ends the process that is asked: what is declared stays
         if strict:
             raise Invalid(str(error)) from error
-        inferred = declared.graph
-    seen = [v for graph in scopes(inferred) for v in (*graph.value_info, *graph.output)]
+        found = declared.graph
+    seen = [v for graph in scopes(found) for v in (*graph.value_info, *graph.output)]
     if not empty and any(0 in (dims_of(v.type) or ()) for v in seen):
         raise Invalid("a tensor would be empty")
-    for graph, known, rank in zip(scopes(proto.graph), scopes(inferred), ranks, strict=True):
+    for graph, known, rank in zip(scopes(proto.graph), scopes(found), ranks, strict=True):
         _write_outputs(graph, {v.name: v.type for v in known.output}, rank)
         if typed:
             refill(graph.value_info, (v for v in known.value_info if v.type.WhichOneof("value")))
@@ -68,9 +67,7 @@ def _forget_shapes(graph: onnx.GraphProto) -> dict[str, int]:
     return ranks
 
 
-def _write_outputs(
-    graph: onnx.GraphProto, types: dict[str, onnx.TypeProto], ranks: dict[str, int]
-) -> None:
+def _write_outputs(graph: onnx.GraphProto, types: dict[str, onnx.TypeProto], ranks: dict[str, int]) -> None:
     """Write inferred types; where no shape was inferred, as many unknown dimensions as were declared."""
     for output in graph.output:
         if output.name in types:
@@ -121,11 +118,7 @@ def known_dims(
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         known[name] = (kind, array.shape)
         proto.graph.initializer.append(_for_inference(name, array, kind))
-    try:
-        found = native.infer_shapes(proto, data_prop=True).graph
-    except (native.RefusedError, native.NotKnownError):  # then only what is declared is known
-        found = proto.graph
-    for graph in scopes(found):
+    for graph in scopes(inferred(proto, data_prop=True).graph):
         for info in (*graph.input, *graph.value_info, *graph.output):
             dims = without_symbols(dims_of(info.type))
             if dims is not None:
@@ -137,7 +130,4 @@ def _for_inference(name: str, array: Array, kind: int) -> TensorProto:
     """Return small integers with their values, which may be shapes; all else without."""
     if array.dtype.kind in "iu" and array.nbytes <= INLINE_LIMIT:
         return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
-    stub = TensorProto(name=name, data_type=kind, dims=array.shape)
-    stub.data_location = TensorProto.EXTERNAL
-    stub.external_data.add(key="location", value="weights")
-    return stub
+    return stub(name, kind, array.shape)

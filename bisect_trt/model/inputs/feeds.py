@@ -168,5 +168,3 @@ def _cast(path: Path, item: GraphInput, array: Array, notes: list[str]) -> Array
     kind = type_name(item.elem_type)
     notes.append(f"{item.name} was converted from {array.dtype} to {kind}; no value changed.")
     return cast
-
-

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from bisect_trt.errors import UsageError
-from bisect_trt.machine import native
 from bisect_trt.model.graph import dims_of, without_symbols
 from bisect_trt.model.inputs.made_up import Accepted
-from bisect_trt.model.skeleton import set_sizes, skeleton
+from bisect_trt.model.skeleton import inferred, set_sizes, skeleton
 from bisect_trt.model.walk import integer
 from bisect_trt.outcome import Array
 
@@ -73,7 +72,6 @@ class _Model:
     def __init__(self, proto: onnx.ModelProto, shapes: Shapes) -> None:
         self._proto = proto
         self._given = shapes
-        self._shapes: dict[str, Shape] | None = None
         self._constants = {t.name: t for t in proto.graph.initializer if np.prod(t.dims, dtype=int) == 1}
         for node in proto.graph.node:
             for attribute in node.attribute if node.op_type == "Constant" else ():
@@ -82,8 +80,6 @@ class _Model:
 
     def shape(self, name: str) -> Shape | None:
         """Return the dimensions, None where unknown."""
-        if self._shapes is None:
-            self._shapes = dict(self._infer())
         return self._shapes.get(name)
 
     def number(self, name: str) -> float | None:
@@ -94,17 +90,15 @@ class _Model:
         except (ValueError, TypeError, IndexError):  # strings, external data
             return None
 
-    def _infer(self) -> Iterator[tuple[str, Shape]]:
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
         light = skeleton(self._proto)
         for value in light.graph.input:
             set_sizes(value, self._given.get(value.name, ()))
-        with suppress(native.RefusedError, native.NotKnownError):  # it is a help only
-            light = native.infer_shapes(light, data_prop=True)
-        graph = light.graph
-        for value in (*graph.value_info, *graph.output, *graph.input):
-            if (dims := without_symbols(dims_of(value.type))) is not None:
-                yield value.name, dims
-        yield from ((t.name, tuple(t.dims)) for t in graph.initializer)
+        graph = inferred(light, data_prop=True).graph
+        values = (*graph.value_info, *graph.output, *graph.input)
+        known = {v.name: dims for v in values if (dims := without_symbols(dims_of(v.type))) is not None}
+        return known | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
 
 
 def _moved(

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, NodeProto, defs
 
-from bisect_trt.machine import native
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx, opset_of
+from bisect_trt.model.skeleton import inferred
 from bisect_trt.model.walk import copied, refill
 from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.targets.base import as_declared
@@ -76,7 +76,7 @@ def _suspects(
     A node takes milliseconds where the model takes minutes, and an attribute that reaches the engine of its
     node reaches that of the model.
     """
-    shapes = {v.name: v for v in (*_inferred(proto).graph.value_info, *proto.graph.input)}
+    shapes = {v.name: v for v in (*inferred(proto).graph.value_info, *proto.graph.input)}
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     known: dict[bytes, str] = {}
 
@@ -99,13 +99,6 @@ def _suspects(
         if not all(reaches(op, attribute, node) for node in list(values.values())[:_MOST_VALUES]):
             found.append((op, attribute))
     return found
-
-
-def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
-    try:
-        return native.infer_shapes(proto)
-    except (native.RefusedError, native.NotKnownError):
-        return proto
 
 
 def _of_one_node(
