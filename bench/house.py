@@ -64,7 +64,6 @@ SHORT = {
     "nightly/moved.py": "how history follows a model, apart from how it is read",
     "nightly/clock.py": "the clock that tests replace",
     "model/cutting/pieces.py": "bytes of a cut, apart from where it is decided what is cut",
-    "model/shape_arithmetic.py": "a small language of its own",
     "reproducer/markdown.py": "a small language of its own",
 }
 """Files of fewer than 60 lines, each with the reason why it is one."""

@@ -74,7 +74,10 @@ class _Inliner:
     def run(self) -> None:
         """Change the model."""
         self._rename_all()
-        {"If": self._branch, "Loop": self._iteration, "Scan": self._step}[self.node.op_type]()
+        bind = {"If": self._branch, "Loop": self._iteration, "Scan": self._step}[self.node.op_type]
+        made, states = bind()
+        self._pass_on(made[:states], list(self.node.output))
+        self._stack(made[states:], list(self.node.output)[states:])
         kept = [node for node in self.graph.node if node.name != self.node.name]
         nodes = [*kept, *self.body.node, *self.added]
         refill(self.graph.node, (nodes[i] for i in topological(nodes)))
@@ -110,10 +113,10 @@ class _Inliner:
             if outer:
                 self._add("Identity", [inner], outer)
 
-    def _branch(self) -> None:
-        self._pass_on([o.name for o in self.body.output], list(self.node.output))
+    def _branch(self) -> tuple[list[str], int]:
+        return [o.name for o in self.body.output], len(self.body.output)
 
-    def _iteration(self) -> None:
+    def _iteration(self) -> tuple[list[str], int]:
         trip, condition, *carried = [i.name for i in self.body.input]
         number = helper.make_tensor(trip, TensorProto.INT64, [], [0])
         self.graph.initializer.append(number)
@@ -123,11 +126,9 @@ class _Inliner:
         else:
             self.graph.initializer.append(helper.make_tensor(condition, TensorProto.BOOL, [], [True]))
         self._pass_on(list(self.node.input[2:]), carried)
-        made = [o.name for o in self.body.output][1:]
-        self._pass_on(made[: len(carried)], list(self.node.output))
-        self._stack(made[len(carried) :], list(self.node.output)[len(carried) :], [])
+        return [o.name for o in self.body.output][1:], len(carried)
 
-    def _step(self) -> None:
+    def _step(self) -> tuple[list[str], int]:
         node = self.node
         states = len(self.body.input) - integer(node, "num_scan_inputs", 0)
         names = [i.name for i in self.body.input]
@@ -138,12 +139,11 @@ class _Inliner:
             place = helper.make_tensor(self._fresh(f"{inner}/place"), TensorProto.INT64, [], [first])
             self.graph.initializer.append(place)
             self._add("Gather", [source, place.name], inner, axis=axes[k] if k < len(axes) else 0)
-        made = [o.name for o in self.body.output]
-        self._pass_on(made[:states], list(node.output))
-        self._stack(made[states:], list(node.output)[states:], integers(node, "scan_output_axes"))
+        return [o.name for o in self.body.output], states
 
-    def _stack(self, made: list[str], due: list[str], axes: list[int]) -> None:
+    def _stack(self, made: list[str], due: list[str]) -> None:
         """Stack what each iteration gives along a new axis."""
+        axes = integers(self.node, "scan_output_axes")
         for k, (inner, outer) in enumerate(zip(made, due, strict=False)):
             if not outer:
                 continue

@@ -34,6 +34,7 @@ from bisect_trt.model.walk import copied
 from bisect_trt.model.wire import Buffer, Field, field, fields
 
 _EXPORT = "export the model to ONNX and pass the .onnx file"
+_AGAIN = "export or download the model again"
 _MAGIC = (  # where it stands, and what it is of
     (0, b"PK\x03\x04", "a zip archive (a PyTorch checkpoint or a packed folder)", _EXPORT),
     (0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
@@ -114,7 +115,7 @@ def _check_file(path: Path) -> None:
             f"{path} cannot be read: {error.strerror or error}", "check path and rights"
         ) from error
     if not head:
-        raise UsageError(f"{path} is empty", "export or download the model again")
+        raise UsageError(f"{path} is empty", _AGAIN)
     for place, magic, what, hint in _MAGIC:
         if head.startswith(magic, place):
             raise UsageError(f"{path} is {what}, not an ONNX model", hint)
@@ -124,14 +125,12 @@ def _parse(path: Path) -> ModelProto:
     try:
         proto = read_light(path)
     except DecodeError as error:
-        raise UsageError(f"{path} is {_damage(path)}", "export or download the model again") from error
+        raise UsageError(f"{path} is {_damage(path)}", _AGAIN) from error
     if not proto.HasField("ir_version") and not proto.HasField("graph"):
         raise UsageError(f"{path} is not an ONNX model", _EXPORT)
     for name, missing in (("ir_version", "IR version"), ("graph", "graph")):
         if not proto.HasField(name):
-            raise UsageError(
-                f"{path} has no {missing}: it is truncated or damaged", "export or download the model again"
-            )
+            raise UsageError(f"{path} has no {missing}: it is truncated or damaged", _AGAIN)
     return proto
 
 

@@ -136,12 +136,8 @@ def constant_value(node: onnx.NodeProto) -> TensorProto:
         tensor.name = name
         return tensor
     value = helper.get_attribute_value(attribute)
-    kinds = {
-        "value_float": TensorProto.FLOAT,
-        "value_int": TensorProto.INT64,
-        "value_string": TensorProto.STRING,
-    }
-    kind = kinds[attribute.name.removesuffix("s")]
+    kinds = {"float": TensorProto.FLOAT, "int": TensorProto.INT64, "string": TensorProto.STRING}
+    kind = kinds[attribute.name.removeprefix("value_").removesuffix("s")]
     if attribute.name.endswith("s"):
         return helper.make_tensor(name, kind, [len(value)], list(value))
     return helper.make_tensor(name, kind, [], [value])

@@ -20,10 +20,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from bisect_trt.model.cutting.constants import shape_arithmetic
 from bisect_trt.model.graph import bodies, is_onnx
 from bisect_trt.model.normalise import drop_weight_inputs, sort_nodes
 from bisect_trt.model.patch import Slots, key_of, lowered
-from bisect_trt.model.shape_arithmetic import shape_arithmetic
 from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.model.walk import refill
 from bisect_trt.model.weight_values import EMBED_LIMIT, save_whole, values_of

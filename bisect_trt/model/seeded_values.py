@@ -124,7 +124,8 @@ def described_values(text: str, shape: Sequence[int], dtype: np.dtype[Any]) -> A
 
 def resembling(values: Array, seed: int) -> Recipe | None:
     """Return a recipe of the mean and deviation of some numbers, both to three digits; None: not finite."""
-    if values.size == 0 or (values.dtype.kind not in "fiu" and not _is_small_float(values.dtype)):
+    narrow = values.dtype.isbuiltin != 1 and "float" in values.dtype.name
+    if values.size == 0 or (values.dtype.kind not in "fiu" and not narrow):
         return None
     with np.errstate(all="ignore"):
         wide = np.asarray(values, dtype=np.float64)
@@ -169,7 +170,3 @@ def ramp(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
 def is_whole(dtype: np.dtype[Any]) -> bool:
     """Return whether a type holds whole numbers; those of ml_dtypes (int4) are known by their names."""
     return dtype.kind in "iu" or dtype.name.startswith(("int", "uint"))
-
-
-def _is_small_float(dtype: np.dtype[Any]) -> bool:
-    return dtype.isbuiltin != 1 and "float" in dtype.name

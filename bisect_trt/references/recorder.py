@@ -8,6 +8,7 @@ kept. A slice that ONNX Runtime cannot run is halved until the tensor that it ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -145,20 +146,16 @@ class _Run:
         try:
             self.run(names)
         except ort.OrtError as error:
-            if len(names) == 1:
-                self.make_alone(names[0], str(error))
+            if len(names) > 1:
+                middle = len(names) // 2
+                self.make(names[:middle])
+                self.make(names[middle:])
                 return
-            middle = len(names) // 2
-            self.make(names[:middle])
-            self.make(names[middle:])
-
-    def make_alone(self, name: str, error: str) -> None:
-        """Make the last try: with the recorded shapes, which some operators want to know beforehand."""
-        try:
-            self.run([name], static=True)
-        except ort.OrtError:
-            self.error = self.error or error
-            self.lack(name, error)
+            try:  # the last one: with the recorded shapes, which some operators want to know beforehand
+                self.run(names, static=True)
+            except ort.OrtError:
+                self.error = self.error or str(error)
+                self.lack(names[0], str(error))
 
     def lack(self, name: str, why: str) -> None:
         """Note that there is no value of a tensor: what needs it fails as well."""
@@ -295,13 +292,9 @@ class _Run:
     def types(self) -> Mapping[str, onnx.TypeProto]:
         """What was declared; with dynamic inputs, what follows from the largest ones given."""
         graph, tensors = self.graph, self.tensors
-        shapes = {t: _largest_shape(tensors[t].shapes) for t in graph.graph_inputs if t in tensors}
+        shapes = {t: max(tensors[t].shapes, key=math.prod) for t in graph.graph_inputs if t in tensors}
         if all(graph.shape(t) == shape for t, shape in shapes.items()):
             every = ((t, graph.value_info(t)) for node in graph.order for t in graph.outputs_of(node))
             return {t: kind for t, kind in every if kind is not None}
         kinds = {t: helper.make_tensor_type_proto(tensors[t].elem_type, s) for t, s in shapes.items()}
         return inferred_types(graph.proto, kinds)
-
-
-def _largest_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    return max(shapes, key=lambda shape: int(np.prod(shape)))

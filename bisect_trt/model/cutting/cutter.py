@@ -8,7 +8,6 @@ from enum import StrEnum
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from onnx import TensorProto
 
@@ -41,9 +40,8 @@ class CutStyle(StrEnum):
     fusion), unless the model itself exposes them."""
 
 
-class _Frozen(NamedTuple):
-    piece: bytes
-    bytes: int
+_Frozen = tuple[bytes, int]
+"""A constant, serialised, and the bytes of its values."""
 
 
 class Cutter:
@@ -100,12 +98,13 @@ class Cutter:
     def _grow(self, names: list[str], style: CutStyle) -> tuple[list[str], Boundary]:
         """Return the selection (sorted) grown until its boundary can be cut, and that boundary."""
         graph = self._graph
+        feedable = self._record if self._only_recorded else graph.producer
         while True:
             boundary = graph.boundary(names)
             added = {
                 graph.producer[t]
                 for t in boundary.inputs
-                if t in graph.producer and not (self._can_feed(t) and self._can_cut(t, style))
+                if t in graph.producer and not (t in feedable and self._can_cut(t, style))
             }
             for tensor in boundary.outputs if style is not CutStyle.NARROW else ():
                 if not self._can_cut(tensor, style):
@@ -113,9 +112,6 @@ class Cutter:
             if added.issubset(names):
                 return names, boundary
             names = graph.sorted(added.union(names))
-
-    def _can_feed(self, tensor: str) -> bool:
-        return not self._only_recorded or tensor in self._record
 
     def _can_cut(self, tensor: str, style: CutStyle) -> bool:
         elem_type = self._types.elem_type(tensor)
@@ -156,7 +152,7 @@ class Cutter:
             if not filecmp.cmp(first, record.path(sample, tensor), shallow=False):  # so NaN equals itself
                 return None
         proto = self._store.tensor(tensor, first, elem_type, shape)
-        return _Frozen(self._pieces.initializer(proto), raw_size(elem_type, shape))
+        return self._pieces.initializer(proto), raw_size(elem_type, shape)
 
     def _assemble(
         self,
@@ -178,7 +174,7 @@ class Cutter:
         parts = [pieces.value(INPUT, t, type_of(t)) for t in inputs]
         parts += [pieces.value(OUTPUT, t, type_of(t)) for t in outputs]
         parts += [pieces.weight(t) for t in weights]
-        parts += [f.piece for f in frozen.values()]
+        parts += [piece for piece, _ in frozen.values()]
         parts += [pieces.node(name) for name in (*generators, *names)]
         if style is not CutStyle.UNTYPED:
             parts += self._interior_types(names, outputs, dynamic)
@@ -191,7 +187,7 @@ class Cutter:
             # What was recorded does not follow from seeded values.
             expected=self._values(outputs if all(t in self._record for t in inputs) else ()),
             form=Form(style.value),
-            bytes=size + sum(f.bytes for f in frozen.values()),
+            bytes=size + sum(count for _, count in frozen.values()),
         )
 
     def _size_of_weight(self, name: str) -> int:

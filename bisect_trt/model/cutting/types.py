@@ -57,7 +57,8 @@ class Types:
         if tensor in self._record:
             return self._record.elem_type(tensor)
         known = self._graph.elem_type(tensor)
-        return known if known is not None else _elem_type(self._inferred.get(tensor))
+        kind = self._inferred.get(tensor) if known is None else None
+        return known if kind is None else (kind.tensor_type.elem_type or None)
 
     @cached_property
     def _inferred(self) -> Mapping[str, onnx.TypeProto]:
@@ -116,10 +117,6 @@ class Types:
             return static
         dims = tuple(b if a is None else a for a, b in zip(declared, recorded, strict=True))
         return make_tensor_type_proto(elem_type, dims)
-
-
-def _elem_type(kind: onnx.TypeProto | None) -> int | None:
-    return (kind.tensor_type.elem_type or None) if kind is not None else None
 
 
 ROUNDS = 64

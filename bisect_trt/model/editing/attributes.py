@@ -21,26 +21,18 @@ LONG = 64
 """A list of at most so many numbers is an option."""
 
 _OPTIONS = {
-    "Clip": (1, 2),
-    "Dropout": (1,),
     "NonMaxSuppression": (2, 3, 4),
-    "OneHot": (1, 2),
-    "Pad": (1, 2, 3),
     "Range": (0, 1, 2),
-    "Resize": (1, 2, 3),
-    "Upsample": (1,),
+    **dict.fromkeys(("Clip", "OneHot"), (1, 2)),
+    **dict.fromkeys(("Dropout", "Upsample"), (1,)),
+    **dict.fromkeys(("Pad", "Resize"), (1, 2, 3)),
 }
 """Inputs that were attributes in older operator sets."""
 
 _DIVISORS = {
-    "Div": (1,),
-    "Mod": (1,),
-    "QLinearAdd": (6,),
-    "QLinearConv": (6,),
-    "QLinearMatMul": (6,),
-    "QLinearMul": (6,),
-    "QuantizeLinear": (1,),
     "Reciprocal": (0,),
+    **dict.fromkeys(("Div", "Mod", "QuantizeLinear"), (1,)),
+    **dict.fromkeys(("QLinearAdd", "QLinearConv", "QLinearMatMul", "QLinearMul"), (6,)),
 }
 """Inputs that an operator of ONNX or ONNX Runtime divides by: divisors, scales of what is quantised."""
 

@@ -49,7 +49,8 @@ def simplicity(
     shapes += [tuple(d for d in dims if isinstance(d, int)) for dims in declared]
     in_bodies = sum(1 for _ in inner_nodes(graph)) - len(graph.node)
     travelling = sum(carried for carried, _ in levels) + _INPUT * len(graph.input) + len(samples)
-    constants = [name for name in weights if name not in generated and _is_big_constant(weights[name])]
+    big = [a for name, a in weights.items() if name not in generated and a.nbytes > 256]
+    constants = [array for array in big if array.dtype.kind not in "OU" and is_uniform(array)]
     return (
         len(graph.output),
         in_bodies,
@@ -118,10 +119,6 @@ def _is_rounded(array: Array) -> bool:
     wide = np.asarray(array)
     with np.errstate(all="ignore"):
         return bool(np.array_equal(wide, wide.astype(np.float16).astype(wide.dtype), equal_nan=True))
-
-
-def _is_big_constant(array: Array) -> bool:
-    return array.nbytes > 256 and array.dtype.kind not in "OU" and is_uniform(array)
 
 
 def _numbers(array: Array) -> int:

@@ -106,29 +106,22 @@ PATTERNS = {
     "ConvInteger": "NC*,MC*->NM*",
     "DeformConv": "NC*,MC*,NO*,M,NP*->NM*",
     "BatchNormalization": "NC*,C,C,C,C->NC*",
-    "InstanceNormalization": "NC*,C,C->NC*",
-    "GroupNormalization": "NC*,C,C->NC*",
     "RoiAlign": "NCHW,R4,R->RCPQ",
     "MaxRoiPool": "NCHW,R5->RCPQ",
     "NonMaxSuppression": "NB4,NCB->",
     "GridSample": "NCHW,NPQ2->NCPQ",
-    "Upsample": "NC*->NC*",
     "LSTM": "SBI,DFI,DFH,DE,B,DBH,DBH,DP->SDBH,DBH,DBH",
     "GRU": "SBI,DFI,DFH,DE,B,DBH->SDBH,DBH",
     "RNN": "SBI,DHI,DHH,DE,B,DBH->SDBH,DBH",
-    "OneHot": "",
-    "Shape": "",
-    "Size": "",
-    "ConstantOfShape": "",
-    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), "NC*->NC*"),
+    **dict.fromkeys(("InstanceNormalization", "GroupNormalization"), "NC*,C,C->NC*"),
+    **dict.fromkeys(("OneHot", "Shape", "Size", "ConstantOfShape"), ""),
+    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "Upsample"), "NC*->NC*"),
     **dict.fromkeys(("GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"), "NC*->NC*"),
 }
 ATTRIBUTES = {
     "RoiAlign": (("output_height", 0, 2), ("output_width", 0, 3)),
     "MaxRoiPool": (("pooled_shape", 0, 2), ("pooled_shape", 1, 3)),
-    "LSTM": (("hidden_size", 0, 3),),
-    "GRU": (("hidden_size", 0, 3),),
-    "RNN": (("hidden_size", 0, 3),),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), (("hidden_size", 0, 3),)),
 }
 """Attribute, element of it, axis of the first output."""
 
