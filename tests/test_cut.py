@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.candidate import Candidate, Form
-from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import INLINE_LIMIT, Store, external_info
@@ -24,7 +24,7 @@ from cases import SMALL, small
 from support import LIGHT, Record, assert_replays, check, model, random_feeds, record_all, run, tensor_type
 
 node = helper.make_node
-STYLES = list(CutStyle)
+STYLES = [form for form in Form if form.is_cut]
 Feeds = list[dict[str, np.ndarray]]
 
 
@@ -39,7 +39,7 @@ class Bench:
         self.record = record_all(self.proto, feeds or [random_feeds(self.proto, 0)], self.store)
         self.cutter = Cutter(self.graph, self.store, self.record)
 
-    def cut(self, names: object, style: CutStyle = CutStyle.DEFAULT) -> Candidate:
+    def cut(self, names: object, style: Form = Form.DEFAULT) -> Candidate:
         return self.cutter.cut(frozenset(names), style)  # type: ignore[call-overload]
 
     def replay(self, candidate: Candidate) -> onnx.ModelProto:
@@ -66,7 +66,7 @@ def light(name: str) -> tuple[Bench, TemporaryDirectory[str]]:
 @given(
     st.sampled_from(["squeezenet", "shufflenet"]), st.sampled_from(STYLES), st.randoms(use_true_random=False)
 )
-def test_selections_of_light_models_replay(name: str, style: CutStyle, random: object) -> None:
+def test_selections_of_light_models_replay(name: str, style: Form, random: object) -> None:
     bench, _ = light(name)
     order = bench.graph.order
     count = random.choice([1, 2, 5, len(order) // 3])  # type: ignore[attr-defined]
@@ -295,28 +295,28 @@ def test_shape_like_values_are_frozen_and_shapes_are_static(folder: Path) -> Non
 
 def test_unfrozen_keeps_them_as_inputs(folder: Path) -> None:
     bench = chain(folder)
-    candidate = bench.cut(["reshape"], CutStyle.UNFROZEN)
+    candidate = bench.cut(["reshape"], Form.UNFROZEN)
     assert list(inputs_of(bench.replay(candidate))) == ["r", "target"]
     assert candidate.form is Form.UNFROZEN
 
 
 def test_dynamic_keeps_symbols(folder: Path) -> None:
     bench = chain(folder)
-    assert inputs_of(bench.replay(bench.cut(["relu"], CutStyle.DYNAMIC))) == {"x": ["N", 2, 3]}
-    assert inputs_of(bench.replay(bench.cut(["sin"], CutStyle.DYNAMIC))) == {"r": ["N", 2, 3]}
+    assert inputs_of(bench.replay(bench.cut(["relu"], Form.DYNAMIC))) == {"x": ["N", 2, 3]}
+    assert inputs_of(bench.replay(bench.cut(["sin"], Form.DYNAMIC))) == {"r": ["N", 2, 3]}
     assert inputs_of(bench.replay(bench.cut(["relu"]))) == {"x": [2, 2, 3]}
     assert inputs_of(bench.replay(bench.cutter.whole())) == {"x": ["N", 2, 3]}
-    assert inputs_of(bench.replay(bench.cutter.whole(CutStyle.DEFAULT))) == {"x": [2, 2, 3]}
+    assert inputs_of(bench.replay(bench.cutter.whole(Form.DEFAULT))) == {"x": [2, 2, 3]}
 
 
 def test_hidden_does_not_expose_what_is_read_inside(folder: Path) -> None:
     bench = chain(folder)
     names = ["relu", "reshape"]
     shown = bench.replay(bench.cut(names))
-    hidden = bench.replay(bench.cut(names, CutStyle.HIDDEN))
+    hidden = bench.replay(bench.cut(names, Form.HIDDEN))
     assert [o.name for o in shown.graph.output] == ["r", "flat"]
     assert [o.name for o in hidden.graph.output] == ["flat"]
-    both = bench.replay(bench.cut(["relu", "sin", "reshape"], CutStyle.HIDDEN))
+    both = bench.replay(bench.cut(["relu", "sin", "reshape"], Form.HIDDEN))
     assert [o.name for o in both.graph.output] == ["side", "flat"]  # each node is needed by an output
 
 
@@ -412,7 +412,7 @@ def test_float_values_in_build_time_slots_are_frozen(folder: Path) -> None:
     bench = Bench(proto, folder, [feeds])
     assert list(inputs_of(bench.replay(bench.cut(["resize"])))) == ["x"]
     assert list(inputs_of(bench.replay(bench.cut(["mul"])))) == ["scales"]
-    assert list(inputs_of(bench.replay(bench.cut(["resize"], CutStyle.UNFROZEN)))) == ["x", "scales"]
+    assert list(inputs_of(bench.replay(bench.cut(["resize"], Form.UNFROZEN)))) == ["x", "scales"]
 
 
 def test_sequences_and_strings_are_not_cut(folder: Path) -> None:

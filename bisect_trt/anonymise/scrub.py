@@ -21,7 +21,7 @@ from bisect_trt.outcome import Failure
 from bisect_trt.references.spec import parse
 from bisect_trt.results import Judgement, Reduction
 from bisect_trt.session.folder import SCRUBBED
-from bisect_trt.settings import AccuracySettings, Settings, Shapes
+from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.writing.files import written_whole
 from bisect_trt.writing.text import some_names
 
@@ -40,7 +40,8 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
     settings = reduction.settings
     inputs = {i.name for i in onnx.load_model_from_string(reduction.best.model).graph.input}
     target, fields = settings.target, ("shapes", "min_shapes", "opt_shapes", "max_shapes")
-    shapes: dict[str, Any] = {name: _of(getattr(target, name), inputs) for name in fields}
+    given = {name: getattr(target, name) for name in fields}
+    shapes: Any = {name: tuple(pair for pair in known if pair[0] in inputs) for name, known in given.items()}
     plugins = tuple(Path(path.name) for path in target.plugins)
     target = replace(target, verbose_log=None, timing_cache=None, plugins=plugins, **shapes)
     run = replace(settings.run, inputs=None, cache_dir=None)
@@ -103,11 +104,6 @@ def _nameless(accuracy: AccuracySettings) -> AccuracySettings:
         reference=parse(accuracy.reference).kind if parse(accuracy.reference).outside else accuracy.reference,
         custom_ops=tuple(Path(path.name) for path in accuracy.custom_ops),
     )
-
-
-def _of(shapes: Shapes, inputs: set[str]) -> Shapes:
-    """Return the shapes of inputs that are left."""
-    return tuple((name, dims) for name, dims in shapes if name in inputs)
 
 
 class Scrubber:

@@ -43,14 +43,22 @@ def _sha256(path: Path, state: tuple[int, ...]) -> Any:
 
 
 class Form(StrEnum):
-    """How a candidate was made; the first six are ways of cutting, see `cutter.CutStyle`."""
+    """How a candidate was made; the first six are ways of cutting a selection out."""
 
     DEFAULT = "default"
+    """Recorded static shapes; shape-like cut tensors become constants; all that leaves is an output."""
     UNFROZEN = "unfrozen"
+    """As DEFAULT, but shape-like cut tensors stay inputs."""
     DYNAMIC = "dynamic"
+    """As DEFAULT, but inputs keep declared and inferred symbolic dimensions."""
     HIDDEN = "hidden"
+    """As DEFAULT, but tensors that are read inside as well are not exposed (that would stop
+    fusion), unless the model itself exposes them."""
     NARROW = "narrow"
+    """As DEFAULT, but also cut through edges of types that builders do not take as inputs everywhere;
+    sequences, optionals and strings may be outputs (they are not compared)."""
     UNTYPED = "untyped"
+    """As DEFAULT, but types of interior tensors are left out: a target may take them for more than a hint."""
     ORIGINAL = "original"  # the user's own file
     SIMPLIFIED = "simplified"  # edited
     VARIANT = "variant"  # the same model in another form: names, versions, declared shapes

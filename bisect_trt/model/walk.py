@@ -83,7 +83,8 @@ def unique_names(graph: onnx.GraphProto) -> None:
     taken: set[str] = set()
     for part in scopes(graph):
         new = {}
-        for name in dict.fromkeys(_made(part)):
+        made = [t for node in part.node for t in node.output if t]
+        for name in dict.fromkeys([*(info.name for info in (*part.input, *part.initializer)), *made]):
             k, free = 1, name
             while free in taken:
                 k, free = k + 1, f"{name}_{k}"
@@ -94,11 +95,6 @@ def unique_names(graph: onnx.GraphProto) -> None:
             rename(part, new)
 
 
-def _made(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (info.name for info in (*graph.input, *graph.initializer))
-    yield from (name for node in graph.node for name in node.output if name)
-
-
 def hoist(graph: onnx.GraphProto) -> None:
     """Make the weights of bodies weights of the graph, which the bodies capture. Names are unique.
 
@@ -107,11 +103,8 @@ def hoist(graph: onnx.GraphProto) -> None:
     for body in list(scopes(graph))[1:]:
         fixed = {info.name for info in body.input}
         made = {output.name for output in body.output}
-        stay = []
-        for tensor in body.initializer:
-            if tensor.data_type == TensorProto.STRING or tensor.name in fixed:
-                stay.append(tensor)
-                continue
+        moved = [t for t in body.initializer if t.data_type != TensorProto.STRING and t.name not in fixed]
+        for tensor in moved:
             copy = copied(tensor)
             if tensor.name in made:  # a body makes its outputs itself
                 copy.name = f"{tensor.name}_value"
@@ -119,7 +112,8 @@ def hoist(graph: onnx.GraphProto) -> None:
                     op_type="Identity", name=f"{tensor.name}_out", input=[copy.name], output=[tensor.name]
                 )
             graph.initializer.append(copy)
-        refill(body.initializer, stay)
+        gone = {tensor.name for tensor in moved}
+        refill(body.initializer, [tensor for tensor in body.initializer if tensor.name not in gone])
 
 
 def needed_for_outputs(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], set[str]]:

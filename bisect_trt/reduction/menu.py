@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.model.candidate import Form
 from bisect_trt.reduction.passes.adding_up import wrong_alone
 from bisect_trt.reduction.passes.bodies import enter_bodies
 from bisect_trt.reduction.passes.drop import drop, recut
@@ -60,7 +60,7 @@ class Schedule:
 
 def as_it_is(problem: Problem) -> None:
     """Keep all nodes, in the first way of cutting in which they fail by themselves."""
-    for style in (CutStyle.DEFAULT, CutStyle.DYNAMIC, CutStyle.UNFROZEN, CutStyle.HIDDEN):
+    for style in (Form.DEFAULT, Form.DYNAMIC, Form.UNFROZEN, Form.HIDDEN):
         if problem.attempt(problem.cut(problem.scope, style)):
             return
 

@@ -12,8 +12,8 @@ from itertools import chain, count
 from onnx import ModelProto
 
 from bisect_trt.errors import ClusterLost
-from bisect_trt.model.candidate import Candidate, Feeds
-from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.candidate import Candidate, Feeds, Form
+from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.graph import Graph, Selection
 from bisect_trt.model.variants import padded
 from bisect_trt.outcome import End, Ended, Failure, Outcome, Stage, Verdict, judge
@@ -144,7 +144,7 @@ class Problem:
             self._edited = False
             self.wanted, self.hybrid, self.also_seen = before
 
-    def cut(self, nodes: Iterable[str], style: CutStyle = CutStyle.DEFAULT) -> Candidate:
+    def cut(self, nodes: Iterable[str], style: Form = Form.DEFAULT) -> Candidate:
         """Return a candidate of these nodes."""
         selection: Selection = frozenset(nodes)
         candidate = self.cutter.cut(selection, style)

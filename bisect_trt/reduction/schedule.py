@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.judgement import find_out, not_told, of_the_export
@@ -167,6 +166,6 @@ def unsteady(run: Run, problem: Problem, found: Candidate, result: Reduction) ->
     if problem.hybrid is not None and problem.best is not None and not problem.inside:  # at the outputs again
         run.prober.compare(run.settings.accuracy)
         problem.compare_at(run.hybrid(problem.wanted))
-        problem.keep(problem.cut(found.nodes, CutStyle(found.form)))
+        problem.keep(problem.cut(found.nodes, found.form))
     distrust(problem)
     return problem.runs > 1

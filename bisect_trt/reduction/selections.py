@@ -13,8 +13,7 @@ from functools import partial
 from itertools import count
 from typing import TypeVar
 
-from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Verdict
 from bisect_trt.reduction.list_search import Judge
 from bisect_trt.reduction.problem import Problem
@@ -32,7 +31,7 @@ class _UnknownError(Exception):
 class Selections:
     """Judges node names, all cut in one style; `verdict` is a `list_search.Judge`."""
 
-    def __init__(self, problem: Problem, style: CutStyle = CutStyle.DEFAULT) -> None:
+    def __init__(self, problem: Problem, style: Form = Form.DEFAULT) -> None:
         self._problem = problem
         self._style = style
         self._known: dict[Items, Verdict] = {}

@@ -13,7 +13,8 @@ from making import ANTIALIAS, INT64, SCALES, bad_resize, chain, const, graph, mo
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import BisectError
-from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.candidate import Form
+from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.normalise import normalise
@@ -203,7 +204,7 @@ def test_types_that_builders_do_not_take_at_a_boundary_stay_inside(kind: int, tm
     cutter = Cutter(graph_of, store, record(proto.SerializeToString(), tmp_path, [feeds]))
     for name in ("q", "dq"):
         assert cutter.cut(frozenset({name})).nodes == ("q", "dq")
-        assert cutter.cut(frozenset({name}), CutStyle.NARROW).nodes == (name,)
+        assert cutter.cut(frozenset({name}), Form.NARROW).nodes == (name,)
 
 
 def test_a_failure_of_the_quantization_itself_gets_smaller_than_the_pair(tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from dataclasses import replace
 import onnx
 from onnx import TensorProto, helper
 
-from bisect_trt.model.candidate import DELTA, Candidate, Feeds, Rest
-from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.candidate import DELTA, Candidate, Feeds, Form, Rest
+from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.cutting.segments import Segment, segments
 from bisect_trt.model.cutting.types import TensorSource
 from bisect_trt.model.graph import Graph, Selection, bodies
+from bisect_trt.model.walk import refill
 
 _RAW = "#raw"
 _ADDS = (TensorProto.FLOAT, TensorProto.DOUBLE)  # ONNX Runtime's CPU provider adds these for sure
@@ -70,7 +71,7 @@ class Rests:
         return frozenset(first.union(*map(self._graph.behind, first)))
 
     def _cut(self, rest: Rest, made: Sequence[str], behind: Selection, again: Selection) -> Rest:
-        part = self._cutter.cut(behind, CutStyle.UNFROZEN, fed=made)
+        part = self._cutter.cut(behind, Form.UNFROZEN, fed=made)
         proto = onnx.load_model_from_string(part.model)
         for value in proto.graph.input:
             if value.name in made:  # the target may give another shape
@@ -81,10 +82,8 @@ class Rests:
         if again:
             deltas, feeds = self._add_differences(proto, made, again, feeds)
         read = [t for t in rest.outputs if self._graph.producer.get(t) in behind]
-        del proto.graph.output[:]
-        proto.graph.output.extend(
-            helper.make_tensor_value_info(t, self._record.elem_type(t), None) for t in read
-        )
+        kinds = {t: self._record.elem_type(t) for t in read}
+        refill(proto.graph.output, (helper.make_tensor_value_info(t, kinds[t], None) for t in read))
         return replace(rest, model=proto.SerializeToString(), feeds=tuple(feeds), deltas=deltas)
 
     def _add_differences(

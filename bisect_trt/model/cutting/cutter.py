@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -19,26 +18,6 @@ from bisect_trt.model.graph import Boundary, Graph, Selection, dims_of
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.store import Store, raw_size
-
-
-class CutStyle(StrEnum):
-    """How a selection is cut out."""
-
-    DEFAULT = "default"
-    """Recorded static shapes; shape-like cut tensors become constants; all that leaves is an output."""
-    UNFROZEN = "unfrozen"
-    """As DEFAULT, but shape-like cut tensors stay inputs."""
-    DYNAMIC = "dynamic"
-    """As DEFAULT, but inputs keep declared and inferred symbolic dimensions."""
-    NARROW = "narrow"
-    """As DEFAULT, but also cut through edges of types that builders do not take as inputs everywhere;
-    sequences, optionals and strings may be outputs (they are not compared)."""
-    UNTYPED = "untyped"
-    """As DEFAULT, but types of interior tensors are left out: a target may take them for more than a hint."""
-    HIDDEN = "hidden"
-    """As DEFAULT, but tensors that are read inside as well are not exposed (that would stop
-    fusion), unless the model itself exposes them."""
-
 
 _Frozen = tuple[bytes, int]
 """A constant, serialised, and the bytes of its values."""
@@ -66,23 +45,24 @@ class Cutter:
         self._seeded = cache(self._make_seeded)
         self._carried = cache(self._carried_by)
 
-    def cut(
-        self, selection: Selection, style: CutStyle = CutStyle.DEFAULT, fed: Iterable[str] = ()
-    ) -> Candidate:
+    def cut(self, selection: Selection, style: Form = Form.DEFAULT, fed: Iterable[str] = ()) -> Candidate:
         """Return the selection as a model of its own; tensors in `fed` become inputs whatever the style says.
 
         It grows over edges that cannot be cut (sequences, optionals, strings, tensors of unknown
         type), so `Candidate.nodes` may be more. Tensors that were not recorded get an input of the
         inferred shape and seeded values.
 
+        `style` is one of the forms that are cut.
+
         Raises:
             KeyError: a node does not exist.
             ValueError: no node was selected.
         """
+        assert style.is_cut
         names, (inputs, outputs) = self._grow(self._graph.sorted(selection), style)
         if not names:
             raise ValueError("nothing selected")
-        if style is CutStyle.HIDDEN:
+        if style is Form.HIDDEN:
             outputs = self._visible(names, outputs)
         if self._only_recorded:
             outputs = tuple(t for t in outputs if t in self._record) or outputs
@@ -90,12 +70,12 @@ class Cutter:
         frozen = {t: f for t in inputs if t not in fed and (f := self._freeze(t, inside, style))}
         return self._assemble(names, [t for t in inputs if t not in frozen], outputs, frozen, style)
 
-    def whole(self, style: CutStyle = CutStyle.DYNAMIC) -> Candidate:
+    def whole(self, style: Form = Form.DYNAMIC) -> Candidate:
         """Return all nodes, with all inputs and outputs of the model; dimensions as declared by default."""
         graph = self._graph
         return self._assemble(list(graph.order), list(graph.graph_inputs), graph.graph_outputs, {}, style)
 
-    def _grow(self, names: list[str], style: CutStyle) -> tuple[list[str], Boundary]:
+    def _grow(self, names: list[str], style: Form) -> tuple[list[str], Boundary]:
         """Return the selection (sorted) grown until its boundary can be cut, and that boundary."""
         graph = self._graph
         feedable = self._record if self._only_recorded else graph.producer
@@ -106,18 +86,18 @@ class Cutter:
                 for t in boundary.inputs
                 if t in graph.producer and not (t in feedable and self._can_cut(t, style))
             }
-            for tensor in boundary.outputs if style is not CutStyle.NARROW else ():
+            for tensor in boundary.outputs if style is not Form.NARROW else ():
                 if not self._can_cut(tensor, style):
                     added.update(graph.consumers.get(tensor, ()))
             if added.issubset(names):
                 return names, boundary
             names = graph.sorted(added.union(names))
 
-    def _can_cut(self, tensor: str, style: CutStyle) -> bool:
+    def _can_cut(self, tensor: str, style: Form) -> bool:
         elem_type = self._types.elem_type(tensor)
         if elem_type is None or elem_type == TensorProto.STRING or tensor in self._record.hidden:
             return False
-        return style is CutStyle.NARROW or elem_type not in INNER_TYPES
+        return style is Form.NARROW or elem_type not in INNER_TYPES
 
     def _visible(self, names: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
         """Return the outputs of the model, and of nodes that feed no other node of the selection."""
@@ -126,13 +106,13 @@ class Cutter:
         shown = set(self._graph.graph_outputs)
         return tuple(t for t in outputs if t in shown or self._graph.producer[t] in sinks)
 
-    def _freeze(self, tensor: str, inside: Selection, style: CutStyle) -> _Frozen | None:
+    def _freeze(self, tensor: str, inside: Selection, style: Form) -> _Frozen | None:
         """Return the cut tensor as a constant, if it has to be one."""
         graph = self._graph
         if tensor not in graph.producer or tensor not in self._record:  # inputs of the model stay inputs
             return None
         if tensor not in graph.constants:
-            if style is CutStyle.UNFROZEN:
+            if style is Form.UNFROZEN:
                 return None
             shape_like = is_shape_like(self._record.elem_type(tensor), self._record.shape(tensor))
             if not shape_like and not self._wired(tensor, inside):
@@ -160,7 +140,7 @@ class Cutter:
         inputs: Sequence[str],
         outputs: Sequence[str],
         frozen: dict[str, _Frozen],
-        style: CutStyle,
+        style: Form,
     ) -> Candidate:
         pieces, graph = self._pieces, self._graph
         carried = dict.fromkeys(chain.from_iterable(map(self._carried, names)))
@@ -169,14 +149,14 @@ class Cutter:
         weights += [t for name in generators for t in graph.inputs_of(name) if t not in carried]
         weights += [t for t in outputs if t in graph.initializers and t not in carried]
         weights = list(dict.fromkeys(weights))
-        dynamic = style is CutStyle.DYNAMIC
+        dynamic = style is Form.DYNAMIC
         type_of = self._types.dynamic if dynamic else self._types.static
         parts = [pieces.value(INPUT, t, type_of(t)) for t in inputs]
         parts += [pieces.value(OUTPUT, t, type_of(t)) for t in outputs]
         parts += [pieces.weight(t) for t in weights]
         parts += [piece for piece, _ in frozen.values()]
         parts += [pieces.node(name) for name in (*generators, *names)]
-        if style is not CutStyle.UNTYPED:
+        if style is not Form.UNTYPED:
             parts += self._interior_types(names, outputs, dynamic)
         size = sum(map(self._weight_size, weights))
         return Candidate(
@@ -186,7 +166,7 @@ class Cutter:
             feeds=self._feeds(inputs),
             # What was recorded does not follow from seeded values.
             expected=self._values(outputs if all(t in self._record for t in inputs) else ()),
-            form=Form(style.value),
+            form=style,
             bytes=size + sum(count for _, count in frozen.values()),
         )
 

@@ -174,18 +174,16 @@ def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
     """
     proto = onnx.load_model_from_string(candidate.model)
     draft = Draft(proto, {}, set(), {}, [], candidate.folder)
-    graph, kept = proto.graph, []
+    graph = proto.graph
     unique_names(graph)
     if hoisted:
         hoist(graph)
     for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.STRING:
-            kept.append(tensor)
-            continue
-        array = mapped(tensor, candidate.folder)
-        draft.weights[tensor.name] = array
-        draft._stored[tensor.name] = (array, copied(tensor))
-    refill(graph.initializer, kept)
+        if tensor.data_type != TensorProto.STRING:
+            array = mapped(tensor, candidate.folder)
+            draft.weights[tensor.name] = array
+            draft._stored[tensor.name] = (array, copied(tensor))
+    drop(graph.initializer, lambda tensor: tensor.name in draft.weights)
     _take_generators(draft)
     draft.typed = bool(graph.value_info)
     for scope in scopes(graph):
@@ -238,21 +236,18 @@ def close_draft(draft: Draft) -> Candidate:
 
 def _take_generators(draft: Draft) -> None:
     """Make weights of ConstantOfShape nodes of known shape: one value, seen in all places."""
-    outputs = {output.name for output in draft.graph.output}
-    kept = []
-    for node in draft.graph.node:
+    graph, outputs = draft.graph, {output.name for output in draft.graph.output}
+    for node in graph.node:
         shape = draft.weights.get(node.input[0]) if node.input else None
-        if node.op_type != "ConstantOfShape" or shape is None or node.output[0] in outputs:
-            kept.append(node)
-            continue
-        value = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), None)
-        value = np.zeros(1, np.float32) if value is None else value
-        name = node.output[0]
-        draft.weights[name] = np.broadcast_to(value.reshape(()), tuple(int(d) for d in shape))
-        draft.generated.add(name)
-    if len(kept) != len(draft.graph.node):
-        refill(draft.graph.node, kept)
-        draft.keep_weights({name for node in kept for name in consumed(node)} | outputs)
+        if node.op_type == "ConstantOfShape" and shape is not None and node.output[0] not in outputs:
+            value = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), None)
+            value = np.zeros(1, np.float32) if value is None else value
+            name = node.output[0]
+            draft.weights[name] = np.broadcast_to(value.reshape(()), tuple(int(d) for d in shape))
+            draft.generated.add(name)
+    if draft.generated:
+        drop(graph.node, lambda node: node.op_type == "ConstantOfShape" and node.output[0] in draft.generated)
+        draft.keep_weights({name for node in graph.node for name in consumed(node)} | outputs)
 
 
 def _generator(draft: Draft, name: str, graph: onnx.GraphProto) -> onnx.NodeProto:

@@ -73,11 +73,10 @@ def _require_range(item: GraphInput, bounds: tuple[float, float], slot: Accepted
     where = f"--input-range {item.name}"
     if dtype == np.dtype(object):
         raise UsageError(f"{where}: strings have no range")
-    whole = is_whole(dtype) or dtype.kind == "b"
-    if whole and (low != int(low) or high != int(high)):
-        raise UsageError(f"{where}: {dtype} has no fractions")
-    if not whole:
+    if not is_whole(dtype) and dtype.kind != "b":
         return
+    if low != int(low) or high != int(high):
+        raise UsageError(f"{where}: {dtype} has no fractions")
     try:
         ends = np.array([int(low), int(high)], np.int64)
         fits = dtype.kind not in "iu" or np.array_equal(ends.astype(dtype), ends)

@@ -179,12 +179,6 @@ def _between(low: float, high: float, pattern: str = "") -> Rule:
     return lambda node, model: Accepted(low, high, pattern=pattern)
 
 
-def _batch(node: onnx.NodeProto, model: _Model) -> Accepted | None:
-    """Return what RoiAlign takes as the index of an image."""
-    shape = model.shape(node.input[0])
-    return Accepted(0, shape[0] - 1, index=True) if shape and shape[0] else None
-
-
 def _times(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Return the lengths that ReverseSequence takes, up to the time axis."""
     size = _size_along(node, model, 0, "time_axis")
@@ -213,7 +207,7 @@ _RULES: dict[str, dict[int, Rule]] = {
     "Reshape": {1: _between(-1, 1, "shape")},
     "Resize": {2: _between(1, 2), 3: _between(1, _LARGE_SIZE)},
     "ReverseSequence": {1: _times},
-    "RoiAlign": {1: _boxes, 2: _batch},
+    "RoiAlign": {1: _boxes, 2: _along(0)},  # the number of an image
     "ScatterElements": {1: _along(0)},
     "ScatterND": {1: _places},
     "Slice": {1: _between(0, 0), 2: _between(1, _LARGE_SIZE), 3: _axes, 4: _between(1, 1)},

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from bisect_trt.model.bodies import has_body, opened
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cutting.cutter import CutStyle, Cutter
+from bisect_trt.model.cutting.cutter import Cutter
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
@@ -45,7 +45,7 @@ def _enter_one(problem: Problem, best: Candidate) -> bool:
         if problem.rerecord is None:
             return False
         cutter = Cutter(graph, store, problem.rerecord(flat, best.feeds))
-        whole = cutter.cut(frozenset(graph.order), CutStyle(best.form))
+        whole = cutter.cut(frozenset(graph.order), best.form)
         if problem.verdict(whole) is Verdict.REPRODUCES:
             problem.opened(graph, cutter, whole, _blamed(problem, graph, whole))
             return True

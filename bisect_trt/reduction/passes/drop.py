@@ -5,8 +5,7 @@ VANISHES is weak evidence while cutting itself can hide a failure: try the other
 
 from __future__ import annotations
 
-from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cutting.cutter import CutStyle
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.reduction import list_search
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.selections import Selections
@@ -31,7 +30,7 @@ def minimise(problem: Problem, candidate: Candidate) -> None:
     What cannot be cut apart comes back with what is left, so that few names may stand for many nodes: these
     are left out, too, as long as that makes the cut smaller.
     """
-    style = CutStyle(candidate.form)
+    style = candidate.form
     judge = Selections(problem, style)
     names = judge.run(lambda asked: list_search.sweep(list_search.isolate(candidate.nodes, asked), asked))
     nodes = problem.cut(names, style).nodes
@@ -51,11 +50,11 @@ def is_one_minimal(problem: Problem) -> bool:
     """
     if problem.best is None:
         return False
-    judge = Selections(problem, CutStyle(problem.best.form))
+    judge = Selections(problem, problem.best.form)
     return judge.run_apart(list_search.is_one_minimal, problem.best.nodes)
 
 
-RESERVE = (CutStyle.NARROW, CutStyle.HIDDEN, CutStyle.UNFROZEN, CutStyle.DYNAMIC, CutStyle.UNTYPED)
+RESERVE = (Form.NARROW, Form.HIDDEN, Form.UNFROZEN, Form.DYNAMIC, Form.UNTYPED)
 FEW_NODES = 16
 
 
@@ -73,7 +72,7 @@ def recut(problem: Problem) -> None:
         best = problem.best
         if best is not None and len(best.nodes) == 1:
             return
-        if style is CutStyle.UNTYPED and best is not None:
+        if style is Form.UNTYPED and best is not None:
             continue
         again = problem.cut(best.nodes if best else problem.scope, style)
         if best is not None and again.digest == best.digest and len(best.nodes) > FEW_NODES:

@@ -6,7 +6,6 @@ import math
 
 from bisect_trt.errors import FlakyFailure
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.outcome import Stage, Verdict
 from bisect_trt.reduction import list_search
 from bisect_trt.reduction.problem import Problem
@@ -54,7 +53,7 @@ def distrust(problem: Problem) -> None:
     if hits == 0 and problem.best is None:
         return  # not flaky: only the file as it is fails
     problem.repeat_probes(*runs_needed(hits, runs, f"{len(again.nodes)} nodes"))
-    judge = Selections(problem, CutStyle(again.form))
+    judge = Selections(problem, again.form)
     judge.run(lambda asked: list_search.localise(again.nodes, asked, problem.graph.weight))
 
 

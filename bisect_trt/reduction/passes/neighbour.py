@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from bisect_trt.model.candidate import Candidate, Form
-from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.model.editing.draft import close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
 from bisect_trt.outcome import Verdict
@@ -51,7 +50,7 @@ def _neighbours(problem: Problem) -> Iterator[Neighbour]:
     if best.form.is_cut:
         for left_out in best.nodes if len(best.nodes) > 1 else ():
             rest = (name for name in best.nodes if name != left_out)
-            candidate = problem.cut(rest, CutStyle(best.form))
+            candidate = problem.cut(rest, best.form)
             op = problem.graph.node(left_out).op_type
             if problem.rerecord is None and not any(candidate.expected):
                 continue  # nothing is known of what it makes

@@ -16,7 +16,6 @@ import onnx
 from onnx import TensorProto
 
 from bisect_trt.model.candidate import Candidate
-from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.model.graph import Graph, Selection
 from bisect_trt.outcome import Outcome
 from bisect_trt.reduction.at_outputs import Hybrid, Passage, in_own_words
@@ -45,7 +44,7 @@ def stand_alone(problem: Problem) -> None:
     if hybrid.by_itself:
         _grow(problem, hybrid, best, measured, nodes)
     if problem.best is not None:
-        larger = (problem.cut(some, CutStyle(best.form)) for some in _larger(problem, best, measured, nodes))
+        larger = (problem.cut(some, best.form) for some in _larger(problem, best, measured, nodes))
         narrow = _is_narrow(problem.best)
         _compare_by_itself(problem, hybrid, chain([problem.best], larger if narrow else ()))
 
@@ -90,7 +89,7 @@ def _is_narrow(candidate: Candidate) -> bool:
 
 def _grow(problem: Problem, hybrid: Hybrid, best: Candidate, measured: Outcome, nodes: Selection) -> None:
     """Take nodes along the way until the part fails by itself, then leave out what is not needed."""
-    style = CutStyle(best.form)
+    style = best.form
     problem.judge_anew()
     for selection in _larger(problem, best, measured, nodes):
         if problem.attempt(problem.cut(selection, style)):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import onnx
 
 from bisect_trt.model.candidate import Candidate, Form
-from bisect_trt.model.cutting.cutter import CutStyle
 from bisect_trt.outcome import Stage, Symptom, Verdict
 from bisect_trt.reduction.decisions import Trial, decide
 from bisect_trt.reduction.passes.neighbour import Neighbour
@@ -62,8 +61,8 @@ def sentence(knobs: Sequence[Knob]) -> str:
 
 
 _WHY = {
-    CutStyle.UNFROZEN: "giving the shape-like inputs of these nodes as constants avoids it",
-    CutStyle.DYNAMIC: "fixing the dynamic dimensions of the inputs of these nodes avoids it",
+    Form.UNFROZEN: "giving the shape-like inputs of these nodes as constants avoids it",
+    Form.DYNAMIC: "fixing the dynamic dimensions of the inputs of these nodes avoids it",
 }
 
 
@@ -85,7 +84,7 @@ def workarounds(
 
 
 def _by_cutting(found: Candidate, plain: Candidate) -> str:
-    style = CutStyle(found.form)
+    style = found.form
     if style in _WHY:
         return f"Seen: {_WHY[style]}."
     hidden = set(_outputs(plain)) - set(_outputs(found))
