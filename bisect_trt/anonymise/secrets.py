@@ -160,14 +160,11 @@ def _texts(message: Any, label: str = "") -> Iterator[tuple[str, str]]:
         elif field.name in ("s", "strings", "string_data"):  # bytes that are text
             yield from ((item.decode(errors="replace"), "a text") for item in items)
         elif hasattr(items[0], "ListFields"):
-            inner = _operator(message) if kind == "NodeProto" else label
+            inner = label
+            if kind == "NodeProto":  # the owner of an attribute may be one of ONNX's own operators
+                inner = "attribute" if takes_texts(message) else _STRUCTURAL
             for item in items:
                 yield from _texts(item, inner)
-
-
-def _operator(node: onnx.NodeProto) -> str:
-    """Return what an attribute is called whose owner may be one of ONNX's own operators."""
-    return "attribute" if takes_texts(node) else _STRUCTURAL
 
 
 _STRUCTURAL = "attribute of ONNX"

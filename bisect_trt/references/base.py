@@ -112,6 +112,6 @@ def recorded_inputs(graph: Graph, store: Store, feeds: Sequence[Feeds]) -> dict[
         elem_type = graph.elem_type(name)
         if elem_type is not None and all(name in sample for sample in feeds):
             paths = [sample[name] for sample in feeds]
-            shapes = tuple(shape_of(path) for path in paths)
-            tensors[name] = Tensor(elem_type, shapes, tuple(path.name for path in paths))
+            files = tuple(path.name for path in paths)
+            tensors[name] = Tensor(elem_type, tuple(map(shape_of, paths)), files)
     return tensors

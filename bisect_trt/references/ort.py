@@ -205,8 +205,7 @@ def to_array(value: ort.OrtValue) -> Array:
     """Return a tensor of ONNX Runtime as an array, of a type of ml_dtypes where numpy has none."""
     elem_type, shape = value.element_type(), tuple(value.shape())
     if elem_type == TensorProto.STRING or helper.tensor_dtype_to_np_dtype(elem_type).isbuiltin == 1:
-        array: Array = value.numpy()
-        return array
+        return np.asarray(value.numpy())
     size = raw_size(elem_type, shape)
     data = ctypes.string_at(value.data_ptr(), size) if size else b""
     tensor = TensorProto(data_type=elem_type, dims=shape, raw_data=data)

@@ -50,7 +50,7 @@ class Types:
         """Answer for the tensors of `graph`, whose reference values were recorded."""
         self._graph = graph
         self._record = record
-        self._static = cache(self._make_static)
+        self.static = cache(self._static)
 
     def elem_type(self, tensor: str) -> int | None:
         """Return `TensorProto.DataType` of a tensor; None when it is unknown or no tensor."""
@@ -67,11 +67,8 @@ class Types:
         known = {t: self.static(t) for t in (*graph.graph_inputs, *graph.producer) if t in record}
         return inferred_types(graph.proto, {t: kind for t, kind in known.items() if kind is not None})
 
-    def static(self, tensor: str) -> onnx.TypeProto | None:
+    def _static(self, tensor: str) -> onnx.TypeProto | None:
         """Return the recorded type with its static shape; else the inferred one without its symbols."""
-        return self._static(tensor)
-
-    def _make_static(self, tensor: str) -> onnx.TypeProto | None:
         recorded = self._dims(tensor)
         if recorded is not None:
             return make_tensor_type_proto(self._record.elem_type(tensor), recorded)

@@ -240,9 +240,8 @@ def _take_generators(draft: Draft) -> None:
     for node in graph.node:
         shape = draft.weights.get(node.input[0]) if node.input else None
         if node.op_type == "ConstantOfShape" and shape is not None and node.output[0] not in outputs:
-            value = next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), None)
-            value = np.zeros(1, np.float32) if value is None else value
-            name = node.output[0]
+            given = (numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value")
+            name, value = node.output[0], next(given, np.zeros(1, np.float32))
             draft.weights[name] = np.broadcast_to(value.reshape(()), tuple(int(d) for d in shape))
             draft.generated.add(name)
     if draft.generated:

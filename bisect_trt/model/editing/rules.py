@@ -17,7 +17,7 @@ from bisect_trt.model.editing.ties import (
     tie_pattern,
 )
 from bisect_trt.model.graph import bodies
-from bisect_trt.model.walk import integers
+from bisect_trt.model.walk import integer, integers
 
 _SIZES = {"Reshape": 1, "Expand": 1, "Resize": 3, "ConstantOfShape": 0, "CenterCropPad": 1}
 """Inputs that hold the dimensions of the output."""
@@ -162,8 +162,8 @@ def _matmul(rule: Rule) -> None:
 
 
 def _gemm(rule: Rule) -> None:
-    first = "KM" if rule.attribute("transA", 0) else "MK"
-    second = "NK" if rule.attribute("transB", 0) else "KN"
+    first = "KM" if integer(rule.node, "transA", 0) else "MK"
+    second = "NK" if integer(rule.node, "transB", 0) else "KN"
     third = "N" if rule.rank(rule.input(2)) == 1 else "MN"
     tie_pattern(rule, f"{first},{second},{third}->MN")
 
@@ -173,7 +173,7 @@ def _concat(rule: Rule) -> None:
     joined = rule.node.input if rule.node.op_type == "Concat" else rule.node.input[:1]
     tensors = [*rule.node.output, *joined]
     rank = rule.rank(tensors[0])
-    along = rule.attribute("axis", 0) % rank if rank else 0
+    along = integer(rule.node, "axis", 0) % rank if rank else 0
     for one, other in pairwise(tensors):
         tie_axes(rule, one, other, (k for k in range(rank) if k != along))
 
@@ -181,7 +181,7 @@ def _concat(rule: Rule) -> None:
 def _gather(rule: Rule) -> None:
     """Tie the axes of the data, which stand around those of the indices in the output."""
     data, indices, out = rule.input(0), rule.input(1), rule.node.output[0]
-    along = rule.attribute("axis", 0) % max(1, rule.rank(data))
+    along = integer(rule.node, "axis", 0) % max(1, rule.rank(data))
     tie_axes(rule, data, out, range(along))
     tie_axes(rule, indices, out, range(rule.rank(indices)), along)
     tie_axes(rule, data, out, range(along + 1, rule.rank(data)), rule.rank(indices) - 1)
@@ -203,7 +203,7 @@ def _nd(rule: Rule) -> None:
     slices = rule.node.output[0] if rule.node.op_type == "GatherND" else rule.input(2)
     if rule.node.op_type == "ScatterND":
         same_axes(rule, data, rule.node.output[0])
-    batch, places = rule.attribute("batch_dims", 0), rule.rank(indices) - 1
+    batch, places = integer(rule.node, "batch_dims", 0), rule.rank(indices) - 1
     if places < 0 or (depth := rule.dims[indices][-1]) is None:
         return
     tie_axes(rule, indices, slices, range(places))
@@ -215,7 +215,7 @@ def _resized(rule: Rule) -> None:
     """Tie axes that have the same size on both sides."""
     same_axes(rule, rule.input(0), rule.node.output[0])
     if rule.node.op_type == "TopK":
-        along = rule.attribute("axis", -1) % max(1, rule.rank(rule.input(0)))
+        along = integer(rule.node, "axis", -1) % max(1, rule.rank(rule.input(0)))
         for out in rule.node.output:
             rule.ties.tie(axis(out, along), Var("value", rule.input(1), 0))
 
@@ -240,7 +240,7 @@ def _einsum(rule: Rule) -> None:
 
 
 def _blocks(rule: Rule) -> None:
-    size = rule.attribute("blocksize", 1)
+    size = integer(rule.node, "blocksize", 1)
     wide, narrow = rule.input(0), rule.node.output[0]
     if rule.node.op_type == "SpaceToDepth":
         wide, narrow = narrow, wide
@@ -268,7 +268,7 @@ def _loop(rule: Rule) -> None:
 def _scan(rule: Rule) -> None:
     """Tie as for Loop; a scanned input loses the axis along which it is read, and all of these are equal."""
     node, body = rule.node, bodies(rule.node)[0]
-    scanned = rule.attribute("num_scan_inputs", len(node.input))
+    scanned = integer(rule.node, "num_scan_inputs", len(node.input))
     states = len(node.input) - scanned
     for k in range(states):
         _carried(rule, node.input[k], body.input[k].name, body.output[k].name, node.output[k])

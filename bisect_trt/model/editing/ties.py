@@ -86,10 +86,6 @@ class Rule(NamedTuple):
         """Return the name of an input; '' when it is left out."""
         return self.node.input[k] if k < len(self.node.input) else ""
 
-    def attribute(self, name: str, default: int) -> int:
-        """Return an integer attribute."""
-        return integer(self.node, name, default)
-
     def of(self, name: str, index: int = 0) -> Var:
         """Return an attribute as a variable."""
         return Var("attribute", self.node.name, index, name)
@@ -146,14 +142,13 @@ def tie_pattern(rule: Rule, pattern: str) -> None:
 def _extra(rule: Rule) -> None:
     op, node, ties = rule.node.op_type, rule.node, rule.ties
     if op in ("Conv", "ConvTranspose") and len(node.input) > 1:
-        weight, group = node.input[1], rule.attribute("group", 1)
+        weight, group = node.input[1], integer(rule.node, "group", 1)
         for k in range(rule.rank(weight) - 2):
             ties.tie(axis(weight, 2 + k), rule.of("kernel_shape", k))
         if group > 1:
-            inner = 1 if op == "Conv" else 0
             outer = axis(node.input[0], 1) if op == "Conv" else axis(node.output[0], 1)
             ties.product([outer], [rule.of("group"), axis(weight, 1)])
-            if inner == 1 and rule.ties.sizes.get(axis(weight, 0)) == group:
+            if op == "Conv" and ties.sizes.get(axis(weight, 0)) == group:
                 ties.tie(axis(weight, 0), rule.of("group"))
     if op in _GATES and len(node.input) > 2:
         ties.product([axis(node.input[1], 1)], [rule.of("hidden_size")], _GATES[op])
