@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,20 @@ from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.graph import Graph
+from bisect_trt.model.inputs.feeds import GraphInput, fit
+from bisect_trt.model.inputs.formats import read_samples
 from bisect_trt.model.store import Store
 
 Array = npt.NDArray[Any]
+
+
+def read_inputs(
+    path: Path, inputs: Sequence[GraphInput], notes: list[str] | None = None
+) -> list[dict[str, Array]]:
+    """Input values of a file as the model declares them."""
+    return fit(path, read_samples(path, [item.name for item in inputs]), inputs, notes)
+
+
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
-from bisect_trt.model.inputs.feeds import GraphInput, read_inputs
+from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.generate import generate
+from support import read_inputs
 
 T = TensorProto
 IMAGE = GraphInput("image", T.FLOAT, ("N", 3, 8, 8))

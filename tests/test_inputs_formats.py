@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.model.inputs import formats
-from bisect_trt.model.inputs.feeds import GraphInput, read_inputs
+from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.formats import read_samples, write_samples
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.inputs.indices import accepted_values, require_inside
@@ -29,7 +29,7 @@ from bisect_trt.model.load import load
 from bisect_trt.references import ort
 from bisect_trt.session.samples import read_samples as input_values
 from bisect_trt.settings import RunSettings, Settings
-from support import model, tensor_type
+from support import model, read_inputs, tensor_type
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 N = np.int64([4, 5])

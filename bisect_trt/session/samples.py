@@ -10,7 +10,8 @@ import onnx
 
 from bisect_trt.errors import UsageError
 from bisect_trt.machine.scratch import temporary_folder
-from bisect_trt.model.inputs.feeds import GraphInput, fit, no_input, read_inputs
+from bisect_trt.model.inputs import formats
+from bisect_trt.model.inputs.feeds import GraphInput, fit, no_input
 from bisect_trt.model.inputs.generate import generate
 from bisect_trt.model.inputs.indices import accepted_values, require_inside
 from bisect_trt.model.inputs.made_up import MadeUp, Value
@@ -53,13 +54,10 @@ def read_samples(
 
         samples = [{**made_up(fitting_shapes(loaded.proto, inputs, shapes, first))}]
     else:
-        loader = python_loader(run.inputs)
-        given = run_loader(run.inputs) if loader else None
-        read = (
-            read_inputs(run.inputs, inputs, notes)
-            if given is None
-            else fit(run.inputs, given, inputs, notes)
-        )
+        names = [item.name for item in inputs]
+        named = python_loader(run.inputs)
+        given = run_loader(run.inputs) if named else formats.read_samples(run.inputs, names)
+        read = fit(run.inputs, given, inputs, notes)
         for name, slot in accepted.items():
             for sample in read:
                 require_inside(str(run.inputs), name, sample[name], slot)

@@ -13,7 +13,6 @@ from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.graph import Dims, dims_of
-from bisect_trt.model.inputs.formats import read_samples
 from bisect_trt.model.store import type_name
 from bisect_trt.outcome import Array
 from bisect_trt.writing.text import nearest
@@ -66,20 +65,6 @@ class GraphInput:
         return "x".join("?" if d is None else str(d) for d in self.dims) or "a scalar"
 
 
-def read_inputs(
-    path: Path, inputs: Sequence[GraphInput], notes: list[str] | None = None
-) -> list[dict[str, Array]]:
-    """Read input values: a mapping for each sample, see `formats.read_samples` for the formats.
-
-    Arrays of another type are converted where no value changes; `notes` gets a sentence for each.
-
-    Raises:
-        UsageError: the file cannot be read; a name is no input; an input has no array; a shape or
-            type does not fit.
-    """
-    return fit(path, read_samples(path, [item.name for item in inputs]), inputs, notes)
-
-
 def fit(
     path: Path,
     samples: Sequence[Mapping[str, Array]],
@@ -88,8 +73,10 @@ def fit(
 ) -> list[dict[str, Array]]:
     """Return the samples that were read from `path` (named in messages) as the model declares its inputs.
 
+    Arrays of another type are converted where no value changes; `notes` gets a sentence for each.
+
     Raises:
-        UsageError: as `read_inputs`.
+        UsageError: a name is no input; an input has no array; a shape or type does not fit.
     """
     sentences: list[str] = []
     found = [_fit(path, sample, inputs, sentences) for sample in samples]
