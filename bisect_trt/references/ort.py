@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +93,6 @@ class Session:
             raise OrtError(f"{provider} cannot be used here: ONNX Runtime would take its CPU provider")
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
-    def types(self, names: Collection[str]) -> dict[str, int]:
-        """Return `TensorProto.DataType` of some outputs; 0 for what is no tensor."""
-        found = {}
-        for output in self._session.get_outputs():
-            if output.name in names:
-                kind = _TENSOR.fullmatch(output.type)
-                found[output.name] = TensorProto.DataType.Value(kind[1].upper()) if kind else 0
-        return found
-
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array | str]:
         """Return outputs by name: arrays (types of ml_dtypes where numpy has none), strings as objects.
 
@@ -162,9 +153,11 @@ def types(model: bytes, folder: Path, names: Sequence[str]) -> dict[str, int]:
     there = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
     try:
-        return Session(proto.SerializeToString(), folder).types(names)
+        outputs = Session(proto.SerializeToString(), folder)._session.get_outputs()
     except OrtError:
         return {}
+    kinds = {output.name: _TENSOR.fullmatch(output.type) for output in outputs if output.name in names}
+    return {t: TensorProto.DataType.Value(kind[1].upper()) if kind else 0 for t, kind in kinds.items()}
 
 
 def custom_ops() -> tuple[Path, ...]:
