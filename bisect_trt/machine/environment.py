@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def describe() -> Environment:
     )
 
 
+@cache  # its metadata are parsed as an e-mail, and several ask for it
 def version(distribution: str) -> str:
     """Return the installed version of a distribution without importing it, or `ABSENT`."""
     try:
