@@ -216,11 +216,8 @@ def with_options(
     Raises:
         UsageError: `until` is no time of day.
     """
-    changes: dict[str, Any] = {}
-    if out is not None:
-        changes["out"] = out.absolute()
-    if workers is not None:
-        changes["workers"] = workers
+    given = {"out": out and out.absolute(), "workers": workers}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if until is not None:
         try:
             moment = clock_time(until)

@@ -9,12 +9,11 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
-from xml.sax import saxutils
 
 import jinja2
 
@@ -222,5 +221,4 @@ def _cell(text: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    xml: dict[str, Callable[[str], str]] = {"quoted": saxutils.quoteattr, "escaped": saxutils.escape}
-    return templates.environment("bisect_trt.nightly", seconds=seconds, cell=_cell, **xml)
+    return templates.environment("bisect_trt.nightly", seconds=seconds, cell=_cell)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
+from xml.sax import saxutils
 
 import jinja2
 from jinja2.bccache import Bucket
@@ -34,7 +35,7 @@ def environment(package: str, **filters: Callable[..., Any]) -> jinja2.Environme
         keep_trailing_newline=True,
         bytecode_cache=_Beside(),
     )
-    made.filters |= filters
+    made.filters |= {"quoted": saxutils.quoteattr, "escaped": saxutils.escape, **filters}  # of XML
     return made
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bisect_trt.errors import cannot_write
 from bisect_trt.reproducer.verify import Status, Verification
+from bisect_trt.writing import templates
 from bisect_trt.writing.text import printable
 
 
@@ -23,35 +24,26 @@ def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> 
         StoppedEarly: the disk is full.
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-    where = {"package": "bisect-trt", "id": "0", "timestamp": now, "hostname": "localhost"}
-    suite = ET.Element("testsuite", where, name="verify", tests=str(len(results)))
-    ET.SubElement(suite, "properties")
-    counts = {"failures": 0, "errors": 0}
-    for result in results:
-        case = ET.SubElement(suite, "testcase", name=printable(result.name), time=f"{result.seconds:.3f}")
-        case.set("classname", printable(result.target) or "reproducer")
-        code = result.exit_code(until_fixed=until_fixed)
-        if code:
-            kind = "failure" if code == 1 else "error"
-            counts["failures" if code == 1 else "errors"] += 1
-            ET.SubElement(case, kind, message=result.status.value, type=_type(result)).text = _text(result)
-    for stream in ("system-out", "system-err"):
-        ET.SubElement(suite, stream)
-    suite.attrib |= {key: str(value) for key, value in counts.items()}
-    suite.set("time", f"{sum(result.seconds for result in results):.3f}")
-    root = ET.Element("testsuites")
-    root.append(suite)
-    ET.indent(root)
+    cases = [_case(result, result.exit_code(until_fixed=until_fixed)) for result in results]
+    template = templates.environment(__package__).get_template("junit.xml.j2")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        ET.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+        file.write_text(template.render(now=now, cases=cases).rstrip("\n"), encoding="utf-8")
     except OSError as error:
         raise cannot_write(file, error, "give another file to --junit") from error
 
 
-def _type(result: Verification) -> str:
+def _case(result: Verification, code: int) -> dict[str, Any]:
     failure = result.seen or result.wanted
-    return f"{failure.stage} {failure.symptom}" if failure else result.status.value
+    return {
+        "name": printable(result.name),
+        "target": printable(result.target) or "reproducer",
+        "seconds": result.seconds,
+        "tag": {0: "", 1: "failure"}.get(code, "error"),
+        "status": result.status.value,
+        "kind": f"{failure.stage} {failure.symptom}" if failure else result.status.value,
+        "text": _text(result),
+    }
 
 
 def _text(result: Verification) -> str:

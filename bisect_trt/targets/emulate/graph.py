@@ -22,31 +22,17 @@ _FLOATS = _NARROW | {TensorProto.FLOAT, TensorProto.DOUBLE}
 
 # Float inputs that are no data: TensorRT reads them on the host when it builds, in FP32.
 PARAMETERS: dict[str, tuple[int, ...]] = {
-    "DequantizeLinear": (1,),
-    "Dropout": (1,),
     "NonMaxSuppression": (3, 4),
-    "QLinearConv": (1, 4, 6),
-    "QLinearMatMul": (1, 4, 6),
-    "QuantizeLinear": (1,),
     "Resize": (1, 2),
-    "Upsample": (1,),
+    **dict.fromkeys(("DequantizeLinear", "Dropout", "QuantizeLinear", "Upsample"), (1,)),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul"), (1, 4, 6)),
 }
 # What tensor cores multiply; TF32 is a format of their inputs and nothing else.
 _MULTIPLIED: dict[str, tuple[int, ...]] = {
-    "Attention": (0, 1, 2),
-    "Conv": (0, 1),
-    "ConvTranspose": (0, 1),
-    "DeformConv": (0, 1),
     "Einsum": tuple(range(16)),
-    "FusedConv": (0, 1),
-    "FusedGemm": (0, 1),
-    "FusedMatMul": (0, 1),
-    "GRU": (0, 1, 2),
-    "Gemm": (0, 1),
-    "LSTM": (0, 1, 2),
-    "MatMul": (0, 1),
-    "MultiHeadAttention": (0, 1, 2),
-    "RNN": (0, 1, 2),
+    **dict.fromkeys(("Conv", "ConvTranspose", "DeformConv", "FusedConv"), (0, 1)),
+    **dict.fromkeys(("FusedGemm", "FusedMatMul", "Gemm", "MatMul"), (0, 1)),
+    **dict.fromkeys(("Attention", "GRU", "LSTM", "MultiHeadAttention", "RNN"), (0, 1, 2)),
 }
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 # The type of what they give is in an attribute or made up of several: they run in the model's own types.
