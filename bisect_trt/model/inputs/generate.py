@@ -11,6 +11,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.feeds import GraphInput
 from bisect_trt.model.inputs.indices import require_inside
 from bisect_trt.model.inputs.made_up import LARGEST_INPUTS, MOST_DIMENSIONS, Accepted, MadeUp
+from bisect_trt.model.inputs.sizes import filled
 from bisect_trt.model.seeded_values import is_whole
 
 
@@ -34,8 +35,9 @@ def generate(
     """
     for item in inputs:
         _ = item.dtype  # what is no tensor is said before its shape is asked for
-    sizes = _symbols(inputs, shapes)
-    known = {item.name: _shape(item, shapes.get(item.name), sizes) for item in inputs}
+    for item in inputs:
+        _require_rank(item, shapes.get(item.name))
+    known = filled(inputs, shapes, 1, 1) or {}
     longest = max((shape[1] for shape in known.values() if len(shape) > 1), default=1)
     found = {}
     for item in inputs:
@@ -88,27 +90,12 @@ def _require_range(item: GraphInput, bounds: tuple[float, float], slot: Accepted
         require_inside("--input-range", item.name, ends, slot)
 
 
-def _symbols(inputs: Sequence[GraphInput], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Return the sizes of symbolic dimensions that follow from given shapes."""
-    sizes: dict[str, int] = {}
-    for item in inputs:
-        given = shapes.get(item.name)
-        if given is None or item.dims is None:
-            continue
-        if len(given) != len(item.dims):
-            text = "x".join(map(str, given)) or "a scalar"
-            raise UsageError(f"the shape {text} does not fit {item.name}, declared as {item.shape_text()}")
-        for dim, size in zip(item.dims, given, strict=True):
-            if isinstance(dim, str):
-                sizes.setdefault(dim, size)  # ONNX Runtime takes unequal ones: a failure to look into
-    return sizes
-
-
-def _shape(item: GraphInput, given: Sequence[int] | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    if given is not None:
-        return tuple(given)
-    if item.dims is None:
+def _require_rank(item: GraphInput, given: Sequence[int] | None) -> None:
+    """Raises UsageError for a shape of another rank than declared, and where no rank is known."""
+    if given is None and item.dims is None:
         raise UsageError(
             f"the input {item.name} has no declared rank", f"give its shape: --shapes {item.name}:1x3x224x224"
         )
-    return tuple(d if isinstance(d, int) else sizes.get(d or "", 1) for d in item.dims)
+    if given is not None and item.dims is not None and len(given) != len(item.dims):
+        text = "x".join(map(str, given)) or "a scalar"
+        raise UsageError(f"the shape {text} does not fit {item.name}, declared as {item.shape_text()}")

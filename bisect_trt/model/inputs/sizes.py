@@ -34,31 +34,36 @@ def fitting_shapes(
         shapes: what is known of them.
         first: asked where inference cannot tell: says at which of some shapes the model runs, if at any.
     """
-    ones = _filled(inputs, shapes, 1, 1)
-    if ones is None or ones == _filled(inputs, shapes, 2, 2):
+    ones = filled(inputs, shapes, 1, 1)
+    open_rank = any(item.dims is None for item in inputs)
+    if ones is None or open_rank or ones == filled(inputs, shapes, 2, 2):
         return shapes
     fits = _fits(proto, ones)
     if fits:
         return shapes
     pairs = ((lead, size) for size in _LARGER for lead in (1, size))
-    tried = [found for lead, size in pairs if (found := _filled(inputs, shapes, lead, size)) is not None]
+    tried = [found for lead, size in pairs if (found := filled(inputs, shapes, lead, size)) is not None]
     if fits is None:
         k = first([ones, *tried])
         return tried[k - 1] if k else shapes
     return next((found for found in tried if _fits(proto, found) is not False), shapes)
 
 
-def _filled(
-    inputs: Sequence[GraphInput], shapes: Shapes, lead: int, size: int
+def filled(
+    inputs: Sequence[GraphInput], shapes: Mapping[str, Sequence[int]], lead: int, size: int
 ) -> dict[str, tuple[int, ...]] | None:
-    """Return the shape of every input, `lead` for what comes first in it; None where nothing is known."""
+    """Return the shape of every input, `size` where it is open and `lead` for what comes first in it.
+
+    A symbol has the size in all inputs that it has in one of `shapes`. None: nothing is known of an input.
+    """
     sizes: dict[str, int] = {}
     found = {}
     for item in sorted(inputs, key=lambda item: item.name not in shapes):
-        given, dims = shapes.get(item.name), item.dims
+        given = shapes.get(item.name)
+        dims = given if item.dims is None else item.dims
         if dims is None or (given is not None and len(given) != len(dims)):
             return None
-        shape = given or tuple(
+        shape = tuple(given or ()) or tuple(
             dim if isinstance(dim, int) else sizes.get(dim or "", size if k else lead)
             for k, dim in enumerate(dims)
         )
