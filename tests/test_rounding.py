@@ -187,3 +187,20 @@ def test_what_is_not_negative_is_its_own_magnitude(least: float, monkeypatch: py
     [positive] = run(proto.SerializeToString(), HERE, [{"x": np.abs(feeds["x"])}])
     np.testing.assert_array_equal(seen["r_o#magnitude"], positive["r_o"])
     assert ran == [1 if least == 0 else 2]
+
+
+def test_what_the_reference_just_gave_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the output of a node that moves values is seen; a product's magnitudes have to be run."""
+    b = Builder()
+    moved = b.done({"x": [4, 8]}, b.node("Transpose", "x", perm=[1, 0], name="moved"))
+    proto, feeds, _ = product(8, 0.0, 0)
+    given_ = [ort.run(m.SerializeToString(), HERE, [feeds])[0] for m in (moved, proto)]
+    ran: list[int] = []
+    run = ort.run
+    monkeypatch.setattr(ort, "run", lambda *rest: (ran.append(1), run(*rest))[1])
+    for one, known, runs in ((moved, given_[0], 0), (proto, given_[1], 1), (moved, None, 1)):
+        del ran[:]
+        seen = inner_values(one, HERE, feeds, FP32, known)
+        assert len(ran) == runs
+        fresh = inner_values(one, HERE, feeds, FP32)
+        assert seen.keys() == fresh.keys() and all(np.array_equal(seen[t], fresh[t]) for t in seen)

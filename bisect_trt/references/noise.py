@@ -130,8 +130,16 @@ class Noise:
     _beyond: dict[str, Array] = field(default_factory=dict)
     _outputs: tuple[str, ...] = ()
 
-    def prepare(self, model: onnx.ModelProto, folder: Path, feeds: Mapping[str, Array]) -> None:
+    def prepare(
+        self,
+        model: onnx.ModelProto,
+        folder: Path,
+        feeds: Mapping[str, Array],
+        known: Mapping[str, Array] | None = None,
+    ) -> None:
         """Run the model once, with all that it computes seen, and put places for errors into it.
+
+        `known` is what the reference gave for it before, if it was just asked.
 
         What no error reaches is not run again.
 
@@ -139,7 +147,7 @@ class Noise:
             Unknown: it is too large, or ONNX Runtime does not run it so.
         """
         self._feeds = dict(feeds)
-        seen = inner_values(model, folder, feeds, self.arithmetic)
+        seen = inner_values(model, folder, feeds, self.arithmetic, known)
         noisy = Places(model, seen, self.arithmetic)
         self._errors = noisy.errors
         self.overflows = [name for name, value in seen.items() if is_beyond(value, self.arithmetic.largest)]

@@ -160,6 +160,11 @@ def types(model: bytes, folder: Path, names: Sequence[str]) -> dict[str, int]:
     return {t: TensorProto.DataType.Value(kind[1].upper()) if kind else 0 for t, kind in kinds.items()}
 
 
+def used() -> tuple[str, tuple[Path, ...]]:
+    """Return the execution provider and the libraries of custom operators that `use` was given."""
+    return _used
+
+
 def custom_ops() -> tuple[Path, ...]:
     """Return the libraries of custom operators that `use` was given."""
     return _used[1]

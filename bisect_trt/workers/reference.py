@@ -11,11 +11,13 @@ from pathlib import Path
 import onnx
 
 from bisect_trt.errors import StoppedEarly, is_full
-from bisect_trt.model.candidate import Candidate, Feeds
+from bisect_trt.model.candidate import Candidate, Feeds, state_of
 from bisect_trt.outcome import Values
 from bisect_trt.references.base import Record
 from bisect_trt.settings import DEFAULT_ACCURACY, AccuracySettings
 from bisect_trt.workers import continue_rest
+
+KEPT = 1 << 24  # bytes of values that are kept until the next run
 
 
 def use(accuracy: AccuracySettings) -> None:
@@ -56,11 +58,33 @@ def values(candidate: Candidate) -> tuple[Values, str]:
 
     try:
         feeds = continue_rest.load(candidate, candidate.feeds)
-        return ort.run(candidate.model, candidate.folder, feeds), ""
+        found = ort.run(candidate.model, candidate.folder, feeds)
+        _ran.clear()
+        if sum(value.nbytes for sample in found for value in sample.values()) <= KEPT:
+            _ran[_question(candidate)] = found
+        return found, ""
     except ort.OrtError as error:
         return [], f"the reference cannot run it: {error}"
     except ValueError as error:  # what flows is of another type than the model declares
         return [], f"the model does not declare what flows in it: {error}"
+
+
+_ran: dict[object, Values] = {}
+"""What the reference gave for the last candidate, where it is little."""
+
+
+def _question(candidate: Candidate) -> object:
+    """Return what its answer follows from. Raises OSError where a file is gone."""
+    from bisect_trt.references import ort
+
+    content, sides = candidate.content, [tuple(sample.items()) for sample in candidate.feeds]
+    files = [path for side in sides for _, path in side] + ([content] if isinstance(content, Path) else [])
+    return content, candidate.folder, tuple(sides), tuple(map(state_of, files)), ort.used()
+
+
+def ran(candidate: Candidate) -> Values:
+    """Return what the reference gave for a candidate, if that is the last one that it was asked to run."""
+    return _ran.get(_question(candidate), []) if _ran else []
 
 
 def expected(candidate: Candidate) -> tuple[Values, str]:

@@ -18,7 +18,7 @@ from bisect_trt.model.walk import copied
 from bisect_trt.outcome import Array, Values
 from bisect_trt.references.spec import parse
 from bisect_trt.settings import AccuracySettings, TargetSettings
-from bisect_trt.workers import continue_rest
+from bisect_trt.workers import continue_rest, reference
 
 SAMPLES = 2  # failing samples that are looked at
 NODES = 128  # of a candidate whose steps are looked at
@@ -64,7 +64,8 @@ def explain(
     compare = _Compare(accuracy, least, expected, given)
     answers = []
     for k in failing[:SAMPLES]:
-        look = _Look(candidate, run, compare, k, feeds[k] if feeds else {})
+        known = reference.ran(candidate)
+        look = _Look(candidate, run, compare, k, feeds[k] if feeds else {}, known[k] if known else None)
         try:
             answers.append({**look.answer(arithmetic), "sample": k})
         except Unknown as why:
@@ -123,6 +124,7 @@ class _Look:
     compare: _Compare
     sample: int
     feeds: Mapping[str, Array]
+    known: Mapping[str, Array] | None  # what the reference gave for it, if it was just asked
 
     def answer(self, arithmetic: Arithmetic) -> dict[str, Any]:
         """Return what is said of it. Raises Unknown."""
@@ -130,7 +132,7 @@ class _Look:
 
         self.model = onnx.load_model_from_string(self.candidate.model)
         self.noise = Noise(arithmetic)
-        self.noise.prepare(self.model, self.candidate.folder, self.feeds)
+        self.noise.prepare(self.model, self.candidate.folder, self.feeds, self.known)
         self.noise.run(self._far_beyond)
         found = self._compared()
         if self._overflows():
