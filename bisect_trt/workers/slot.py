@@ -42,13 +42,15 @@ from bisect_trt.workers.reply import (
     unless,
 )
 
-POLL = 0.05  # seconds between two looks whether the worker is still there
+POLL = 0.05  # seconds between two looks whether the worker is still there, of a job that has just begun
+SLOW_POLL = 0.25  # and of one that takes longer
 LOST = 1.0  # seconds that a worker may take to end once its connection has
 GRACE = 2.0  # seconds that a job which heeds `targets.base.asked_to_stop` has to do so
 BROKEN = "broke the connection to its worker process"
 OVER = "held more memory than the limit"
 STARTS = 3  # processes that may go before one takes the job
 TAIL = 20 * 1024  # bytes of log that go with a death
+FASTEST = 8e9  # bytes that a process can take in a second, at the most
 LOG_LIMIT = 64 * 1024 * 1024  # bytes; a worker that prints more loses what it printed
 
 
@@ -87,6 +89,7 @@ class Slot:
         self._served = 0  # jobs that the present process has done
         self._over_limit: dict[int, str] = {}  # process id: why we killed it
         self._watched: list[psutil.Process] = []
+        self._rested = 0.0  # moment of `time.monotonic` before which they cannot hold too much
 
     # Jobs
 
@@ -177,7 +180,8 @@ class Slot:
             if worker.ready and not given:
                 self._give(worker, job)
                 given = True
-            heard = self._heard(worker, taken=bool(running))
+            patience = min(SLOW_POLL, max(POLL, (time.monotonic() - begin) / 20))
+            heard = self._heard(worker, patience, taken=bool(running))
             if isinstance(heard, tuple):
                 return unless(wish, timeout, heard)
             now = time.monotonic()
@@ -194,10 +198,10 @@ class Slot:
         except EndedError as error:
             raise NotStartedError from error
 
-    def _heard(self, worker: WorkerProcess, *, taken: bool) -> Notice | Answer | None:
+    def _heard(self, worker: WorkerProcess, seconds: float, *, taken: bool) -> Notice | Answer | None:
         """Return the process's message. Raises NotStartedError, DiedError or CancelledError if it ended."""
         try:
-            heard = worker.hear(POLL)
+            heard = worker.hear(seconds)
             if heard is not None or worker.exit_code() is None:
                 return heard
             if last := worker.hear(0.0):
@@ -287,14 +291,17 @@ class Slot:
         worker = self._worker
         if worker is None or not worker.ready:
             return
-        pid = worker.pid
+        pid, now = worker.pid, time.monotonic()
+        if now < self._rested and self._watched[0].pid == pid and not look_for_children:
+            return
         with suppress(psutil.Error):
             if look_for_children or not self._watched or self._watched[0].pid != pid:
                 process = psutil.Process(pid)
                 above = process.parent()  # the tool, or its server: all up to the first take 2 ms
                 if above is None or os.getpid() not in (above.pid, above.ppid()):
                     return
-                children = process.children(recursive=True) if look_for_children else ()
+                some = look_for_children and limits.may_have_children(pid)
+                children = process.children(recursive=True) if some else ()
                 self._watched = [process, *children]  # one that has just started has none
             held = 0
             for process in self._watched:
@@ -304,6 +311,7 @@ class Slot:
                 limit = f"{memory_limit >> 20} MiB"
                 self._over_limit[pid] = f"held {held >> 20} MiB, more than the limit of {limit}"
                 limits.kill_group(pid)
+            self._rested = now + min(SLOW_POLL, (memory_limit - held) / FASTEST)
         if look_for_children and self._size() > LOG_LIMIT:
             with suppress(OSError):
                 os.truncate(self.log, 0)  # the worker appends, so it goes on from the start
