@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
 import onnx
@@ -66,6 +66,22 @@ def _schema_of(op_type: str, version: int, domain: str) -> onnx.defs.OpSchema | 
         return onnx.defs.get_schema(op_type, version, domain)
     except (onnx.defs.SchemaError, TypeError):  # the latter where the version is no int32
         return None
+
+
+Allowed = dict[int, set[str]]
+"""Types, `tensor(float)` and the like, by the number of an input or output."""
+
+
+def allowed_types(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> tuple[Allowed, Allowed]:
+    """Return what a schema allows for each input and each output of a node that is not left out."""
+    known = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+
+    def side(names: Sequence[str], formals: list[onnx.defs.OpSchema.FormalParameter]) -> Allowed:
+        last = len(formals) - 1
+        kinds = {k: formals[min(k, last)].type_str for k, name in enumerate(names) if name and formals}
+        return {k: known.get(kind, {kind}) for k, kind in kinds.items()}
+
+    return side(node.input, list(schema.inputs)), side(node.output, list(schema.outputs))
 
 
 def import_of(domain: str, imports: dict[str, int]) -> int | None:

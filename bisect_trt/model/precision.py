@@ -23,6 +23,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from bisect_trt.model.cutting.constants import shape_arithmetic
 from bisect_trt.model.graph import bodies, is_onnx
 from bisect_trt.model.normalise import drop_weight_inputs, sort_nodes
+from bisect_trt.model.operators import allowed_types
 from bisect_trt.model.patch import Slots, key_of, lowered
 from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.model.walk import refill
@@ -135,18 +136,12 @@ def _narrow_slots(
     node: onnx.NodeProto, schema: onnx.defs.OpSchema, wide: Collection[str], precision: str
 ) -> Slots:
     """Say which inputs and outputs of a node become narrow; none at all when it stays as it is."""
-    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
     narrow = "tensor(float16)" if precision == "fp16" else "tensor(bfloat16)"
-
-    def fits(formals: list[onnx.defs.OpSchema.FormalParameter], k: int, name: str) -> bool:
-        if name not in wide or not formals:
-            return False
-        kind = formals[min(k, len(formals) - 1)].type_str
-        return narrow in allowed.get(kind, {kind})
-
-    inputs = [k for k, name in enumerate(node.input) if fits(list(schema.inputs), k, name)]
-    outputs = [k for k, name in enumerate(node.output) if fits(list(schema.outputs), k, name)]
-    return inputs, outputs
+    inputs, outputs = allowed_types(node, schema)
+    return (
+        [k for k, types in inputs.items() if narrow in types and node.input[k] in wide],
+        [k for k, types in outputs.items() if narrow in types and node.output[k] in wide],
+    )
 
 
 def _float_tensors(proto: onnx.ModelProto) -> set[str]:

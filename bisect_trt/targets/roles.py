@@ -13,6 +13,7 @@ from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import bodies, is_onnx, opset_of
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.normalise import inline_functions, sort_nodes
+from bisect_trt.model.operators import allowed_types
 from bisect_trt.model.patch import NARROW, key_of, lowered, narrow_copy
 from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
@@ -144,22 +145,15 @@ def _slots(
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
         return (), ()
-    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    inputs, outputs = allowed_types(node, schema)
+    each = (*inputs.values(), *outputs.values())
+    if any(all(t.startswith(("seq", "optional", "map")) for t in allowed) for allowed in each):
+        return (), ()
     narrow = "tensor(float16)" if NARROW[to] == TensorProto.FLOAT16 else "tensor(bfloat16)"
     fixed = PARAMETERS.get(node.op_type, ())
-
-    def kinds(formals: list[onnx.defs.OpSchema.FormalParameter], k: int) -> set[str]:
-        text = formals[min(k, len(formals) - 1)].type_str if formals else ""
-        return allowed.get(text, {text})
-
-    sides = []
-    for names, formals, left_out in (
-        (list(node.input), list(schema.inputs), fixed),
-        (list(node.output), list(schema.outputs), ()),
-    ):
-        some = {k: kinds(formals, k) for k, name in enumerate(names) if name}
-        if any(all(t.startswith(("seq", "optional", "map")) for t in each) for each in some.values()):
-            return (), ()
-        fits = [k for k, each in some.items() if narrow in each and k not in left_out]
-        sides.append(tuple(k for k in fits if types.get(names[k]) == TensorProto.FLOAT))
-    return sides[0], sides[1]
+    into = [k for k, allowed in inputs.items() if narrow in allowed and k not in fixed]
+    out = [k for k, allowed in outputs.items() if narrow in allowed]
+    return (
+        tuple(k for k in into if types.get(node.input[k]) == TensorProto.FLOAT),
+        tuple(k for k in out if types.get(node.output[k]) == TensorProto.FLOAT),
+    )
