@@ -80,6 +80,24 @@ def point_to(tensor: TensorProto, location: str, offset: int, length: int) -> No
     tensor.data_location = TensorProto.EXTERNAL
 
 
+def append_weight(tensor: TensorProto, whole: TensorProto, file: BinaryIO, name: str) -> None:
+    """Write a large weight to the end of the file `name`, and make it external data that lies there.
+
+    `whole` is the same with its values in it; it may be `tensor` itself.
+    """
+    length = raw_size(tensor.data_type, tensor.dims)
+    if length > INLINE_LIMIT:
+        start = _next_weight(file)  # of typed fields numpy_helper knows how each type is packed
+        file.write(whole.raw_data or numpy_helper.from_array(numpy_helper.to_array(whole)).raw_data)
+        point_to(tensor, name, start, length)
+
+
+def _next_weight(file: BinaryIO) -> int:
+    """Fill a file up to where a weight is aligned, as runtimes want to map it."""
+    file.write(b"\0" * (-file.tell() % ALIGNMENT))
+    return file.tell()
+
+
 class Store:
     """A folder that holds weights and recorded tensors, and never two copies of a big one."""
 
@@ -89,7 +107,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self._copies: dict[Path, str] = {}  # of the user's files, by name
         self._embedded: dict[tuple[Path, int], int] = {}  # file and offset to where the copy begins
-        self._end = 0
+        self._begun = False
         self._next = 0
 
     def adopt(self, proto: onnx.ModelProto, model_dir: Path, *, model_file: str = "") -> None:
@@ -104,13 +122,13 @@ class Store:
             OSError: a file cannot be read, or the folder cannot be written.
         """
         weights = self.folder / _WEIGHTS
-        if self._end == 0:
+        if not self._begun:
             weights.unlink(missing_ok=True)  # others may have mapped it: never truncate in place
+        self._begun = True
         with weights.open("ab") as out:
             for tensor in initializers(proto.graph):
                 if tensor.data_location != TensorProto.EXTERNAL:
-                    if tensor.data_type != TensorProto.STRING:
-                        self._move(tensor, out)
+                    append_weight(tensor, tensor, out, _WEIGHTS)
                 elif external_info(tensor)["location"] == model_file:
                     self._copy_once(tensor, model_dir / model_file, out)
                 else:
@@ -122,28 +140,12 @@ class Store:
         offset = int(external_info(tensor).get("offset") or 0)
         place = (file, offset)
         if place not in self._embedded:
-            self._embedded[place] = self._aligned(out)
+            self._embedded[place] = _next_weight(out)
             with file.open("rb") as source:
                 source.seek(offset)
                 for start in range(0, length, _CHUNK):
                     out.write(source.read(min(_CHUNK, length - start)))
-            self._end = self._embedded[place] + length
         point_to(tensor, _WEIGHTS, self._embedded[place], length)
-
-    def _aligned(self, out: BinaryIO) -> int:
-        """Fill up to where the next weight begins."""
-        start = -(-self._end // ALIGNMENT) * ALIGNMENT
-        out.write(b"\0" * (start - self._end))
-        return start
-
-    def _move(self, tensor: TensorProto, out: BinaryIO) -> None:
-        length = raw_size(tensor.data_type, tensor.dims)
-        if length <= INLINE_LIMIT:
-            return
-        start = self._aligned(out)  # of typed fields numpy_helper knows how each type is packed
-        out.write(tensor.raw_data or numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data)
-        self._end = start + length
-        point_to(tensor, _WEIGHTS, start, length)
 
     def _refer(self, tensor: TensorProto, model_dir: Path) -> None:
         info = external_info(tensor)

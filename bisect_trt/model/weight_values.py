@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.external import embedded, tensors
-from bisect_trt.model.store import (
-    ALIGNMENT,
-    INLINE_LIMIT,
-    bits_per_element,
-    external_info,
-    initializers,
-    point_to,
-    raw_size,
-)
+from bisect_trt.model.store import append_weight, bits_per_element, external_info, initializers, raw_size
 from bisect_trt.outcome import Array
 
 EMBED_LIMIT = 1_500_000_000
@@ -74,21 +65,11 @@ def save_whole(model: onnx.ModelProto, folder: Path, place: Path, *, outside: bo
     if outside or weight_bytes(model) > EMBED_LIMIT:
         with beside.open("wb") as file:
             for tensor in initializers(model.graph):
-                _append(tensor, folder, file, beside.name)
+                append_weight(
+                    tensor, embedded(tensor, folder), file, beside.name
+                )  # one is in memory at a time
     embed_all(model, folder, besides=beside.name)
     place.write_bytes(model.SerializeToString())
-
-
-def _append(tensor: TensorProto, folder: Path, file: BinaryIO, name: str) -> None:
-    """Move the values of a large weight to the end of a file, so that no more than one is in memory."""
-    size = raw_size(tensor.data_type, tensor.dims)
-    if size <= INLINE_LIMIT:
-        return
-    whole = embedded(tensor, folder)
-    start = -(-file.tell() // ALIGNMENT) * ALIGNMENT
-    file.seek(start)
-    file.write(whole.raw_data or numpy_helper.from_array(numpy_helper.to_array(whole)).raw_data)
-    point_to(tensor, name, start, size)
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
