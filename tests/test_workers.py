@@ -362,6 +362,8 @@ def test_tasks_that_nobody_waits_for_end_with_the_interpreter(tmp_path: Path) ->
 
 def test_words_for_exit_codes() -> None:
     assert limits.describe_exit(-11) == "SIGSEGV (segmentation fault)"
+    assert limits.describe_exit(-8) == "SIGFPE (arithmetic error)"
+    assert limits.describe_exit(-signal.SIGRTMIN - 1) == f"signal {signal.SIGRTMIN + 1}"
     assert limits.describe_exit(-6) == "SIGABRT (aborted)"
     assert limits.describe_exit(5) == "exit code 5"
     assert limits.describe_exit(-64).startswith("SIG")

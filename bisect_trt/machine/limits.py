@@ -25,16 +25,6 @@ WORKER_SHARE = 0.8  # of the machine's memory, for all workers together
 WORKER = "BISECT_TRT_WORKER"
 """Environment variable of a worker process: where its files lie, without their suffix."""
 
-SIGNAL_WORDS = {
-    signal.SIGSEGV: "segmentation fault",
-    signal.SIGABRT: "aborted",
-    signal.SIGBUS: "bus error",
-    signal.SIGFPE: "arithmetic error",
-    signal.SIGILL: "illegal instruction",
-    signal.SIGKILL: "killed",
-    signal.SIGTERM: "terminated",
-}
-
 
 def prepare_worker(log: Path, pid_file: Path, parent: int, threads: int, device: str = "") -> None:
     """Make this process a worker; runs once in each, before any job.
@@ -151,7 +141,8 @@ def describe_exit(code: int | None) -> str:
     name = signal_name(-code)
     if not name.startswith("SIG"):
         return name
-    words = SIGNAL_WORDS.get(signal.Signals(-code)) or (signal.strsignal(-code) or "").lower()
+    # What the system calls a floating point exception is most often a division of integers.
+    words = "arithmetic error" if -code == signal.SIGFPE else (signal.strsignal(-code) or "").lower()
     return f"{name} ({words})" if words else name
 
 

@@ -107,16 +107,12 @@ class Runner(Protocol):
 
     def run(self, job: Job) -> Answer:
         """Do a job, isolated; back when its limit is over, whatever happens."""
-        ...
 
     def cancel(self) -> None:
         """End all that runs, from any thread; calls return soon, and those from now on at once."""
-        ...
 
     def folder(self, slug: str) -> Path | None:
         """Return where the job of this name leaves its progress, while it runs."""
-        ...
 
     def close(self) -> None:
         """Leave nothing of it running."""
-        ...

@@ -64,11 +64,9 @@ class Target(Protocol):
 
     def info(self) -> TargetInfo:
         """Describe the target on this machine."""
-        ...
 
     def run(self, candidate: Candidate) -> TargetResult:
         """Parse, build and (when possible) run the candidate on each of its samples."""
-        ...
 
 
 def report_progress(text: str) -> None:

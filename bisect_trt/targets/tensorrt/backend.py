@@ -24,14 +24,9 @@ from bisect_trt.targets import gpu
 from bisect_trt.targets.base import TargetInfo, TargetResult, announce
 from bisect_trt.targets.narrow import Narrower, Source
 from bisect_trt.targets.tensorrt import api, constraints, knobs, progress, timing, warm
-from bisect_trt.targets.tensorrt import (
-    config as trt_config,
-)
-from bisect_trt.targets.tensorrt import (
-    engine as trt_engine,
-)
+from bisect_trt.targets.tensorrt import engine as trt_engine
 from bisect_trt.targets.tensorrt.api import for_engine, from_engine, loaded
-from bisect_trt.targets.tensorrt.config import digests
+from bisect_trt.targets.tensorrt.config import digests, load_plugins, make_config
 from bisect_trt.targets.tensorrt.ignored import deep_failures
 from bisect_trt.targets.tensorrt.log import (
     asks_for_gpu,
@@ -83,7 +78,7 @@ class TensorRT:
         self._gpu = gpu.find_gpu()
         casts = settings.precision if api.is_strongly_typed(self._trt) else ""
         self._narrower = Narrower(casts)
-        trt_config.load_plugins(self._trt, self._logger, settings.plugins)
+        load_plugins(self._trt, self._logger, settings.plugins)
 
     def info(self) -> TargetInfo:
         """Describe the module and the GPU. Build only without a GPU, or where that is asked for.
@@ -261,7 +256,7 @@ class TensorRT:
         if way.inside:
             trt_engine.mark(network)
         try:
-            config = trt_config.make_config(self._trt, builder, network, self._settings, candidate, self._log)
+            config = make_config(self._trt, builder, network, self._settings, candidate, self._log)
         except RuntimeError as e:  # it takes no profile of a shape that its parser misread
             return self._failed([failure(candidate.model, Stage.BUILD, str(e))], facts)
         if candidate.keep is not None and not api.is_strongly_typed(self._trt):
