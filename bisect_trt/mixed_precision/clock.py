@@ -181,7 +181,7 @@ def _words(keeps: Sequence[Keep], sides: Sequence[Clocked], first: int, low: Clo
             f"Whole layers are kept, as that is faster: {timed[first]}; {timed[0]}, the fewest that pass."
         )
     elif len(timed) > 1:
-        words.append(f"Keeping whole layers was tried and is not faster: {', '.join(timed[1:])}.")
+        words.append(f"Keeping whole layers was tried and is not clearly faster: {', '.join(timed[1:])}.")
     if wide.beats(sides[first]):
         words.append("All of it in FP32 is faster than this.")
     if low.rounds and wide.beats(low):
