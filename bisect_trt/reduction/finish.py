@@ -10,13 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bisect_trt.anonymise.scrub import (
-    anonymous,
-    operators,
-    require_clean,
-    scrub_journal,
-    scrub_texts,
-)
+from bisect_trt.anonymise import scrub
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.origin import origins
@@ -289,9 +283,9 @@ def write_texts(run: Run, result: Reduction, fresh: FreshRuns | None) -> Reducti
     if not run.settings.run.anonymise:
         objection = fresh.disagreement if fresh else None
         return archive.zipped(write.write(result, journal, tried=tried, objection=objection))
-    secrets = run.secrets.without(operators([result.best.model]))
-    write.write(anonymous(result, secrets), journal, tried=tried)
-    scrub_texts(result.out, secrets)
+    secrets = run.secrets.without(scrub.operators([result.best.model]))
+    write.write(scrub.anonymous(result, secrets), journal, tried=tried)
+    scrub.scrub_texts(result.out, secrets)
     return result
 
 
@@ -316,11 +310,11 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
         )
     run.prober.journal.close()
     place = run.out / folders.JOURNAL
-    scrub_journal(place)
-    secrets = run.secrets.without(operators(result.best.model for result in results))
-    require_clean([run.out], secrets)
-    found = [archive.zipped(anonymous(result, secrets)) for result in results]
-    require_clean([r.archive for r in found if r.archive], secrets, remove=True)
+    scrub.scrub_journal(place)
+    secrets = run.secrets.without(scrub.operators(result.best.model for result in results))
+    scrub.require_clean([run.out], secrets)
+    found = [archive.zipped(scrub.anonymous(result, secrets)) for result in results]
+    scrub.require_clean([r.archive for r in found if r.archive], secrets, remove=True)
     with Journal.open(place, Journal.header(place) or {}) as journal:
         journal.event(folders.DONE)
     return found

@@ -156,8 +156,8 @@ class Problem:
         if reproduces and (self.best is None or candidate.size < self.best.size):
             self.best = candidate
             count = len(candidate.nodes)
-            text = "1 node still fails" if count == 1 else f"{count:,} nodes still fail"
-            self._tell(text, accepted=not self._edited)
+            verb = "fails" if count == 1 else "fail"
+            self._tell(f"{counted(count, 'node')} still {verb}", accepted=not self._edited)
         return reproduces
 
     def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from bisect_trt.errors import StoppedEarly
@@ -121,9 +122,4 @@ class _Failures:
 def slug(failure: Failure) -> str:
     """Return a failure as a part of a file name: `parse-resize-antialiasing-is-not-supported`."""
     words = re.sub(r"<\w+>|[^A-Za-z0-9]+", " ", f"{failure.stage} {failure.op} {failure.message}").lower()
-    text = ""
-    for word in words.split():
-        if len(text) + len(word) >= LONGEST_SLUG:
-            break
-        text = f"{text}-{word}" if text else word
-    return text or "failure"
+    return textwrap.shorten(words, LONGEST_SLUG, placeholder="").replace(" ", "-") or "failure"

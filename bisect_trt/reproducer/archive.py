@@ -9,23 +9,7 @@ from pathlib import Path
 
 from bisect_trt.model.seeded_values import DESCRIBED_FROM
 from bisect_trt.outcome import Stage
-from bisect_trt.reproducer import command_lines, seeded
-from bisect_trt.reproducer.files import (
-    INPUTS,
-    ISSUE,
-    LOG,
-    MODEL,
-    NOTE,
-    PAGE,
-    REPORT,
-    SCRIPT,
-    SUMMARY,
-    TIMING,
-    WEIGHTS,
-    add_to,
-    entry,
-    sample_file,
-)
+from bisect_trt.reproducer import command_lines, files, seeded
 from bisect_trt.reproducer.models import skeleton_of
 from bisect_trt.results import Reduction
 from bisect_trt.writing.files import written_whole
@@ -58,11 +42,11 @@ def zip_it(out: Path, stage: Stage) -> Path:
     ):
         for source in (source for source in attachments(out) if source not in needless):
             inside = f"{title}/{source.name}"
-            names = {one.name for one in made if sample_file(INPUTS, one.sample) == source.name}
+            names = {one.name for one in made if files.sample_file(files.INPUTS, one.sample) == source.name}
             if names:
-                archive.writestr(entry(archive, inside), seeded.lighter(source, names))
+                archive.writestr(files.entry(archive, inside), seeded.lighter(source, names))
             else:
-                add_to(archive, inside, source)
+                files.add_to(archive, inside, source)
     return place
 
 
@@ -81,10 +65,7 @@ def too_big(archive: Path) -> str:
 
 def attachments(out: Path) -> list[Path]:
     """Return those files of a bundle that are attached, sorted by name."""
-    patterns: tuple[str, ...] = ("repro-*.onnx", "repro-*.data", TIMING)  # of TensorRT alone
-    patterns += (MODEL, WEIGHTS, "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", SCRIPT)
-    patterns += (ISSUE, NOTE, LOG, seeded.SCRIPT)
-    patterns += (REPORT, PAGE, SUMMARY, "trtexec-*.raw", command_lines.JSON)
+    patterns = (*files.ATTACHED, seeded.SCRIPT, command_lines.JSON)
     return sorted(path for pattern in patterns for path in out.glob(pattern))
 
 
@@ -111,6 +92,6 @@ def _free(folder: Path, title: str) -> Path:
 def _ours(place: Path, title: str) -> bool:
     try:
         with zipfile.ZipFile(place) as archive:
-            return f"{title}/{REPORT}" in archive.namelist()
+            return f"{title}/{files.REPORT}" in archive.namelist()
     except (OSError, zipfile.BadZipFile):
         return False

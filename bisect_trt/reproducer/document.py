@@ -17,7 +17,6 @@ from bisect_trt.model.summary import figures
 from bisect_trt.options import arguments, nameless, target_arguments
 from bisect_trt.reproducer.files import REPORT
 from bisect_trt.results import Check, Reduction
-from bisect_trt.targets.base import TargetInfo
 
 SCHEMA = 1
 
@@ -28,7 +27,7 @@ def report(reduction: Reduction, environment: Environment) -> dict[str, Any]:
         "schema": SCHEMA,
         "tool": {"name": "bisect-trt", "version": __version__},
         "model": {"file": reduction.model.name, "nodes": reduction.original_nodes},
-        "target": _target(reduction.target),
+        "target": plain(asdict(reduction.target)),
         "reference": reduction.reference,
         "finding": reduction.judgement.kind.value,
         "judgement": plain(reduction.judgement.to_json()),
@@ -74,7 +73,7 @@ def check(result: Check) -> dict[str, Any]:
     return {
         "tool": {"name": "bisect-trt", "version": __version__},
         "model": {"file": result.model.name, "nodes": result.nodes},
-        "target": _target(result.target),
+        "target": plain(asdict(result.target)),
         "reference": result.reference,
         "agrees": not result.outcome.failures and not result.outcome.unresolved,
         "failures": [failure.to_json() for failure in result.outcome.failures],
@@ -85,16 +84,6 @@ def check(result: Check) -> dict[str, Any]:
         "finding": result.finding.value if result.outcome.failures or result.outcome.unresolved else None,
         "notes": list(result.notes),
         "reduce": result.next_line,
-    }
-
-
-def _target(target: TargetInfo) -> dict[str, Any]:
-    return {
-        "name": target.name,
-        "title": target.title,
-        "can_run": target.can_run,
-        "notes": list(target.notes),
-        "versions": dict(target.versions),
     }
 
 

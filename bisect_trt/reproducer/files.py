@@ -24,6 +24,9 @@ REPORT = "report.json"
 PAGE = "report.html"
 SUMMARY = "report.md"
 
+ATTACHED = [MODEL, WEIGHTS, SCRIPT, ISSUE, NOTE, LOG, REPORT, PAGE, SUMMARY, TIMING, "repro-*.onnx"]
+ATTACHED += ["repro-*.data", "passing.*", "inputs*.npz", "expected*.npz", "actual*.npz", "trtexec-*.raw"]
+
 _OF_A_RESULT = ["repro*.onnx", "*.data", PASSING, TIMING, "inputs*.npz", "expected*.npz", ACTUAL, "seeded.*"]
 
 CHUNK = 1 << 24

@@ -18,18 +18,7 @@ from bisect_trt.model.precision import narrowed
 from bisect_trt.model.store import external_info, point_to, raw_size
 from bisect_trt.model.weight_values import EMBED_LIMIT
 from bisect_trt.outcome import Failure
-from bisect_trt.reproducer import script, seeded
-from bisect_trt.reproducer.files import (
-    CHUNK,
-    EXPECTED,
-    INPUTS,
-    MODEL,
-    TIMING,
-    WEIGHTS,
-    narrow_file,
-    sample_file,
-    write_values,
-)
+from bisect_trt.reproducer import files, script, seeded
 from bisect_trt.targets.emulate.graph import emulate
 from bisect_trt.targets.tensorrt.defaults import spelled_out
 from bisect_trt.targets.tensorrt.ignored import is_ignored, without_ignored
@@ -47,12 +36,12 @@ def write_model(candidate: Candidate, out: Path, embed_limit: int = EMBED_LIMIT)
     Raises:
         OSError: external data of the candidate is missing or too short, or a file cannot be written.
     """
-    with written_aside(out, MODEL) as folder:
+    with written_aside(out, files.MODEL) as folder:
         _write_model(candidate, folder, embed_limit)
         _write_script(folder)
-        for side, name in ((candidate.feeds, INPUTS), (candidate.expected, EXPECTED)):
+        for side, name in ((candidate.feeds, files.INPUTS), (candidate.expected, files.EXPECTED)):
             for k, feeds in enumerate(side):
-                write_values(feeds, folder / sample_file(name, k))
+                files.write_values(feeds, folder / files.sample_file(name, k))
 
 
 def write_beside(candidate: Candidate, out: Path, name: str) -> None:
@@ -72,8 +61,8 @@ def write_narrow(out: Path, precision: str) -> None:
         OSError: a file cannot be read or written.
     """
     with temporary_folder() as scratch:
-        made = narrowed((out / MODEL).read_bytes(), out, precision, scratch)
-        write_beside(Candidate(made.model, made.folder, ()), out, narrow_file(precision))
+        made = narrowed((out / files.MODEL).read_bytes(), out, precision, scratch)
+        write_beside(Candidate(made.model, made.folder, ()), out, files.narrow_file(precision))
 
 
 def write_emulated(out: Path, precision: str) -> None:
@@ -82,8 +71,8 @@ def write_emulated(out: Path, precision: str) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    made = emulate(onnx.load_model_from_string((out / MODEL).read_bytes()), precision)
-    write_beside(Candidate(made.model.SerializeToString(), out, ()), out, narrow_file(precision))
+    made = emulate(onnx.load_model_from_string((out / files.MODEL).read_bytes()), precision)
+    write_beside(Candidate(made.model.SerializeToString(), out, ()), out, files.narrow_file(precision))
 
 
 def write_twin(out: Path, wanted: Failure) -> None:
@@ -95,9 +84,10 @@ def write_twin(out: Path, wanted: Failure) -> None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    proto = onnx.load_model_from_string((out / MODEL).read_bytes())
-    made = without_ignored(proto, wanted) if is_ignored(wanted) else spelled_out(proto)
-    write_beside(Candidate(made, out, ()), out, narrow_file("without" if is_ignored(wanted) else "spelled"))
+    proto = onnx.load_model_from_string((out / files.MODEL).read_bytes())
+    ignored = is_ignored(wanted)
+    made = without_ignored(proto, wanted) if ignored else spelled_out(proto)
+    write_beside(Candidate(made, out, ()), out, files.narrow_file("without" if ignored else "spelled"))
 
 
 def write_timing_cache(source: Path, out: Path) -> None:
@@ -107,8 +97,8 @@ def write_timing_cache(source: Path, out: Path) -> None:
         OSError: the file cannot be read or written.
     """
     if source.exists():
-        with written_aside(out, TIMING) as folder:
-            shutil.copyfile(source, folder / TIMING)
+        with written_aside(out, files.TIMING) as folder:
+            shutil.copyfile(source, folder / files.TIMING)
 
 
 def read_model(out: Path, scratch: Path) -> Candidate:
@@ -120,18 +110,18 @@ def read_model(out: Path, scratch: Path) -> Candidate:
         OSError: `repro.onnx` cannot be read.
         UsageError: its seeded weights cannot be made.
     """
-    model = (out / MODEL).read_bytes()
+    model = (out / files.MODEL).read_bytes()
     proto = onnx.load_model_from_string(model)
     made = seeded.write(proto, scratch / seeded.FILE)
-    if made and (out / WEIGHTS).exists():
-        (scratch / WEIGHTS).unlink(missing_ok=True)
-        shutil.copyfile(out / WEIGHTS, scratch / WEIGHTS)
+    if made and (out / files.WEIGHTS).exists():
+        (scratch / files.WEIGHTS).unlink(missing_ok=True)
+        shutil.copyfile(out / files.WEIGHTS, scratch / files.WEIGHTS)
     return Candidate(
         content=model,
         folder=scratch if made else out,
         nodes=tuple(node.name for node in proto.graph.node),
-        feeds=seeded.complete(proto, _read_samples(out, INPUTS, scratch), scratch),
-        expected=_read_samples(out, EXPECTED, scratch),
+        feeds=seeded.complete(proto, _read_samples(out, files.INPUTS, scratch), scratch),
+        expected=_read_samples(out, files.EXPECTED, scratch),
         form=Form.WRITTEN,
     )
 
@@ -140,7 +130,7 @@ def _write_model(
     candidate: Candidate,
     folder: Path,
     embed_limit: int,
-    name: str = MODEL,
+    name: str = files.MODEL,
     owner: onnx.ModelProto | None = None,
 ) -> None:
     """Seeded weights are left out; where `owner` is given, `repro.onnx`, only those that it has as well."""
@@ -175,7 +165,8 @@ def _write_model(
 def _write_script(folder: Path) -> None:
     """`seeded.py`, where there is something for it to make."""
     proto = skeleton_of(folder)
-    rows = [seeded.row(one, sample_file(INPUTS, one.sample)) for one in seeded.seeded_inputs(proto)]
+    made = seeded.seeded_inputs(proto)
+    rows = [seeded.row(one, files.sample_file(files.INPUTS, one.sample)) for one in made]
     words = seeded.words(proto, rows)
     if words["weights"] or rows:
         text = script.environment().get_template("seeded.py.j2").render(words)
@@ -184,18 +175,18 @@ def _write_script(folder: Path) -> None:
 
 def skeleton_of(out: Path) -> onnx.ModelProto:
     """Return `repro.onnx` without its external data."""
-    return onnx.load_model(str(out / MODEL), load_external_data=False)
+    return onnx.load_model(str(out / files.MODEL), load_external_data=False)
 
 
 def _read_samples(out: Path, name: str, scratch: Path) -> tuple[Feeds, ...]:
     samples: list[Feeds] = []
-    while (archive := out / sample_file(name, len(samples))).exists():
+    while (archive := out / files.sample_file(name, len(samples))).exists():
         feeds = {}
         with zipfile.ZipFile(archive) as content:
             for k, entry in enumerate(content.infolist()):
                 place = scratch / f"{name}-{len(samples)}-{k}.npy"  # names of tensors are no file names
                 with content.open(entry) as source, place.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, CHUNK)
+                    shutil.copyfileobj(source, sink, files.CHUNK)
                 feeds[entry.filename.removesuffix(".npy")] = place
         samples.append(feeds)
     return tuple(samples)
@@ -209,7 +200,7 @@ def _bytes(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
     with source.open("rb") as file:
         file.seek(int(info.get("offset", 0)))
         while left:
-            chunk = file.read(min(left, CHUNK))
+            chunk = file.read(min(left, files.CHUNK))
             if not chunk:
                 raise OSError(f"{source} ends before the weight {tensor.name!r} does")
             left -= len(chunk)

@@ -162,11 +162,7 @@ def document(scan: Scan) -> dict[str, Any]:
         "schema": SCHEMA,
         "tool": {"name": "bisect-trt", "version": __version__},
         "model": {"file": scan.model.name, "nodes": scan.nodes},
-        "target": {
-            "name": scan.target.name,
-            "title": scan.target.title,
-            "versions": dict(scan.target.versions),
-        },
+        "target": {key: plain(getattr(scan.target, key)) for key in ("name", "title", "versions")},
         "reference": scan.reference,
         "arguments": plain(target_arguments(scan.settings.target)),
         "accuracy": plain(asdict(scan.settings.accuracy)),
