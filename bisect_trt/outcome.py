@@ -171,10 +171,8 @@ class Measured(_Facts):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; empty when nothing was compared."""
-        found = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
-        for name in ("own", "rounding", "origin"):
-            if not found[name]:
-                del found[name]
+        known = {k: v for k, v in vars(self).items() if v or k not in ("own", "rounding", "origin")}
+        found = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items()}
         return found if self.compared or self.own else {}
 
 

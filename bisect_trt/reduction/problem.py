@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
-from itertools import chain, count
+from itertools import chain, tee
 
 from onnx import ModelProto
 
@@ -162,23 +162,9 @@ class Problem:
 
     def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:
         """Return the index of the first candidate, in order, that reproduces; free workers look ahead."""
-        ahead: deque[Candidate] = deque()
-        source = iter(candidates)
-
-        def guesses() -> Iterator[Candidate]:
-            yield from list(ahead)
-            for candidate in source:
-                ahead.append(candidate)
-                yield candidate
-
-        with self.looking_ahead(guesses):
-            for k in count():
-                candidate = ahead.popleft() if ahead else next(source, None)
-                if candidate is None:
-                    return None
-                if self.attempt(candidate):
-                    return k
-        return None
+        (left,) = tee(candidates, 1)
+        with self.looking_ahead(lambda: copy(left)):
+            return next((k for k, candidate in enumerate(left) if self.attempt(candidate)), None)
 
     @contextmanager
     def looking_ahead(self, guesses: Callable[[], Iterable[Candidate]]) -> Iterator[None]:

@@ -94,12 +94,9 @@ def require_target(journal: Journal, fingerprint: str) -> None:
 
 def anonymous_folder(head: dict[str, str]) -> Path:
     """Return `anonymous-repro`, with a number if another model's run is there: a name without information."""
-    for number in itertools.count(1):
-        out = default_folder(Path("anonymous" if number == 1 else f"anonymous-{number}"))
-        known = Journal.header(out / JOURNAL) or {}
-        if not out.exists() or known.get("model") == head["model"]:
-            return out
-    raise AssertionError
+    numbered = (f"anonymous-{number}" if number > 1 else "anonymous" for number in itertools.count(1))
+    known = ((out, Journal.header(out / JOURNAL)) for out in map(default_folder, map(Path, numbered)))
+    return next(out for out, old in known if not out.exists() or (old or {}).get("model") == head["model"])
 
 
 def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:

@@ -130,32 +130,25 @@ def _optional_inputs(draft: Draft) -> Iterator[Edit]:
             if schema is None or not name or k >= len(schema.inputs) or node.op_type == "Loop":
                 continue  # a Loop without its count or condition may never end
             if schema.inputs[k].option == onnx.defs.OpSchema.FormalParameterOption.Optional:
-                yield partial(_unwire, node.name, k)
-
-
-def _unwire(node_name: str, k: int, draft: Draft) -> str:
-    node = draft.node(node_name)
-    if node is None or k >= len(node.input) or not node.input[k]:
-        return ""
-    node.input[k] = ""
-    while node.input and not node.input[-1]:
-        del node.input[-1]
-    draft.drop_unused()
-    return f"{node.op_type} without input {k}" if draft.graph.input else ""
+                yield partial(_blank, "input", node.name, k)
 
 
 def _optional_outputs(draft: Draft) -> Iterator[Edit]:
     for node in inner_nodes(draft.graph):
         for k, name in enumerate(node.output):
             if k and name and not draft.is_read(name):
-                yield partial(_unmake, node.name, k)
+                yield partial(_blank, "output", node.name, k)
 
 
-def _unmake(node_name: str, k: int, draft: Draft) -> str:
+def _blank(side: str, node_name: str, k: int, draft: Draft) -> str:
+    """Leave out the k-th name of the `input` or `output` of a node; what has no name at the end is gone."""
     node = draft.node(node_name)
-    if node is None or k >= len(node.output) or not node.output[k]:
+    names = getattr(node, side) if node is not None else []
+    if node is None or k >= len(names) or not names[k]:
         return ""
-    node.output[k] = ""
-    while len(node.output) > 1 and not node.output[-1]:
-        del node.output[-1]
-    return f"{node.op_type} without output {k}"
+    names[k] = ""
+    while len(names) > (side == "output") and not names[-1]:  # an output stays, named or not
+        del names[-1]
+    if side == "input":
+        draft.drop_unused()
+    return f"{node.op_type} without {side} {k}" if draft.graph.input or side == "output" else ""

@@ -21,11 +21,11 @@ from bisect_trt.reduction.simplify.propose import attempt, attempt_each, best_dr
 Kind = tuple[int, tuple[int, ...]]
 """Element type and static dimensions."""
 
-_LAYOUT = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "DepthToSpace"}
-_LAYOUT |= {"SpaceToDepth", "Cast", "Dropout"}
-_ELEMENTWISE = {"Relu", "Sigmoid", "Tanh", "Abs", "Neg", "Exp", "Log", "Sqrt", "Erf", "Floor", "Ceil"}
-_ELEMENTWISE |= {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip", "LeakyRelu", "Elu", "Gelu"}
-_ELEMENTWISE |= {"HardSigmoid", "HardSwish", "Sign", "Sin", "Cos", "Reciprocal", "Mish", "Selu", "Round"}
+_PLAIN = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "DepthToSpace"}
+_PLAIN |= {"SpaceToDepth", "Cast", "Dropout"}  # these change the layout only, the others go by elements
+_PLAIN |= {"Relu", "Sigmoid", "Tanh", "Abs", "Neg", "Exp", "Log", "Sqrt", "Erf", "Floor", "Ceil"}
+_PLAIN |= {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip", "LeakyRelu", "Elu", "Gelu"}
+_PLAIN |= {"HardSigmoid", "HardSwish", "Sign", "Sin", "Cos", "Reciprocal", "Mish", "Selu", "Round"}
 
 
 def bypass(problem: Problem) -> None:
@@ -102,13 +102,12 @@ def _pass_on(scope: onnx.GraphProto, made: str, source: str) -> bool:
 def _chains(draft: Draft, part: onnx.GraphProto) -> Iterator[tuple[str, str]]:
     """Yield the ends of chains of at least two ops that only rearrange or go element by element."""
     nodes = {t: node for node in part.node for t in node.output if t}
-    plain = _LAYOUT | _ELEMENTWISE
     for last in reversed(part.node):
         first = last
-        while first.op_type in plain:
+        while first.op_type in _PLAIN:
             fed = [t for t in first.input if t and t not in draft.weights]
             before = nodes.get(fed[0]) if len(fed) == 1 else None
-            if before is None or before.op_type not in plain or len(list(draft.readers(fed[0]))) > 1:
+            if before is None or before.op_type not in _PLAIN or len(list(draft.readers(fed[0]))) > 1:
                 break
             first = before
         if first is not last:

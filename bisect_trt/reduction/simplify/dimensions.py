@@ -40,17 +40,10 @@ def smaller_dimensions(problem: Problem) -> None:
 
 def sizes_below(size: int) -> Iterator[int]:
     """Yield sizes to try, smallest first: all up to `EXACT`, then wider steps, then narrow ones at `size`."""
-    yield from range(1, min(size, EXACT + 1))
-    step = EXACT
-    while step * 2 < size:
-        step *= 2
-        yield step
-    less = 1
-    while size - less * 2 > max(step, EXACT):
-        less *= 2
-    while less and size - less > max(step, EXACT):
-        yield size - less
-        less //= 2
+    wide = [EXACT << n for n in range(1, size.bit_length()) if EXACT << n < size]
+    largest = max(wide, default=EXACT)
+    narrow = [less for n in reversed(range(size.bit_length())) if (less := size - (1 << n)) > largest]
+    yield from (*range(1, min(size, EXACT + 1)), *wide, *narrow)
 
 
 def may_leap(problem: Problem) -> bool:
@@ -136,11 +129,9 @@ def _point(name: str, dropped: tuple[str, ...], draft: Draft) -> str:
         if weight is None:
             return ""
         recipe, generated = draft.recipes.get(node.input[1]), node.input[1] in draft.generated
-        window = (slice(0, 1),) * (weight.ndim - 2)
-        draft.set_weight(node.input[1], weight[(slice(None), slice(None), *window)])
-        if recipe is not None:
-            small = draft.weights[node.input[1]]
-            draft.set_weight(node.input[1], recipe.make(small.shape, small.dtype), recipe)
+        small = weight[(slice(None), slice(None), *(slice(0, 1),) * (weight.ndim - 2))]
+        values = recipe.make(small.shape, small.dtype) if recipe is not None else small
+        draft.set_weight(node.input[1], values, recipe)
         if generated:
             draft.generated.add(node.input[1])
     for attribute in dims:
