@@ -223,13 +223,11 @@ def verify(run: Run, result: Reduction, runs: int, ready: Ready) -> FreshRuns:
     target = result.settings.target
     if (result.out / files.TIMING).exists():
         target = replace(target, timing_cache=result.out / files.TIMING)
-    settings = replace(run.settings, accuracy=result.compared_as, target=target)
-    objection: str | None = None
-    outcomes: list[Outcome] = []
-    agreed: list[Outcome] = []
-    reworded: list[Failure] = []
     flaky, workers = runs > 1, max(len(ready.pools), run.settings.run.workers)
-    settings = replace(settings, run=replace(settings.run, workers=workers))
+    wide = replace(run.settings.run, workers=workers)
+    settings = replace(run.settings, accuracy=result.compared_as, target=target, run=wide)
+    objection: str | None = None
+    outcomes, agreed, reworded = list[Outcome](), list[Outcome](), list[Failure]()
     most = min(runs, FRESH) if flaky else result.repeats
     while len(outcomes) < most and not (flaky and agreed):
         count = min(workers, most - len(outcomes)) if flaky else most

@@ -82,18 +82,13 @@ def _is_built_in(reduction: Reduction) -> bool:
     return not (target.ep_libraries or parse_spec(target.spec)[1] or find_package(provider))
 
 
-def _runs(reduction: Reduction) -> bool:
-    """Return whether the failure needs more than a build."""
-    return reduction.wanted.stage not in (Stage.PARSE, Stage.BUILD)
-
-
 def _names(samples: Sequence[Feeds]) -> list[str]:
     """Return the names of the tensors of the first sample, in the order of its archive."""
     return sorted(samples[0]) if samples else []
 
 
 def _trtexec(reduction: Reduction) -> Recipe:
-    target, runs = reduction.settings.target, _runs(reduction)
+    target, runs = reduction.settings.target, reduction.wanted.stage not in (Stage.PARSE, Stage.BUILD)
     program = "trtexec" if reduction.target.name == "tensorrt" else "tensorrt_rtx"
     model, flags = _model(reduction)
     words = [program, f"--onnx={model}", *flags]

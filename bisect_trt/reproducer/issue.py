@@ -14,7 +14,7 @@ from bisect_trt.machine.environment import ABSENT
 from bisect_trt.options import line
 from bisect_trt.reproducer.command_lines import recipes
 from bisect_trt.reproducer.files import LOG
-from bisect_trt.reproducer.markdown import FILTERS, code
+from bisect_trt.reproducer.markdown import code
 from bisect_trt.reproducer.picture import mermaid, picture
 from bisect_trt.reproducer.script import environment, template_for
 from bisect_trt.reproducer.trackers import STYLES, emulated, failure_words, style_of, title
@@ -36,8 +36,7 @@ def render(reduction: Reduction, document: Mapping[str, Any], zip_name: str) -> 
     said = (*reduction.judgement.told, *reduction.judgement.advice)
     template = NOTE if reduction.judgement.kind is Finding.SENSITIVE else f"issue-{style}.md.j2"
     words = shared_words(reduction, document)
-    text = _fill_in(
-        template,
+    text = environment().get_template(template).render(
         {
             **words,
             "notes": [note for note in document["notes"] if template != NOTE or note not in said],
@@ -83,12 +82,6 @@ def shared_words(reduction: Reduction, document: Mapping[str, Any]) -> dict[str,
         "picture": drawn,
         "mermaid": mermaid(drawn),
     }
-
-
-def _fill_in(template: str, values: Mapping[str, Any]) -> str:
-    templates = environment()
-    templates.filters |= FILTERS
-    return templates.get_template(template).render(values)
 
 
 def minimal(reduction: Reduction) -> str:

@@ -19,6 +19,7 @@ from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.references.spec import SELF
 from bisect_trt.reproducer import seeded
 from bisect_trt.reproducer.files import MODEL, narrow_file
+from bisect_trt.reproducer.markdown import FILTERS
 from bisect_trt.reproducer.script_values import MODULES, failure_words, model_words, raw_types
 from bisect_trt.results import Reduction
 from bisect_trt.settings import TargetSettings
@@ -216,4 +217,6 @@ def environment() -> jinja2.Environment:
     """Return the templates of this package: Python and Markdown."""
     from bisect_trt.writing import templates  # jinja2 takes a while, and `check` writes nothing
 
-    return templates.environment("bisect_trt.reproducer", literal=ascii, comment=comment, pieces=_pieces)
+    return templates.environment(
+        "bisect_trt.reproducer", literal=ascii, comment=comment, pieces=_pieces, **FILTERS
+    )

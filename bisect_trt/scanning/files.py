@@ -59,14 +59,11 @@ def open_out(out: Path) -> Iterator[Path]:
         _clear(out)
         try:
             yield out
-        except BaseException:
+        finally:
             _clear(out)
             (out / _MARK).unlink(missing_ok=True)
             if not any(out.iterdir()):
                 out.rmdir()
-            raise
-        _clear(out)
-        (out / _MARK).unlink(missing_ok=True)
 
 
 def _clear(out: Path) -> None:

@@ -100,9 +100,9 @@ def scan(
             result = found.run(asked, (*converted, *shape_notes(loaded, samples, settings)))
         if save_tensors is not None:
             keep_values(save_tensors, found.record, found.rows)
-    from bisect_trt.scanning import page  # jinja2 is not needed before
+        from bisect_trt.scanning import page  # jinja2 is not needed before
 
-    page.write(result)
+        page.write(result)
     return result
 
 

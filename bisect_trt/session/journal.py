@@ -156,13 +156,9 @@ class Journal:
         Raises:
             UsageError: the file is no journal.
         """
-        if not path.exists():
-            return None
-        events, _ = read(path)
-        if not events:
-            return None
-        header = events[0].get("header")
-        return header if events[0]["event"] == "header" and isinstance(header, dict) else None
+        first: Event = next(iter(read(path)[0]), {}) if path.exists() else {}
+        header = first.get("header")
+        return header if first.get("event") == "header" and isinstance(header, dict) else None
 
     def event(self, kind: str, /, **fields: Any) -> None:
         """Write any other event.
@@ -200,13 +196,11 @@ class Journal:
 
     def outcome(self, key: str) -> Outcome | None:
         """Return what a finished probe saw; None when it did not finish."""
-        found = self._outcomes.get(key)
-        return found[0] if found else None
+        return self._outcomes.get(key, (None, None))[0]
 
     def verdict(self, key: str) -> Verdict | None:
         """Say how a finished probe was judged."""
-        found = self._outcomes.get(key)
-        return found[1] if found else None
+        return self._outcomes.get(key, (None, None))[1]
 
     def finished(self) -> dict[str, tuple[Outcome, Verdict]]:
         """Return all finished probes."""

@@ -169,11 +169,8 @@ class Prober:
         return self._end(key, Outcome(unresolved=TOOK_DOWN))
 
     def _shared(self, cache: Cache | None, key: str, candidate: Candidate, run: int) -> Outcome | None:
-        if cache is None or key in self._running:
-            return None
-        if candidate.form is Form.ORIGINAL and self.oracle.save is not None:
-            return None  # its outputs are wanted, too
-        found = cache.get(candidate, run)
+        outputs_too = candidate.form is Form.ORIGINAL and self.oracle.save is not None
+        found = cache.get(candidate, run) if cache and key not in self._running and not outputs_too else None
         if found is None:
             return None
         self.counts.shared += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -35,7 +34,9 @@ def fewer_inputs(problem: Problem) -> None:
     One input stays: a model without any is a constant, which builders fold away.
     """
     attempt_each(problem, (partial(_freeze, i.name) for i in best_draft(problem).graph.input))
-    attempt_each(problem, (partial(_thaw, name) for name in _heavy(best_draft(problem))))
+    draft = best_draft(problem)  # weights whose values have to travel
+    heavy = [n for n, array in draft.weights.items() if level(array, draft.recipes.get(n))[0] > 0]
+    attempt_each(problem, (partial(_thaw, name) for name in heavy))
 
 
 def _keep_outputs(names: set[str], draft: Draft) -> str:
@@ -80,10 +81,3 @@ def _thaw(name: str, draft: Draft) -> str:
     for sample in draft.samples:
         sample[name] = np.zeros(value.shape, value.dtype)
     return f"constant {name} is an input"
-
-
-def _heavy(draft: Draft) -> Iterator[str]:
-    """Yield the weights whose values have to travel."""
-    for name, array in list(draft.weights.items()):
-        if level(array, draft.recipes.get(name))[0] > 0:
-            yield name
