@@ -306,7 +306,7 @@ def test_several_samples_each_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ({"tensors": ["scors"]}, "did you mean 'scores'"),
+        ({"tensors": ["scors"]}, "did you mean scores"),
         ({"tensors": ["image"]}, "is an input or a weight"),
         ({"out": "full"}, "not empty"),
         ({"save_tensors": "full"}, "not empty"),

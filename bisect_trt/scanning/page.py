@@ -189,13 +189,8 @@ def document(scan: Scan) -> dict[str, Any]:
 
 def _tensor(item: Scanned) -> dict[str, Any]:
     return {
-        "tensor": item.tensor,
-        "node": item.node,
-        "op": item.op,
-        "position": item.position,
-        "depth": item.depth,
+        **{key: value for key, value in vars(item).items() if isinstance(value, str | int)},
         "own_error": plain(item.own_error),
-        "above_noise": item.above_noise,
         "effect": plain(item.effect_error),
         "context_error": plain(item.context_error),
         "guilty": item.guilty,
@@ -203,6 +198,4 @@ def _tensor(item: Scanned) -> dict[str, Any]:
         "outputs": None if item.effect is None else [diff.to_json() for diff in item.effect],
         "context": None if item.context is None else item.context.to_json(),
         "failure": None if item.failure is None else item.failure.to_json(),
-        "suspects": item.suspects,
-        "why": item.why,
     }

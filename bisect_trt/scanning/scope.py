@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 
 from bisect_trt.errors import TargetUnavailable, UsageError
@@ -11,6 +10,7 @@ from bisect_trt.references.base import Record
 from bisect_trt.references.spec import SELF
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
+from bisect_trt.writing.text import nearest
 
 HIDDEN = "it does not fit into float16: the reference computes on in float32, and shows Inf to who looks"
 
@@ -46,11 +46,8 @@ def chosen(graph: Graph, names: Sequence[str]) -> list[str]:
         if name not in made:
             known = name in graph.graph_inputs or name in graph.constants
             what = "is an input or a weight" if known else "is no tensor of this model"
-            close = difflib.get_close_matches(name, made, 1)
-            raise UsageError(
-                f"--tensors: {name!r} {what}",
-                f"did you mean {close[0]!r}?" if close else "name tensors that nodes of the model make",
-            )
+            hint = nearest(name, made, "name tensors that nodes of the model make")
+            raise UsageError(f"--tensors: {name!r} {what}", hint)
     asked = set(names) or {*graph.graph_outputs, *graph.consumers}
     return [t for t in made if t in asked]
 

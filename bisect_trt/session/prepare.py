@@ -66,20 +66,10 @@ class Session:
     @property
     def original(self) -> Candidate:
         """The file as the user has it, not normalised: this is what has to fail."""
+        nodes, file = self.graph.order, self.loaded.path.absolute()
         if self.without_random:
-            return Candidate(
-                content=self.graph.proto.SerializeToString(),
-                folder=self.store.folder,
-                nodes=self.graph.order,
-                feeds=self.feeds,
-            )
-        return Candidate(
-            content=self.loaded.path.absolute(),
-            folder=self.loaded.path.absolute().parent,
-            nodes=self.graph.order,
-            feeds=self.feeds,
-            form=Form.ORIGINAL,
-        )
+            return Candidate(self.graph.proto.SerializeToString(), self.store.folder, nodes, self.feeds)
+        return Candidate(file, file.parent, nodes, self.feeds, form=Form.ORIGINAL)
 
     def with_outputs(self, recorded: Record) -> Candidate:
         """Return `original`, to be compared at its outputs, one by one."""
@@ -123,11 +113,8 @@ def resolved(settings: Settings) -> Settings:
         UsageError: no reference of that name, a target that takes no `--precision`, or an option that a
             cluster cannot have.
     """
-    kind = parse(settings.accuracy.reference).kind
-    accuracy = settings.accuracy
-    if kind in ("self", "target-at"):
-        accuracy = replace(accuracy, judge="local")
-    settings = replace(settings, accuracy=accuracy)
+    if parse(settings.accuracy.reference).kind in ("self", "target-at"):
+        settings = replace(settings, accuracy=replace(settings.accuracy, judge="local"))
     if settings.run.cluster:
         settings = on_cluster(settings)
     else:

@@ -99,8 +99,6 @@ def _reasons(what: str, array: Array, recipe: Recipe | None) -> list[str]:
 
 def _figures(array: Array) -> str:
     """Return the statistics that can be told instead of the values, and what stands out in them."""
-    if array.dtype.kind in "OU" or array.size == 0:
-        return ""
     with np.errstate(all="ignore"):
         wide = np.asarray(array, dtype=np.float64)
         finite = wide[np.isfinite(wide)]
