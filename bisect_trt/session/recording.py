@@ -41,13 +41,10 @@ class Recording:
     reference that far, and keeping that little, takes a fraction of the time and of the disk.
     """
 
-    def __init__(
-        self, graph: Graph, part: Record, some: Callable[[list[str]], Record], whole: Callable[[], Record]
-    ) -> None:
-        """Begin with the inputs, which `part` holds; `some` and `whole` run the reference."""
+    def __init__(self, graph: Graph, part: Record, run: Callable[[list[str] | None], Record]) -> None:
+        """Begin with the inputs, which `part` holds; `run` runs the reference for some tensors or for all."""
         self._graph = graph
-        self._some = some
-        self._whole = whole
+        self._run = run
         self._is_whole = False
         self._expected: set[str] = set()
         self._steady = not any(is_random(node) for node in graph.nodes.values())
@@ -57,7 +54,7 @@ class Recording:
     @classmethod
     def of(cls, graph: Graph, record: Record) -> Recording:
         """Return the values that are known: the reference is not run again."""
-        recording = cls(graph, record, lambda _: record, lambda: record)
+        recording = cls(graph, record, lambda _: record)
         recording._is_whole = True
         return recording
 
@@ -67,17 +64,14 @@ class Recording:
     ) -> Recording:
         """Record ONNX Runtime's values on demand; only the inputs are known yet. `tell` hears of runs."""
 
-        def some(tensors: list[str]) -> Record:
-            tell(f"running the reference for {counted(len(tensors), 'tensor')}")
+        def run(tensors: list[str] | None) -> Record:
+            some = "" if tensors is None else f" for {counted(len(tensors), 'tensor')}"
+            tell(f"running the reference{some}")
             return record_model(pool, session, settings, tensors)
-
-        def whole() -> Record:
-            tell("running the reference")
-            return record_model(pool, session, settings)
 
         graph, store, feeds = session.graph, session.store, session.feeds
         inputs = Record(store.folder, len(feeds), recorded_inputs(graph, store, feeds))
-        return cls(graph, inputs, some, whole)
+        return cls(graph, inputs, run)
 
     def replaced(self, record: Record | None) -> Recording:
         """Return the same with other values of all tensors, where there are any."""
@@ -98,7 +92,7 @@ class Recording:
         if self._is_whole or not lacking:
             return self.record
         self._expected |= lacking
-        part = self._timed(lambda: self._some(sorted(self._expected))) if self._steady else None
+        part = self._timed(sorted(self._expected)) if self._steady else None
         if part is None or part.error or part.missing:
             return self.whole()
         self.record = part
@@ -125,12 +119,12 @@ class Recording:
     def whole(self) -> Record:
         """Return all tensors."""
         if not self._is_whole:
-            self.record, self._is_whole = self._timed(self._whole), True
+            self.record, self._is_whole = self._timed(None), True
         return self.record
 
-    def _timed(self, run: Callable[[], Record]) -> Record:
+    def _timed(self, tensors: list[str] | None) -> Record:
         began = time.monotonic()
-        found = run()
+        found = self._run(tensors)
         self.seconds += time.monotonic() - began
         return found
 

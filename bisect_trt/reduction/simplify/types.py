@@ -14,7 +14,8 @@ from onnx import AttributeProto, TensorProto, helper
 from bisect_trt.machine import native
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import is_onnx
-from bisect_trt.model.walk import inner_nodes, refill, scopes
+from bisect_trt.model.normalise import name_nodes
+from bisect_trt.model.walk import inner_nodes, scopes
 from bisect_trt.outcome import Array
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.attributes import schema_of
@@ -159,18 +160,8 @@ def _convert(draft: Draft, version: int) -> bool:
     for name, array in weights.items():
         if name not in draft.weights:
             draft.set_weight(name, array)
-    names = {node.name for node in new.graph.node}
-    refill(new.graph.node, [_named(node, names, k) for k, node in enumerate(new.graph.node)])
+    name_nodes(new.graph)
     return True
-
-
-def _named(node: onnx.NodeProto, taken: set[str], k: int) -> onnx.NodeProto:
-    if not node.name:
-        while f"{node.op_type}_{k}" in taken:
-            k += 1
-        node.name = f"{node.op_type}_{k}"
-        taken.add(node.name)
-    return node
 
 
 def _ir_version(draft: Draft) -> str:
