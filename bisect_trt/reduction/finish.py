@@ -47,8 +47,7 @@ BUILT = ("network_types", "cast", "engine")  # facts of an outcome that tell wha
 
 def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
     """Return what is known before verification."""
-    best, wanted, hybrid = problem.best, problem.wanted, problem.hybrid
-    assert best is not None and wanted is not None
+    best, wanted, hybrid = problem.smallest, problem.failure, problem.hybrid
     shown, accuracy, target = problem.shown_by(best), run.settings.accuracy, run.settings.target
     return Reduction(
         model=run.session.loaded.path,
@@ -77,7 +76,6 @@ def result_of(run: Run, problem: Problem, found: Found, out: Path) -> Reduction:
 
 def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
     """Yield sentences for the report on what a reader has to know of the result."""
-    assert problem.best is not None and problem.wanted is not None
     judgement, simple = found.judgement, found.simple
     recorded = run.recording.record
     if recorded.error:
@@ -90,10 +88,10 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
     yield from (*run.notes, *found.causes, *found.tactics)
     if problem.hybrid is not None:
         yield from problem.hybrid.notes()
-    elif problem.shown_by(problem.best) is not problem.wanted:
+    elif problem.shown_by(problem.smallest) is not problem.wanted:
         yield (
             "In a model so small the target words this failure differently; with unrelated nodes in "
-            f"front of it, it says what it says of the whole model: {problem.wanted.message}"
+            f"front of it, it says what it says of the whole model: {problem.failure.message}"
         )
     if problem.runs > 1:
         yield (
@@ -107,12 +105,12 @@ def _notes(run: Run, problem: Problem, found: Found) -> Iterator[str]:
         yield f"{files.PASSING} passes: it is {files.MODEL} {found.neighbour.difference}."
     elif not found.end.is_early:
         yield "No neighbour of this model is known that passes, so there is no passing.onnx."
-    yield from _others(run, problem.wanted)
+    yield from _others(run, problem.failure)
     # Where rounding decides, another size has other roundings: that is no fact about the axis.
     sizes = simple.sizes if simple and judgement.kind is not Finding.SENSITIVE else ()
     for sentence in sizes[:SIZES]:
         yield f"Not every size fails: {sentence}."
-    if problem.best.form is Form.ORIGINAL:
+    if problem.smallest.form is Form.ORIGINAL:
         yield "Only the file as it is fails; any normalised or cut form of it does not."
 
 
@@ -204,8 +202,7 @@ class FreshRuns:
 @contextmanager
 def getting_ready(run: Run, problem: Problem) -> Iterator[Ready]:
     """Start the fresh processes while what they will run is still being worked on, where that takes long."""
-    settings, best, wanted = run.settings, problem.best, problem.wanted
-    assert best is not None and wanted is not None
+    settings, best, wanted = run.settings, problem.smallest, problem.failure
     if settings.run.cluster or jobs.warm_job(settings.target) is None:
         yield Ready()
         return

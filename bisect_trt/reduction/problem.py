@@ -64,6 +64,18 @@ class Problem:
         self.prober.judge = self.judge
 
     @property
+    def failure(self) -> Failure:
+        """The wanted failure, once there is one."""
+        assert self.wanted is not None
+        return self.wanted
+
+    @property
+    def smallest(self) -> Candidate:
+        """The best candidate, once there is one."""
+        assert self.best is not None
+        return self.best
+
+    @property
     def counts(self) -> Counts:
         """Return what was spent by this call."""
         return self.prober.counts
@@ -113,9 +125,8 @@ class Problem:
 
         It counts as smaller, however many nodes the body had. `blamed` are the nodes that the target names.
         """
-        assert self.wanted is not None
         self.graph, self.cutter, self.scope, self.inside = graph, cutter, graph.order, True
-        self.wanted = replace(self.wanted, nodes=tuple(blamed))
+        self.wanted = replace(self.failure, nodes=tuple(blamed))
         self.keep(whole)
 
     def simplify_by(self, rules: Simplifying) -> None:
@@ -223,10 +234,9 @@ class Problem:
 
     def shown_by(self, candidate: Candidate) -> Failure:
         """Return the wanted failure as the target words it for this candidate."""
-        assert self.wanted is not None
         if self.hybrid is not None:
-            return self.hybrid.words(self.wanted)
-        return self.rewordings.get(candidate.digest, self.wanted)
+            return self.hybrid.words(self.failure)
+        return self.rewordings.get(candidate.digest, self.failure)
 
     def _reworded(self, candidate: Candidate, outcome: Outcome) -> bool:
         """Return whether an outcome is the wanted failure in other words, because the model is small.

@@ -177,8 +177,7 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
         if problem.best is None:
             _require_something(found.end, run.prober)
             problem.keep(run.whole_file)
-        assert problem.best is not None
-        cut = problem.best
+        cut = problem.smallest
         with getting_ready(run, problem) as ready:
             result, fresh = _verified(run, problem, cut, refine(run, problem, found), out, ready)
         if fresh is None or not unsteady(run, problem, cut, result):

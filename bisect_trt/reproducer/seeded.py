@@ -30,6 +30,7 @@ from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.seeded_values import DESCRIBED_FROM, MIDDLE, SPREAD, Recipe, described_values, parse
 from bisect_trt.model.store import Store, external_info, point_to, raw_size
+from bisect_trt.model.walk import drop
 from bisect_trt.outcome import Array
 
 FILE = "seeded.bin"
@@ -65,9 +66,7 @@ def leave_out(proto: onnx.ModelProto, every: Sequence[TensorProto], raw: Raw, pl
             whole += data
             left.add(k)
     if left:
-        kept = [prop for prop in proto.metadata_props if prop.key != DIGEST]
-        del proto.metadata_props[:]
-        proto.metadata_props.extend(kept)
+        drop(proto.metadata_props, lambda prop: prop.key == DIGEST)
         proto.metadata_props.add(key=DIGEST, value=hashlib.sha256(whole).hexdigest())
         place.write_bytes(whole)
     return left

@@ -37,9 +37,8 @@ def enter_bodies(problem: Problem) -> None:
 
 def _enter_one(problem: Problem, best: Candidate) -> bool:
     """Open the first control flow node of a candidate that the failure does not need."""
-    assert problem.wanted is not None
     # What does not run is parsed and built all the same.
-    for flat in _flat(best, problem.wanted.stage in (Stage.PARSE, Stage.BUILD)):
+    for flat in _flat(best, problem.failure.stage in (Stage.PARSE, Stage.BUILD)):
         store = Store(best.folder)
         graph = Graph(flat)
         if problem.rerecord is None:

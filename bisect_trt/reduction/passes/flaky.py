@@ -27,11 +27,10 @@ def steady(problem: Problem) -> None:
     Raises:
         FlakyFailure: it shows too seldom to be bisected.
     """
-    assert problem.wanted is not None
-    if problem.wanted.stage is Stage.PARSE:
+    if problem.failure.stage is Stage.PARSE:
         return
     again = problem.best or problem.cut(problem.scope)
-    small = 2 * len(again.nodes) <= len(problem.scope) and not problem.wanted.nodes
+    small = 2 * len(again.nodes) <= len(problem.scope) and not problem.failure.nodes
     looks = max(problem.repeats, LOOKS) if small else problem.repeats
     if not always(problem, again, looks):
         distrust(problem)

@@ -26,12 +26,11 @@ def accumulate(problem: Problem) -> None:
         return
     if problem.best is None and not problem.attempt(problem.cut(problem.scope)):
         return
-    assert problem.best is not None
-    whole = _error(problem.outcomes[problem.best.digest], hybrid)
-    parts = _contributions(problem, hybrid, problem.best.nodes)
+    best = problem.smallest
+    whole, parts = _error(problem.outcomes[best.digest], hybrid), _contributions(problem, hybrid, best.nodes)
     if parts is None or not _adds_up(parts, whole):
         return
-    if len(problem.best.nodes) < len(problem.scope):
+    if len(best.nodes) < len(problem.scope):
         parts = _contributions(problem, hybrid, problem.scope) or parts
     ranked = tuple(sorted(parts, key=lambda part: -part.error))
     problem.compare_at(replace(hybrid, accumulated=ranked, together=_fewest(problem, ranked)))

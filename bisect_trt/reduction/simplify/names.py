@@ -11,7 +11,7 @@ from onnx import AttributeProto, TensorProto
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import bodies
 from bisect_trt.model.seeded_values import parse
-from bisect_trt.model.walk import inner_nodes, rename, scopes
+from bisect_trt.model.walk import inner_nodes, refill, rename, scopes
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each
 from bisect_trt.writing.text import counted
@@ -68,10 +68,7 @@ def drop_imports(draft: Draft) -> str:
     used = {node.domain for node in inner_nodes(draft.graph)} | {""}
     kept = [entry for entry in draft.proto.opset_import if entry.domain in used]
     gone = len(draft.proto.opset_import) - len(kept)
-    entries = [(entry.domain, entry.version) for entry in kept]
-    del draft.proto.opset_import[:]
-    for domain, version in entries:
-        draft.proto.opset_import.add(domain=domain, version=version)
+    refill(draft.proto.opset_import, kept)
     return f"{counted(gone, 'operator set')} dropped" if gone else ""
 
 

@@ -33,12 +33,12 @@ def zero_divisors(draft: Draft) -> set[str]:
 
 def best_draft(problem: Problem) -> Draft:
     """Return the best candidate, opened. Copy it before changing it."""
-    best, state = problem.best, problem.simplifying
-    assert best is not None
-    if state.draft is None or state.draft[0] != best.digest:
-        state.hold(best, open_draft(best))
-    assert state.draft is not None
-    return state.draft[1]
+    best, state = problem.smallest, problem.simplifying
+    if state.draft is not None and state.draft[0] == best.digest:
+        return state.draft[1]
+    draft = open_draft(best)
+    state.hold(best, draft)
+    return draft
 
 
 def attempt(problem: Problem, edits: Iterable[Edit]) -> bool:
@@ -114,7 +114,7 @@ def _attempt_chunk(problem: Problem, chunk: list[tuple[Candidate, Draft, str]]) 
 def _offers(problem: Problem, edits: Iterable[Edit]) -> Iterator[tuple[Candidate, Draft, str]]:
     """Yield the candidates that are valid and simpler than the best, each with its draft and what it is."""
     base = best_draft(problem)
-    compared = problem.wanted is not None and problem.wanted.stage is Stage.COMPARE
+    compared = problem.failure.stage is Stage.COMPARE
     before = zero_divisors(base) if compared else set()
     for edit in edits:
         draft = base.copy()
@@ -130,6 +130,5 @@ def _offers(problem: Problem, edits: Iterable[Edit]) -> Iterator[tuple[Candidate
             count = tally(problem)
             count.tried, count.invalid = count.tried + 1, count.invalid + 1
             continue
-        assert problem.best is not None
-        if candidate.size < problem.best.size:
+        if candidate.size < problem.smallest.size:
             yield candidate, draft, what

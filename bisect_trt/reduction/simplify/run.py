@@ -79,10 +79,9 @@ def simplify_best(
     end = end_of(problem.prober, lambda: simplify(problem))
     if end.how is Ended.CLUSTER_LOST:
         return Simplification(nodes=best.nodes, end=end)
-    assert problem.best is not None
-    if problem.best.form is Form.SIMPLIFIED:
-        seen = problem.outcomes[problem.best.digest]
-        problem.keep(_with_expected(problem.best, pool, problem.prober.oracle.deadline), seen)
+    if problem.smallest.form is Form.SIMPLIFIED:
+        seen = problem.outcomes[problem.smallest.digest]
+        problem.keep(_with_expected(problem.smallest, pool, problem.prober.oracle.deadline), seen)
     return Simplification(
         nodes=best.nodes,
         rows=tuple((name, row) for name, row in state.tallies.items() if row.tried),
@@ -91,7 +90,7 @@ def simplify_best(
         budget=budget,
         end=end if end.is_early else state.end,
         before=carried(best),
-        after=carried(problem.best),
+        after=carried(problem.smallest),
         sizes=tuple(state.sizes.values()),
     )
 
@@ -111,9 +110,8 @@ def _is_dear(settings: Settings) -> bool:
 
 def shown_at_last(problem: Problem) -> Failure:
     """Return the wanted failure as the target words it for the simplified candidate."""
-    assert problem.best is not None
-    shown = problem.shown_by(problem.best)
-    outcome = problem.outcomes.get(problem.best.digest)
+    shown = problem.shown_by(problem.smallest)
+    outcome = problem.outcomes.get(problem.smallest.digest)
     same = (f for f in outcome.failures if f.same_as(shown)) if outcome else iter(())
     return next(same, shown)
 
@@ -164,12 +162,9 @@ SHOWN_EDITS = 3  # edits of a pass that its event names
 
 def simplify(problem: Problem) -> None:
     """Run the menu on the best candidate until a whole round changes nothing or the budget is spent."""
-    if problem.best is None or problem.wanted is None:
-        return
-    rules = problem.simplifying
-    best = problem.best
+    rules, best = problem.simplifying, problem.smallest
     with problem.edited():
-        if problem.wanted.stage is Stage.COMPARE:
+        if problem.failure.stage is Stage.COMPARE:
             rules.keep_cause(Cause.of(problem.observe(best)))
         try:
             if not _shortcut(problem) and not _open(problem):
@@ -218,16 +213,16 @@ def _open(problem: Problem) -> bool:
     a declared shape that inference cannot derive, each edited candidate declares what the reference shows.
     """
     problem.begin("write anew")
-    assert problem.best is not None
-    within = any(part.initializer for part in list(scopes(open_draft(problem.best, hoisted=False).graph))[1:])
+    best = problem.smallest
+    within = any(part.initializer for part in list(scopes(open_draft(best, hoisted=False).graph))[1:])
     places = (True, False) if within else (True,)
     given = dict.fromkeys((None, problem.simplifying.shapes))
     ways = product(given, places, (True, False), (False, True), (False, True))
     for shapes, hoisted, strict, typed, empty in ways:
-        draft = open_draft(problem.best, hoisted=hoisted)
+        draft = open_draft(best, hoisted=hoisted)
         draft.shapes = shapes
         draft.typed, draft.strict, draft.empty = typed, strict, empty
-        draft.confirm, draft.parse_only = problem.simplifying.confirm, _is_of_the_parser(problem)
+        draft.confirm, draft.parse_only = problem.simplifying.confirm, problem.failure.stage is Stage.PARSE
         try:
             candidate = close_draft(draft)
         except Invalid:
@@ -238,18 +233,13 @@ def _open(problem: Problem) -> bool:
     return False
 
 
-def _is_of_the_parser(problem: Problem) -> bool:
-    return problem.wanted is not None and problem.wanted.stage is Stage.PARSE
-
-
 def _shortcut(problem: Problem) -> bool:
     """Begin with everything at once: then even writing the model anew needs no probe of its own."""
-    assert problem.best is not None
     problem.begin("all at once")
-    draft = open_draft(problem.best)
+    draft = open_draft(problem.smallest)
     draft.typed, draft.confirm = False, problem.simplifying.confirm
-    draft.parse_only = _is_of_the_parser(problem)
-    problem.simplifying.hold(problem.best, draft)
+    draft.parse_only = problem.failure.stage is Stage.PARSE
+    problem.simplifying.hold(problem.smallest, draft)
     if all_at_once(problem):
         _tell(problem, tally(problem).won)
         return True
@@ -265,7 +255,7 @@ def all_at_once(problem: Problem) -> bool:
     names = partial(plain, problem.simplifying.profiled)
     values = (names, _plain_values)
     ways: tuple[tuple[Edit, ...], ...] = ((*values, all_ones, lowest_opset), (*values, all_ones), values)
-    if problem.wanted is not None and problem.wanted.stage is Stage.COMPARE:
+    if problem.failure.stage is Stage.COMPARE:
         ways = ((names, all_ones, lowest_opset), (names, all_halved, lowest_opset))
     if verdict_of(problem, partial(together, ways[0])) is Verdict.REPRODUCES and not may_leap(problem):
         ways = tuple(edits for edits in ways if all_ones not in edits)
