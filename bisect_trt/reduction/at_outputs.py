@@ -191,10 +191,8 @@ def facts(accuracy: AccuracySettings, hybrid: Hybrid | None, whole: Outcome) -> 
 
 def output_of(failure: Failure, outcome: Outcome) -> str:
     """Return the output of the model that a failure of stage compare is about."""
-    for diff in outcome.measured.tensors:
-        if failure.signature.startswith(f"output {diff['name']} "):
-            return str(diff["name"])
-    return ""
+    names = (str(diff["name"]) for diff in outcome.measured.tensors)
+    return next((name for name in names if failure.signature.startswith(f"output {name} ")), "")
 
 
 def in_own_words(failure: Failure, outcome: Outcome) -> Failure | None:
@@ -204,6 +202,4 @@ def in_own_words(failure: Failure, outcome: Outcome) -> Failure | None:
     """
     numbers = (failure.symptom, Symptom.NOT_FINITE, Symptom.MISMATCH)
     shown = [f for f in outcome.failures if f.stage is Stage.COMPARE and f.symptom in numbers]
-    same = [f for f in shown if f.symptom is failure.symptom]
-    worse = [f for f in shown if f.symptom is Symptom.NOT_FINITE]
-    return next(iter((*same, *worse, *shown)), None)
+    return min(shown, key=lambda f: numbers.index(f.symptom), default=None)

@@ -248,14 +248,12 @@ class Problem:
         wanted = self.wanted
         if wanted is None or not wanted.nodes or wanted.stage not in (Stage.PARSE, Stage.BUILD):
             return False
-        for failure in outcome.failures:
-            same_place = failure.stage is wanted.stage and failure.symptom is wanted.symptom
-            if same_place and failure.nodes[:1] == wanted.nodes[:1]:
-                if self.judge(self.observe(padded(candidate))) is not Verdict.REPRODUCES:
-                    return False
-                self.rewordings[candidate.digest] = failure
-                return True
-        return False
+        alike = [f for f in outcome.failures if f.stage is wanted.stage and f.symptom is wanted.symptom]
+        here = next((f for f in alike if f.nodes[:1] == wanted.nodes[:1]), None)
+        if here is None or self.judge(self.observe(padded(candidate))) is not Verdict.REPRODUCES:
+            return False
+        self.rewordings[candidate.digest] = here
+        return True
 
     def observations(self, candidate: Candidate, runs: int, *, rarely: bool = False) -> Iterator[Outcome]:
         """Yield what the target does with a candidate, `runs` times; `rarely`: hardly more than once."""

@@ -156,13 +156,9 @@ def profile_ranges(
         dims = value.type.tensor_type.shape.dim
         if value.name in constant or all(d.HasField("dim_value") for d in dims):
             continue
-        fed = [shape_of(s[value.name]) for s in best.feeds if value.name in s]
         ones = tuple(d.dim_value or 1 for d in dims)
-        usual = (
-            (tuple(map(min, *fed, fed[0])), fed[0], tuple(map(max, *fed, fed[0])))
-            if fed
-            else (ones, ones, ones)
-        )
+        fed = [shape_of(s[value.name]) for s in best.feeds if value.name in s] or [ones]
+        usual = (tuple(map(min, *fed, fed[0])), fed[0], tuple(map(max, *fed, fed[0])))
         low, mid, high = (side.get(value.name) for side in sides)
         mid = mid or high or low  # as the target takes what is given in part
         found[value.name] = (low or mid, mid, high or mid) if mid else usual

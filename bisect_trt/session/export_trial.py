@@ -240,12 +240,13 @@ def _kept_file(store: Store, name: str, array: Array) -> str:
 def _first(session: Session, diffs: Sequence[TensorDiff]) -> str:
     """Return the first interior tensor that differs, when the reference gave any."""
     order = {t: k for k, node in enumerate(session.graph.order) for t in session.graph.outputs_of(node)}
-    inner = [d for d in diffs if d.name in order and d.name not in session.graph.graph_outputs]
-    wrong = sorted((d for d in inner if not d.ok), key=lambda d: order[d.name])
-    if not wrong:
+    wrong = [diff.name for diff in diffs if not diff.ok and diff.name in order]
+    inner = [name for name in wrong if name not in session.graph.graph_outputs]
+    if not inner:
         return ""
-    node = session.graph.node(session.graph.producer[wrong[0].name])
-    return f". The first tensor that differs is {wrong[0].name}, made by {node.name} ({node.op_type})"
+    first = min(inner, key=order.__getitem__)
+    node = session.graph.node(session.graph.producer[first])
+    return f". The first tensor that differs is {first}, made by {node.name} ({node.op_type})"
 
 
 def outside(settings: Settings) -> bool:

@@ -196,8 +196,7 @@ class Prober:
                 raise BudgetSpent("--budget used up", GO_ON if self.counts.probes else NO_FARTHER)
             for future in done:
                 ended = running[future]
-                task, _ = self._running[ended]
-                del self._running[ended]
+                task, _ = self._running.pop(ended)
                 try:
                     outcome = self.oracle.outcome(task, guessed=ended != key)
                 except BisectError:  # the target refuses what is asked of it

@@ -38,10 +38,9 @@ def _forms(problem: Problem, best: Candidate) -> list[str]:
     proto = onnx.load_model_from_string(best.model)
     for variant in variants(proto, _fed(best)):
         made = replace(best, content=variant.model.SerializeToString(), form=Form.VARIANT, expected=())
-        if any(found) and variant.cause == "dynamic dimensions":
-            continue  # they come with all that was found already
-        if any(found) and not variant.same_meaning:
-            continue  # the converter declares what was missing, too: that is not the version's doing
+        # Dynamic dimensions come with all that was found already, and a converter declares what was missing.
+        if any(found) and (variant.cause == "dynamic dimensions" or not variant.same_meaning):
+            continue
         if problem.verdict(made) is Verdict.VANISHES:
             found.append(_sentence(variant.cause, variant.change))
         elif variant.same_meaning and (other := _other_failure(problem, made)):
