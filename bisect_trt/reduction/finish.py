@@ -245,11 +245,9 @@ def verify(run: Run, result: Reduction, runs: int, ready: Ready) -> FreshRuns:
 
 def _reference_error(run: Run, result: Reduction) -> str:
     """Say why the reference cannot run what was found; it is asked in a worker, whatever the outputs are."""
-    reply = run.pool.submit(
-        reference.error, result.best, run.settings.accuracy, timeout=run.prober.oracle.deadline
-    ).result()
-    error: str = reply.value if reply.death is None else reply.death.message
-    return error
+    asked, deadline = (result.best, run.settings.accuracy), run.prober.oracle.deadline
+    reply = run.pool.submit(reference.error, *asked, timeout=deadline).result()
+    return str(reply.value) if reply.death is None else reply.death.message
 
 
 @contextmanager

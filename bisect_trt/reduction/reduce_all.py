@@ -40,8 +40,7 @@ def reduce_all(
         As `reduction.reduce` does; StoppedEarly also when only nothing of a later failure was found.
     """
     with open_run(model, settings, out=out, force=force, on_event=on_event, every=True) as run:
-        results = _Failures(run).reduce()
-        return tuple(finish(run, results))
+        return tuple(finish(run, _Failures(run).reduce()))
 
 
 class _Failures:

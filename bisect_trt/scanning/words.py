@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from bisect_trt.accuracy.amplifiers import LARGE
@@ -93,8 +94,7 @@ def first_lost(scan: Scan) -> str:
     if item is None or item.own is None:
         return ""
     nans, infs = item.own.nans[1] - item.own.nans[0], item.own.infs[1] - item.own.infs[0]
-    parts = [f"{max(0, nans):,} NaN", f"{max(0, infs):,} Inf"]
-    more = " and ".join(parts)
+    more = f"{max(0, nans):,} NaN and {max(0, infs):,} Inf"
     reads = scan.sources.get(item.node, ())
     before = next((t for t in scan.tensors if t.tensor in reads and t.why == HIDDEN), None)
     if before is not None:
@@ -148,28 +148,22 @@ def notes(scan: Scan) -> list[str]:
 
 def failing(scan: Scan) -> list[str]:
     """Return a line for each failure: which nodes were not measured, and why."""
-    groups: dict[str, list[Scanned]] = {}
-    for item in scan.failing:
-        failure = item.failure
-        assert failure is not None
-        text = f"{failure.stage} {failure.symptom}: {failure.message}"
-        groups.setdefault(f"{item.suspects} {text}", []).append(item)
+    groups: dict[tuple[int, str], list[str]] = {}
+    for item in scan.tensors:
+        if (failure := item.failure) is not None:
+            message = f"{failure.stage} {failure.symptom}: {failure.message}"
+            groups.setdefault((item.suspects, message), []).append(item.node)
     lines = []
-    for message, items in ((key.partition(" ")[2], items) for key, items in groups.items()):
-        nodes = list(dict.fromkeys(item.node for item in items))
-        some = some_names([printable(node) for node in nodes], SHOWN_NAMES)
-        which = some if items[0].suspects == 1 else f"one of {items[0].suspects} nodes ({some})"
+    for (suspects, message), nodes in groups.items():
+        some = some_names([printable(node) for node in dict.fromkeys(nodes)], SHOWN_NAMES)
+        which = some if suspects == 1 else f"one of {suspects} nodes ({some})"
         lines.append(f"{which}: {printable(message)}")
     return lines
 
 
 def unmeasured(scan: Scan) -> dict[str, int]:
     """Say why tensors have no own error, other than failures; and how many."""
-    found: dict[str, int] = {}
-    for item in scan.tensors:
-        if item.own is None and item.failure is None:
-            found[printable(item.why)] = found.get(printable(item.why), 0) + 1
-    return found
+    return Counter(printable(t.why) for t in scan.tensors if t.own is None and t.failure is None)
 
 
 def figure(value: float | None) -> str:

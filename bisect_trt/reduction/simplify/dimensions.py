@@ -175,12 +175,9 @@ def _gaps(problem: Problem, net: Net) -> dict[Var, int]:
 def _keeps(problem: Problem, net: Net, sizes: dict[Var, int], gaps: dict[Var, int]) -> bool:
     """Return whether what works still does with these sizes: if not, it fails for another reason there."""
     others = {head: works for head, works in gaps.items() if head in net.free and head not in sizes}
-    for head, works in others.items():
-        if net.size(head) > works:
-            edit = partial(_resize, net, {**sizes, head: works}, "what works")
-            if verdict_of(problem, edit) is Verdict.REPRODUCES:
-                return False
-    return True
+    smaller = ({**sizes, head: works} for head, works in others.items() if net.size(head) > works)
+    edits = (partial(_resize, net, some, "what works") for some in smaller)
+    return all(verdict_of(problem, edit) is not Verdict.REPRODUCES for edit in edits)
 
 
 def _is_dimension(net: Net, head: Var) -> bool:

@@ -127,8 +127,7 @@ def _shapes(pool: Pool, timeout: float) -> Shapes:
 
     def ask(candidate: Candidate, names: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
         reply = pool.submit(reference.shapes, candidate, list(names), timeout=timeout).result()
-        found: Mapping[str, tuple[int, ...]] = {} if reply.death else reply.value
-        return found
+        return {} if reply.death else dict(reply.value)
 
     return ask
 
