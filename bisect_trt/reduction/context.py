@@ -100,8 +100,7 @@ class Run:
         Unless the user's own file fails in another way than by its outputs: that is looked for as it is.
         """
         settings, outputs = self.settings, self.session.graph.graph_outputs
-        plain = self.info.can_run and is_plain(settings) and not is_self(settings)
-        if not plain or not random_nodes(self.session.graph):
+        if not (self.info.can_run and is_plain(settings) and random_nodes(self.session.graph)):
             return
         blind = replace(settings.accuracy, ignore=tuple(outputs), judge="local")
         self.prober.compare(blind)

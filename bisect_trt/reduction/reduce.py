@@ -40,7 +40,7 @@ from bisect_trt.reproducer.trial import Ready
 from bisect_trt.results import OnEvent, Reduction, Step
 from bisect_trt.session import folder as folders
 from bisect_trt.session.cache import shared
-from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self, try_export
+from bisect_trt.session.export_trial import ExportTrial, is_plain, try_export
 from bisect_trt.session.finite import with_other_masks
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.oracle import Oracle
@@ -100,7 +100,7 @@ def open_run(
         opened = Opened(pool, there, out, on_event, began, answered=time.monotonic())
         with folders.open_folder(out, head, force=force) as journal:
             folders.require_target(journal, fingerprint)
-            compares = info.can_run and is_plain(settings) and not is_self(settings)
+            compares = info.can_run and is_plain(settings)
             session, turned = with_other_masks(pool, loaded, samples, settings, work, compares)
             trial, recording = _reference(opened, settings, info, session)
             oracle = _oracle(there, target, trial.settings, journal)

@@ -40,11 +40,7 @@ def page(scan: Scan) -> str:
     return environment.get_template("scan.html.j2").render(
         scan=scan,
         version=__version__,
-        verdict=words.verdict(scan),
-        lost=words.first_lost(scan),
-        failing=words.failing(scan),
-        unmeasured=words.unmeasured(scan),
-        notes=words.notes(scan),
+        words=words,
         rows=ranked[:ROWS],
         left=len(ranked) - ROWS,
         fused={item.tensor for item in scan.only_in_context},

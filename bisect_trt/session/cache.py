@@ -137,9 +137,8 @@ class Cache:
             if tensor.data_location == TensorProto.EXTERNAL:
                 info = external_info(tensor)
                 size = int(info.get("length") or raw_size(tensor.data_type, tensor.dims))
-                tensor.raw_data = self._hash(
-                    candidate.folder / info["location"], int(info.get("offset") or 0), size
-                ).encode()
+                file, start = candidate.folder / info["location"], int(info.get("offset") or 0)
+                tensor.raw_data = self._hash(file, start, size).encode()
                 del tensor.external_data[:]
         values: list[Any] = [
             [sorted((name, self._hash(path)) for name, path in sample.items()) for sample in side]
