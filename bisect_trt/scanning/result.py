@@ -226,10 +226,5 @@ class Scan(Summary):
 
 
 def _rank(item: Scanned) -> tuple[bool, float, float, int]:
-    effect, own = item.effect_error, item.own_error
-    return (
-        own is None,
-        -(effect if effect is not None else -1.0),
-        -(own if own is not None else -1.0),
-        item.position,
-    )
+    effect, own = (-1.0 if error is None else error for error in (item.effect_error, item.own_error))
+    return item.own is None, -effect, -own, item.position

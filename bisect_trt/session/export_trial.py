@@ -101,13 +101,9 @@ def try_export(
         raise ModelDoesNotFail(known.blame, hint)
     accuracy = replace(settings.accuracy, judge="local")
     report = replace(settings.report, style=settings.report.style or "plain")
-    return ExportTrial(
-        settings=replace(settings, accuracy=accuracy, report=report),
-        info=replace(info, title=f"the export, run by {info.title}"),
-        record=known.framework,
-        notes=(known.blame, *noted),
-        on_trial=True,
-    )
+    export = replace(info, title=f"the export, run by {info.title}")
+    settings = replace(settings, accuracy=accuracy, report=report)
+    return ExportTrial(settings, export, known.framework, (known.blame, *noted), on_trial=True)
 
 
 def is_plain(settings: Settings) -> bool:

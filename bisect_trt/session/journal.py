@@ -139,11 +139,10 @@ class Journal:
             file.truncate(good)
             file.seek(good)
             journal = cls(file, path, events)
-        except OSError as error:
+        except BaseException as error:
             file.close()
-            raise cannot_write(path, error) from error
-        except BaseException:
-            file.close()
+            if isinstance(error, OSError):
+                raise cannot_write(path, error) from error
             raise
         if not events:
             journal.event("header", header=dict(header))
@@ -256,11 +255,10 @@ class Journal:
                 self._syncing.popleft().result()  # an error of it came too late for its own call
             if len(self._syncing) < 2:  # else the one that waits brings this line, too
                 self._syncing.append(self._disk.submit(self._sync))
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C, too: the line is whole or not there
             self._undo(start)
-            raise self._write_error(error) from error
-        except BaseException:  # Ctrl-C: the line is whole or not there
-            self._undo(start)
+            if isinstance(error, OSError):
+                raise self._write_error(error) from error
             raise
 
     def _sync(self) -> None:

@@ -14,7 +14,7 @@ from itertools import product
 
 import onnx
 
-from bisect_trt.model.candidate import Candidate, Feeds, Form
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.attributes import option_inputs
 from bisect_trt.model.editing.draft import Draft, Shapes, close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
@@ -148,10 +148,8 @@ def _with_expected(candidate: Candidate, pool: Pool, timeout: float) -> Candidat
     if reply.death is not None:
         return candidate
     store, (values, _) = Store(candidate.folder), reply.value
-    expected: list[Feeds] = [
-        {name: store.put(name, value) for name, value in sample.items()} for sample in values
-    ]
-    return replace(candidate, expected=tuple(expected))
+    files = ({name: store.put(name, value) for name, value in sample.items()} for sample in values)
+    return replace(candidate, expected=tuple(files))
 
 
 VANISHES_ANEW = "the failure vanishes as soon as the model is written anew"

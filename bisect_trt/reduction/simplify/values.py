@@ -149,15 +149,12 @@ def all_weights(kind: str, but: Collection[str], draft: Draft) -> str:
 
 def all_inputs(kind: str, but: Collection[str], draft: Draft) -> str:
     """Make all input values zeros or ones that are neither yet, but for those of `but`."""
-    changed = 0
-    for k, sample in enumerate(draft.samples):
-        for name, array in list(sample.items()):
-            if name in but or array.dtype.kind in "OU":
-                continue
-            if level(array, None)[1] > Odd.ONES:
-                draft.set_input(k, name, _simple(array, kind))
-                changed += 1
-    return f"{counted(changed, 'input')}: {kind}" if changed else ""
+    every = [(k, name, array) for k, sample in enumerate(draft.samples) for name, array in sample.items()]
+    plain = (one for one in every if one[1] not in but and one[2].dtype.kind not in "OU")
+    changed = [(k, name, array) for k, name, array in plain if level(array, None)[1] > Odd.ONES]
+    for k, name, array in changed:
+        draft.set_input(k, name, _simple(array, kind))
+    return f"{counted(len(changed), 'input')}: {kind}" if changed else ""
 
 
 def _divisors(problem: Problem) -> set[str]:

@@ -76,7 +76,6 @@ def _words(reduction: Reduction, document: Mapping[str, Any], journal: Path) -> 
         "shown": probes[:ROWS],
         "accuracy_seen": compared(reduction.out, reduction.compared_as, reduction.settings.target),
         "contributions": reduction.accuracy.get("accumulated", []),
-        "accuracy": reduction.accuracy,
         "log_lines": [(line, bool(_ERROR.search(line))) for line in log.splitlines()],
         "files": sorted({*(p.name for p in attachments(reduction.out)), PAGE, SUMMARY}),
     }
