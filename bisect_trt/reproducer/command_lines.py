@@ -65,14 +65,9 @@ def recipes(reduction: Reduction) -> tuple[Recipe, ...]:
     if (reduction.out / seeded.SCRIPT).exists():
         first = line("python", seeded.SCRIPT)
         ways[1:] = [replace(way, lines=(first, *way.lines)) for way in ways[1:]]
-    ways.append(
-        Recipe(
-            "bisect-trt",
-            (verify_line(".", nameless(reduction.settings)),),
-            "needs bisect-trt; runs it again and compares it with what was seen",
-        )
-    )
-    return tuple(ways)
+    again = "needs bisect-trt; runs it again and compares it with what was seen"
+    ours = Recipe("bisect-trt", (verify_line(".", nameless(reduction.settings)),), again)
+    return (*ways, ours)
 
 
 def _is_built_in(reduction: Reduction) -> bool:
@@ -197,9 +192,8 @@ def _polygraphy_provider(reduction: Reduction) -> Recipe:
     cpu = ["polygraphy", "run", MODEL, "--onnxrt", *loaded, "--save-outputs", "cpu.json"]
     given, _ = _model(reduction)
     other = ["polygraphy", "run", given, "--onnxrt", "--providers", provider, *loaded]
-    note = "the CPU first, then the provider"
     other += ["--load-outputs", "cpu.json", *_agreeing(reduction)]
-    return Recipe("polygraphy", (*lines, line(*cpu), line(*other)), note)
+    return Recipe("polygraphy", (*lines, line(*cpu), line(*other)), "the CPU first, then the provider")
 
 
 def _agreeing(reduction: Reduction) -> list[str]:

@@ -81,10 +81,9 @@ def picture(model: bytes, blamed: tuple[str, ...] = ()) -> Picture:
 
 def mermaid(drawn: Picture) -> str:
     """Return the picture in Mermaid's language, which GitHub draws; empty when there is nothing to draw."""
-    shapes = {"input": ('(["', '"])'), "output": ('(["', '"])'), "node": ('["', '"]')}
     lines = ["flowchart TD"] if drawn.boxes else []
     for k, box in enumerate(drawn.boxes):
-        left, right = shapes[box.kind]
+        left, right = ('["', '"]') if box.kind == "node" else ('(["', '"])')
         lines.append(f"    b{k}{left}{'<br/>'.join(map(_escape, box.lines))}{right}")
     for arrow in drawn.arrows:
         label = f'-- "{_escape(arrow.label)}" -->' if arrow.label else "-->"

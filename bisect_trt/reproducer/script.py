@@ -61,7 +61,8 @@ def render(reduction: Reduction, find: FindPackage = find_package) -> str:
     if name == "repro.py.j2":
         words["module"] = MODULES[target.name]
     elif name == "ort.py.j2":
-        words |= _emulated_words(reduction) if _emulated(reduction) else _provider_words(reduction, find)
+        place = _emulated(reduction)
+        words |= _emulated_words(reduction, place) if place else _provider_words(reduction, find)
     elif name == "openvino.py.j2":
         words |= _openvino_words(reduction)
     elif name == "command.py.j2":
@@ -170,10 +171,8 @@ def _as_said(parts: list[str], log: str) -> list[str]:
     return [part for part in plain if part in said] or plain
 
 
-def _emulated_words(reduction: Reduction) -> dict[str, Any]:
+def _emulated_words(reduction: Reduction, place: Path) -> dict[str, Any]:
     """Say how to run the rewritten model: on the CPU, as it stands."""
-    place = _emulated(reduction)
-    assert place is not None
     rewritten = onnx.load_model(str(place), load_external_data=False)
     inputs = onnx.load_model_from_string(reduction.best.model).graph.input
     renamed = {old.name: new.name for old, new in zip(inputs, rewritten.graph.input, strict=True)}

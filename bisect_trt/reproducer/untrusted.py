@@ -196,7 +196,9 @@ def _unpack(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = [e for e in archive.infolist() if _FILES.fullmatch(e.filename.rpartition("/")[2])]
             entries = [e for e in entries if not e.is_dir() and e.filename.count("/") <= 1]
-            _require_size(path, sum(e.file_size for e in entries), folder)
+            size, most = sum(e.file_size for e in entries), min(LIMIT, shutil.disk_usage(folder).free)
+            if size > most:
+                raise UsageError(f"{path} holds {size:,} bytes when unpacked, {most:,} are allowed here")
             for entry in entries:
                 place = folder / entry.filename.rpartition("/")[2]
                 if place.exists():
@@ -208,12 +210,6 @@ def _unpack(path: Path, folder: Path) -> None:
         raise UsageError(f"{path} cannot be unpacked: {error}", hint) from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read or unpacked: {error.strerror or error}") from error
-
-
-def _require_size(path: Path, size: int, folder: Path) -> None:
-    most = min(LIMIT, shutil.disk_usage(folder).free)
-    if size > most:
-        raise UsageError(f"{path} holds {size:,} bytes when unpacked, {most:,} are allowed here")
 
 
 def _require_plain(path: Path, folder: Path) -> None:

@@ -86,8 +86,7 @@ class Verification(Summary):
         """
         codes = {Status.FIXED: 0, Status.ELSEWHERE: 0, Status.SAME: 1, Status.OTHER: 4}
         if until_fixed:
-            codes |= {Status.FIXED: 1, Status.SAME: 0}
-            del codes[Status.ELSEWHERE]
+            codes = {Status.FIXED: 1, Status.SAME: 0, Status.OTHER: 4}
         return codes.get(self.status, TargetUnavailable.exit_code)
 
     def to_json(self) -> dict[str, Any]:

@@ -192,11 +192,7 @@ def _reference(pool: Pool, session: Session, settings: Settings) -> Truth:
 def _save(session: Session, record: Record, place: Path) -> None:
     """Write outputs of one side: of the framework, or of ONNX Runtime in the place of the target."""
     names = [name for name in session.graph.graph_outputs if name in record]
-    samples = [
-        {name: session.store.load(record.path(k, name), record.elem_type(name)) for name in names}
-        for k in range(record.samples)
-    ]
-    write_samples(place, samples)
+    write_samples(place, session.recorded(record, names))
 
 
 def pool_for(settings: Settings, logs: Path) -> Pool:

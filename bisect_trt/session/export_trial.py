@@ -144,15 +144,11 @@ def ask(pool: Pool, session: Session, settings: Settings, recorded: Record) -> T
 
 def _compared(session: Session, settings: Settings, recorded: Record, values: Values) -> Truth:
     """Compare ONNX Runtime's tensors with the outside reference's of the same names."""
-    graph, store = session.graph, session.store
+    graph = session.graph
     always = [name for name in values[0] if all(name in sample for sample in values)]
     known = [name for name in always if name in recorded and name not in graph.graph_inputs]
-    ort = [
-        {name: store.load(recorded.path(k, name), recorded.elem_type(name)) for name in known}
-        for k in range(recorded.samples)
-    ]
     given = [{name: sample[name] for name in known} for sample in values]
-    diffs = differences(given, ort, settings.accuracy)
+    diffs = differences(given, session.recorded(recorded, known), settings.accuracy)
     name = f"--reference {settings.accuracy.reference}"
     record = _with_more(session, recorded, values, always, name)
     if any(not diff.ok and diff.name in graph.graph_outputs for diff in diffs):

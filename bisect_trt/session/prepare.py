@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,6 +55,12 @@ class Session:
         """Return the input values of each sample, read from the store."""
         load, kind = self.store.load, self.graph.elem_type
         return [{name: load(path, kind(name) or 0) for name, path in one.items()} for one in self.feeds]
+
+    def recorded(self, known: Record, names: Sequence[str]) -> list[dict[str, Array]]:
+        """Return what was recorded of some tensors, for each sample."""
+        kinds = {name: known.elem_type(name) for name in names}
+        samples = ({name: known.path(k, name) for name in names} for k in range(known.samples))
+        return [{n: self.store.load(path, kinds[n]) for n, path in sample.items()} for sample in samples]
 
     def pinned(self, recorded: Record) -> Session:
         """Return the model with the recorded values of its random nodes as inputs."""

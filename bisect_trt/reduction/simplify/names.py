@@ -16,7 +16,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each
 from bisect_trt.writing.text import counted
 
-_OF_MODEL = ("producer_name", "producer_version", "domain", "model_version", "configuration")
+_OF_MODEL = {"producer_name", "producer_version", "domain", "model_version", "configuration"}
 _ANYWHERE = {"doc_string", "metadata_props", "denotation", "quantization_annotation"}
 _ANYWHERE |= {"overload", "device_configurations"}
 
@@ -41,9 +41,8 @@ def drop_texts(draft: Draft) -> str:
     """Drop doc strings, metadata, producer, domain and version of the model."""
     proto = draft.proto
     before = proto.ByteSize()
-    for name in _OF_MODEL:
-        if name in proto.DESCRIPTOR.fields_by_name:
-            proto.ClearField(name)
+    for name in _OF_MODEL & proto.DESCRIPTOR.fields_by_name.keys():
+        proto.ClearField(name)
     _clear(proto)
     for k, part in enumerate(scopes(proto.graph)):
         part.name = f"body{k - 1}" if k else "graph"

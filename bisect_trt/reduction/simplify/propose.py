@@ -24,10 +24,14 @@ class OutOfBudget(Exception):
     """The target seconds of `Simplifying.until` are used up, and its questions are."""
 
 
+def divisors(draft: Draft) -> set[str]:
+    """Return the tensors by which a node divides."""
+    return {name for node in inner_nodes(draft.graph) for name in divisor_inputs(node)}
+
+
 def zero_divisors(draft: Draft) -> set[str]:
     """Return the weights and inputs with a zero by which a node divides."""
-    names = {name for node in inner_nodes(draft.graph) for name in divisor_inputs(node)}
-    given = (draft.weights, *draft.samples)
+    given, names = (draft.weights, *draft.samples), divisors(draft)
     return {name for name in names for values in given if name in values and not np.all(values[name])}
 
 

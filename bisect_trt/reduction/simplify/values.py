@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from bisect_trt.model.cutting.constants import SHAPE_SLOTS
-from bisect_trt.model.editing.attributes import divisor_inputs, replace_texts
+from bisect_trt.model.editing.attributes import replace_texts
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import Odd, level
 from bisect_trt.model.seeded_values import Recipe, is_uniform, ramp, resembling, three_digits
-from bisect_trt.model.walk import inner_nodes
 from bisect_trt.outcome import Array, Verdict
 from bisect_trt.reduction import list_search
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft
+from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, divisors
 from bisect_trt.writing.text import counted
 
 Value = tuple[str, Array, Recipe | None]
@@ -39,13 +38,13 @@ _PADDED_GENERATOR = 256  # bytes of a constant that is worth a node of its own
 
 def simple_weights(problem: Problem) -> None:
     """Try zeros and ones on all weights, then on each also one value, random of the same kind, rounded."""
-    attempt(problem, (partial(all_weights, kind, _divisors(problem)) for kind in _PLAIN))
+    attempt(problem, (partial(all_weights, kind, divisors(best_draft(problem))) for kind in _PLAIN))
     attempt_each(problem, _ladders(problem))
 
 
 def simple_inputs(problem: Problem) -> None:
     """Try zeros and ones on all inputs, then on each also a ramp, random values of the same kind, rounded."""
-    attempt(problem, (partial(all_inputs, kind, _divisors(problem)) for kind in _PLAIN))
+    attempt(problem, (partial(all_inputs, kind, divisors(best_draft(problem))) for kind in _PLAIN))
     for name in [i.name for i in best_draft(problem).graph.input]:
         for sample in range(len(best_draft(problem).samples)):
             _climb(problem, name, sample)
@@ -155,11 +154,6 @@ def all_inputs(kind: str, but: Collection[str], draft: Draft) -> str:
     for k, name, array in changed:
         draft.set_input(k, name, _simple(array, kind))
     return f"{counted(len(changed), 'input')}: {kind}" if changed else ""
-
-
-def _divisors(problem: Problem) -> set[str]:
-    """Return what a node divides by: it stays while others become zeros, see `propose`."""
-    return {name for node in inner_nodes(best_draft(problem).graph) for name in divisor_inputs(node)}
 
 
 def _ladders(problem: Problem) -> Iterator[Edit]:
