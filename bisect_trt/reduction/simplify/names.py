@@ -41,7 +41,7 @@ def drop_texts(draft: Draft) -> str:
     """Drop doc strings, metadata, producer, domain and version of the model."""
     proto = draft.proto
     before = proto.ByteSize()
-    for name in _OF_MODEL & proto.DESCRIPTOR.fields_by_name.keys():
+    for name in _OF_MODEL.intersection(proto.DESCRIPTOR.fields_by_name):
         proto.ClearField(name)
     _clear(proto)
     for k, part in enumerate(scopes(proto.graph)):
