@@ -8,6 +8,9 @@ from typing import Any
 
 Keep = frozenset[str]
 """Nodes that stay in FP32, by key."""
+Harm = tuple[Keep, float]
+"""Nodes all of which have to stay for something not to be rounded, and what that rounding alone adds to the
+mean square of the error, in tolerances."""
 
 
 @dataclass(frozen=True)

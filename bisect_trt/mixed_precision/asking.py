@@ -11,8 +11,9 @@ from typing import Any
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.mixed_precision import evaluate
-from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.answer import Answer, Harm, Keep
 from bisect_trt.mixed_precision.evaluate import Trial
+from bisect_trt.mixed_precision.harms import harms
 from bisect_trt.session.journal import Journal, read
 from bisect_trt.session.oracle import LONGEST_DEADLINE
 from bisect_trt.session.prober import GO_ON, Budget
@@ -86,6 +87,15 @@ class Sessions:
             )
             self._known |= by_label
         return [self._known[key] for key in keys]
+
+    def harms(self, most: int, items: Keep) -> tuple[int, Sequence[Harm]]:
+        """See `Hints.harms`; what `items` cannot spare is left out. Raises BudgetSpent, StoppedEarly."""
+        if self.function is not evaluate.evaluate:
+            return 0, ()
+        with within(self.budget, self.asked):
+            runs, found = job(self.pool, self.budget.left(), harms, self.trial, most)
+        self.asked += runs
+        return runs, [(nodes, harm) for nodes, harm in found if nodes <= items]
 
     def _spread(self, keeps: list[Keep]) -> list[Answer]:
         """Give what comes of them, each worker asked for its part. Raises StoppedEarly."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.mixed_precision.answer import Answer
 from bisect_trt.mixed_precision.hints import Range
 from bisect_trt.mixed_precision.quantise import KINDS, quantised
-from bisect_trt.mixed_precision.switch import FLAGS, narrowing, switched
+from bisect_trt.mixed_precision.switch import FLAGS, Edge, narrowing, switched
 from bisect_trt.mixed_precision.weights import Files
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.graph import opset_of
@@ -67,16 +67,17 @@ class Trial:
 
 def evaluate(trial: Trial, keeps: Sequence[Collection[str]]) -> list[Answer]:
     """Answers for several sets of nodes in FP32, by key."""
-    engine = _engine(trial)
+    engine = engine_of(trial)
     return [engine.answer(frozenset(keep)) for keep in keeps]
 
 
 @lru_cache(maxsize=1)
-def _engine(trial: Trial) -> _Engine:
-    return _Engine(trial)
+def engine_of(trial: Trial) -> Engine:
+    """Give the one that was made for it."""
+    return Engine(trial)
 
 
-class _Engine:
+class Engine:
     """One session and the values that it is fed with."""
 
     def __init__(self, trial: Trial) -> None:
@@ -86,7 +87,7 @@ class _Engine:
         flat = onnx.load_model_from_string(trial.model.read_bytes())
         self._switch = switched(flat, trial.folder, trial.roles, trial.to, trial.scales)
         self._session = ort.Session(self._switch.model.SerializeToString(), trial.folder)
-        self._feeds, self._expected = _values(trial)
+        self._feeds, self.expected = _values(trial)
         self._to_ort = ort.to_ort
         self._place = {key: k + 1 for k, key in enumerate(trial.roles.items)}
         ends = [[self._place.get(end, 0) for end in edge] for edge in self._switch.edges]
@@ -100,16 +101,35 @@ class _Engine:
         self._switch.model.Clear()
 
     def answer(self, keep: frozenset[str]) -> Answer:
-        switch = self._switch
+        """Give what comes of these nodes in FP32."""
         stays = np.zeros(len(self._place) + 1, dtype=bool)  # the first stands for what is always FP32
         stays[[0, *(self._place[key] for key in keep)]] = True
-        flags: Array = stays[self._ends[:, 0]] & stays[self._ends[:, 1]]
-        extra = {FLAGS: self._to_ort(flags)} if len(flags) else {}
-        for name, (weight, reader) in switch.weights.items():
-            as_is, low = self._weights[weight]
-            extra[name] = as_is if not reader or reader in keep else low
+        extra = self._fed(stays[self._ends[:, 0]] & stays[self._ends[:, 1]], lambda reader: reader in keep)
         given = (self._session.run_held({**feeds, **extra}) for feeds in self._feeds)
-        return compared(self._expected, given, self._trial.accuracy)
+        return compared(self.expected, given, self._trial.accuracy)
+
+    def edges(self) -> list[Edge]:
+        """List along what something may be rounded, between nodes about which there is a choice."""
+        known = [(maker, reader) for maker, reader in self._switch.edges]
+        known += [("", reader) for _, reader in self._switch.weights.values()]
+        chosen = ((*(end if end in self._place else "" for end in edge),) for edge in known)
+        return [(maker, reader) for maker, reader in dict.fromkeys(chosen) if maker or reader]
+
+    def outputs(self, rounded: Collection[Edge], sample: int) -> dict[str, Array]:
+        """Give the outputs of a sample with nothing rounded but what goes along some edges."""
+        names = ["", *self._place]
+        wide = [(names[maker], names[reader]) not in rounded for maker, reader in self._ends.tolist()]
+        extra = self._fed(np.array(wide, dtype=bool), lambda reader: ("", reader) not in rounded)
+        given = self._session.run_held({**self._feeds[sample], **extra})
+        return {name: value for name, value in given.items() if not isinstance(value, str)}
+
+    def _fed(self, flags: Array, wide: Callable[[str], bool]) -> dict[str, Any]:
+        """Give what is fed beside the model's inputs; `wide` says which nodes read weights as they are."""
+        extra = {FLAGS: self._to_ort(flags)} if len(flags) else {}
+        for name, (weight, reader) in self._switch.weights.items():
+            as_is, low = self._weights[weight]
+            extra[name] = as_is if not reader or wide(reader) else low
+        return extra
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.exchange import Exchange
 from bisect_trt.mixed_precision.search import Passes, Search
 from bisect_trt.reduction.list_search import sweep
 
@@ -23,6 +24,8 @@ WALK = 300
 """Questions of a walk that finds nothing."""
 FEW = (2, 3, 4, 6, 8)
 """So many nodes are added at a step of a walk."""
+AGAIN = 2
+"""So often an exchange follows once more: as it goes by chance it may find what it had not."""
 WIDTH, TRIED = 4, 40
 """Of a beam: sets that go on, and groups that are tried with each."""
 
@@ -50,8 +53,10 @@ class _Improver:
             self._core_and_few,
             self._by_harm,
             lambda: self._walk(self.best),
+            self._exchange,
             self._beams,
             self._all_smaller_ones,
+            *[self._exchange] * AGAIN,
             self._other_orders,
         )
         better = len(self.best) > 1
@@ -186,6 +191,11 @@ class _Improver:
         return sum(answer.errors.values()) if answer.error < float("inf") else answer.error
 
     # From the best set
+
+    def _exchange(self) -> None:
+        """See `exchange`."""
+        if not self.search.settled and (harms := self.search.harms()):
+            Exchange(self.search, harms, self._random).run()
 
     def _walk(self, current: Keep) -> None:
         """Some nodes are added by chance, most of them near the set; then each that can be spared goes.

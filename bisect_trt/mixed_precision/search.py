@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from bisect_trt.mixed_precision.answer import Answer, Keep
+from bisect_trt.mixed_precision.answer import Answer, Harm, Keep
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
 from bisect_trt.outcome import Verdict
 from bisect_trt.reduction.list_search import minimise
@@ -44,6 +44,7 @@ class Hints:
         near: node to its neighbours in the graph.
         starts: what another search found to be minimal, whose answers are about these: tried first, in turn.
         hard: those that hardly can be spared: asked for last.
+        harms: runs the model for each rounding, at most so often; gives how often, and what each does.
     """
 
     suspects: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class Hints:
     near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     starts: tuple[tuple[str, ...], ...] = ()
     hard: Keep = frozenset()
+    harms: Callable[[int], tuple[int, Sequence[Harm]]] = lambda most: (0, ())
 
 
 @dataclass
@@ -97,6 +99,8 @@ class Search:
         self.known: dict[Keep, Answer] = {}
         self.found = Found(frozenset(self.items))
         self._limit: int | None = None
+        self._harms: Sequence[Harm] | None = None
+        self._measured = 0
         self._bit = {item: 1 << k for k, item in enumerate(self.items)}
         self._passed: list[int] = []
         self._failed: list[int] = []
@@ -108,14 +112,14 @@ class Search:
 
     @property
     def asked(self) -> int:
-        """How many different questions were asked."""
-        return len(self.known)
+        """How many different questions were asked, roundings that were measured alone included."""
+        return len(self.known) + self._measured
 
     def answers(self, keeps: Iterable[Iterable[str]]) -> list[Answer]:
         """Answers for several sets; what is known is not asked again. Keeps what is better than the best."""
         asked = [frozenset(keep) for keep in keeps]
         new = [keep for keep in dict.fromkeys(asked) if keep not in self.known]
-        if self._limit is not None and len(self.known) + len(new) > self._limit:
+        if self._limit is not None and self.asked + len(new) > self._limit:
             raise EffortSpentError
         if new:
             for keep, answer in zip(new, self._ask([k | self.always for k in new]), strict=True):
@@ -140,6 +144,12 @@ class Search:
     def left(self) -> int:
         """How many questions are left of a limit."""
         return (self._limit or 0) - self.asked
+
+    def harms(self) -> Sequence[Harm]:
+        """Give what each rounding does alone; nothing where that takes more than a third of what is left."""
+        if self._harms is None:
+            self._measured, self._harms = self.hints.harms(self.left // 3)
+        return self._harms
 
     def passes(self, keep: Iterable[str]) -> bool:
         """Say whether the model is right with these in FP32."""
@@ -314,10 +324,10 @@ class Search:
         lowered is believed as long as no set has passed without it.
         """
         enough = self.found.necessary >= self.found.best or self.core_fails
-        return (enough and self._needed) or (self.found.bound and not self.odd)
+        return (enough and self.needed) or (self.found.bound and not self.odd)
 
     @property
-    def _needed(self) -> bool:
+    def needed(self) -> bool:
         """Whether no set has passed without one of the necessary nodes."""
         necessary = self.found.necessary
         return not self.odd or all(keep >= necessary for keep, a in self.known.items() if a.passes)
@@ -343,9 +353,9 @@ class Search:
             return "every smaller set was tried and fails" if size else "nothing has to stay"
         # What follows holds as long as a node more in FP32 never hurts, or does no such harm at least.
         but = ", and no set without one of them has passed" * self.odd
-        if found.necessary >= found.best and self._needed:
+        if found.necessary >= found.best and self.needed:
             return f"each of these fails when it alone is lowered, all others in FP32{but}"
-        if self.core_fails and len(found.necessary) == size - 1 and self._needed:
+        if self.core_fails and len(found.necessary) == size - 1 and self.needed:
             few = f"{size - 1} of these fail each when it alone is lowered"
             return f"{few}, and keeping no more than these fails{but}"
         if found.bound and not self.odd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -89,9 +90,11 @@ class Work:
         self.asker = self._asker()
         if isinstance(self.asker, OnTarget):
             self.asker.look(always, self.settings.run.repeats)
+        else:
+            hinted = replace(hinted, harms=partial(self.asker.harms, items=frozenset(items) | always))
         whole, low = self.asker.ask([frozenset(items) | always, always])
         searched = whole.passes and not low.passes
-        price = self._price(items, always) if searched else _one
+        price = self._price(items, always, searched)
         if not self._emulated and not start and searched:
             there = self.asker.ask
             cheap = Search(items, self._sessions(Budget(self.budget.deadline)).ask, hinted, always, price)
@@ -106,12 +109,12 @@ class Work:
         stop = self._search(search)
         return self._written(search, MIXED_STATUS, search.found.best | always, whole, low, stop)
 
-    def _price(self, items: Sequence[str], always: Keep) -> Callable[[str], float]:
+    def _price(self, items: Sequence[str], always: Keep, searched: bool) -> Callable[[str], float]:
         """Give what a node costs in FP32, measured where that is a time."""
         if self.cost == "bytes":
             return self.sizes.__getitem__
-        if self.cost != "time" or not isinstance(self.asker, OnTarget):
-            return _one
+        if self.cost != "time" or not searched or not isinstance(self.asker, OnTarget):
+            return dict.fromkeys(items, 1.0).__getitem__
         self._searching("what each node costs in FP32, measured")
         target, names, candidate = self.settings.target, self.trial.roles.names, self.asker.candidate
         clock = Clock(self.there, target, candidate, names, self.journal, self.budget)
@@ -140,8 +143,7 @@ class Work:
     def _ranges(self, proto: onnx.ModelProto) -> Mapping[str, Range]:
         """Give what one run in FP32 tells of all tensors; what may be quantised follows from it."""
         self._tell("ranges", "of all tensors in FP32")
-        ranges: Mapping[str, Range]
-        ranges = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
+        ranges: Mapping[str, Range] = job(self.pool, self.settings.run.timeout, evaluate.ranges, self.trial)
         if self.to in KINDS:
             largest = {name: one.largest for name, one in ranges.items()}
             scales = scales_of(largest, self.to)
@@ -344,7 +346,3 @@ class Work:
             return reason
         lost = f"{LOST} without it" if error == float("inf") else "its rounding makes the outputs differ"
         return lost if error > 1 else not_needed(key, keep - search.always, search.known)
-
-
-def _one(_: str) -> float:
-    return 1.0

@@ -1,0 +1,90 @@
+"""Runs in a worker: what the rounding of each tensor does alone, all else in FP32.
+
+A node that stays alone in FP32 changes little: what it reads and gives is rounded all the same. What is
+rounded goes from a maker to a reader, and stays as it is when both do. So harm belongs to such edges, a few
+hundred of them, one run each. Where edges that meet do the very same harm (a sum of squares, its mean, its
+root) the number that is rounded is the same, and counts once: all of their nodes have to stay to spare it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bisect_trt.accuracy.tolerance import differences
+from bisect_trt.mixed_precision.answer import Harm
+from bisect_trt.mixed_precision.evaluate import Trial, Values, engine_of
+from bisect_trt.mixed_precision.switch import Edge
+from bisect_trt.outcome import Array
+from bisect_trt.settings import AccuracySettings
+
+ELEMENTS = 4096
+"""So many elements of the outputs tell enough."""
+LARGEST = 100.0
+"""Tolerances: what is off by more is as wrong as can be."""
+ALIKE, LEAST_ALIKE = 0.9, 0.8
+"""From this cosine and this ratio of sizes on two errors are the same."""
+
+
+def harms(trial: Trial, most: int) -> tuple[int, list[Harm]]:
+    """Give how many edges there are, and what each adds to the mean square of the error.
+
+    Nothing is run, and 0 and nothing given, where there are more than `most`.
+    """
+    engine = engine_of(trial)
+    edges = engine.edges()
+    if len(edges) > most:
+        return 0, []
+    limits = [_limits(due, trial.accuracy) for due in engine.expected]
+    right = [engine.outputs((), sample) for sample in range(len(limits))]
+    step = 1 + sum(limit.size for some in limits for limit in some.values()) // ELEMENTS
+
+    def error(edge: Edge) -> Array:
+        parts = [_error(right[k], engine.outputs([edge], k), some) for k, some in enumerate(limits)]
+        return np.concatenate(parts)[::step]
+
+    return len(edges), grouped(edges, np.array([error(edge) for edge in edges]).reshape(len(edges), -1))
+
+
+def _limits(expected: Values, accuracy: AccuracySettings) -> dict[str, Array]:
+    """Give what each element of the float outputs may be off by."""
+    found = {}
+    for diff in differences([expected], [expected], accuracy):
+        due = np.asarray(expected[diff.name])
+        if due.dtype.kind == "f" and due.size:
+            size = np.abs(due.astype(np.float64))
+            size = size if diff.metric == "max" else np.full_like(size, np.sqrt(np.mean(size**2)))
+            found[diff.name] = np.maximum(diff.atol + diff.rtol * size, 1e-30)
+    return found
+
+
+def _error(right: Values, given: Values, limits: Mapping[str, Array]) -> Array:
+    """Give how far off outputs are, in tolerances."""
+    with np.errstate(all="ignore"):
+        off = [
+            ((given[name].astype(np.float64) - right[name]) / limit).ravel() for name, limit in limits.items()
+        ]
+    known: Array = np.nan_to_num(np.concatenate([*off, np.zeros(1)]), nan=LARGEST)
+    return known.clip(-LARGEST, LARGEST)
+
+
+def grouped(edges: Sequence[Edge], errors: Array) -> list[Harm]:
+    """Put edges together that meet and do the same; `errors` has a row for each."""
+    size = np.sqrt(np.sum(errors**2, axis=1))
+    group = list(range(len(edges)))
+    at: dict[str, list[int]] = {}
+    for k, edge in enumerate(edges):
+        for end in filter(None, edge):
+            for other in at.setdefault(end, []):
+                least, largest = sorted((size[k], size[other]))
+                if least > LEAST_ALIKE * largest and errors[k] @ errors[other] > ALIKE * least * largest:
+                    old, new = group[k], group[other]
+                    group = [new if g == old else g for g in group]
+            at[end].append(k)
+    nodes: dict[int, set[str]] = {}
+    for k, edge in enumerate(edges):
+        nodes.setdefault(group[k], set()).update(filter(None, edge))
+    square = np.mean(errors**2, axis=1)
+    most = {g: max(float(square[k]) for k in range(len(edges)) if group[k] == g) for g in nodes}
+    return [(frozenset(some), most[g]) for g, some in nodes.items() if most[g] > 0]

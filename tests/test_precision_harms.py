@@ -1,0 +1,138 @@
+"""What each rounding does alone, and the search that adds it up."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import bisect_trt
+import precision_models as models
+from bisect_trt.mixed_precision import schedule
+from bisect_trt.mixed_precision.answer import Answer, Harm, Keep
+from bisect_trt.mixed_precision.exchange import Exchange
+from bisect_trt.mixed_precision.harms import grouped
+from bisect_trt.mixed_precision.improve import improve
+from bisect_trt.mixed_precision.search import Hints, Search
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings
+
+COUNT = 60
+ITEMS = tuple(f"n{k}" for k in range(COUNT))
+
+
+def many_small_errors(seed: int) -> tuple[Search, list[int]]:
+    """A chain, each tensor of which adds a small error: squares add up, and each set has some luck."""
+    chance = random.Random(seed)
+    harms: list[Harm] = [
+        (frozenset(ITEMS[k : k + 2]), math.exp(chance.gauss(0, 1.0))) for k in range(COUNT - 1)
+    ]
+    total, calls = sum(harm for _, harm in harms), list[int]()
+
+    def error(keep: Keep) -> float:
+        luck = int(hashlib.sha256(",".join(sorted(keep)).encode()).hexdigest()[:6], 16) / 16**6 - 0.5
+        left = sum(harm for nodes, harm in harms if not nodes <= keep)
+        return math.sqrt(left / (0.5 * total)) * (1 + 0.2 * luck)
+
+    def ask(keeps: Sequence[Keep]) -> list[Answer]:
+        return [Answer(error(keep) <= 1, error(keep)) for keep in keeps]
+
+    def measured(most: int) -> tuple[int, list[Harm]]:
+        calls.append(most)
+        return (len(harms), [(nodes, harm / (5 * total)) for nodes, harm in harms])  # a mean, not the worst
+
+    near = {item: tuple(ITEMS[n] for n in (k - 1, k + 1) if 0 <= n < COUNT) for k, item in enumerate(ITEMS)}
+    return Search(ITEMS, ask, Hints(rank=ITEMS, near=near, harms=measured)), calls
+
+
+def exchanged(seed: int) -> tuple[Search, int]:
+    """The search after an exchange alone, and how many nodes its first set has."""
+    made, _ = many_small_errors(seed)
+    made.answers([frozenset(ITEMS), frozenset()])
+    made.first()
+    first = len(made.found.best)
+    with made.limited(800):
+        Exchange(made, made.harms(), random.Random(seed)).run()
+    made.finish()
+    return made, first
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_sums_of_squares_lead_to_smaller_sets(seed: int) -> None:
+    made, first = exchanged(seed)
+    best = made.found.best
+    assert len(best) < 0.8 * first and made.found.one_minimal
+    assert made.passes(best) and not any(made.passes(best - {item}) for item in best)
+    assert made.asked == len(made.known) + COUNT - 1, "what was measured is counted"
+    assert list(exchanged(seed)[0].known) == list(made.known), "the same questions again"
+
+
+def test_a_sum_that_a_set_refutes_is_not_followed() -> None:
+    """That the best set passes cannot be, by these harms: they tell nothing."""
+    made, _ = many_small_errors(0)
+    made.answers([frozenset(ITEMS), frozenset()])
+    made.first()
+    asked = made.asked
+    Exchange(made, [(frozenset(ITEMS[:2]), 1e4), (frozenset(ITEMS[-2:]), 1e4)], random.Random(0)).run()
+    assert made.asked == asked
+
+
+def test_an_improvement_measures_once_where_nothing_is_proven() -> None:
+    made, calls = many_small_errors(0)
+    made.answers([frozenset(ITEMS), frozenset()])
+    made.first()
+    improve(made, 2000)
+    assert len(calls) == 1 and not made.settled
+
+
+def test_the_same_number_rounded_three_times_counts_once() -> None:
+    """As a sum of squares, what is added to it, and its root: all of their nodes have to stay."""
+    rng = np.random.default_rng(0)
+    same, other = rng.standard_normal((2, 50))
+    edges = [("pow", "mean"), ("mean", "add"), ("add", "sqrt"), ("sqrt", "div"), ("", "div"), ("add", "end")]
+    errors = np.array([same, 1.01 * same, same, other, np.zeros(50), 0.1 * same])
+    found = dict(grouped(edges, errors))
+    assert found.pop(frozenset({"pow", "mean", "add", "sqrt"})) == pytest.approx(np.mean((1.01 * same) ** 2))
+    assert found == {
+        frozenset({"sqrt", "div"}): pytest.approx(np.mean(other**2)),
+        frozenset({"add", "end"}): pytest.approx(np.mean((0.1 * same) ** 2)),
+    }
+
+
+def test_what_is_measured_of_a_model_is_what_rounding_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An overflow between two nodes, and a weight that FP16 does not hold; all else is exact."""
+    seen: dict[Keep, float] = {}
+    search_on = schedule.cheap_questions
+
+    def spy(search: Search, *others: Any) -> None:
+        assert search.hints.harms(1) == (0, [])
+        runs, found = search.hints.harms(1000)
+        seen.update(found)
+        assert runs == 7, "x and a weight, or a tensor and a weight, for each, and what is given"
+        search_on(search, *others)
+
+    monkeypatch.setattr(schedule, "cheap_questions", spy)
+    b = models.Builder()
+    x = b.input("x", np.float32([1.0, 2.0, 4.0]))
+    big = b("Mul", x, b.w(65536.0 / 2))
+    small = b("Mul", big, b.w(2.0**-16))
+    y = b("Mul", small, b.w(1.0 + 2.0**-5 + 2.0**-12))
+    model, feeds = b.model(y=y), b.feeds
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **feeds)
+    accuracy = AccuracySettings(rtol=(("", 1e-5),), atol=(("", 0.0),))
+    settings = Settings(run=RunSettings(inputs=tmp_path / "inputs.npz", repeats=1), accuracy=accuracy)
+    bisect_trt.precision(tmp_path / "model.onnx", settings, out=tmp_path / "out")
+    weight = 1 + 2.0**-5 + 2.0**-12
+    assert seen == {
+        frozenset({big, small}): pytest.approx(100.0**2 * 2 / 4),  # two of three elements, and a zero
+        frozenset({y, "y"}): pytest.approx((2.0**-12 / weight / 1e-5) ** 2 * 3 / 4, rel=1e-3),
+    }
