@@ -23,13 +23,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psutil
 
 from bisect_trt.nightly import config, service
 from bisect_trt.nightly.children import Children
-from bisect_trt.nightly.runner import Checked, Trouble
+from bisect_trt.nightly.runner import Answer, Checked, Job
 
 ROOT = Path(__file__).parents[1]
 NODES = 17  # of the small model
@@ -41,8 +41,8 @@ class Counting(Children):
 
     jobs = target = 0.0
 
-    def check(self, *args: Any, **more: Any) -> Checked | Trouble:
-        answer = super().check(*args, **more)
+    def run(self, job: Job) -> Answer:
+        answer = super().run(job)
         assert isinstance(answer, Checked), answer
         self.jobs += answer.seconds
         self.target += answer.target_seconds
