@@ -49,5 +49,12 @@ def test_help_is_light(command: str) -> None:
     assert not modules & set(HEAVY)
 
 
+def test_what_draws_on_a_terminal_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):  # as a CI job may have it
+        monkeypatch.delenv(name, raising=False)
+    modules = loaded("from bisect_trt.cli.app import main; main()", "doctor")
+    assert "psutil" in modules and not modules & {"rich"}
+
+
 def test_the_probe_of_this_test_sees_a_heavy_import() -> None:
     assert "onnxruntime" in loaded("import onnxruntime")

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bisect_trt.model.candidate import Form
+from bisect_trt.machine import native
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.dimensions import Net
 from bisect_trt.model.editing.draft import close_draft, open_draft
 from bisect_trt.model.editing.inference import Invalid
@@ -26,7 +27,7 @@ from bisect_trt.outcome import Ended, Symptom
 from bisect_trt.reduction.menu import SIMPLIFY
 from bisect_trt.reduction.reduce import reduce
 from bisect_trt.reduction.reduce import simplify as simplify_model
-from bisect_trt.reduction.simplify import attributes
+from bisect_trt.reduction.simplify import attributes, types
 from bisect_trt.reduction.simplify.dimensions import sizes_below
 from bisect_trt.reduction.simplify.propose import attempt, best_draft
 from bisect_trt.reduction.simplify.run import simplify
@@ -466,6 +467,28 @@ def test_types_and_operator_set_get_smaller(tmp_path: Path) -> None:
     }
     assert kinds <= {TensorProto.FLOAT, TensorProto.INT32}
     assert left.opset_import[0].version == 13  # Gather is the same since then
+
+
+def test_the_converter_is_asked_of_steps_that_change_an_operator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ScatterND changed with 13, 16 and 18; one that adds cannot be told in 15."""
+    adds = node("ScatterND", ["x", "i", "u"], ["y"], reduction="add")
+    inputs = [tensor("x", 4), tensor("i", 1, 1, kind=TensorProto.INT64), tensor("u", 1)]
+    proto = model([adds], inputs, [tensor("y", 4)], opset=18)
+    asked: list[int] = []
+
+    def convert(given: onnx.ModelProto, version: int) -> onnx.ModelProto:
+        asked.append(version)
+        try:
+            return onnx.version_converter.convert_version(given, version)
+        except Exception as error:
+            raise native.RefusedError(str(error)) from error
+
+    monkeypatch.setattr(native, "convert_version", convert)
+    draft = open_draft(Candidate(proto.SerializeToString(), tmp_path, ("n",)))
+    assert list(types._versions(draft)) == [16, 17]
+    assert sorted(asked) == [13, 16]
 
 
 def test_names_and_texts_tell_nothing(tmp_path: Path) -> None:

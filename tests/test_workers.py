@@ -369,3 +369,12 @@ def test_words_for_exit_codes() -> None:
     assert limits.describe_exit(-64).startswith("SIG")
     assert limits.describe_exit(-200) == "signal 200"
     assert limits.default_limit(4) == pytest.approx(limits.total_memory() * 0.2, rel=1e-6)
+
+
+def test_children_are_looked_for_where_the_kernel_names_some() -> None:
+    waits = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(waits) as child:
+        assert limits.may_have_children(os.getpid())
+        assert not limits.may_have_children(child.pid) or not Path("/proc/self/task").exists()
+        child.kill()
+    assert limits.may_have_children(child.pid)  # it is gone, and nothing can be said
