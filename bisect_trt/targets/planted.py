@@ -40,6 +40,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -202,20 +203,21 @@ def _edit(tensor: str, fail: str, kind: int) -> tuple[list[onnx.NodeProto], list
     # No value is its own: x + |x| + 1 of any signed number, the complement of an unsigned one.
     value = float("nan") if fail == "nan" else -1 if unsigned else 1
     constant = helper.make_tensor(f"{_SUFFIX}/{value}/{wide}", wide, [], [value])
-    steps: list[tuple[str, list[str], int]] = [("Cast", [true], wide)]
+    nodes: list[onnx.NodeProto] = []
+
+    def op(op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        name = f"{true}/{len(nodes)}"
+        nodes.append(helper.make_node(op_type, inputs, [output or name], name, **attributes))
+        return name
+
+    taken = op("Cast", true, to=wide)
     if fail == "nan":
-        steps += [("Add", ["", constant.name], 0)]
+        changed = op("Add", taken, constant.name)
     elif unsigned:
-        steps += [("Sub", [constant.name, ""], 0)]
+        changed = op("Sub", constant.name, taken)
     else:
-        steps += [("Abs", [""], 0), ("Add", ["", constant.name], 0), ("Add", ["", f"{true}/0"], 0)]
-    steps += [("Cast", [""], kind)]
-    nodes = []
-    for at, (op, inputs, to) in enumerate(steps):
-        last, out = f"{true}/{at - 1}", tensor if at == len(steps) - 1 else f"{true}/{at}"
-        nodes.append(helper.make_node(op, [i or last for i in inputs], [out], f"{true}/{at}"))
-        if to:
-            nodes[-1].attribute.append(helper.make_attribute("to", to))
+        changed = op("Add", op("Add", op("Abs", taken), constant.name), taken)
+    op("Cast", changed, output=tensor, to=kind)
     return nodes, [constant]
 
 

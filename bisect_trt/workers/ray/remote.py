@@ -160,11 +160,6 @@ def files_of(candidate: Candidate) -> Iterator[Path]:
         for tensor in tensors(read_without_weights(model)) if model else ():
             if tensor.data_location == TensorProto.EXTERNAL:
                 yield candidate.folder / external_info(tensor)["location"]
-    values = (
-        *candidate.feeds,
-        *candidate.expected,
-        *(rest.feeds if rest else ()),
-        *(rest.expected if rest else ()),
-    )
-    for sample in values:
-        yield from (path if path.exists() else promise_of(path) for path in sample.values())
+    for part in (candidate, rest) if rest else (candidate,):
+        for sample in (*part.feeds, *part.expected):
+            yield from (path if path.exists() else promise_of(path) for path in sample.values())
