@@ -24,9 +24,8 @@ OTHER_KIND = "outputs differ in shape or type"
 def precision_rtol(target: TargetSettings) -> float:
     """Return the least default tolerance of a target whose precision is not that of its tensors."""
     name, _, argument = target.spec.partition(":")
-    if target.precision:
-        return PRECISIONS.get(target.precision.lower(), 0.0)
-    return PRECISIONS.get(argument.lower(), 0.0) if name == "emulate" else 0.0
+    emulated = argument if name == "emulate" else ""
+    return PRECISIONS.get((target.precision or emulated).lower(), 0.0)
 
 
 def differences(

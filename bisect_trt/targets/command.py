@@ -52,6 +52,7 @@ CANNOT_TELL = 125  # as `git bisect run` has it
 _READ = 4 << 20  # bytes of each stream that are looked at: the last ones
 _MOST_OUTPUT = 256 << 20  # bytes of each stream that lie on the disk
 _LOOK = 0.05  # seconds between two looks at them
+_FILES = {"model": "model.onnx", "inputs": "inputs.npz", "outputs": "outputs.npz"}
 _PLACEHOLDER = re.compile(r"\{(model|inputs|outputs)\}")
 # PR_SET_PDEATHSIG (1) outlives exec but has to be set in the child, and a preexec_fn is not safe in a
 # process with threads. So a small Python stands between; should the worker be gone already, it ends.
@@ -123,12 +124,12 @@ class Command:
         with tempfile.TemporaryDirectory(prefix="bisect-trt-") as name:
             scratch = Path(name)
             for feeds in self._samples(candidate, model):
-                if not (scratch / "model.onnx").exists():  # at first, and when the program took it away
+                file, given, made = (scratch / name for name in _FILES.values())
+                if not file.exists():  # at first, and when the program took it away
                     scratch.mkdir(exist_ok=True)
                     whole = onnx.load_model_from_string(candidate.model)
-                    save_whole(whole, candidate.folder, scratch / "model.onnx")
-                write_npz(scratch / "inputs.npz", feeds)
-                made = scratch / "outputs.npz"
+                    save_whole(whole, candidate.folder, file)
+                write_npz(given, feeds)
                 made.unlink(missing_ok=True)
                 code, out, err = self._execute(scratch)
                 log = trim([*out.splitlines(), *err.splitlines()])
@@ -154,12 +155,7 @@ class Command:
 
     def _execute(self, scratch: Path) -> tuple[int, str, str]:
         """Return the exit code (negative: the signal that killed it) and the ends of stdout and stderr."""
-        files = {
-            "model": scratch / "model.onnx",
-            "inputs": scratch / "inputs.npz",
-            "outputs": scratch / "outputs.npz",
-        }
-        words = [_PLACEHOLDER.sub(lambda m: str(files[m[1]]), word) for word in self._words]
+        words = [_PLACEHOLDER.sub(lambda m: str(scratch / _FILES[m[1]]), word) for word in self._words]
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
         with (
             (scratch / "stdout").open("a+b") as out,

@@ -50,7 +50,7 @@ from onnx import TensorProto, helper
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.normalise import unname_twins
 from bisect_trt.model.walk import copied
-from bisect_trt.outcome import Array, Failure, Stage, Symptom
+from bisect_trt.outcome import Failure, Stage, Symptom
 from bisect_trt.references import ort
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets.base import TargetInfo, TargetResult, announce, fed
@@ -147,7 +147,7 @@ def _take_all_memory() -> None:
 def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) -> TargetResult:
     try:
         feeds = fed(candidate)
-        changed = _corrupted(model, candidate.folder, late, feeds[0]) if late and feeds else model
+        changed = _corrupted(model, candidate.folder, late) if late and feeds else model
         outputs = ort.run(changed.SerializeToString(), candidate.folder, feeds)
     except ort.OrtError as e:
         message = str(e)
@@ -156,14 +156,12 @@ def _run(model: onnx.ModelProto, candidate: Candidate, late: Sequence[Showing]) 
     return TargetResult(outputs=tuple(outputs))
 
 
-def _corrupted(
-    model: onnx.ModelProto, folder: Path, late: Sequence[Showing], feeds: Mapping[str, Array]
-) -> onnx.ModelProto:
+def _corrupted(model: onnx.ModelProto, folder: Path, late: Sequence[Showing]) -> onnx.ModelProto:
     """Return the model with the outputs of the culprits changed, for all that use them."""
     changed = copied(model)
     graph = changed.graph
     made = {out for _, found in late for at in found for out in graph.node[at].output if out}
-    types = _types(model, folder, sorted(made), feeds)
+    types = ort.types(model.SerializeToString(), folder, sorted(made))
     tail = []
     for fault, found in late:
         for at in found:
@@ -219,14 +217,3 @@ def _edit(tensor: str, fail: str, kind: int) -> tuple[list[onnx.NodeProto], list
         changed = op("Add", op("Add", op("Abs", taken), constant.name), taken)
     op("Cast", changed, output=tensor, to=kind)
     return nodes, [constant]
-
-
-def _types(
-    model: onnx.ModelProto, folder: Path, tensors: Sequence[str], feeds: Mapping[str, Array]
-) -> dict[str, int]:
-    """Return element types of tensors as they are when run; shape inference does not know every operator."""
-    shown = copied(model)
-    already = {output.name for output in shown.graph.output}
-    shown.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in already)
-    (values,) = ort.run(shown.SerializeToString(), folder, [feeds])
-    return {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in values.items()}

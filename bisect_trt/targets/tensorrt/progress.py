@@ -12,33 +12,35 @@ INTERVAL = 0.2  # seconds between two looks at the wish to stop, and between two
 
 
 class Phases:
-    """The phases that are open, outermost first. Called from any thread of the builder."""
+    """The phases that are open, outermost first. Called from any thread of the builder.
+
+    Methods are called as those of TensorRT's IProgressMonitor.
+    """
 
     def __init__(self) -> None:
         self.stopped = False
-        self.monitor: Any = None  # TensorRT wants it to live as long as the build
         self._open: dict[str, tuple[int, int]] = {}  # name: steps done, steps in all
         self._lock = threading.Lock()
         self._looked = 0.0
 
-    def start(self, name: str, steps: int) -> None:
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
         """Note that a phase begins."""
         with self._lock:
-            self._open[name] = (0, steps)
+            self._open[phase_name] = (0, num_steps)
             self._look()
 
-    def step(self, name: str, done: int) -> bool:
+    def step_complete(self, phase_name: str, step: int) -> bool:
         """Note that a step was done, and return False to ask the builder to stop."""
         with self._lock:
-            if name in self._open:
-                self._open[name] = (done + 1, self._open[name][1])
+            if phase_name in self._open:
+                self._open[phase_name] = (step + 1, self._open[phase_name][1])
             self._look()
             return not self.stopped
 
-    def finish(self, name: str) -> None:
+    def phase_finish(self, phase_name: str) -> None:
         """Note that a phase ends."""
         with self._lock:
-            self._open.pop(name, None)
+            self._open.pop(phase_name, None)
 
     def close(self) -> None:
         """Note that the build is over."""
@@ -57,23 +59,17 @@ class Phases:
 
 
 def watch(trt: Any, config: Any) -> Phases:
-    """Have a build watched; nothing is told where TensorRT (before 10) has no IProgressMonitor."""
-    phases = Phases()
-    if not hasattr(trt, "IProgressMonitor"):
-        return phases
+    """Have a build watched; nothing is told where TensorRT (before 10) has no IProgressMonitor.
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    What is returned has to live as long as the build.
+    """
+    if not hasattr(trt, "IProgressMonitor"):
+        return Phases()
+
+    class Monitor(Phases, trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            Phases.__init__(self)
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            phases.start(phase_name, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            return phases.step(phase_name, step)
-
-        def phase_finish(self, phase_name: str) -> None:
-            phases.finish(phase_name)
-
-    phases.monitor = config.progress_monitor = Monitor()
+    config.progress_monitor = phases = Monitor()
     return phases
