@@ -147,24 +147,15 @@ def _arrays(name: str, data: bytes) -> Iterator[Array]:
 
 def _windows(blob: bytes, width: int, step: int) -> Array:
     """Return the hashes of `width` bytes from each `step`-th place on."""
-    raw = np.frombuffer(blob, np.uint8)
-    if raw.size < width:
+    if len(blob) < width:
         return np.zeros(0, np.uint64)
-    count = (raw.size - width) // step + 1
+    count = (len(blob) - width) // step + 1
     keys = np.zeros(count, np.uint64)
     for at in range(0, width, 8):
-        for shift in range(8):
-            part = raw[at + shift : at + shift + (count - 1) * step + 1 : step].astype(np.uint64)
-            keys += part << np.uint64(8 * shift)
-        keys = _mixed(keys)
-    return keys
-
-
-def _mixed(keys: Array) -> Array:
-    with np.errstate(over="ignore"):
+        keys += np.ndarray(count, "<u8", blob, at, (step,))
         keys = (keys ^ (keys >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15)
-    mixed: Array = keys ^ (keys >> np.uint64(29))
-    return mixed
+        keys ^= keys >> np.uint64(29)
+    return keys
 
 
 def _lookup(array: Array, keys: Array) -> int | None:

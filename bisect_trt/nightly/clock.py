@@ -22,10 +22,9 @@ class Clock:
 def next_time(start: datetime, at: time_of_day) -> datetime:
     """Return the first moment after `start` at which clocks on the wall (local time) show `at`."""
     local = start.astimezone()
-    moment = datetime.combine(local.date(), at).astimezone()
-    return (
-        moment if moment > local else datetime.combine(local.date() + timedelta(days=1), at).astimezone()
-    )
+    days = (local.date() + timedelta(days=k) for k in (0, 1))
+    moments = (datetime.combine(day, at).astimezone() for day in days)
+    return next(moment for moment in moments if moment > local)
 
 
 class Limit:
@@ -38,7 +37,7 @@ class Limit:
     def __init__(self, clock: Clock, total: float | None, until: datetime | None, used: float = 0.0) -> None:
         """Start counting now."""
         self._clock = clock
-        self._total = total
+        self._total = float("inf") if total is None else total
         self._until = until
         self._before = used
         self._start = clock.monotonic()
@@ -50,9 +49,7 @@ class Limit:
 
     def left(self) -> float:
         """Return seconds left, never negative; infinity without a limit."""
-        left = float("inf")
-        if self._total is not None:
-            left = self._total - self.used
+        left = self._total - self.used
         if self._until is not None:
             left = min(left, (self._until - self._clock.wall()).total_seconds() - WRAP_UP)
         return max(0.0, left)

@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,8 @@ def hold(folder: Path) -> Iterator[Holder | None]:
         if not _lock(fd):
             raise _held(folder, _parse(os.pread(fd, 4096, 0)))
         stale = _parse(os.pread(fd, 4096, 0))
-        _write(fd, json.dumps(asdict(_me())).encode())
+        me = Holder(os.getpid(), platform.node(), datetime.now(UTC).isoformat(timespec="seconds"))
+        _write(fd, json.dumps(asdict(me)).encode())
         yield stale
         _write(fd, b"")
     finally:
@@ -68,17 +69,11 @@ def holder(folder: Path) -> Holder | None:
 def _lock(fd: int) -> bool:
     """Try for half a second: `holder` takes the lock for an instant when it looks."""
     for _ in range(10):
-        try:
+        with suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(0.05)
-        else:
             return True
+        time.sleep(0.05)
     return False
-
-
-def _me() -> Holder:
-    return Holder(os.getpid(), platform.node(), datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _parse(data: bytes) -> Holder | None:
@@ -90,11 +85,9 @@ def _parse(data: bytes) -> Holder | None:
 
 def _write(fd: int, data: bytes) -> None:
     """A full disk must not stop a night here: the lock itself needs no bytes."""
-    try:
+    with suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, data, 0)
-    except OSError:
-        return
 
 
 def _held(folder: Path, by: Holder | None) -> UsageError:

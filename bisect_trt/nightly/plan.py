@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from os.path import realpath
@@ -88,10 +89,8 @@ def check_order(todo: Iterable[Item], expected: Callable[[Item], float]) -> list
     def cost(item: Item) -> tuple[float, str, str]:
         seconds = expected(item)
         if not seconds:
-            try:
+            with suppress(OSError):
                 seconds = item.path.stat().st_size / 1e8
-            except OSError:
-                seconds = 0.0
         return seconds, item.name, item.target
 
     return sorted(todo, key=cost)

@@ -7,7 +7,7 @@ import logging.handlers
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,12 @@ def nightly(
     with lock.hold(out) as stale, _log(out, config.retention.log_size, tell) as say:
         if stale:
             say(f"process {stale.pid} ended in the middle of a night that began {stale.since}")
-        history = _open(out)
-        try:
-            return _night(config, history, say, clock or Clock(), make_runner or _children(config))
-        except sqlite3.OperationalError as error:
-            raise StoppedEarly(
-                f"the history of {out} cannot be written: {error}", "make room and start it again: it goes on"
-            ) from error
-        finally:
-            history.close()
+        with closing(_open(out)) as history:
+            try:
+                return _night(config, history, say, clock or Clock(), make_runner or _children(config))
+            except sqlite3.OperationalError as error:
+                why = f"the history of {out} cannot be written: {error}"
+                raise StoppedEarly(why, "make room and start it again: it goes on") from error
 
 
 def _night(

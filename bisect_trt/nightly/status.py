@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,7 @@ def lines(out: Path) -> Iterator[str]:
     """
     if not (out / FILE).is_file():
         raise UsageError(f"{out} holds no nights", "give the folder that `bisect-trt nightly` writes to")
-    history = History(out / FILE, read_only=True)
-    try:
+    with closing(History(out / FILE, read_only=True)) as history:
         night = history.last_night()
         if night is None:
             yield "no night yet"
@@ -44,8 +44,6 @@ def lines(out: Path) -> Iterator[str]:
             yield from (_running(job) for job in history.running())
         if (out / "index.html").is_file():
             yield f"report: {out / 'index.html'}"
-    finally:
-        history.close()
 
 
 def _headline(night: Night, holder: lock.Holder | None) -> str:
