@@ -138,6 +138,7 @@ class Graph:
 
     Attributes:
         proto: the model.
+        nodes: all nodes by name, generators included.
         order: names of the nodes in topological order, generators left out.
         producer: tensor to the name of the node that makes it; generators are included.
         consumers: tensor to the names of the nodes that read it, in order, generators left out.
@@ -160,8 +161,8 @@ class Graph:
         nodes = list(graph.node)
         reads = [tuple(consumed(node)) for node in nodes]
         order = topological(nodes, reads)
-        self._nodes: dict[str, onnx.NodeProto] = {nodes[i].name: nodes[i] for i in order}
-        if len(self._nodes) != len(nodes) or "" in self._nodes:
+        self.nodes: Mapping[str, onnx.NodeProto] = {nodes[i].name: nodes[i] for i in order}
+        if len(self.nodes) != len(nodes) or "" in self.nodes:
             raise ValueError("node names are not unique; normalise the model first")
         self.initializers: Mapping[str, onnx.TensorProto] = {t.name: t for t in graph.initializer}
         sparse = {t.values.name for t in graph.sparse_initializer}
@@ -169,10 +170,10 @@ class Graph:
         self.graph_inputs = tuple(i.name for i in graph.input if i.name not in self._weights)
         self.graph_outputs = tuple(o.name for o in graph.output)
         self._outputs = frozenset(self.graph_outputs)
-        self._reads = dict(zip(self._nodes, (reads[i] for i in order), strict=True))
-        self._makes = {name: tuple(filter(None, node.output)) for name, node in self._nodes.items()}
+        self._reads = dict(zip(self.nodes, (reads[i] for i in order), strict=True))
+        self._makes = {name: tuple(filter(None, node.output)) for name, node in self.nodes.items()}
         self.producer: Mapping[str, str] = {t: name for name, made in self._makes.items() for t in made}
-        self.generators = frozenset(n for n, node in self._nodes.items() if self._is_generator(node))
+        self.generators = frozenset(n for n, node in self.nodes.items() if self._is_generator(node))
         self._index()
 
     def _is_generator(self, node: onnx.NodeProto) -> bool:
@@ -184,9 +185,9 @@ class Graph:
         )
 
     def _index(self) -> None:
-        self.order = tuple(name for name in self._nodes if name not in self.generators)
+        self.order = tuple(name for name in self.nodes if name not in self.generators)
         self._position = {name: i for i, name in enumerate(self.order)}
-        made = {tensor for name in self.generators for tensor in self._nodes[name].output}
+        made = {tensor for name in self.generators for tensor in self.nodes[name].output}
         carried = self._weights | made
         self._flows = {name: tuple(t for t in self._reads[name] if t not in carried) for name in self.order}
         consumers: dict[str, list[str]] = {}
@@ -203,14 +204,9 @@ class Graph:
             for name in self.order
         }
 
-    @property
-    def nodes(self) -> Mapping[str, onnx.NodeProto]:
-        """Return all nodes by name, generators included."""
-        return self._nodes
-
     def node(self, name: str) -> onnx.NodeProto:
         """Return the node of that name. Raises KeyError when there is none."""
-        return self._nodes[name]
+        return self.nodes[name]
 
     def inputs_of(self, name: str) -> tuple[str, ...]:
         """Return the tensors that a node reads: weights and captures of its bodies included, '' left out."""
@@ -225,7 +221,7 @@ class Graph:
         """Tensors with the same value whatever the inputs: weights and all that follows from them."""
         known = set(self._weights)
         for name in (*self.generators, *self.order):
-            node = self._nodes[name]
+            node = self.nodes[name]
             if all(t in known for t in self._reads[name]) and not is_random(node):
                 known.update(self._makes[name])
         return frozenset(known)
@@ -293,7 +289,7 @@ class Graph:
         name = self.producer.get(tensor)
         if name is None:
             return (-1, 0, tensor)
-        return (self._position[name], list(self._nodes[name].output).index(tensor), tensor)
+        return (self._position[name], list(self.nodes[name].output).index(tensor), tensor)
 
     @cached_property
     def digraph(self) -> nx.DiGraph[str]:
@@ -331,7 +327,7 @@ class Graph:
 
     def weight(self, name: str) -> float:
         """Return the rough cost of building a node, at least 1 (an elementwise operator)."""
-        return _weight(self._nodes[name])
+        return _weight(self.nodes[name])
 
 
 def _reached(name: str, step: Callable[[str], Iterable[str]]) -> set[str]:

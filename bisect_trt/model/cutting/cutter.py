@@ -128,9 +128,9 @@ class Cutter:
         record = self._record
         elem_type, shape = record.elem_type(tensor), record.shape(tensor)
         first = record.path(0, tensor)
-        for sample in range(1, record.samples):
-            if not filecmp.cmp(first, record.path(sample, tensor), shallow=False):  # so NaN equals itself
-                return None
+        others = (record.path(sample, tensor) for sample in range(1, record.samples))
+        if not all(filecmp.cmp(first, other, shallow=False) for other in others):  # so NaN equals itself
+            return None
         proto = self._store.tensor(tensor, first, elem_type, shape)
         return self._pieces.initializer(proto), raw_size(elem_type, shape)
 

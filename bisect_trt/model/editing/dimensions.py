@@ -73,11 +73,7 @@ class Net:
 
     def resized(self, asked: Mapping[Var, int]) -> Draft | None:
         """Return a draft whose classes have these sizes and all others follow; None: it cannot be had."""
-        for sizes in self._balanced(dict(asked), 3):
-            draft = self._settle(sizes)
-            if draft is not None:
-                return draft
-        return None
+        return next(filter(None, map(self._settle, self._balanced(dict(asked), 3))), None)
 
     def _tie_equal(self) -> None:
         first: dict[int, Var] = {}
@@ -101,11 +97,8 @@ class Net:
             return None
         if not follows and self._violated(sizes) is None:
             return draft
-        for balanced in self._balanced({**sizes, **follows}, 3):
-            settled = self._settle(balanced, rounds - 1)
-            if settled is not None:
-                return settled
-        return None
+        ways = self._balanced({**sizes, **follows}, 3)
+        return next(filter(None, (self._settle(way, rounds - 1) for way in ways)), None)
 
     def _follows(self, draft: Draft, sizes: Sizes) -> Sizes | None:
         """Return classes whose inferred size is another one; None: a contradiction, or nothing is left."""
