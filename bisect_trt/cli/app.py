@@ -90,8 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted before anything was begun", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        return _closed_pipe()
+    except BrokenPipeError:  # whoever read our output went away (`| head`): nothing more to say
+        sys.stdout = None
+        return 0
     except Exception as error:  # this is the last one to catch anything
         _show(_as_ours(error), error, words)
         return _as_ours(error).exit_code
@@ -184,9 +185,3 @@ def _columns() -> int:
 def _wrapped(line: str, width: int) -> list[str]:
     """Wrap lines between words on a terminal; a file or a pipe has no width."""
     return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) if width > 0 else [line]
-
-
-def _closed_pipe() -> int:
-    """Whoever read our output went away (`| head`): nothing more to say, and nothing wrong."""
-    sys.stdout = None
-    return 0

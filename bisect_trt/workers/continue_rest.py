@@ -20,9 +20,7 @@ def types_of(content: Content) -> dict[str, int]:
     return {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
 
 
-def load(
-    candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int] | None = None
-) -> Values:
+def load(candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int] | None = None) -> Values:
     """Return recorded values, memory mapped when they are large; by default of what the candidate declares.
 
     Raises:

@@ -181,9 +181,7 @@ def reworded(settings: TargetSettings, candidate: Candidate, file: Path, wanted:
     return shown[0] if shown and not any(failure.same_as(wanted) for failure in shown) else None
 
 
-def record_on_target(
-    settings: TargetSettings, model: bytes, folder: Path, feeds: Sequence[Feeds]
-) -> Record:
+def record_on_target(settings: TargetSettings, model: bytes, folder: Path, feeds: Sequence[Feeds]) -> Record:
     """Run a model on the target, every output of it, and keep what it gives."""
     target = opened(target_at.settings(settings))
     graph, store = Graph(onnx.load_model_from_string(model)), Store(folder)

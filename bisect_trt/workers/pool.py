@@ -54,9 +54,7 @@ class AnySlot(Protocol):
 class Seats(Protocol):
     """Slots that are not on this machine."""
 
-    def slots(
-        self, workers: int, closing: threading.Event, memory_limit: int | None
-    ) -> Sequence[AnySlot]:
+    def slots(self, workers: int, closing: threading.Event, memory_limit: int | None) -> Sequence[AnySlot]:
         """Make `workers` slots; `closing` is set when the whole pool ends."""
 
     def close(self) -> None:
@@ -66,10 +64,9 @@ class Seats(Protocol):
 class Task:
     """A job that was submitted."""
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> None:
+    def __init__(self, job: Job, timeout: float | None) -> None:
         """See `Pool.submit`, which makes these."""
-        self.function = function
-        self.args = args
+        self.job = job
         self.timeout = timeout
         self.future: Future[Reply] = Future()
         self.cancelled = threading.Event()
@@ -144,9 +141,7 @@ class Pool:
         for _ in range(workers if warm else 0):
             self.submit(os.getpid, timeout=None)
 
-    def _local(
-        self, workers: int, log_dir: Path, devices: Sequence[str], warm: Job | None
-    ) -> list[Slot]:
+    def _local(self, workers: int, log_dir: Path, devices: Sequence[str], warm: Job | None) -> list[Slot]:
         threads = max(1, (os.cpu_count() or 1) // workers)
         context = server.context()
         seen = list(devices) or [""]
@@ -160,7 +155,7 @@ class Pool:
 
         `timeout` is in seconds and counts from when the worker takes the job.
         """
-        task = Task(function, args, timeout)
+        task = Task((function, args), timeout)
         with self._lock:
             if self._closing.is_set():
                 raise RuntimeError("the pool is closed")
@@ -237,7 +232,7 @@ class Pool:
             if not task.future.set_running_or_notify_cancel():
                 continue
             try:
-                reply = slot.run((task.function, task.args), task.timeout, task.cancelled)
+                reply = slot.run(task.job, task.timeout, task.cancelled)
             except BaseException as error:
                 task.future.set_exception(error)
             else:

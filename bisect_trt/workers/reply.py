@@ -85,6 +85,8 @@ class DiedError(Exception):
 class StoppedError(CancelledError):
     """A job that nobody wants any more ended itself; its process lives on."""
 
+    alive = True
+
 
 @dataclass(frozen=True)
 class Wish:

@@ -126,10 +126,8 @@ class Slot:
         for _ in range(STARTS):
             try:
                 return self._once(job, timeout, cancelled)
-            except NotStartedError:
+            except (NotStartedError, EndedError):
                 self.stop()
-            except StoppedError:
-                raise
             except TimeoutError as ended:
                 self.stop()
                 raise late(timeout) from ended
@@ -169,7 +167,7 @@ class Slot:
         """Give a job to the process and wait for its answer.
 
         Raises:
-            NotStartedError: the process went, or did nothing, before it took the job.
+            NotStartedError, EndedError: the process went, or did nothing, before it took the job.
             DiedError, TimeoutError, CancelledError: the process has to go, or went.
             Exception: the job cannot be pickled.
         """
@@ -178,7 +176,7 @@ class Slot:
         wish: Wish | None = None
         while True:
             if worker.ready and not given:
-                self._give(worker, job)
+                worker.give(job)
                 given = True
             patience = min(SLOW_POLL, max(POLL, (time.monotonic() - begin) / 20))
             heard = self._heard(worker, patience, taken=bool(running))
@@ -190,13 +188,6 @@ class Slot:
             wish = self._wish(wish, overdue, cancelled.is_set())
             if not running and now - begin > START_DEADLINE:
                 raise NotStartedError
-
-    @staticmethod
-    def _give(worker: WorkerProcess, job: Job) -> None:
-        try:
-            worker.give(job)
-        except EndedError as error:
-            raise NotStartedError from error
 
     def _heard(self, worker: WorkerProcess, seconds: float, *, taken: bool) -> Notice | Answer | None:
         """Return the process's message. Raises NotStartedError, DiedError or CancelledError if it ended."""
@@ -252,7 +243,7 @@ class Slot:
     # The process
 
     def _started(self) -> WorkerProcess:
-        """Return the running process, a new one if need be. Raises NotStartedError."""
+        """Return the running process, a new one if need be. Raises EndedError."""
         if self._worker is not None and self._worker.exit_code() is not None:
             self.stop()
         with self._lock:
@@ -260,10 +251,7 @@ class Slot:
                 self._pid_file.unlink(missing_ok=True)
                 self._served, self._ready = 0, False
                 given = (dict(os.environ), self._scratch, self.log, self._pid_file, os.getpid(), *self._given)
-                try:
-                    self._worker = WorkerProcess(self._context, call, _begin, given)
-                except EndedError as error:
-                    raise NotStartedError from error
+                self._worker = WorkerProcess(self._context, call, _begin, given)
             return self._worker
 
     def stop(self) -> None:

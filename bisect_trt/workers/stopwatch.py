@@ -81,4 +81,3 @@ def _fed(key: str, feeds: Feeds) -> Timed:
         held.timed.feed(fed(replace(held.candidate, feeds=(feeds,)))[0])
     held.fed = feeds
     return held.timed
-

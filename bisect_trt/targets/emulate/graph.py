@@ -72,9 +72,7 @@ AskTypes = Callable[[Sequence[str]], Mapping[str, int]]
 """Gives the element types of tensors that onnx itself cannot infer."""
 
 
-def emulate(
-    model: onnx.ModelProto, precision: str, ask: AskTypes = lambda names: {}
-) -> Emulation:
+def emulate(model: onnx.ModelProto, precision: str, ask: AskTypes = lambda names: {}) -> Emulation:
     """Round every float tensor of a model to one of `rounding.FORMATS`, If/Loop/Scan bodies included.
 
     The model is changed; its weights stay where they are. Shape arithmetic (what depends on `Shape` and

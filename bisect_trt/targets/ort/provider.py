@@ -74,11 +74,9 @@ class OrtProvider:
             raise TargetUnavailable(
                 f"ONNX Runtime cannot be used: {e}", "Install it with: pip install onnxruntime"
             ) from e
-        self._given = settings.ep_libraries
+        self._settings = settings
         self._library: tuple[str, Path] | None = None
         self._plugin = True
-        self._precision = settings.precision
-        self._decisions = settings.decisions
         self._narrower = Narrower(settings.precision)
         self.name = self._find()
         self._device = ""
@@ -86,7 +84,8 @@ class OrtProvider:
             chosen = self._devices()[0]
             chip = chosen.ep_metadata.get("FULL_DEVICE_NAME") or chosen.device.vendor
             self._device = f"{chosen.device.type.name} ({chip})"
-        own = (settings.spec, self._given, *(d for d in self._decisions if d[0] in ("provider", "openvino")))
+        decisions = (d for d in settings.decisions if d[0] in ("provider", "openvino"))
+        own = (settings.spec, settings.ep_libraries, *decisions)
         if own not in _TRIED:
             self._try_out()
             _TRIED.add(own)
@@ -100,8 +99,8 @@ class OrtProvider:
         card = gpu.find_gpu() if self.name in _ON_NVIDIA else None
         device = self._device or (card.name if card else "")
         notes = [f"Options: {self._options}."] if self._options else []
-        if self._precision:
-            notes.append(f"--precision {self._precision}: the model gets casts to it.")
+        if self._settings.precision:
+            notes.append(f"--precision {self._settings.precision}: the model gets casts to it.")
             if self.name == _CPU:
                 notes.append("The CPU provider computes much of it in float32; emulate: rounds every tensor.")
         return TargetInfo(
@@ -146,7 +145,7 @@ class OrtProvider:
 
     def _find(self) -> str:
         """Return the provider's own name; its library is registered."""
-        for name, path in self._given:
+        for name, path in self._settings.ep_libraries:
             ep_libraries.register(self._ort, name, path, given=True)
             for ep_name in [d.ep_name for d in self._ort.get_ep_devices() if _made_by(d, path)]:
                 if ep_libraries.bare(self._named) in (ep_libraries.bare(name), ep_libraries.bare(ep_name)):
@@ -192,7 +191,7 @@ class OrtProvider:
                 f"Install it with: pip install {package}",
             )
         there = [*self._ort.get_available_providers(), *(p.provider for p in ep_libraries.packages())]
-        there += [name for name, _ in self._given]
+        there += [name for name, _ in self._settings.ep_libraries]
         return UsageError(
             f"unknown execution provider {self._named!r}",
             f"Available: {', '.join(dict.fromkeys(there))}. Give a plugin by --ep-library NAME=PATH.",
@@ -210,7 +209,7 @@ class OrtProvider:
     def _devices(self) -> list[Any]:
         """Return the plugin's devices, the chosen one first. Never kept: another instance may unload them."""
         if self._library is not None:
-            given = any(self._library == known for known in self._given)
+            given = self._library in self._settings.ep_libraries
             ep_libraries.register(self._ort, *self._library, given=given)
         mine = [d for d in self._all_devices() if d.ep_name == self.name]
         kind, index = self._options.get("device_type", ""), self._options.get("device_id", "0")
@@ -252,7 +251,7 @@ class OrtProvider:
     def _decide(self, options: Any) -> dict[str, Any]:
         """Decide otherwise what `targets.ort.knobs` says, and return further arguments of a session."""
         disabled = []
-        for key, value in self._decisions:
+        for key, value in self._settings.decisions:
             name, _, given = value.partition("=")
             if key == "optimizer":
                 disabled.append(value)
@@ -268,7 +267,7 @@ class OrtProvider:
         """Return the options of the provider, with those that are to be decided otherwise."""
         found = dict(self._options)
         properties: dict[str, Any] = json.loads(found.get("load_config") or "{}")
-        for key, value in self._decisions:
+        for key, value in self._settings.decisions:
             name, _, given = value.partition("=")
             if key == "provider":
                 found[name] = given
@@ -298,15 +297,11 @@ class OrtProvider:
             )
 
     def _not_built(self, source: Source, message: str) -> TargetResult:
-        refused: dict[str, list[str]] = {}
-        if _REFUSED in message:
-            refused = self._not_taken(source)
+        refused = self._not_taken(source) if _REFUSED in message else {}
         if not refused:
             failed = self._failures(source.candidate, Stage.BUILD, message)
             return TargetResult(failures=failed, log=message, facts=source.facts)
-        found = tuple(
-            refusal(f"{self.name} does not take {op}", op, nodes) for op, nodes in refused.items()
-        )
+        found = tuple(refusal(f"{self.name} does not take {op}", op, nodes) for op, nodes in refused.items())
         facts = source.facts | {"not_taken": {op: len(nodes) for op, nodes in refused.items()}}
         return TargetResult(failures=found, log=message, facts=facts)
 

@@ -218,9 +218,7 @@ class TensorRT:
         announce(Stage.PARSE)
         trt, candidate = self._trt, source.candidate
         builder = self._kept().builder
-        network = builder.create_network(
-            api.network_flags(trt) | knobs.network_flags(trt, self._settings)
-        )
+        network = builder.create_network(api.network_flags(trt) | knobs.network_flags(trt, self._settings))
         parser = trt.OnnxParser(network, self._logger)
         try:
             if way.file is not None:
