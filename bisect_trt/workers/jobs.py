@@ -155,15 +155,14 @@ def run_seconds(settings: TargetSettings, candidate: Candidate) -> float | None:
     Many runs after one build, less one run after one build; the least of some.
     """
     target, found = opened(settings), math.inf
-    many = MEASURED
-    once, more = (replace(candidate, feeds=candidate.feeds[:1] * n) for n in (1, 1 + many))
+    once, more = (replace(candidate, feeds=candidate.feeds[:1] * n) for n in (1, 1 + MEASURED))
     for _ in range(3):
         began = time.perf_counter()
         if not target.run(once).outputs:
             return None
         middle = time.perf_counter()
         target.run(more)
-        found = min(found, (time.perf_counter() - middle - (middle - began)) / many)
+        found = min(found, (time.perf_counter() - middle - (middle - began)) / MEASURED)
     return max(found, 1e-9)
 
 

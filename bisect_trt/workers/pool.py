@@ -184,10 +184,9 @@ class Pool:
                 self._closing.set()
         for task in dropped:
             task.future.cancel()
-        if not kill:
-            self._wait_idle()
-            self._closing.set()
         with self._lock:
+            self._lock.wait_for(lambda: kill or all(self._idle))
+            self._closing.set()
             self._lock.notify_all()
         for slot in self._slots:
             slot.stop()
@@ -204,10 +203,6 @@ class Pool:
     def __exit__(self, *ended: object) -> None:
         """Close and kill: whoever leaves has the results that it wants."""
         self.close(kill=True)
-
-    def _wait_idle(self) -> None:
-        with self._lock:
-            self._lock.wait_for(lambda: all(self._idle))
 
     def _next_task(self, number: int) -> Task | None:
         """Return the job that slot `number` is to do; None when the pool closes. Low idle slots go first."""

@@ -19,7 +19,7 @@ _DISTRIBUTION = re.compile(r"onnxruntime[-_.]ep[-_.](?P<provider>.+)", re.IGNORE
 _NAME = re.compile(r"^Name: *(.*?) *$", re.MULTILINE)
 _LIBRARY = re.compile(r"(?:lib)?onnxruntime_providers_\w+\.(?:so|dll|dylib)$")
 # Distribution for a provider that is not there; the keys are what `bare` gives.
-_PACKAGES = {
+PACKAGES = {
     "openvino": "onnxruntime-ep-openvino",
     "nvtensorrtrtx": "onnxruntime-ep-nv-tensorrt-rtx",
     "cuda": "onnxruntime-gpu",
@@ -75,11 +75,6 @@ def _name(distribution: importlib.metadata.Distribution) -> str:
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     found = _NAME.search(text)
     return found[1] if found else ""
-
-
-def pip_name(provider: str) -> str:
-    """Return what to `pip install` for a provider; empty when unknown."""
-    return _PACKAGES.get(bare(provider), "")
 
 
 def find_package(provider: str) -> Package | None:

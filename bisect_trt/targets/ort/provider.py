@@ -184,7 +184,7 @@ class OrtProvider:
         return self._ort.get_ep_devices() if hasattr(self._ort, "get_ep_devices") else ()
 
     def _unknown(self) -> UsageError | TargetUnavailable:
-        package = ep_libraries.pip_name(self._named)
+        package = ep_libraries.PACKAGES.get(ep_libraries.bare(self._named))
         if package:
             return TargetUnavailable(
                 f"{self._named}: this ONNX Runtime does not have it, and no package with it is installed",

@@ -76,8 +76,7 @@ class TensorRT:
         self._logger, self._log = logger_for(self._trt)
         self._log.write_all_to(settings.verbose_log)
         self._gpu = gpu.find_gpu()
-        casts = settings.precision if api.is_strongly_typed(self._trt) else ""
-        self._narrower = Narrower(casts)
+        self._narrower = Narrower(settings.precision if api.is_strongly_typed(self._trt) else "")
         load_plugins(self._trt, self._logger, settings.plugins)
 
     def info(self) -> TargetInfo:

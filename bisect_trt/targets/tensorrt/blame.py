@@ -63,8 +63,8 @@ class Blame:
         When it names none but an operator that the graph has (`Attention operation was not
         supported`), the nodes with that operator.
         """
-        rest = _FOREIGN.sub(" ", message)
-        return self.named_in(message) or tuple(self._with_operator(rest))
+        words = {word for word in _tokens(_FOREIGN.sub(" ", message)) if word[:1].isupper()}
+        return self.named_in(message) or tuple(name for name in self._order if self._op.get(name) in words)
 
     def named_in(self, message: str) -> tuple[str, ...]:
         """Return the nodes that a message, or the name of a layer, has by name."""
@@ -95,10 +95,6 @@ class Blame:
                 if at is not None:
                     return at
         return None
-
-    def _with_operator(self, message: str) -> Iterator[str]:
-        words = {word for word in _tokens(message) if word[:1].isupper()}
-        return (name for name in self._order if self._op.get(name) in words)
 
 
 def labels(graph: onnx.GraphProto) -> list[str]:

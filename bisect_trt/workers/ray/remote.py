@@ -84,9 +84,7 @@ class ClusterSeats:
         """
         self._cluster: Cluster | None = Cluster(address)
 
-    def slots(
-        self, workers: int, closing: threading.Event, memory_limit: int | None
-    ) -> list[RemoteSlot]:
+    def slots(self, workers: int, closing: threading.Event, memory_limit: int | None) -> list[RemoteSlot]:
         """Make `workers` slots; no node is held between jobs."""
         assert self._cluster is not None
         return [RemoteSlot(n, self._cluster, closing, memory_limit) for n in range(workers)]
