@@ -141,8 +141,7 @@ def _exact(name: str, reference: Array, target: Array, kind: str, words: str) ->
     """Compare integers, bools and strings: equal or not."""
     mismatches, first, largest, relative = 0, None, 0.0, 0.0
     worst = Worst(reference.shape)
-    pieces = zip(chunks(reference), chunks(target), strict=True)
-    for (start, one), (_, other) in pieces:
+    for (start, one), (_, other) in zip(chunks(reference), chunks(target), strict=True):
         differs = np.asarray(one != other, dtype=bool)
         found = int(np.count_nonzero(differs))
         if not found:

@@ -14,8 +14,9 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -176,19 +177,13 @@ def kill_group(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-@contextmanager
-def terminable() -> Iterator[None]:
+def terminable() -> AbstractContextManager[None]:
     """Have SIGTERM and a terminal that closes act as Ctrl-C does: the best so far is written."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    with handled(interrupt, signal.SIGTERM, signal.SIGHUP):
-        yield
+    return handled(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+def handled(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
     """Have these signals handled, in the main thread only; ignored ones stay so, as nohup has it."""
     before = {}
     with suppress(ValueError):  # not in the main thread

@@ -128,14 +128,12 @@ def find_gpu() -> Gpu | None:
     name = ctypes.create_string_buffer(256)
     cuda.cuDeviceGetName(name, len(name), device)
     cuda.cuDriverGetVersion(ctypes.byref(version))
-    capability = []
-    for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
-        value = ctypes.c_int()
-        cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        capability.append(value.value)
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
     return Gpu(
         name=name.value.decode(errors="replace"),
-        compute_capability=(capability[0], capability[1]),
+        compute_capability=(major.value, minor.value),
         cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
         driver=_driver_version(),
     )

@@ -211,8 +211,7 @@ class _Everywhere:
             if tensor.name in self._emulation.inputs:  # a default value of an input
                 tensor.name = self._emulation.inputs[tensor.name]
                 continue
-            raw, nodes = self._round(tensor.name, scope)
-            tensor.name = raw
+            tensor.name, nodes = self._round(tensor.name, scope)
             yield from nodes
 
     def _node(self, node: onnx.NodeProto, scope: _Scope) -> Iterable[onnx.NodeProto]:
@@ -232,8 +231,7 @@ class _Everywhere:
         behind: list[onnx.NodeProto] = []
         for slot, name in enumerate(node.output):
             if name:
-                raw, nodes = self._round(name, scope, widened)
-                node.output[slot] = raw
+                node.output[slot], nodes = self._round(name, scope, widened)
                 behind += nodes
         yield node
         yield from behind

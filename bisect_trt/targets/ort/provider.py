@@ -163,19 +163,15 @@ class OrtProvider:
         package = ep_libraries.find_package(self._named.partition(".")[0])
         if package is None:
             raise self._unknown()
-        name = self._ort_name(package)
+        module = importlib.import_module(package.module)
+        names = module.get_ep_names() if hasattr(module, "get_ep_names") else []
+        name = str(names[0]) if names else self._named  # under which the package wants to be registered
         self._library = (name, ep_libraries.library_of(package))
         ep_libraries.register(self._ort, *self._library, given=False)
         listed = self._match([d.ep_name for d in self._all_devices()])
         if not listed:
             raise self._no_device(package.distribution)
         return listed
-
-    def _ort_name(self, package: ep_libraries.Package) -> str:
-        """Return the name under which the package wants to be registered."""
-        module = importlib.import_module(package.module)
-        names = module.get_ep_names() if hasattr(module, "get_ep_names") else []
-        return str(names[0]) if names else self._named
 
     def _match(self, names: Sequence[str]) -> str:
         return next((n for n in names if ep_libraries.bare(n) == ep_libraries.bare(self._named)), "")
