@@ -112,7 +112,7 @@ class Scrubber:
     def __init__(self, secrets: Secrets) -> None:
         """Take out what `audit.find` looks for."""
         self._whole = {text.lower() for text in secrets.whole}
-        self._parts = secrets.parts
+        self._words = self._whole | secrets.parts.keys()
         self._inside = secrets.inside
 
     def text(self, text: str) -> str:
@@ -125,10 +125,7 @@ class Scrubber:
         bare = token.strip(".:/\\*")
         if token.lower() in self._whole or bare.lower() in self._whole:
             return token.replace(bare, REMOVED) if bare else REMOVED
-        return WORD.sub(lambda m: REMOVED if self._is_secret(m[0].lower()) else m[0], token)
-
-    def _is_secret(self, word: str) -> bool:
-        return word in self._parts or word in self._whole
+        return WORD.sub(lambda m: REMOVED if m[0].lower() in self._words else m[0], token)
 
     def failure(self, failure: Failure) -> Failure:
         """Return a failure without the secrets; the names of nodes are ours by then."""

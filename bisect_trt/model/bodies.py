@@ -102,9 +102,8 @@ class _Inliner:
     def _add(self, op: str, inputs: Iterable[str], output: str, **attributes: Any) -> None:
         self.added.append(helper.make_node(op, list(inputs), [output], f"{op}/{output}", **attributes))
 
-    def _constant(self, value: list[int]) -> str:
-        name = self._fresh(f"{self.node.name}/constant")
-        self.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(value)], value))
+    def _constant(self, name: str, value: int, *dims: int, kind: int = TensorProto.INT64) -> str:
+        self.graph.initializer.append(helper.make_tensor(name, kind, dims, [value]))
         return name
 
     def _pass_on(self, made: list[str], due: list[str]) -> None:
@@ -118,13 +117,12 @@ class _Inliner:
 
     def _iteration(self) -> tuple[list[str], int]:
         trip, condition, *carried = [i.name for i in self.body.input]
-        number = helper.make_tensor(trip, TensorProto.INT64, [], [0])
-        self.graph.initializer.append(number)
+        self._constant(trip, 0)
         given = self.node.input[1] if len(self.node.input) > 1 else ""
         if given:
             self._add("Identity", [given], condition)
         else:
-            self.graph.initializer.append(helper.make_tensor(condition, TensorProto.BOOL, [], [True]))
+            self._constant(condition, True, kind=TensorProto.BOOL)
         self._pass_on(list(self.node.input[2:]), carried)
         return [o.name for o in self.body.output][1:], len(carried)
 
@@ -136,9 +134,8 @@ class _Inliner:
         axes, backward = integers(node, "scan_input_axes"), integers(node, "scan_input_directions")
         for k, (source, inner) in enumerate(zip(node.input[states:], names[states:], strict=True)):
             first = -1 if backward[k : k + 1] == [1] else 0
-            place = helper.make_tensor(self._fresh(f"{inner}/place"), TensorProto.INT64, [], [first])
-            self.graph.initializer.append(place)
-            self._add("Gather", [source, place.name], inner, axis=axes[k] if k < len(axes) else 0)
+            place = self._constant(self._fresh(f"{inner}/place"), first)
+            self._add("Gather", [source, place], inner, axis=axes[k] if k < len(axes) else 0)
         return [o.name for o in self.body.output], states
 
     def _stack(self, made: list[str], due: list[str]) -> None:
@@ -149,6 +146,7 @@ class _Inliner:
                 continue
             axis = axes[k] if k < len(axes) else 0
             if self.opset >= 13:
-                self._add("Unsqueeze", [inner, self._constant([axis])], outer)
+                name = self._fresh(f"{self.node.name}/constant")
+                self._add("Unsqueeze", [inner, self._constant(name, axis, 1)], outer)
             else:
                 self._add("Unsqueeze", [inner], outer, axes=[axis])

@@ -70,7 +70,8 @@ def origin_of(node: onnx.NodeProto) -> Origin | None:
     metadata = {entry.key: entry.value[:_LONGEST_TRACE] for entry in node.metadata_props}
     trace = metadata.get("pkg.torch.onnx.stack_trace", "")
     file, line, code = _source(trace, node.doc_string[:_LONGEST_TRACE])
-    module = _module(metadata) or _scopes(node.name)
+    # else what stands before the last slash of a name such as `/attn/Softmax`
+    module = _module(metadata) or ".".join(part for part in node.name.split("/")[:-1] if part)
     return Origin(node.name, file, line, code, module) if file or module else None
 
 
@@ -104,8 +105,3 @@ def _module(metadata: dict[str, str]) -> str:
 def _list(text: str) -> list[str]:
     """Return the strings in a Python list that was written as text."""
     return [one or other for one, other in _QUOTED.findall(text)]
-
-
-def _scopes(name: str) -> str:
-    """Return what stands before the last slash of a name such as `/attn/Softmax`, with dots."""
-    return ".".join(part for part in name.split("/")[:-1] if part)

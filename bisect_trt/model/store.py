@@ -238,13 +238,12 @@ class Store:
             ValueError: the file holds another type or shape.
         """
         array = self.load(path, elem_type, shape)
-        bits = bits_per_element(elem_type)
-        if bits < 8 or raw_size(elem_type, shape) <= INLINE_LIMIT:  # packed types differ from the file
+        length = raw_size(elem_type, shape)
+        if bits_per_element(elem_type) < 8 or length <= INLINE_LIMIT:  # packed types differ from the file
             if elem_type == TensorProto.STRING:
                 return helper.make_tensor(name, elem_type, shape, np.asarray(array))
             return numpy_helper.from_array(np.asarray(array), name)
         tensor = TensorProto(name=name, data_type=elem_type, dims=list(shape))
-        length = raw_size(elem_type, shape)
         point_to(tensor, path.name, path.stat().st_size - length, length)
         return tensor
 

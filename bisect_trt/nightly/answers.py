@@ -106,15 +106,7 @@ def given_up(row: Row, reason: str) -> Row:
 
 def repro_folder(item: Item, row: Row) -> str:
     """Return where a reproducer lies below the output folder; the same failure gives the same place."""
-    parts = (
-        item.name,
-        item.target,
-        item.digest,
-        row.digest,
-        row.version,
-        *(row.key or ()),
-        __version__,
-    )
+    parts = (item.name, item.target, item.digest, row.digest, row.version, *(row.key or ()), __version__)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
     return f"{REPRODUCERS}/{item.slug}-{digest}/{item.path.stem[:80]}-repro"
 

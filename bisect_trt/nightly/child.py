@@ -35,12 +35,7 @@ class Child:
         scratch = folder / "tmp"
         scratch.mkdir()
         environment = os.environ | {"TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
-        arguments = [
-            str(folder),
-            str(os.getpid()),
-            str(threads),
-            *(str(Path(p).absolute()) for p in sys.path),
-        ]
+        arguments = map(str, (folder, os.getpid(), threads, *(Path(p).absolute() for p in sys.path)))
         command = [sys.executable, "-P", "-c", _START, *arguments]
         self.process = subprocess.Popen(
             command,

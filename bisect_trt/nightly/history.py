@@ -22,6 +22,7 @@ from bisect_trt.nightly.verdicts import WINDOW, Past, Result, Status
 
 FILE = "history.sqlite"
 SCHEMA = 1
+_BEYOND = 1 << 62  # no night has this number
 
 _COLUMNS = [f.name for f in fields(Row)]
 _PUT = f"INSERT OR REPLACE INTO results ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
@@ -92,12 +93,9 @@ class History:
         assert number is not None
         return Night(number, now), False
 
-    def last_night(self, before: int | None = None) -> Night | None:
+    def last_night(self, before: int = _BEYOND) -> Night | None:
         """Return the latest night, or the latest before another one."""
-        found = self._nights(
-            "WHERE id < ? ORDER BY id DESC LIMIT 1", before if before is not None else 1 << 62
-        )
-        return next(found, None)
+        return next(self._nights("WHERE id < ? ORDER BY id DESC LIMIT 1", before), None)
 
     def nights(self, limit: int) -> list[Night]:
         """Return the latest nights, latest first."""

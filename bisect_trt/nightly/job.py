@@ -192,7 +192,6 @@ def _reduce(job: Job, folder: Path) -> Reduced:
         verified=result.verified,
         repeats=result.repeats,
         finished=result.finished,
-        one_minimal=result.one_minimal,
         flaky=flaky,
         seconds=time.monotonic() - began,
         stop_reason=result.stop_reason,
@@ -213,7 +212,6 @@ def _finished(out: Path) -> Reduced | None:
         verified=report["verified"],
         repeats=report["repeats"],
         finished=True,
-        one_minimal=report["one_minimal"],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
@@ -68,10 +68,9 @@ class Reduced:
     verified: int
     repeats: int
     finished: bool
-    one_minimal: bool = False
     flaky: bool = False
     seconds: float = 0.0
-    stop_reason: str = field(default="")
+    stop_reason: str = ""
 
 
 Answer = Checked | Reduced | Trouble

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.external import tensor_size, tensors
 from bisect_trt.model.seeded_values import DESCRIBED_FROM, MIDDLE, SPREAD, Recipe, described_values, parse
-from bisect_trt.model.store import Store, external_info, point_to, raw_size
+from bisect_trt.model.store import Store, external_info, point_to
 from bisect_trt.model.walk import drop
 from bisect_trt.outcome import Array
 
@@ -203,16 +204,15 @@ def seeded_inputs(proto: onnx.ModelProto) -> Iterator[SeededInput]:
     """Yield the inputs that a written model describes. Raises UsageError above 4 GiB in all."""
     size = 0
     for info in proto.graph.input:
-        kind = info.type.tensor_type
+        static = _static(info)
         for k, line in enumerate(info.doc_string.split("\n")):
             text, found, digest = line.partition(_SHA)
-            if not found or not _is_static(info):
+            if not found or static is None:
                 continue
-            shape = tuple(d.dim_value for d in kind.shape.dim)
-            size += raw_size(kind.elem_type, shape)
+            shape, dtype = static
+            size += math.prod(shape) * dtype.itemsize
             if size > _LIMIT:
                 raise UsageError(f"the values of the inputs would take more than {_LIMIT:,} bytes")
-            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
             yield SeededInput(k, info.name, dtype, shape, text, digest)
 
 
@@ -247,17 +247,17 @@ def row(one: SeededInput, file: str) -> tuple[Any, ...]:
 
 
 def _made(info: onnx.ValueInfoProto, text: str) -> Array | None:
-    if not text or not _is_static(info):
+    static = _static(info) if text else None
+    return None if static is None else described_values(text, *static)
+
+
+def _static(info: onnx.ValueInfoProto) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Return the shape and type of an input of which values can be made; None for any other."""
+    kind, dims = info.type.tensor_type.elem_type, info.type.tensor_type.shape.dim
+    dtype = helper.tensor_dtype_to_np_dtype(kind or TensorProto.STRING)
+    if dtype.name not in _LOADED or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in dims):
         return None
-    kind = info.type.tensor_type
-    shape = tuple(d.dim_value for d in kind.shape.dim)
-    return described_values(text, shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
-
-
-def _is_static(info: onnx.ValueInfoProto) -> bool:
-    kind = info.type.tensor_type
-    known = helper.tensor_dtype_to_np_dtype(kind.elem_type).name in _LOADED if kind.elem_type else False
-    return known and all(d.HasField("dim_value") and d.dim_value >= 0 for d in kind.shape.dim)
+    return tuple(d.dim_value for d in dims), dtype
 
 
 def _sha(values: Array) -> str:

@@ -116,8 +116,7 @@ class Report(BaseModel):
     @property
     def spec(self) -> str:
         """The target on which it failed."""
-        stated: TargetSettings = _settings(TargetSettings, self.settings.get("target", {}), {"spec"})
-        return stated.spec
+        return str(_settings(TargetSettings, self.settings.get("target", {}), {"spec"}).spec)
 
     @property
     def timeout(self) -> float | None:

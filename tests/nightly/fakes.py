@@ -100,7 +100,7 @@ class FakeRunner:
             assert isinstance(seen, Checked)
             answer = Trouble(Cause.STEADY, "it does not fail", 1.0)
             if seen.failures:
-                answer = Reduced(seen.failures[0], 1, "Relu#1", 3, 3, True, True, seconds=10.0)
+                answer = Reduced(seen.failures[0], 1, "Relu#1", 3, 3, True, seconds=10.0)
         if isinstance(answer, Reduced):
             job.repro.mkdir(parents=True, exist_ok=True)
             (job.repro / "repro.onnx").write_bytes(b"x" * 1000)

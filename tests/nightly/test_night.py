@@ -72,7 +72,7 @@ def test_reduce_that_cannot_see_the_failure_makes_it_flaky(tmp_path: Path) -> No
 
 def test_reduction_that_sees_it_come_and_go_makes_it_flaky(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    seen = Reduced(failure("one"), 1, "Relu#1", 2, 3, True, True, flaky=True, seconds=9.0)
+    seen = Reduced(failure("one"), 1, "Relu#1", 2, 3, True, flaky=True, seconds=9.0)
     site.night({"a": fails("one")}, repro=lambda name: seen)
     row = site.rows()["a"]
     assert (row.status, row.reduction, row.news) == ("flaky", "done", True)
@@ -240,7 +240,7 @@ def test_a_reduction_that_a_signal_ended_is_gone_on_with(tmp_path: Path) -> None
     """What it has found so far is in the report meanwhile."""
     site = Site(tmp_path, confirm=1)
     models = {"a": fails("one"), "b": passes()}
-    best = Reduced(failure("one"), 5, "Relu#5", 3, 3, False, False, seconds=10.0, stop_reason="interrupted")
+    best = Reduced(failure("one"), 5, "Relu#5", 3, 3, False, seconds=10.0, stop_reason="interrupted")
 
     def kill(runner: FakeRunner, asked: str) -> None:
         if asked == "reduce a":

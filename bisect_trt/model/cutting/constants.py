@@ -41,7 +41,6 @@ _SLOTS: dict[str, tuple[int, ...]] = {
     "STFT": (1, 3),
     "Slice": (1, 2, 3, 4),
 }
-_REDUCE_AXES = (1,)
 
 SHAPE_SLOTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("CenterCropPad", "Expand", "Reshape", "Split", "Tile", "TopK"), (1,)),
@@ -61,7 +60,7 @@ def is_shape_like(elem_type: int, shape: tuple[int, ...]) -> bool:
 def feeds_build_time_slot(graph: Graph, consumer: str, tensor: str) -> bool:
     """Return whether `tensor` is wired to an input of `consumer` that builders want at build time."""
     node = graph.node(consumer)
-    slots = _REDUCE_AXES if node.op_type.startswith("Reduce") else _SLOTS.get(node.op_type, ())
+    slots = (1,) if node.op_type.startswith("Reduce") else _SLOTS.get(node.op_type, ())
     return any(slot < len(node.input) and node.input[slot] == tensor for slot in slots)
 
 

@@ -29,14 +29,13 @@ _LISTS: dict[str, tuple[int, ...]] = {
     "Slice": (1, 2, 3, 4),
     "Pad": (1, 3),
 }
-_REDUCED = (1,)
 """Inputs that have an element for each of certain axes: their length stays."""
 
 
 def tie_node(rule: Rule) -> None:
     """Add what one node asks for."""
     op = rule.node.op_type
-    slots = _REDUCED if op.startswith("Reduce") else _LISTS.get(op, ())
+    slots = (1,) if op.startswith("Reduce") else _LISTS.get(op, ())
     rule.ties.fixed.update(axis(rule.input(k), 0) for k in slots if rule.input(k))
     if op in _SIZES and (sizes := rule.input(_SIZES[op])):
         for k in range(len(rule.values.get(sizes, ()))):

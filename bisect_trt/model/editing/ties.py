@@ -128,8 +128,7 @@ def tie_pattern(rule: Rule, pattern: str) -> None:
     """Tie by a pattern, `NC*,MC*->NM*`: axes of one letter are equal, digits stay, `*` is any more axes."""
     left, _, right = pattern.partition("->")
     seen: dict[str, Var] = {}
-    sides = ((rule.node.input, left), (rule.node.output, right))
-    for tensors, texts in sides:
+    for tensors, texts in ((rule.node.input, left), (rule.node.output, right)):
         for tensor, letters in zip(tensors, texts.split(","), strict=False):
             for k, letter in enumerate(letters.rstrip("*")):
                 if tensor and letter.isdigit():

@@ -99,7 +99,9 @@ def _fit(
             there = ", ".join(arrays) or "nothing"
             raise UsageError(f"{path}: no value for the input {item.name}", f"the file holds: {there}")
         array = arrays[item.name]
-        _require_shape(path, item, array)
+        if not item.takes(array.shape):
+            given, declared = "x".join(map(str, array.shape)) or "a scalar", item.shape_text()
+            raise UsageError(f"{path}: {item.name} has the shape {given}, but the model declares {declared}")
         _note_symbols(item, array, sizes, notes)
         sample[item.name] = _cast(path, item, array, notes)
     return sample
@@ -109,14 +111,6 @@ def no_input(where: str, name: str, known: Sequence[str]) -> UsageError:
     """Return the error for a name that is none of a model's inputs; `where` says who gave it."""
     hint = nearest(name, known, f"its inputs are: {', '.join(known) or 'none'}")
     return UsageError(f"{where}: the model has no input {name}", hint)
-
-
-def _require_shape(path: Path, item: GraphInput, array: Array) -> None:
-    """Check declared dimensions."""
-    if not item.takes(array.shape):
-        given = "x".join(map(str, array.shape)) or "a scalar"
-        declared = item.shape_text()
-        raise UsageError(f"{path}: {item.name} has the shape {given}, but the model declares {declared}")
 
 
 def _note_symbols(
