@@ -20,6 +20,7 @@ from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.session.check import check
 from bisect_trt.settings import RunSettings, Settings, TargetSettings
+from bisect_trt.targets.emulate import graph
 from bisect_trt.targets.emulate.backend import Emulate
 from probing import candidate, reference
 from support import LIGHT, model, random_feeds, tensor_type
@@ -470,6 +471,16 @@ def test_what_onnx_runtime_cannot_run_is_unresolved(tmp_path: Path) -> None:
         candidate(made, {"x0": np.ones((1, 1), np.float32)}, tmp_path)
     )
     assert "Nonsense" in result.unresolved and result.outputs is None and not result.failures
+
+
+@pytest.mark.parametrize("precision", [*ROUND, "tf32"])
+def test_what_rounds_is_named_after_its_tensor(precision: str) -> None:
+    """An error of ONNX Runtime there names the node, and so says which tensor of the model it is about."""
+    made = graph.emulate(single("MatMul", 2), precision).model
+    rounds = {node.name: node.output[0] for node in made.graph.node}
+    wanted = {t for node in made.graph.node if node.name == "node" for t in node.input}
+    wanted |= {"y"} if precision != "tf32" else set()
+    assert wanted and all(rounds[f"rounded:{tensor}"] == tensor for tensor in wanted)
 
 
 def test_info_says_that_it_is_an_emulation() -> None:

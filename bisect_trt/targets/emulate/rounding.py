@@ -103,7 +103,8 @@ class Rounder:
             rounded, cast = self._arithmetic(source), TensorProto.FLOAT
         if target_type != cast:
             self._op("Cast", rounded, to=target_type)
-        self._made[-1].output[0] = target
+        last = self._made[-1]
+        last.output[0], last.name = target, f"{self._prefix}{target}"  # errors of ONNX Runtime name the node
         return self._made
 
     def _arithmetic(self, source: str) -> str:
