@@ -46,16 +46,7 @@ OPTIONS = options.without("cluster", "workers", "verbose_log", "save_inputs", "s
 INIT = Option("init", "--init", k.SWITCH, "Write a commented nightly.toml, of the options given, and stop.")
 
 
-def run(
-    config: Path | None,
-    given: Settings,
-    *,
-    out: Path | None,
-    until: str | None,
-    workers: int | None,
-    cluster: str | None,
-    init: bool,
-) -> int:
+def run(config: Path | None, given: Settings, *, cluster: str | None, init: bool, **asked: Any) -> int:
     """Check all models, reduce what fails, write the report. `nightly CONFIG` is short for this.
 
     Of a folder every model in it is checked, with the options given; a configuration has its own.
@@ -76,7 +67,7 @@ def run(
         hint = f"put it into {config}; bisect-trt nightly FOLDER takes options"
         raise UsageError(f"{words[0]} is for a folder of models, a configuration has its own options", hint)
     settings = configs.for_folder(config, given) if config.is_dir() else configs.load(config)
-    settings = configs.with_options(settings, out=out, until=until, workers=workers)
+    settings = configs.with_options(settings, **asked)
     from bisect_trt.nightly.service import nightly
 
     if cluster is None:

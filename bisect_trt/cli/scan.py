@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bisect_trt import options
 from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, print_json
@@ -18,16 +19,7 @@ SAVE_TENSORS = Option(
 )
 
 
-def run(
-    model: Path,
-    settings: Settings,
-    *,
-    out: Path | None,
-    tensors: tuple[str, ...],
-    save_tensors: Path | None,
-    force: bool,
-    as_json: bool,
-) -> int:
+def run(model: Path, settings: Settings, *, as_json: bool, **asked: Any) -> int:
     """Find where the error comes from: the own error of every tensor, and its effect on the model's outputs.
 
     Exit code: 0 done, 2 bad usage or model, 3 target not usable here, cannot run what it builds, or
@@ -41,15 +33,7 @@ def run(
     from bisect_trt.scanning.page import document
 
     with progress(quiet=as_json) as on_event:
-        result = bisect_trt.scan(
-            model,
-            settings,
-            out=out,
-            force=force,
-            tensors=tensors,
-            save_tensors=save_tensors,
-            on_event=on_event,
-        )
+        result = bisect_trt.scan(model, settings, **asked, on_event=on_event)
     if as_json:
         print_json({**document(result), "out": str(result.out)})
     else:
