@@ -81,7 +81,9 @@ _DERIVED = re.compile(
     r"|\bONNXTRT_\w+"
 )
 _SUFFIX = re.compile(r"(?:_\d+|_[A-Z][A-Za-z]*)$")  # what TensorRT appends: X_2, X_AttentionInput
-_TOKEN = re.compile(r"""[^\s"'`()\[\]{}<>,=]+""")
+TOKEN = re.compile(r"""[^\s"'`()\[\]{}<>,=]+""")
+"""A word of a message, with the punctuation behind it."""
+
 _SEPARATOR = re.compile(r"""[\s"'`()\[\]{}<>,=]""")
 _PLAIN = re.compile(r"[A-Za-z]?[a-z]*|[A-Z]+|(?:[A-Z]+[a-z]*)+")
 # Words with an underscore that TensorRT's own messages use for attributes and inputs: a graph may use
@@ -178,7 +180,7 @@ def _mask_formatted(text: str, names: AbstractSet[str], odd: list[str]) -> str:
     for pattern in _POSITIONS:
         text = pattern.sub(rf"\g<a>{NAME}\g<b>", text)
     if names:
-        text = _TOKEN.sub(lambda token: _mask_token(token.group(), names), text)
+        text = TOKEN.sub(lambda token: _mask_token(token.group(), names), text)
     text = _ADDRESS.sub("<addr>", text)
     text = _LINE.sub(lambda m: f"{m.group(1)}<line>", text)
     text = _DIMS.sub("<dims>", text)
@@ -204,7 +206,7 @@ def named_in(message: str) -> list[str]:
     found = [m for pattern in (*_WIDE_POSITIONS, *_POSITIONS) for m in pattern.finditer(text)]
     names: dict[str, None] = {}
     for match in sorted(found, key=lambda m: m.start("name")):
-        words = (word for word in _TOKEN.findall(match.group("name")) if word != "+")
+        words = (word for word in TOKEN.findall(match.group("name")) if word != "+")
         names.update(dict.fromkeys((match.group("name"), *words)))
     return [name for name in names if name]
 

@@ -36,7 +36,6 @@ from bisect_trt.targets.ort.messages import essence, failures, refusal, session_
 from bisect_trt.targets.ort.timed import OrtTimed
 
 _CPU = "CPUExecutionProvider"
-_FOLDER = "session.model_external_initializers_file_folder_path"
 _RECORD, _SPIN = "session.record_ep_graph_assignment_info", "session.intra_op.allow_spinning"
 _NO_FALLBACK, _REFUSED = "session.disable_cpu_ep_fallback", "fallback to CPU EP has been explicitly disabled"
 _TRIAL = '<ir_version: 8, opset_import: ["": 13]> trial (float[1] x) => (float[1] y) { y = Relu(x) }'
@@ -220,15 +219,14 @@ class OrtProvider:
     # Sessions
 
     def _session(self, source: Source, strict: bool, record: bool = False, tune: Any = None) -> Any:
-        from bisect_trt.references.ort import custom_ops
+        from bisect_trt.references.ort import FOLDER_KEY, custom_ops
 
-        folder = source.folder
         options = self._ort.SessionOptions()
         options.log_severity_level = 3  # errors; they go to the worker's log
         options.add_session_config_entry(_SPIN, "0")  # threads that wait burn what others need
         if tune is not None:
             tune(options)
-        options.add_session_config_entry(_FOLDER, str(folder.absolute()))
+        options.add_session_config_entry(FOLDER_KEY, str(source.folder.absolute()))
         for library in custom_ops():
             options.register_custom_ops_library(str(library.absolute()))
         if strict:

@@ -11,11 +11,10 @@ import onnx
 
 from bisect_trt.model.graph import consumed
 from bisect_trt.model.walk import inner_nodes, tensor_names
-from bisect_trt.targets.signature import is_plain, named_in
+from bisect_trt.targets.signature import TOKEN, is_plain, named_in
 
 _FOREIGN = re.compile(r"\{?ForeignNode\[(.*?)\.\.\.(.*?)\](?:\}|$)")
 _FOREIGN_ONE = re.compile(r"\{?ForeignNode\[([^\]]*?)\]\}?")
-_TOKEN = re.compile(r"""[^\s"'`()\[\]{}<>,=]+""")
 _SUFFIX = re.compile(r"(?:_\d+|_[A-Z][A-Za-z]*|_clone_\d+)$")
 
 
@@ -107,7 +106,7 @@ def labels(graph: onnx.GraphProto) -> list[str]:
 
 
 def _tokens(message: str) -> Iterator[str]:
-    for match in _TOKEN.finditer(message):
+    for match in TOKEN.finditer(message):
         token = match.group()
         yield token
         bare = token.rstrip(".:;!?")
