@@ -36,6 +36,7 @@ SHORT = {
     "cli/check.py": "a command each has a file",
     "cli/doctor.py": "a command each has a file",
     "cli/reduce.py": "a command each has a file",
+    "cli/scan.py": "a command each has a file",
     "cli/simplify.py": "a command each has a file",
     "cli/output/blame_table.py": "what a command prints each has a file",
     "blaming/matrix.py": "what `verify --releases` asks, apart from `blame`",
