@@ -7,6 +7,7 @@ import math
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -198,12 +199,10 @@ def _surroundings(model: Path, settings: Settings) -> Iterator[tuple[str, str]]:
         yield str(path.resolve().parent), PATH
         yield from ((part, "a folder or file") for part in path.resolve().parts[1:] if _identifies(part))
     yield str(Path.home()), PATH
-    for name in (socket.gethostname(), socket.gethostname().split(".")[0]):
-        yield from [(name, "the host")] if _identifies(name) else []
-    try:
+    host = socket.gethostname()
+    yield from ((name, "the host") for name in (host, host.split(".")[0]) if _identifies(name))
+    with suppress(KeyError, OSError):  # nobody in particular
         yield from [(getpass.getuser(), "the user")] if _identifies(getpass.getuser()) else []
-    except (KeyError, OSError):  # nobody in particular
-        return
 
 
 def _paths(setting: Any) -> Iterator[Path]:

@@ -145,9 +145,8 @@ class Candidate:
         def feeds(samples: tuple[Feeds, ...]) -> tuple[Feeds, ...]:
             return tuple({name: move(path) for name, path in sample.items()} for sample in samples)
 
-        rest = self.rest and replace(
-            self.rest, feeds=feeds(self.rest.feeds), expected=feeds(self.rest.expected)
-        )
+        rest = self.rest
+        rest = rest and replace(rest, feeds=feeds(rest.feeds), expected=feeds(rest.expected))
         return replace(
             self,
             content=move(self.content) if isinstance(self.content, Path) else self.content,

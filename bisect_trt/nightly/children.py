@@ -183,16 +183,12 @@ class Children:
                         Cause.MEMORY, f"reading the model takes more than {memory / 2**30:.1f} GiB"
                     )
             if over is None and (now > deadline or self._cancelled.is_set()):
-                over = self._over(limit)
+                late = Trouble(Cause.DEADLINE, f"still at work after {limit:.0f} s")
+                over = ENDED if self._cancelled.is_set() else late
                 deadline = now + grace
                 child.process.terminate()  # a reduction saves its best then
             if over is not None and now >= deadline:
                 return over
-
-    def _over(self, limit: float) -> Trouble:
-        if self._cancelled.is_set():
-            return ENDED
-        return Trouble(Cause.DEADLINE, f"still at work after {limit:.0f} s")
 
     def _keep_log(self, child: Child, slug: str) -> None:
         with suppress(OSError):

@@ -54,13 +54,11 @@ def clean(out: Path, history: History, rules: Retention, say: Callable[[str], No
     history.forget(rules.history)
     kept = history.nights(rules.nights)
     names = {night_folder(out, night).name for night in kept}
-    for folder in _children(out / NIGHTS):
-        if folder.name not in names:
-            _remove(folder, say)
     used = {Path(r).parts[1] for r in history.reproducers_in_use(night.id for night in kept)}
-    for folder in _children(out / REPRODUCERS):
-        if folder.name not in used:
-            _remove(folder, say)
+    for place, needed in ((NIGHTS, names), (REPRODUCERS, used)):
+        for folder in _children(out / place):
+            if folder.name not in needed:
+                _remove(folder, say)
     if rules.max_size is not None:
         _shrink(out, history, rules.max_size, kept, say)
 

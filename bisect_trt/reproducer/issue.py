@@ -187,10 +187,8 @@ def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows += [("weights", f"{old['weights']:,}", f"{new['weights']:,}")]
     rows += [("bytes of weights", f"{old['weight_bytes']:,}", f"{new['weight_bytes']:,}")]
     rows += [(name, _few(old[name]), _few(new[name])) for name in ("inputs", "outputs")]
-    before, after = (
-        _cut(", ".join(_times({op: n for op, n in side["operators"].items() if op != "Constant"})))
-        for side in (old, new)
-    )
+    counts = ({op: n for op, n in side["operators"].items() if op != "Constant"} for side in (old, new))
+    before, after = (_cut(", ".join(_times(count))) for count in counts)
     return [*rows, ("operators", before, after), ("opset", old["opset"], new["opset"])]
 
 

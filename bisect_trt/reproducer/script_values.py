@@ -146,10 +146,8 @@ def profile_ranges(
     target: TargetSettings, proto: onnx.ModelProto, best: Candidate
 ) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Return least, best and most dimensions of each dynamic input: as given, else as fed, else ones."""
-    sides = [
-        dict(target.shapes) | dict(given)
-        for given in (target.min_shapes, target.opt_shapes, target.max_shapes)
-    ]
+    ranges = target.min_shapes, target.opt_shapes, target.max_shapes
+    sides = [dict(target.shapes) | dict(given) for given in ranges]
     constant = {tensor.name for tensor in proto.graph.initializer}
     found = {}
     for value in proto.graph.input:
@@ -201,9 +199,8 @@ def bounds(
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     if dtype.kind in "iubOU" or dtype.name.startswith(("int", "uint")):
         return 0.0, 0.0
-    rtol, atol = (
-        dict(given).get(value.name, dict(given).get("")) for given in (accuracy.rtol, accuracy.atol)
-    )
+    known = dict(accuracy.rtol), dict(accuracy.atol)
+    rtol, atol = (given.get(value.name, given.get("")) for given in known)
     if rtol is None:
         rtol = max(least, default_rtol(dtype)) if atol is None else 0.0
     return rtol, atol

@@ -45,7 +45,7 @@ def simplicity(
     levels += [level(array, recipe) for recipe, array in fed]
     levels += [level(array, recipe) for array, recipe in attribute_values(graph)]
     declared = [dims_of(info.type) or () for info in (*graph.input, *graph.output)]
-    shapes = [*(array.shape for array in weights.values())]
+    shapes = [array.shape for array in weights.values()]
     shapes += [tuple(d for d in dims if isinstance(d, int)) for dims in declared]
     in_bodies = sum(1 for _ in inner_nodes(graph)) - len(graph.node)
     travelling = sum(carried for carried, _ in levels) + _INPUT * len(graph.input) + len(samples)
