@@ -164,7 +164,9 @@ class Sums:
         bad = self._count_wrong(start, close)
         self.beyond += bad
         if bad and not limits.brief:
-            _offer(start, one, other, np.where(close, -math.inf, distance - limits.rtol * size), worst)
+            score = np.where(close, -math.inf, distance - limits.rtol * size)
+            at = np.flatnonzero(score > worst.least)  # -inf is none
+            worst.add(start + at, score[at], one[at], other[at])
         self._add_finite(one, other, distance, size, limits)
 
     def _add_with_others(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
@@ -227,13 +229,6 @@ class Sums:
         else:
             self.other += float(np.sum(np.square(b)))
             self.inner += float(np.sum(a * b))
-
-
-def _offer(start: int, one: Array, other: Array, score: Array, worst: Worst) -> None:
-    """Offer the elements of a piece that are worse than those known so far; -inf is none."""
-    if score.max() > worst.least:
-        at = np.flatnonzero(score > worst.least)
-        worst.add(start + at, score[at], one[at], other[at])
 
 
 def _close(one: Array, other: Array, distance: Array, size: Array, limits: Limits) -> Array:

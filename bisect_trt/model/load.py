@@ -166,8 +166,7 @@ def read_without_weights(content: Content) -> ModelProto:
     """
     if isinstance(content, Path):
         return copied(_read_once(content, state_of(content)))
-    proto: ModelProto = ModelProto.FromString(content)
-    return proto
+    return onnx.load_model_from_string(content)
 
 
 @lru_cache(maxsize=1)
@@ -187,8 +186,7 @@ def read_light(path: Path) -> ModelProto:
             light = _Reader(data, path.name).rewritten(0, len(data), _MODEL)
         except ValueError as error:
             raise DecodeError(str(error)) from error
-    proto: ModelProto = ModelProto.FromString(light)
-    return proto
+    return onnx.load_model_from_string(light)
 
 
 class _Reader:

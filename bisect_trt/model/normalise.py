@@ -93,8 +93,7 @@ def _lower(graph: onnx.GraphProto, *, inside: bool = False) -> None:
 
 def write_out_sparse(graph: onnx.GraphProto) -> None:
     """Make weights of the sparse weights of a graph, in place. Raises UsageError for one too large."""
-    for sparse in graph.sparse_initializer:
-        graph.initializer.append(dense(sparse.values.name, sparse))
+    graph.initializer.extend(dense(sparse.values.name, sparse) for sparse in graph.sparse_initializer)
     graph.ClearField("sparse_initializer")
 
 

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -183,11 +184,9 @@ class Store:
         while True:
             path = self.folder / f"t{self._next:06d}.npy"
             self._next += 1
-            try:
-                _save(path, array, "xb")  # other processes may write to the same folder
-            except FileExistsError:
-                continue
-            return path
+            with suppress(FileExistsError):  # other processes may write to the same folder
+                _save(path, array, "xb")
+                return path
 
     def promise(self, value: MadeUp) -> Path:
         """Do as `put` does, for values that are not made yet: whoever loads them first makes them.

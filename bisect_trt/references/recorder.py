@@ -234,11 +234,8 @@ class _Run:
 
     def values(self, borders: Sequence[str], sample: int) -> dict[str, Array]:
         """Return recorded values, memory mapped."""
-        return {
-            name: self.store.load(self.store.folder / known.files[sample], known.elem_type)
-            for name in borders
-            for known in [self.tensors[name]]
-        }
+        folder, known = self.store.folder, {name: self.tensors[name] for name in borders}
+        return {name: self.store.load(folder / t.files[sample], t.elem_type) for name, t in known.items()}
 
     def keep_all(self, names: Sequence[str], samples: Sequence[Mapping[str, Array | str]]) -> None:
         """Write each tensor of a slice."""

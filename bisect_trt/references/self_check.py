@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,11 +37,7 @@ def inspect(
     feeds: Values, first: Values, second: Values, accuracy: AccuracySettings, least: float = 0.0
 ) -> list[TensorDiff]:
     """Return what is wrong with two runs of the same inputs; each kind of fault in words of its own."""
-    found = [
-        replace(diff, difference=UNSTEADY)
-        for diff in differences(first, second, accuracy, least)
-        if not diff.ok
-    ]
+    found = _in_words(UNSTEADY, differences(first, second, accuracy, least))
     for k, (given, outputs) in enumerate(zip(feeds, first, strict=True)):
         finite = all(bool(np.isfinite(v).all()) for v in given.values() if v.dtype.kind == "f")
         for name, value in outputs.items():
@@ -78,5 +74,9 @@ def _rows(
     rows = {k: v for k, v in outputs.items() if v.ndim and v.shape[0] == size}
     repeated = {k: np.broadcast_to(v[:1], v.shape) for k, v in rows.items()}
     found = differences([repeated], [rows], accuracy, least)
-    words = "identical rows of a batch give different outputs"
-    return [replace(diff, difference=words) for diff in found if not diff.ok]
+    return _in_words("identical rows of a batch give different outputs", found)
+
+
+def _in_words(words: str, diffs: Sequence[TensorDiff]) -> list[TensorDiff]:
+    """Return those that do not agree, with other words for the difference."""
+    return [replace(diff, difference=words) for diff in diffs if not diff.ok]

@@ -204,15 +204,8 @@ class Cutter:
         return tuple({t: self._record.path(s, t) for t in known} for s in range(self._record.samples))
 
     def _interior_types(self, names: Sequence[str], outputs: Sequence[str], dynamic: bool) -> list[bytes]:
-        exposed = frozenset(outputs)
-        parts: list[bytes] = []
-        for name in names:
-            types = self._interior(name, dynamic)
-            if exposed.isdisjoint(types):
-                parts += types.values()
-            else:
-                parts += [piece for tensor, piece in types.items() if tensor not in exposed]
-        return parts
+        exposed, known = frozenset(outputs), (self._interior(name, dynamic) for name in names)
+        return [piece for types in known for tensor, piece in types.items() if tensor not in exposed]
 
     def _types_of(self, name: str, dynamic: bool) -> dict[str, bytes]:
         """Return the types of what a node makes, serialised; unknown ones are left out."""

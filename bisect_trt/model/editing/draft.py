@@ -206,29 +206,26 @@ def close_draft(draft: Draft) -> Candidate:
     """
     proto = copied(draft.proto)
     graph = proto.graph
-    for name, array in draft.weights.items():
-        if name not in draft.generated:
-            graph.initializer.append(_tensor(draft, name, array))
+    carried = {name: array for name, array in draft.weights.items() if name not in draft.generated}
+    graph.initializer.extend(_tensor(draft, name, array) for name, array in carried.items())
     generators = [_generator(draft, name, graph) for name in sorted(draft.generated)]
     if generators:
         refill(graph.node, [*generators, *graph.node])
     _tell_inputs(draft, graph)
     infer(proto, strict=draft.strict, typed=draft.typed, empty=draft.empty)
     made = {node.name for node in generators}
-    carried = [draft.weights[name] for name in draft.weights if name not in draft.generated]
     candidate = Candidate(
         content=proto.SerializeToString(deterministic=True),
         folder=draft.folder,
         nodes=tuple(node.name for node in graph.node if node.name not in made),
         feeds=tuple({name: _file(draft, value) for name, value in s.items()} for s in draft.samples),
         form=Form.SIMPLIFIED,
-        bytes=sum(array.nbytes for array in carried),
+        bytes=sum(array.nbytes for array in carried.values()),
         simplicity=simplicity(proto, draft.weights, draft.generated, draft.recipes, draft.samples, draft.fed),
         edited=draft.confirm,
         parse_only=draft.parse_only,
     )
-    unknown = {} if draft.shapes is None else without_shape(proto, typed=draft.typed)
-    if draft.shapes is None or not unknown:
+    if draft.shapes is None or not (unknown := without_shape(proto, typed=draft.typed)):
         return candidate
     declare(unknown, draft.shapes(candidate, list(unknown)))
     return replace(candidate, content=proto.SerializeToString(deterministic=True))

@@ -78,10 +78,6 @@ class _Model:
                 if attribute.name == "value" and np.prod(attribute.t.dims, dtype=int) == 1:
                     self._constants[node.output[0]] = attribute.t
 
-    def shape(self, name: str) -> Shape | None:
-        """Return the dimensions, None where unknown."""
-        return self._shapes.get(name)
-
     def number(self, name: str) -> float | None:
         """Return the value of a constant of one element."""
         tensor = self._constants.get(name)
@@ -91,7 +87,8 @@ class _Model:
             return None
 
     @cached_property
-    def _shapes(self) -> dict[str, Shape]:
+    def shapes(self) -> dict[str, Shape]:
+        """Dimensions by name, as far as they are known."""
         light = skeleton(self._proto)
         for value in light.graph.input:
             set_sizes(value, self._given.get(value.name, ()))
@@ -122,7 +119,7 @@ Rule = Callable[[onnx.NodeProto, _Model], Accepted | None]
 
 def _size_along(node: onnx.NodeProto, model: _Model, default: int, attribute: str = "axis") -> int:
     """Return the size of the first input along the axis that an attribute names; 0 where it is not known."""
-    shape, axis = model.shape(node.input[0]), integer(node, attribute, default)
+    shape, axis = model.shapes.get(node.input[0]), integer(node, attribute, default)
     return shape[axis] or 0 if shape and -len(shape) <= axis < len(shape) else 0
 
 
@@ -138,8 +135,8 @@ def _along(default: int, *, index: bool = True) -> Rule:
 
 def _places(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Return an index of several dimensions (GatherND, ScatterND): within the least of those."""
-    shape, batch = model.shape(node.input[0]), integer(node, "batch_dims", 0)
-    tuples = model.shape(node.input[1])
+    shape, batch = model.shapes.get(node.input[0]), integer(node, "batch_dims", 0)
+    tuples = model.shapes.get(node.input[1])
     count = tuples[-1] if tuples else None
     if shape is None:
         return None
@@ -164,7 +161,7 @@ def _count(node: onnx.NodeProto, model: _Model) -> Accepted | None:
 
 def _ones(node: onnx.NodeProto, model: _Model) -> Accepted | None:
     """Return the axes of Squeeze: from the first one on that has the size 1."""
-    shape = model.shape(node.input[0]) or ()
+    shape = model.shapes.get(node.input[0]) or ()
     return Accepted(shape.index(1) if 1 in shape else 0, _LARGE_SIZE, pattern="axes")
 
 
@@ -193,29 +190,22 @@ _RULES: dict[str, dict[int, Rule]] = {
     "ConstantOfShape": {0: _between(1, _SMALL_SIZE)},
     "CumSum": {1: _between(0, 0)},
     "Expand": {1: _between(1, 1)},
-    "Gather": {1: _along(0)},
-    "GatherElements": {1: _along(0)},
-    "GatherND": {1: _places},
-    "NegativeLogLikelihoodLoss": {1: _along(1, index=False)},
+    **{op: {1: _along(0)} for op in ("Gather", "GatherElements", "ScatterElements")},
+    **{op: {1: _places} for op in ("GatherND", "ScatterND")},
+    **{op: {1: _along(1, index=False)} for op in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")},
     "NonMaxSuppression": {0: _boxes, 2: _between(1, _LARGE_SIZE), 3: _between(0.1, 0.9), 4: _between(0, 0.5)},
     "OneHot": {0: _depth, 1: _between(1, _LARGE_SIZE)},
     "Pad": {1: _between(0, 1)},
     "Range": {0: _between(0, 0), 1: _between(1, _LARGE_SIZE), 2: _between(1, 1)},
-    "ReduceMax": {1: _axes},
-    "ReduceMean": {1: _axes},
-    "ReduceSum": {1: _axes},
+    **{op: {1: _axes} for op in ("ReduceMax", "ReduceMean", "ReduceSum", "Unsqueeze")},
     "Reshape": {1: _between(-1, 1, "shape")},
     "Resize": {2: _between(1, 2), 3: _between(1, _LARGE_SIZE)},
     "ReverseSequence": {1: _times},
     "RoiAlign": {1: _boxes, 2: _along(0)},  # the number of an image
-    "ScatterElements": {1: _along(0)},
-    "ScatterND": {1: _places},
     "Slice": {1: _between(0, 0), 2: _between(1, _LARGE_SIZE), 3: _axes, 4: _between(1, 1)},
-    "SoftmaxCrossEntropyLoss": {1: _along(1, index=False)},
     "Split": {1: _parts},
     "Squeeze": {1: _ones},
     "Tile": {1: _between(1, _SMALL_SIZE)},
     "TopK": {1: _count},
-    "Unsqueeze": {1: _axes},
 }
 """By operator and slot."""
