@@ -46,9 +46,7 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
     target = replace(target, verbose_log=None, timing_cache=None, plugins=plugins, **shapes)
     run = replace(settings.run, inputs=None, cache_dir=None)
     kind = parse(settings.accuracy.reference).kind
-    simplification = reduction.simplification
-    if simplification is not None:
-        simplification = replace(simplification, nodes=reduction.best.nodes)
+    simplified = reduction.simplification
     return replace(
         reduction,
         model=Path(NAME),
@@ -66,7 +64,7 @@ def anonymous(reduction: Reduction, secrets: Secrets) -> Reduction:
         origins=(),
         left=(*left(reduction.best.model), *_of_the_original(reduction)),
         workarounds=tuple(clean.text(said) for said in reduction.workarounds),
-        simplification=simplification,
+        simplification=simplified and replace(simplified, nodes=reduction.best.nodes),
     )
 
 

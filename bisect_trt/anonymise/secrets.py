@@ -120,7 +120,9 @@ def secrets_of(loaded: LoadedModel, samples: Sequence[Mapping[str, Array]], sett
 def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]]:
     """Yield all values of a model that are no options of operators, those of training too."""
     options = {name for node in _all_nodes(proto) for name in option_inputs(node)}
-    for tensor in (*tensors(proto), *_training_tensors(proto)):
+    trained = (graph for part in proto.training_info for graph in (part.initialization, part.algorithm))
+    models = (proto, *(onnx.ModelProto(graph=graph) for graph in trained))
+    for tensor in (tensor for model in models for tensor in tensors(model)):
         is_option = tensor.name in options and math.prod(tensor.dims) <= SMALL
         if tensor.data_type != TensorProto.STRING and not is_option:
             yield tensor.name or "a constant", mapped(tensor, folder)
@@ -134,12 +136,6 @@ def _weights(proto: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Array]
 def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     for part in (proto.graph, *proto.functions):
         yield from inner_nodes(part)
-
-
-def _training_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
-    for training in proto.training_info:
-        for graph in (training.initialization, training.algorithm):
-            yield from tensors(onnx.ModelProto(graph=graph))
 
 
 def _texts(message: Any, label: str = "") -> Iterator[tuple[str, str]]:

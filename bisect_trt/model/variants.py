@@ -201,8 +201,6 @@ def frames(made: onnx.ModelProto) -> Iterator[Variant]:
 PADDING = 32
 """Nodes; TensorRT-RTX 1.7.1 was seen to word a shape error differently below 17 layers."""
 
-_NAME = "bisect_trt_padding"
-
 
 def padded(candidate: Candidate) -> Candidate:
     """Return the candidate with `PADDING` Relu nodes before its own, from an input to an output of theirs.
@@ -210,7 +208,7 @@ def padded(candidate: Candidate) -> Candidate:
     The new input has no feed: this is for stages before the run.
     """
     proto = onnx.load_model_from_string(candidate.model)
-    names = [f"{_NAME}_{k}" for k in range(PADDING + 1)]
+    names = [f"bisect_trt_padding_{k}" for k in range(PADDING + 1)]
     nodes = [
         helper.make_node("Relu", [source], [result], f"{result}_node") for source, result in pairwise(names)
     ]

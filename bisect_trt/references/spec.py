@@ -35,9 +35,8 @@ def parse(text: str) -> Spec:
         UsageError: there is no such reference, or its file does not exist.
     """
     kind, _, argument = text.partition(":")
-    plain = kind in (ORT, SELF) and not argument
-    at = kind == "target-at" and argument == "fp32"
-    if not plain and not at and not (kind in OUTSIDE and argument):
+    plain = text == "target-at:fp32" or (kind in (ORT, SELF) and not argument)
+    if not plain and not (kind in OUTSIDE and argument):
         raise UsageError(f"--reference {text!r} is none that is known", f"References: {_USAGE}.")
     if kind in ("python", "torchscript", "outputs"):
         file = split_function(argument)[0] if kind == "python" else Path(argument)

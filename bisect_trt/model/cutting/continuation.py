@@ -104,12 +104,10 @@ class Rests:
         renamed = {t: t + _RAW for t in made if t in inner or t in fed}
         del graph.node[:]
         for node in nodes:
-            if node.name not in again:
-                graph.node.append(node)
-                continue
-            _rename(node, renamed)
+            if node.name in again:
+                _rename(node, renamed)
             graph.node.append(node)
-            for t in self._graph.outputs_of(node.name):
+            for t in self._graph.outputs_of(node.name) if node.name in again else ():
                 if t in deltas:
                     graph.node.append(helper.make_node("Add", [t + _RAW, t + DELTA], [t], f"{t}{DELTA}"))
         replaced = [t for t in made if t in inner and t not in deltas]  # an error cannot be added to these

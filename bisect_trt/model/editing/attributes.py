@@ -58,11 +58,6 @@ def values_of(attribute: AttributeProto) -> Array | None:
     return np.array(attribute.ints, np.int64) if len(attribute.ints) > LONG else None
 
 
-def recipe_of(attribute: AttributeProto) -> Recipe | None:
-    """Return the recipe of such numbers from the doc string."""
-    return parse(attribute.doc_string)
-
-
 def give_values(attribute: AttributeProto, values: Array, recipe: Recipe | None) -> None:
     """Put other numbers of the same type and shape into an attribute, in place."""
     if attribute.type == AttributeProto.TENSOR:
@@ -80,7 +75,7 @@ def attribute_values(graph: onnx.GraphProto) -> Iterator[tuple[Array, Recipe | N
         for attribute in node.attribute:
             values = values_of(attribute)
             if values is not None:
-                yield values, recipe_of(attribute)
+                yield values, parse(attribute.doc_string)
 
 
 TAKE_TEXTS = frozenset({"RegexFullMatch", "StringSplit", "StringNormalizer", "TfIdfVectorizer"})

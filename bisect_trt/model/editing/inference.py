@@ -37,12 +37,10 @@ def infer(proto: onnx.ModelProto, *, strict: bool, typed: bool, empty: bool) -> 
     try:
         light = skeleton(proto)
         found = native.infer_shapes(light, check_type=strict, strict_mode=strict, data_prop=True).graph
-    except native.RefusedError as error:
-        raise Invalid(str(error)) from error
-    except native.NotKnownError as error:  # it ends the process that is asked: what is declared stays
-        if strict:
+    except (native.RefusedError, native.NotKnownError) as error:
+        if strict or isinstance(error, native.RefusedError):
             raise Invalid(str(error)) from error
-        found = declared.graph
+        found = declared.graph  # inference ends the process that is asked: what is declared stays
     seen = [v for graph in scopes(found) for v in (*graph.value_info, *graph.output)]
     if not empty and any(0 in (dims_of(v.type) or ()) for v in seen):
         raise Invalid("a tensor would be empty")

@@ -90,8 +90,7 @@ def _reduce(rule: Rule) -> None:
     if rule.rank(one) == rule.rank(out):
         same_axes(rule, one, out)
         return
-    axes = _axes(rule, 1)
-    kept = [k for k in range(rule.rank(one)) if k not in axes]
+    kept = sorted(set(range(rule.rank(one))) - _axes(rule, 1))
     for to, k in enumerate(kept):
         rule.ties.tie(axis(one, k), axis(out, to))
 

@@ -149,8 +149,7 @@ def _count(number: int) -> int:
 
 
 def _width(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> int:
-    types = [info.type.tensor_type.elem_type for info in (*graph.input, *graph.output)]
-    total = sum(_WIDE.get(t, 0) for t in types)
+    total = sum(_WIDE.get(info.type.tensor_type.elem_type, 0) for info in (*graph.input, *graph.output))
     return total + sum({"float64": 2, "int64": 1}.get(a.dtype.name, 0) for a in weights.values())
 
 

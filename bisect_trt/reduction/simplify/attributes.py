@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, helper
 
-from bisect_trt.model.editing.attributes import LONG, give_values, recipe_of, values_of
+from bisect_trt.model.editing.attributes import LONG, give_values, values_of
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import is_onnx
-from bisect_trt.model.seeded_values import three_digits
+from bisect_trt.model.seeded_values import parse, three_digits
 from bisect_trt.model.walk import inner_nodes, refill
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.simplify.propose import Edit, attempt, attempt_each, best_draft, together
@@ -82,7 +82,7 @@ def _simpler(name: str, attribute: AttributeProto) -> Iterator[Edit]:
 def _other_values(problem: Problem, name: str, attribute: AttributeProto) -> Iterator[Edit]:
     """Yield the ladder of weights, for numbers that are values rather than options."""
     state = problem.simplifying
-    values = ladder(values_of(attribute), recipe_of(attribute), state.seed, state.synthetic)
+    values = ladder(values_of(attribute), parse(attribute.doc_string), state.seed, state.synthetic)
     yield from (partial(_give, name, attribute.name, value) for value in values)
 
 

@@ -14,14 +14,13 @@ from bisect_trt.errors import Leak
 from bisect_trt.model.editing.attributes import (
     is_plain,
     option_inputs,
-    recipe_of,
     takes_texts,
     texts_of,
     values_of,
 )
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.editing.simplicity import Odd, level
-from bisect_trt.model.seeded_values import Recipe
+from bisect_trt.model.seeded_values import Recipe, parse
 from bisect_trt.model.walk import inner_nodes, scopes
 from bisect_trt.outcome import Array, Ended
 from bisect_trt.reduction.problem import Problem
@@ -80,7 +79,7 @@ def _real_attributes(draft: Draft) -> Iterator[str]:
             what = f"attribute {attribute.name} of {node.op_type}"
             values = values_of(attribute)
             if values is not None:
-                yield from _reasons(what, values, recipe_of(attribute))
+                yield from _reasons(what, values, parse(attribute.doc_string))
             if takes_texts(node) and (texts := [t for t in texts_of(attribute) if not is_plain(t)]):
                 yield f"{what} ({shown(texts[0])}): without this text it was not reproduced"
 
