@@ -29,7 +29,6 @@ GRACE = 20.0  # seconds that a reduction has to save its best when its time is o
 LOG_TAIL = 256 * 1024  # bytes of a job's log that are kept
 MOST_MODELS = 200  # models that one child checks: a new one and its worker cost a second of a core
 _OURS = (Cause.MEMORY, Cause.DIED, Cause.BUG)  # what a process that is not fresh may be the reason of
-_UNTOLD = (Cause.DIED, Cause.BUG)  # what may have been the disk
 
 
 class Children:
@@ -204,6 +203,6 @@ def _of_the_disk(answer: Trouble, folder: Path) -> Trouble:
     The night may have given its reserve away by now, so as much as twice of that left is still full.
     """
     with suppress(OSError):
-        if answer.cause in _UNTOLD and shutil.disk_usage(folder).free < 2 * BALLAST_SIZE:
+        if answer.cause in (Cause.DIED, Cause.BUG) and shutil.disk_usage(folder).free < 2 * BALLAST_SIZE:
             return replace(answer, cause=Cause.DISK, reason=f"no space left on the disk: {answer.reason}")
     return answer

@@ -239,6 +239,5 @@ class History:
 
 def _alike(before: Row, now: Row) -> bool:
     """Return whether nothing but luck can make the results of two nights differ."""
-    if not now.digest or not before.digest:
-        return False
-    return (before.digest, before.version, before.settings) == (now.digest, now.version, now.settings)
+    same = (before.digest, before.version, before.settings) == (now.digest, now.version, now.settings)
+    return same and bool(now.digest)

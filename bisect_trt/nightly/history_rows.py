@@ -7,8 +7,6 @@ from datetime import datetime
 
 from bisect_trt.nightly.verdicts import Key, Result, Status
 
-NOT_REACHED = "not reached"
-
 
 @dataclass(frozen=True)
 class Night:
@@ -56,7 +54,7 @@ class Row:
     op: str = ""
     status: Status = Status.NOT_RUN
     news: bool = False
-    reason: str = NOT_REACHED
+    reason: str = "not reached"
     check_seconds: float = 0.0
     seconds: float = 0.0
     nodes: int = 0

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator
 
 from bisect_trt import options as rows
 from bisect_trt.options.kinds import Kind
@@ -68,11 +68,3 @@ def to_toml(settings: Settings, base: Path) -> dict[str, str | bool | list[str]]
             texts = value if row.kind.switch else row.kind.texts(value)
             found[key] = texts if row.kind.many or row.kind.switch else texts[0]
     return found
-
-
-_JSON = TypeAdapter(Settings)
-
-
-def to_json(value: Settings) -> Any:
-    """Return settings as plain JSON data."""
-    return _JSON.dump_python(value, mode="json")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from os.path import realpath
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import options
@@ -17,6 +18,8 @@ from bisect_trt.nightly.config import Config, target_name
 from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.verdicts import Key, Status
 from bisect_trt.settings import Settings
+
+_SETTINGS = TypeAdapter(Settings)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Item:
     @property
     def digest(self) -> str:
         """Return the digest of the settings: a result is good for equal ones only."""
-        data = json.dumps(options.to_json(self.settings), sort_keys=True)
+        data = json.dumps(_SETTINGS.dump_python(self.settings, mode="json"), sort_keys=True)
         return hashlib.sha256(data.encode()).hexdigest()[:16]
 
     @property
@@ -81,19 +84,6 @@ def items(config: Config, names: Iterable[str]) -> list[Item]:
             settings = options.settings(target.spec, layers, config.base, Path(name))
             found.append(Item(name, target_name(target), path, settings))
     return found
-
-
-def check_order(todo: Iterable[Item], expected: Callable[[Item], float]) -> list[Item]:
-    """Cheap before dear: by the seconds of the last check, else by file size (100 MB/s as a guess)."""
-
-    def cost(item: Item) -> tuple[float, str, str]:
-        seconds = expected(item)
-        if not seconds:
-            with suppress(OSError):
-                seconds = item.path.stat().st_size / 1e8
-        return seconds, item.name, item.target
-
-    return sorted(todo, key=cost)
 
 
 def one_of_each(ordered: Sequence[Row]) -> tuple[list[Row], list[Row]]:

@@ -32,9 +32,8 @@ TREND = 14  # nights
 _LONGEST_MESSAGE = 2000  # characters of a message
 _PAGES = ("report.html", "ISSUE.md", "NOTE.md")  # of a reproducer, the first that is there
 _DIFFERENT = (Status.NEW, Status.CHANGED, Status.FLAKY, Status.FIXED)
-_CONTROL = {
-    c: "�" for c in (*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF)
-}  # XML has no way to write them
+# XML has no way to write them
+_CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF), "�")
 
 
 def collect(

@@ -99,7 +99,4 @@ class LiveView:
     def _row(name: str, value: str) -> Text:
         from rich.text import Text
 
-        row = Text(no_wrap=True, overflow="ellipsis")
-        row.append(f"{name:>12}  ", style="bold cyan")
-        row.append(value)
-        return row
+        return Text.assemble((f"{name:>12}  ", "bold cyan"), value, no_wrap=True, overflow="ellipsis")

@@ -38,9 +38,8 @@ def show_scan(scan: Scan, console: Console | None = None) -> None:
     for why, count in words.unmeasured(scan).items():
         page.row("Left out", f"{counted(count, 'tensor')}: {shorten(why, _MESSAGE)}")
     for note in words.notes(scan):
-        if note == scan.blame:
-            continue
-        page.row("Note", shorten(note, _MESSAGE))
+        if note != scan.blame:
+            page.row("Note", shorten(note, _MESSAGE))
     spent = sum((scan.seconds or {}).values())
     builds = counted(scan.builds, "build")
     page.row("Spent", f"{len(scan.tensors):,} tensors, {builds}, {seconds(spent)}")
