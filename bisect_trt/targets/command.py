@@ -127,8 +127,7 @@ class Command:
                 file, given, made = (scratch / name for name in _FILES.values())
                 if not file.exists():  # at first, and when the program took it away
                     scratch.mkdir(exist_ok=True)
-                    whole = onnx.load_model_from_string(candidate.model)
-                    save_whole(whole, candidate.folder, file)
+                    save_whole(onnx.load_model_from_string(candidate.model), candidate.folder, file)
                 write_npz(given, feeds)
                 made.unlink(missing_ok=True)
                 code, out, err = self._execute(scratch)

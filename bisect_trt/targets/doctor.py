@@ -46,9 +46,8 @@ def diagnose() -> list[Row]:
 def _targets() -> list[Row]:
     found = apart(tried_targets)
     if isinstance(found, str):
-        return [
-            Row(_TARGETS, "all", False, f"trying them {found}", "reinstall the library that was tried last")
-        ]
+        hint = "reinstall the library that was tried last"
+        return [Row(_TARGETS, "all", False, f"trying them {found}", hint)]
     return found
 
 
@@ -88,10 +87,8 @@ def _libraries() -> list[Row]:
     rows = [Row(_LIBRARIES, "bisect-trt", None, __version__)]
     for name in _KNOWN:
         found = version(name)
-        there = found != ABSENT
-        rows.append(
-            Row(_LIBRARIES, name, None if there else False, found, "" if there else f"pip install {name}")
-        )
+        usable, hint = (False, f"pip install {name}") if found == ABSENT else (None, "")
+        rows.append(Row(_LIBRARIES, name, usable, found, hint))
     return rows
 
 

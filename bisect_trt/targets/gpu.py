@@ -120,15 +120,12 @@ def free_bytes() -> int:
 def find_gpu() -> Gpu | None:
     """Return the first visible GPU; None without a driver or a GPU. Meant for worker processes."""
     cuda, found = _driver()
-    if cuda is None or found < 1:
-        return None
-    device, version = ctypes.c_int(), ctypes.c_int()
-    if cuda.cuDeviceGet(ctypes.byref(device), 0):
+    device, version, major, minor = (ctypes.c_int() for _ in range(4))
+    if cuda is None or found < 1 or cuda.cuDeviceGet(ctypes.byref(device), 0):
         return None
     name = ctypes.create_string_buffer(256)
     cuda.cuDeviceGetName(name, len(name), device)
     cuda.cuDriverGetVersion(ctypes.byref(version))
-    major, minor = ctypes.c_int(), ctypes.c_int()
     cuda.cuDeviceGetAttribute(ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
     cuda.cuDeviceGetAttribute(ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
     return Gpu(

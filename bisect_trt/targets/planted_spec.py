@@ -17,6 +17,7 @@ from bisect_trt.outcome import Stage
 
 WHAT = ("op", "node", "pair", "nodes", "fused")
 HOW = ("fail", "stage", "p", "seed", "message", "hint")
+_KEYS = (*WHAT, *HOW, "cost")
 FAILS = ("error", "crash", "hang", "oom", "mismatch", "nan")
 STAGES = ("parse", "build", "run")
 _EXAMPLE = "Example: planted:op=Resize,fail=error,stage=parse+node=conv_1,fail=crash"
@@ -75,13 +76,10 @@ def _options(part: str) -> dict[str, str]:
         key = key.strip()
         if not equals or not value:
             raise UsageError(f"planted: {option!r} is not KEY=VALUE", _EXAMPLE)
-        if key not in (*WHAT, *HOW, "cost"):
-            close = difflib.get_close_matches(key, (*WHAT, *HOW, "cost"), 1)
-            raise UsageError(
-                f"planted: unknown key {key!r} in {part!r}"
-                + (f"; did you mean {close[0]!r}?" if close else ""),
-                f"Keys: {', '.join((*WHAT, *HOW, 'cost'))}.",
-            )
+        if key not in _KEYS:
+            close = difflib.get_close_matches(key, _KEYS, 1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise UsageError(f"planted: unknown key {key!r} in {part!r}{meant}", f"Keys: {', '.join(_KEYS)}.")
         if key in options:
             raise UsageError(f"planted: {key!r} is given twice in {part!r}", "Join faults with '+'.")
         options[key] = unquote(value)
@@ -163,8 +161,6 @@ def _reached(graph: onnx.GraphProto, first: str, second: str) -> list[int]:
 
 def _makers_of_internal(graph: onnx.GraphProto, tensor: str) -> list[int]:
     """Return the maker of a tensor that is made and used inside and is no output."""
-    if any(output.name == tensor for output in graph.output):
-        return []
-    if not any(tensor in consumed(node) for node in graph.node):
-        return []
-    return [at for at, node in enumerate(graph.node) if tensor in node.output]
+    used = {name for node in graph.node for name in consumed(node)}
+    inside = tensor in used - {output.name for output in graph.output}
+    return [at for at, node in enumerate(graph.node) if inside and tensor in node.output]

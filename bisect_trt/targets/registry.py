@@ -138,13 +138,10 @@ def _entry(spec: str) -> Entry:
     name, colon, argument = spec.partition(":")
     entry = TABLE.get(name)
     if entry is None:
-        known = [AUTO, *TABLE]
-        close = difflib.get_close_matches(name.lower().replace("_", "-"), known, 1)
+        close = difflib.get_close_matches(name.lower().replace("_", "-"), [AUTO, *TABLE], 1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
         usable = [AUTO, *(_usage(each) for each in TABLE if each != "planted")]
-        raise UsageError(
-            f"unknown target {spec!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
-            f"targets: {', '.join(usable)}",
-        )
+        raise UsageError(f"unknown target {spec!r}{meant}", f"targets: {', '.join(usable)}")
     if bool(entry.argument) != bool(argument) or bool(colon) != bool(argument):
         said = f"target {spec!r} is not written {_usage(name)}"
         raise UsageError(said, f"such as --target {entry.trial or name}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.load import read_without_weights
-from bisect_trt.outcome import Array, Failure, Stage, Values
+from bisect_trt.outcome import Failure, Stage
 from bisect_trt.settings import TargetSettings
 from bisect_trt.targets import gpu
 from bisect_trt.targets.base import TargetInfo, TargetResult, announce, fed
@@ -116,17 +116,20 @@ class OrtProvider:
         Raises:
             UsageError: `--precision` for a model that does not compute in float32.
         """
+        from bisect_trt.references.ort import given_by, lacks, tensors
+
         source, feeds = self._narrower.source(candidate), fed(candidate)
-        if lacking := _not_handed(feeds):
-            return TargetResult(unresolved=lacking, facts=source.facts)
+        if lacking := [why for sample in feeds for value in sample.values() if (why := lacks(value))]:
+            return TargetResult(unresolved=f"an {lacking[0]}", facts=source.facts)
         announce(Stage.BUILD)
         try:
             session = self._session(source, self.name != _CPU)
         except Exception as e:  # ONNX Runtime's exceptions have no common base but this
             return self._not_built(source, str(e))
         announce(Stage.RUN)
-        try:
-            return TargetResult(outputs=tuple(_run(session, feeds)), facts=source.facts)
+        try:  # what is no tensor (a sequence, an optional) is left out
+            outputs = tuple(tensors(given_by(session, sample)) for sample in feeds)
+            return TargetResult(outputs=outputs, facts=source.facts)
         except Exception as e:  # as above
             failed = self._failures(candidate, Stage.RUN, str(e))
             return TargetResult(failures=failed, log=str(e), facts=source.facts)
@@ -318,20 +321,6 @@ class OrtProvider:
                 if node.name in known:
                     names.append(node.name)
         return dict(sorted(refused.items(), key=lambda item: (not item[1], item[0])))
-
-
-def _not_handed(samples: Values) -> str:
-    """Say why a sample cannot be given to ONNX Runtime from Python; empty where it can."""
-    from bisect_trt.references.ort import lacks
-
-    return next((f"an {why}" for sample in samples for v in sample.values() if (why := lacks(v))), "")
-
-
-def _run(session: Any, samples: Values) -> list[Mapping[str, Array]]:
-    """Return the outputs of each sample; what is no tensor (a sequence, an optional) is left out."""
-    from bisect_trt.references.ort import given_by, tensors
-
-    return [tensors(given_by(session, sample)) for sample in samples]
 
 
 def _made_by(device: Any, library: Path) -> bool:
