@@ -57,8 +57,7 @@ def read(paths: Iterable[Path]) -> dict[str, bytes]:
     for path in paths:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in inside:
-            name = str(file.relative_to(path.parent)) if path.is_dir() else file.name
-            found[name] = file.read_bytes()
+            found[str(file.relative_to(path.parent))] = file.read_bytes()
     return found
 
 

@@ -208,10 +208,7 @@ def _infer(model: onnx.ModelProto) -> None:
     refill(graph.value_info, found.value_info)
     types = {v.name: v.type for v in (*found.output, *found.value_info)}
     for output in graph.output:
-        if not _is_complete(output) and output.name in types:
+        kind = output.type.WhichOneof("value")
+        known = kind is not None and (kind != "tensor_type" or output.type.tensor_type.HasField("shape"))
+        if not known and output.name in types:
             output.type.CopyFrom(types[output.name])
-
-
-def _is_complete(info: onnx.ValueInfoProto) -> bool:
-    kind = info.type.WhichOneof("value")
-    return kind is not None and (kind != "tensor_type" or info.type.tensor_type.HasField("shape"))

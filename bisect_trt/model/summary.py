@@ -43,8 +43,7 @@ def figures(proto: onnx.ModelProto, *, names: bool = True) -> Figures:
     """Return the figures of a model; without `names` nothing in them was chosen by its author."""
     graph = proto.graph
     constant = {tensor.name for tensor in graph.initializer}
-    domains = [(entry.domain, entry.version) for entry in proto.opset_import]
-    plain = [f"{domain} {version}" if domain and names else str(version) for domain, version in domains]
+    sets = (f"{o.domain} {o.version}" if o.domain and names else str(o.version) for o in proto.opset_import)
     return Figures(
         nodes=len(graph.node),
         operators=tuple(Counter(node.op_type for node in graph.node if names).most_common()),
@@ -52,7 +51,7 @@ def figures(proto: onnx.ModelProto, *, names: bool = True) -> Figures:
         outputs=_listed(graph.output, names),
         weights=len(graph.initializer),
         weight_bytes=sum(raw_size(t.data_type, t.dims) for t in graph.initializer),
-        opset=", ".join(plain),
+        opset=", ".join(sets),
     )
 
 

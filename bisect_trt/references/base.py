@@ -112,6 +112,5 @@ def recorded_inputs(graph: Graph, store: Store, feeds: Sequence[Feeds]) -> dict[
         elem_type = graph.elem_type(name)
         if elem_type is not None and all(name in sample for sample in feeds):
             paths = [sample[name] for sample in feeds]
-            files = tuple(path.name for path in paths)
-            tensors[name] = Tensor(elem_type, tuple(map(shape_of, paths)), files)
+            tensors[name] = Tensor(elem_type, tuple(map(shape_of, paths)), tuple(p.name for p in paths))
     return tensors

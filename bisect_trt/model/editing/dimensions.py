@@ -132,9 +132,10 @@ class Net:
 
     def _options(self, violated: Product, sizes: Sizes) -> Iterator[tuple[Var, int]]:
         """Yield single classes with the size that mends a product."""
-        for side, other, factor in _sides(violated):
+        left, right, factor = violated
+        for side, other, times in ((left, right, Fraction(factor)), (right, left, Fraction(1, factor))):
             heads = [self.ties.find(var) for var in side]
-            target = self._product(other, sizes) * factor
+            target = self._product(other, sizes) * times
             for head in dict.fromkeys(heads):
                 rest = math.prod(self._now(h, sizes) for h in heads if h != head)
                 if head in sizes or heads.count(head) > 1 or rest < 1 or target.denominator != 1:
@@ -179,11 +180,6 @@ def _declared_in_bodies(draft: Draft) -> dict[str, onnx.ValueInfoProto]:
     """Return the inputs of bodies whose dimensions are written down."""
     infos = (info for part in list(scopes(draft.graph))[1:] for info in part.input)
     return {info.name: info for info in infos if info.type.tensor_type.shape.dim}
-
-
-def _sides(product: Product) -> Iterator[tuple[tuple[Var, ...], tuple[Var, ...], Fraction]]:
-    yield product.left, product.right, Fraction(product.factor)
-    yield product.right, product.left, Fraction(1, product.factor)
 
 
 def _set_attribute(node: onnx.NodeProto, var: Var, size: int) -> None:
