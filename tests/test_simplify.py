@@ -269,6 +269,21 @@ def test_unknown_operators_tie_equal_sizes(tmp_path: Path) -> None:
     assert net.ties.find(Var("axis", "x", 0)) != net.ties.find(Var("axis", "x", 1))
 
 
+def test_a_loop_with_fewer_outputs_than_its_body_has_states(tmp_path: Path) -> None:
+    """Its trailing outputs may be left out in practice, as ONNX Runtime takes them to be optional."""
+    steps = [node("Identity", ["go"], ["on"]), node("Relu", ["p"], ["p2"]), node("Neg", ["q"], ["q2"])]
+    flag = onnx.helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, [])
+    still = onnx.helper.make_tensor_value_info("on", onnx.TensorProto.BOOL, [])
+    count = onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, [])
+    inside, ends = [tensor("p", 4), tensor("q", 6)], [tensor("p2", 4), tensor("q2", 6)]
+    body = onnx.helper.make_graph(steps, "body", [count, flag, *inside], [still, *ends])
+    nodes = [node("Loop", ["", "", "x", "z"], ["y"], body=body)]
+    proto = model(nodes, [tensor("x", 4), tensor("z", 6)], [tensor("y", 4)])
+    net = Net(open_draft(candidate_of(proto, tmp_path)))
+    assert net.ties.find(Var("axis", "x", 0)) == net.ties.find(Var("axis", "p", 0))
+    assert net.ties.find(Var("axis", "x", 0)) != net.ties.find(Var("axis", "z", 0))
+
+
 def candidate_of(proto: onnx.ModelProto, folder: Path):  # type: ignore[no-untyped-def]
     from bisect_trt.model.candidate import Candidate
 

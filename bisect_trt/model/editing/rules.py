@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise, takewhile
+
+from onnx import ValueInfoProto
 
 from bisect_trt.model.editing.ties import (
     ATTRIBUTES,
@@ -257,8 +259,7 @@ def _loop(rule: Rule) -> None:
     """Tie what states come in with, carry and go out with; what is collected gets a first axis."""
     node, body = rule.node, bodies(rule.node)[0]
     states = len(node.input) - 2
-    for k in range(states):
-        _carried(rule, node.input[2 + k], body.input[2 + k].name, body.output[1 + k].name, node.output[k])
+    _carried(rule, node.input[2:], _names(body.input)[2:], _names(body.output)[1:], node.output)
     for inner, out in zip(body.output[1 + states :], node.output[states:], strict=False):
         _collected(rule, inner.name, out, 0)
 
@@ -268,8 +269,7 @@ def _scan(rule: Rule) -> None:
     node, body = rule.node, bodies(rule.node)[0]
     scanned = integer(rule.node, "num_scan_inputs", len(node.input))
     states = len(node.input) - scanned
-    for k in range(states):
-        _carried(rule, node.input[k], body.input[k].name, body.output[k].name, node.output[k])
+    _carried(rule, node.input[:states], _names(body.input), _names(body.output), node.output)
     steps: list[Var] = []
     sides = (
         ("scan_input_axes", zip(body.input[states:], node.input[states:], strict=False)),
@@ -285,9 +285,16 @@ def _scan(rule: Rule) -> None:
         rule.ties.tie(one, other)
 
 
-def _carried(rule: Rule, *tensors: str) -> None:
-    for one, other in pairwise([t for t in tensors if t]):
-        same_axes(rule, one, other)
+def _names(values: Iterable[ValueInfoProto]) -> list[str]:
+    return [value.name for value in values]
+
+
+def _carried(rule: Rule, given: Sequence[str], *others: Sequence[str]) -> None:
+    """Tie each state that is given; ONNX Runtime runs a node that has fewer outputs than its body."""
+    for k, first in enumerate(given):
+        state = [first, *(names[k] for names in others if k < len(names))]
+        for one, other in pairwise(filter(None, state)):
+            same_axes(rule, one, other)
 
 
 def _collected(rule: Rule, inner: str, outer: str, at: int) -> None:

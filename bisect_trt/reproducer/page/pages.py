@@ -90,7 +90,8 @@ def _plots(words: Mapping[str, Any]) -> dict[str, str]:
         found["probes"] = plots.left_against(few, nodes, "probes")
         found["seconds"] = plots.left_against(few, nodes, "seconds in the target")
     seen: Compared | None = words["accuracy_seen"]
-    error = seen.target - seen.reference if seen is not None else None
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite on both sides: no error that can be drawn
+        error = seen.target - seen.reference if seen is not None else None
     if seen is not None and error is not None and error.size > 1 and np.isfinite(error).any():
         found["histogram"] = plots.histogram(error)
         found["scatter"] = plots.scatter(seen.reference, seen.target)
