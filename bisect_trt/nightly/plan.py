@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -40,9 +41,7 @@ class Item:
     @property
     def slug(self) -> str:
         """A file name that is unique for model and target, and still says which they are."""
-        plain = "".join(
-            c if c.isalnum() or c in "._" else "-" for c in f"{Path(self.name).stem}-{self.target}"
-        )
+        plain = re.sub(r"[^\w.]", "-", f"{Path(self.name).stem}-{self.target}")
         return f"{plain[:60]}-{hashlib.sha256(f'{self.name}|{self.target}'.encode()).hexdigest()[:8]}"
 
 

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,13 @@ def on_node(
         settings = _unpacked(job.settings, models)
         here = replace(job, model=models / job.model.name, repro=out, settings=settings)
         runner = Children(Path(scratch, "jobs"), models, parallel=1, logs=Path(scratch, "logs"))
-        with ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(1) as thread, closing(runner):
+            running = thread.submit(runner.run, here)
             try:
-                running = thread.submit(runner.run, here)
-                try:
-                    answer = running.result()
-                except KeyboardInterrupt:  # the night ends: see `Cluster.wait`
-                    runner.cancel()
-                    answer = running.result()
-            finally:
-                runner.close()
+                answer = running.result()
+            except KeyboardInterrupt:  # the night ends: see `Cluster.wait`
+                runner.cancel()
+                answer = running.result()
         return answer, _folder_files(out) if job.kind == "reduce" else {}
 
 

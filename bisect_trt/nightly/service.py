@@ -81,10 +81,8 @@ def _night(
     folder = retention.night_folder(out, night)
     runner = make_runner(out / TMP, folder / "logs")
     work = Work(config, history, night, runner, say, clock)
-    try:
+    with closing(runner):
         work.run()
-    finally:
-        runner.close()
     clusters = find(history.rows(night.id))
     if work.ended_early != SIGNALLED:
         _announce(work, folder, clusters)

@@ -56,13 +56,11 @@ def run(
     place = folder(name)
     receive(files, place)
     function, packed = job
-    given = Path(tempfile.mkdtemp(prefix="result-", dir=place))
-    try:
+    with tempfile.TemporaryDirectory(prefix="result-", dir=place, ignore_cleanup_errors=True) as made:
+        given = Path(made)
         arguments = tuple(_unpacked(argument, place, given) for argument in packed)
         answer = call(_isolated, (name, memory, function, arguments, timeout))
         return answer, {p.name: p.read_bytes() for p in given.iterdir()}
-    finally:
-        shutil.rmtree(given, ignore_errors=True)
 
 
 def require_version(version: str) -> None:
@@ -111,12 +109,9 @@ def _remove_if_over(place: Path) -> None:
     with suppress(OSError):
         if time.time() - place.stat().st_mtime < OLD:
             return
-        fd = os.open(place / ".lock", os.O_RDWR)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (place / ".lock").open("r+b") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(place, ignore_errors=True)
-        finally:
-            os.close(fd)
 
 
 def _unpacked(argument: Any, place: Path, given: Path) -> Any:
