@@ -22,7 +22,6 @@ from bisect_trt.reduction.at_outputs import Hybrid, output_of
 from bisect_trt.reduction.passes.localise import close_by, halving, resolve
 from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.selections import Selections
-from bisect_trt.references.base import Record
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session.around import go_round, left_out_words
 from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self
@@ -89,11 +88,6 @@ class Run:
         graph, store = self.session.graph, self.session.store
         return Cutter(graph, store, self.recording, only_recorded=self.export_on_trial)
 
-    @property
-    def _with_outputs(self) -> Record:
-        """A record that has the model's outputs."""
-        return self.recording.outputs()
-
     def take_random_values(self) -> None:
         """Take the recorded values of random nodes as given, where the model has any.
 
@@ -121,8 +115,8 @@ class Run:
         if not self.info.can_run or is_self(self.settings):
             return original
         if self.settings.accuracy.judge == "outputs":
-            return self.session.with_outputs(self._with_outputs)
-        return replace(original, expected=self._with_outputs.values(self.session.graph.graph_outputs))
+            return self.session.with_outputs(self.recording.outputs())
+        return replace(original, expected=self.recording.outputs().values(self.session.graph.graph_outputs))
 
     @property
     def whole_file(self) -> Candidate:
@@ -130,7 +124,7 @@ class Run:
         original = self.original
         if original.expected or is_self(self.settings):
             return original
-        return replace(original, expected=self._with_outputs.values(self.session.graph.graph_outputs))
+        return replace(original, expected=self.recording.outputs().values(self.session.graph.graph_outputs))
 
     @cached_property
     def secrets(self) -> Secrets:
@@ -211,7 +205,7 @@ class Run:
             for outcome in problem.observations(self.original, self.settings.run.repeats, rarely=True):
                 if outcome.failures and not self._says_nothing(outcome):
                     self.keep_failing_samples(outcome)
-                    self.confirm_by(outcome)
+                    self.confirmed = outcome
                     return outcome.failures
                 self._forget_tactics()
         outcome = self._round(problem, outcome)
@@ -226,7 +220,7 @@ class Run:
         if is_self(self.settings) or not all(failure.is_mismatch for failure in outcome.failures):
             return False
         outputs = self.session.graph.graph_outputs
-        return bool(all_lost(lost_in(self._with_outputs, outputs), outputs))
+        return bool(all_lost(lost_in(self.recording.outputs(), outputs), outputs))
 
     def _round(self, problem: Problem, outcome: Outcome) -> Outcome:
         """Return what the model shows without the nodes of which nothing can be said as no GPU is here."""
@@ -235,7 +229,7 @@ class Run:
         if found.failures:
             self.scope = tuple(name for name in graph.order if name not in out)
             self.notes.append(left_out_words(graph, out))
-            self.confirm_by(found)
+            self.confirmed = found
         return found
 
     def confirm_by(self, outcome: Outcome) -> None:
@@ -293,7 +287,7 @@ class Run:
 
     def _tell_what_is_lost(self) -> Lost:
         """Note what of the reference's outputs is NaN or Inf, and where that begins."""
-        lost = lost_in(self._with_outputs, self.session.graph.graph_outputs)
+        lost = lost_in(self.recording.outputs(), self.session.graph.graph_outputs)
         if lost.count:
             self.doubts.insert(0, described(self.pool, self.session, self.settings, lost))
         return lost

@@ -136,7 +136,7 @@ class Problem:
     def ask_no_reasons(self) -> None:
         """Judge by whether a candidate fails, not by why, unless a simplification has to keep the cause."""
         if self.simplifying.cause is None:
-            self.prober.explain_no_more()
+            self.prober.oracle.explain = False
 
     @contextmanager
     def edited(self) -> Iterator[None]:
@@ -144,7 +144,7 @@ class Problem:
 
         The failure has to stay what it is in the words in which the target tells it of the best candidate,
         and is judged at the candidate's own outputs. Other failures that edits have are their own, and are
-        not kept; that an edit is kept is told by `tell_won`.
+        not kept; that an edit is kept is told by whoever makes it, see `tell`.
         """
         before = (self.wanted, self.hybrid, dict(self.also_seen))
         self.wanted, self.hybrid = self.shown_by(self.best) if self.best else self.wanted, None
@@ -168,7 +168,7 @@ class Problem:
             self.best = candidate
             count = len(candidate.nodes)
             verb = "fails" if count == 1 else "fail"
-            self._tell(f"{counted(count, 'node')} still {verb}", accepted=not self._edited)
+            self.tell(f"{counted(count, 'node')} still {verb}", accepted=not self._edited)
         return reproduces
 
     def attempt_first(self, candidates: Iterable[Candidate]) -> int | None:
@@ -214,7 +214,7 @@ class Problem:
         self.counts.unresolved += verdict is Verdict.UNRESOLVED
         self.verdicts[digest] = verdict
         count = len(candidate.nodes)
-        self._tell(f"{counted(count, 'node')}: {verdict.value}")
+        self.tell(f"{counted(count, 'node')}: {verdict.value}")
         return verdict
 
     def refuse(self, candidate: Candidate) -> None:
@@ -230,7 +230,7 @@ class Problem:
         """Let a probe vanish only after `runs` runs now; verdicts that rest on fewer are forgotten."""
         self.runs, self.rate = runs, rate
         self.verdicts = {k: v for k, v in self.verdicts.items() if v is Verdict.REPRODUCES}
-        self._tell(f"flaky: shows in about {rate:.0%} of the runs, so each probe has up to {runs}")
+        self.tell(f"flaky: shows in about {rate:.0%} of the runs, so each probe has up to {runs}")
 
     def shown_by(self, candidate: Candidate) -> Failure:
         """Return the wanted failure as the target words it for this candidate."""
@@ -282,11 +282,8 @@ class Problem:
             return self.hybrid.judge(outcome, self.wanted)
         return judge(outcome, self.wanted)
 
-    def tell_won(self, text: str) -> None:
-        """Report what became smaller, in words."""
-        self._tell(text, accepted=True)
-
-    def _tell(self, text: str, *, accepted: bool = False) -> None:
+    def tell(self, text: str, *, accepted: bool = False) -> None:
+        """Report a step in words; `accepted`: something became smaller."""
         c = self.counts
         spent = (c.probes, c.cached, c.unresolved, c.target_seconds)
         self.on_event(Step(self.phase, text, self.nodes_left, *spent, accepted))

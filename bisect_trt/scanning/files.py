@@ -85,10 +85,11 @@ def keep_values(folder: Path, record: Record, rows: Mapping[str, Sequence[Row]])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, (tensor, measured) in enumerate(rows.items()):
+            kind = TensorProto.DataType.Name(record.elem_type(tensor)).lower()
             for row in sorted(measured, key=lambda row: row.diff.sample):
                 sample = row.diff.sample
                 stem = f"{number:05d}-{re.sub(r'[^A-Za-z0-9._-]', '_', tensor)[-80:]}-{sample}"
-                entry = {"tensor": tensor, "sample": sample, "type": _type_name(record, tensor)}
+                entry = {"tensor": tensor, "sample": sample, "type": kind}
                 files = {"reference": record.path(sample, tensor)}
                 if row.file:
                     files["target"] = record.folder / row.file
@@ -99,11 +100,6 @@ def keep_values(folder: Path, record: Record, rows: Mapping[str, Sequence[Row]])
         (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
     except OSError as error:
         raise cannot_write(folder, error, "give another folder to --save-tensors") from error
-
-
-def _type_name(record: Record, tensor: str) -> str:
-    name: str = TensorProto.DataType.Name(record.elem_type(tensor))
-    return name.lower()
 
 
 def _take(source: Path, place: Path) -> None:

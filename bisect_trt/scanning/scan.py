@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import networkx as nx
@@ -262,13 +263,10 @@ class _Scanning:
         ranked = [s for s in self.tensors.values() if s.above_noise]
         ranked.sort(key=lambda s: (-(s.own_error or 0.0), s.position))
         graph = self.session.graph
-        cost = 0
-        for item in ranked:
-            cost += len(nx.descendants(graph.digraph, item.node)) * max(1, self.record.samples)
-            if cost > CHEAP:
-                self.effects_left = max(0, len(ranked) - EFFECTS)
-                ranked = ranked[:EFFECTS]
-                break
+        behind = accumulate(len(nx.descendants(graph.digraph, item.node)) for item in ranked)
+        if any(nodes * max(1, self.record.samples) > CHEAP for nodes in behind):
+            self.effects_left = max(0, len(ranked) - EFFECTS)
+            ranked = ranked[:EFFECTS]
         least = precision_rtol(self.settings.target)
         tasks = []
         for item in ranked:

@@ -27,6 +27,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,7 +101,7 @@ def locked(path: Path) -> BinaryIO:
     return file
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """Append-only; also the cache of a run, and of the one before it that was stopped."""
 
     def __init__(self, file: BinaryIO, path: Path, events: list[Event]) -> None:
@@ -223,10 +224,6 @@ class Journal:
         finally:
             self._file.close()
 
-    def __enter__(self) -> Journal:
-        """Return the journal itself."""
-        return self
-
     def __exit__(self, *ended: object) -> None:
         """Close the journal."""
         self.close()
@@ -274,8 +271,6 @@ class Journal:
 
     def _undo(self, start: int) -> None:
         """Cut off a line that was written in part."""
-        try:
+        with suppress(OSError):  # else the next reader cuts it off
             self._file.truncate(start)
             self._file.seek(start)
-        except OSError:
-            return  # then the next reader cuts it off

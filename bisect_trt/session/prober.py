@@ -109,10 +109,6 @@ class Prober:
         self.oracle.accuracy, self.oracle.explain = accuracy, by_itself and explain
         self._comparison = hashlib.sha256(repr(accuracy).encode()).hexdigest()[:8] if by_itself else ""
 
-    def explain_no_more(self) -> None:
-        """Stop asking what rounding explains of a mismatch; outputs are compared as before."""
-        self.oracle.explain = False
-
     def peek(self, candidate: Candidate) -> Outcome | None:
         """Return what is known without asking the target."""
         return self.journal.outcome(self._key(candidate, 0))

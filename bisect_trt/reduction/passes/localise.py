@@ -33,9 +33,8 @@ def follow_hints(problem: Problem) -> None:
     """Keep the first neighbourhood of the blamed nodes that reproduces, smallest first."""
     graph = problem.graph
     blamed = resolve(graph, problem.wanted.nodes) if problem.wanted else []
-    if not blamed:
-        return
-    problem.attempt_first(problem.cut(nodes) for nodes in _worth_trying(problem, blamed))
+    if blamed:
+        problem.attempt_first(problem.cut(nodes) for nodes in _worth_trying(problem, blamed))
 
 
 def _worth_trying(problem: Problem, blamed: list[str]) -> Iterator[frozenset[str]]:

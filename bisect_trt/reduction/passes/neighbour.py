@@ -72,8 +72,7 @@ def _edited(problem: Problem, best: Candidate) -> Iterator[Neighbour]:
     edits: list[tuple[Edit, str]] = [
         (partial(drop_attribute, node.name, a.name), "") for node in nodes for a in node.attribute
     ]
-    for node in nodes:
-        edits.append((partial(cut_off, node.name), f"without the node {node.name} ({node.op_type})"))
+    edits += [(partial(cut_off, n.name), f"without the node {n.name} ({n.op_type})") for n in nodes]
     for edit, text in edits:
         draft = base.copy()
         what = edit(draft)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -72,12 +73,10 @@ def _adds_up(parts: Sequence[Contribution], whole: float) -> bool:
 
 def _fewest(problem: Problem, ranked: Sequence[Contribution]) -> tuple[str, ...]:
     """Return the nodes of the fewest of the largest contributions that fail together."""
-    low, high = 1, len(ranked)  # `high` is known to fail, or all that there is
-    while low < high:
-        middle = (low + high) // 2
-        together = problem.cut(name for part in ranked[:middle] for name in part.nodes)
-        if problem.verdict(together) is Verdict.REPRODUCES:
-            high = middle
-        else:
-            low = middle + 1
-    return tuple(problem.graph.sorted(name for part in ranked[:high] for name in part.nodes))
+
+    def fail(count: int) -> bool:
+        together = problem.cut(name for part in ranked[:count] for name in part.nodes)
+        return problem.verdict(together) is Verdict.REPRODUCES
+
+    fewest = bisect_left(range(len(ranked)), True, lo=1, key=fail)  # all of them are not asked
+    return tuple(problem.graph.sorted(name for part in ranked[:fewest] for name in part.nodes))

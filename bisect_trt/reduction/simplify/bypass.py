@@ -165,20 +165,16 @@ def cut_off(name: str, draft: Draft) -> str:
             continue
         if made not in known:
             return ""
-        _feed_ones(draft, made, *known[made])
+        draft.graph.input.add(name=made, type=helper.make_tensor_type_proto(*known[made]))
+        ones = _ones(*known[made])
+        for sample in draft.samples:
+            sample[made] = ones
     produced = {t for n in draft.graph.node for t in n.output} - outputs
     for left in sorted(produced & read):
         if not draft.is_read(left):
             draft.graph.output.add(name=left).type.tensor_type.elem_type = known.get(left, (1, ()))[0]
     draft.drop_unused()
     return f"without {node.op_type}" if draft.graph.output and draft.graph.node else ""
-
-
-def _feed_ones(draft: Draft, name: str, kind: int, shape: tuple[int, ...]) -> None:
-    draft.graph.input.add(name=name).type.CopyFrom(helper.make_tensor_type_proto(kind, shape))
-    ones = _ones(kind, shape)
-    for sample in draft.samples:
-        sample[name] = ones
 
 
 def _ones(kind: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -197,8 +193,7 @@ def _ones_instead(name: str, draft: Draft) -> str:
         if draft.is_read(made, scope):
             if made not in known:
                 return ""
-            kind, shape = known[made]
-            draft.set_weight(made, _ones(kind, shape))
+            draft.set_weight(made, _ones(*known[made]))
     refill(scope.node, [n for n in scope.node if n.name != name])
     draft.drop_unused()
     return f"without {node.op_type}"

@@ -155,10 +155,9 @@ def _each(problem: Problem, coarse: bool) -> None:
     gaps = _gaps(problem, Net(best_draft(problem), coarse=coarse))
     while True:
         net = Net(best_draft(problem), coarse=coarse)
-        left = [h for h in net.free if (h, net.size(h)) not in done and _is_dimension(net, h)]
-        if not left:
+        left = (h for h in net.free if (h, net.size(h)) not in done and _is_dimension(net, h))
+        if (head := next(left, None)) is None:
             return
-        head = left[0]
         size = net.size(head)
         lowest = gaps.get(head, 0) or _floor(problem, net, head)
         below = (k for k in sizes_below(size) if k > lowest and _keeps(problem, net, {head: k}, gaps))

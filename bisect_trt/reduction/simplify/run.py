@@ -200,7 +200,7 @@ def _tell(problem: Problem, won: list[str]) -> None:
     """Report in one event what a pass won."""
     if won:
         more = f" and {len(won) - SHOWN_EDITS} more" if len(won) > SHOWN_EDITS else ""
-        problem.tell_won("; ".join(won[:SHOWN_EDITS]) + more)
+        problem.tell("; ".join(won[:SHOWN_EDITS]) + more, accepted=True)
 
 
 def _open(problem: Problem) -> bool:

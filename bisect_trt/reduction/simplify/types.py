@@ -86,13 +86,11 @@ def _cast(array: Array, narrow: np.dtype[Any]) -> Array:
 
 def _narrow_attributes(draft: Draft, kind: int, new: int) -> int:
     """Change `to` of Cast and `dtype` of what makes values; gives how many."""
-    changed = 0
-    for node in inner_nodes(draft.graph):
-        for attribute in node.attribute:
-            named = attribute.name in ("to", "dtype") and attribute.type == AttributeProto.INT
-            if named and attribute.i == kind:
-                attribute.i, changed = new, changed + 1
-    return changed
+    every = (a for n in inner_nodes(draft.graph) for a in n.attribute if a.type == AttributeProto.INT)
+    named = [a for a in every if a.name in ("to", "dtype") and a.i == kind]
+    for attribute in named:
+        attribute.i = new
+    return len(named)
 
 
 def _versions(draft: Draft) -> range:
