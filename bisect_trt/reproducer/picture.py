@@ -114,9 +114,7 @@ def _lines(node: onnx.NodeProto, weights: dict[str, TensorProto]) -> Iterator[st
     if node.name:
         yield _short(node.name)
     more = [f"{a.name} = {_value(a)}" for a in node.attribute]
-    for tensor in node.input:
-        if tensor in weights:
-            more.append(f"{_short(tensor, 20)}: {_weight(weights[tensor])}")
+    more += [f"{_short(t, 20)}: {_weight(weights[t])}" for t in node.input if t in weights]
     yield from (_short(line) for line in more[:_MOST_LINES])
     if len(more) > _MOST_LINES:
         yield f"and {len(more) - _MOST_LINES} more"

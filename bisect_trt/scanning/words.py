@@ -107,9 +107,7 @@ def first_lost(scan: Scan) -> str:
 
 def whole(scan: Scan) -> str:
     """Say why the whole model gave no outputs, if so."""
-    if not scan.whole:
-        return ""
-    return f"The whole model gave no outputs on the target: {printable(scan.whole)}"
+    return f"The whole model gave no outputs on the target: {printable(scan.whole)}" if scan.whole else ""
 
 
 def effects_left(scan: Scan) -> str:

@@ -26,6 +26,8 @@ from bisect_trt.writing.text import short_name
 JOURNAL = "journal.jsonl"
 WORK = "work"
 DONE = "done"  # the event of the journal after which there is nothing to go on with
+_ELSEWHERE = "choose another folder with --out"
+_OR_REPLACE = f"{_ELSEWHERE}, or replace it with --force"
 SCRUBBED = "scrubbed"  # and the one after which its probes tell nothing any more, see `anonymise`
 
 
@@ -86,10 +88,8 @@ def require_target(journal: Journal, fingerprint: str) -> None:
     if not journal.target:
         journal.event("target", fingerprint=fingerprint)
     elif journal.target != fingerprint:
-        raise UsageError(
-            f"{journal.path.parent} holds a run on {journal.target}; here is {fingerprint}",
-            "choose another folder with --out, or replace it with --force",
-        )
+        here = f"{journal.path.parent} holds a run on {journal.target}; here is {fingerprint}"
+        raise UsageError(here, _OR_REPLACE)
 
 
 def anonymous_folder(head: dict[str, str]) -> Path:
@@ -109,7 +109,7 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
     try:
         there = out.exists()
     except OSError as error:  # a name that is too long
-        raise cannot_write(out, error, "choose another folder with --out") from error
+        raise cannot_write(out, error, _ELSEWHERE) from error
     if there and not out.is_dir():
         raise UsageError(f"{out} exists and is not a folder", "choose another one with --out")
     if not out.is_dir() or not any(out.iterdir()):
@@ -119,10 +119,8 @@ def require_free(out: Path, head: dict[str, str], *, force: bool) -> None:
     if not force:
         _require_resumable(out, head)
     elif not (out / JOURNAL).exists():
-        raise UsageError(
-            f"{out} was not written by bisect-trt and is not removed, --force or not",
-            "choose another folder with --out",
-        )
+        kept = f"{out} was not written by bisect-trt and is not removed, --force or not"
+        raise UsageError(kept, _ELSEWHERE)
 
 
 def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
@@ -138,7 +136,7 @@ def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
                 shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(out, error, "choose another folder with --out") from error
+        raise cannot_write(out, error, _ELSEWHERE) from error
     journal = Journal.open(out / JOURNAL, head)
     remove_drafts(out)  # the lock is ours now
     return journal
@@ -147,14 +145,12 @@ def open_folder(out: Path, head: dict[str, str], *, force: bool) -> Journal:
 def _require_resumable(out: Path, head: dict[str, str]) -> None:
     journal = out / JOURNAL
     if not journal.exists():
-        raise UsageError(f"{out} exists and is not empty", "choose another folder with --out")
+        raise UsageError(f"{out} exists and is not empty", _ELSEWHERE)
     if not read(journal)[0] and len(list(out.iterdir())) == 1:
         return  # it was killed with its first word
     if Journal.header(journal) != head:
-        raise UsageError(
-            f"{out} holds a run of another model, other inputs, options or version of bisect-trt",
-            "choose another folder with --out, or replace it with --force",
-        )
+        other = "another model, other inputs, options or version of bisect-trt"
+        raise UsageError(f"{out} holds a run of {other}", _OR_REPLACE)
     said = {event["event"] for event in read(journal)[0]}
     if SCRUBBED in said and DONE not in said:
         raise UsageError(

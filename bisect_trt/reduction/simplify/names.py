@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import count
 
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, TensorProto
@@ -104,14 +105,11 @@ def _tensor_names(draft: Draft, fixed: frozenset[str]) -> dict[str, str]:
     taken = set(new.values())
 
     def give(names: Iterable[str], letter: str) -> None:
-        number = 0
+        free = (given for number in count() if (given := f"{letter}{number}") not in taken)
         for name in names:
-            if not name or name in new:
-                continue
-            while f"{letter}{number}" in taken:
-                number += 1
-            new[name] = f"{letter}{number}"
-            taken.add(new[name])
+            if name and name not in new:
+                new[name] = next(free)
+                taken.add(new[name])
 
     give((i.name for i in graph.input), "x")
     give((o.name for o in graph.output), "y")
@@ -128,8 +126,7 @@ def _tensor_names(draft: Draft, fixed: frozenset[str]) -> dict[str, str]:
 def rename_dimensions(draft: Draft) -> str:
     """Call the symbols of dynamic dimensions `d0`, `d1`; equal ones stay equal."""
     new: dict[str, str] = {}
-    infos = (*draft.graph.input, *draft.graph.output)
-    for info in infos:
+    for info in (*draft.graph.input, *draft.graph.output):
         for dim in info.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = new.setdefault(dim.dim_param, f"d{len(new)}")
