@@ -607,6 +607,15 @@ def test_a_long_log_keeps_head_and_tail() -> None:
     assert trim(["a", "b"]) == "a\nb"
 
 
+def test_a_line_that_is_longer_than_the_log_may_be_is_cut_and_not_lost() -> None:
+    assert trim(["x" * 70_000]).startswith("x" * 10_000)
+    two = trim(["x" * 70_000, "the end"])
+    assert two.startswith("x" * 10_000) and two.endswith(" ...\nthe end")
+    many = trim(["first", *["x" * 40_000] * 9, "the end"])
+    assert len(many) < 66_000 and many.startswith("first\nxxx") and many.endswith(" ...\nthe end")
+    assert "-1 messages" not in many and "messages left out" in many
+
+
 def test_a_shape_that_tensorrt_cannot_tell_is_not_known() -> None:
     """Its Python package raises RuntimeError for outputs of a network that did not parse to the end."""
 

@@ -87,7 +87,7 @@ class Command:
         if any(row.section == "target" for row in self.options):
             from bisect_trt.machine import server
 
-            server.from_here(str(given.get("target") or "").partition(":")[0])
+            server.from_here()
         own = {row.key: row.read(given[row.key]) for row in self.options if not row.section}
         return self.run(*words, **own)
 

@@ -34,8 +34,6 @@ LOST = 255
 
 PRELOADED = ("bisect_trt.workers.jobs", "bisect_trt.workers.slot", "bisect_trt.targets.tensorrt.backend")
 """What the server imports once for all workers: code of ours, with numpy and onnx, and no target."""
-_OF_TARGETS = {"ort": "bisect_trt.targets.ort.provider"}
-"""What it imports besides for a target whose code loads no library of it by itself."""
 
 _LONGEST_SOCKET = 107  # bytes of the name of a socket
 _NAMES = len("/pymp-01234567/listener-01234567")  # what is put behind the temporary folder
@@ -114,16 +112,15 @@ def context() -> BaseContext:
     return found
 
 
-def from_here(target: str = "") -> None:
+def from_here() -> None:
     """Make the server a copy of this process, which has imported no library of a target.
 
-    `target` is the name of the one that workers will most likely run, `ort` of `ort:CPU`.
     For processes that are ours alone: a user's own may hold what does not survive a fork (CUDA, threads).
     Where there are threads already nothing is done: the server starts by itself when it is needed.
     """
     if not isinstance(context(), _ForkServer) or threading.active_count() > 1:
         return
-    for name in (*PRELOADED, *filter(None, [_OF_TARGETS.get(target)])):
+    for name in PRELOADED:
         import_module(name)
     gc.freeze()  # a collection would write to all pages, which all workers share with us
     start = util.spawnv_passfds

@@ -69,7 +69,7 @@ class Exchange:
         Nothing is tried where the best set passes though by the sum it could not: that does not hold here.
         """
         search = self.search
-        if self._left(search.found.best) > 1:
+        if not self._units or self._left(search.found.best) > 1:
             return
         while any(self._smaller(*how) for how in self._tries()):
             search.minimal(search.sorted(search.found.best))

@@ -101,7 +101,7 @@ def on_node(
         if there:
             _write(there, out)
         settings = _unpacked(job.settings, models)
-        here = replace(job, model=models / job.model.name, repro=out, settings=settings)
+        here = replace(job, model=models / job.model.name, repro=out, settings=settings, fresh=True)
         runner = Children(Path(scratch, "jobs"), models, parallel=1, logs=Path(scratch, "logs"))
         with ThreadPoolExecutor(1) as thread, closing(runner):
             running = thread.submit(runner.run, here)

@@ -62,9 +62,8 @@ def explain(
     if not failing:
         return {**found, "unknown": "nothing failed"}
     compare = _Compare(accuracy, least, expected, given)
-    answers = []
+    answers, known = [], reference.ran(candidate)
     for k in failing[:SAMPLES]:
-        known = reference.ran(candidate)
         look = _Look(candidate, run, compare, k, feeds[k] if feeds else {}, known[k] if known else None)
         try:
             answers.append({**look.answer(arithmetic), "sample": k})

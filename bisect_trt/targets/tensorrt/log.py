@@ -84,6 +84,9 @@ class Log:
 def trim(lines: Iterable[str]) -> str:
     """Return lines joined, at most 64 KB: the head says what went wrong first, the tail how it ended."""
     text = "\n".join(lines)
+    if len(text) > _HEAD + _TAIL:  # no line is so long that head or tail would hold none
+        most = _HEAD // 2
+        text = "\n".join(one if len(one) <= most else f"{one[:most]} ..." for one in text.split("\n"))
     if len(text) <= _HEAD + _TAIL:
         return text
     head, tail = text[:_HEAD].rpartition("\n")[0], text[-_TAIL:].partition("\n")[2]
