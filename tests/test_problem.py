@@ -126,6 +126,8 @@ def test_slugs_are_short_and_plain() -> None:
     text = '(antialias == 0) && "Anti/aliasing" <name> 12'
     failure = Failure(Stage.PARSE, Symptom.ERROR, "", text, op="Resize")
     assert slug(failure) == "parse-resize-antialias-0-anti-aliasing"
+    torn = Failure(Stage.PARSE, Symptom.ERROR, "", f"in {'x' * 60}", op="Resize")
+    assert slug(torn) == "parse-resize-in"
 
 
 def test_the_passing_neighbour_of_a_pair_is_one_of_the_two(tmp_path: Path) -> None:

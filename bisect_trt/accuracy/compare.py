@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,9 @@ def compare(
     brief = brief and metric.partition(":")[0] in ("max", "quantile")  # others need more sums
     if brief and is_same(reference, target):
         infs = int(np.count_nonzero(np.isinf(reference)))
-        return TensorDiff(name, True, reference.size, infs=(infs, infs), rtol=rtol, metric=metric, brief=True)
+        finite, told = reference.size - infs, atol or 0.0
+        same = TensorDiff(name, True, reference.size, rtol=rtol, atol=told, metric=metric, brief=True)
+        return replace(same, finite=finite, infs=(infs, infs))
     size, squares = _scale(reference)
     limits = Limits(rtol, rtol * size if atol is None else atol, size, metric, atol or 0.0, brief)
     return _close(name, reference, target, limits, words, squares)

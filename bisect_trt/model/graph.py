@@ -302,13 +302,13 @@ class Graph:
             graph.add_edges_from((source, name) for source in self.sources_of(name))
         return graph
 
-    def behind(self, name: str) -> set[str]:
-        """Return the nodes that what a node makes flows into, however far."""
-        return _reached(name, self._readers.__getitem__)
+    def behind(self, names: Iterable[str]) -> set[str]:
+        """Return the nodes that what some nodes make flows into, however far."""
+        return _reached(names, self._readers.__getitem__)
 
     def before(self, name: str) -> set[str]:
         """Return the nodes that what a node makes comes from, however far."""
-        return _reached(name, self.sources_of)
+        return _reached([name], self.sources_of)
 
     def sources_of(self, name: str) -> tuple[str, ...]:
         """Return the nodes (generators left out) that make what a node reads, each once."""
@@ -330,9 +330,9 @@ class Graph:
         return _weight(self.nodes[name])
 
 
-def _reached(name: str, step: Callable[[str], Iterable[str]]) -> set[str]:
+def _reached(names: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[str]:
     """Follow steps as far as they lead. By hand: to import networkx takes as long as numpy."""
-    found, edge = set[str](), [name]
+    found, edge = set[str](), list(names)
     while edge:
         new = set(step(edge.pop())) - found
         found |= new

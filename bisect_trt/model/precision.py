@@ -86,7 +86,8 @@ def narrowed(model: bytes, folder: Path, precision: str, scratch: Path) -> Narro
         return np.where(beyond, np.copysign(np.float32(_LARGEST[precision]), wide), wide)
 
     def narrow(tensor: TensorProto, name: str, kind: int) -> TensorProto:
-        values = within(values_of(weights.get(tensor.name, tensor), folder))
+        stub = tensor.data_location == TensorProto.EXTERNAL  # else it may only be called like a weight
+        values = within(values_of(weights.get(tensor.name, tensor) if stub else tensor, folder))
         low = values.astype(helper.tensor_dtype_to_np_dtype(kind))
         return TensorProto(name=name, data_type=kind, dims=values.shape, raw_data=low.tobytes())
 

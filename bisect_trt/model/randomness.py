@@ -47,7 +47,7 @@ def marked(graph: Graph, nodes: Iterable[str]) -> Graph:
 
 def outputs_behind(graph: Graph, nodes: Collection[str]) -> tuple[str, ...]:
     """Return the outputs of the model that depend on these nodes, in the order of the model."""
-    reached = set(nodes).union(*map(graph.behind, nodes))
+    reached = {*nodes, *graph.behind(nodes)}
     made = {tensor for node in reached for tensor in graph.outputs_of(node)}
     return tuple(output for output in graph.graph_outputs if output in made)
 

@@ -10,7 +10,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.external import embedded, tensors
-from bisect_trt.model.store import append_weight, bits_per_element, external_info, initializers, raw_size
+from bisect_trt.model.store import (
+    INLINE_LIMIT,
+    append_weight,
+    bits_per_element,
+    external_info,
+    initializers,
+    raw_size,
+)
 from bisect_trt.outcome import Array
 
 EMBED_LIMIT = 1_500_000_000
@@ -65,9 +72,8 @@ def save_whole(model: onnx.ModelProto, folder: Path, place: Path, *, outside: bo
     if outside or weight_bytes(model) > EMBED_LIMIT:
         with beside.open("wb") as file:
             for tensor in initializers(model.graph):
-                append_weight(
-                    tensor, embedded(tensor, folder), file, beside.name
-                )  # one is in memory at a time
+                if raw_size(tensor.data_type, tensor.dims) > INLINE_LIMIT:  # one is in memory at a time
+                    append_weight(tensor, embedded(tensor, folder), file, beside.name)
     embed_all(model, folder, besides=beside.name)
     place.write_bytes(model.SerializeToString())
 

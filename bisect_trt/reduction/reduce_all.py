@@ -121,4 +121,5 @@ class _Failures:
 def slug(failure: Failure) -> str:
     """Return a failure as a part of a file name: `parse-resize-antialiasing-is-not-supported`."""
     words = re.sub(r"<\w+>|[^A-Za-z0-9]+", " ", f"{failure.stage} {failure.op} {failure.message}").lower()
-    return textwrap.shorten(words, LONGEST_SLUG, placeholder="").replace(" ", "-") or "failure"
+    few = textwrap.shorten(words, LONGEST_SLUG, placeholder="", break_long_words=False)
+    return few.replace(" ", "-") or "failure"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from bisect_trt.accuracy.arithmetic import Arithmetic
 from bisect_trt.accuracy.operators import GROWING, PLACED, SUMS
 from bisect_trt.model.walk import copied
+from bisect_trt.model.weight_values import values_of
 from bisect_trt.outcome import Array
 from bisect_trt.references import ort
 
@@ -47,7 +48,7 @@ def inner_values(
     for weight in model.graph.initializer:
         small = int(np.prod(weight.dims)) <= _SMALL or arithmetic.narrow
         if weight.data_type in FLOATS and small:
-            weights[weight.name + SEEN] = numpy_helper.to_array(weight, str(folder))
+            weights[weight.name + SEEN] = values_of(weight, folder)
     for node in model.graph.node:
         names.update(t for t in node.output if t)
         if node.op_type in SUMS and node.domain in ("", "ai.onnx", "com.microsoft"):

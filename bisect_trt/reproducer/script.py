@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,9 +62,9 @@ def render(reduction: Reduction, find: FindPackage = find_package) -> str:
         words["module"] = MODULES[target.name]
     elif name == "ort.py.j2":
         place = _emulated(reduction)
-        words |= _emulated_words(reduction, place) if place else _provider_words(reduction, find)
+        words |= _emulated_words(reduction, place) if place else _provider_words(reduction, words, find)
     elif name == "openvino.py.j2":
-        words |= _openvino_words(reduction)
+        words |= _openvino_words(reduction, words)
     elif name == "command.py.j2":
         words |= _command_words(reduction, words)
     else:
@@ -126,7 +126,7 @@ def session_words(
     return options, next(iter(given), None), package
 
 
-def _provider_words(reduction: Reduction, find: FindPackage) -> dict[str, Any]:
+def _provider_words(reduction: Reduction, words: Mapping[str, Any], find: FindPackage) -> dict[str, Any]:
     """Say how to open a session on an execution provider."""
     target = reduction.settings.target
     provider = reduction.target.name.partition(":")[2]
@@ -141,16 +141,16 @@ def _provider_words(reduction: Reduction, find: FindPackage) -> dict[str, Any]:
         "plugin_package": package,
         "parts": [_REFUSED]
         if " does not take " in reduction.wanted.signature
-        else _as_said(failure_words(reduction)["parts"], reduction.log),
+        else _as_said(words["parts"], reduction.log),
     }
 
 
-def _openvino_words(reduction: Reduction) -> dict[str, Any]:
+def _openvino_words(reduction: Reduction, words: Mapping[str, Any]) -> dict[str, Any]:
     """Say how to compile the model by OpenVINO itself as its provider would."""
     options = parse_spec(reduction.settings.target.spec)[1]
     device = options.get("device_type", "CPU").partition("_")[0]
     properties = json.loads(options.get("load_config") or "{}")
-    parts = failure_words(reduction)["parts"]
+    parts = words["parts"]
     refused = " does not take " in reduction.wanted.signature
     op = reduction.wanted.signature.rpartition(" ")[2]
     return {

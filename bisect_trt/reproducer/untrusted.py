@@ -167,7 +167,8 @@ def _content(place: Path) -> frozenset[int]:
     try:
         if not place.is_dir():
             with zipfile.ZipFile(place) as archive:
-                return frozenset(e.CRC for e in archive.infolist() if Path(e.filename).name in names)
+                entries = [e for e in archive.infolist() if Path(e.filename).name in names]
+            return frozenset(e.CRC for e in entries if e.file_size <= _REPORT_LIMIT)
         plain = [file for file in map(place.joinpath, names) if file.is_file()]
         return frozenset(zlib.crc32(f.read_bytes()) for f in plain if f.stat().st_size <= _REPORT_LIMIT)
     except (OSError, zipfile.BadZipFile, NotImplementedError):

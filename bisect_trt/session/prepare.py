@@ -58,9 +58,8 @@ class Session:
 
     def recorded(self, known: Record, names: Sequence[str]) -> list[dict[str, Array]]:
         """Return what was recorded of some tensors, for each sample."""
-        kinds = {name: known.elem_type(name) for name in names}
-        samples = ({name: known.path(k, name) for name in names} for k in range(known.samples))
-        return [{n: self.store.load(path, kinds[n]) for n, path in sample.items()} for sample in samples]
+        load, samples = self.store.load, range(known.samples)
+        return [{n: load(known.path(k, n), known.elem_type(n)) for n in names} for k in samples]
 
     def pinned(self, recorded: Record) -> Session:
         """Return the model with the recorded values of its random nodes as inputs."""

@@ -68,7 +68,7 @@ class Rests:
     def _behind(self, made: Iterable[str], inside: Selection) -> Selection:
         """Return all nodes that the tensors influence through a node outside of the candidate."""
         first = {n for t in made for n in self._graph.consumers.get(t, ()) if n not in inside}
-        return frozenset(first.union(*map(self._graph.behind, first)))
+        return frozenset(first | self._graph.behind(first))
 
     def _cut(self, rest: Rest, made: Sequence[str], behind: Selection, again: Selection) -> Rest:
         part = self._cutter.cut(behind, Form.UNFROZEN, fed=made)

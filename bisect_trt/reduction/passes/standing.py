@@ -51,12 +51,11 @@ def stand_alone(problem: Problem) -> None:
 
 def _compare_by_itself(problem: Problem, hybrid: Hybrid, candidates: Iterable[Candidate]) -> None:
     """Compare from now on nothing but a candidate's own outputs; keep the first that fails so."""
-    assert problem.wanted is not None
     problem.prober.compare(hybrid.own_accuracy, by_itself=True)
     for candidate in candidates:
         bare = _expected_anew(problem, replace(candidate, rest=None))
         for outcome in problem.observations(bare, problem.runs):
-            stand_in = in_own_words(problem.wanted, outcome)
+            stand_in = in_own_words(problem.failure, outcome)
             if stand_in is not None:
                 problem.compare_at(replace(hybrid, stand_in=stand_in))
                 problem.verdict(bare)
@@ -124,9 +123,8 @@ def _measured(problem: Problem, hybrid: Hybrid, best: Candidate, nodes: Selectio
 
 def _way(graph: Graph, nodes: tuple[str, ...], output: str) -> Selection:
     """Return the nodes between some nodes and an output of the model; those that make it are among them."""
-    behind = {n for name in nodes for n in graph.behind(name)}
     last = graph.producer.get(output)
-    return _up_to(graph, frozenset(behind.difference(nodes)), last) if last is not None else frozenset()
+    return _up_to(graph, frozenset(graph.behind(nodes) - {*nodes}), last) if last is not None else frozenset()
 
 
 def _up_to(graph: Graph, nodes: Selection, last: str) -> Selection:

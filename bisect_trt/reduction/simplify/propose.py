@@ -119,14 +119,13 @@ def _offers(problem: Problem, edits: Iterable[Edit]) -> Iterator[tuple[Candidate
     """Yield the candidates that are valid and simpler than the best, each with its draft and what it is."""
     base = best_draft(problem)
     compared = problem.failure.stage is Stage.COMPARE
-    before = zero_divisors(base) if compared else set()
     for edit in edits:
         draft = base.copy()
         what, state = edit(draft), problem.simplifying
         if not what or (state.once and (problem.phase, what) in state.vanished):
             continue
         # What a target makes of x / 0 is another question than why its numbers are off.
-        if compared and zero_divisors(draft) - before:
+        if compared and (zeros := zero_divisors(draft)) and zeros - zero_divisors(base):
             continue
         try:
             candidate = close_draft(draft)

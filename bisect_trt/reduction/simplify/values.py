@@ -38,13 +38,15 @@ _PADDED_GENERATOR = 256  # bytes of a constant that is worth a node of its own
 
 def simple_weights(problem: Problem) -> None:
     """Try zeros and ones on all weights, then on each also one value, random of the same kind, rounded."""
-    attempt(problem, (partial(all_weights, kind, divisors(best_draft(problem))) for kind in _PLAIN))
+    kept = divisors(best_draft(problem))
+    attempt(problem, (partial(all_weights, kind, kept) for kind in _PLAIN))
     attempt_each(problem, _ladders(problem))
 
 
 def simple_inputs(problem: Problem) -> None:
     """Try zeros and ones on all inputs, then on each also a ramp, random values of the same kind, rounded."""
-    attempt(problem, (partial(all_inputs, kind, divisors(best_draft(problem))) for kind in _PLAIN))
+    kept = divisors(best_draft(problem))
+    attempt(problem, (partial(all_inputs, kind, kept) for kind in _PLAIN))
     for name in [i.name for i in best_draft(problem).graph.input]:
         for sample in range(len(best_draft(problem).samples)):
             _climb(problem, name, sample)
