@@ -92,6 +92,25 @@ def test_nothing_is_verified_without_the_word_of_the_script(
     assert '"verified": 0' in (found.out / "report.json").read_text()
 
 
+@pytest.mark.parametrize(("objection", "judged"), [("", 2), ("repro.py says otherwise.", 3)])
+def test_a_run_of_the_script_is_the_last_of_the_fresh_runs_if_it_agrees(
+    objection: str, judged: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def fresh(*args: object, **more: object) -> list[Outcome]:
+        counts.append(int(str(args[3])))
+        return verify_files(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("bisect_trt.reduction.finish.verify_files", fresh)
+    monkeypatch.setattr("bisect_trt.reduction.finish.disagreement", lambda reduction: objection)
+    values = AccuracySettings(rtol=(("", 1e-6),), atol=(("", 0.0),))
+    settings = Settings(TargetSettings("emulate:fp16"), RunSettings(repeats=3), values)
+    found = reduce(chain(tmp_path, "Relu", "Tanh"), settings, out=tmp_path / "out")
+    assert (found.verified, found.repeats, sum(counts)) == (3, 3, judged)
+    assert found.script_objection == objection and found.sure == (not objection)
+
+
 def test_what_the_reference_runs_is_said_to_run_whatever_it_gives(tmp_path: Path) -> None:
     """A sequence has no recorded value, so the report said that ONNX Runtime does not run it either."""
     nodes = [

@@ -24,7 +24,7 @@ from onnx import ModelProto, TensorProto
 
 from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
-from bisect_trt.model.candidate import Content, sha256_of, state_of
+from bisect_trt.model.candidate import Content, hash_of, state_of
 from bisect_trt.model.external import KINDS, inline_small, referenced_files
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.operators import beside_the_standard
@@ -56,7 +56,7 @@ class LoadedModel:
         path: where it came from; its folder holds the external data.
         proto: the parsed file, as the reference reads it (see `lenient`); no weight above
             `store.INLINE_LIMIT` is loaded: what the file itself embeds is external data that lies in it.
-        digest: sha256 in hex of the content: the file's bytes and those of its external data.
+        digest: BLAKE3 in hex of the content: the file's bytes and those of its external data.
         notes: what runtimes take in it although the letter of ONNX does not, as sentences.
     """
 
@@ -80,12 +80,12 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
     native.forget_strikes()
     _check_file(path)
     proto = _parse(path)
-    digest = sha256_of(path)
+    digest = hash_of(path)
     for location, file in sorted(referenced_files(proto, path).items()):
         if location == path.name:
             continue
         digest.update(location.encode() + b"\0")
-        digest.update(sha256_of(file).digest())
+        digest.update(hash_of(file).digest())
     inline_small(proto, path.parent)
     notes = read_as_the_reference(proto)
     validate(proto, path.name, allow_unknown=allow_unknown)

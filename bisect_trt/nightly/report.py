@@ -220,4 +220,4 @@ def _cell(text: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    return templates.environment("bisect_trt.nightly", seconds=seconds, cell=_cell)
+    return templates.of_xml("bisect_trt.nightly", seconds=seconds, cell=_cell)

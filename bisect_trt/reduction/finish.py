@@ -32,6 +32,7 @@ from bisect_trt.session import folder as folders
 from bisect_trt.session.journal import Journal
 from bisect_trt.session.prepare import LONGEST_START
 from bisect_trt.session.recording import cannot_run
+from bisect_trt.settings import Settings
 from bisect_trt.targets.tensorrt.defaults import is_misread_default
 from bisect_trt.targets.tensorrt.engine import built_words
 from bisect_trt.targets.tensorrt.ignored import is_ignored
@@ -167,20 +168,22 @@ class FreshRuns:
     """What fresh processes showed of the written files.
 
     Attributes:
-        outcomes: of each.
-        agreed: those with the wanted failure.
-        seconds: for all of them.
         reference_error: why the reference cannot run the written model; empty: it runs it.
-        disagreement: how `repro.py` disagrees, where it was tried meanwhile; empty: it agrees.
+        outcomes: of each that our own judge saw.
+        agreed: those with the wanted failure.
+        by_script: `repro.py` was run as one more, and agrees.
+        disagreement: how `repro.py` disagrees; empty: it agrees; None: it was not tried yet.
         reworded: the failure in the words of a target that reads the file itself, where these are others.
+        seconds: for all of them.
     """
 
-    outcomes: Sequence[Outcome]
-    agreed: Sequence[Outcome]
-    seconds: float
     reference_error: str
-    disagreement: str | None
+    outcomes: Sequence[Outcome] = ()
+    agreed: Sequence[Outcome] = ()
+    by_script: bool = False
+    disagreement: str | None = None
     reworded: Failure | None = None
+    seconds: float = 0.0
 
     def shown_in(self, result: Reduction) -> Reduction:
         """Add it to a result."""
@@ -188,8 +191,8 @@ class FreshRuns:
         words = built_words(shown.built)
         return replace(
             result,
-            verified=len(self.agreed),
-            repeats=len(self.outcomes),
+            verified=len(self.agreed) + self.by_script,
+            repeats=len(self.outcomes) + self.by_script,
             log=shown.log,
             built={key: value for key, value in shown.built.to_json().items() if key in BUILT},
             notes=(*result.notes, words) if words else result.notes,
@@ -213,34 +216,68 @@ def getting_ready(run: Run, problem: Problem) -> Iterator[Ready]:
 
 
 def verify(run: Run, result: Reduction, runs: int, ready: Ready) -> FreshRuns:
-    """Run the written files in fresh processes, `ready` ones first; a flaky failure has more to show."""
+    """Run the written files in fresh processes, `ready` ones first; a flaky failure has more to show.
+
+    Where `repro.py` stands alone and agrees, that run of it is the last of them.
+    """
     fresh = "one fresh process" if result.repeats == 1 else f"{result.repeats} fresh processes"
     run.tell("verify", f"running {result.out.name}/repro.onnx in {fresh}")
     began = time.monotonic()
+    workers, most = max(len(ready.pools), run.settings.run.workers), min(runs, FRESH)
+    settings = _of_fresh_runs(run, result, workers)
+    seen = FreshRuns(reference_error=_reference_error(run, result))
+
+    def more(seen: FreshRuns, count: int) -> FreshRuns:
+        words, first = list[Failure](), not seen.outcomes
+        with _script_meanwhile(run, result, ready.python, again=not first) as said:
+            outcomes = verify_files(
+                result.out, settings, run.prober.oracle.deadline, count, keep_outputs_of=result.wanted,
+                reworded=words, ready=ready.pools if first else (),
+            )  # fmt: skip
+        agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
+        return replace(
+            seen, outcomes=(*seen.outcomes, *outcomes), agreed=(*seen.agreed, *agreed),
+            reworded=seen.reworded or next(iter(words), None), disagreement=[*said, seen.disagreement][0],
+        )  # fmt: skip
+
+    if runs > 1:
+        while len(seen.outcomes) < most and not seen.agreed:
+            seen = more(seen, min(workers, most - len(seen.outcomes)))
+    else:
+        by_script = result.repeats > 1 and _counts(run, result)
+        seen = more(seen, result.repeats - by_script)
+        if by_script and not (seen := _asked(result, seen)).by_script:
+            seen = more(seen, 1)  # then our own judge is asked as often as was asked for
+    if any(OTHER in outcome.log for outcome in seen.outcomes):  # of no use, and TensorRT logs errors about it
+        (result.out / files.TIMING).unlink(missing_ok=True)
+    return replace(seen, seconds=time.monotonic() - began)
+
+
+def _of_fresh_runs(run: Run, result: Reduction, workers: int) -> Settings:
+    """Return the settings of the fresh runs: those of the written files."""
     target = result.settings.target
     if (result.out / files.TIMING).exists():
         target = replace(target, timing_cache=result.out / files.TIMING)
-    flaky, workers = runs > 1, max(len(ready.pools), run.settings.run.workers)
     wide = replace(run.settings.run, workers=workers)
-    settings = replace(run.settings, accuracy=result.compared_as, target=target, run=wide)
-    objection: str | None = None
-    outcomes, agreed, reworded = list[Outcome](), list[Outcome](), list[Failure]()
-    most = min(runs, FRESH) if flaky else result.repeats
-    while len(outcomes) < most and not (flaky and agreed):
-        count = min(workers, most - len(outcomes)) if flaky else most
-        deadline = run.prober.oracle.deadline
-        with _script_meanwhile(run, result, ready.python, again=objection is not None) as said:
-            outcomes += verify_files(
-                result.out, settings, deadline, count, keep_outputs_of=result.wanted,
-                reworded=reworded, ready=() if outcomes else ready.pools,
-            )  # fmt: skip
-        objection = said[0] if said else objection
-        agreed = [o for o in outcomes if judge(o, result.wanted) is Verdict.REPRODUCES]
-    spent = time.monotonic() - began
-    if any(OTHER in outcome.log for outcome in outcomes):  # of no use, and TensorRT logs errors about it
-        (result.out / files.TIMING).unlink(missing_ok=True)
-    words = reworded[0] if reworded else None
-    return FreshRuns(outcomes, agreed, spent, _reference_error(run, result), objection, words)
+    return replace(run.settings, accuracy=result.compared_as, target=target, run=wide)
+
+
+def _counts(run: Run, result: Reduction) -> bool:
+    """Return whether a run of `repro.py` can be one of the fresh runs: it is here, and needs no other file.
+
+    Where a process takes long to start it runs beside all of them; an anonymous one is written at the end.
+    """
+    given, slow = run.settings.run, jobs.warm_job(run.settings.target) is not None
+    return not (given.cluster or given.anonymise or slow or template_for(result) == NEEDS_US)
+
+
+def _asked(result: Reduction, seen: FreshRuns) -> FreshRuns:
+    """Run `repro.py`, if all runs so far agree, and add what it says and whether it counts."""
+    if len(seen.agreed) < len(seen.outcomes):
+        return seen
+    write.write_script(shown := seen.shown_in(result))
+    objection = disagreement(shown)
+    return replace(seen, disagreement=objection, by_script=not objection)
 
 
 def _reference_error(run: Run, result: Reduction) -> str:

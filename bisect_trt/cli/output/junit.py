@@ -25,7 +25,7 @@ def write(results: Sequence[Verification], file: Path, *, until_fixed: bool) -> 
     """
     now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
     cases = [_case(result, result.exit_code(until_fixed=until_fixed)) for result in results]
-    template = templates.environment(__package__).get_template("junit.xml.j2")
+    template = templates.of_xml(__package__).get_template("junit.xml.j2")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(template.render(now=now, cases=cases).rstrip("\n"), encoding="utf-8")
