@@ -9,10 +9,11 @@ from typing import Any
 
 import onnx
 
-from bisect_trt.blaming.whole import Helps, Whole, fed_shapes, whole_model, with_shapes
+from bisect_trt.blaming.whole import Helps, Whole, fed_shapes, whole_model
 from bisect_trt.errors import BisectError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.patch import exposed, fixed, inner_tensors
+from bisect_trt.model.skeleton import inferred
 from bisect_trt.outcome import Failure, Outcome, Verdict, judge
 from bisect_trt.reduction.decisions import Decided, Trial, decide
 from bisect_trt.reduction.list_search import asked_once, minimise, turned
@@ -205,10 +206,10 @@ def _breakers(bench: _Bench) -> tuple[str, ...]:
     plain = replace(bench.candidate, expected=(), edited=True)
     if not names or len(names) > MOST_TENSORS or bench.trial(plain)(()) is not Verdict.REPRODUCES:
         return ()
-    inferred = with_shapes(proto)
+    types = inferred(proto)
 
     def without(marked: Sequence[str]) -> Verdict:
-        made = exposed(proto, marked, inferred)
+        made = exposed(proto, marked, types)
         return turned(bench.trial(replace(plain, content=made.SerializeToString()))(()))
 
     judged = asked_once(without)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import onnx
 
 from bisect_trt.blaming.patched import SCRIPT, Patch, Written, outputs_patch
-from bisect_trt.machine import native
 from bisect_trt.machine.scratch import temporary_folder
 from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.skeleton import inferred
 from bisect_trt.model.store import shape_of
 from bisect_trt.outcome import Outcome
 from bisect_trt.reduction.decisions import Decided
@@ -180,7 +179,7 @@ class _Bench:
     def patched(self, patch: Patch, settings: Settings, *, keep: bool) -> Tried:
         """Try a patched model; it stays in `out` when it helps and is to be kept."""
         try:
-            written = Written(self.model, patch.of(self.proto, with_shapes(self.proto)), self.out)
+            written = Written(self.model, patch.of(self.proto, inferred(self.proto)), self.out)
         except OSError as error:
             why = f"it was not patched: {(error.strerror or str(error)).lower()}"
             return Tried(patch.told, None, why)
@@ -194,13 +193,6 @@ class _Bench:
             written.close()
         paste = ((PYTHON, f"python {SCRIPT} model.onnx patched.onnx"),) if keep else ()
         return Tried(patch.told, agrees, said, times, paste, patched=keep)
-
-
-def with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with shapes of its inner tensors, as far as onnx infers them."""
-    with suppress(native.RefusedError, native.NotKnownError):
-        return native.infer_shapes(proto)
-    return proto
 
 
 def fed_shapes(candidate: Candidate) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from bisect_trt.machine import native
 from bisect_trt.model.graph import consumed, is_onnx
-from bisect_trt.model.skeleton import skeleton
+from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.model.summary import type_text
 
 MOST_NODES = 60
@@ -100,9 +98,7 @@ def _escape(text: str) -> str:
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, str]:
-    with suppress(native.RefusedError, native.NotKnownError):  # a picture can do without
-        proto = native.infer_shapes(skeleton(proto), data_prop=True)
-    graph = proto.graph
+    graph = inferred(skeleton(proto), data_prop=True).graph
     values = (*graph.input, *graph.value_info, *graph.output)
     return {value.name: type_text(value.type) for value in values}
 

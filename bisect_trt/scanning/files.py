@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from onnx import TensorProto
-
 from bisect_trt.errors import UsageError, cannot_write
+from bisect_trt.model.store import type_name
 from bisect_trt.references.base import Record
 from bisect_trt.scanning.jobs import Row
 from bisect_trt.session.journal import locked
@@ -85,7 +84,7 @@ def keep_values(folder: Path, record: Record, rows: Mapping[str, Sequence[Row]])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, (tensor, measured) in enumerate(rows.items()):
-            kind = TensorProto.DataType.Name(record.elem_type(tensor)).lower()
+            kind = type_name(record.elem_type(tensor))
             for row in sorted(measured, key=lambda row: row.diff.sample):
                 sample = row.diff.sample
                 stem = f"{number:05d}-{re.sub(r'[^A-Za-z0-9._-]', '_', tensor)[-80:]}-{sample}"

@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from bisect_trt.model.candidate import Feeds
 from bisect_trt.model.graph import Graph, is_random, is_static
-from bisect_trt.model.store import Store, raw_size
+from bisect_trt.model.store import Store, raw_size, type_name
 from bisect_trt.model.walk import copied
 from bisect_trt.references.base import Record, recorded_inputs
 from bisect_trt.references.spec import parse
@@ -265,5 +265,5 @@ def _without_kernel(missing: re.Match[str], graph: Graph) -> str:
     """Say that ONNX Runtime has no code for a node on the CPU, with the type that it lacks it for."""
     inputs = graph.inputs_of(missing["name"]) if missing["name"] in graph.nodes else ()
     known = (graph.elem_type(tensor) for tensor in inputs)
-    kind = next((TensorProto.DataType.Name(elem).lower() for elem in known if elem), "")
+    kind = next((type_name(elem) for elem in known if elem), "")
     return f"ONNX Runtime has no {f'{kind} ' if kind else ''}{missing['op']} on the CPU ({missing['name']})."

@@ -66,10 +66,6 @@ def _packed(error: Exception) -> bytes:
     return packed
 
 
-class NotStartedError(Exception):
-    """The worker went before it took the job."""
-
-
 class DiedError(Exception):
     """The worker went in the middle of the job. `again`: a fresh one is worth a try."""
 

@@ -33,7 +33,6 @@ from bisect_trt.machine.process import (
 from bisect_trt.outcome import Symptom
 from bisect_trt.workers.reply import (
     DiedError,
-    NotStartedError,
     Reply,
     StoppedError,
     Wish,
@@ -126,7 +125,7 @@ class Slot:
         for _ in range(STARTS):
             try:
                 return self._once(job, timeout, cancelled)
-            except (NotStartedError, EndedError):
+            except EndedError:
                 self.stop()
             except TimeoutError as ended:
                 self.stop()
@@ -158,7 +157,7 @@ class Slot:
             self.prepared = self._done(worker, warm, START_DEADLINE, threading.Event())[2]
         except (DiedError, TimeoutError) as error:
             self._warm = None
-            raise NotStartedError from error
+            raise EndedError from error
         self._ready = True
 
     def _done(
@@ -167,7 +166,7 @@ class Slot:
         """Give a job to the process and wait for its answer.
 
         Raises:
-            NotStartedError, EndedError: the process went, or did nothing, before it took the job.
+            EndedError: the process went, or did nothing, before it took the job.
             DiedError, TimeoutError, CancelledError: the process has to go, or went.
             Exception: the job cannot be pickled.
         """
@@ -187,10 +186,10 @@ class Slot:
             overdue = timeout is not None and bool(running) and now - running > timeout
             wish = self._wish(wish, overdue, cancelled.is_set())
             if not running and now - begin > START_DEADLINE:
-                raise NotStartedError
+                raise EndedError
 
     def _heard(self, worker: WorkerProcess, seconds: float, *, taken: bool) -> Notice | Answer | None:
-        """Return the process's message. Raises NotStartedError, DiedError or CancelledError if it ended."""
+        """Return the process's message. Raises EndedError, DiedError or CancelledError if it ended."""
         try:
             heard = worker.hear(seconds)
             if heard is not None or worker.exit_code() is None:
@@ -204,7 +203,7 @@ class Slot:
         if self._closing.is_set():
             raise CancelledError
         if not taken:
-            raise NotStartedError
+            raise EndedError
         raise self._explain(worker.exit_code(LOST), worker.pid)
 
     def _wish(self, wish: Wish | None, overdue: bool, cancelled: bool) -> Wish | None:

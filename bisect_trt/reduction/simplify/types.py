@@ -15,6 +15,7 @@ from bisect_trt.machine import native
 from bisect_trt.model.editing.draft import Draft
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.normalise import name_nodes
+from bisect_trt.model.store import type_name
 from bisect_trt.model.walk import inner_nodes, scopes
 from bisect_trt.outcome import Array
 from bisect_trt.reduction.problem import Problem
@@ -60,7 +61,7 @@ def _narrow(kind: int, only: str | None, draft: Draft) -> str:
         changed += _narrow_attributes(draft, kind, new)
     for output in draft.graph.output:
         output.type.tensor_type.elem_type = 0
-    text = f"{TensorProto.DataType.Name(kind).lower()} -> {TensorProto.DataType.Name(new).lower()}"
+    text = f"{type_name(kind)} -> {type_name(new)}"
     return f"{text} ({changed} places)" if changed else ""
 
 
