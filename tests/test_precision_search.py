@@ -171,10 +171,10 @@ def test_where_a_node_more_hurts_proofs_are_not_believed() -> None:
 
     made = search(items, passes, items[18:27], limit=3000)
     check(made, passes)
-    assert made.odd and not made.settled and made.found.best == {"n7", "n9"}
+    assert made.odd and made.settled and made.found.best == {"n7", "n9"}
     assert made.smallest == "every smaller set was tried and fails"
     made.found.exhausted = 0
-    assert made.smallest == ""
+    assert made.smallest == "" and not made.settled
 
 
 def test_neighbours_that_do_the_same_harm_are_added_together() -> None:
@@ -229,7 +229,9 @@ def test_a_node_that_has_to_stay_is_believed_until_a_set_passes_without_it() -> 
 
     made = search(items, passes, [*items[18:27], "n0", "n5", "n6"], limit=3000)
     check(made, passes)
+    assert not made.passes(made.found.best | {"n0"})
     assert made.odd and made.settled and len(made.found.best) == 3
+    made.found.exhausted = 0
     made.known[frozenset({"n7"})] = Answer(True, 0.5)
     assert not made.settled
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,6 +22,8 @@ from bisect_trt.workers.reply import Reply
 
 ANSWERS = "answers"
 """The event of the journal that holds what came of some sets."""
+HARMS = "harms"
+"""The event of the journal that holds what roundings do alone."""
 
 
 def job(pool: Pool, deadline: float | None, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -61,11 +63,15 @@ class Sessions:
     function: Callable[..., list[Answer]] = evaluate.evaluate
     asked: int = 0
     _known: dict[str, Answer] = field(default_factory=dict)
+    _measured: dict[int, tuple[int, Sequence[Harm]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take the answers that an earlier run got."""
         for event in read(self.journal.path)[0]:
-            if event["event"] == ANSWERS and event["by"] == self.function.__name__:
+            if event["event"] == HARMS:
+                found = [(frozenset(nodes), harm) for nodes, harm in event["harms"]]
+                self._measured[event["most"]] = event["runs"], found
+            elif event["event"] == ANSWERS and event["by"] == self.function.__name__:
                 self._known |= {key: Answer.from_json(answer) for key, answer in event["answers"].items()}
 
     @property
@@ -88,13 +94,18 @@ class Sessions:
             self._known |= by_label
         return [self._known[key] for key in keys]
 
-    def harms(self, most: int, items: Keep) -> tuple[int, Sequence[Harm]]:
+    def harms(self, most: int, items: Keep, twins: Mapping[str, str]) -> tuple[int, Sequence[Harm]]:
         """See `Hints.harms`; what `items` cannot spare is left out. Raises BudgetSpent, StoppedEarly."""
         if self.function is not evaluate.evaluate:
             return 0, ()
-        with within(self.budget, self.asked):
-            runs, found = job(self.pool, self.budget.left(), harms, self.trial, most)
-        self.asked += runs
+        if most not in self._measured:
+            with within(self.budget, self.asked):
+                runs, found = job(self.pool, self.budget.left(), harms, self.trial, most, twins)
+            self.asked += runs
+            self._measured[most] = runs, found
+            listed = [(sorted(nodes), harm) for nodes, harm in found]
+            self.journal.event(HARMS, most=most, runs=runs, harms=listed)
+        runs, found = self._measured[most]
         return runs, [(nodes, harm) for nodes, harm in found if nodes <= items]
 
     def _spread(self, keeps: list[Keep]) -> list[Answer]:

@@ -12,16 +12,16 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 
 from bisect_trt.mixed_precision.answer import Harm, Keep
 from bisect_trt.mixed_precision.search import Search
 
-QUESTIONS = 250
-"""At one size from one start."""
-HOT, COLD = 0.03, 0.01
+QUESTIONS, QUICK = 250, 150
+"""At one size from one start; where there is no 1-minimal set yet."""
+HOT, COLD = 0.1, 0.01
 """Logarithms of the error: how much more is taken at the start, and in the end."""
 CHOICES = 12
 """Moves among which one is chosen."""
@@ -39,14 +39,33 @@ NOISE, GAIN, PASSES, LEAST = 0.016, 0.1, 10, 0.02
 """Luck in the square of an error; of a step to an answer, a share; times over all of them; least factor."""
 TRIES = ((0.7, False), (0.85, False), (1.0, True))
 """Sizes that are tried: shares of that of the best set, a node less at least; and whether it is begun at."""
+HALF = 2
+
+
+def exchanged(search: Search, chance: random.Random, questions: int) -> bool:
+    """Make the best set of a search smaller, in so many questions; it need not be 1-minimal then.
+
+    Gives whether it came to half of its size: else sums say little of this model.
+    """
+    begun = len(search.found.best)
+    with search.limited(questions):
+        Exchange(search, search.harms(), chance, TRIES[:2], QUICK).run()
+    return HALF * len(search.found.best) <= begun
 
 
 class Exchange:
     """What a set will come to, and the annealing by it."""
 
-    def __init__(self, search: Search, harms: Iterable[Harm], chance: random.Random) -> None:
+    def __init__(
+        self,
+        search: Search,
+        harms: Iterable[Harm],
+        chance: random.Random,
+        tries: Sequence[tuple[float, bool]] = TRIES,
+        questions: int = QUESTIONS,
+    ) -> None:
         """Work on a search; the harms tell nothing of nodes that are not among its items."""
-        self.search, self._chance = search, chance
+        self.search, self._chance, self._shares, self._most = search, chance, tries, questions
         self._units: list[Harm] = []
         self._at: dict[str, list[int]] = {item: [] for item in search.items}
         for nodes, harm in harms:
@@ -64,20 +83,19 @@ class Exchange:
         self._learned = search.asked
 
     def run(self) -> None:
-        """Try smaller and smaller sets, until none is found any more.
+        """Try smaller and smaller sets, until none is found any more; the best need not be 1-minimal then.
 
         Nothing is tried where the best set passes though by the sum it could not: that does not hold here.
         """
-        search = self.search
-        if not self._units or self._left(search.found.best) > 1:
+        if not self._units or self._left(self.search.found.best) > 1:
             return
         while any(self._smaller(*how) for how in self._tries()):
-            search.minimal(search.sorted(search.found.best))
+            pass
 
     def _tries(self) -> list[tuple[int, bool]]:
         """List sizes, and whether the best set is what it begins at."""
         size, least = len(self.search.found.best), len(self._must()) + 1
-        tries = ((max(least, min(size - 1, round(size * share))), best) for share, best in TRIES)
+        tries = ((max(least, min(size - 1, round(size * share))), best) for share, best in self._shares)
         return [(k, best) for k, best in dict.fromkeys(tries) if k < size]
 
     def _must(self) -> Keep:
@@ -90,10 +108,10 @@ class Exchange:
         search, must = self.search, self._must()
         keep = self._less(size, must) if from_best else self._least(size, must)
         begun, hot = search.asked, self._off(keep)
-        for _ in range(3 * QUESTIONS):  # where all around is known nothing is asked
+        for _ in range(3 * self._most):  # where all around is known nothing is asked
             if search.known[keep].passes:
                 return True
-            spent = (search.asked - begun) / QUESTIONS
+            spent = (search.asked - begun) / self._most
             if spent >= 1:
                 break
             if search.asked >= self._learned + LEARN:

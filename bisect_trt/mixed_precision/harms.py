@@ -8,7 +8,9 @@ root) the number that is rounded is the same, and counts once: all of their node
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -27,24 +29,58 @@ ALIKE, LEAST_ALIKE = 0.9, 0.8
 """From this cosine and this ratio of sizes on two errors are the same."""
 
 
-def harms(trial: Trial, most: int) -> tuple[int, list[Harm]]:
-    """Give how many edges there are, and what each adds to the mean square of the error.
+def harms(trial: Trial, most: int, twins: Mapping[str, str]) -> tuple[int, list[Harm]]:
+    """Give how many runs it took, and what the rounding along each edge adds to the mean square of the error.
 
-    Nothing is run, and 0 and nothing given, where there are more than `most`.
+    Where there are more edges than `most`, those between twins are rounded together, see `by_groups`. Nothing
+    is run, and 0 and nothing given, where that is more than `most`, too.
     """
     engine = engine_of(trial)
     edges = engine.edges()
-    if len(edges) > most:
-        return 0, []
     limits = [_limits(due, trial.accuracy) for due in engine.expected]
     right = [engine.outputs((), sample) for sample in range(len(limits))]
     step = 1 + sum(limit.size for some in limits for limit in some.values()) // ELEMENTS
 
-    def error(edge: Edge) -> Array:
-        parts = [_error(right[k], engine.outputs([edge], k), some) for k, some in enumerate(limits)]
+    def error(some: Collection[Edge]) -> Array:
+        parts = [_error(right[k], engine.outputs(some, k), limit) for k, limit in enumerate(limits)]
         return np.concatenate(parts)[::step]
 
-    return len(edges), grouped(edges, np.array([error(edge) for edge in edges]).reshape(len(edges), -1))
+    runs, errors = by_groups(edges, error, most, twins)
+    return runs, grouped(edges, errors) if runs else []
+
+
+def by_groups(
+    edges: Sequence[Edge], error: Callable[[Collection[Edge]], Array], most: int, twins: Mapping[str, str]
+) -> tuple[int, Array]:
+    """Give how often `error` was asked, at most so often, and a row for each edge.
+
+    Edges between twins are asked about together, then those that do most harm by halves (in the order of the
+    model), until each is alone or `most` is reached. As errors add up like lengths at right angles each of a
+    group is taken for an equal part of its square. 0 and nothing where there are more classes than `most`.
+    """
+    alone = len(edges) <= most
+    classes: dict[tuple[str, str, int], list[int]] = {}
+    for k, (maker, reader) in enumerate(edges):
+        alike = twins.get(maker, maker), twins.get(reader, reader), k if alone else 0
+        classes.setdefault(alike, []).append(k)
+    if len(classes) > most:
+        return 0, np.zeros((0, 0))
+    todo: list[tuple[float, list[int], Array]] = []
+
+    def ask(some: list[int]) -> None:
+        off = error([edges[k] for k in some])
+        heapq.heappush(todo, (-float(np.mean(off**2)) if len(some) > 1 else 0.0, some, off))
+
+    for some in classes.values():
+        ask(some)
+    runs = len(classes)
+    while todo and todo[0][0] < 0 and runs + 2 <= most:
+        _, some, _ = heapq.heappop(todo)
+        ask(some[: len(some) // 2])
+        ask(some[len(some) // 2 :])
+        runs += 2
+    rows = {k: off / math.sqrt(len(some)) for _, some, off in todo for k in some}
+    return runs, np.array([rows[k] for k in range(len(edges))]).reshape(len(edges), -1)
 
 
 def _limits(expected: Values, accuracy: AccuracySettings) -> dict[str, Array]:

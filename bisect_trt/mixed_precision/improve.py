@@ -17,22 +17,22 @@ from bisect_trt.reduction.list_search import sweep
 
 BATCH = 16
 """Questions that are asked together."""
-TURNS = 30
+TURNS = 3
+IDLE, IDLE_EACH = 1500, 5
+"""Questions, for each node at least, that find nothing cheaper; after these it ends."""
 FIRST = 4
 """So many times more groups are tried in the first step of a beam than in the others."""
 WALK = 300
 """Questions of a walk that finds nothing."""
 FEW = (2, 3, 4, 6, 8)
 """So many nodes are added at a step of a walk."""
-AGAIN = 2
-"""So often an exchange follows once more: as it goes by chance it may find what it had not."""
 WIDTH, TRIED = 4, 40
 """Of a beam: sets that go on, and groups that are tried with each."""
 
 
 def improve(search: Search, limit: int, seed: int = 0) -> None:
     """Look for something cheaper than the best of a search, as long as questions are left."""
-    with search.limited(limit):
+    with search.limited(limit, max(IDLE, IDLE_EACH * len(search.items))):
         _Improver(search, seed).run()
 
 
@@ -49,14 +49,13 @@ class _Improver:
 
     def run(self) -> None:
         ways = (
-            lambda: self._small_ones(1 / 8),
-            self._core_and_few,
-            self._by_harm,
-            lambda: self._walk(self.best),
             self._exchange,
             self._beams,
+            self._core_and_few,
             self._all_smaller_ones,
-            *[self._exchange] * AGAIN,
+            lambda: self._small_ones(1 / 8),
+            lambda: self._walk(self.best),
+            self._exchange,  # as it goes by chance it may find what it had not
             self._other_orders,
         )
         better = len(self.best) > 1
@@ -65,7 +64,8 @@ class _Improver:
             better = any(self._improves(way, before) for way in ways) and not self.search.settled
 
     def _improves(self, way: Callable[[], None], before: float) -> bool:
-        way()
+        if not self.search.all_tried:
+            way()
         if self.search.price(self.best) > before - 1e-9:
             return False
         self.search.minimal(self.search.sorted(self.best))
@@ -92,6 +92,7 @@ class _Improver:
             if count > search.left * share:
                 return
             if size > search.found.exhausted:
+                search.allow(count if share == 1 else 0)
                 self._batched(map(frozenset, itertools.combinations(search.items, size)))
                 search.found.exhausted = size
                 if len(self.best) == size:
@@ -158,6 +159,7 @@ class _Improver:
 
     def _beams(self) -> None:
         """Search from the necessary nodes on, and from those of them that ranges condemn, too."""
+        self._by_harm()
         if self.search.settled:
             return
         core = self.search.found.necessary & self.best

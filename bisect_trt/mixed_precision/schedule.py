@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bisect_trt.mixed_precision.answer import Keep
+from bisect_trt.mixed_precision.exchange import exchanged
 from bisect_trt.mixed_precision.improve import improve
 from bisect_trt.mixed_precision.search import Ask, Hints, Search
 
@@ -38,12 +40,21 @@ def cheap_questions(search: Search, weights: int, seed: int, tell: Tell) -> None
     """List all steps, where a question costs milliseconds; `weights` are the bytes of the model."""
     most = effort(len(search.items), weights)
     tell("a first set that passes")
-    search.first()
+    with search.limited(ENOUGH):
+        search.first()
+    if not search.found.first:  # many nodes count, and to look for each of them takes long
+        tell(f"{len(search.found.best)} nodes do; fewer of them, by what each rounding does alone")
+        if exchanged(search, random.Random(seed), max(most, len(search.items)) - search.asked):
+            search.finish()
+            search.found.first = search.asked
+        else:
+            search.first()
     tell(f"{len(search.found.best)} nodes; is there anything smaller?")
     search.prove(min(PROOF, most // 3))
     # What a proof by monotony says is looked at a little more only.
     written = len(search.found.best) + 1  # by `agree`
-    improve(search, min(most, max(0, ENOUGH - search.asked - written)) if search.settled else most, seed)
+    left = max(FEW_QUESTIONS, most - search.asked)
+    improve(search, min(left, max(0, ENOUGH - search.asked - written)) if search.settled else left, seed)
     search.finish()
 
 

@@ -16,6 +16,7 @@ What is beyond a proof by monotony is tried by `improve`; `schedule` says what r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -99,6 +100,7 @@ class Search:
         self.known: dict[Keep, Answer] = {}
         self.found = Found(frozenset(self.items))
         self._limit: int | None = None
+        self._idle, self._cheaper = math.inf, 0
         self._harms: Sequence[Harm] | None = None
         self._measured = 0
         self._bit = {item: 1 << k for k, item in enumerate(self.items)}
@@ -119,26 +121,35 @@ class Search:
         """Answers for several sets; what is known is not asked again. Keeps what is better than the best."""
         asked = [frozenset(keep) for keep in keeps]
         new = [keep for keep in dict.fromkeys(asked) if keep not in self.known]
-        if self._limit is not None and self.asked + len(new) > self._limit:
+        if self._limit is not None and self.asked + len(new) > min(self._limit, self._cheaper + self._idle):
             raise EffortSpentError
         if new:
             for keep, answer in zip(new, self._ask([k | self.always for k in new]), strict=True):
                 self.known[keep] = answer
                 self._compare(keep, answer.passes)
                 if answer.passes and self._better(keep, answer):
+                    if self.price(keep) < self.price(self.found.best) - 1e-9:
+                        self._cheaper = self.asked
                     self.found.best, self.found.one_minimal = keep, False
         return [self.known[keep] for keep in asked]
 
     @contextmanager
-    def limited(self, questions: int) -> Iterator[None]:
-        """Only so many new questions inside; what is found until they are used up stays."""
-        self._limit = self.asked + questions
+    def limited(self, questions: int, idle: float = math.inf) -> Iterator[None]:
+        """Only so many new questions inside; what is found until they are used up stays.
+
+        It ends earlier when nothing cheaper came of `idle` questions in turn.
+        """
+        self._limit, self._idle, self._cheaper = self.asked + questions, idle, self.asked
         try:
             yield
         except EffortSpentError:
             pass
         finally:
             self._limit = None
+
+    def allow(self, questions: int) -> None:
+        """Let so many more find nothing, as they are a proof."""
+        self._cheaper += questions
 
     @property
     def left(self) -> int:
@@ -324,7 +335,7 @@ class Search:
         lowered is believed as long as no set has passed without it.
         """
         enough = self.found.necessary >= self.found.best or self.core_fails
-        return (enough and self.needed) or (self.found.bound and not self.odd)
+        return self.all_tried or (enough and self.needed) or (self.found.bound and not self.odd)
 
     @property
     def needed(self) -> bool:
@@ -345,11 +356,21 @@ class Search:
         return min(map(self.cost, self.items))
 
     @property
+    def _alike(self) -> bool:
+        """Whether all nodes cost the same."""
+        return self.cheapest == max(map(self.cost, self.items))
+
+    @property
+    def all_tried(self) -> bool:
+        """Whether every smaller set was tried, where nothing else is cheaper."""
+        size = len(self.found.best)
+        return not size or (self._alike and (size == 1 or self.found.exhausted >= size - 1))
+
+    @property
     def smallest(self) -> str:
         """Why nothing cheaper exists, in words; empty where that is not known."""
         found, size = self.found, len(self.found.best)
-        alike = self.cheapest == max(map(self.cost, self.items))
-        if not size or (alike and (size == 1 or found.exhausted >= size - 1)):
+        if self.all_tried:
             return "every smaller set was tried and fails" if size else "nothing has to stay"
         # What follows holds as long as a node more in FP32 never hurts, or does no such harm at least.
         but = ", and no set without one of them has passed" * self.odd
@@ -361,7 +382,7 @@ class Search:
         if found.bound and not self.odd:
             return (
                 f"{len(found.conflicts)} groups of nodes fail when they alone are lowered, "
-                f"and no {'smaller' if alike else 'cheaper'} set has a node of each"
+                f"and no {'smaller' if self._alike else 'cheaper'} set has a node of each"
             )
         return ""
 

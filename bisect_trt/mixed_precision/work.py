@@ -91,7 +91,8 @@ class Work:
         if isinstance(self.asker, OnTarget):
             self.asker.look(always, self.settings.run.repeats)
         else:
-            hinted = replace(hinted, harms=partial(self.asker.harms, items=frozenset(items) | always))
+            measured = partial(self.asker.harms, items=frozenset(items) | always, twins=hinted.twins)
+            hinted = replace(hinted, harms=measured)
         whole, low = self.asker.ask([frozenset(items) | always, always])
         searched = whole.passes and not low.passes
         price = self._price(items, always, searched)
