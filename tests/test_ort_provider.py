@@ -16,7 +16,9 @@ from bisect_trt.model.normalise import normalise
 from bisect_trt.model.store import Store
 from bisect_trt.outcome import Stage, Symptom
 from bisect_trt.settings import TargetSettings
-from bisect_trt.targets.ort import ep_libraries
+from bisect_trt.targets.base import TargetResult
+from bisect_trt.targets.narrow import Source
+from bisect_trt.targets.ort import ep_libraries, provider
 from bisect_trt.targets.ort.messages import essence
 from bisect_trt.targets.ort.provider import OrtProvider, parse_spec
 from probing import candidate, reference
@@ -221,7 +223,7 @@ def test_a_missing_package_is_named(name: str) -> None:
 
 def test_wrong_options_and_devices(libraries: tuple[tuple[str, Path], ...]) -> None:
     def open_with(query: str) -> None:
-        OrtProvider(TargetSettings(spec=f"ort:OpenVINO?{query}", ep_libraries=libraries))
+        OrtProvider(TargetSettings(spec=f"ort:OpenVINO?{query}", ep_libraries=libraries)).info()
 
     with pytest.raises(UsageError, match="no device gpu"):
         open_with("device_type=gpu")
@@ -230,6 +232,29 @@ def test_wrong_options_and_devices(libraries: tuple[tuple[str, Path], ...]) -> N
     with pytest.raises(UsageError, match="does not take the options"):
         open_with("load_config={{")
     open_with("device_type=cpu&device_id=0")
+
+
+def test_a_trial_is_made_only_where_a_model_does_not_build(
+    libraries: tuple[tuple[str, Path], ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Path] = []  # folders of what sessions are made of; the trial has none
+    made = OrtProvider._made
+
+    def counted(self: OrtProvider, source: Source, *given: Any, **more: Any) -> Any:
+        built.append(source.folder)
+        return made(self, source, *given, **more)
+
+    def run(query: str, op: str) -> TargetResult:
+        built.clear()
+        target = OrtProvider(TargetSettings(spec=f"ort:OpenVINO{query}", ep_libraries=libraries))
+        return target.run(candidate(chain(op), {"x": np.ones((2, 4, 4), np.float32)}, tmp_path))
+
+    monkeypatch.setattr(OrtProvider, "_made", counted)
+    monkeypatch.setattr(provider, "_TRIED", set())
+    assert run("", "Nonsense").failures and built[:2] == [tmp_path, Path()]
+    assert run("?device_type=cpu", "Relu").outputs and built == [tmp_path]
+    with pytest.raises(UsageError, match="does not take the options"):
+        run("?load_config={{", "Relu")
 
 
 def test_spec() -> None:

@@ -86,8 +86,9 @@ class Command:
             words = [*first.opened(*words)]
         if any(row.section == "target" for row in self.options):
             from bisect_trt.machine import server
+            from bisect_trt.targets.registry import code_of
 
-            server.from_here()
+            server.from_here(code_of(words[-1].target.spec))
         own = {row.key: row.read(given[row.key]) for row in self.options if not row.section}
         return self.run(*words, **own)
 

@@ -32,8 +32,10 @@ from bisect_trt.machine.scratch import hold_sockets
 LOST = 255
 """Exit code of a process whose server ended before it could tell the real one; or its own."""
 
-PRELOADED = ("bisect_trt.workers.jobs", "bisect_trt.workers.slot", "bisect_trt.targets.tensorrt.backend")
+PRELOADED = ("bisect_trt.workers.jobs", "bisect_trt.workers.slot")
 """What the server imports once for all workers: code of ours, with numpy and onnx, and no target."""
+USUAL = "bisect_trt.targets.tensorrt.backend"
+"""Our code of a target, which it imports as well: of TensorRT where nothing else is named."""
 
 _LONGEST_SOCKET = 107  # bytes of the name of a socket
 _NAMES = len("/pymp-01234567/listener-01234567")  # what is put behind the temporary folder
@@ -108,19 +110,22 @@ def context() -> BaseContext:
     if sys.platform != "linux" or not short:
         return _Spawn()
     found = _ForkServer()
-    found.set_forkserver_preload(list(PRELOADED))
+    found.set_forkserver_preload([*PRELOADED, USUAL])
     return found
 
 
-def from_here() -> None:
+def from_here(code: str = USUAL) -> None:
     """Make the server a copy of this process, which has imported no library of a target.
 
+    `code` is our module of the target that workers will run; importing it loads no library of the target.
     For processes that are ours alone: a user's own may hold what does not survive a fork (CUDA, threads).
     Where there are threads already nothing is done: the server starts by itself when it is needed.
     """
-    if not isinstance(context(), _ForkServer) or threading.active_count() > 1:
+    found = context()
+    if not isinstance(found, _ForkServer) or threading.active_count() > 1:
         return
-    for name in PRELOADED:
+    found.set_forkserver_preload([*PRELOADED, code])
+    for name in (*PRELOADED, code):
         import_module(name)
     gc.freeze()  # a collection would write to all pages, which all workers share with us
     start = util.spawnv_passfds

@@ -31,6 +31,7 @@ class Entry:
         argument: what follows `NAME:`; empty when nothing does.
         trial: a spec to try by `doctor`.
         installed: cheap look for the target's module; nothing heavy is imported.
+        heavy: importing the class imports a library of the target.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Entry:
     argument: str = ""
     trial: str = ""
     installed: Callable[[], bool] = lambda: True
+    heavy: bool = False
 
 
 def _has_tensorrt() -> bool:
@@ -61,7 +63,11 @@ TABLE: dict[str, Entry] = {
         "TensorRT-RTX", "tensorrt.backend:TensorRT", INSTALL["tensorrt-rtx"], installed=_has_tensorrt_rtx
     ),
     "planted": Entry(
-        "ONNX Runtime with planted faults", "planted:Planted", argument="SPEC", trial="planted:op=Example"
+        "ONNX Runtime with planted faults",
+        "planted:Planted",
+        argument="SPEC",
+        trial="planted:op=Example",
+        heavy=True,
     ),
     "ort": Entry(
         "ONNX Runtime's execution providers",
@@ -103,6 +109,13 @@ def resolve(spec: str) -> str:
         )
     _entry(spec)
     return spec
+
+
+def code_of(spec: str) -> str:
+    """Return the module of a target's class where its import is light; of TensorRT's else."""
+    entry = TABLE.get(spec.partition(":")[0], TABLE["tensorrt"])
+    made_by = TABLE["tensorrt"].made_by if entry.heavy else entry.made_by
+    return f"{__package__}.{made_by.partition(':')[0]}"
 
 
 def open_target(settings: TargetSettings) -> Target:

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 import onnx
 
-from bisect_trt.errors import TargetUnavailable, UsageError
+from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.graph import is_onnx
 from bisect_trt.model.load import read_without_weights
@@ -60,7 +60,7 @@ class OrtProvider:
     """An execution provider as a target, see `targets.base.Target`."""
 
     def __init__(self, settings: TargetSettings) -> None:
-        """Find the provider, load its library and try it on one node.
+        """Find the provider and load its library; unless it runs on the CPU it is tried on one node.
 
         Raises:
             UsageError: unknown provider or device, wrong option, wrong `--ep-library`.
@@ -77,20 +77,20 @@ class OrtProvider:
         self._library: tuple[str, Path] | None = None
         self._plugin = True
         self._narrower = Narrower(settings.precision)
+        decisions = (d for d in settings.decisions if d[0] in ("provider", "openvino"))
+        self._own = (settings.spec, settings.ep_libraries, *decisions)  # what loading it hangs on
         self.name = self._find()
-        self._device = ""
+        self._device, kind = "", "CPU" if self.name == _CPU else ""
         if self._plugin:
             chosen = self._devices()[0]
-            chip = chosen.ep_metadata.get("FULL_DEVICE_NAME") or chosen.device.vendor
-            self._device = f"{chosen.device.type.name} ({chip})"
-        decisions = (d for d in settings.decisions if d[0] in ("provider", "openvino"))
-        own = (settings.spec, settings.ep_libraries, *decisions)
-        if own not in _TRIED:
-            self._try_out()
-            _TRIED.add(own)
+            kind = chosen.device.type.name
+            self._device = f"{kind} ({chosen.ep_metadata.get('FULL_DEVICE_NAME') or chosen.device.vendor})"
+        if kind != "CPU":  # an error of a card may stay in the process, and would be the trial's as well
+            self._require_loads()
 
     def info(self) -> TargetInfo:
-        """Describe the provider, its device and ONNX Runtime."""
+        """Describe the provider, its device and ONNX Runtime. Raises UsageError, TargetUnavailable."""
+        self._require_loads()
         runtime = str(self._ort.__version__)
         versions = {"onnxruntime": runtime}
         if self._plugin:
@@ -114,7 +114,8 @@ class OrtProvider:
         """Build the candidate on the provider alone and run it on each of its samples.
 
         Raises:
-            UsageError: `--precision` for a model that does not compute in float32.
+            UsageError: `--precision` for a model that does not compute in float32, or a wrong option.
+            TargetUnavailable: the provider does not work here.
         """
         from bisect_trt.references.ort import given_by, lacks, tensors
 
@@ -124,6 +125,8 @@ class OrtProvider:
         announce(Stage.BUILD)
         try:
             session = self._session(source, self.name != _CPU)
+        except BisectError:
+            raise
         except Exception as e:  # ONNX Runtime's exceptions have no common base but this
             return self._not_built(source, str(e))
         announce(Stage.RUN)
@@ -222,6 +225,18 @@ class OrtProvider:
     # Sessions
 
     def _session(self, source: Source, strict: bool, record: bool = False, tune: Any = None) -> Any:
+        """Return a session; where it is none of this provider, a trial tells whose fault that is."""
+        try:
+            made = self._made(source, strict, record, tune)
+        except Exception:  # ONNX Runtime's exceptions have no common base but this
+            self._require_loads()
+            raise
+        if self.name in made.get_providers():
+            _TRIED.add(self._own)
+        self._require_loads()
+        return made
+
+    def _made(self, source: Source, strict: bool, record: bool = False, tune: Any = None) -> Any:
         from bisect_trt.references.ort import FOLDER_KEY, custom_ops
 
         options = self._ort.SessionOptions()
@@ -273,12 +288,18 @@ class OrtProvider:
                 found["load_config"] = json.dumps(properties)
         return found
 
+    def _require_loads(self) -> None:
+        """Try the provider on one node unless it has run here. Raises UsageError, TargetUnavailable."""
+        if self._own not in _TRIED:
+            self._try_out()
+            _TRIED.add(self._own)
+
     def _try_out(self) -> None:
         """Try a provider: one that does not load leaves its nodes to the CPU, with a line in the log."""
         model = onnx.parser.parse_model(_TRIAL)
         try:
             trial = Candidate(model.SerializeToString(), Path(), ())
-            loaded = self._session(Source(trial, trial.model, trial.folder), strict=False).get_providers()
+            loaded = self._made(Source(trial, trial.model, trial.folder), strict=False).get_providers()
         except UsageError:
             raise
         except Exception as e:  # ONNX Runtime's exceptions have no common base but this
