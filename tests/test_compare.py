@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import bisect_trt.accuracy.sums
-from bisect_trt.accuracy.compare import TensorDiff, compare, scale
+from bisect_trt.accuracy.compare import TensorDiff, agree_by_far, compare, scale
 from bisect_trt.accuracy.tolerance import differences, failing_samples
 from bisect_trt.outcome import Symptom
 from bisect_trt.settings import AccuracySettings
@@ -216,6 +216,34 @@ def test_what_is_said_briefly_is_the_same(
     for name in ("ok", "symptom", "mismatches", "first_mismatch", "nans", "infs", "max_abs", "rms_error"):
         one, other = getattr(whole, name), getattr(brief, name)
         assert one == other or (one != one and other != other), name
+
+
+NEAR = st.sampled_from([0.0, 1e-45, 1e-30, 1e-9, 1e-6, 1e-3, 0.3, 1.0, 30.0])
+
+
+@given(pairs(), NEAR, NEAR, st.sampled_from([None, 0.0, 1e-30, 1.0]), st.sampled_from([1e-38, 1.0, 1e8]))
+def test_what_agrees_by_far_agrees(
+    pair: tuple[Any, Any], near: float, rtol: float, atol: float | None, size: float
+) -> None:
+    with np.errstate(all="ignore"):
+        one, sign = pair[0] * np.float32(size), np.sign(pair[1])
+        for target in (pair[1], one + sign * np.float32(near * size), one * (1 + sign * np.float32(near))):
+            if agree_by_far(one, target, rtol, atol):
+                assert compare("t", one, target, rtol=rtol, atol=atol).ok
+
+
+def test_what_agrees_by_far_is_told_from_what_does_not() -> None:
+    one = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    far, filled = one.copy(), np.append(one, np.float32(3e9))
+    far[70_000] += 2e-3
+    assert agree_by_far(one, one, 1e-4, 0.0) and agree_by_far(one, one * np.float32(1.0001), 1e-3, None)
+    assert not agree_by_far(one, far, 1e-3, None) and agree_by_far(one, far, 1e-3, 3e-3)
+    assert not agree_by_far(filled, filled + 1e3, 1e-3, None)
+    for wrong in (np.nan, np.inf):
+        far[70_000] = wrong
+        assert not agree_by_far(one, far, 1e-3, 1.0) and not agree_by_far(far, far, 1e-3, 1.0)
+    rough, plain = (compare("t", one, one * np.float32(1.0001), rtol=1e-3, rough=k) for k in (True, False))
+    assert rough.ok and rough.rough and not plain.rough and "rough" not in rough.to_json()
 
 
 def test_of_many_tensors_the_first_have_all_figures() -> None:

@@ -51,6 +51,7 @@ class TensorDiff:
         symptom: NOT_FINITE when the target is not finite somewhere where the reference is, MISMATCH
             for anything else; None when ok.
         brief: whether max_rel, cosine, agrees_at and worst were left out.
+        rough: whether it agrees by far, and all figures were left out.
     """
 
     name: str
@@ -74,6 +75,7 @@ class TensorDiff:
     symptom: Symptom | None = None
     finite: int = 0
     brief: bool = False
+    rough: bool = False
 
     @property
     def damage(self) -> float:
@@ -88,7 +90,8 @@ class TensorDiff:
 
         Infinite and undefined figures are texts.
         """
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items() if k != "brief"}
+        kept = {k: v for k, v in vars(self).items() if k not in ("brief", "rough")}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
         plain |= {k: _plain(v) for k, v in plain.items() if isinstance(v, float)}
         worst = [element.to_json() for element in self.worst]
         return {**plain, "worst": worst, "symptom": self.symptom.value if self.symptom else None}

@@ -29,17 +29,23 @@ def precision_rtol(target: TargetSettings) -> float:
 
 
 def differences(
-    expected: Values, given: Values, accuracy: AccuracySettings, least: float = 0.0, full: int | None = None
+    expected: Values,
+    given: Values,
+    accuracy: AccuracySettings,
+    least: float = 0.0,
+    full: int | None = None,
+    rough: bool = False,
 ) -> list[TensorDiff]:
     """Compare every tensor of every sample with its reference; disagreeing ones come first, the worst first.
 
     `least` is the smallest default of rtol, see `precision_rtol`. A tensor that the target does not give
     is a difference, as are another shape and another kind of type. Where there are more tensors than `full`
-    only the first so many, and the first with each symptom, get all figures: see `compare`, `brief`.
+    only the first so many, and the first with each symptom, get all figures: see `compare`, `brief`; with
+    `rough` the others that agree by far get none.
     """
 
     brief = full is not None and len(expected) * len(expected[0] if expected else ()) > full
-    found = _compared(expected, given, accuracy, least, brief)
+    found = _compared(expected, given, accuracy, least, brief, rough and brief)
     if brief:
         first = {diff.symptom: k for k, diff in reversed([*enumerate(found)])}
         for k in {*range(min(full or 0, len(found))), *first.values()}:
@@ -53,14 +59,14 @@ def failing_samples(
     expected: Values, given: Values, accuracy: AccuracySettings, least: float = 0.0
 ) -> list[int]:
     """Return the samples in which a tensor differs, see `differences`."""
-    return sorted({d.sample for d in _compared(expected, given, accuracy, least, True) if not d.ok})
+    return sorted({d.sample for d in _compared(expected, given, accuracy, least, True, True) if not d.ok})
 
 
 def _compared(
-    expected: Values, given: Values, accuracy: AccuracySettings, least: float, brief: bool
+    expected: Values, given: Values, accuracy: AccuracySettings, least: float, brief: bool, rough: bool
 ) -> list[TensorDiff]:
     found = [
-        replace(_difference(name, value, got.get(name), accuracy, least, brief), sample=sample)
+        replace(_difference(name, value, got.get(name), accuracy, least, brief, rough), sample=sample)
         for sample, (values, got) in enumerate(zip(expected, given, strict=False))
         for name, value in values.items()
         if name not in accuracy.ignore
@@ -75,6 +81,7 @@ def _difference(
     accuracy: AccuracySettings,
     least: float,
     brief: bool = False,
+    rough: bool = False,
 ) -> TensorDiff:
     if given is None:
         words = "the target gives no such output"
@@ -88,7 +95,8 @@ def _difference(
     if atol is not None and rtol is None:
         rtol = 0.0  # who gives an absolute tolerance means that one
     if accuracy.metric != BOXES:
-        return compare(name, value, given, rtol=rtol, atol=atol, metric=accuracy.metric, brief=brief)
+        metric = accuracy.metric
+        return compare(name, value, given, rtol=rtol, atol=atol, metric=metric, brief=brief, rough=rough)
     if value.shape == given.shape and kind_of(value.dtype) in ("float", "int"):
         near = max(default_rtol(value.dtype), least) if rtol is None else rtol
         exact = kind_of(value.dtype) == "int"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
+import mmap
 import os
 import re
 import shutil
@@ -17,10 +18,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import onnx
+from numpy.lib import format
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.graph import bodies
@@ -222,9 +224,7 @@ class Store:
             UsageError: the values were only promised, and are not made.
         """
         keep_promise(path)
-        mapped = "r" if path.stat().st_size > _MAP_LIMIT else None
-        array: Array = np.load(path, mmap_mode=mapped, allow_pickle=False)  # type: ignore[arg-type]
-        array = _as_type(array, elem_type, path)
+        array = _as_type(_read(path), elem_type, path)
         if shape is not None and array.shape != tuple(shape):
             raise ValueError(f"{path.name} holds the shape {array.shape}, not {tuple(shape)}")
         array.flags.writeable = False
@@ -289,6 +289,19 @@ def _save(place: Path, array: Array, mode: str) -> None:
             if error.errno is not None:
                 raise
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
+
+
+def _read(path: Path) -> Array:
+    """Do as `np.load` does, a quarter of whose time for a small map is finding out where the file lies."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > _MAP_LIMIT and format.read_magic(file) == (1, 0):
+            shape, by_column, dtype = format.read_array_header_1_0(file)
+            if not dtype.hasobject:
+                whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                order: Literal["F", "C"] = "F" if by_column else "C"
+                return np.ndarray(shape, dtype, whole, file.tell(), order=order)
+    array: Array = np.load(path, allow_pickle=False)
+    return array
 
 
 def plain(array: Array) -> Array:
