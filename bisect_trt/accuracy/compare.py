@@ -36,6 +36,7 @@ from bisect_trt.accuracy.sums import (
     index_of,
     is_same,
     ratio,
+    rooms,
     wide,
 )
 from bisect_trt.outcome import Array, Symptom
@@ -134,15 +135,16 @@ def scale(reference: Array) -> float:
 
 def _scale(reference: Array) -> tuple[float, dict[int, float]]:
     """Return it with the sums of squares of those pieces that count as a whole, by where they begin."""
-    limit = min(FILL, 0.9 * _largest(reference.dtype))
+    limit, [room] = min(FILL, 0.9 * _largest(reference.dtype)), rooms(reference, 1)
     for bound in (limit, math.inf):  # fillers count only where there is nothing else
         rms, count, squares = 0.0, 0, dict[int, float]()
         for start, chunk in chunks(reference):
-            size = np.abs(wide(chunk))
-            used = size if size.size and size.max() < bound else size[np.isfinite(size) & (size < bound)]
+            size = np.abs(wide(chunk, room), out=room[: chunk.size])
+            top = float(size.max())
+            used = size if top < bound else size[np.isfinite(size) & (size < bound)]
             if used.size == 0:
                 continue
-            top = float(used.max())
+            top = top if used is size else float(used.max())
             top = top if top > 1e150 or 0 < top < 1e-150 else 1.0  # or their squares would be none
             used = used if top == 1.0 else used / top
             square = float(np.sum(np.square(used, out=used)))
@@ -211,10 +213,10 @@ def _close(
     name: str, reference: Array, target: Array, limits: Limits, words: str, squares: Mapping[int, float]
 ) -> TensorDiff:
     """Compare floats: close or not."""
-    sums, worst = Sums(squares), Worst(reference.shape)
+    sums, worst, room = Sums(squares), Worst(reference.shape), rooms(reference, 2)
     with np.errstate(all="ignore"):
         for (start, one), (_, other) in zip(chunks(reference), chunks(target), strict=True):
-            sums.add(start, wide(one), wide(other), limits, worst)
+            sums.add(start, wide(one, room[0]), wide(other, room[1]), limits, worst)
     symptom = Symptom.NOT_FINITE if sums.lost else Symptom.MISMATCH
     ok = limits.accepts(sums)
     return TensorDiff(

@@ -15,9 +15,20 @@ CHUNK = 1 << 15  # elements that are held in float64 at once: what a core has ne
 WORST = 5  # elements that are shown with their values
 
 
-def wide(chunk: Array) -> Array:
-    """Return a piece in float64, or complex128."""
-    return chunk.astype(np.complex128 if chunk.dtype.kind == "c" else np.float64)
+def wide(chunk: Array, room: Array | None = None) -> Array:
+    """Return a piece in float64, in `room` where there is some, or complex128."""
+    if room is None or chunk.dtype.kind == "c":
+        return chunk.astype(np.complex128 if chunk.dtype.kind == "c" else np.float64)
+    np.copyto(room[: chunk.size], chunk, casting="unsafe")
+    return room[: chunk.size]
+
+
+def rooms(array: Array, count: int) -> list[Array]:
+    """Return room for so many pieces of a tensor in float64.
+
+    Memory that is asked for and given back for each piece comes from the kernel each time, page by page.
+    """
+    return [np.empty(min(CHUNK, array.size)) for _ in range(count)]
 
 
 def chunks(array: Array) -> Iterator[tuple[int, Array]]:
@@ -139,12 +150,14 @@ class Sums:
     peak: float = 0.0  # the largest of the reference
     nans: list[int] = field(default_factory=lambda: [0, 0])  # of the reference, of the target
     infs: list[int] = field(default_factory=lambda: [0, 0])
+    _rooms: list[Array] = field(default_factory=list)
 
     def add(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
         """Take a piece of both tensors, in float64, that begins at element `start`."""
         self.elements += int(one.size)
-        distance = other - one
-        distance = np.abs(distance, out=distance if distance.dtype.kind == "f" else None)
+        self._rooms = self._rooms or rooms(one, 3)
+        distance, size, rest = (room[: one.size] for room in self._rooms)
+        np.abs(np.subtract(other, one, out=None if one.dtype.kind == "c" else distance), out=distance)
         largest = float(distance.max())
         if not math.isfinite(largest):
             self._add_with_others(start, one, other, limits, worst)
@@ -159,15 +172,16 @@ class Sums:
             self.error += float(np.sum(np.square(distance, out=distance)))
             self.one += self.squares[start]
             return
-        size = np.abs(one)
-        close = _close(one, other, distance, size, limits)
+        np.abs(one, out=size)
+        close = _close(one, other, distance, size, limits, rest)
         bad = self._count_wrong(start, close)
         self.beyond += bad
         if bad and not limits.brief:
-            score = np.where(close, -math.inf, distance - limits.rtol * size)
+            score = np.subtract(distance, np.multiply(size, limits.rtol, out=rest), out=rest)
+            np.copyto(score, -math.inf, where=close)
             at = np.flatnonzero(score > worst.least)  # -inf is none
             worst.add(start + at, score[at], one[at], other[at])
-        self._add_finite(one, other, distance, size, limits)
+        self._add_finite(one, other, distance, size, limits, self.squares.get(start))
 
     def _add_with_others(self, start: int, one: Array, other: Array, limits: Limits, worst: Worst) -> None:
         """Take a piece that holds NaN or Inf, or whose differences are too large for a number."""
@@ -180,7 +194,7 @@ class Sums:
         self.finite += int(np.count_nonzero(finite))
         a, b = one[finite], other[finite]
         distance, size = np.abs(b - a), np.abs(a)
-        close = _close(a, b, distance, size, limits)
+        close = _close(a, b, distance, size, limits, np.empty(a.size))
         self.beyond += int(np.count_nonzero(~close))
         agrees = (one == other) | (np.isnan(one) & np.isnan(other))
         agrees[finite] = close
@@ -207,41 +221,45 @@ class Sums:
         self.size += float(np.sum(size))
         self.one, self.other, self.inner = self.one + square, self.other + square, self.inner + square
 
-    def _add_finite(self, a: Array, b: Array, distance: Array, size: Array, limits: Limits) -> None:
-        largest = float(distance.max())
+    def _add_finite(
+        self, a: Array, b: Array, distance: Array, size: Array, limits: Limits, square: float | None = None
+    ) -> None:
+        """Take a piece whose elements are all finite; `square` is the sum of squares of `size`, if known."""
+        largest, rest = float(distance.max()), self._rooms[2][: a.size]
         self.max_abs = max(self.max_abs, largest)
+        self.one += float(np.sum(np.square(size, out=rest))) if square is None else square
         if limits.brief:
             self.error += float(np.sum(np.square(distance, out=distance)))
-            self.one += float(np.sum(np.square(size, out=size)))
             return
         self.peak = max(self.peak, float(size.max()))
         if self.max_abs > 0:
-            self.max_rel = max(self.max_rel, _largest_ratio(distance, size, size))
-        if largest > self.agrees_at * limits.size:  # else no element of this piece needs more
-            self.agrees_at = max(self.agrees_at, _largest_ratio(distance, size + limits.size, distance))
+            self.max_rel = max(self.max_rel, _largest_ratio(distance, size, size, rest))
         self.distance += float(np.sum(distance))
         self.size += float(np.sum(size))
-        self.error += float(np.sum(np.square(distance)))
-        self.one += float(np.sum(np.square(size)))
+        self.error += float(np.sum(np.square(distance, out=rest)))
         if b.dtype.kind == "c":
             self.other += float(np.sum(np.square(np.abs(b))))
             self.inner += float(np.sum(np.real(np.conj(a) * b)))  # `vdot` waits for other threads
         else:
-            self.other += float(np.sum(np.square(b)))
-            self.inner += float(np.sum(a * b))
+            self.other += float(np.sum(np.square(b, out=rest)))
+            self.inner += float(np.sum(np.multiply(a, b, out=rest)))
+        if largest > self.agrees_at * limits.size:  # else no element of this piece needs more
+            size += limits.size
+            self.agrees_at = max(self.agrees_at, _largest_ratio(distance, size, distance, rest))
 
 
-def _close(one: Array, other: Array, distance: Array, size: Array, limits: Limits) -> Array:
+def _close(one: Array, other: Array, distance: Array, size: Array, limits: Limits, room: Array) -> Array:
     """Say which elements agree, all of them finite."""
-    close: Array = distance <= limits.atol + limits.rtol * size
+    bound = np.add(np.multiply(size, limits.rtol, out=room), limits.atol, out=room)
+    close: Array = distance <= bound
     return close if close.all() else close | (one == other)
 
 
-def _largest_ratio(error: Array, size: Array, counted: Array) -> float:
+def _largest_ratio(error: Array, size: Array, counted: Array, room: Array) -> float:
     """Return the largest error over size of the elements where `counted` is above 0, else 0."""
     if size.min() > 0:  # of the others the error is 0, or there are none: to pick elements takes long
-        return float(np.max(error / size))
-    return float(np.max(error / np.where(counted > 0, size, math.inf)))
+        return float(np.max(np.divide(error, size, out=room)))
+    return float(np.max(np.divide(error, np.where(counted > 0, size, math.inf), out=room)))
 
 
 def ratio(error: float, size: float) -> float:
