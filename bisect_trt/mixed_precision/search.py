@@ -373,12 +373,12 @@ class Search:
         if self.all_tried:
             return "every smaller set was tried and fails" if size else "nothing has to stay"
         # What follows holds as long as a node more in FP32 never hurts, or does no such harm at least.
-        but = ", and no set without one of them has passed" * self.odd
+        but = ", and every set that passed has all of them" * self.odd
         if found.necessary >= found.best and self.needed:
             return f"each of these fails when it alone is lowered, all others in FP32{but}"
         if self.core_fails and len(found.necessary) == size - 1 and self.needed:
-            few = f"{size - 1} of these fail each when it alone is lowered"
-            return f"{few}, and keeping no more than these fails{but}"
+            few = f"{size - 1} of these fail each when it alone is lowered, all others in FP32"
+            return f"{few}; these {size - 1} by themselves are not enough{but}"
         if found.bound and not self.odd:
             return (
                 f"{len(found.conflicts)} groups of nodes fail when they alone are lowered, "
