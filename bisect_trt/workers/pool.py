@@ -29,7 +29,7 @@ from bisect_trt.workers.slot import Slot
 
 __all__ = ["Death", "Pool", "Reply", "Task"]
 
-POLL = 0.05  # seconds between two looks at the workers' memory
+POLL = 0.05  # seconds between two looks at the workers' memory, at least
 SLOW_POLL = 1.0  # and between two looks for new children of theirs
 
 
@@ -44,8 +44,8 @@ class AnySlot(Protocol):
     def progress(self) -> str:
         """Say how far the running job is, for people; empty where that is unknown."""
 
-    def watch(self, limit: int, *, look_for_children: bool) -> None:
-        """End the job if it holds more than `limit` bytes."""
+    def watch(self, limit: int, *, look_for_children: bool) -> float:
+        """End the job if it holds more than `limit` bytes; gives the seconds in which it cannot."""
 
     def stop(self) -> None:
         """End whatever runs."""
@@ -236,13 +236,14 @@ class Pool:
 
     def _watch(self) -> None:
         """Kill each worker that holds more than the limit; keep runaway logs short."""
-        slow = time.monotonic()
-        while not self._closing.wait(POLL):
+        slow, rest = time.monotonic(), POLL
+        while not self._closing.wait(max(POLL, rest)):
             look_for_children = time.monotonic() - slow > SLOW_POLL
             if look_for_children:
                 slow = time.monotonic()
-            for slot in self._slots:
-                slot.watch(self.memory_limit, look_for_children=look_for_children)
+            limit = self.memory_limit
+            looks = [slot.watch(limit, look_for_children=look_for_children) for slot in self._slots]
+            rest = min(looks, default=POLL)
 
 
 INTERVAL = 0.5  # seconds between two looks

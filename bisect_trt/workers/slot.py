@@ -273,14 +273,20 @@ class Slot:
         except OSError:
             return ""
 
-    def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
-        """Kill the process when it holds more than `memory_limit` bytes, its children included."""
+    def watch(self, memory_limit: int, *, look_for_children: bool) -> float:
+        """Kill the process when it holds more than `memory_limit` bytes, its children included.
+
+        Returns the seconds in which neither it nor another one in its place can hold too much.
+        """
         worker = self._worker
         if worker is None or not worker.ready:
-            return
-        pid, now = worker.pid, time.monotonic()
-        if now < self._rested and self._watched[0].pid == pid and not look_for_children:
-            return
+            return 0.0
+        now = time.monotonic()
+        if now >= self._rested or self._watched[0].pid != worker.pid or look_for_children:
+            self._look(worker.pid, now, memory_limit, look_for_children=look_for_children)
+        return min(self._rested - now, memory_limit / FASTEST)
+
+    def _look(self, pid: int, now: float, memory_limit: int, *, look_for_children: bool) -> None:
         with suppress(psutil.Error):
             if look_for_children or not self._watched or self._watched[0].pid != pid:
                 process = psutil.Process(pid)

@@ -66,8 +66,9 @@ class RemoteSlot:
         """Return nothing: the progress of builds on nodes is unknown."""
         return ""
 
-    def watch(self, memory_limit: int, *, look_for_children: bool) -> None:
+    def watch(self, memory_limit: int, *, look_for_children: bool) -> float:
         """Do nothing: nodes watch their own workers."""
+        return 1.0
 
 
 class ClusterSeats:
