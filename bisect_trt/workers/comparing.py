@@ -92,7 +92,8 @@ class Comparison:
         unresolved = unresolved or ("" if itself else _not_compared(expected, outputs))
         if save is not None:
             formats.write_samples(save / GIVEN, outputs)
-            formats.write_samples(save / RIGHT, expected)
+            if self.candidate.form is not Form.WRITTEN:  # what that should give lies beside it
+                formats.write_samples(save / RIGHT, expected)
         measured = Measured()
         if itself:
             diffs = self._by_itself(outputs)
