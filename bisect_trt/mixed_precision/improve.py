@@ -30,10 +30,13 @@ WIDTH, TRIED = 4, 40
 """Of a beam: sets that go on, and groups that are tried with each."""
 
 
-def improve(search: Search, limit: int, seed: int = 0) -> None:
-    """Look for something cheaper than the best of a search, as long as questions are left."""
+def improve(search: Search, limit: int, seed: int = 0, sums: bool = True) -> None:
+    """Look for something cheaper than the best of a search, as long as questions are left.
+
+    It begins with the harm of each node where `sums` of what roundings do led nowhere.
+    """
     with search.limited(limit, max(IDLE, IDLE_EACH * len(search.items))):
-        _Improver(search, seed).run()
+        _Improver(search, seed).run(sums)
 
 
 class _Improver:
@@ -47,8 +50,9 @@ class _Improver:
     def best(self) -> Keep:
         return self.search.found.best
 
-    def run(self) -> None:
+    def run(self, sums: bool) -> None:
         ways = (
+            *[self._by_harm] * (not sums),
             self._exchange,
             self._beams,
             self._core_and_few,

@@ -42,19 +42,22 @@ def cheap_questions(search: Search, weights: int, seed: int, tell: Tell) -> None
     tell("a first set that passes")
     with search.limited(ENOUGH):
         search.first()
+    sums = True
     if not search.found.first:  # many nodes count, and to look for each of them takes long
         tell(f"{len(search.found.best)} nodes do; fewer of them, by what each rounding does alone")
-        if exchanged(search, random.Random(seed), max(most, len(search.items)) - search.asked):
+        sums = exchanged(search, random.Random(seed), max(most, len(search.items)) - search.asked)
+        if sums:
             search.finish()
-            search.found.first = search.asked
+            search.found.first, most = search.asked, max(FEW_QUESTIONS, most - search.asked)
         else:
             search.first()
     tell(f"{len(search.found.best)} nodes; is there anything smaller?")
     search.prove(min(PROOF, most // 3))
     # What a proof by monotony says is looked at a little more only.
     written = len(search.found.best) + 1  # by `agree`
-    left = max(FEW_QUESTIONS, most - search.asked)
-    improve(search, min(left, max(0, ENOUGH - search.asked - written)) if search.settled else left, seed)
+    if search.settled:
+        most = min(most, max(0, ENOUGH - search.asked - written))
+    improve(search, most, seed, sums)
     search.finish()
 
 

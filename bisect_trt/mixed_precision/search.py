@@ -157,9 +157,9 @@ class Search:
         return (self._limit or 0) - self.asked
 
     def harms(self) -> Sequence[Harm]:
-        """Give what each rounding does alone; nothing where that takes more than a third of what is left."""
+        """Give what each rounding does alone; it takes no more than a third of what is left, see `harms`."""
         if self._harms is None:
-            self._measured, self._harms = self.hints.harms(self.left // 3)
+            self._measured, self._harms = self.hints.harms(min(self.left // 3, MEASURED))
         return self._harms
 
     def passes(self, keep: Iterable[str]) -> bool:
@@ -387,6 +387,8 @@ class Search:
         return ""
 
 
+MEASURED = 320
+"""Roundings or groups of them that are measured alone."""
 WIDEST_CONFLICT = 10
 """Nodes of a conflict beyond which hitting all conflicts is hopeless."""
 AT_ONCE = 3
