@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bisect_trt.accuracy.compare import compare
+from bisect_trt.errors import StoppedEarly
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
 from bisect_trt.mixed_precision.improve import improve
@@ -307,6 +309,35 @@ def test_a_target_that_loses_a_little_more_is_asked_by_halving_and_hard_nodes_on
     dear_questions(made, lambda text: None)
     assert len(made.found.best) == 6 and hard < made.found.best and made.found.one_minimal
     assert len(set(asked)) <= 15 + 6, "two ends, sets of the emulation, some by halving, the proof"
+
+
+def test_on_a_target_where_luck_decides_builds_are_bounded_and_it_is_said() -> None:
+    """Each set rounds other numbers: one of four passes, and so nodes that can be spared never end."""
+    items, asked = names(100), dict[Keep, bool]()
+
+    def target(keeps: Sequence[Keep]) -> list[Answer]:
+        for keep in keeps:
+            drawn = hashlib.sha256(",".join(sorted(keep)).encode()).digest()[0]
+            asked[keep] = keep >= set(items[:70]) or (len(keep) > 3 and drawn < 64)
+        return [Answer(asked[keep], 0.5 if asked[keep] else 2.0) for keep in keeps]
+
+    def made() -> Search:
+        asked.clear()
+        some = Search(items, target, Hints(rank=tuple(items), starts=(tuple(items[:70]),)))
+        some.answers([frozenset(items), frozenset()])
+        return some
+
+    bounded = made()
+    with pytest.raises(StoppedEarly, match="not proven") as stopped:
+        dear_questions(bounded, lambda text: None, lambda: len(asked))
+    best = bounded.found.best
+    assert asked[best] and not bounded.found.one_minimal
+    assert len(asked) <= 15 + len(best)
+    left = sum(best - {item} not in asked for item in best)
+    assert left > 0 and f"{left} nodes not asked alone" in stopped.value.message
+    free = made()
+    dear_questions(free, lambda text: None)
+    assert free.found.one_minimal and len(asked) > 15 + len(free.found.best)
 
 
 class Dice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Outcome, Stage
 from bisect_trt.reduction.passes.flaky import HITS, MOST_RUNS, runs_needed
 from bisect_trt.session.prober import Prober
+from bisect_trt.settings import Settings
 
 
 @dataclass
@@ -60,6 +61,12 @@ class OnTarget:
             return self.clock.seconds(keep)
         outcome = self.seen.get(keep)
         return outcome.built.run_seconds if outcome else 0.0
+
+    def builds(self, settings: Settings) -> Callable[[], int] | None:
+        """Count the sets that were asked for; nothing where that takes no build, or the user sets the end."""
+        if settings.target.spec.startswith("ort:") or settings.run.budget or settings.run.max_probes:
+            return None
+        return lambda: len(self.seen)
 
     def notes(self, low: str) -> tuple[str, ...]:
         """Give notes on a failure in the precision `low` that comes and goes, and on what was measured."""

@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from bisect_trt.errors import StoppedEarly
 from bisect_trt.mixed_precision.answer import Keep
 from bisect_trt.mixed_precision.exchange import exchanged
 from bisect_trt.mixed_precision.improve import improve
 from bisect_trt.mixed_precision.search import Ask, Hints, Search
+from bisect_trt.writing.text import counted
 
 Tell = Callable[[str], None]
 
@@ -24,6 +26,9 @@ SHARES = (1.0, 0.5, 0.25)
 """Of the tolerance: for each of these an emulation finds a set, to be tried on a target."""
 GROSS = 8.0
 """Tolerances: a node without which an emulation is that far off has to stay on a target, too, as a rule."""
+BUILDS = 15
+"""What a target is asked beside one question for each kept node, unless the user says how far to go."""
+MORE = "the same command with --max-probes goes on"
 LOOSE = 2.0
 """Times the error that is left in an emulation with all suspects in FP32: some of them may come to it."""
 
@@ -61,8 +66,21 @@ def cheap_questions(search: Search, weights: int, seed: int, tell: Tell) -> None
     search.finish()
 
 
-def dear_questions(search: Search, tell: Tell) -> None:
-    """Search for a 1-minimal set, where a question is a build."""
+def dear_questions(search: Search, tell: Tell, builds: Callable[[], int] | None = None) -> None:
+    """Search for a 1-minimal set, where a question is a build; `builds` gives how many there were.
+
+    Raises:
+        StoppedEarly: where `builds` is given: there were `BUILDS` and one for each node that is kept.
+    """
+
+    def require(new: int) -> None:
+        # Whatever passes is smaller, and so is what is allowed then; the last one of a proof hardly will.
+        if builds and builds() + new + (search.unproven > 1) > BUILDS + len(search.found.best):
+            left = counted(search.unproven, "node")
+            spent = f"{BUILDS} builds and one for each kept node are used up"
+            raise StoppedEarly(f"{spent}: not proven, {left} not asked alone", MORE)
+
+    search.before = require
     tell("a first set that passes")
     search.first()
     search.finish()

@@ -93,7 +93,10 @@ class Search:
         always: Keep = frozenset(),
         cost: Callable[[str], float] = lambda _: 1.0,
     ) -> None:
-        """Search among `items`, in the order of the model; `always` stay in FP32 in any case."""
+        """Search among `items`, in the order of the model; `always` stay in FP32 in any case.
+
+        What is put in place of `before` is called with the number of new questions before these are asked.
+        """
         self.items, self._ask, self.hints, self.always = tuple(items), ask, hints, always
         self.cost = cost
         self.place = {item: k for k, item in enumerate(self.items)}
@@ -107,6 +110,7 @@ class Search:
         self._passed: list[int] = []
         self._failed: list[int] = []
         self.odd = False
+        self.before: Callable[[int], None] = lambda new: None
         known_rank = {item: k for k, item in enumerate(hints.rank)}
         self.rank = {item: known_rank.get(item, len(known_rank)) for item in self.items}
 
@@ -124,6 +128,7 @@ class Search:
         if self._limit is not None and self.asked + len(new) > min(self._limit, self._cheaper + self._idle):
             raise EffortSpentError
         if new:
+            self.before(len(new))
             for keep, answer in zip(new, self._ask([k | self.always for k in new]), strict=True):
                 self.known[keep] = answer
                 self._compare(keep, answer.passes)
@@ -303,6 +308,12 @@ class Search:
         while not self.found.one_minimal and len(self.found.best) > 1:
             self.swept(self.sorted(self.found.best))
         self.found.one_minimal = True
+
+    @property
+    def unproven(self) -> int:
+        """How many nodes of the best set nobody has asked about alone."""
+        best = self.found.best
+        return sum(best - {item} not in self.known for item in best)
 
     def choose(self, keep: Keep) -> None:
         """Take a set that passes in place of the best one, though it may not be 1-minimal."""

@@ -210,7 +210,7 @@ class Work:
         """Run all steps; give how they ended."""
         try:
             if isinstance(self.asker, OnTarget):
-                schedule.dear_questions(search, self._searching)
+                schedule.dear_questions(search, self._searching, self.asker.builds(self.settings))
                 if self.asker.clock:
                     self._searching("the fastest of the sets that pass, measured")
                     self.asker.clock.choose(search)
