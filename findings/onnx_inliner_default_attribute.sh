@@ -14,7 +14,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for release in 1.16.2 1.23.2; do
 "${PYTHON:-python3}" -m venv "$work/$release"
-"$work/$release/bin/pip" install -q --no-compile onnx==$release $([ $release = 1.16.2 ] && echo 'onnxruntime==1.20.1 numpy<2' || echo onnxruntime==1.32.0 onnx-ir==1.1.0)
+others="onnxruntime==1.32.0 onnx-ir==1.1.0"
+[ $release != 1.16.2 ] || others="onnxruntime==1.20.1 numpy<2"
+"$work/$release/bin/pip" install -q --no-compile onnx==$release $others
 "$work/$release/bin/python" -W ignore - "$release" <<'PY'
 import sys
 

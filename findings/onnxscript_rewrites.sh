@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One would guess: onnxscript.optimizer.optimize, on whose rules PyTorch's exporter relies (torch.onnx imports it
-# through onnxscript._framework_apis), returns the same function.
+# One would guess: onnxscript.optimizer.optimize, which onnxscript also hands to PyTorch's exporter
+# (onnxscript/_framework_apis), returns the same function.
 # What happens: three of its default rewrites change results without a word.
 # 1. Relu(Clip(x, max=-1)) becomes Clip(x, 0, -1). With min above max Clip gives max, so the Relu is -1.
 # 2. Clip(Clip(x, 0, 1), 2, 3), always 2, becomes Clip(x, 2, 1), always 1.
@@ -10,8 +10,8 @@
 # for Pad asks for the value 0, which is zero for Conv and is not for ConvInteger.
 # Versions: onnxscript 0.7.2, onnx-ir 1.1.0; the judges, which agree, are onnxruntime 1.32.0 with all optimisation off
 # and the ReferenceEvaluator of onnx 1.23.2; seen 2026-11-30.
-# Why it matters for bisecting: exported and optimised in one call, the model is wrong before any backend saw
-# it. A reducer that cuts layers away brings such pairs of clips together by itself.
+# Why it matters for bisecting: a model that was optimised on export is wrong before any backend saw it, and cutting
+# layers away can bring such pairs of clips together.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -7,7 +7,7 @@
 # Why: `weight_tensor - weight_zp` in NumPy has the type of both, uint8.
 # Versions: onnxruntime 1.32.0, onnx 1.23.2, numpy 2.4.6; seen 2026-11-30.
 # Why it matters for bisecting: this is the table by which one chooses the layers to keep in float. With uint8
-# weights each layer looks like a culprit, and leaving the "worst" in float mends nothing.
+# weights a good layer looks like the culprit.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
