@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,7 @@ class _Look:
     sample: int
     feeds: Mapping[str, Array]
     known: Mapping[str, Array] | None  # what the reference gave for it, if it was just asked
+    _errors: dict[str, Array] = field(default_factory=dict)
 
     def answer(self, arithmetic: Arithmetic) -> dict[str, Any]:
         """Return what is said of it. Raises Unknown."""
@@ -157,6 +158,13 @@ class _Look:
         """Return whether overflow makes the outputs differ: a mask of -1e9 may be -Inf as well."""
         return bool(self.noise.overflows) and not self.compare.one_agrees(self.sample, self.noise.overflown())
 
+    def _error(self, name: str) -> Array:
+        """Return the error of each element of an output that both sides have in the same shape."""
+        if name not in self._errors:
+            sample = self.sample
+            self._errors[name] = _error(self.compare.expected[sample][name], self.compare.given[sample][name])
+        return self._errors[name]
+
     def _far_beyond(self) -> bool:
         """Return whether the outputs disagree even if `FAR` times the bounds so far were explained."""
         given, kept = self.compare.given[self.sample], dict[str, Array]()
@@ -166,7 +174,7 @@ class _Look:
                 return False
             bound = spread.bound
             far = FAR * np.maximum(bound, bound.mean() if bound.size else 0.0)
-            kept[name] = np.where(_error(value, actual) <= far, value, actual)
+            kept[name] = np.where(self._error(name) <= far, value, actual)
         return not self.compare.one_agrees(self.sample, kept)
 
     def _compared(self) -> dict[str, Any]:
@@ -181,9 +189,9 @@ class _Look:
             elif actual.shape != value.shape:
                 kept[name] = value if spread.shapes else actual
             else:
-                error = _error(value, actual)
-                kept[name] = np.where(error <= spread.bound, value, actual)
-                worst += _worst(name, value, actual, error, spread.bound)
+                error, bound = self._error(name), spread.bound
+                kept[name] = np.where(error <= bound, value, actual)
+                worst += _worst(name, value, actual, error, bound)
         expected, accuracy = self.compare.expected[self.sample], self.compare.accuracy
         explained = not failing_samples([expected], [kept], accuracy, self.compare.least)
         runs = max((spread.runs for spread in self.noise.spreads.values()), default=0)
