@@ -120,6 +120,8 @@ def test_the_set_is_small_and_the_model_right(name: str, tmp_path: Path) -> None
     assert agrees(expected, explicit(mixed, feeds))
     told = json.loads((tmp_path / "out/precision.json").read_text())
     assert told["keep"] == [item.name for item in result.kept] and result.smallest
+    lucky = [note for note in told["notes"] if "may fail on others" in note]
+    assert len(lucky) == (name in ("bert", "vit")), "where a node more can break what passes"
     names = [node.name for node in model.graph.node]
     assert set(told["keep"]) <= set(names)
     kinds = {

@@ -17,6 +17,12 @@ LOST = "outputs are lost (NaN or Inf, other integers or another shape)"
 """What is said where no tolerance is large enough."""
 
 
+LUCK = (
+    "A set was seen to fail that has all nodes of one that passes: rounding is so near the tolerance here that "
+    "what passes on these inputs may fail on others. Give several samples, or a tighter tolerance."
+)
+
+
 @dataclass(frozen=True)
 class Kept:
     """A node that stays in FP32.

@@ -21,7 +21,7 @@ from bisect_trt.mixed_precision.evaluate import Trial
 from bisect_trt.mixed_precision.hints import Range, activations, hints, reasons
 from bisect_trt.mixed_precision.on_target import OnTarget
 from bisect_trt.mixed_precision.quantise import KINDS, quantisable, scales_of
-from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, LOST, MIXED_STATUS, Kept, Precision
+from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, LOST, LUCK, MIXED_STATUS, Kept, Precision
 from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.mixed_precision.switch import OLDEST
 from bisect_trt.mixed_precision.weights import adopted
@@ -316,7 +316,7 @@ class Work:
             evaluations={"first": search.found.first, "all": asked, "explicit": self.written.answered},
             one_minimal=search.found.one_minimal or not chosen,
             smallest=search.smallest,
-            notes=tuple(filter(None, (RAISED * self.was_narrow, self.unknown, *more))),
+            notes=tuple(filter(None, (LUCK * search.odd, RAISED * self.was_narrow, self.unknown, *more))),
             raised=self.was_narrow,
             curve=tuple(sorted(curve.items())),
         )
