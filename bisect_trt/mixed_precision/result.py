@@ -18,8 +18,8 @@ LOST = "outputs are lost (NaN or Inf, other integers or another shape)"
 
 
 LUCK = (
-    "A set was seen to fail that has all nodes of one that passes: rounding is so near the tolerance here that "
-    "what passes on these inputs may fail on others. Give several samples, or a tighter tolerance."
+    "A set was seen to fail that has all nodes of one that passes: rounding is so near the tolerance here "
+    "that what passes on these inputs may fail on others. Give several samples, or a tighter tolerance."
 )
 
 
