@@ -9,10 +9,11 @@ moves are chosen by the sum and judged by the answer.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 import random
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -177,16 +178,26 @@ class Exchange:
         if must not in self._order:
             left, order = set(self.search.items), list[str]()
             lost = {item: self._spared(left, item) for item in left}
-            while left:
-                item = min(left, key=lambda t: (t in must, lost[t], self.search.place[t]))
+            heap = [self._ranked(item, lost, must) for item in self.search.items]
+            heapq.heapify(heap)
+            while heap:
+                entry = heapq.heappop(heap)
+                item = entry[-1]
+                if item not in left or entry[1] > lost[item]:
+                    continue  # there is an entry with what it spares by now
                 for u in self._at[item]:
                     nodes, harm = self._units[u]
-                    for other in nodes if nodes <= left else ():
+                    for other in nodes - {item} if nodes <= left else ():
                         lost[other] -= harm
+                        heapq.heappush(heap, self._ranked(other, lost, must))
                 left.discard(item)
                 order.append(item)
             self._order[must] = order
         return self._order[must]
+
+    def _ranked(self, item: str, lost: Mapping[str, float], must: Keep) -> tuple[bool, float, int, str]:
+        """Give what can be spared first the least value."""
+        return item in must, lost[item], self.search.place[item], item
 
     def _least(self, size: int, must: Keep) -> Keep:
         """Give a set of so many nodes whose sum is small."""

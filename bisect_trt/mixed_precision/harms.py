@@ -21,8 +21,8 @@ from bisect_trt.mixed_precision.switch import Edge
 from bisect_trt.outcome import Array
 from bisect_trt.settings import AccuracySettings
 
-ELEMENTS = 4096
-"""So many elements of the outputs tell enough."""
+ELEMENTS, NUMBERS = 4096, 4_000_000
+"""So many elements of the outputs tell enough; what is held of all edges together."""
 LARGEST = 100.0
 """Tolerances: what is off by more is as wrong as can be."""
 ALIKE, LEAST_ALIKE = 0.9, 0.8
@@ -39,7 +39,8 @@ def harms(trial: Trial, most: int, twins: Mapping[str, str]) -> tuple[int, list[
     edges = engine.edges()
     limits = [_limits(due, trial.accuracy) for due in engine.expected]
     right = [engine.outputs((), sample) for sample in range(len(limits))]
-    step = 1 + sum(limit.size for some in limits for limit in some.values()) // ELEMENTS
+    enough = max(1, min(ELEMENTS, NUMBERS // max(1, len(edges))))
+    step = 1 + sum(limit.size for some in limits for limit in some.values()) // enough
 
     def error(some: Collection[Edge]) -> Array:
         parts = [_error(right[k], engine.outputs(some, k), limit) for k, limit in enumerate(limits)]
@@ -122,5 +123,7 @@ def grouped(edges: Sequence[Edge], errors: Array) -> list[Harm]:
     for k, edge in enumerate(edges):
         nodes.setdefault(group[k], set()).update(filter(None, edge))
     square = np.mean(errors**2, axis=1)
-    most = {g: max(float(square[k]) for k in range(len(edges)) if group[k] == g) for g in nodes}
+    most = dict.fromkeys(nodes, 0.0)
+    for k, g in enumerate(group):
+        most[g] = max(most[g], float(square[k]))
     return [(frozenset(some), most[g]) for g, some in nodes.items() if most[g] > 0]
