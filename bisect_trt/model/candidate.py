@@ -97,6 +97,7 @@ class Rest:
         expected: recorded reference values of `outputs`, one mapping a sample.
         deltas: outputs of the candidate that the rest computes too (the candidate has gaps): what is put
             in is the difference that the target made, as the input `NAME#delta`.
+        inner: whether `outputs` has tensors inside the model, of which only the size of errors is asked.
     """
 
     outputs: tuple[str, ...] = ()
@@ -104,6 +105,7 @@ class Rest:
     feeds: tuple[Feeds, ...] = ()
     expected: tuple[Feeds, ...] = ()
     deltas: tuple[str, ...] = ()
+    inner: bool = False
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Rests:
             if t in self._record and (t in made or self._graph.producer.get(t) in behind)
         )
         expected = tuple({t: self._record.path(k, t) for t in outputs} for k in range(self._record.samples))
-        rest = Rest(outputs=outputs, expected=expected)
+        rest = Rest(outputs=outputs, expected=expected, inner=bool(through))
         if behind and any(self._graph.producer.get(t) in behind for t in outputs):
             rest = self._cut(rest, made, behind, behind & inside)
         return replace(candidate, rest=rest)
