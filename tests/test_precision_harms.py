@@ -150,6 +150,21 @@ def test_where_sums_lead_nowhere_the_list_search_goes_on() -> None:
     assert plain.asked > schedule.ENOUGH and set(plain.known) <= set(made.known)
 
 
+def test_fewer_nodes_that_cost_more_are_no_step() -> None:
+    """The nodes whose rounding counts most are the dear ones."""
+    made, _ = many_small_errors(0, 300, luck=0.5)
+    harms = made.hints.harms(1000)[1]
+    worth = {item: sum(harm for nodes, harm in harms if item in nodes) for item in made.items}
+    dear = set(sorted(worth, key=lambda item: worth[item])[-60:])
+    made.cost = lambda item: 50.0 if item in dear else 1.0
+    made.answers([frozenset(made.items), frozenset()])
+    made.first()
+    asked = made.asked
+    with made.limited(2000):
+        Exchange(made, harms, random.Random(0)).run()
+    assert made.asked < asked + 2000, "it ends by itself"
+
+
 def test_a_search_that_finds_nothing_for_long_ends() -> None:
     made, _ = many_small_errors(0)
     made.answers([frozenset(ITEMS), frozenset()])

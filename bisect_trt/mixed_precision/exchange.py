@@ -44,14 +44,14 @@ HALF = 2
 
 
 def exchanged(search: Search, chance: random.Random, questions: int) -> bool:
-    """Make the best set of a search smaller, in so many questions; it need not be 1-minimal then.
+    """Make the best set of a search cheaper, in so many questions; it need not be 1-minimal then.
 
-    Gives whether it came to half of its size: else sums say little of this model.
+    Gives whether it came to half of its price: else sums say little of this model.
     """
-    begun = len(search.found.best)
+    begun = search.price(search.found.best)
     with search.limited(questions):
         Exchange(search, search.harms(), chance, TRIES[:2], QUICK).run()
-    return HALF * len(search.found.best) <= begun
+    return HALF * search.price(search.found.best) <= begun
 
 
 class Exchange:
@@ -90,8 +90,15 @@ class Exchange:
         """
         if not self._units or self._left(self.search.found.best) > 1:
             return
-        while any(self._smaller(*how) for how in self._tries()):
+        while self._finds_cheaper():
             pass
+
+    def _finds_cheaper(self) -> bool:
+        """Try all sizes until one gives a cheaper set: one of fewer nodes need not be that."""
+        search, price = self.search, self.search.price(self.search.found.best)
+        return any(
+            self._smaller(*how) and search.price(search.found.best) < price - 1e-9 for how in self._tries()
+        )
 
     def _tries(self) -> list[tuple[int, bool]]:
         """List sizes, and whether the best set is what it begins at."""
