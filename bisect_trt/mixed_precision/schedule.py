@@ -78,7 +78,7 @@ def dear_questions(search: Search, tell: Tell, builds: Callable[[], int] | None 
         if builds and builds() + new + (search.unproven > 1) > BUILDS + len(search.found.best):
             left = counted(search.unproven, "node")
             spent = f"{BUILDS} builds and one for each kept node are used up"
-            raise StoppedEarly(f"{spent}: not proven, {left} not asked alone", MORE)
+            raise StoppedEarly(f"{spent}: not proven, {left} not asked alone; {MORE}")
 
     search.before = require
     tell("a first set that passes")
