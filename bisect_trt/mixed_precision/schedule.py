@@ -22,6 +22,8 @@ PROOF = 500
 """Questions for a proof: what takes more does not end in one, as a rule."""
 FEW_QUESTIONS = 40
 """Questions for improvements of the largest models."""
+WRITTEN = 40
+"""Questions that take as long as one of the written form."""
 SHARES = (1.0, 0.5, 0.25)
 """Of the tolerance: for each of these an emulation finds a set, to be tried on a target."""
 GROSS = 8.0
@@ -160,12 +162,13 @@ def _among_suspects(search: Search, passes: Callable[[Keep], bool]) -> list[Keep
 def agree(search: Search, weights: int, written: Ask, tell: Tell) -> None:
     """Ask for the answers that matter once more, of the models that would be written; else begin again.
 
-    Of a large model only the one that will be written is asked for: to make each takes long.
+    To make each takes long: of a large model the one that will be written is asked for, and some or none of
+    those with a node less.
     """
-    best = search.found.best
+    best, most = search.found.best, effort(len(search.items), weights)
     asked: list[Keep] = [best]
-    if effort(len(search.items), weights) > FEW_QUESTIONS:
-        asked += [best - {item} for item in search.sorted(best)]
+    if most > FEW_QUESTIONS:
+        asked += [best - {item} for item in search.sorted(best)[: most // WRITTEN]]
     answers = written([keep | search.always for keep in asked])
     if all(a.passes == search.known[keep].passes for keep, a in zip(asked, answers, strict=True)):
         return
