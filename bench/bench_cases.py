@@ -40,7 +40,8 @@ class Bench:
         if self.messages:
             return ["rtx", *self.messages]
         libraries = openvino_cpu.libraries(folder)
-        return ["openvino", str(libraries[0][1]) if libraries else "", str(self.rtol)]
+        library = libraries[0][1] if libraries else openvino_cpu.plugin()
+        return ["openvino", str(library), str(self.rtol)]
 
     def target(self, folder: Path) -> list[str]:
         """The same target as arguments of bisect-trt."""

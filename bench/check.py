@@ -44,8 +44,7 @@ def openvino(model: Path, library: str, rtol: float) -> bool:
     import onnxruntime as ort
 
     name = "OpenVINOExecutionProvider"
-    if library:
-        ort.register_execution_provider_library(name, library)
+    ort.register_execution_provider_library(name, library)
     devices = [d for d in ort.get_ep_devices() if d.ep_name == name][:1]
     options = ort.SessionOptions()
     precise = {"load_config": '{"CPU":{"INFERENCE_PRECISION_HINT":"f32"}}'}
