@@ -83,14 +83,13 @@ def compare(
     if rtol is None:
         rtol = max(default_rtol(reference.dtype), default_rtol(target.dtype))
     brief = (brief or rough) and metric.partition(":")[0] in ("max", "quantile")  # others need more sums
-    if brief and rough and agree_by_far(reference, target, rtol, atol):
+    if brief:
         found = TensorDiff(name, True, reference.size, rtol=rtol, atol=atol or 0.0, metric=metric, brief=True)
-        return replace(found, rough=True)
-    if brief and is_same(reference, target):
-        infs = int(np.count_nonzero(np.isinf(reference)))
-        finite, told = reference.size - infs, atol or 0.0
-        same = TensorDiff(name, True, reference.size, rtol=rtol, atol=told, metric=metric, brief=True)
-        return replace(same, finite=finite, infs=(infs, infs))
+        if rough and agree_by_far(reference, target, rtol, atol):
+            return replace(found, rough=True)
+        if is_same(reference, target):
+            infs = int(np.count_nonzero(np.isinf(reference)))
+            return replace(found, finite=reference.size - infs, infs=(infs, infs))
     size, squares = _scale(reference)
     limits = Limits(rtol, rtol * size if atol is None else atol, size, metric, atol or 0.0, brief)
     return _close(name, reference, target, limits, words, squares)
