@@ -96,9 +96,7 @@ class Exchange:
     def _finds_cheaper(self) -> bool:
         """Try all sizes until one gives a cheaper set: one of fewer nodes need not be that."""
         search, price = self.search, self.search.price(self.search.found.best)
-        return any(
-            self._smaller(*how) and search.price(search.found.best) < price - 1e-9 for how in self._tries()
-        )
+        return any(self._smaller(*how) and search.cheaper(search.found.best, price) for how in self._tries())
 
     def _tries(self) -> list[tuple[int, bool]]:
         """List sizes, and whether the best set is what it begins at."""

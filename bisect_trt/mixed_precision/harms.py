@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -38,12 +39,15 @@ def harms(trial: Trial, most: int, twins: Mapping[str, str]) -> tuple[int, list[
     engine = engine_of(trial)
     edges = engine.edges()
     limits = [_limits(due, trial.accuracy) for due in engine.expected]
-    right = [engine.outputs((), sample) for sample in range(len(limits))]
     enough = max(1, min(ELEMENTS, NUMBERS // max(1, len(edges))))
     step = 1 + sum(limit.size for some in limits for limit in some.values()) // enough
 
+    @cache
+    def right(sample: int) -> dict[str, Array]:  # of a model with too many classes nothing is run
+        return engine.outputs((), sample)
+
     def error(some: Collection[Edge]) -> Array:
-        parts = [_error(right[k], engine.outputs(some, k), limit) for k, limit in enumerate(limits)]
+        parts = [_error(right(k), engine.outputs(some, k), limit) for k, limit in enumerate(limits)]
         return np.concatenate(parts)[::step]
 
     runs, errors = by_groups(edges, error, most, twins)

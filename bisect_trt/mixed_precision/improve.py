@@ -70,7 +70,7 @@ class _Improver:
     def _improves(self, way: Callable[[], None], before: float) -> bool:
         if not self.search.all_tried:
             way()
-        if self.search.price(self.best) > before - 1e-9:
+        if not self.search.cheaper(self.best, before):
             return False
         self.search.minimal(self.search.sorted(self.best))
         return True
@@ -79,7 +79,7 @@ class _Improver:
         """Ask many, until there is something that costs less than `price`; gives whether there is."""
         while batch := list(itertools.islice(keeps, BATCH)):
             self.search.answers(batch)
-            if self.search.price(self.best) < price - 1e-9:
+            if self.search.cheaper(self.best, price):
                 return True
         return False
 
@@ -172,7 +172,7 @@ class _Improver:
             if (start, self.best) not in self._beamed:
                 self._beamed.add((start, self.best))
                 self._beam(start)
-            if self.search.price(self.best) < price - 1e-9:
+            if self.search.cheaper(self.best, price):
                 return
 
     def _beam(self, core: Keep) -> None:
@@ -181,7 +181,7 @@ class _Improver:
         front, seen = [core], {core}
         while front:
             made = dict.fromkeys(keep | group for keep in front for group in groups)
-            new = [keep for keep in made if keep not in seen and search.price(keep) < price - 1e-9]
+            new = [keep for keep in made if keep not in seen and search.cheaper(keep, price)]
             if len(seen) == 1:
                 new = new[: FIRST * TRIED]
             seen.update(new)
@@ -226,7 +226,7 @@ class _Improver:
                 keep = keep - {item} if search.passes(keep - {item}) else keep
             if spared and search.price(keep) < search.price(current) + 1e-9:
                 current = keep
-            if search.price(keep) < price - 1e-9:
+            if search.cheaper(keep, price):
                 return
 
     def _some_beside(self, keep: Keep) -> list[str]:

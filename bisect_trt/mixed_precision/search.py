@@ -133,7 +133,7 @@ class Search:
                 self.known[keep] = answer
                 self._compare(keep, answer.passes)
                 if answer.passes and self._better(keep, answer):
-                    if self.price(keep) < self.price(self.found.best) - 1e-9:
+                    if self.cheaper(keep, self.price(self.found.best)):
                         self._cheaper = self.asked
                     self.found.best, self.found.one_minimal = keep, False
         return [self.known[keep] for keep in asked]
@@ -175,6 +175,10 @@ class Search:
         """Give what a set costs."""
         return sum(map(self.cost, keep))
 
+    def cheaper(self, keep: Iterable[str], price: float) -> bool:
+        """Return whether a set costs less than that, by more than sums of costs are rounded."""
+        return self.price(keep) < price - 1e-9
+
     def _compare(self, keep: Keep, passes: bool) -> None:
         """Notice a set that passes within one that fails: then proofs by monotony are worth little."""
         if self.odd:
@@ -188,7 +192,7 @@ class Search:
         """Cheaper than the best, or as cheap and further from the limit."""
         best = self.known.get(self.found.best)
         price, least = self.price(keep), self.price(self.found.best)
-        return price < least - 1e-9 or (
+        return self.cheaper(keep, least) or (
             price < least + 1e-9 and best is not None and answer.error < best.error - 1e-9
         )
 
