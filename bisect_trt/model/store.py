@@ -300,8 +300,9 @@ def _read(path: Path) -> Array:
                 whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 order: Literal["F", "C"] = "F" if by_column else "C"
                 return np.ndarray(shape, dtype, whole, file.tell(), order=order)
-    array: Array = np.load(path, allow_pickle=False)
-    return array
+        file.seek(0)
+        array: Array = np.load(file, allow_pickle=False)
+        return array
 
 
 def plain(array: Array) -> Array:
