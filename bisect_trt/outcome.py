@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
 import numpy.typing as npt
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 Array = npt.NDArray[Any]
 """The values of a tensor."""
@@ -57,8 +58,7 @@ class Ended(StrEnum):
     NOT_EDITABLE = "not editable"  # the failure vanishes as soon as the model is written anew
 
 
-@dataclass(frozen=True)
-class End:
+class End(Struct, frozen=True):
     """How a search ended, and why it ended early in words; these are empty when it was done."""
 
     how: Ended = Ended.DONE
@@ -78,8 +78,7 @@ BY_PARSER = re.compile(r"(?P<code>\w+):(?P<op>\w*):(?P<function>[^\s:]*): (?P<sa
 _TELLING = 12  # letters of a message that is not only "false"
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """One failure of a target.
 
     Two failures are the same when stage, symptom and signature are equal. `signature` is the first
@@ -144,8 +143,7 @@ class _Facts:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
-@dataclass(frozen=True)
-class Measured(_Facts):
+class Measured(_Facts, Struct, frozen=True):
     """What comparing the outputs of one probe gave.
 
     Attributes:
@@ -171,13 +169,12 @@ class Measured(_Facts):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; empty when nothing was compared."""
-        known = {k: v for k, v in vars(self).items() if v or k not in ("own", "rounding", "origin")}
+        known = {k: v for k, v in asdict(self).items() if v or k not in ("own", "rounding", "origin")}
         found = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items()}
         return found if self.compared or self.own else {}
 
 
-@dataclass(frozen=True)
-class Built(_Facts):
+class Built(_Facts, Struct, frozen=True):
     """What a target reports about the network or engine of a candidate; empty where it does not.
 
     Attributes:
@@ -214,11 +211,10 @@ class Built(_Facts):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data of what is known."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items() if v}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v}
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one probe saw: no failures means that the candidate is fine on this target.
 
     A target may report several failures at once (the parser lists every node that it refuses);

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field, to_builtins
+from msgspec.structs import asdict, replace
 
 from bisect_trt.accuracy.amplifiers import Amplifier
 from bisect_trt.model.candidate import Candidate
@@ -20,8 +22,7 @@ from bisect_trt.targets.base import TargetInfo
 from bisect_trt.writing.text import Summary, counted
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """One event on the way; `accepted` marks the ones that made the best candidate smaller."""
 
     phase: str
@@ -55,8 +56,7 @@ LONGEST_LINE = 160  # characters of a line of a result's text
 OnEvent = Callable[[Step], None]
 
 
-@dataclass
-class Tally:
+class Tally(Struct):
     """What one pass of the simplification tried and won.
 
     Attributes:
@@ -74,8 +74,7 @@ class Tally:
     won: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Simplification:
+class Simplification(Struct, frozen=True):
     """What the simplification of a reduced model did.
 
     Attributes:
@@ -112,8 +111,7 @@ class Simplification:
         }
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """What a failure is, in figures and words. See docs/judging.md.
 
     Attributes:
@@ -137,11 +135,10 @@ class Judgement:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data, without the kind."""
-        return {key: value for key, value in asdict(self).items() if key != "kind"}
+        return {key: value for key, value in to_builtins(self).items() if key != "kind"}
 
 
-@dataclass(frozen=True, repr=False)
-class Reduction(Summary):
+class Reduction(Summary, Struct, frozen=True):
     """The result of `reduce`.
 
     `verified` of `repeats` runs of the written files in fresh processes showed the wanted failure.
@@ -232,8 +229,7 @@ class Reduction(Summary):
         return self.simplification.nodes if self.simplification else self.best.nodes
 
 
-@dataclass(frozen=True, repr=False)
-class Check(Summary):
+class Check(Summary, Struct, frozen=True):
     """The result of `check`: one probe of the whole model.
 
     With `export_differs` the target was not asked: ONNX Runtime and the outside reference disagree.

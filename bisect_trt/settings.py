@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Input name and dimensions, sorted by name; a tuple so that it can be hashed."""
@@ -12,8 +13,7 @@ TIMING = "timing.cache"
 """Name of TensorRT's timing cache where it is ours: in the folder of a run, and beside a reproducer."""
 
 
-@dataclass(frozen=True)
-class TargetSettings:
+class TargetSettings(Struct, frozen=True):
     """Which target, and how its builder is configured.
 
     Attributes:
@@ -58,8 +58,7 @@ class TargetSettings:
     with_tactics: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Struct, frozen=True):
     """How probes are run and repeated.
 
     Attributes:
@@ -105,8 +104,7 @@ class RunSettings:
     cluster: str = ""
 
 
-@dataclass(frozen=True)
-class AccuracySettings:
+class AccuracySettings(Struct, frozen=True):
     """When outputs count as equal, and where that is judged; see `compare` for the metrics.
 
     Attributes:
@@ -135,8 +133,7 @@ class AccuracySettings:
 DEFAULT_ACCURACY = AccuracySettings()
 
 
-@dataclass(frozen=True)
-class ReportSettings:
+class ReportSettings(Struct, frozen=True):
     """What the reproducer folder holds besides what is always there; no probe depends on it.
 
     Attributes:
@@ -148,8 +145,7 @@ class ReportSettings:
     inputs_for: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What a run needs besides the model; each part has defaults."""
 
     target: TargetSettings = field(default_factory=TargetSettings)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import sys
 from enum import EnumMeta
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 import bisect_trt
 import bisect_trt.api
@@ -22,10 +23,12 @@ Written by `make docs` from the docstrings; every example is run by a test.
 
 def signature(name: str, thing: Any) -> str:
     """The head of a function or class as it is called, each argument on a line of its own."""
-    if isinstance(thing, EnumMeta) or not (inspect.isfunction(thing) or dataclasses.is_dataclass(thing)):
+    if isinstance(thing, EnumMeta) or not (inspect.isfunction(thing) or issubclass(thing, Struct)):
         return name
     arguments = []
     for argument in inspect.signature(thing).parameters.values():
+        if isinstance(thing, type):  # msgspec's signature has the types themselves, with their modules
+            argument = argument.replace(annotation=thing.__annotations__[argument.name])
         text = re.sub(r"<function .*? at 0x\w+>|(\w+Settings|Asking)\(.*\)$|<factory>", "...", str(argument))
         arguments.append(text.replace("'", ""))
     inner = ",\n    ".join(arguments)

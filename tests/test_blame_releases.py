@@ -6,10 +6,10 @@ import errno
 import json
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import bisect_trt
 import package_index as fake

@@ -10,13 +10,13 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import typer
+from msgspec.structs import replace
 from onnx import helper
 from rich.console import Console
 

@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 from rich.console import Console
 
 from bisect_trt.cli.output.console import show_doctor

@@ -6,7 +6,6 @@ import json
 import shlex
 import tomllib
 from collections import Counter
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import typer
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 import bisect_trt
 from bisect_trt.cli.app import app, main
@@ -120,8 +120,8 @@ def test_a_configuration_gives_the_same_settings(settings: Settings) -> None:
 
 
 def test_every_setting_has_one_row() -> None:
-    parts = {part.name: getattr(Settings(), part.name) for part in fields(Settings)}
-    known = [f"{name}.{f.name}" for name, part in parts.items() for f in fields(part)]
+    parts = asdict(Settings())
+    known = [f"{name}.{field}" for name, part in parts.items() for field in part.__struct_fields__]
     ours = {"target.without_tactics", "target.with_tactics", "target.decisions"}
     assert Counter(row.field for row in ROWS) == Counter(set(known) - ours)
     assert len({row.key for row in ROWS}) == len(ROWS), "two sections must not have a field of one name"

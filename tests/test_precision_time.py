@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec import field
 
 import precision_models as models
 from bisect_trt.cli.app import main
@@ -46,11 +47,14 @@ def test_layers_that_a_set_cuts_are_closed() -> None:
 class MadeUp(Clock):
     """Times that a table gives, by number of nodes; n1 alone pays for a cut layer."""
 
-    def __init__(self, folder: Path, table: dict[int, float]) -> None:
-        self.table, self.asked = table, list[tuple[int, ...]]()
+    table: dict[int, float] = field(default_factory=dict)
+    asked: list[tuple[int, ...]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, folder: Path, table: dict[int, float]) -> MadeUp:
         journal = Journal.open(folder / "journal.jsonl", {})
         never = Candidate(b"", Path(), ())
-        super().__init__(None, TargetSettings(), lambda keep: never, NAMES, journal, Budget())  # type: ignore[arg-type]
+        return cls(None, TargetSettings(), lambda keep: never, NAMES, journal, Budget(), table=table)  # type: ignore[arg-type]
 
     def ask(self, keeps: Sequence[Keep], *, profile: bool = False) -> list[Clocked]:
         self.asked.append(tuple(len(keep) for keep in keeps))
@@ -72,7 +76,7 @@ class MadeUp(Clock):
 def test_the_faster_of_those_that_pass_is_kept(
     table: dict[int, float], kept: set[str], words: str, tmp_path: Path
 ) -> None:
-    made = MadeUp(tmp_path, table)
+    made = MadeUp.of(tmp_path, table)
     cost = made.prices(tuple(NAMES), frozenset())
 
     def ask(keeps: Sequence[Keep]) -> list[Answer]:

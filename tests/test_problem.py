@@ -6,13 +6,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import onnx
 import pytest
+from msgspec.structs import replace
 from onnx import helper
 
 import bisect_trt

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +13,7 @@ from xml.etree import ElementTree
 import jsonschema
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from onnx import helper
 
 import bisect_trt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from bisect_trt.accuracy.operators import NORMS, SUMS, THRESHOLDS
 
@@ -43,8 +43,7 @@ _KINDS: tuple[tuple[frozenset[str], str, str], ...] = (
 _OTHER = ("a steep function: small changes of its input become large ones", "scale what goes in")
 
 
-@dataclass(frozen=True)
-class Amplifier:
+class Amplifier(Struct, frozen=True):
     """A node that makes errors larger.
 
     Attributes:

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.sums import (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from bisect_trt.outcome import Symptom
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(Struct, frozen=True):
     """One element that does not agree; `error` is |target - reference|, infinite where one is no number."""
 
     index: tuple[int, ...]
@@ -24,8 +25,7 @@ class Element:
         return {"index": list(self.index), **{k: _plain(v) for k, v in values.items()}}
 
 
-@dataclass(frozen=True)
-class TensorDiff:
+class TensorDiff(Struct, frozen=True):
     """How the target's tensor differs from the reference's.
 
     Attributes:
@@ -90,7 +90,7 @@ class TensorDiff:
 
         Infinite and undefined figures are texts.
         """
-        kept = {k: v for k, v in vars(self).items() if k not in ("brief", "rough")}
+        kept = {k: v for k, v in asdict(self).items() if k not in ("brief", "rough")}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
         plain |= {k: _plain(v) for k, v in plain.items() if isinstance(v, float)}
         worst = [element.to_json() for element in self.worst]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct, field
 
 from bisect_trt.accuracy.diff import Element
 from bisect_trt.outcome import Array
@@ -92,8 +92,7 @@ def largest(score: Array, most: int) -> list[int]:
     return [int(k) for k in np.argsort(-score, kind="stable")]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """When elements count as equal, and which metric decides."""
 
     rtol: float
@@ -124,8 +123,7 @@ class Limits:
         return error <= self.given + self.rtol * size
 
 
-@dataclass
-class Sums:
+class Sums(Struct):
     """What the pieces of a float tensor add up to.
 
     `squares` are sums of squares of pieces of the reference that are known, by where these begin.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.boxes import in_order
 from bisect_trt.accuracy.compare import RTOL, RTOL_NARROW, compare, default_rtol, kind_of, scale

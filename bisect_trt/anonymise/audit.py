@@ -14,11 +14,11 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+from msgspec import Struct
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.anonymise.audit_values import find_values, strings
@@ -32,8 +32,7 @@ _SHORT_LIST = 8
 _LONGEST_VALUE = 200  # characters of an attribute's value
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something of the original in a file."""
 
     file: str

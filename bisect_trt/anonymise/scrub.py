@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+from msgspec.structs import replace
 
 from bisect_trt.anonymise.audit import find, left, read
 from bisect_trt.anonymise.secrets import TOKEN, WORD, Secrets, secrets_of

@@ -8,13 +8,14 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
+from msgspec.structs import astuple, replace
 from onnx import TensorProto
 
 from bisect_trt.model.editing.attributes import option_inputs, takes_texts, values_of
@@ -37,8 +38,7 @@ _OURS = re.compile(r"(?:[xywstbcd]|body)\d+(?:_shape|_fill)?|bisect-trt")
 _PART = 5  # letters of a part of a name that tells something
 
 
-@dataclass(frozen=True)
-class Secrets:
+class Secrets(Struct, frozen=True, dict=True):
     """What must not be found.
 
     Attributes:
@@ -207,8 +207,8 @@ def _paths(setting: Any) -> Iterator[Path]:
         yield setting
     elif isinstance(setting, str):
         yield from (Path(word) for word in re.split(r"[\s:=,'\"]+", setting) if "/" in word)
-    elif is_dataclass(setting):
-        yield from (path for f in fields(setting) for path in _paths(getattr(setting, f.name)))
+    elif isinstance(setting, Struct):
+        yield from (path for value in astuple(setting) for path in _paths(value))
     elif isinstance(setting, tuple):
         yield from (path for item in setting for path in _paths(item))
 

@@ -7,9 +7,11 @@ import json
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt._version import __version__
 from bisect_trt.blaming import strip, words
@@ -36,8 +38,7 @@ STRIP = "releases.svg"
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """What `blame` looks for, and how. Without `releases`, `releases_file` and `decisions` it asks for both.
 
     Attributes:
@@ -73,8 +74,7 @@ class Asking:
         return self.decisions or not (self.releases or self.releases_file)
 
 
-@dataclass(frozen=True, repr=False)
-class Blame(Summary):
+class Blame(Summary, Struct, frozen=True):
     """What was found; the files of `out` hold the same.
 
     Attributes:
@@ -128,7 +128,7 @@ class Blame(Summary):
 
 def blame(
     place: Path,
-    asking: Asking = Asking(),
+    asking: Asking = Asking(),  # noqa: B008 (frozen)
     settings: Settings = Settings(),  # noqa: B008 (frozen)
     *,
     target: str | None = None,
@@ -185,8 +185,7 @@ def _require_usable(place: Path, asking: Asking) -> None:
         raise UsageError(f"{place} holds several reproducers", "give one of them")
 
 
-@dataclass(frozen=True)
-class _Asker:
+class _Asker(Struct, frozen=True):
     """One call of `blame`."""
 
     folder: Path

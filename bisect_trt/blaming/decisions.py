@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.blaming.whole import Helps, Whole, fed_shapes, whole_model
 from bisect_trt.errors import BisectError
@@ -36,8 +37,7 @@ MOST_TENSORS = 64
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Decisions:
+class Decisions(Struct, frozen=True):
     """What was found on one target.
 
     Attributes:
@@ -84,8 +84,7 @@ def _plain(knob: Knob) -> dict[str, Any]:
     return {"name": knob.name, "told": knob.told, "paste": dict(knob.paste)}
 
 
-@dataclass(frozen=True)
-class _Bench:
+class _Bench(Struct, frozen=True):
     """A reproducer on its target, ready to be probed."""
 
     candidate: Candidate

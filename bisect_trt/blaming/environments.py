@@ -17,9 +17,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from bisect_trt.blaming.installer import INTERRUPTED, Installer, Processes, why_not
 from bisect_trt.blaming.packages import PACKAGES, Package, asked_for, in_order, newest_of_lines
@@ -38,8 +40,7 @@ _OLD_NUMPY = "numpy<2"
 _LONGEST_IMPORT = 120.0
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(Struct, frozen=True):
     """A release that is ready to be asked.
 
     Attributes:

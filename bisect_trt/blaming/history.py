@@ -10,8 +10,9 @@ answered otherwise, with nothing between them but what cannot be told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
+
+from msgspec import Struct, field
 
 from bisect_trt.outcome import Verdict
 
@@ -21,16 +22,14 @@ NEAR = 3
 Ask = Callable[[int], Verdict]
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Struct, frozen=True):
     """Two positions with different answers; all between them are UNRESOLVED."""
 
     before: int
     after: int
 
 
-@dataclass(frozen=True)
-class History:
+class History(Struct, frozen=True):
     """What was asked and what follows.
 
     Attributes:

@@ -19,9 +19,10 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 
@@ -45,8 +46,7 @@ INTERRUPTED = "interrupted"
 """What is said of a process that was not run, or not to its end, since a person ended all of them."""
 
 
-@dataclass
-class Processes:
+class Processes(Struct):
     """Child processes that have to end when we do."""
 
     _live: set[subprocess.Popen[str]] = field(default_factory=set)
@@ -106,8 +106,7 @@ def _end(child: subprocess.Popen[str]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-@dataclass(frozen=True)
-class Index:
+class Index(Struct, frozen=True):
     """Where packages come from."""
 
     default: str = ""

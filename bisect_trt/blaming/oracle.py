@@ -10,10 +10,10 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from msgspec import Struct
 
 from bisect_trt.blaming.installer import Processes
 from bisect_trt.blaming.packages import Package, by_its_own_api, plugin_of
@@ -36,8 +36,7 @@ _LOG_LIMIT = 1 << 20
 _PROVIDERS = ("CPU", "CUDA", "OpenVINO", "Tensorrt", "NvTensorRTRTX", "DML", "MIGraphX", "QNN", "ROCM")
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What one release says: `said` is its last word, `output` all that was printed."""
 
     verdict: Verdict
@@ -46,8 +45,7 @@ class Answer:
     output: str = ""
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(Struct, frozen=True):
     """A folder with `repro.py` and what it needs.
 
     Attributes:

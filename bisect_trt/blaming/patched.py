@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from inspect import getsource
 from pathlib import Path
 
 import onnx
+from msgspec import Struct
 from onnx import TensorProto
 
 from bisect_trt._version import __version__
@@ -52,8 +52,7 @@ if __name__ == "__main__":
 '''
 
 
-@dataclass(frozen=True)
-class Patch:
+class Patch(Struct, frozen=True):
     """What is changed of a model.
 
     Attributes:

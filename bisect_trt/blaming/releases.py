@@ -8,9 +8,10 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from bisect_trt.blaming.environments import Environment, Environments, NotTried
 from bisect_trt.blaming.history import History, search, sweep
@@ -27,8 +28,7 @@ INSTALLS = 4
 _LINE = re.compile(r"\s*(?P<name>[^\s:][^:]*?)\s*:\s+(?P<command>\S.*)")
 
 
-@dataclass(frozen=True)
-class Tried:
+class Tried(Struct, frozen=True):
     """One release, and what it says.
 
     Attributes:
@@ -64,8 +64,7 @@ class Tried:
 OnTried = Callable[[Tried], None]
 
 
-@dataclass(frozen=True)
-class Releases:
+class Releases(Struct, frozen=True):
     """What the releases of one package say.
 
     Attributes:
@@ -101,8 +100,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class FromIndex:
+class FromIndex(Struct, frozen=True):
     """Releases of a package, each in an environment of its own."""
 
     asked: Asked
@@ -115,8 +113,7 @@ class FromIndex:
         return [str(found.python), str(script)], found.versions, found.broken
 
 
-@dataclass(frozen=True)
-class FromFile:
+class FromFile(Struct, frozen=True):
     """Releases that are commands of the user: `{script}` and `{folder}` stand for ours."""
 
     commands: Mapping[str, str]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.blaming.patched import SCRIPT, Patch, Written, outputs_patch
 from bisect_trt.machine.scratch import temporary_folder
@@ -29,8 +30,7 @@ _SAME = 1.05  # times as slow, below which nothing is told
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Tried:
+class Tried(Struct, frozen=True):
     """One way around the failure, on the whole model.
 
     Attributes:
@@ -73,8 +73,7 @@ class Tried:
         }
 
 
-@dataclass(frozen=True)
-class Whole:
+class Whole(Struct, frozen=True):
     """The user's whole model: whether it fails, and what was tried on it."""
 
     model: str
@@ -92,8 +91,7 @@ class Whole:
         }
 
 
-@dataclass(frozen=True)
-class Helps:
+class Helps(Struct, frozen=True):
     """What helps the reproducer.
 
     Attributes:
@@ -167,8 +165,7 @@ def _with_knobs(model: Path, settings: Settings, knobs: Sequence[Knob], before: 
     return Tried(how, agrees, said, times, tuple(paste.items()))
 
 
-@dataclass(frozen=True)
-class _Bench:
+class _Bench(Struct, frozen=True):
     """The whole model, where it is patched, and the seconds that it takes as it is."""
 
     model: Path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bisect_trt import options as table
 from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given, print_json

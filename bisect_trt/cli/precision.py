@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bisect_trt import options
 from bisect_trt.cli.commands import FORCE, JSON, OUT, Command, only_given, print_json

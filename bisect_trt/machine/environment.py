@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+from msgspec import Struct
 
 ABSENT = "not present"
 INSTALL = {
@@ -26,8 +27,7 @@ or an index; so no line names the tool itself."""
 _SECONDS = 10.0  # nvidia-smi can hang when a driver is broken
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(Struct, frozen=True):
     """The fields of NVIDIA/TensorRT's issue template; `ABSENT` where the machine has no such thing."""
 
     gpu: str

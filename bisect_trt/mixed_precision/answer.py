@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 Keep = frozenset[str]
 """Nodes that stay in FP32, by key."""
@@ -13,8 +14,7 @@ Harm = tuple[Keep, float]
 mean square of the error, in tolerances."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What came of a set of nodes.
 
     Attributes:
@@ -29,7 +29,7 @@ class Answer:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Answer:
-        """Make it from what `dataclasses.asdict` gave, JSON's infinities included."""
+        """Make it from what `msgspec.structs.asdict` gave, JSON's infinities included."""
         errors = {k: float(v) for k, v in data["errors"].items()}
         return cls(bool(data["passes"]), float(data["error"]), errors)
 

@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.mixed_precision import evaluate
@@ -52,8 +54,7 @@ def _value(reply: Reply) -> Any:
     return reply.value
 
 
-@dataclass
-class Sessions:
+class Sessions(Struct):
     """Answers from workers of ours, kept in the journal: `evaluate.evaluate` or `evaluate.explicit`."""
 
     pool: Pool

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from bisect_trt.mixed_precision.answer import Keep
 from bisect_trt.mixed_precision.asking import job, label, within
@@ -43,8 +45,7 @@ Shared = tuple[tuple[str, ...], float]
 """Names of the nodes that a layer computes, and its seconds."""
 
 
-@dataclass(frozen=True)
-class Clocked:
+class Clocked(Struct, frozen=True):
     """What was measured of one set; nothing where it cannot be built.
 
     Attributes:
@@ -57,7 +58,7 @@ class Clocked:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Clocked:
-        """Make it from what `dataclasses.asdict` gave."""
+        """Make it from what `msgspec.structs.asdict` gave."""
         return cls(tuple(data["rounds"]), tuple((tuple(names), taken) for names, taken in data["layers"]))
 
     @property
@@ -97,8 +98,7 @@ def in_turns(settings: TargetSettings, candidates: Sequence[Candidate], profile:
     return found
 
 
-@dataclass
-class Clock:
+class Clock(Struct, dict=True):
     """Measures sets on the target.
 
     Attributes:

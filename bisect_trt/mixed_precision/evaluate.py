@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 from onnx import TensorProto, helper
 
 from bisect_trt.accuracy.diff import TensorDiff
@@ -37,8 +37,7 @@ Values = Mapping[str, Array]
 Given = Mapping[str, Array | str]
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """What an evaluation needs; it is small enough to be sent with each.
 
     Attributes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import onnx
+from msgspec import Struct
 from onnx import TensorProto
 
 from bisect_trt.mixed_precision.search import Hints
@@ -25,8 +25,7 @@ ROUNDS = 3
 """How far around a node its twins have to look alike."""
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(Struct, frozen=True):
     """One tensor in FP32: largest magnitude, what rounding it loses (mean of errors over mean), elements."""
 
     largest: float

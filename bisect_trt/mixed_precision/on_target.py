@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.mixed_precision.answer import Answer, Keep
 from bisect_trt.mixed_precision.clock import Clock
@@ -16,8 +18,7 @@ from bisect_trt.session.prober import Prober
 from bisect_trt.settings import Settings
 
 
-@dataclass
-class OnTarget:
+class OnTarget(Struct):
     """Answers from the target: a question is a build, or a run of the model with casts.
 
     Attributes:

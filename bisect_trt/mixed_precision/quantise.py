@@ -9,12 +9,12 @@ samples, in FP32, the largest number of the type; weights are kept in the narrow
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
+from msgspec import Struct, field
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model import patch
@@ -28,8 +28,7 @@ OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _READ = (0, 1)
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A narrow type: of ONNX, of numpy, its largest number, the first opset whose QuantizeLinear has it."""
 
     onnx: int
@@ -66,8 +65,7 @@ def quantisable(model: onnx.ModelProto, scales: Mapping[str, float]) -> Roles:
     return Roles(slots, types=types, names=node_names(model.graph), ops=operators)
 
 
-@dataclass
-class Quantiser:
+class Quantiser(Struct):
     """Makes the nodes and the values of one type.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
@@ -23,8 +24,7 @@ LUCK = (
 )
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A node that stays in FP32.
 
     Attributes:
@@ -41,8 +41,7 @@ class Kept:
     error: float
 
 
-@dataclass(frozen=True, repr=False)
-class Precision(Summary):
+class Precision(Summary, Struct, frozen=True):
     """The result of `precision`.
 
     Attributes:

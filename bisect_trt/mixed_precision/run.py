@@ -7,8 +7,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt._version import __version__
 from bisect_trt.accuracy.tolerance import precision_rtol
@@ -36,8 +38,7 @@ from bisect_trt.workers.stopwatch import require_clock
 AUTO = "auto"
 
 
-@dataclass(frozen=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """What is looked for.
 
     Attributes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.mixed_precision.answer import Keep

@@ -19,7 +19,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.mixed_precision.answer import Answer, Harm, Keep
 from bisect_trt.mixed_precision.hitting import cheapest_hitting_set
@@ -34,8 +36,7 @@ class EffortSpentError(Exception):
     """The questions that may be asked for improvements are used up."""
 
 
-@dataclass(frozen=True)
-class Hints:
+class Hints(Struct, frozen=True):
     """What is known of the nodes before anything is asked.
 
     Attributes:
@@ -57,8 +58,7 @@ class Hints:
     harms: Callable[[int], tuple[int, Sequence[Harm]]] = lambda most: (0, ())
 
 
-@dataclass
-class Found:
+class Found(Struct):
     """What came of a search.
 
     Attributes:

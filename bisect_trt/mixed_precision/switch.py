@@ -9,12 +9,12 @@ it is built twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.mixed_precision.quantise import KINDS, Quantiser
@@ -45,8 +45,7 @@ class Narrowing(Protocol):
         """Give the rounded values of a weight."""
 
 
-@dataclass
-class ByCast:
+class ByCast(Struct):
     """Rounding to a narrow float type."""
 
     rounder: Rounder
@@ -81,8 +80,7 @@ def rounded_to(to: str) -> Callable[[Array], Array]:
     return rounded
 
 
-@dataclass
-class Switch:
+class Switch(Struct):
     """The model and what its inputs mean.
 
     Attributes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import onnx
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.machine.scratch import temporary_folder
@@ -50,8 +51,7 @@ MOST_FRESH = 12
 RAISED = "The model is in FP16 itself: it was raised to FP32, and what need not stay there was lowered again."
 
 
-@dataclass
-class Work:
+class Work(Struct, dict=True):
     """What a search works on; `run` does it. The target runs `there`, all else in `pool`."""
 
     settings: Settings

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from blake3 import blake3
+from msgspec import Struct
+from msgspec.structs import replace
 
 Feeds = Mapping[str, Path]
 """Tensor name to a `.npy` file (C order, native byte order; ml_dtypes types stored as their bits,
@@ -85,8 +86,7 @@ class Form(StrEnum):
 _CUT = frozenset({Form.DEFAULT, Form.UNFROZEN, Form.DYNAMIC, Form.HIDDEN, Form.NARROW, Form.UNTYPED})
 
 
-@dataclass(frozen=True)
-class Rest:
+class Rest(Struct, frozen=True):
     """What lies between a candidate's outputs and the outputs of the whole model, see `cutting.continuation`.
 
     Attributes:
@@ -108,8 +108,7 @@ class Rest:
     inner: bool = False
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(Struct, frozen=True, dict=True):
     """What a probe tries.
 
     Attributes:

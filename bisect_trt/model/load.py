@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from msgspec import Struct
 from onnx import ModelProto, TensorProto
 
 from bisect_trt.errors import UsageError
@@ -48,8 +48,7 @@ _MAGIC = (  # where it stands, and what it is of
 )
 
 
-@dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(Struct, frozen=True):
     """A model that was found to be sound.
 
     Attributes:

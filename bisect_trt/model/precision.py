@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bisect_trt.model.cutting.constants import shape_arithmetic
@@ -35,8 +35,7 @@ _LARGEST = {"fp16": 65504, "bf16": 3.3895313892515355e38}
 """The largest values that do not round to infinity."""
 
 
-@dataclass
-class Narrowed:
+class Narrowed(Struct):
     """What came of a model.
 
     Attributes:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from bisect_trt.outcome import Array
 
@@ -29,8 +29,7 @@ SPREAD = math.sqrt(_PARTS * (65536**2 - 1) / 12)
 """Mean and deviation of `bits`."""
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """Seeded numbers of a mean and a deviation, about normal, at most 3.5 deviations from the mean.
 
     With `points`, smallest first, they are distributed with these quantiles instead.

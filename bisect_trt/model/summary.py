@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from bisect_trt.model.graph import dims_of
 from bisect_trt.model.store import raw_size, type_name
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(Struct, frozen=True):
     """The figures of one model.
 
     Attributes:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import onnx
+from msgspec import Struct
+from msgspec.structs import replace
 from onnx import TensorProto, helper
 
 from bisect_trt.machine import native
@@ -31,8 +32,7 @@ MOST_BYTES = 1 << 29
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(Struct, frozen=True):
     """A model in another form.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shutil
@@ -12,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from msgspec import ValidationError
 
 from bisect_trt.machine import limits
-from bisect_trt.nightly.job import ANSWERS, JOB
+from bisect_trt.nightly.job import answer_in, line_of
 from bisect_trt.nightly.runner import Answer, Cause, Job, Trouble
 
 # The child finds modules where we do, and never in the folder that it works in.
@@ -54,7 +54,7 @@ class Child:
         with suppress(OSError):
             os.truncate(self.folder / "log", 0)  # it appends: what is there is of another model
         with suppress(BrokenPipeError):  # it is dead already: the answer will be missing
-            self.process.stdin.write(json.dumps(JOB.dump_python(job, mode="json")).encode() + b"\n")
+            self.process.stdin.write(line_of(job))
             self.process.stdin.flush()
 
     def held(self) -> int:
@@ -90,14 +90,12 @@ class Child:
     def answer(self, text: bytes) -> Answer:
         """Return what it said, or how it ended without saying anything."""
         try:
-            data = json.loads(text)
-            answer: Answer = ANSWERS[data["kind"]].validate_python(data["answer"])
-        except (ValueError, KeyError):
+            return answer_in(text)
+        except (ValueError, ValidationError):
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(_END)
             code = limits.describe_exit(self.process.poll())
             return Trouble(Cause.DIED, f"its process ended without an answer: {code}{self._last_words()}")
-        return answer
 
     def _last_words(self) -> str:
         with suppress(OSError):

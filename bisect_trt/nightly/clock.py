@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
+
+from msgspec import Struct, field
 
 WRAP_UP = 60.0  # seconds before `until` in which jobs are ended and the report is written
 
 
-@dataclass(frozen=True)
-class Clock:
+class Clock(Struct, frozen=True):
     """The time of day and a count of seconds; tests bring their own."""
 
     monotonic: Callable[[], float] = time.monotonic

@@ -11,7 +11,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ FILE = "history.sqlite"
 SCHEMA = 1
 _BEYOND = 1 << 62  # no night has this number
 
-_COLUMNS = [f.name for f in fields(Row)]
+_COLUMNS = [*Row.__struct_fields__]
 _PUT = f"INSERT OR REPLACE INTO results ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _CREATE = f"""
 CREATE TABLE nights (

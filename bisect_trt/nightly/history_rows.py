@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from bisect_trt.nightly.verdicts import Key, Result, Status
 
 
-@dataclass(frozen=True)
-class Night:
+class Night(Struct, frozen=True):
     """One night; `used` are the seconds worked so far, `ended_early` says why not everything was done."""
 
     id: int
@@ -21,8 +21,7 @@ class Night:
     phase: str = ""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One model on one target in one night.
 
     Attributes:

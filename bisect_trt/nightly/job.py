@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import TypeAdapter
+from msgspec import convert, to_builtins
 
 from bisect_trt.errors import BisectError, is_full
 from bisect_trt.machine import limits, server
@@ -39,10 +39,26 @@ _PROBE = 600.0  # seconds for a stored reproducer, when no deadline is set
 
 _CAUSES = {2: Cause.USAGE, 3: Cause.TARGET, 4: Cause.STEADY, 5: Cause.STEADY, 6: Cause.DEADLINE}
 """By the exit code of an error."""
-ANSWERS: dict[str, TypeAdapter[Any]] = {c.__name__: TypeAdapter(c) for c in (Checked, Reduced, Trouble)}
-"""By class name: how an answer is written and read."""
-JOB: TypeAdapter[Job] = TypeAdapter(Job)
-"""How a job is written and read."""
+
+
+def line_of(message: Job | Answer) -> bytes:
+    """Return what goes through a pipe as a line of JSON."""
+    return json.dumps(to_builtins(message, enc_hook=str)).encode() + b"\n"
+
+
+def job_in(line: str | bytes) -> Job:
+    """Return the job that `line_of` wrote. Raises ValueError or msgspec.ValidationError."""
+    return convert(json.loads(line), Job, dec_hook=_path)
+
+
+def answer_in(line: bytes) -> Answer:
+    """Return the answer that `line_of` wrote. Raises ValueError or msgspec.ValidationError."""
+    answer: Answer = convert(json.loads(line), Checked | Reduced | Trouble)
+    return answer
+
+
+def _path(kind: Any, text: str) -> Any:
+    return kind(text)
 
 
 def main() -> None:
@@ -56,7 +72,7 @@ def main() -> None:
             _say(sink, _trouble(error))
             return
         for line in sys.stdin:
-            answer = run(JOB.validate_python(json.loads(line)), folder)
+            answer = run(job_in(line), folder)
             _say(sink, answer)
             if not clean(answer):
                 break
@@ -75,9 +91,7 @@ def clean(answer: Answer) -> bool:
 
 
 def _say(sink: BinaryIO, answer: Answer) -> None:
-    kind = type(answer).__name__
-    text = json.dumps({"kind": kind, "answer": ANSWERS[kind].dump_python(answer, mode="json")})
-    sink.write(text.encode() + b"\n")
+    sink.write(line_of(answer))
     sink.flush()
 
 

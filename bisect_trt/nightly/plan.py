@@ -6,12 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from os.path import realpath
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from msgspec import Struct, to_builtins
 
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import options
@@ -20,11 +19,8 @@ from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.verdicts import Key, Status
 from bisect_trt.settings import Settings
 
-_SETTINGS = TypeAdapter(Settings)
 
-
-@dataclass(frozen=True)
-class Item:
+class Item(Struct, frozen=True):
     """One model on one target. `name` is the path relative to the configuration, with slashes."""
 
     name: str
@@ -35,7 +31,7 @@ class Item:
     @property
     def digest(self) -> str:
         """Return the digest of the settings: a result is good for equal ones only."""
-        data = json.dumps(_SETTINGS.dump_python(self.settings, mode="json"), sort_keys=True)
+        data = json.dumps(to_builtins(self.settings, enc_hook=str), sort_keys=True)
         return hashlib.sha256(data.encode()).hexdigest()[:16]
 
     @property

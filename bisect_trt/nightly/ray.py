@@ -13,9 +13,10 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bisect_trt._version import __version__
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from bisect_trt.outcome import Failure
 from bisect_trt.settings import Settings
@@ -25,8 +26,7 @@ class Cause(StrEnum):
     BUG = "bug"
 
 
-@dataclass(frozen=True)
-class Trouble:
+class Trouble(Struct, frozen=True, tag=True):
     """A job that gave no answer, and a sentence that says why."""
 
     cause: Cause
@@ -34,8 +34,7 @@ class Trouble:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(Struct, frozen=True, tag=True):
     """What `check` or `verify` saw.
 
     `version` is the target's title, `digest` that of the model file, `seconds` what the job took in
@@ -54,8 +53,7 @@ class Checked:
     target_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Reduced:
+class Reduced(Struct, frozen=True, tag=True):
     """What `reduce` left in its folder; `shape` is that of the reduced graph (`same_bugs.describe`).
 
     `failure` is that of the whole model, which a small one may show in other words. `flaky`
@@ -77,8 +75,7 @@ Answer = Checked | Reduced | Trouble
 ENDED = Trouble(Cause.CANCELLED, "the night was ended")
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Struct, frozen=True):
     """What a runner is asked.
 
     Attributes:

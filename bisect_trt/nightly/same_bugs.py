@@ -9,17 +9,16 @@ import hashlib
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from msgspec import Struct
 
 from bisect_trt.nightly.history_rows import Row
 from bisect_trt.nightly.verdicts import Key, Status
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(Struct, frozen=True):
     """Failures with one signature and one shape of the reduced graph.
 
     `rows` begin with the one to show: it has a reproducer if any has, and the smallest one. Rows that

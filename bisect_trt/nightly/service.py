@@ -8,9 +8,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError, cannot_write
 from bisect_trt.nightly import blame, hooks, lock, plan, report, retention

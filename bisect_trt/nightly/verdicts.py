@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+
+from msgspec import Struct
 
 Key = tuple[str, str, str]
 """Stage, symptom and signature of a failure (`outcome.Failure.key`)."""
@@ -39,8 +40,7 @@ class Result(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class Past:
+class Past(Struct, frozen=True):
     """One earlier night of a model on a target.
 
     `same` says that model file, target version and settings were those of tonight: then a result that

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.settings import (
@@ -27,7 +28,7 @@ _PARTS: dict[str, Any] = {
     "accuracy": AccuracySettings,
     "report": ReportSettings,
 }
-_FIELDS: dict[str, set[str]] = {part: {field.name for field in fields(kind)} for part, kind in _PARTS.items()}
+_FIELDS: dict[str, set[str]] = {part: set(kind.__struct_fields__) for part, kind in _PARTS.items()}
 _OTHER_WORDS = {"target": "spec"}
 """Keywords that read better than the field that they stand for."""
 
@@ -59,7 +60,7 @@ def _close(word: str) -> str:
 
 def _fitting(word: str, held: Any, name: str, value: Any) -> Any:
     """Return a value in the type of its field: text as a path, lists and mappings as tuples."""
-    kind = next(str(field.type) for field in fields(held) if field.name == name)
+    kind = type(held).__annotations__[name]
     if value is None and "None" in kind:
         return None
     if kind.startswith(("tuple", "Shapes")):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from bisect_trt.references.spec import ORT, OUTSIDE, SELF
 
@@ -32,8 +33,7 @@ class Unreadable(ValueError):
         super().__init__(f"{text!r} {said}")
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A kind of value.
 
     Attributes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bisect_trt.options.kinds import shape_text as shape_text
 from bisect_trt.options.make import each_path, of_values
@@ -107,4 +108,4 @@ def by_hand(target: TargetSettings) -> list[str]:
     """Return the words that start programs or load libraries: of strangers' reports they are not followed."""
     asked = {row.key: getattr(target, row.key) for row in ROWS if row.by_hand}
     safe = SAFE_SPEC.fullmatch(target.spec) is not None
-    return target_arguments(TargetSettings(spec=TargetSettings.spec if safe else target.spec, **asked))
+    return target_arguments(TargetSettings(spec=TargetSettings().spec if safe else target.spec, **asked))

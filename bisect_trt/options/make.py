@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.options.table import ROWS, SECTIONS
@@ -25,7 +26,7 @@ def settings(given: Mapping[str, Any]) -> Settings:
 def of_values(values: Mapping[str, Any]) -> Settings:
     """Return settings that have these values, by the names of the fields; the others have their defaults."""
     parts = {
-        name: replace(plain, **{f.name: values[f.name] for f in fields(plain) if f.name in values})
+        name: replace(plain, **{f: values[f] for f in plain.__struct_fields__ if f in values})
         for name, plain in SECTIONS.items()
     }
     return Settings(**parts)

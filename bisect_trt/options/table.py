@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from bisect_trt.errors import UsageError
 from bisect_trt.options import kinds as k
@@ -24,8 +25,7 @@ SECTIONS: dict[str, Any] = {
 """The parts of `Settings`, with their defaults."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(Struct, frozen=True):
     """One row of the table.
 
     Attributes:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
+
+from msgspec import Struct, field
 
 JUMP = 1.2
 """How much more a unit of work has to cost."""
@@ -24,8 +25,7 @@ MISLED = 2
 _CERTAIN = 1 + (JUMP - 1) / 2  # what the lower end of a cliff's interval has to exceed
 
 
-@dataclass(frozen=True)
-class Edge:
+class Edge(Struct, frozen=True):
     """What came of measuring two sizes in turns: seconds of each, the ratio of these and its interval."""
 
     before: float
@@ -35,8 +35,7 @@ class Edge:
     high: float
 
 
-@dataclass(frozen=True)
-class Cliff:
+class Cliff(Struct, frozen=True):
     """A unit of work costs `jump` times as much at `size` as at `size - 1`; `low` and `high` bound it."""
 
     size: int
@@ -45,8 +44,7 @@ class Cliff:
     high: float
 
 
-@dataclass
-class Found:
+class Found(Struct):
     """What a search found.
 
     Attributes:
@@ -97,8 +95,7 @@ def search(low: int, high: int, measure: Measure, compare: Compare, found: Found
     return found
 
 
-@dataclass
-class _Search:
+class _Search(Struct):
     low: int
     high: int
     measure: Measure

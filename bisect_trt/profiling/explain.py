@@ -11,9 +11,9 @@ difference is what they gain together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import networkx as nx
+from msgspec import Struct, field
 
 from bisect_trt.profiling.rounds import Ratio
 from bisect_trt.targets.timed import Layer
@@ -28,8 +28,7 @@ _SMALL = 0.02  # the part of the difference below which a group is not tried
 Nodes = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """A segment by itself on both sides; `more` is how many seconds longer the slower side takes for it.
 
     `operators`: how often the segment has each, the most frequent first.
@@ -46,8 +45,7 @@ class Part:
         return f"{some_names(self.nodes, 3)} ({some_names(kinds, 3)})"
 
 
-@dataclass
-class Explained:
+class Explained(Struct):
     """Segments that differ beyond the limit by themselves, the largest difference first.
 
     `part`: how much of the whole difference they explain. `untold`: how many others were measured of which

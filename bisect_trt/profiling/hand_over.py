@@ -6,12 +6,12 @@ import pprint
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 
 from bisect_trt._version import __version__
 from bisect_trt.machine.scratch import temporary_folder
@@ -30,8 +30,7 @@ FRESH_LIMIT = 180.0  # seconds that the script may take when it is tried
 MEASURING = "20"  # and those of them that it may measure
 
 
-@dataclass(frozen=True)
-class Handed:
+class Handed(Struct, frozen=True):
     """A side as the script has it; `python` is the interpreter of another release."""
 
     target: TargetSettings
@@ -39,8 +38,7 @@ class Handed:
     python: Path | None = None
 
 
-@dataclass(frozen=True)
-class End:
+class End(Struct, frozen=True):
     """How the script ended in a fresh process: its exit code (None: too slow), and what it printed last."""
 
     code: int | None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from bisect_trt.errors import StoppedEarly, UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -27,8 +29,7 @@ ALONE, IN_RANGE, AT_EDGE = 10.0, 2.0, 5.0
 LAYER_SECONDS, FEWEST_RUNS, MOST_RUNS = 1.0, 3, 50
 
 
-@dataclass
-class Work:
+class Work(Struct):
     """What a profile works on; `run` does it. `empty` is the result before anything was measured."""
 
     side: Side

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -55,8 +56,7 @@ class Timer(Protocol):
         ...
 
 
-@dataclass
-class Side:
+class Side(Struct):
     """One target in a process of its own; `open` builds a model there."""
 
     target: TargetSettings
@@ -66,7 +66,7 @@ class Side:
     python: Path | None = None
     _pool: Pool | None = None
     _candidate: Candidate | None = None
-    _warm: Feeds | None = field(default=None, repr=False)
+    _warm: Feeds | None = None
 
     def describe(self) -> TargetInfo:
         """Say what the target is here.

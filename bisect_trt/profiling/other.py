@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.options.table import ROWS, Option
@@ -20,8 +22,7 @@ _TARGET_WORDS = re.compile(r"command:.*|(?!--|['\"]).+?(?=\s--|$)", re.DOTALL)  
 _RELEASE = re.compile(r"[\w.-]+==\S+")
 
 
-@dataclass(frozen=True)
-class Other:
+class Other(Struct, frozen=True):
     """The other side: settings, and `PACKAGE==VERSION` where it is another release."""
 
     target: TargetSettings

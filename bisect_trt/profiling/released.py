@@ -11,9 +11,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.machine.environment import quiet_environ
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -24,8 +26,7 @@ from bisect_trt.targets.base import TargetInfo
 from bisect_trt.targets.timed import FailedError, Layers
 
 
-@dataclass
-class Scripted:
+class Scripted(Struct):
     """A side that `measure.py` runs with some interpreter; see `meter.Timer`."""
 
     target: TargetSettings
@@ -34,7 +35,7 @@ class Scripted:
     python: Path | None = None
     _number: int = 0
     _warm: bool = False
-    _process: subprocess.Popen[str] | None = field(default=None, repr=False)
+    _process: subprocess.Popen[str] | None = None
 
     def open(self, candidate: Candidate) -> None:
         """Write the model and start the script on it. Raises FailedError."""

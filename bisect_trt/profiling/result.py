@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.profiling.cliffs import Cliff
@@ -22,8 +23,7 @@ SLOWED = 1.25  # how much longer a run may take with the profiler on before it i
 ADDS_UP = 0.05  # how far the sum of the layers may be from a whole run before it is told
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(Struct, frozen=True):
     """One shape.
 
     Attributes:
@@ -43,8 +43,7 @@ class Point:
         return self.size / self.times.mean if self.times and self.times.mean else None
 
 
-@dataclass(frozen=True)
-class LayerTable:
+class LayerTable(Struct, frozen=True):
     """Layers at one size.
 
     Attributes:
@@ -111,8 +110,7 @@ class LayerTable:
         return found
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Struct, frozen=True):
     """What layers take more at the size of a cliff than at the size before: the difference in seconds."""
 
     size: int
@@ -121,8 +119,7 @@ class Change:
     new: tuple[str, ...]
 
 
-@dataclass(frozen=True, repr=False)
-class Profile(Summary):
+class Profile(Summary, Struct, frozen=True):
     """The result of `profile`.
 
     Attributes:

@@ -10,9 +10,11 @@ both sides are the same, each ratio is as often above 1 as below.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from bisect_trt.profiling.timing import interval, narrow
 
@@ -25,8 +27,7 @@ Block = Callable[[float], list[float]]
 """Run one side for so many seconds, at least once, and give the seconds of each run."""
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(Struct, frozen=True):
     """What two sides took.
 
     Attributes:

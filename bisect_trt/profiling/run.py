@@ -7,8 +7,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import astuple, replace
 
 from bisect_trt.errors import StoppedEarly, TargetUnavailable, UsageError
 from bisect_trt.machine.scratch import temporary_folder
@@ -33,8 +35,7 @@ from bisect_trt.workers.stopwatch import require_clock
 Install = Callable[[str, str], Installed]
 
 
-@dataclass(frozen=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """What is measured.
 
     Attributes:

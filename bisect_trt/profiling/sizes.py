@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Feeds
@@ -18,8 +20,7 @@ Spans = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
 RUN, SIZE = "run", "size"
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Struct, frozen=True):
     """The shapes that are measured: those of `spans`, where each range has the same size at a time.
 
     Attributes:
@@ -33,7 +34,7 @@ class Sizes:
     low: int
     high: int
     unit: str
-    _all_shapes: dict[int, dict[str, tuple[int, ...]]] = field(default_factory=dict, compare=False)
+    _all_shapes: dict[int, dict[str, tuple[int, ...]]] = field(default_factory=dict)
 
     def shapes(self, size: int) -> Shapes:
         """Return the shapes of the inputs that were given, at one size."""

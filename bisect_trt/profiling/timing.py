@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 AT_EACH_LOOK = 0.99
 FOR_P90, FOR_P99 = 10, 100
@@ -24,8 +26,7 @@ FEWEST = 30  # runs of a median, where there is time for them
 DRIFT = 0.05  # how much the halves of the runs may differ before it is told
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(Struct, frozen=True):
     """Seconds of the runs of one model on one shape.
 
     Attributes:

@@ -6,10 +6,12 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -36,8 +38,7 @@ LAYER_RUNS = 15
 FOLDER = "slow"
 
 
-@dataclass(frozen=True)
-class Versus:
+class Versus(Struct, frozen=True):
     """How two sides compare.
 
     Attributes:
@@ -84,8 +85,7 @@ class Versus:
         return f"not told: the interval is neither within nor beyond {limit}; measure on an idle machine"
 
 
-@dataclass
-class Duel:
+class Duel(Struct):
     """Two sides and what they share; `run` compares them."""
 
     sides: tuple[Timer, Timer]

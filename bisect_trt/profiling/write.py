@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from io import StringIO
 from typing import Any
+
+from msgspec.structs import asdict
 
 from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments

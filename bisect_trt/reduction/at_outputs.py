@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from bisect_trt.accuracy.tolerance import ALONE, LOST
 from bisect_trt.model.candidate import Candidate, Form
@@ -26,16 +28,14 @@ OTHERS = 3  # parts that fail besides, which are named
 few_names = partial(some_names, most=3)
 
 
-@dataclass(frozen=True)
-class Contribution:
+class Contribution(Struct, frozen=True):
     """What some nodes do to the model's outputs when only they run on the target; RMS error over RMS."""
 
     nodes: tuple[str, ...]
     error: float
 
 
-@dataclass(frozen=True)
-class Passage:
+class Passage(Struct, frozen=True):
     """What a node makes of an error that reaches it: errors before and behind it, RMS error over RMS."""
 
     node: str
@@ -44,8 +44,7 @@ class Passage:
     behind: float
 
 
-@dataclass(frozen=True)
-class Culprit:
+class Culprit(Struct, frozen=True):
     """A part that fails at its own outputs, fed with recorded values.
 
     Attributes:
@@ -66,8 +65,7 @@ class Culprit:
         return f"{few_names(self.nodes)} ({self.op})"
 
 
-@dataclass(frozen=True)
-class Hybrid:
+class Hybrid(Struct, frozen=True):
     """How it is decided whether a candidate shows a failure of stage compare.
 
     Attributes:

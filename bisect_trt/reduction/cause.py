@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bisect_trt.outcome import Outcome, Symptom
 
@@ -11,8 +12,7 @@ TIMES = 10.0
 """How many times larger or smaller an error may become while a model is simplified."""
 
 
-@dataclass(frozen=True)
-class Cause:
+class Cause(Struct, frozen=True):
     """Why a candidate fails, as far as its values show: a simpler one has to fail for the same reason.
 
     Attributes:

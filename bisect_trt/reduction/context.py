@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.tolerance import only_for
 from bisect_trt.anonymise.secrets import Secrets, secrets_of
@@ -32,8 +34,7 @@ from bisect_trt.session.recording import Recording, record_derived
 from bisect_trt.workers.pool import Pool
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """What a run works with as long as it is open.
 
     Attributes:

@@ -8,7 +8,8 @@ first costs one build with all knobs, then about log2(K) for one of K.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.model.candidate import Candidate
@@ -21,8 +22,7 @@ Observe = Callable[[Sequence[Knob]], Verdict]
 """What becomes of the failure when these decisions are taken otherwise."""
 
 
-@dataclass(frozen=True)
-class Decided:
+class Decided(Struct, frozen=True):
     """What was found.
 
     Attributes:
@@ -92,8 +92,7 @@ class _Memory:
         return self._known[key]
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """Observes one candidate with decisions taken otherwise; journaled, and within the budget.
 
     `runs` are needed before the failure counts as gone.

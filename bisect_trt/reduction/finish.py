@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from bisect_trt.anonymise import scrub
 from bisect_trt.errors import StoppedEarly
@@ -163,8 +165,7 @@ def write_models(run: Run, result: Reduction, neighbour: Neighbour | None, kept:
         models.write_beside(neighbour.candidate, out, files.PASSING)
 
 
-@dataclass(frozen=True)
-class FreshRuns:
+class FreshRuns(Struct, frozen=True):
     """What fresh processes showed of the written files.
 
     Attributes:
@@ -339,8 +340,7 @@ def finish(run: Run, results: Sequence[Reduction]) -> list[Reduction]:
             "the same command goes on from here",
         )
     run.prober.journal.close()
-    place = run.out / folders.JOURNAL
-    scrub.scrub_journal(place)
+    scrub.scrub_journal(place := run.out / folders.JOURNAL)
     secrets = run.secrets.without(scrub.operators(result.best.model for result in results))
     scrub.require_clean([run.out], secrets)
     found = [archive.zipped(scrub.anonymous(result, secrets)) for result in results]

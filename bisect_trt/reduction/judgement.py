@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.amplifiers import LARGE, Amplifier, amplifier
 from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of

@@ -7,7 +7,8 @@ A pass is a function of the problem. It proposes candidates, the problem judges 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bisect_trt.model.candidate import Form
 from bisect_trt.reduction.passes.adding_up import wrong_alone
@@ -34,8 +35,7 @@ from bisect_trt.reduction.simplify.values import (
 )
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(Struct, frozen=True):
     """A pass by what it does, and what of the best candidate it may change, in words."""
 
     run: Callable[[Problem], None]
@@ -47,8 +47,7 @@ class Pass:
         return self.run.__name__.replace("_", " ")
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """The passes of a search in the order in which they run.
 
     `proves_minimal`: the last ones try every single node without, so that what is left is 1-minimal.

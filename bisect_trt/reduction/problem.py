@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field, replace
 from itertools import chain, tee
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from onnx import ModelProto
 
 from bisect_trt.errors import ClusterLost
@@ -25,8 +26,7 @@ from bisect_trt.session.prober import BudgetSpent, Counts, Prober, Question
 from bisect_trt.writing.text import counted
 
 
-@dataclass
-class Problem:
+class Problem(Struct):
     """Passes propose to it; it alone decides what is kept, and nobody else writes its fields.
 
     `wanted` is None only until the whole model was confirmed to fail. `scope` is what is searched: all

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
+
+from msgspec.structs import asdict, replace
 
 from bisect_trt.anonymise.scrub import require_untelling
 from bisect_trt.errors import ModelDoesNotFail, StoppedEarly

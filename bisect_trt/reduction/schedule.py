@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.errors import StoppedEarly
 from bisect_trt.model.candidate import Candidate
@@ -26,8 +28,7 @@ from bisect_trt.session.folder import WORK
 from bisect_trt.session.prober import GO_ON
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a search found beside the best candidate.
 
     Attributes:

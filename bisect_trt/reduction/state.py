@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.editing.draft import Draft, Shapes
@@ -15,8 +16,7 @@ LEAST_LOOKS = 10.0
 """Target seconds that looks at what is not kept have at least, where they have time of their own."""
 
 
-@dataclass(frozen=True)
-class PassCounts:
+class PassCounts(Struct, frozen=True):
     """What one pass of the search cost and won; `seconds` are those of the clock."""
 
     name: str
@@ -26,8 +26,7 @@ class PassCounts:
     seconds: float
 
 
-@dataclass
-class Simplifying:
+class Simplifying(Struct):
     """What a simplification may do and spend, and what its passes did.
 
     Attributes:

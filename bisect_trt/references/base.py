@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 from onnx import helper
 
 from bisect_trt.model.candidate import Feeds
@@ -16,8 +17,7 @@ from bisect_trt.model.graph import Graph
 from bisect_trt.model.store import Store, shape_of
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """One recorded tensor: `TensorProto.DataType`, and for each sample its shape and file name."""
 
     elem_type: int
@@ -32,8 +32,7 @@ class Tensor:
         return cls(elem_type, shapes, tuple(path.name for path in paths))
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Struct, frozen=True):
     """Reference values of tensors, in a store.
 
     Attributes:
@@ -86,8 +85,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data; file names are relative to the store."""
-        tensors = {name: vars(known) for name, known in self.tensors.items()}
-        return {**vars(self), "folder": str(self.folder), "tensors": tensors, "hidden": sorted(self.hidden)}
+        tensors = {name: asdict(known) for name, known in self.tensors.items()}
+        return {**asdict(self), "folder": str(self.folder), "tensors": tensors, "hidden": sorted(self.hidden)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:

@@ -9,12 +9,12 @@ errors grow. Imported in workers only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 
 from bisect_trt.accuracy import rounding_bounds as bounds
 from bisect_trt.accuracy.arithmetic import Arithmetic
@@ -32,8 +32,7 @@ MORE, MOST, WORK = 48, 512, 1 << 24
 in few of them, or a small difference that is divided by, is seen in these."""
 
 
-@dataclass
-class Spread:
+class Spread(Struct):
     """How far a tensor was from the reference in all runs.
 
     Attributes:
@@ -109,8 +108,7 @@ class Spread:
         return float(np.sqrt(mean / size)) if size > 0 and np.isfinite(size) else float(mean > 0)
 
 
-@dataclass
-class Noise:
+class Noise(Struct):
     """A model with places at which errors are put in.
 
     `spreads` are those of all tensors, after `run`; `sources` the tensors that enter each node; `overflows`

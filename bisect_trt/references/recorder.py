@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.accuracy.operators import GROWING
@@ -70,8 +70,7 @@ def record(
     )
 
 
-@dataclass
-class _Run:
+class _Run(Struct, dict=True):
     graph: Graph
     store: Store
     feeds: Sequence[Mapping[str, Path]]

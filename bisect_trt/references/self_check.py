@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.accuracy.tolerance import differences

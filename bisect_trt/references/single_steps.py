@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+from msgspec import Struct
 from onnx import helper
 
 from bisect_trt.accuracy.arithmetic import Arithmetic
@@ -19,8 +19,7 @@ from bisect_trt.references.inner_values import Unknown
 from bisect_trt.references.noise import Noise
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True):
     """A node whose outputs are not what rounding allows it to make of its inputs.
 
     `made` is what the target gave, `due` what the reference makes of the same inputs.

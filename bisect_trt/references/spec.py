@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from bisect_trt.errors import UsageError
 
@@ -15,8 +16,7 @@ OUTSIDE = ("python", "torchscript", "command", "outputs")
 _USAGE = "ort, python:FILE[:FUNCTION], torchscript:FILE.pt, command:CMD, outputs:FILE, target-at:fp32, self"
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """A reference by kind (`ort`, `python`, ...) and what follows the colon."""
 
     kind: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.settings import TargetSettings

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bisect_trt.model.seeded_values import DESCRIBED_FROM
 from bisect_trt.outcome import Stage

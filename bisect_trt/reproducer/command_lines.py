@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -44,8 +45,7 @@ _MAKE_JSON = (
 _FROM = "from NVIDIA's download or container, its wheels have no programs"
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """One way to see the failure: lines for a shell in the folder of the reproducer."""
 
     tool: str

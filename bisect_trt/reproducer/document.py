@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnx
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from bisect_trt._version import __version__
 from bisect_trt.machine.environment import Environment
@@ -27,7 +28,7 @@ def report(reduction: Reduction, environment: Environment) -> dict[str, Any]:
         "schema": SCHEMA,
         "tool": {"name": "bisect-trt", "version": __version__},
         "model": {"file": reduction.model.name, "nodes": reduction.original_nodes},
-        "target": plain(asdict(reduction.target)),
+        "target": plain(reduction.target),
         "reference": reduction.reference,
         "finding": reduction.judgement.kind.value,
         "judgement": plain(reduction.judgement.to_json()),
@@ -46,7 +47,7 @@ def report(reduction: Reduction, environment: Environment) -> dict[str, Any]:
         "verified": 0 if reduction.script_objection else reduction.verified,
         "repeats": reduction.repeats,
         "outputs_compared": reduction.outputs_compared,
-        "compared": plain(asdict(reduction.compared_as)),
+        "compared": plain(reduction.compared_as),
         "finished": reduction.finished,
         "stop_reason": reduction.stop_reason,
         "counts": plain(reduction.counts),
@@ -54,7 +55,7 @@ def report(reduction: Reduction, environment: Environment) -> dict[str, Any]:
         "notes": list(reduction.notes),
         "accuracy": plain(reduction.accuracy),
         "built": plain(reduction.built),
-        "settings": plain(asdict(nameless(reduction.settings))),
+        "settings": plain(nameless(reduction.settings)),
         "arguments": arguments(nameless(reduction.settings)),
         "builder_arguments": target_arguments(nameless(reduction.settings).target),
         "environment": asdict(environment),
@@ -73,7 +74,7 @@ def check(result: Check) -> dict[str, Any]:
     return {
         "tool": {"name": "bisect-trt", "version": __version__},
         "model": {"file": result.model.name, "nodes": result.nodes},
-        "target": plain(asdict(result.target)),
+        "target": plain(result.target),
         "reference": result.reference,
         "agrees": not result.outcome.failures and not result.outcome.unresolved,
         "failures": [failure.to_json() for failure in result.outcome.failures],
@@ -88,7 +89,9 @@ def check(result: Check) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Write tuples as lists, paths as file names, numbers that JSON does not know as text."""
+    """Write objects by their fields, tuples as lists, paths as file names, numbers JSON has not as text."""
+    if isinstance(value, Struct):
+        return plain(asdict(value))
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

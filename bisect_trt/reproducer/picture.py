@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from bisect_trt.model.graph import consumed, is_onnx
@@ -22,8 +22,7 @@ _MOST_LINES = 5  # of attributes and weights in a box
 _LONGEST_LINE = 48  # characters of a line
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(Struct, frozen=True):
     """An input, an operator or an output; `lines` are what stands in it, the first one its headline."""
 
     kind: str
@@ -31,8 +30,7 @@ class Box:
     blamed: bool = False
 
 
-@dataclass(frozen=True)
-class Arrow:
+class Arrow(Struct, frozen=True):
     """A tensor on its way from one box to another; `label` is its type and shape."""
 
     source: int
@@ -41,8 +39,7 @@ class Arrow:
     label: str
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """Boxes in topological order, and arrows between their positions; empty for too large a graph."""
 
     boxes: tuple[Box, ...] = ()

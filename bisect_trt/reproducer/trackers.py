@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bisect_trt.errors import UsageError
 from bisect_trt.outcome import Failure, Stage, Symptom
@@ -11,8 +12,7 @@ from bisect_trt.results import Finding, Reduction
 from bisect_trt.writing.text import counted
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(Struct, frozen=True):
     """A tracker; the template of an issue is `issue-NAME.md.j2`.
 
     Attributes:

@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+
+from msgspec import Struct
 
 from bisect_trt.machine import limits
 from bisect_trt.reproducer.files import SCRIPT
@@ -64,8 +65,7 @@ class WaitingPython:
         return _ended(self._process, self._mark, limit, f"{script}\n")
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """Processes that wait for the written files: for the fresh runs, and one for `repro.py`."""
 
     pools: Sequence[Pool] = ()

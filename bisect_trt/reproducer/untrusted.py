@@ -14,14 +14,14 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, ValidationError, convert, field
+from msgspec.structs import replace
 from onnx import TensorProto, helper
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.external import tensors
@@ -43,25 +43,25 @@ _VALUES = re.compile(r"(inputs|expected)(-\d{1,4})?\.npz")
 _CHUNK = 1 << 22
 
 # Settings that name files or programs: they are the business of whoever runs it.
-_TARGET_KEYS = {
-    f.name for f in fields(TargetSettings)
-} - {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex", "without_tactics", "decisions"}
+_OWN = {"timing_cache", "plugins", "verbose_log", "ep_libraries", "fail_regex"}
+_OWN |= {"without_tactics", "decisions"}
+_TARGET_KEYS = {*TargetSettings.__struct_fields__} - _OWN
 _ACCURACY_KEYS = {"rtol", "atol", "metric", "ignore", "topk", "judge"}
 _BY_HAND = {"spec", "plugins", "ep_libraries", "fail_regex"}
 
 
-class Report(BaseModel):
+class Report(Struct, frozen=True):
     """What is used of a `report.json`.
 
     `wanted` is the failure that the reproducer showed, `reworded` the same one as the target words it when it
     reads the file itself.
     """
 
-    wanted: Failure = Field(alias="failure")
+    wanted: Failure = field(name="failure")
     reworded: Failure | None = None
     settings: dict[str, dict[str, Any]] = {}
     compared: dict[str, Any] = {}
-    seen_on: dict[str, Any] = Field({}, alias="target")
+    seen_on: dict[str, Any] = field(default_factory=dict, name="target")
     model: dict[str, Any] = {}
     nodes: list[str] = []
 
@@ -273,21 +273,16 @@ def _report(path: Path, file: Path) -> Report:
     try:
         if file.stat().st_size > _REPORT_LIMIT:
             raise UsageError(f"{path}: {REPORT} is too large")
-        return Report.model_validate(json.loads(file.read_bytes()))
+        return convert(json.loads(file.read_bytes()), Report)
     except ValidationError as error:
-        raise UsageError(f"{path}: {REPORT} is not one of bisect-trt: {_first(error)}") from error
+        raise UsageError(f"{path}: {REPORT} is not one of bisect-trt: {error}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {REPORT} cannot be read: {error}") from error
 
 
 def _settings(kind: Any, given: dict[str, Any], keys: set[str]) -> Any:
     try:
-        return TypeAdapter(kind).validate_python({k: v for k, v in given.items() if k in keys})
-    except ValidationError as error:
-        raise UsageError(f"{REPORT}: {_first(error)}") from error
-
-
-def _first(error: ValidationError) -> str:
-    """Return what is wrong first, and where."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        chosen = {k: v for k, v in given.items() if k in keys}
+        return convert(chosen, kind, strict=False, dec_hook=lambda known, value: known(value))
+    except (ValidationError, TypeError) as error:
+        raise UsageError(f"{REPORT}: {error}") from error

@@ -6,12 +6,13 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import onnx
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
 from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.machine.scratch import temporary_folder
@@ -43,8 +44,7 @@ class Status(StrEnum):
     UNKNOWN = "cannot tell"
 
 
-@dataclass(frozen=True, repr=False)
-class Verification(Summary):
+class Verification(Summary, Struct, frozen=True):
     """What one reproducer does now.
 
     Attributes:
@@ -91,7 +91,7 @@ class Verification(Summary):
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data."""
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
+        return {**to_builtins(self), "seconds": round(self.seconds, 3)}
 
 
 def verify(

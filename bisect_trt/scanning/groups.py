@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bisect_trt.model.cutting.segments import Segment
 from bisect_trt.outcome import Failure, Stage, Symptom
@@ -27,8 +28,7 @@ _RANGE = re.compile(r"ForeignNode\[[^\]]*\.\.\.")
 _NOT_ONE_NODE = (Symptom.OUT_OF_MEMORY, Symptom.HANG)  # there may just be too much in the group
 
 
-@dataclass(frozen=True)
-class Blamed:
+class Blamed(Struct, frozen=True):
     """A part that was not measured; the failure is its own, or that of one of several `suspects`."""
 
     failure: Failure | None
@@ -50,8 +50,7 @@ def plan(parts: Group, most: int) -> list[list[Segment]]:
     return groups
 
 
-@dataclass
-class Isolation:
+class Isolation(Struct):
     """The search for parts that fail.
 
     Attributes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.compare import compare
 from bisect_trt.accuracy.diff import TensorDiff
@@ -35,8 +36,7 @@ _CHUNK = 1 << 20
 _NO_DEBUG = "only TensorRT shows the tensors inside an engine"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One tensor in one sample; `file` of the store has the target's value, empty when it was not kept."""
 
     diff: TensorDiff
@@ -44,8 +44,7 @@ class Row:
     file: str = ""
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(Struct, frozen=True):
     """What one build of many segments gave: failures, or rows; else why nothing can be said."""
 
     failures: tuple[Failure, ...] = ()
@@ -53,8 +52,7 @@ class Measurement:
     unresolved: str = ""
 
 
-@dataclass(frozen=True)
-class Whole:
+class Whole(Struct, frozen=True):
     """What the whole model gave.
 
     Attributes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from bisect_trt._version import __version__
 from bisect_trt.options import target_arguments
@@ -161,7 +162,7 @@ def document(scan: Scan) -> dict[str, Any]:
         "target": {key: plain(getattr(scan.target, key)) for key in ("name", "title", "versions")},
         "reference": scan.reference,
         "arguments": plain(target_arguments(scan.settings.target)),
-        "accuracy": plain(asdict(scan.settings.accuracy)),
+        "accuracy": plain(scan.settings.accuracy),
         "agrees": scan.agrees,
         "accumulates": scan.accumulates,
         "outputs": [diff.to_json() for diff in scan.outputs],
@@ -177,7 +178,7 @@ def document(scan: Scan) -> dict[str, Any]:
         "builds": scan.builds,
         "effects_left": scan.effects_left,
         "tensors": [_tensor(item) for item in scan.tensors],
-        "histogram": None if scan.histogram is None else plain(asdict(scan.histogram)),
+        "histogram": None if scan.histogram is None else plain(scan.histogram),
         "seconds": dict(scan.seconds or {}),
         "notes": list(scan.notes),
     }
@@ -185,7 +186,7 @@ def document(scan: Scan) -> dict[str, Any]:
 
 def _tensor(item: Scanned) -> dict[str, Any]:
     return {
-        **{key: value for key, value in vars(item).items() if isinstance(value, str | int)},
+        **{key: value for key, value in asdict(item).items() if isinstance(value, str | int)},
         "own_error": plain(item.own_error),
         "effect": plain(item.effect_error),
         "context_error": plain(item.context_error),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.outcome import Failure, Symptom
@@ -32,8 +33,7 @@ def error_of(diff: TensorDiff) -> float:
     return diff.mismatches / max(1, diff.elements)
 
 
-@dataclass(frozen=True)
-class Scanned:
+class Scanned(Struct, frozen=True):
     """One row of the table: a tensor.
 
     Attributes:
@@ -92,8 +92,7 @@ class Scanned:
         return self.own is not None and self.own.symptom is Symptom.NOT_FINITE
 
 
-@dataclass(frozen=True)
-class Histogram:
+class Histogram(Struct, frozen=True):
     """Values of a tensor on both sides, and how far apart they are.
 
     Attributes:
@@ -116,8 +115,7 @@ class Histogram:
     lost: int = 0
 
 
-@dataclass(frozen=True, repr=False)
-class Scan(Summary):
+class Scan(Summary, Struct, frozen=True):
     """The result of `scan`.
 
     Attributes:

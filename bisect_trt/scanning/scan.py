@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 
 import networkx as nx
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.tolerance import precision_rtol
 from bisect_trt.model.cutting.continuation import Rests
@@ -107,8 +108,7 @@ def scan(
     return result
 
 
-@dataclass
-class _Scanning:
+class _Scanning(Struct, dict=True):
     model: Path
     out: Path
     settings: Settings

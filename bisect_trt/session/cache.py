@@ -16,11 +16,11 @@ import os
 import re
 import tempfile
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+from msgspec.structs import replace
 from onnx import TensorProto
 
 from bisect_trt._version import __version__

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.machine.scratch import temporary_folder
@@ -87,8 +89,7 @@ def check(
     )
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Struct, frozen=True):
     """What is known of the whole model before the target is asked.
 
     Attributes:

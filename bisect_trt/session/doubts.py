@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.randomness import outputs_behind, random_nodes, words

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
+from msgspec import Struct
+from msgspec.structs import replace
 from onnx import helper
 
 from bisect_trt.accuracy.compare import kind_of
@@ -34,8 +35,7 @@ OUTPUTS_ONLY = (
 )
 
 
-@dataclass(frozen=True)
-class Truth:
+class Truth(Struct, frozen=True):
     """The outside reference beside ONNX Runtime.
 
     Attributes:
@@ -59,8 +59,7 @@ class Truth:
         return Failure(Stage.COMPARE, Symptom.MISMATCH, "the export differs", self.blame)
 
 
-@dataclass(frozen=True)
-class ExportTrial:
+class ExportTrial(Struct, frozen=True):
     """What a reduction runs by, once its reference was asked for the whole model.
 
     Attributes:

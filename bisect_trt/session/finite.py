@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.inputs.made_up import MadeUp, Value
@@ -22,8 +23,7 @@ from bisect_trt.settings import Settings
 from bisect_trt.workers.pool import Pool
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """Elements of recorded tensors that are NaN or Inf: how many of how many, by tensor, over all samples."""
 
     tensors: Mapping[str, tuple[int, int]]

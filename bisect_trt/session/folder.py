@@ -10,10 +10,10 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import asdict
 
 from bisect_trt._version import __version__
 from bisect_trt.errors import UsageError, cannot_write

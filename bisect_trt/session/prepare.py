@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+from msgspec import Struct
+from msgspec.structs import replace
 from onnx.helper import make_tensor_type_proto
 
 from bisect_trt.errors import TargetUnavailable, UsageError
@@ -35,8 +36,7 @@ LONGEST_START = 300.0  # seconds for a worker to import its libraries and descri
 RECORD = "record.json"
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(Struct, frozen=True):
     """One model, normalised and indexed, with input values; `original` is the user's own file."""
 
     loaded: LoadedModel

@@ -6,7 +6,8 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bisect_trt.errors import BisectError, StoppedEarly
 from bisect_trt.model.candidate import Candidate, Form
@@ -31,8 +32,7 @@ class BudgetSpent(StoppedEarly):
     """`--budget` or `--max-probes` is used up."""
 
 
-@dataclass
-class Counts:
+class Counts(Struct):
     """What was spent by this call.
 
     Attributes:
@@ -59,8 +59,7 @@ class Counts:
     asked_seconds: float = 0.0
 
 
-@dataclass
-class Budget:
+class Budget(Struct):
     """When to stop: `deadline` of `time.monotonic`, and the number of probes."""
 
     deadline: float | None = None
@@ -83,8 +82,7 @@ class Budget:
             raise BudgetSpent("--budget used up", GO_ON if probes else NO_FARTHER)
 
 
-@dataclass
-class Prober:
+class Prober(Struct):
     """Asks each question once; while it waits, free workers begin with what `ahead` offers."""
 
     oracle: Oracle

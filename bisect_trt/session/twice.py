@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.tolerance import differences
 from bisect_trt.errors import TargetUnavailable

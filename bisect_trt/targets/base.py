@@ -6,11 +6,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import onnx
+from msgspec import Struct, field
 
 from bisect_trt.machine.limits import WORKER
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -20,8 +20,7 @@ from bisect_trt.outcome import Array, Failure, Stage
 from bisect_trt.writing.files import written_whole
 
 
-@dataclass(frozen=True)
-class TargetInfo:
+class TargetInfo(Struct, frozen=True):
     """What a target is on this machine.
 
     Attributes:
@@ -45,8 +44,7 @@ class TargetInfo:
         return "|".join(parts)
 
 
-@dataclass(frozen=True)
-class TargetResult:
+class TargetResult(Struct, frozen=True):
     """What the target gave: failures, or outputs (one mapping a sample; None when build only).
 
     `unresolved` says why nothing can be said about the candidate, if so: not a failure, not a success.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from bisect_trt._version import __version__
 from bisect_trt.errors import BisectError
@@ -24,8 +25,7 @@ _KNOWN = ("onnx", "onnxruntime", "numpy", "onnx-graphsurgeon", "polygraphy", "ne
 _NEEDS_GPU = "builds work without one; running engines needs an NVIDIA GPU and its driver"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One finding. `usable` is None for what is neither good nor bad; `hint` says how to get it."""
 
     group: str

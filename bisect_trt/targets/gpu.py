@@ -10,9 +10,10 @@ import os
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
+
+from msgspec import Struct
 
 from bisect_trt.machine.limits import WORKER
 
@@ -28,8 +29,7 @@ _OF_THE_CONTEXT = re.compile(
 _spoiled = False
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(Struct, frozen=True):
     """The first visible GPU. `cuda` is the newest CUDA version that the driver can do."""
 
     name: str

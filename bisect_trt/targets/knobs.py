@@ -8,8 +8,10 @@ and what to write into one's own program to have it so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.settings import TargetSettings
 
@@ -19,8 +21,7 @@ PYTHON, TRTEXEC, POLYGRAPHY, US = "Python", "trtexec", "Polygraphy", "bisect-trt
 """For whom a line to paste is."""
 
 
-@dataclass(frozen=True)
-class Knob:
+class Knob(Struct, frozen=True):
     """One decision, taken otherwise than by default.
 
     Attributes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Content, Form, Serialised
@@ -14,8 +15,7 @@ from bisect_trt.model.precision import narrowed
 from bisect_trt.targets.roles import with_casts
 
 
-@dataclass
-class Source:
+class Source(Struct, dict=True):
     """What a target is given, and what is known of it so far."""
 
     candidate: Candidate

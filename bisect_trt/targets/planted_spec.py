@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 import onnx
+from msgspec import Struct
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.graph import consumed
@@ -23,8 +23,7 @@ STAGES = ("parse", "build", "run")
 _EXAMPLE = "Example: planted:op=Resize,fail=error,stage=parse+node=conv_1,fail=crash"
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One planted fault: it shows when `what` finds `where` in the candidate."""
 
     what: str
@@ -42,8 +41,7 @@ class Fault:
         return self.message or f"planted {self.fail} of {self.what} {self.where}"
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """The planted faults, and the seconds that each node of a candidate costs."""
 
     faults: tuple[Fault, ...]

@@ -7,9 +7,11 @@ import importlib.util
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.errors import TargetUnavailable, UsageError
 from bisect_trt.machine.environment import INSTALL
@@ -20,8 +22,7 @@ from bisect_trt.targets.knobs import Knob
 AUTO = "auto"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A row of the table.
 
     Attributes:

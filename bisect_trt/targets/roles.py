@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
+from msgspec import Struct, field
 from onnx import TensorProto
 
 from bisect_trt.model.external import embedded
@@ -29,8 +29,7 @@ _STAYS = frozenset(
 """Scales are FP32 in TensorRT, and random values are others in another type."""
 
 
-@dataclass(frozen=True)
-class Roles:
+class Roles(Struct, frozen=True):
     """What may be lowered.
 
     Attributes:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bisect_trt.model.candidate import Candidate, Feeds
 from bisect_trt.outcome import Array
@@ -19,8 +21,7 @@ from bisect_trt.targets.base import Target
 GPU_EVENTS, HOST, PROCESS = "GPU events", "host", "process"
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """One layer as the target executed it.
 
     Attributes:
@@ -36,16 +37,14 @@ class Layer:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(Struct, frozen=True):
     """Layers in the order of execution, and the seconds that a whole run took in the same runs (median)."""
 
     layers: tuple[Layer, ...]
     whole: float
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """What a target says of a model that it has built.
 
     Attributes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.boxes import sorted_along
 from bisect_trt.accuracy.diff import TensorDiff
@@ -33,8 +34,7 @@ Compared = tuple[tuple[Failure, ...], str, Measured]
 """Failures, why nothing can be said, and what was measured."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Struct, frozen=True, dict=True):
     """How the outputs of one candidate are compared.
 
     Attributes:

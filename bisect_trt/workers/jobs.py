@@ -6,12 +6,12 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import onnx
 import psutil
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.machine.process import Job

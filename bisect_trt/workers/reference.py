@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import onnx
+from msgspec.structs import replace
 
 from bisect_trt.errors import StoppedEarly, is_full
 from bisect_trt.model.candidate import Candidate, Feeds, state_of

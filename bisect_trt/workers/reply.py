@@ -7,16 +7,16 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from bisect_trt.errors import BisectError
 from bisect_trt.machine.process import Answer
 from bisect_trt.outcome import Symptom
 
 
-@dataclass(frozen=True)
-class Death:
+class Death(Struct, frozen=True):
     """How a worker ended in the middle of a job.
 
     Attributes:
@@ -34,8 +34,7 @@ class Death:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What came of a job: its value, or the death of its worker; and seconds that it took."""
 
     value: Any = None
@@ -84,8 +83,7 @@ class StoppedError(CancelledError):
     alive = True
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """A job was asked to end: until when it has time to do so, and whether nobody wants it any more."""
 
     until: float

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
+from msgspec.structs import replace
 from onnx import helper
 
 from bisect_trt.accuracy.arithmetic import Arithmetic, arithmetic_of, coarsest
@@ -95,8 +96,7 @@ def origin(settings: TargetSettings, candidate: Candidate) -> list[str]:
     return sorted(found)
 
 
-@dataclass(frozen=True)
-class _Compare:
+class _Compare(Struct, frozen=True):
     """Both sides of a comparison, and when they agree for the user."""
 
     accuracy: AccuracySettings
@@ -114,8 +114,7 @@ class _Compare:
         return not failing_samples([self.expected[sample]], [kept], self.accuracy, self.least)
 
 
-@dataclass
-class _Look:
+class _Look(Struct, dict=True):
     """One sample of a candidate that fails."""
 
     candidate: Candidate

@@ -12,12 +12,12 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import psutil
+from msgspec.structs import replace
 
 from bisect_trt.errors import BisectError
 from bisect_trt.machine import limits, native, server

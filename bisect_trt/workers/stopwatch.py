@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Feeds
@@ -18,8 +20,7 @@ _NO_CLOCK = {
 }
 
 
-@dataclass
-class _Watched:
+class _Watched(Struct):
     """A model that is open in this process; `fed` are the inputs that it has now."""
 
     timed: Timed

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _SMALLEST = 1e-300  # a logarithm of less is no number
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(Struct, frozen=True):
     """What an axis shows: from `low` to `high`, which may be the smaller one, evenly or in powers of ten.
 
     With `whole` its figures are whole numbers only.

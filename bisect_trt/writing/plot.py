@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from html import escape
 from pathlib import Path
+
+from msgspec import Struct
 
 from bisect_trt.writing.axis import Axis, number
 
@@ -54,8 +55,7 @@ class Shape(StrEnum):
     TRIANGLE = "triangle"
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """A point; `tip` is what a pointer on it shows. A `y` that is not finite stands above the frame."""
 
     x: float
@@ -63,8 +63,7 @@ class Mark:
     tip: str = ""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Struct, frozen=True):
     """A part of a strip from `start` to `end`, both from 0 to 1; the class `kind` gives its colour."""
 
     start: float

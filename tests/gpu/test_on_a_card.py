@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from gpu_models import F, candidate, chain, full_card, model, poisoned_probe, run, six_gigabytes
+from msgspec.structs import replace
 from onnx import TensorProto, helper
 
 import bisect_trt

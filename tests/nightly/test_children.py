@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from disasters import left_running
+from msgspec.structs import replace
 from small import CRASH, ERROR, HANG, NUMBERS, SPEC, chain
 
 from bisect_trt.nightly import children, job

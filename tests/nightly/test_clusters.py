@@ -7,6 +7,7 @@ import random
 import onnx
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 from onnx import TensorProto, helper
 
 from bisect_trt.nightly import same_bugs
@@ -18,7 +19,7 @@ from bisect_trt.nightly.verdicts import Result, Status
 def row(model: str, signature: str, shape: str = "", status: Status = Status.NEW, **more: object) -> Row:
     news = status in (Status.NEW, Status.CHANGED)
     plain = Row(1, model, "t", "s", stage="build", symptom="error", signature=signature, shape=shape)
-    values = {**vars(plain), "status": status, "news": news, "result": Result.FAIL, **more}
+    values = {**asdict(plain), "status": status, "news": news, "result": Result.FAIL, **more}
     return Row(**values)  # type: ignore[arg-type]
 
 

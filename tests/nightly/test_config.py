@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from dataclasses import fields
 from datetime import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import astuple
 
 from bisect_trt.errors import UsageError
 from bisect_trt.nightly import config, options, plan
-from bisect_trt.nightly.job import JOB
+from bisect_trt.nightly.job import job_in, line_of
 from bisect_trt.nightly.runner import Job
 from bisect_trt.settings import Settings
 
@@ -197,7 +196,7 @@ def test_layers_of_options(tmp_path: Path) -> None:
 
 
 def test_every_setting_can_be_configured() -> None:
-    known = {f.name for part in fields(Settings) for f in fields(getattr(Settings(), part.name))}
+    known = {field for part in astuple(Settings()) for field in part.__struct_fields__}
     ours = {"spec", "verbose_log", "without_tactics", "with_tactics", "decisions"}
     assert known - ours == options.OPTIONS.keys()
 
@@ -233,7 +232,7 @@ def test_settings_survive_json() -> None:
     assert made.target.plugins == (Path("/base/a"), Path("/base/b"))
     for one in (made, Settings()):
         job = Job("check", "slug", Path("m.onnx"), one, 1.0)
-        assert JOB.validate_python(json.loads(json.dumps(JOB.dump_python(job, mode="json")))) == job
+        assert job_in(line_of(job)) == job
 
 
 def test_command_line_over_file(tmp_path: Path) -> None:

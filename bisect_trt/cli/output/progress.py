@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from bisect_trt.cli.output.console import may_be_terminal, rich_console
 from bisect_trt.results import OnEvent, Step

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import onnx
+from msgspec.structs import replace
 from onnx import TensorProto, helper
 
 from bisect_trt.model.candidate import DELTA, Candidate, Feeds, Form, Rest

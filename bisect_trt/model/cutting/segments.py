@@ -8,10 +8,10 @@ another one made, and nothing can be fused across them. Weights are shared.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from msgspec import Struct
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.cutting.constants import types_named
@@ -23,8 +23,7 @@ from bisect_trt.model.walk import copied, rename
 _QUANTISED = types_named("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2", "FLOAT8", "FLOAT4")
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """A part of a model that is measured by itself.
 
     Attributes:
@@ -47,8 +46,7 @@ class Segment:
         return tuple(self.candidate.expected[0]) if self.candidate.expected else ()
 
 
-@dataclass(frozen=True)
-class Merged:
+class Merged(Struct, frozen=True):
     """Segments in one candidate; `names` has the tensor of the model behind each of its outputs."""
 
     candidate: Candidate

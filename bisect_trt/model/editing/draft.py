@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.model.candidate import Candidate, Form
@@ -40,8 +41,7 @@ from bisect_trt.writing.files import written_whole
 Shapes = Callable[[Candidate, Sequence[str]], Mapping[str, tuple[int, ...]]]
 
 
-@dataclass
-class Draft:
+class Draft(Struct):
     """An edited candidate; `copy` before changing it.
 
     Attributes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 from onnx import TensorProto, helper
 
 from bisect_trt.errors import UsageError
@@ -18,8 +18,7 @@ from bisect_trt.outcome import Array
 from bisect_trt.writing.text import nearest
 
 
-@dataclass(frozen=True)
-class GraphInput:
+class GraphInput(Struct, frozen=True):
     """An input of a model.
 
     Attributes:

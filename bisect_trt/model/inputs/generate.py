@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.inputs.feeds import GraphInput

@@ -11,10 +11,10 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, convert, to_builtins
 from onnx import helper
 
 from bisect_trt.errors import UsageError
@@ -30,8 +30,7 @@ TOKENS = 16  # integer inputs are most often indices: small ones are valid nearl
 NAMED_ONES = re.compile(r"mask|length|lens?$", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """Values that an operator takes: `low` to `high`, both included.
 
     Attributes:
@@ -64,8 +63,7 @@ class Accepted:
         return rng.integers(int(self.low), int(self.high), shape, endpoint=True)
 
 
-@dataclass(frozen=True)
-class MadeUp:
+class MadeUp(Struct, frozen=True):
     """What the values of one input are to be.
 
     Attributes:
@@ -122,15 +120,12 @@ class MadeUp:
 
     def to_json(self) -> str:
         """Return it as a line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(to_builtins(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> MadeUp:
         """Make it from what `to_json` gave."""
-        data = json.loads(text)
-        accepted = data["accepted"] and Accepted(**data["accepted"])
-        tuples = {key: data[key] and tuple(data[key]) for key in ("bounds", "refused")}
-        return cls(**{**data, **tuples, "shape": tuple(data["shape"]), "accepted": accepted})
+        return convert(json.loads(text), cls)
 
     def _usual(self) -> Array:
         """Return what follows from type and name, unless the model takes something else there."""

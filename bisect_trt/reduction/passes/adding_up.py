@@ -7,7 +7,8 @@ is once, and is a fault all the same. Where only rounding adds up, nobody is acc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.outcome import Failure, Outcome, Symptom, Verdict

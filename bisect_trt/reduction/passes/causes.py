@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import onnx
+from msgspec.structs import replace
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.store import shape_of

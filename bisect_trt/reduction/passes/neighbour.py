@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.draft import close_draft, open_draft
@@ -18,8 +19,7 @@ from bisect_trt.reduction.simplify.propose import Edit
 MOST_PROBES = 6  # probes that are spent on it
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Neighbour(Struct, frozen=True):
     """A candidate that passes; `difference` says what it is besides the result, `without node X`."""
 
     candidate: Candidate

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from bisect_trt.outcome import Outcome, Verdict
 from bisect_trt.reduction.at_outputs import Contribution, Hybrid

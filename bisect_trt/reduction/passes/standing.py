@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import chain
 
 import onnx
+from msgspec.structs import replace
 from onnx import TensorProto
 
 from bisect_trt.model.candidate import Candidate

@@ -8,10 +8,10 @@ then tried at the model's outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from bisect_trt.accuracy.arithmetic import arithmetic_of
 from bisect_trt.model.candidate import Candidate

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.errors import UsageError
 from bisect_trt.model.candidate import Candidate, Form
@@ -23,8 +25,7 @@ SHOWN_TACTICS = 2  # tactics of each side
 MOST_TRIES, LONGEST_SEARCH = 40, 30.0  # builds that measure anew, and their seconds, until one fails
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """Tactics with which the best candidate fails in every build; empty if the run's cache is enough.
 
     Attributes:

@@ -6,9 +6,9 @@ Only what was tried is reported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import onnx
+from msgspec import Struct
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import Stage, Symptom, Verdict
@@ -23,8 +23,7 @@ LONGEST_PROBE = 30.0
 """Seconds; a candidate that takes longer is not tried with other options."""
 
 
-@dataclass(frozen=True)
-class Avoided:
+class Avoided(Struct, frozen=True):
     """Options that avoid a failure.
 
     Attributes:

@@ -8,11 +8,11 @@ The simplest of everything in one probe: most failures of parsers and builders s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
 
 import onnx
+from msgspec.structs import replace
 
 from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.model.editing.attributes import option_inputs

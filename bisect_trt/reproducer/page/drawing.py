@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from graphlib import TopologicalSorter
+
+from msgspec import Struct
 
 from bisect_trt.reproducer.picture import Box, Picture
 
@@ -15,8 +16,7 @@ _BESIDE = 8.0  # between an arrow and its label
 _SWEEPS = 4
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """A box; `x` and `y` are its upper left corner, in pixels."""
 
     box: Box
@@ -26,8 +26,7 @@ class Placed:
     height: float
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Struct, frozen=True):
     """An arrow as the data of an SVG path, and its label."""
 
     path: str
@@ -37,8 +36,7 @@ class Line:
     y: float
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(Struct, frozen=True):
     """Everything with its place."""
 
     width: float

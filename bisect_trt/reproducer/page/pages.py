@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+from msgspec.structs import asdict
 
 from bisect_trt.reproducer import issue, markdown
 from bisect_trt.reproducer.archive import attachments

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 from onnx import helper
 
 from bisect_trt.accuracy.diff import TensorDiff
@@ -21,8 +21,7 @@ from bisect_trt.writing.text import printable
 _NAMES = 3  # of the nodes of a probe that are told
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """One probe as the timeline shows it.
 
     Attributes:
@@ -87,8 +86,7 @@ MOST_ELEMENTS = 1 << 24
 """Elements of a tensor that is looked at in a page."""
 
 
-@dataclass(frozen=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """The outputs of the first sample, the worst first; `reference` and `target` are of the worst one."""
 
     diffs: tuple[TensorDiff, ...]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import onnx
+from msgspec import Struct, field
 from onnx import TensorProto
 
 from bisect_trt.errors import UsageError
@@ -51,8 +51,7 @@ _ON_SHAPES = frozenset(
 )
 
 
-@dataclass
-class Emulation:
+class Emulation(Struct):
     """A model whose tensors are rounded, and what could not be.
 
     Attributes:

@@ -16,11 +16,11 @@ INT8 and FP8 scale each tensor so that its largest magnitude becomes 127 or 448,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct
 from onnx import TensorProto, helper
 
 _MAGIC = 1.5 * 2.0**52  # added to a float64 and taken away, it leaves whole numbers: they have 52 bits
@@ -29,8 +29,7 @@ _MAX = float(np.finfo(np.float32).max) * (1 - 2.0**-20)
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(Struct, frozen=True):
     """A number format as tensor cores see it.
 
     Attributes:

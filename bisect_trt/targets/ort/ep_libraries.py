@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from bisect_trt.errors import BisectError, TargetUnavailable, UsageError
 
@@ -37,8 +38,7 @@ _registered: dict[str, Path] = {}
 """Name to library: ONNX Runtime keeps its own list for the whole process."""
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(Struct, frozen=True):
     """A pip package with a provider. `provider` is its name as `bare` writes it."""
 
     distribution: str

@@ -12,9 +12,11 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bisect_trt.errors import BisectError, TargetUnavailable
 from bisect_trt.model.candidate import Candidate, Form
@@ -46,8 +48,7 @@ _REFUSES_CARD = re.compile(r"cannot run on this GPU|Target GPU SM \w+ is not sup
 _BUILD_ONLY = "--build-only builds the engines and does not run them."
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(Struct, frozen=True):
     """How a candidate is run: from a `file` that the parser itself reads, as trtexec has it; with the tensors
     `inside` the engine among its outputs; not at all, where the engine is put into `built`.
     """

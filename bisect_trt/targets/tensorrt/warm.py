@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from bisect_trt.errors import TargetUnavailable
 from bisect_trt.machine.environment import INSTALL
@@ -19,8 +20,7 @@ from bisect_trt.targets.tensorrt import api
 TITLES: Mapping[str, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
-@dataclass
-class Kept:
+class Kept(Struct):
     """What is kept of one module; `seconds` is how long the builder took to make."""
 
     module: Any

@@ -9,9 +9,10 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bisect_trt._version import __version__
 from bisect_trt.errors import TargetUnavailable

@@ -6,10 +6,10 @@ import hashlib
 import pickle
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from onnx import TensorProto
 
 from bisect_trt._version import __version__
