@@ -147,6 +147,18 @@ def test_every_error_has_its_code_and_no_traceback(
     assert type(error).__name__ in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("words", "hint"), [(["check", "m.onnx"], "kept"), (["scan", "m.onnx"], "goes on")])
+def test_who_interrupts_reads_whether_anything_was_kept(
+    words: list[str], hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fake(*words: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bisect_trt, words[0], fake, raising=False)
+    assert main(words) == 6
+    assert hint in capsys.readouterr().err.splitlines()[1]
+
+
 def test_usage_errors_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reduce", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["type"] == "UsageError"

@@ -259,3 +259,15 @@ def test_a_version_that_no_operator_set_has_is_refused(tmp_path: Path) -> None:
     onnx.save(made, tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="Binarizer"):
         check(tmp_path / "m.onnx", Settings(TargetSettings("ort:CPU")))
+
+
+def test_names_that_several_nodes_have_are_told(tmp_path: Path) -> None:
+    """TensorRT takes such a model, and ONNX Runtime refuses it: `Fine` alone would be half the truth."""
+    made, _ = CASES["another word for it"]
+    onnx.save(made, tmp_path / "m.onnx")
+    assert not load(tmp_path / "m.onnx").notes
+    for node in made.graph.node:
+        node.name = "twin"
+    onnx.save(made, tmp_path / "m.onnx")
+    (note,) = load(tmp_path / "m.onnx").notes
+    assert "called twin" in note and "ONNX Runtime refuses" in note

@@ -366,6 +366,17 @@ def test_a_target_that_only_builds(models_dir: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_reference_without_values_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime's CPU provider has no MatMul in bfloat16: that is no agreement, and no exit code 0."""
+    kind = TensorProto.BFLOAT16
+    ends = [helper.make_tensor_value_info(name, kind, [2, 2]) for name in "xy"]
+    graph = helper.make_graph([node("MatMul", ["x", "x"], ["y"])], "g", ends[:1], ends[1:])
+    path = save(tmp_path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    words = ["scan", str(path), "--target", "emulate:bf16", "--out", str(tmp_path / "out")]
+    assert main(words) == 3
+    assert "Nothing can be said of the outputs" in capsys.readouterr().out
+
+
 def test_command_line(models_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["scan", str(models_dir / "ok.onnx"), "--target", "planted:op=Flatten,fail=mismatch"]
     assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0

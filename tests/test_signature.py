@@ -126,6 +126,13 @@ def test_numbers_and_places_are_masked(message: str, signature: str) -> None:
     assert mask(message) == signature
 
 
+@pytest.mark.parametrize("name", ["data", "sh", "w0", "a/b"])
+def test_an_initializer_is_masked_whatever_its_name_is(name: str) -> None:
+    """Plain words are masked by position: else a reduction could rename nothing, and shrink little."""
+    said = f"In node -1 with name:  and operator:  (importInitializers): Failed to import initializer: {name}"
+    assert mask(f"Failed to import initializer: {said}").endswith("Failed to import initializer: <name>")
+
+
 def test_names_are_found_as_whole_words_and_with_suffixes() -> None:
     names = {"conv_1", "/a/b.c", "input", "type", "odd name (2)", "wq/MatMul"}
     text = "conv_1, conv_1_3 and '/a/b.c': odd name (2) by wq/MatMul; conv_12 of data type input"

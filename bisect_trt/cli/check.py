@@ -36,10 +36,12 @@ def run(model: Path, settings: Settings, *, keep_fp32: Path | None, again: Path 
     # Heavy imports wait until a command runs, so that --help is quick.
     import bisect_trt
     from bisect_trt.cli.output import console
+    from bisect_trt.cli.output.progress import waiting
     from bisect_trt.errors import TargetUnavailable
     from bisect_trt.reproducer import document
 
-    result = bisect_trt.check(model, settings, keep_fp32=keep_fp32)
+    with waiting(f"{model.name}: one run of the whole model; --timeout ends it", quiet=as_json):
+        result = bisect_trt.check(model, settings, keep_fp32=keep_fp32)
     if as_json:
         print_json(document.check(result))
     else:

@@ -40,6 +40,10 @@ def only_given(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
+AGAIN = "nothing was kept: the same command begins again"
+"""Of a command without a folder that was interrupted."""
+
+
 class Command(Struct, frozen=True):
     """A command: its function, and the rows of the options that it takes.
 
@@ -68,7 +72,8 @@ class Command(Struct, frozen=True):
                 with terminable():
                     return self._called(words)
             except KeyboardInterrupt as error:  # versions of Typer disagree on what becomes of it
-                hint = "the same command goes on from where it was, if it had begun"
+                goes_on = any(row.key == OUT.key for row in self.options)
+                hint = "the same command goes on from where it was, if it had begun" if goes_on else AGAIN
                 raise StoppedEarly("interrupted", hint) from error
 
         body.__doc__ = self.run.__doc__

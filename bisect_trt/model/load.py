@@ -13,6 +13,7 @@ after this holds it in memory, and there is one kind of big weight only.
 from __future__ import annotations
 
 import mmap
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -26,12 +27,13 @@ from bisect_trt.errors import UsageError
 from bisect_trt.machine import native
 from bisect_trt.model.candidate import Content, hash_of, state_of
 from bisect_trt.model.external import KINDS, inline_small, referenced_files
-from bisect_trt.model.lenient import read_as_the_reference
+from bisect_trt.model.lenient import SHOWN, read_as_the_reference
 from bisect_trt.model.operators import beside_the_standard
 from bisect_trt.model.store import INLINE_LIMIT, point_to, raw_size
 from bisect_trt.model.validate import validate
 from bisect_trt.model.walk import copied
 from bisect_trt.model.wire import Buffer, Field, field, fields
+from bisect_trt.writing.text import some_names
 
 _EXPORT = "export the model to ONNX and pass the .onnx file"
 _AGAIN = "export or download the model again"
@@ -88,7 +90,17 @@ def load(path: Path, *, allow_unknown: bool = False) -> LoadedModel:
     inline_small(proto, path.parent)
     notes = read_as_the_reference(proto)
     validate(proto, path.name, allow_unknown=allow_unknown)
-    return LoadedModel(path, proto, digest.hexdigest(), (*notes, *beside_the_standard(proto)))
+    return LoadedModel(path, proto, digest.hexdigest(), (*notes, *beside_the_standard(proto), *_twins(proto)))
+
+
+def _twins(proto: onnx.ModelProto) -> list[str]:
+    """Say which names several nodes have: TensorRT takes that, and who reads "Fine" should know."""
+    times = Counter(node.name for node in proto.graph.node if node.name)
+    twins = [name for name, count in times.items() if count > 1]
+    if not twins:
+        return []
+    named = some_names(twins, SHOWN)
+    return [f"Several nodes are called {named}: ONNX Runtime refuses such a file. Names may be left empty."]
 
 
 def _check_file(path: Path) -> None:

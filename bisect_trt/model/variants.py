@@ -94,6 +94,23 @@ def _typed_outputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     return bool(found)
 
 
+def _right_types(proto: onnx.ModelProto, _fed: Shapes) -> bool:
+    """Declare the element types that outputs and inner tensors have, where the file says others."""
+    bare = skeleton(proto)
+    del bare.graph.value_info[:]
+    for output in bare.graph.output:
+        output.ClearField("type")
+    found = inferred(bare).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*found.value_info, *found.output)}
+    changed = False
+    for value in (*proto.graph.value_info, *proto.graph.output):
+        declared, known = value.type.tensor_type.elem_type, kinds.get(value.name, 0)
+        if declared and known and declared != known:
+            value.type.tensor_type.elem_type = known
+            changed = True
+    return changed
+
+
 def _dense_weights(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     """Write sparse weights out."""
     changed = bool(proto.graph.sparse_initializer)
@@ -137,6 +154,7 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
         _own_names,
     ),
     ("outputs without a declared type", "the types of all outputs declared", _typed_outputs),
+    ("a wrong type that is declared", "outputs and inner tensors declared as what they are", _right_types),
     ("equal names of nodes", "a name of its own for each node", _unique_names),
     ("sparse weights", "the sparse initializers written as dense ones", _dense_weights),
     ("weights that are inputs", "the initializers taken out of the inputs", _weights_no_inputs),

@@ -137,7 +137,8 @@ class Scan(Summary, Struct, frozen=True):
         seconds: by phase.
         notes: plain sentences.
         blame: that the export differs from the framework, if it does; all figures are against ONNX Runtime.
-        unsure: why the outputs agree and that says nothing; empty where it does.
+        unsure: why nothing can be said of the outputs: they agree and that says nothing, or there is nothing
+            to compare them with; empty where something can be said.
     """
 
     model: Path

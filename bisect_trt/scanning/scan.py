@@ -160,7 +160,7 @@ class _Scanning(Struct, dict=True):
             effects_left=self.effects_left,
             seconds=self.seconds,
             blame=truth.blame,
-            unsure=all_lost(lost, graph.graph_outputs),
+            unsure=all_lost(lost, graph.graph_outputs) or ("" if whole.builds else whole.unresolved),
             notes=(*self._notes(lost, truth.blame, truth.note), *notes),
         )
         return replace(result, histogram=self._histogram(result))

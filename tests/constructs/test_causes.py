@@ -24,9 +24,11 @@ from making import (
 )
 from onnx import helper
 
+import bisect_trt
 from bisect_trt.model.candidate import Form
 from bisect_trt.model.variants import variants
 from bisect_trt.reproducer.issue import elsewhere
+from bisect_trt.settings import AccuracySettings, RunSettings, Settings, TargetSettings
 
 
 def told(notes: tuple[str, ...]) -> list[str]:
@@ -131,3 +133,15 @@ def test_variants_are_sound_and_leave_the_model_alone() -> None:
     for variant in found:
         assert variant.model.SerializeToString() != before
         assert onnx.load_model_from_string(variant.model.SerializeToString()).graph.node
+
+
+def test_a_wrong_type_that_is_declared(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "r"), node("Tanh", "r", "y")]
+    made = model(graph(nodes, [value("x")], [value("y", kind=INT64)]))
+    onnx.save(made, tmp_path / "m.onnx")
+    accuracy = AccuracySettings(reference="self", judge="local")
+    settings = Settings(TargetSettings("ort:CPU"), RunSettings(repeats=1, simplify=False), accuracy)
+    result = bisect_trt.reduce(tmp_path / "m.onnx", settings, out=tmp_path / "out")
+    assert told(result.notes) == ["a wrong type that is declared"]
+    made.graph.output[0].type.tensor_type.elem_type = FLOAT
+    assert "a wrong type that is declared" not in {v.cause for v in variants(made, {})}

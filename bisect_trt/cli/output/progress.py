@@ -51,6 +51,19 @@ def progress(*, quiet: bool = False, console: Console | None = None) -> Iterator
         yield on_event
 
 
+@contextmanager
+def waiting(text: str, *, quiet: bool = False) -> Iterator[None]:
+    """Say on a terminal, as long as it takes, what is waited for; elsewhere and when `quiet` nothing."""
+    console = rich_console(stderr=True) if not quiet and may_be_terminal(sys.stderr) else None
+    if console is None or not console.is_terminal or console.is_dumb_terminal:
+        yield
+        return
+    from rich.text import Text
+
+    with console.status(Text(printable(text))):
+        yield
+
+
 def plain_line(step: Step) -> str:
     """Return `drop: 3 nodes still fail (12 probes, 4.1 s in the target)`."""
     spent = f"{counted(step.probes, 'probe')}, {seconds(step.target_seconds)} in the target"
