@@ -226,3 +226,24 @@ def test_made_up_masks_are_tried_both_ways(keep: bool, tmp_path: Path) -> None:
     assert any("turned round" in note for note in found.notes) is not keep
     reduced = reduce(path, on("planted:op=Exp,fail=mismatch"), out=tmp_path / "out")
     assert [n.op_type for n in onnx.load(reduced.out / "repro.onnx").graph.node] == ["Exp"]
+
+
+@pytest.mark.parametrize("with_numbers", [False, True])
+@pytest.mark.parametrize("reference", ["ort", "self"])
+def test_outputs_that_are_no_tensors_of_numbers_are_told_and_never_agree(
+    reference: str, with_numbers: bool, tmp_path: Path
+) -> None:
+    """A sequence is not compared: where a model gives nothing else, nothing can be said of it."""
+    nodes = [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("SequenceConstruct", ["a", "x"], ["s"])]
+    proto = made(nodes, {"x": (FLOAT, [2])}, {"a": (FLOAT, [2])}, [])
+    if not with_numbers:
+        del proto.graph.output[:]
+    proto.graph.output.append(helper.make_tensor_sequence_value_info("s", FLOAT, [2]))
+    onnx.save(proto, tmp_path / "m.onnx")
+    settings = Settings(TargetSettings("ort:CPU"), accuracy=AccuracySettings(reference=reference))
+    found = check(tmp_path / "m.onnx", settings)
+    assert bool(found.outcome.unresolved) is not with_numbers
+    assert any("s (sequence)" in note for note in found.notes)
+    wanted = ModelDoesNotFail if with_numbers else TargetUnavailable
+    with pytest.raises(wanted, match=None if with_numbers else "no output is a tensor of numbers"):
+        reduce(tmp_path / "m.onnx", settings, out=tmp_path / "out")

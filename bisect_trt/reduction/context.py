@@ -26,6 +26,7 @@ from bisect_trt.reduction.problem import Problem
 from bisect_trt.reduction.selections import Selections
 from bisect_trt.results import OnEvent, Step
 from bisect_trt.session.around import go_round, left_out_words
+from bisect_trt.session.doubts import NO_NUMBERS, held_words, without_numbers
 from bisect_trt.session.export_trial import ExportTrial, is_plain, is_self
 from bisect_trt.session.finite import Lost, all_lost, described, lost_in
 from bisect_trt.session.prepare import Session
@@ -78,11 +79,15 @@ class Run:
         self.recording = recording
         self.prober = prober
         self._given = session
-        self.doubts = words(session.graph)  # sentences for the first lines: why something is not compared
+        self.doubts = self._doubts(given=False)  # for the first lines: why something is not compared
         self.notes = list(trial.notes)
         self.confirmed = Outcome()  # of the user's own file, or of what is left of it
         self.scope: tuple[str, ...] = ()  # nodes that are looked at; none: all of them
         self.cutter = self._cutter()
+
+    def _doubts(self, *, given: bool) -> list[str]:
+        graph = self.session.graph
+        return [*words(graph, given=given), *(held_words(graph) if self.info.can_run else [])]
 
     def _cutter(self) -> Cutter:
         """Cuts the model by recorded values."""
@@ -104,7 +109,7 @@ class Run:
         recorded = self.recording.whole()
         if failures or recorded.error:
             return
-        self.doubts = words(self.session.graph, given=True)
+        self.doubts = self._doubts(given=True)
         self.session = self.session.pinned(recorded)
         self.recording = Recording.of(self.session.graph, recorded)
         self.cutter = self._cutter()
@@ -301,6 +306,8 @@ class Run:
             return TargetUnavailable(f"nothing can be said of this model: {why}", self.doubts[0])
         if outcome.unresolved:
             return TargetUnavailable(f"nothing can be said of this model: {outcome.unresolved}")
+        if self.info.can_run and without_numbers(self.session.graph).keys() >= set(outputs):
+            return TargetUnavailable(f"nothing can be said of this model: {NO_NUMBERS}", self.doubts[-1])
         runs, compared = self.settings.run.repeats, self.info.can_run
         what = "builds, runs and agrees with the reference" if compared else "builds"
         said = f"the model {what} on {self.info.title} ({runs} of {runs} runs)"

@@ -1,8 +1,9 @@
-"""Whether the outputs of a model can be compared at all: they may be random, or not finite."""
+"""Whether the outputs of a model can be compared at all: they may be random, no numbers, or not finite."""
 
 from __future__ import annotations
 
 from msgspec.structs import replace
+from onnx import TensorProto
 
 from bisect_trt.model.graph import Graph
 from bisect_trt.model.randomness import outputs_behind, random_nodes, words
@@ -13,20 +14,55 @@ from bisect_trt.session.finite import all_lost, described, lost_in
 from bisect_trt.session.prepare import Session
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.workers.pool import Pool
+from bisect_trt.writing.text import some_names
+
+SHOWN = 4  # names in a note
+
+
+NO_NUMBERS = "no output is a tensor of numbers, so nothing was compared"
+
+
+def without_numbers(graph: Graph) -> dict[str, str]:
+    """Return what those outputs hold that are no tensors of numbers: sequence, map, optional, strings."""
+    found = {}
+    for name in graph.graph_outputs:
+        kind = graph.value_info(name)
+        held = kind.WhichOneof("value") if kind else "tensor_type"
+        if held != "tensor_type":
+            found[name] = held.removesuffix("_type")
+        elif graph.elem_type(name) == TensorProto.STRING:
+            found[name] = "strings"
+    return found
+
+
+def held_words(graph: Graph) -> list[str]:
+    """Say which outputs are never compared, as sentences."""
+    held = without_numbers(graph)
+    named = some_names([f"{name} ({kind})" for name, kind in held.items()], SHOWN)
+    what = "A tensor that it is made of would be, as an output of the model."
+    return [f"Not compared, as only tensors of numbers are: {named}. {what}"] if held else []
 
 
 class Doubts:
-    """Why outputs of the whole model, or all of them, cannot be compared: it is random, or not finite."""
+    """Why outputs of the whole model, or all of them, cannot be compared.
 
-    def __init__(self, graph: Graph, accuracy: AccuracySettings, notes: list[str]) -> None:
-        """Look at the graph; `notes` are sentences for the first lines."""
-        behind = outputs_behind(graph, random_nodes(graph))
-        self.notes = [*notes, *words(graph)]
+    They may be random, no tensors of numbers, or not finite.
+    """
+
+    def __init__(
+        self, graph: Graph, accuracy: AccuracySettings, notes: list[str], *, compares: bool = True
+    ) -> None:
+        """Look at the graph; `notes` are sentences for the first lines; a target may `compare` nothing."""
+        behind, held = outputs_behind(graph, random_nodes(graph)), without_numbers(graph)
+        self.notes = [*notes, *words(graph), *(held_words(graph) if compares else [])]
         self.accuracy = replace(accuracy, ignore=tuple(dict.fromkeys((*accuracy.ignore, *behind))))
         self._compared = [name for name in graph.graph_outputs if name not in self.accuracy.ignore]
         self.why, self.finding = "", Finding.WRONG
         if behind and not self._compared:
             self.why, self.finding = "every output depends on a random node", Finding.RANDOM
+        self._compared = [name for name in self._compared if name not in held]
+        if compares and held and not self._compared and not self.why:
+            self.why, self.finding = NO_NUMBERS, Finding.NOT_TOLD
 
     def look_at(self, pool: Pool, session: Session, settings: Settings, recorded: Record) -> None:
         """Look at the reference's outputs, too."""
