@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from msgspec.structs import replace
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from bisect_trt.outcome import Outcome
 from bisect_trt.reduction import schedule
@@ -212,3 +212,25 @@ def test_a_process_that_gets_no_script_is_gone_at_the_end(waiting: WaitingPython
     assert process.poll() is None
     waiting.__exit__(None, None, None)
     assert process.poll() is not None
+
+
+def test_what_no_fresh_process_shows_is_handed_over_as_it_was_cut(tmp_path: Path) -> None:
+    """Simple values may show a failure by luck, in a worker that ran other probes before."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\ndata = open(sys.argv[1], 'rb').read()\n"
+        "fresh = '/run-' in sys.argv[1] or 'repro' in sys.argv[1]\n"
+        "values = bytes.fromhex('0000c03f') in data  # 1.5\n"
+        "sys.exit('error: no kernel' if b'MatMul' in data and (values or not fresh) else 0)\n"
+    )
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"], "mm")]
+    weight = numpy_helper.from_array(np.full((4, 4), 1.5, np.float32), "w")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight])
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(made, tmp_path / "m.onnx")
+    result = reduced(tmp_path / "m.onnx", f"command:{sys.executable} -S -E {program} {{model}}")
+    assert result.simplification is None and len(result.best.nodes) == 1
+    assert result.verified == result.repeats == 1
+    assert any("in no fresh process" in note for note in result.notes)
+    assert numpy_helper.to_array(onnx.load(tmp_path / "out/repro.onnx").graph.initializer[0]).all()

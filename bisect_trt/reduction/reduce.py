@@ -34,7 +34,7 @@ from bisect_trt.reduction.finish import (
 )
 from bisect_trt.reduction.menu import AS_IT_IS, SEARCH, Schedule
 from bisect_trt.reduction.problem import Problem
-from bisect_trt.reduction.schedule import Found, explain, refine, search, unsteady
+from bisect_trt.reduction.schedule import Found, explain, refine, search, unsimplified, unsteady
 from bisect_trt.reduction.simplify.run import shown_at_last
 from bisect_trt.reproducer.archive import remove_zip
 from bisect_trt.reproducer.trial import Ready
@@ -180,7 +180,10 @@ def reduce_one(run: Run, problem: Problem, out: Path, schedule: Schedule = SEARC
             problem.keep(run.whole_file)
         cut = problem.smallest
         with getting_ready(run, problem) as ready:
-            result, fresh = _verified(run, problem, cut, refine(run, problem, found), out, ready)
+            refined = refine(run, problem, found)
+            result, fresh = _verified(run, problem, cut, refined, out, ready)
+        if fresh is not None and (plain := unsimplified(run, problem, refined, result)):
+            result, fresh = _verified(run, problem, cut, plain, out, Ready())
         if fresh is None or not unsteady(run, problem, cut, result):
             break
     spent = asdict(problem.counts) | run.spent() | {**found.search, **result.counts}

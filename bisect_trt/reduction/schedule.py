@@ -8,7 +8,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from bisect_trt.errors import StoppedEarly
-from bisect_trt.model.candidate import Candidate
+from bisect_trt.model.candidate import Candidate, Form
 from bisect_trt.outcome import End, Ended
 from bisect_trt.reduction.context import Run
 from bisect_trt.reduction.judgement import find_out, not_told, of_the_export
@@ -27,6 +27,10 @@ from bisect_trt.session.export_trial import is_self
 from bisect_trt.session.folder import WORK
 from bisect_trt.session.prober import GO_ON
 
+SIMPLE_NEVER_SHOWS = (
+    "It is as it was cut: with simple values it failed beside other probes, and in no fresh process."
+)
+
 
 class Found(Struct, frozen=True):
     """What a search found beside the best candidate.
@@ -39,6 +43,7 @@ class Found(Struct, frozen=True):
         kept: the tactics of TensorRT with which the best candidate fails in every build, if that takes some.
         tactics: a sentence on the tactics with which it fails and passes, if some differ.
         simple: what the simplification did, where there was one.
+        plain: the best candidate before it.
         neighbour: the nearest candidate that passes.
         avoided: options of the target that avoid the failure, as sentences.
         judgement: whether it is a fault of the target, or rounding.
@@ -51,6 +56,7 @@ class Found(Struct, frozen=True):
     kept: Kept = field(default_factory=Kept)
     tactics: tuple[str, ...] = ()
     simple: Simplification | None = None
+    plain: Candidate | None = None
     neighbour: Neighbour | None = None
     avoided: tuple[str, ...] = ()
     judgement: Judgement = field(default_factory=Judgement)
@@ -95,6 +101,7 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
         problem.begin("causes")
         found = replace(found, causes=tuple(causes(problem)))
         if not (problem.hybrid and problem.hybrid.accumulated):
+            found = replace(found, plain=problem.best)
             simple = simplify_best(problem, run.pool, run.settings, run.recording.record)
             found = replace(found, simple=simple, end=simple.end if simple and simple.end.is_early else End())
         problem.ask_no_reasons()
@@ -116,6 +123,22 @@ def refine(run: Run, problem: Problem, found: Found) -> Found:
     if run.settings.run.anonymise:
         require_synthetic(problem, found.simple, run.out.name)
     return found
+
+
+def unsimplified(run: Run, problem: Problem, found: Found, result: Reduction) -> Found | None:
+    """Go back to what there was before the simplification, where no fresh run shows what it made of it.
+
+    Simple values may show a failure by luck, in the worker that also ran what came before. None: they are not
+    to blame, or nothing else may be handed over.
+    """
+    simple, plain = found.simple, found.plain
+    if result.verified or simple is None or plain is None or not result.finished:
+        return None
+    if run.settings.run.anonymise or result.best is plain or plain.form is Form.ORIGINAL:
+        return None
+    problem.keep(plain)
+    run.note([SIMPLE_NEVER_SHOWS])
+    return replace(found, simple=None, neighbour=None)
 
 
 def _with_tactics(run: Run, problem: Problem, found: Found, smallest: Candidate | None) -> Found:
