@@ -491,3 +491,19 @@ def test_large_records_are_mapped(tmp_path: Path) -> None:
     got = store.load(store.put("a", np.zeros(1 << 19, ml_dtypes.bfloat16)), TensorProto.BFLOAT16, (1 << 19,))
     assert not got.flags.owndata and not got.flags.writeable
     assert got.base is not None and isinstance(got.base.base, mmap.mmap)  # behind a view of another type
+
+
+@pytest.mark.parametrize("count", [5, 1 << 17])  # read, and mapped
+def test_a_record_is_read_as_numpy_reads_it(tmp_path: Path, count: int) -> None:
+    value = np.arange(2 * count, dtype=np.float32).reshape(2, count)
+    by_column, path = tmp_path / "column.npy", Store(tmp_path).put("row", value)
+    np.save(by_column, np.asarray(value, order="F"))
+    for place in (by_column, path):
+        np.testing.assert_array_equal(Store.load(place, TensorProto.FLOAT, (2, count)), np.load(place))
+    whole = path.read_bytes()
+    for short in (whole[:-1], whole[:140], whole[:9], b""):
+        path.write_bytes(short)
+        with pytest.raises((ValueError, EOFError)):
+            Store.load(path, TensorProto.FLOAT)
+    path.write_bytes(whole + b"more")
+    np.testing.assert_array_equal(Store.load(path, TensorProto.FLOAT), value)

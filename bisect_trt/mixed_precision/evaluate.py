@@ -136,15 +136,14 @@ def _values(trial: Trial) -> tuple[list[dict[str, Any]], list[Values]]:
     """Feeds as ONNX Runtime holds them, and what is expected, of each sample."""
     from bisect_trt.references import ort
 
-    store = Store(trial.store)
     graph = onnx.load_model_from_string(trial.model.read_bytes()).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)}
     feeds = [
-        {k: ort.to_ort(store.load(path, types[k])) for k, path in sample.items() if k in types}
+        {k: ort.to_ort(Store.load(path, types[k])) for k, path in sample.items() if k in types}
         for sample in trial.feeds
     ]
     expected: list[Values] = [
-        {k: np.array(store.load(path, types[k])) for k, path in sample.items() if types.get(k)}
+        {k: np.array(Store.load(path, types[k])) for k, path in sample.items() if types.get(k)}
         for sample in trial.expected
     ]
     return feeds, expected

@@ -16,9 +16,10 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import onnx
@@ -36,6 +37,7 @@ INLINE_LIMIT = 1024
 _AT_ONCE = 1 << 30  # bytes of a file that the kernel is asked to copy
 _MAP_LIMIT = 1 << 17  # bytes: to map less costs more than to read it
 _CHUNK = 1 << 20
+_BY: dict[bool, Literal["C", "F"]] = {False: "C", True: "F"}
 ALIGNMENT = 64  # bytes: runtimes map weights, and kernels read whole vectors
 _WEIGHTS = "weights.bin"
 
@@ -214,7 +216,8 @@ class Store:
             self.put(name, array).rename(path)
         return path
 
-    def load(self, path: Path, elem_type: int, shape: Sequence[int] | None = None) -> Array:
+    @staticmethod
+    def load(path: Path, elem_type: int, shape: Sequence[int] | None = None) -> Array:
         """Return a recorded tensor, read-only, memory mapped when it is large.
 
         Without an `elem_type` (0: nothing declares it) it is what the file says, where that is one type.
@@ -276,8 +279,7 @@ def shape_of(path: Path) -> tuple[int, ...]:
     """Return the shape of a recorded tensor, or of one that is only promised; its values are not read."""
     if not path.exists() and promise_of(path).exists():
         return MadeUp.from_json(promise_of(path).read_text()).shape
-    shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    return shape
+    return _read(path).shape
 
 
 def _save(place: Path, array: Array, mode: str) -> None:
@@ -292,17 +294,27 @@ def _save(place: Path, array: Array, mode: str) -> None:
 
 
 def _read(path: Path) -> Array:
-    """Do as `np.load` does, a quarter of whose time for a small map is finding out where the file lies."""
+    """Do as `np.load` does, most of whose time for a small file is reading its header as Python."""
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size > _MAP_LIMIT and format.read_magic(file) == (1, 0):
-            shape, by_column, dtype = format.read_array_header_1_0(file)
-            if not dtype.hasobject:
-                whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                order: Literal["F", "C"] = "F" if by_column else "C"
-                return np.ndarray(shape, dtype, whole, file.tell(), order=order)
-        file.seek(0)
-        array: Array = np.load(file, allow_pickle=False)
-        return array
+        size, magic = os.fstat(file.fileno()).st_size, format.read_magic(file)
+        length = file.read(2)
+        shape, by_column, dtype = _header(length + file.read(int.from_bytes(length, "little")))
+        if magic != (1, 0) or dtype.hasobject or file.tell() + math.prod(shape) * dtype.itemsize > size:
+            file.seek(0)
+            array: Array = np.load(file, allow_pickle=False)
+            return array
+        start, order = file.tell(), _BY[by_column]
+        if size > _MAP_LIMIT:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return np.ndarray(shape, dtype, whole, start, order=order)
+        return np.ndarray(shape, dtype, file.read(), order=order)
+
+
+@lru_cache(maxsize=256)
+def _header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, order and type; most recorded tensors of a model have the same few."""
+    shape, by_column, dtype = format.read_array_header_1_0(BytesIO(text))
+    return shape, by_column, dtype
 
 
 def plain(array: Array) -> Array:

@@ -149,12 +149,11 @@ def _in_context(
     samples: Sequence[Mapping[str, Array]], record: Record
 ) -> tuple[tuple[TensorDiff, ...], tuple[str, ...]]:
     """Return tensors of the engine against recorded ones of the same name, and the names that are none."""
-    store = Store(record.folder)
     found: dict[str, list[TensorDiff]] = {}
     unmapped: dict[str, None] = {}
     for sample, values in enumerate(samples):
         for name, given in values.items():
-            known = store.load(record.path(sample, name), record.elem_type(name)) if name in record else None
+            known = Store.load(record.path(sample, name), record.elem_type(name)) if name in record else None
             if known is None or known.size != given.size:  # another layout, or half of it
                 unmapped[name] = None
             else:
@@ -184,9 +183,8 @@ def effect(
 
 def histogram(tensor: str, reference: Path, target: Path, elem_type: int) -> Histogram:
     """Return the bins of the values on both sides, and of the distance between them."""
-    store = Store(reference.parent)
-    one = store.load(reference, elem_type).reshape(-1)
-    other = store.load(target, elem_type).reshape(-1)
+    one = Store.load(reference, elem_type).reshape(-1)
+    other = Store.load(target, elem_type).reshape(-1)
     if one.size != other.size or one.dtype.kind in "OUc":
         return Histogram(tensor)
     low, high = _range(one, other)

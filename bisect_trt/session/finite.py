@@ -41,12 +41,12 @@ class Lost(Struct, frozen=True):
 
 def lost_in(recorded: Record, names: Iterable[str]) -> Lost:
     """Return what is not finite of some recorded tensors."""
-    store, found = Store(recorded.folder), {}
+    found = {}
     for name in names:
         if name not in recorded:
             continue
         kind, samples = recorded.elem_type(name), range(recorded.samples)
-        values = [store.load(recorded.path(k, name), kind) for k in samples]
+        values = [Store.load(recorded.path(k, name), kind) for k in samples]
         lost = sum(_lost(value) for value in values)
         if lost:
             found[name] = (lost, sum(value.size for value in values))

@@ -156,8 +156,7 @@ def as_declared(graph: onnx.GraphProto, folder: Path, feeds: Sequence[Feeds]) ->
         UsageError: they were to be made up, and are too large for that.
     """
     types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    store = Store(folder)
     return [
-        {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+        {name: Store.load(path, types[name]) for name, path in sample.items() if name in types}
         for sample in feeds
     ]

@@ -27,12 +27,11 @@ def load(candidate: Candidate, samples: Sequence[Feeds], types: Mapping[str, int
         ValueError: a value is of another type than the model declares, or of one of several and it declares
             none; the message names the tensor.
     """
-    store = Store(candidate.folder)
     known = types_of(candidate.content) if types is None else types
 
     def value(name: str, path: Path) -> Array:
         try:
-            return store.load(path, known[name])
+            return Store.load(path, known[name])
         except ValueError as error:  # it names the file
             raise ValueError(str(error).replace(path.name, name, 1)) from error
 

@@ -242,9 +242,7 @@ class Slot:
     # The process
 
     def _started(self) -> WorkerProcess:
-        """Return the running process, a new one if need be. Raises EndedError."""
-        if self._worker is not None and self._worker.exit_code() is not None:
-            self.stop()
+        """Return the process, a new one if need be; one that has ended takes no job. Raises EndedError."""
         with self._lock:
             if self._worker is None:
                 self._pid_file.unlink(missing_ok=True)

@@ -189,9 +189,8 @@ def open_draft(candidate: Candidate, *, hoisted: bool = True) -> Draft:
     for scope in scopes(graph):
         del scope.value_info[:]
     types = {i.name: i.type.tensor_type.elem_type for i in graph.input}
-    store = Store(candidate.folder)
     for sample in candidate.feeds:
-        values = {name: store.load(path, types[name]) for name, path in sample.items() if name in types}
+        values = {name: Store.load(path, types[name]) for name, path in sample.items() if name in types}
         for name, array in values.items():
             draft._paths[id(array)] = (array, sample[name])
         draft.samples.append(values)
