@@ -138,7 +138,9 @@ def check(candidate: Candidate) -> onnx.ModelProto:
     proto = onnx.ModelProto.FromString(candidate.model)
     full = onnx.ModelProto.FromString(candidate.model)
     onnx.load_external_data_for_model(full, str(candidate.folder))
-    onnx.checker.check_model(full, full_check=True)
+    for output in full.graph.output if candidate.form is Form.UNTYPED else ():
+        output.type.tensor_type.shape.SetInParent()  # the checker wants one, runtimes infer it
+    onnx.checker.check_model(full, full_check=candidate.form is not Form.UNTYPED)
     return proto
 
 

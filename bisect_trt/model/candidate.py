@@ -69,7 +69,8 @@ class Form(StrEnum):
     """As DEFAULT, but also cut through edges of types that builders do not take as inputs everywhere;
     sequences, optionals and strings may be outputs (they are not compared)."""
     UNTYPED = "untyped"
-    """As DEFAULT, but types of interior tensors are left out: a target may take them for more than a hint."""
+    """As DEFAULT, but types of interior tensors and shapes of outputs are left out: a target may take
+    them for more than a hint."""
     ORIGINAL = "original"  # the user's own file
     SIMPLIFIED = "simplified"  # edited
     VARIANT = "variant"  # the same model in another form: names, versions, declared shapes

@@ -49,7 +49,10 @@ class Variant(Struct, frozen=True):
 
 
 def variants(proto: onnx.ModelProto, fed: Shapes) -> Iterator[Variant]:
-    """Make all other forms of a model, the most informative first; `fed` are the shapes of inputs."""
+    """Make all other forms of a model, the most informative first.
+
+    `fed` are the shapes of inputs, and of outputs as far as they are known.
+    """
     for cause, change, edit in _EDITS:
         copy = copied(proto)
         if edit(copy, fed):
@@ -92,6 +95,17 @@ def _typed_outputs(proto: onnx.ModelProto, _fed: Shapes) -> bool:
     for output in found:
         lacking[output.name].CopyFrom(output)
     return bool(found)
+
+
+def _shaped_outputs(proto: onnx.ModelProto, known: Shapes) -> bool:
+    """Give outputs without a shape the one that the reference gives them."""
+    changed = False
+    for output in proto.graph.output:
+        kind = output.type
+        if kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape") and output.name in known:
+            kind.CopyFrom(helper.make_tensor_type_proto(kind.tensor_type.elem_type, known[output.name]))
+            changed = True
+    return changed
 
 
 def _right_types(proto: onnx.ModelProto, _fed: Shapes) -> bool:
@@ -154,6 +168,7 @@ _EDITS: tuple[tuple[str, str, Callable[[onnx.ModelProto, Shapes], bool]], ...] =
         _own_names,
     ),
     ("outputs without a declared type", "the types of all outputs declared", _typed_outputs),
+    ("outputs without a declared shape", "the shapes of all outputs declared", _shaped_outputs),
     ("a wrong type that is declared", "outputs and inner tensors declared as what they are", _right_types),
     ("equal names of nodes", "a name of its own for each node", _unique_names),
     ("sparse weights", "the sparse initializers written as dense ones", _dense_weights),

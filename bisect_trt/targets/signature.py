@@ -62,6 +62,7 @@ _POSITIONS = tuple(
         r"(?P<a>\bbe quantized by )NAME(?P<b>\.(?:\s|$))",
         r"(?P<a>\bDQ node before )NAME(?P<b>\.(?:\s|$))",
         r"(?P<a>\bFailed to import initializer: )NAME(?P<b>$)",
+        r"(?P<a>\bmismatch between ONNX and OpenVINO for )NAME(?P<b>$)",
         r"(?P<a>\bName: ?')NAME(?P<b>')",
         r'(?P<a>\[\w+ -> ")NAME(?P<b>"\])',
         r"(?P<a>\bfriendly_name ')NAME(?P<b>')",

@@ -145,3 +145,19 @@ def test_a_wrong_type_that_is_declared(tmp_path: Path) -> None:
     assert told(result.notes) == ["a wrong type that is declared"]
     made.graph.output[0].type.tensor_type.elem_type = FLOAT
     assert "a wrong type that is declared" not in {v.cause for v in variants(made, {})}
+
+
+def test_outputs_without_a_declared_shape(tmp_path: Path) -> None:
+    """As OpenVINO's provider refuses what ONNX Runtime infers no shape of: seen with GroupNormalization."""
+    nodes = [node("Relu", "x", "r"), node("Exp", "r", "e"), node("Tanh", "e", "y")]
+    script = tmp_path / "refuses.py"
+    script.write_text(
+        "import sys\ndata = open(sys.argv[1], 'rb').read()\n"
+        r"bare = b'\x12\x04\n\x02\x08\x01' in data  # a type of nothing but float" + "\n"
+        "sys.exit('error: unknown rank' if bare and b'Exp' in data else 0)\n"
+    )
+    made = model(graph(nodes, [value("x")], [value("y", None)]))
+    result = reduced(made, tmp_path, f"command:{sys.executable} -S -E {script} {{model}}")
+    assert told(result.notes) == ["outputs without a declared shape"]
+    assert len(result.best.nodes) == 1 and result.verified == 1
+    assert not onnx.load(tmp_path / "out/repro.onnx").graph.output[0].type.tensor_type.HasField("shape")

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from onnx import TensorProto
+from onnx import TensorProto, TypeProto
 
 from bisect_trt.model.candidate import Candidate, Feeds, Form
 from bisect_trt.model.cutting.constants import INNER_TYPES, feeds_build_time_slot, is_shape_like
@@ -152,7 +152,8 @@ class Cutter:
         dynamic = style is Form.DYNAMIC
         type_of = self._types.dynamic if dynamic else self._types.static
         parts = [pieces.value(INPUT, t, type_of(t)) for t in inputs]
-        parts += [pieces.value(OUTPUT, t, type_of(t)) for t in outputs]
+        shown = type_of if style is not Form.UNTYPED else lambda t: _without_shape(type_of(t))
+        parts += [pieces.value(OUTPUT, t, shown(t)) for t in outputs]
         parts += [pieces.weight(t) for t in weights]
         parts += [piece for piece, _ in frozen.values()]
         parts += [pieces.node(name) for name in (*generators, *names)]
@@ -215,3 +216,9 @@ class Cutter:
             if kind:
                 types[tensor] = self._pieces.value(VALUE_INFO, tensor, kind)
         return types
+
+
+def _without_shape(kind: TypeProto | None) -> TypeProto | None:
+    if kind is None or not kind.HasField("tensor_type"):
+        return kind
+    return TypeProto(tensor_type=TypeProto.Tensor(elem_type=kind.tensor_type.elem_type))

@@ -19,14 +19,14 @@ LONGEST_MESSAGE = 200  # characters of a message in a sentence
 def causes(problem: Problem) -> list[str]:
     """Return sentences on what removes a failure that needs one form of the model; empty if unknown.
 
-    Where the search ended with the user's own file, or with a part that needs dynamic dimensions, the form
-    of the model is varied. All other results are typed and fed plainly, and their nodes are to blame,
-    unless their inputs and versions fail without them.
+    Where the search ended with the user's own file, or with a part that needs dynamic dimensions or types
+    that are not declared, the form of the model is varied. All other results are typed and fed plainly,
+    and their nodes are to blame, unless their inputs and versions fail without them.
     """
     best = problem.best
     if problem.rerecord is None or best is None or best.rest is not None:
         return []
-    if best.form in (Form.ORIGINAL, Form.DYNAMIC):
+    if best.form in (Form.ORIGINAL, Form.DYNAMIC, Form.UNTYPED):
         return _forms(problem, best)
     return _frames(problem, best)
 
@@ -91,7 +91,7 @@ def _profile(problem: Problem, best: Candidate) -> str:
 
 
 def _fed(best: Candidate) -> dict[str, tuple[int, ...]]:
-    sample = best.feeds[0] if best.feeds else {}
+    sample = {**(best.expected[0] if best.expected else {}), **(best.feeds[0] if best.feeds else {})}
     return {name: shape_of(path) for name, path in sample.items()}
 
 

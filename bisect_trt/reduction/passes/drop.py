@@ -63,8 +63,8 @@ def recut(problem: Problem) -> None:
 
     Types like int4 may be cut after all and sequences be outputs (NARROW), an exposed tensor cannot be
     fused away (HIDDEN), a frozen one is no longer computed (UNFROZEN), a static dimension is no longer
-    dynamic (DYNAMIC). Where only the file as it is fails so far, types of interior tensors, which it may not
-    have, are left out (UNTYPED).
+    dynamic (DYNAMIC). Where only the file as it is fails so far, types of interior tensors and shapes of
+    outputs, which it may not have, are left out (UNTYPED).
     """
     if problem.hybrid is not None and problem.hybrid.accumulated:
         return
