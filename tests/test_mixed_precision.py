@@ -17,6 +17,7 @@ import precision_models as models
 import precision_models_more
 from bisect_trt.cli.app import main
 from bisect_trt.mixed_precision.handover import layer_names
+from bisect_trt.mixed_precision.quantise import quantisable
 from bisect_trt.model.store import point_to
 from bisect_trt.settings import AccuracySettings, RunSettings, Settings
 from bisect_trt.targets.roles import flat, roles
@@ -343,6 +344,29 @@ def test_a_type_that_the_opset_has_not_is_a_line(tmp_path: Path, capsys: pytest.
     words = ["precision", str(tmp_path / "model.onnx"), "--to", "int8", "--target", "tensorrt"]
     assert main([*words, "--out", str(tmp_path / "o")]) == 2
     assert "is found by an emulation" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+def test_operators_without_inference_of_their_own_and_what_follows_have_types() -> None:
+    """onnx 1.23 infers nothing of GroupNormalization: what came behind was lowered by halves, uncounted."""
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.standard_normal((2, 2, 3)).astype(np.float32), w) for w in "ab"]
+    weights += [numpy_helper.from_array(np.ones(2, np.float32), name) for name in "st"]
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["c"], "c1"),
+        helper.make_node("GroupNormalization", ["c", "s", "t"], ["n"], "gn", num_groups=1),
+        helper.make_node("Conv", ["n", "b"], ["d"], "c2"),
+        helper.make_node("Greater", ["d", "n0"], ["g"], "gt"),
+        helper.make_node("Cast", ["g"], ["y"], "cast", to=TensorProto.FLOAT),
+    ]
+    weights.append(numpy_helper.from_array(np.float32(0), "n0"))
+    sizes = (("x", 9), ("y", 5))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, size]) for name, size in sizes]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    made = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+    known = roles(flat(made), "fp16")
+    assert known.items == ("c", "n", "d", "g", "y") and not known.stays
+    assert known.types["n"] == known.types["d"] == TensorProto.FLOAT and known.types["g"] == TensorProto.BOOL
+    assert quantisable(flat(made), {"x": 1.0, "a": 1.0, "n": 1.0, "b": 1.0}).items == ("c", "d")
 
 
 def test_what_the_user_lowers_may_spoil_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

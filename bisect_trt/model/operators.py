@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 
 import onnx
@@ -82,6 +82,28 @@ def allowed_types(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> tuple[All
         return {k: known.get(kind, {kind}) for k, kind in kinds.items()}
 
     return side(node.input, list(schema.inputs)), side(node.output, list(schema.outputs))
+
+
+def types_by_schema(node: onnx.NodeProto, version: int, types: Mapping[str, int]) -> dict[str, int]:
+    """Return the element types of a node's outputs as its schema gives them, as far as it does.
+
+    onnx infers none for an operator without inference of its own (GroupNormalization), nor for what follows.
+    """
+    schema = _schema(node, version)
+    if schema is None:
+        return {}
+    formals, bound = list(schema.inputs), dict[str, int]()
+    for k, name in enumerate(node.input):
+        if formals and name in types:
+            bound.setdefault(formals[min(k, len(formals) - 1)].type_str, types[name])
+    asked = next((a.i for a in node.attribute if a.name in ("to", "dtype", "output_dtype") and a.i), 0)
+    found, made = {}, list(schema.outputs)
+    for k, name in enumerate(node.output):
+        kind = made[min(k, len(made) - 1)].type_str if made else ""
+        plain = kind.startswith("tensor(") and onnx.TensorProto.DataType.Value(kind[7:-1].upper())
+        if name and (elem_type := plain or asked or bound.get(kind, 0)):
+            found[name] = int(elem_type)
+    return found
 
 
 def import_of(domain: str, imports: dict[str, int]) -> int | None:

@@ -13,7 +13,7 @@ from bisect_trt.model.external import embedded
 from bisect_trt.model.graph import bodies, is_onnx, opset_of
 from bisect_trt.model.lenient import read_as_the_reference
 from bisect_trt.model.normalise import inline_functions, sort_nodes
-from bisect_trt.model.operators import allowed_types
+from bisect_trt.model.operators import allowed_types, types_by_schema
 from bisect_trt.model.patch import NARROW, key_of, lowered, narrow_copy
 from bisect_trt.model.skeleton import inferred, skeleton
 from bisect_trt.targets.emulate.graph import PARAMETERS, host_tensors
@@ -86,6 +86,8 @@ def roles(model: onnx.ModelProto, to: str) -> Roles:
     for node in model.graph.node:
         key = key_of(node)
         touched = [t for t in (*node.input, *node.output) if types.get(t) == TensorProto.FLOAT]
+        if key and not touched and is_onnx(node.domain) and any(t and t not in types for t in node.output):
+            stays[key] = "the types of its tensors are not known"
         if not key or not touched or node.op_type == "Constant":
             continue
         joins = _joins_fp16(node, types)
@@ -109,10 +111,15 @@ def node_names(graph: onnx.GraphProto) -> dict[str, str]:
 def float_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element types of the tensors of the main graph."""
     light = skeleton(model)
-    found = inferred(light).graph  # tensors of unknown type stay as they are
+    found = inferred(light).graph
     values = (*model.graph.value_info, *found.value_info, *found.output, *model.graph.input)
     types = {v.name: v.type.tensor_type.elem_type for v in values if v.type.HasField("tensor_type")}
-    return types | {t.name: t.data_type for t in model.graph.initializer}
+    types |= {t.name: t.data_type for t in model.graph.initializer}
+    version = opset_of(model)
+    for node in model.graph.node:  # tensors whose type is not known even so stay as they are
+        if is_onnx(node.domain) and not all(name in types for name in node.output if name):
+            types = types_by_schema(node, version, types) | types
+    return types
 
 
 def _joins_fp16(node: onnx.NodeProto, types: Mapping[str, int]) -> bool:
