@@ -147,6 +147,23 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "--force" in json.loads(capsys.readouterr().out)["error"]["hint"]
 
 
+def test_what_is_only_kept_on_demand_is_not_called_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    b = models.Builder()
+    h = b.input("x", np.linspace(-1, 1, 8).astype(np.float32))
+    b("Tanh", b("Abs", h))
+    b.nodes[-1].output[0] = "y"
+    info = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [8])]
+    graph = helper.make_graph(b.nodes, "g", b.inputs, info, b.weights)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, tmp_path / "m.onnx")
+    words = ["precision", str(tmp_path / "m.onnx"), "--keep", b.nodes[0].name, "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "all else may be FP16" in said and "--keep names it" in said and "that fails" not in said
+
+
 def test_the_next_export_gets_the_same_casts(tmp_path: Path) -> None:
     """`apply.py` stands alone; what is not in the next export any more is said."""
     import subprocess

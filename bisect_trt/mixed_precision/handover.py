@@ -58,10 +58,10 @@ def layer_precisions(names: list[str], to: str) -> str:
 
 def readme(result: Precision) -> str:
     """Give a line for the README of the user's project."""
-    low = result.to.upper()
+    low, count = result.to.upper(), len(result.kept)
     if result.status == ALL_LOW:
-        return f"All of {result.model.name} may be {low} (checked by bisect-trt, {_tolerance(result)})."
-    count = len(result.kept)
+        but = f" but {counted(count, 'node')}" if count else ""
+        return f"All of {result.model.name}{but} may be {low} (checked by bisect-trt, {_tolerance(result)})."
     minimal = ", none of which can be spared" if result.one_minimal else ""
     return (
         f"{low} with {count} of {result.nodes} nodes in FP32{minimal} "
@@ -73,10 +73,10 @@ def sure(result: Precision) -> list[str]:
     """Say why to believe it, as sentences without a full stop."""
     fresh = f"{result.verified} of {result.repeats} fresh runs of the written file pass"
     found = [fresh if result.repeats else "the written file was not run in a fresh process"]
-    if result.kept and result.one_minimal:
+    if result.kept and result.status != ALL_LOW and result.one_minimal:
         found.insert(0, "1-minimal: each of them alone was lowered, and that fails")
     if result.kept and result.smallest:
-        found.insert(1, result.smallest)
+        found.insert(-1, result.smallest)
     return found
 
 

@@ -95,7 +95,8 @@ class Precision(Summary, Struct, frozen=True):
     def lines(self) -> list[tuple[str, str]]:
         """Give the set, what it is of, how sure it is, and where the files are."""
         low, count = self.to.upper(), counted(len(self.kept), "node")
-        instead = {ALL_LOW: f"all of it may be {low}", BROKEN: "wrong in FP32 already"}
+        all_low = f"all {'else' if self.kept else 'of it'} may be {low}"
+        instead = {ALL_LOW: all_low, BROKEN: "wrong in FP32 already"}
         of = f"{count} in FP32, of {self.nodes:,} float nodes"
         lines = [
             ("Keep", instead.get(self.status, of)),
