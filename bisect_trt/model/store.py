@@ -296,18 +296,18 @@ def _save(place: Path, array: Array, mode: str) -> None:
 def _read(path: Path) -> Array:
     """Do as `np.load` does, most of whose time for a small file is reading its header as Python."""
     with path.open("rb") as file:
-        size, magic = os.fstat(file.fileno()).st_size, format.read_magic(file)
-        length = file.read(2)
-        shape, by_column, dtype = _header(length + file.read(int.from_bytes(length, "little")))
-        if magic != (1, 0) or dtype.hasobject or file.tell() + math.prod(shape) * dtype.itemsize > size:
-            file.seek(0)
-            array: Array = np.load(file, allow_pickle=False)
-            return array
-        start, order = file.tell(), _BY[by_column]
-        if size > _MAP_LIMIT:
-            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            return np.ndarray(shape, dtype, whole, start, order=order)
-        return np.ndarray(shape, dtype, file.read(), order=order)
+        if format.read_magic(file) == (1, 0):
+            length = file.read(2)
+            shape, by_column, dtype = _header(length + file.read(int.from_bytes(length, "little")))
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+            if not dtype.hasobject and start + math.prod(shape) * dtype.itemsize <= size:
+                if size <= _MAP_LIMIT:
+                    return np.ndarray(shape, dtype, file.read(), order=_BY[by_column])
+                whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return np.ndarray(shape, dtype, whole, start, order=_BY[by_column])
+        file.seek(0)
+        array: Array = np.load(file, allow_pickle=False)
+        return array
 
 
 @lru_cache(maxsize=256)
