@@ -114,6 +114,8 @@ def test_what_makes_the_meaning_is_kept(message: str, kept: str) -> None:
     ("message", "signature"),
     [
         ("reshape [2,1,1] to {4, 3} at 0x7fff00aa", "reshape <dims> to <dims> at <addr>"),
+        ("{[1,?,2..4],[?,..15]} and [..] or [...]", "{<dims>,<dims>} and <dims> or [...]"),
+        ("[-340282346638528859811704183484516925440.000000, 1.5]", "<dims>"),  # FLT_MAX, by %f
         ("needs 4096 bytes or 1.5 GiB, -1 != 3", "needs <size> or <size>, <n> != <n>"),
         ("In f at /_src/a.cpp:123 (and b.h:7)", "In f at /_src/a.cpp:<line> (and b.h:<line>)"),
         ("[x.cpp::f::1295] failed", "[x.cpp::f::<line>] failed"),

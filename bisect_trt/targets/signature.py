@@ -107,7 +107,11 @@ _VOCABULARY = """
 """
 _WORDS = frozenset(_VOCABULARY.split())
 
-_DIMS = re.compile(r"[\[{](?:\s*(?:-?\d+|<n>|\(# (?:-?\d+|<n>) \(VALUE [^()]*\)\))\s*,?)+[\]}]")
+# Whole numbers, `?`, and ranges as OpenVINO writes them (`1..`, `..15`). Possessive: tried again in parts, a
+# number of 39 digits (FLT_MAX) would take for ever where no bracket follows.
+_DIMS = re.compile(
+    r"[\[{](?:\s*+(?:-?\d++|<n>|\?|\.\.|\(# (?:-?\d++|<n>) \(VALUE [^()]*\)\))\s*+,?+)++[\]}]"
+)
 _SIZE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?\s?(?:[KMGT]i?B|[Bb]ytes?)\b")
 _LINE = re.compile(r"(\.(?:cpp|cc|cu|hpp|h|inl|py):+|::)\d+(?=[\s:)\],]|$)")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
