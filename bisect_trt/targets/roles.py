@@ -118,7 +118,8 @@ def float_types(model: onnx.ModelProto) -> dict[str, int]:
     version = opset_of(model)
     for node in model.graph.node:  # tensors whose type is not known even so stay as they are
         if is_onnx(node.domain) and not all(name in types for name in node.output if name):
-            types = types_by_schema(node, version, types) | types
+            for name, kind in types_by_schema(node, version, types).items():
+                types.setdefault(name, kind)
     return types
 
 
