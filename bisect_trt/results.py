@@ -16,7 +16,7 @@ from bisect_trt.model.candidate import Candidate
 from bisect_trt.model.origin import Origin
 from bisect_trt.model.summary import Figures
 from bisect_trt.options import export_line, reduce_line
-from bisect_trt.outcome import End, Failure, Outcome
+from bisect_trt.outcome import End, Ended, Failure, Outcome
 from bisect_trt.settings import AccuracySettings, Settings
 from bisect_trt.targets.base import TargetInfo
 from bisect_trt.writing.text import Summary, counted
@@ -96,6 +96,11 @@ class Simplification(Struct, frozen=True):
     before: int = 0
     after: int = 0
     sizes: tuple[str, ...] = ()
+
+    @property
+    def had_its_time(self) -> bool:
+        """Whether it ended with its budget, and not because nothing changed any more."""
+        return self.end.how is Ended.SPENT
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data."""

@@ -27,7 +27,7 @@ from bisect_trt.cli.output.console import show_check, show_reduction
 from bisect_trt.model.candidate import Candidate
 from bisect_trt.options import ROWS, kinds
 from bisect_trt.outcome import End, Ended, Failure, Outcome, Stage, Symptom
-from bisect_trt.results import CANNOT_RUN, Check, Reduction
+from bisect_trt.results import CANNOT_RUN, Check, Reduction, Simplification
 from bisect_trt.settings import Settings
 from bisect_trt.targets.base import TargetInfo
 
@@ -355,6 +355,18 @@ def test_that_the_reference_cannot_run_the_model_is_said_right_below_the_failure
     rows = [line for line in capture.get().splitlines() if line[:1].strip()]
     assert rows[1] == f"Careful     {notes[0].partition(chr(10))[0]}"
     assert capture.get().count(CANNOT_RUN) == 1
+
+
+@pytest.mark.parametrize("how", [Ended.DONE, Ended.SPENT])
+def test_a_simplification_that_had_its_time_says_how_it_goes_on(how: Ended, tmp_path: Path) -> None:
+    model = helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString()
+    best = Candidate(model, tmp_path, ("b",))
+    simple = Simplification(nodes=("b",), end=End(how))
+    console = Console(width=200, highlight=False)
+    with console.capture() as capture:
+        found = Reduction(Path("m.onnx"), tmp_path / "o", Settings(), INFO, "", FAILURE, best, 9)
+        show_reduction(replace(found, simplification=simple), tmp_path / "o.zip", console)
+    assert ("--force --simplify-budget" in capture.get()) is (how is Ended.SPENT)
 
 
 def test_ctrl_c_leaves_the_best_so_far_and_the_line_that_goes_on(models_dir: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ SHOWN = 4  # names in a note
 
 NO_NUMBERS = "no output is a tensor of numbers, so nothing was compared"
 
+ALL_EMPTY = "Every output is empty with these inputs: nothing but shapes was compared."
+
 
 def without_numbers(graph: Graph) -> dict[str, str]:
     """Return what those outputs hold that are no tensors of numbers: sequence, map, optional, strings."""
@@ -66,6 +68,9 @@ class Doubts:
 
     def look_at(self, pool: Pool, session: Session, settings: Settings, recorded: Record) -> None:
         """Look at the reference's outputs, too."""
+        sizes = [0 in s for name in self._compared if name in recorded for s in recorded.tensors[name].shapes]
+        if sizes and all(sizes):
+            self.notes.append(ALL_EMPTY)
         lost = lost_in(recorded, self._compared)
         if not lost.count:
             return

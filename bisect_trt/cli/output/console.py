@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from bisect_trt.accuracy.diff import TensorDiff
 from bisect_trt.options import line, reduce_line, verify_line, what_to_try
-from bisect_trt.outcome import Failure
+from bisect_trt.outcome import Failure, Stage
 from bisect_trt.reproducer.archive import too_big
 from bisect_trt.reproducer.issue import operators
 from bisect_trt.reproducer.trackers import emulated, sensitive
@@ -68,15 +68,18 @@ def show_reduction(result: Reduction, archive: Path, console: Console | None = N
     page.row("Size", f"{result.original_nodes:,} -> {left}{_spent(result)}")
     page.row("Believe it", _belief(result), style="bold green" if result.sure else "bold yellow")
     page.row("Note", *_note(result))
-    file = "NOTE.md" if result.judgement.kind is Finding.SENSITIVE else "ISSUE.md"
-    whose = "for your team" if file == "NOTE.md" or emulated(result) else "to paste"
+    own = result.judgement.kind is Finding.SENSITIVE
+    file, whose = "NOTE.md" if own else "ISSUE.md", "for your team" if own or emulated(result) else "to paste"
     page.exact("Folder", f"{show_path(result.out)}/", f"({file} {whose}, report.html to look at)")
     page.exact("Attach", show_path(archive))
     page.exact("Next", line("python", show_path(result.out / "repro.py")))
+    again, simple = reduce_line(result.model, result.settings, result.out), result.simplification
     if not result.finished:
-        page.exact("Go on", reduce_line(result.model, result.settings, result.out))
-    else:
-        page.exact("", verify_line(show_path(result.out), result.settings), "(after an update)")
+        page.exact("Go on", again)
+        return
+    page.exact("", verify_line(show_path(result.out), result.settings), "(after an update)")
+    if simple and simple.had_its_time and result.settings.run.simplify_budget is None:
+        page.exact("", f"{again} --force --simplify-budget 2m", "(simpler still, as that had its time)")
 
 
 def show_left(result: Reduction) -> None:
@@ -269,7 +272,7 @@ def _where(failure: Failure, remaining: Sequence[str]) -> str:
     blamed = [name for name in failure.nodes if not remaining or name in remaining]
     names = blamed or remaining
     if not names:
-        return "not known yet: scan or reduce finds out"
+        return f"not known yet: {'scan or ' if failure.stage is Stage.COMPARE else ''}reduce finds out"
     named = some_names([printable(name) or "(no name)" for name in names])
     op = f" ({printable(failure.op)})" if failure.op and blamed else ""
     return f"{'node' if len(names) == 1 else 'nodes'} {named}{op}"
@@ -319,8 +322,7 @@ def _belief(result: Reduction) -> str:
     else:
         seen = f"{result.verified} of {result.repeats} fresh runs of the written files fail in this way"
     minimal = "1-minimal" if result.one_minimal else "not proved minimal"
-    stopped = "" if result.finished else f"; stopped early: {printable(result.stop_reason)}"
-    return f"{minimal}; {seen}{stopped}"
+    return f"{minimal}; {seen}" + f"; stopped early: {printable(result.stop_reason)}" * (not result.finished)
 
 
 def _spent(result: Reduction) -> str:
