@@ -358,6 +358,12 @@ def test_a_type_that_the_opset_has_not_is_a_line(tmp_path: Path, capsys: pytest.
     onnx.save(model, tmp_path / "model.onnx")
     assert main(["precision", str(tmp_path / "model.onnx"), "--to", "fp8", "--out", str(tmp_path / "o")]) == 2
     assert "its opset is 13, FP8 is of 19: convert it" in capsys.readouterr().err
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Tanh", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    onnx.save(made, tmp_path / "tanh.onnx")
+    assert main(["precision", str(tmp_path / "tanh.onnx"), "--to", "fp8", "--out", str(tmp_path / "o")]) == 2
+    assert "FP8 is for Conv," in capsys.readouterr().err, "a newer opset would not help"
     words = ["precision", str(tmp_path / "model.onnx"), "--to", "int8", "--target", "tensorrt"]
     assert main([*words, "--out", str(tmp_path / "o")]) == 2
     assert "is found by an emulation" in capsys.readouterr().err and not (tmp_path / "o").exists()

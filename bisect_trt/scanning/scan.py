@@ -249,7 +249,7 @@ class _Scanning(Struct, dict=True):
             return replace(item, own=worst.diff, above_noise=any(row.above_noise for row in rows))
         part = self.segment.get(item.tensor)
         if part is None:
-            return replace(item, why="it cannot be cut out by itself")
+            return replace(item, why="not to be cut out alone")
         blamed = isolation.blamed.get(part.nodes[0])
         if blamed is None or blamed.failure is None:
             return replace(item, why=f"not measured: {BUILDS} builds were used up")
