@@ -44,6 +44,13 @@ KINDS: Mapping[str, Kind] = {
 """By the words of `--to`."""
 
 
+def lacking(model: onnx.ModelProto, to: str) -> str:
+    """Say that a model has nothing that is ever quantised; empty where it has, or where `to` is not that."""
+    if to not in KINDS or any(node.op_type in OPS for node in model.graph.node):
+        return ""
+    return f"{to.upper()} is for {', '.join(OPS)}, and it has none: --to fp16 or bf16"
+
+
 def quantisable(model: onnx.ModelProto, scales: Mapping[str, float]) -> Roles:
     """Nodes of which both data and weights are float tensors that have a scale; what they read.
 

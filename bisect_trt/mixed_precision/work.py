@@ -21,7 +21,7 @@ from bisect_trt.mixed_precision.earlier import unknown
 from bisect_trt.mixed_precision.evaluate import Trial
 from bisect_trt.mixed_precision.hints import Range, activations, hints, reasons
 from bisect_trt.mixed_precision.on_target import OnTarget
-from bisect_trt.mixed_precision.quantise import KINDS, OPS, quantisable, scales_of
+from bisect_trt.mixed_precision.quantise import KINDS, lacking, quantisable, scales_of
 from bisect_trt.mixed_precision.result import ALL_LOW, BROKEN, LOST, LUCK, MIXED_STATUS, Kept, Precision
 from bisect_trt.mixed_precision.search import Hints, Search
 from bisect_trt.mixed_precision.switch import OLDEST
@@ -156,12 +156,10 @@ class Work(Struct, dict=True):
         since = KINDS[self.to].since if self.to in KINDS else BF16_SINCE if self.to == "bf16" else 0
         old = opset_of(proto) < since
         if old or not self.trial.roles.items:
-            low, hint = self.to.upper(), ""
-            if self.to in KINDS and not any(node.op_type in OPS for node in proto.graph.node):
-                hint = f"{low} is for {', '.join(OPS)}, and it has none: --to fp16 or bf16"
-            elif old:
-                hint = f"its opset is {opset_of(proto)}, {low} is of {since}: convert it"
-            raise UsageError(f"no node of this model computes in FP32 and could in {low}", hint)
+            low = self.to.upper()
+            hint = f"its opset is {opset_of(proto)}, {low} is of {since}: convert it" if old else ""
+            message = f"no node of this model computes in FP32 and could in {low}"
+            raise UsageError(message, lacking(proto, self.to) or hint)
 
     def _hints(
         self, proto: onnx.ModelProto, ranges: Mapping[str, Range], items: Sequence[str], start: Sequence[str]
