@@ -486,6 +486,9 @@ def test_what_rounds_is_named_after_its_tensor(precision: str) -> None:
 def test_info_says_that_it_is_an_emulation() -> None:
     info = Emulate(TargetSettings(spec="emulate:BF16")).info()
     assert info.name == "emulate:bf16" and info.can_run and "emulation" in info.notes[0]
+    assert "scale" not in info.notes[0]
+    scaled = Emulate(TargetSettings(spec="emulate:fp8")).info().notes[0]
+    assert "rounded to FP8 by a scale of its own" in scaled, "no plain cast, in which 500 would be too large"
 
 
 def test_a_sparse_weight_is_rounded_as_any_other(tmp_path: Path) -> None:

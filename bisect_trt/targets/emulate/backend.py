@@ -55,7 +55,8 @@ class Emulate:
         from bisect_trt.references import ort
 
         where = "what enters a matrix product or convolution" if self._precision == "tf32" else "every tensor"
-        note = f"An emulation: {where} is rounded to {self._precision.upper()}, arithmetic is FP32."
+        by = " by a scale of its own" if FORMATS[self._precision].largest else ""
+        note = f"An emulation: {where} is rounded to {self._precision.upper()}{by}, arithmetic is FP32."
         title = f"{self._precision.upper()} emulated on {ort.title()}"
         if self._precision == TYPED:
             note = "An emulation: tensors that are FP16 or BF16 in the model are rounded, arithmetic is FP32."
