@@ -49,7 +49,7 @@ def narrow_copy(tensor: TensorProto, name: str, kind: int) -> TensorProto:
     return TensorProto(name=name, data_type=kind, dims=tensor.dims, raw_data=values.tobytes())
 
 
-@dataclass  # and no Struct, as elsewhere: users get this file, which needs onnx and numpy alone
+@dataclass  # not a Struct: this file is handed over by itself, too, and needs onnx and numpy alone
 class Lowered:
     """What came of a model.
 
