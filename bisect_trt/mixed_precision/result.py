@@ -92,11 +92,15 @@ class Precision(Summary, Struct, frozen=True):
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    @property
+    def all_low(self) -> str:
+        """That nothing has to stay in FP32, in words, but what the user asked to keep."""
+        return f"all {'else' if self.kept else 'of it'} may be {self.to.upper()}"
+
     def lines(self) -> list[tuple[str, str]]:
         """Give the set, what it is of, how sure it is, and where the files are."""
-        low, count = self.to.upper(), counted(len(self.kept), "node")
-        all_low = f"all {'else' if self.kept else 'of it'} may be {low}"
-        instead = {ALL_LOW: all_low, BROKEN: "wrong in FP32 already"}
+        count = counted(len(self.kept), "node")
+        instead = {ALL_LOW: self.all_low, BROKEN: "wrong in FP32 already"}
         of = f"{count} in FP32, of {self.nodes:,} float nodes"
         lines = [
             ("Keep", instead.get(self.status, of)),

@@ -290,7 +290,7 @@ class Search:
         conflicts = self.found.conflicts
         while True:
             hit, sure = cheapest_hitting_set(conflicts, self.cost, lambda t: self.rank[t])
-            if sure and self.price(hit) >= self.price(self.found.best) - 1e-9:
+            if sure and not self.cheaper(hit, self.price(self.found.best)):
                 self.found.bound = True
                 return
             if self.passes(hit):

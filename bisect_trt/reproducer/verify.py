@@ -118,7 +118,7 @@ def verify(
         UsageError: there is no reproducer, or it is broken or asks for what is not safe.
         TargetUnavailable: the target cannot be used here.
     """
-    from bisect_trt.reproducer import untrusted  # pydantic takes a while, and a reduction needs none
+    from bisect_trt.reproducer import untrusted  # a reduction opens nothing of strangers
 
     found = untrusted.find(path)
     results = []

@@ -178,7 +178,7 @@ def document(scan: Scan) -> dict[str, Any]:
         "builds": scan.builds,
         "effects_left": scan.effects_left,
         "tensors": [_tensor(item) for item in scan.tensors],
-        "histogram": None if scan.histogram is None else plain(scan.histogram),
+        "histogram": plain(scan.histogram),
         "seconds": dict(scan.seconds or {}),
         "notes": list(scan.notes),
     }

@@ -23,7 +23,7 @@ def show_precision(result: Precision) -> None:
         page.row("Next", f"bisect-trt reduce {result.model}")
         return
     if result.status == "all low":
-        page.row("Verdict", f"all {'else' if result.kept else 'of it'} may be {low}", style="bold green")
+        page.row("Verdict", result.all_low, style="bold green")
     else:
         of = f"of {result.nodes:,} float nodes"
         page.row("Keep", f"{counted(len(result.kept), 'node')} in FP32, {of}", style="bold green")
